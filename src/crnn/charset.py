@@ -1,0 +1,226 @@
+"""Characters and class ids: what the network can write, and what a label must look like before it is a target.
+
+``Charset`` maps characters to class ids; it alone decides that the blank is the last class. ``LabelRules`` turn the
+label of a dataset into one that the charset can write, or say why they cannot. Every published protocol is a set of
+such rules (``crnn.protocol``), and a training run has its own (``CharsetConfig``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import string
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from crnn.errors import CharsetError
+
+__all__ = [
+    "NAMED_CHARSETS",
+    "Case",
+    "Charset",
+    "LabelRules",
+    "LabelSkip",
+    "Unicode",
+    "Unknown",
+    "Whitespace",
+    "min_time_steps",
+]
+
+NAMED_CHARSETS = {
+    "36": string.ascii_lowercase + string.digits,
+    "62": string.digits + string.ascii_letters,
+    "94": string.digits + string.ascii_letters + string.punctuation,
+}
+"""The character sets of the field. The order of 36 is the ModelZoo's (letters first); 62 and 94 are PARSeq's."""
+
+Case = Literal["keep", "lower", "upper"]
+Unicode = Literal["keep", "NFC", "NFD", "NFKC", "NFKD", "ascii"]
+Whitespace = Literal["keep", "collapse", "remove"]
+Unknown = Literal["drop_character", "drop_sample", "error"]
+
+
+class Charset:
+    """An ordered set of characters, each with a class id; the CTC blank comes after the last of them.
+
+    A character is one Unicode code point: scripts that combine (Devanagari, accents under NFD) are written as their
+    sequence of code points.
+
+    Args:
+        characters: The characters in the order of their class ids, or the name of a set: ``36``, ``62``, ``94``.
+
+    Raises:
+        CharsetError: There is no character, one occurs twice, or one cannot be drawn (a control character).
+
+    Example:
+        >>> charset = Charset("36")
+        >>> charset.blank, charset.num_classes
+        (36, 37)
+        >>> charset.decode(charset.encode("book7"))
+        'book7'
+    """
+
+    __slots__ = ("_ids", "characters")
+
+    def __init__(self, characters: str) -> None:
+        characters = NAMED_CHARSETS.get(characters, characters)
+        if not characters:
+            raise CharsetError("the charset is empty; expected at least one character, or the name 36, 62 or 94")
+        ids: dict[str, int] = {}
+        for position, character in enumerate(characters):
+            if unicodedata.category(character) in ("Cc", "Cs"):
+                raise CharsetError(
+                    f"charset position {position} holds the control character {character!r}; "
+                    "expected only characters that can be drawn, and the space"
+                )
+            if character in ids:
+                raise CharsetError(
+                    f"charset has {character!r} twice, at positions {ids[character]} and {position}; remove one"
+                )
+            ids[character] = position
+        self.characters = characters
+        self._ids = ids
+
+    @property
+    def blank(self) -> int:
+        """Class id of the CTC blank: the last one, as in the ModelZoo (36 for the 36 characters)."""
+        return len(self.characters)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes V that the network has: the characters and the blank."""
+        return len(self.characters) + 1
+
+    def __contains__(self, character: object) -> bool:
+        return character in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Charset) and other.characters == self.characters
+
+    def __hash__(self) -> int:
+        return hash(self.characters)
+
+    def __repr__(self) -> str:
+        shown = self.characters if len(self.characters) <= 40 else self.characters[:37] + "..."
+        return f"Charset({shown!r})"
+
+    def encode(self, label: str) -> list[int]:
+        """Class ids of a label.
+
+        Raises:
+            CharsetError: The label has characters that are not in the charset; the message names them.
+        """
+        try:
+            return [self._ids[character] for character in label]
+        except KeyError:
+            unknown = self.unknown(label)
+            raise CharsetError(
+                f"label {label!r} has characters that are not in the charset: {unknown!r}. "
+                "Add them to charset.characters, or set charset.unknown to drop_character or drop_sample"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of class ids in [0, blank); blanks and repeats must already be removed (``crnn.decode``)."""
+        return "".join(self.characters[i] for i in ids)
+
+    def unknown(self, label: str) -> str:
+        """The characters of ``label`` that the charset lacks, each once, in order of appearance."""
+        return "".join(dict.fromkeys(character for character in label if character not in self._ids))
+
+
+class LabelSkip(Exception):  # noqa: N818 - not an error: it says that the rules leave a sample out
+    """The rules leave this sample out.
+
+    Attributes:
+        reason: One word by which such samples are counted: ``empty_label``, ``too_long``, ``too_short``,
+            ``unknown_character``, ``not_alphanumeric``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRules:
+    """How a label is normalised, in this order: white space, Unicode, length, case, unknown characters.
+
+    The order is PARSeq's, where it matters most: its length limit counts the normalised label but before characters
+    outside the charset are removed.
+
+    Attributes:
+        whitespace: ``remove`` takes all white space out, ``collapse`` makes each run one space and strips the ends.
+        unicode: A normalisation form, or ``ascii``: NFKD with everything outside ASCII removed.
+        case: What becomes of letters.
+        unknown: What becomes of characters outside the charset, or of the sample that has them.
+        max_length: Longest label, in characters; longer ones are skipped. ``None``: no limit.
+        truncate: Cut labels to ``max_length`` instead of skipping the sample (the ModelZoo's training does).
+    """
+
+    whitespace: Whitespace = "keep"
+    unicode: Unicode = "keep"
+    case: Case = "keep"
+    unknown: Unknown = "error"
+    max_length: int | None = None
+    truncate: bool = False
+
+    def form(self, label: str) -> str:
+        """The label after white space, Unicode form, length limit and case, whatever characters it has.
+
+        Raises:
+            LabelSkip: It is longer than ``max_length``.
+        """
+        if self.whitespace == "remove":
+            label = "".join(label.split())
+        elif self.whitespace == "collapse":
+            label = " ".join(label.split())
+        if self.unicode == "ascii":
+            label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode("ascii")
+        elif self.unicode != "keep":
+            label = unicodedata.normalize(self.unicode, label)
+        if self.max_length is not None and len(label) > self.max_length and not self.truncate:
+            raise LabelSkip("too_long")
+        if self.case == "lower":
+            label = label.lower()
+        elif self.case == "upper":
+            label = label.upper()
+        return label
+
+    def apply(self, label: str, charset: Charset) -> str:
+        """The label as the charset can write it.
+
+        Raises:
+            LabelSkip: The rules leave the sample out, for a named reason.
+            CharsetError: ``unknown`` is ``error`` and the label has a character outside the charset.
+        """
+        label = self.form(label)
+        if any(character not in charset for character in label):
+            if self.unknown == "drop_sample":
+                raise LabelSkip("unknown_character")
+            if self.unknown == "error":
+                charset.encode(label)  # raises, naming the characters
+            label = "".join(character for character in label if character in charset)
+        if self.truncate and self.max_length is not None:
+            label = label[: self.max_length]
+        if not label:
+            raise LabelSkip("empty_label")
+        return label
+
+
+def min_time_steps(target: Sequence[int]) -> int:
+    """Number of time steps that CTC needs to emit ``target``.
+
+    A blank must separate equal neighbours, so ``[1, 1]`` needs three steps and ``[1, 2]`` two.
+
+    Args:
+        target: Class ids without blanks, shape ``(S,)``.
+
+    Returns:
+        ``S`` plus the number of positions where an id repeats the one before it.
+
+    Reference:
+        Graves et al. 2006, "Connectionist Temporal Classification", section 3.1 (the many-to-one map B).
+    """
+    repeats = sum(a == b for a, b in itertools.pairwise(target))
+    return len(target) + repeats

@@ -1,0 +1,283 @@
+"""Weights files, and the tensor files they are made of. Nothing is pickled: tensors are safetensors, the rest is JSON.
+
+A *weights file* rebuilds its own network with nothing else at hand: its metadata holds the settings (model, image,
+charset), the charset's characters, the version and a checksum. A *checkpoint* (``crnn.run_folder``) holds all that a
+run needs to go on exactly. Both are written beside their place and renamed into it, so that a file that exists is
+whole, and both carry a SHA-256 over all tensors, so that a file that changed on disk is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from crnn.charset import Charset
+from crnn.config import ReaderConfig
+from crnn.config_file import parse_reader_config
+from crnn.errors import CheckpointError, ConfigError
+from crnn.model import CRNN, build_model
+
+__all__ = [
+    "Weights",
+    "load_weights",
+    "read_tensors",
+    "resolve_weights",
+    "save_weights",
+    "warm_start",
+    "write_atomically",
+    "write_tensors",
+]
+
+WEIGHTS_FORMAT = "crnn-weights"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a weights file holds.
+
+    Attributes:
+        state: The network's tensors by name, on the CPU.
+        config: Settings that rebuild the network.
+        info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
+        path: Where it was read.
+    """
+
+    state: dict[str, Tensor]
+    config: ReaderConfig
+    info: dict[str, Any]
+    path: Path
+
+    def build(self) -> CRNN:
+        """The network with these weights, on the CPU, in evaluation mode.
+
+        Raises:
+            CheckpointError: The tensors are not those of the network that the settings describe.
+        """
+        network = build_model(self.config.model, self.config.image, self.config.charset.charset().num_classes, seed=0)
+        expected = network.state_dict()
+        wrong = [n for n in expected if n not in self.state or self.state[n].shape != expected[n].shape]
+        wrong += [n for n in self.state if n not in expected]
+        if wrong:
+            raise CheckpointError(
+                f"weights {self.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
+                f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
+            )
+        network.load_state_dict(self.state)
+        return network.eval()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or not there, whatever happens meanwhile.
+
+    Raises:
+        CheckpointError: The disk is full, or the folder cannot be written; what was at ``path`` is still there.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        # The rename itself must survive a power cut, too.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+        raise CheckpointError(
+            f"cannot write {path}: {why}. Files written before are untouched; make room or choose another "
+            "checkpoint.save_checkpoint_path, and continue with --resume"
+        ) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able metadata as one safetensors file, atomically, with a checksum.
+
+    Raises:
+        CheckpointError: As for ``write_atomically``.
+    """
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    texts["sha256"] = _digest(held, texts)
+    write_atomically(path, save_safetensors(held, metadata=texts))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file from ``write_tensors``.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not ours, or its checksum does not fit.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            texts = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; expected a weights file or a run folder") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or cut short ({str(error).splitlines()[0]}); expected one written by crnn"
+        ) from error
+    expected = texts.pop("sha256", None)
+    if expected is None or "format" not in texts:
+        raise CheckpointError(
+            f"{path}: a safetensors file without crnn's metadata; expected a file written by crnn train or crnn export"
+        )
+    if _digest(tensors, texts) != expected:
+        raise CheckpointError(f"{path}: checksum does not fit, the file is damaged; use another copy or checkpoint")
+    try:
+        return tensors, {key: json.loads(text) for key, text in texts.items()}
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: metadata is not JSON ({error}); expected a file written by crnn") from error
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, info: Mapping[str, Any]) -> None:
+    """Write a weights file.
+
+    Args:
+        path: Where to; written atomically.
+        state: The network's ``state_dict``.
+        config: Settings that rebuild the network; only model, image and charset are kept.
+        info: JSON-able facts for people: step, accuracy, settings of the run.
+
+    Raises:
+        CheckpointError: As for ``write_atomically``.
+    """
+    charset = config.charset.charset()
+    metadata = {
+        "format": WEIGHTS_FORMAT,
+        "format_version": FORMAT_VERSION,
+        "crnn_version": version("crnn"),
+        "config": ReaderConfig(model=config.model, image=config.image, charset=config.charset).model_dump(
+            mode="json", exclude_none=True
+        ),
+        "characters": charset.characters,
+        "info": dict(info),
+    }
+    write_tensors(path, state, metadata)
+
+
+def load_weights(source: str | Path) -> Weights:
+    """Read a weights file, or the best weights of a run folder.
+
+    Raises:
+        CheckpointError: Missing, truncated, damaged, foreign, or from a newer version.
+    """
+    path = resolve_weights(source)
+    tensors, metadata = read_tensors(path)
+    if metadata["format"] != WEIGHTS_FORMAT:
+        raise CheckpointError(
+            f"{path}: is a {metadata['format']!r} file; expected weights, such as best.safetensors of the run folder"
+        )
+    if metadata.get("format_version", 0) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: written by crnn {metadata.get('crnn_version')} in a newer format; upgrade crnn to read it"
+        )
+    try:
+        config = parse_reader_config(metadata["config"], str(path))
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: settings in the file cannot be used: {error}") from error
+    if config.charset.charset().characters != metadata.get("characters"):
+        raise CheckpointError(f"{path}: the charset's name and its characters in the file contradict each other")
+    return Weights(tensors, config, metadata.get("info", {}), path)
+
+
+def resolve_weights(source: str | Path) -> Path:
+    """The weights file that ``source`` means: itself, or ``best.safetensors`` (else ``last``) of a run folder.
+
+    Raises:
+        CheckpointError: There is nothing like that.
+    """
+    path = Path(source)
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(f"{source}: a folder without best.safetensors or last.safetensors; expected a run folder")
+    if not path.is_file():
+        raise CheckpointError(f"model {str(source)!r} is neither a weights file nor a run folder")
+    return path
+
+
+def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
+    """Copy weights into a network whose charset, and so whose last layer, may be another one.
+
+    Rows of the last layer are copied for characters that both charsets have, and for the blank; the rest start new.
+
+    Args:
+        network: Changed in place.
+        charset: The charset of ``network``.
+        weights: Where to start from; everything but the last layer must fit.
+
+    Returns:
+        One line that says what was kept and what starts new.
+
+    Raises:
+        CheckpointError: The networks differ in more than their last layer.
+    """
+    state = dict(weights.state)
+    own = network.state_dict()
+    old_charset = weights.config.charset.charset()
+    shared = [c for c in charset.characters if c in old_charset]
+    new = [c for c in charset.characters if c not in old_charset]
+    to_rows = torch.tensor([*charset.encode("".join(shared)), charset.blank])
+    from_rows = torch.tensor([*old_charset.encode("".join(shared)), old_charset.blank])
+    for name in ("head.weight", "head.bias"):
+        merged = own[name].clone()
+        merged[to_rows] = state[name].to(merged.dtype)[from_rows]
+        state[name] = merged
+    wrong = [n for n in own if n not in state or state[n].shape != own[n].shape]
+    if wrong:
+        raise CheckpointError(
+            f"cannot start from {weights.path}: {wrong[0]} has shape {_shape(state.get(wrong[0]))}, this network's has "
+            f"{_shape(own[wrong[0]])}; use the same model and image_channels ({_summary(weights.config)} there)"
+        )
+    network.load_state_dict(state)
+    dropped = [c for c in old_charset.characters if c not in charset]
+    return (
+        f"warm start from {weights.path}: {len(shared)} characters and the blank kept"
+        + (f", new: {''.join(new)!r}" if new else "")
+        + (f", left behind: {''.join(dropped)!r}" if dropped else "")
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, and over the metadata."""
+    digest = hashlib.sha256()
+    for key in sorted(texts):
+        digest.update(f"{key}={texts[key]}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else str(tuple(tensor.shape))
+
+
+def _summary(config: ReaderConfig) -> str:
+    return (
+        f"backbone {config.model.backbone}, batch_norm {config.model.batch_norm}, "
+        f"hidden_size {config.model.lstm_size}, image_channels {config.image.image_channels}"
+    )

@@ -1,0 +1,410 @@
+"""The commands, thin: parse, call one function of the package, print.
+
+Results go to stdout, all else to stderr. Exit status: 0 done, 1 a result is bad (an unreadable picture), 2 the input or
+a setting is bad (one line; ``--debug`` adds the traceback), 128 + n ended by signal n.
+
+Nothing heavy is imported before a command needs it: ``crnn --help`` imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+import sys
+import tomllib
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from crnn.errors import ConfigError, CrnnError, ImageError
+
+if TYPE_CHECKING:
+    from crnn.evaluate import Evaluation
+
+__all__ = ["main"]
+
+_T = TypeVar("_T")
+
+_PICTURE_SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+
+
+def read(
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE|FOLDER|-")],
+    model: str = "",
+    decode: Literal["greedy", "beam"] = "greedy",
+    beam_width: int = 10,
+    engine: Literal["auto", "torch"] = "auto",
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch_size: int = 64,
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Read pictures of words and short lines.
+
+    Prints ``path<TAB>text<TAB>score`` for each, in order. In Python: ``crnn.load(model).read(images)``.
+
+    Args:
+        images: Files, folders (all pictures in them, sorted), or - for a list of paths on stdin.
+        model: Weights file or run folder.
+        decode: How texts are found: the best path, or a beam of prefixes.
+        beam_width: Prefixes that the beam keeps.
+        engine: What computes.
+        device: auto, cpu, or an accelerator's name.
+        precision: bf16 is faster where the device has it.
+        batch_size: Pictures per forward pass.
+        threads: Threads on the CPU; default: the engine's choice.
+        json: One JSON object a line: image, text, score, characters; or image, error.
+    """
+    from crnn.recognizer import load
+
+    if not images:
+        raise ConfigError("no image is given; expected files, folders, or - for a list of paths on stdin")
+    if not model:
+        raise ConfigError(
+            "--model is not given, and no weights ship with this version; expected a weights file or a run folder, "
+            "such as 'crnn train' writes"
+        )
+    reader = load(
+        model,
+        engine=engine,
+        device=device,
+        precision=precision,
+        threads=threads,
+        batch_size=batch_size,
+        decode=decode,
+        beam_width=beam_width,
+    )
+    paths: list[str] = []
+
+    def remembered() -> Iterator[str]:
+        for path in _expand(images):
+            paths.append(path)
+            yield path
+
+    bad = 0
+    for count, reading in enumerate(reader.stream(remembered())):
+        if isinstance(reading, ImageError):
+            bad += 1
+            if json:
+                _print_json({"image": paths[count], "error": str(reading)})
+            else:
+                print(f"crnn read: {reading}", file=sys.stderr)
+        elif json:
+            characters = [
+                {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
+                for c in reading.characters
+            ]
+            values = {"image": paths[count], "text": reading.text, "score": reading.score, "characters": characters}
+            _print_json(values)
+        else:
+            print(f"{paths[count]}\t{reading.text}\t{reading.score:.4f}", flush=True)
+    if not paths:
+        raise ConfigError(f"{', '.join(images)}: no picture there; expected files with a picture's suffix")
+    return 1 if bad else 0
+
+
+def train_command(arguments: Sequence[str]) -> int:
+    """``crnn train CONFIG [--section.key VALUE ...] [--resume]``: every setting is a flag."""
+    from crnn.train import train
+
+    rest = [a for a in arguments if a != "--resume"]
+    config = _config_from(rest, "train")
+    report = train(config, resume="--resume" in arguments)
+    accuracy = "" if report.best_accuracy is None else f", best validation accuracy {100 * report.best_accuracy:.2f} %"
+    lost = "".join(f", {count} pictures left out: {reason}" for reason, count in report.skipped.items())
+    print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
+    return 0 if report.stopped_by is None else 128 + report.stopped_by
+
+
+def evaluate_command(
+    model: tyro.conf.Positional[str],
+    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")],
+    protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
+    charset: Literal["auto", "36", "62", "94"] = "auto",
+    decode: Literal["greedy", "beam"] = "greedy",
+    beam_width: int = 10,
+    report: str = "",
+    json: bool = False,
+    engine: Literal["auto", "torch"] = "auto",
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch_size: int = 64,
+    threads: int | None = None,
+) -> int:
+    """Measure a model on benchmark sets under a published protocol.
+
+    In Python: ``crnn.evaluate.evaluate(crnn.load(model), data)``. Under ``torchrun`` ranks share the work.
+
+    Args:
+        model: Weights file or run folder.
+        data: LMDB folders and list files.
+        protocol: Rules for labels and readings.
+        charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
+        decode: How texts are found.
+        beam_width: Prefixes that the beam keeps.
+        report: Write a page that explains the result: worst errors, accuracy by length, confusions (OUT.html).
+        json: Print one JSON object instead of the table.
+        engine: What computes.
+        device: auto, cpu, or an accelerator's name.
+        precision: bf16 is faster where the device has it.
+        batch_size: Pictures per forward pass; results do not depend on it.
+        threads: Threads on the CPU; default: the engine's choice.
+    """
+    from crnn.distributed import start_ranks
+    from crnn.evaluate import count_samples, evaluate
+    from crnn.monitor import counting_bar
+    from crnn.recognizer import load
+
+    if not data:
+        raise ConfigError("no data is given; expected LMDB folders or list files")
+    if report and not Path(report).resolve().parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no such folder to write it in")
+    with start_ranks(device) as ranks:
+        reader = load(
+            model,
+            engine=engine,
+            device=str(ranks.device),
+            precision=precision,
+            threads=threads,
+            batch_size=batch_size,
+            decode=decode,
+            beam_width=beam_width,
+        )
+        total = -(-count_samples(data) // ranks.world_size)
+        with counting_bar("reading", total, enabled=ranks.is_main) as progress:
+            result = evaluate(
+                reader, data, protocol=protocol, charset=charset, model=model, ranks=ranks, progress=progress
+            )
+        if not ranks.is_main:
+            return 0
+    if json:
+        _print_json(result.as_dict())
+    else:
+        _print_table(result)
+    for dataset in result.datasets:
+        for line in dataset.warnings:
+            print(f"crnn evaluate: {line}", file=sys.stderr)
+    if report:
+        from crnn.report import write_report
+
+        write_report(Path(report), result)
+        print(f"crnn evaluate: report written to {report}", file=sys.stderr)
+    return 1 if any(dataset.unreadable for dataset in result.datasets) else 0
+
+
+def config_command(arguments: Sequence[str]) -> int:
+    """``crnn config show CONFIG [--section.key VALUE ...]``: the resolved settings as TOML."""
+    from crnn.config_file import dump_config, preset_names
+
+    if not arguments or arguments[0] != "show":
+        raise ConfigError(
+            f"config {' '.join(arguments) or '(nothing)'}: expected 'crnn config show CONFIG'; "
+            f"presets are: {', '.join(preset_names())}"
+        )
+    print(dump_config(_config_from(arguments[1:], "config show")), end="")
+    return 0
+
+
+def _with_tyro(function: Callable[..., int], name: str) -> Callable[[Sequence[str]], int]:
+    return lambda arguments: _parse(function, arguments, prog=f"crnn {name}")
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "read": ("read pictures of words and short lines", _with_tyro(read, "read")),
+    "train": ("train a network", train_command),
+    "evaluate": ("measure a model on benchmark sets", _with_tyro(evaluate_command, "evaluate")),
+    "config": ("show the resolved settings of a preset or file", config_command),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status.
+    """
+    rest = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in rest
+    rest = [a for a in rest if a != "--debug"]
+    if rest[:1] == ["--version"]:
+        import crnn
+
+        print(f"crnn {crnn.__version__}")
+        return 0
+    if not rest or rest[0] in ("-h", "--help"):
+        print("usage: crnn COMMAND ...\n\nRead words from image crops, and train the CRNN that reads them.\n")
+        print("\n".join(f"  {name:<10} {line}" for name, (line, _) in _COMMANDS.items()))
+        print("\n'crnn COMMAND --help' explains each; --debug adds the traceback to an error.")
+        return 0
+    _set_up_output(debug)
+    try:
+        if rest[0] not in _COMMANDS:
+            raise ConfigError(f"command {rest[0]!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
+        return _COMMANDS[rest[0]][1](rest[1:])
+    except CrnnError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"crnn {rest[0]}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _set_up_output(debug: bool) -> None:
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if not debug:
+        # Warnings of libraries are for developers; what users must know is said in our own lines.
+        warnings.simplefilter("ignore")
+
+
+def _config_from(arguments: Sequence[str], command: str) -> Any:
+    """Settings from ``CONFIG [--section.key VALUE ...]``: the file first, then the flags on top of it."""
+    from crnn.config import Config
+    from crnn.config_file import load_config, preset_names
+
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: crnn {command} CONFIG [--section.key VALUE ...]{' [--resume]' if command == 'train' else ''}\n")
+        print(f"CONFIG is a TOML file or a preset: {', '.join(preset_names())}. The settings, with their defaults:\n")
+        return _parse(Config, ["--help"], prog=f"crnn {command} CONFIG", use_underscores=True)
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError(
+            f"the first argument is {arguments[0] if arguments else 'missing'}; expected CONFIG: a TOML file or a "
+            f"preset ({', '.join(preset_names())})"
+        )
+    base = load_config(arguments[0])
+    flags = list(arguments[1:])
+    try:
+        return _parse(Config, flags, prog=f"crnn {command} CONFIG", use_underscores=True, default=base)
+    except ConfigError:
+        _explain_flags(flags, base.model_dump(mode="json", exclude_none=True))
+        raise
+
+
+def _explain_flags(flags: Sequence[str], values: dict[str, dict[str, Any]]) -> None:
+    """Say in our own words what is wrong with flags that tyro refused: the key, the value, the nearest name.
+
+    Raises:
+        ConfigError: If there is something to say.
+    """
+    from crnn.config_file import parse_config
+
+    for flag, value in zip(flags, [*flags[1:], "true"], strict=True):
+        if flag.startswith("--") and "." in flag:
+            section, key = flag[2:].split("=")[0].replace("-", "_").split(".", 1)
+            text = flag.split("=", 1)[1] if "=" in flag else value
+            if key.startswith("no_") and key[3:] in values.get(section, {}):
+                continue
+            old = values.get(section, {}).get(key)
+            parsed: Any = text
+            if not isinstance(old, str):
+                with contextlib.suppress(tomllib.TOMLDecodeError):
+                    parsed = tomllib.loads(f"value = {text}")["value"]
+            if isinstance(old, bool) and text.startswith("--"):
+                parsed = True
+            if isinstance(old, list):
+                parsed = [parsed]
+            parse_config({**values, section: {**values.get(section, {}), key: parsed}}, source="flags")
+
+
+def _parse(kind: Callable[..., _T], arguments: Sequence[str], prog: str, **options: Any) -> _T:
+    """tyro, with its boxed error brought to one line.
+
+    Raises:
+        ConfigError: The arguments are wrong.
+    """
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed) if not _asks_help(arguments) else contextlib.nullcontext():
+            call = tyro.cli(
+                _deferred(kind) if not isinstance(kind, type) else kind,
+                args=list(arguments),
+                prog=prog,
+                **options,
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        line = re.sub(r"[─│╭╮╰╯]", " ", boxed.getvalue())
+        line = re.sub(r"For full helptext.*", "", re.sub(r"\s+", " ", line)).replace("Unrecognized options ", "", 1)
+        raise ConfigError(f"{line.strip()}. See {prog} --help") from None
+    return call() if not isinstance(kind, type) else call  # type: ignore[no-any-return]
+
+
+def _asks_help(arguments: Sequence[str]) -> bool:
+    return "-h" in arguments or "--help" in arguments
+
+
+def _deferred(function: Callable[..., _T]) -> Callable[..., Callable[[], _T]]:
+    """``function`` as one that only remembers its arguments: it runs after parsing, with its own stderr."""
+    import functools
+
+    @functools.wraps(function)
+    def remember(*positional: Any, **named: Any) -> Callable[[], _T]:
+        return lambda: function(*positional, **named)
+
+    return remember
+
+
+def _expand(images: Iterable[str]) -> Iterator[str]:
+    """Paths of pictures from files, folders and ``-``."""
+    for image in images:
+        if image == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        elif Path(image).is_dir():
+            others = []
+            for path in sorted(p for p in Path(image).rglob("*") if p.is_file()):
+                if path.suffix.lower() in _PICTURE_SUFFIXES:
+                    yield str(path)
+                else:
+                    others.append(path.name)
+            if others:
+                shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+                print(f"crnn read: {image}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)
+        else:
+            yield image
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    print(json.dumps(values, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def _print_table(result: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result.model}, {result.title}", title_justify="left")
+    for heading in ("dataset", "accuracy", "95 %", "1-NED", "CER", "samples", "skipped"):
+        table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
+    for dataset in result.datasets:
+        sums = dataset.sums
+        low, high = sums.accuracy_interval
+        table.add_row(
+            dataset.name,
+            f"{100 * sums.accuracy:.2f}",
+            f"{100 * low:.2f} - {100 * high:.2f}",
+            f"{100 * sums.one_minus_ned:.2f}",
+            f"{100 * sums.cer:.2f}",
+            str(sums.samples) + ("" if dataset.expected in (None, sums.samples) else f" of {dataset.expected}"),
+            ", ".join(f"{reason}: {count}" for reason, count in dataset.skipped.items()) or "-",
+        )
+    if len(result.datasets) > 1:
+        total = sum(dataset.sums.samples for dataset in result.datasets)
+        table.add_section()
+        table.add_row("mean", f"{100 * result.mean_accuracy:.2f}", "", "", "", "", "")
+        table.add_row("combined", f"{100 * result.combined_accuracy:.2f}", "", "", "", str(total), "")
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print(table)

@@ -1,0 +1,248 @@
+"""Random changes to stored pictures while training: pose, margins, tones, sharpness, resolution, noise.
+
+A picture is changed at its own size, before ``crnn.image`` brings it to the network's; pictures much higher than the
+network sees are shrunk first, so that the cost depends on the shape of a crop and not on its size. Lengths are stated
+for a picture of the network's height and scale with the picture, so that a strength means the same for a crop of 12
+and one of 300 pixels.
+
+All geometry is one projective map, read from the picture once. The canvas grows with the rotated picture, and what
+lies outside is filled with the nearest edge pixel: labelled crops have surroundings, never black corners.
+
+Arrays are ``(H, W, C)``: rows, columns, channels.
+
+Reference:
+    Baek, Matsui and Aizawa 2021, "What If We Only Use Real Datasets for Scene Text Recognition?", arXiv 2103.04400
+    (a CRNN gains most from geometry); Bautista and Atienza 2022, "Scene Text Recognition with Permuted Autoregressive
+    Sequence Models", arXiv 2207.06966 (rotation with a growing canvas); Heckbert 1989, "Fundamentals of Texture
+    Mapping and Image Warping", section 2.2.3 (the map from the unit square to a quadrilateral).
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+from PIL.Image import Resampling
+
+from crnn.config import AugmentConfig
+
+__all__ = ["augment"]
+
+Pixels = npt.NDArray[np.uint8]
+Point = tuple[float, float]
+
+NETWORK_HEIGHT = 32
+"""Pixels; the height for which the settings state lengths."""
+
+MAX_HEIGHT = 40
+"""Pixels; higher pictures are changed at this height. The largest default cut leaves as many as the network sees."""
+
+MAX_MINIFICATION = 1.2
+"""How many pixels of the picture the warp may step over per pixel it makes; finer pictures are filtered first."""
+
+SHARP_HEIGHT = 24
+"""Pixels; pictures up to this height are warped bicubically, which is slower, because they have no detail to lose."""
+
+MAX_GROWTH = 1.5
+"""Rotation may grow the shorter side by this share of it. A long line turned further would be too small to read."""
+
+MIN_DEPTH_RATIO = 0.25
+"""Smallest ratio of the depths of two corners of the canvas: the picture does not fold, the horizon stays outside."""
+
+PERSPECTIVE_DAMPING = (1.0, 0.5, 0.25, 0.125, 0.0)
+"""Factors on the corners' moves, tried in this order until the map is sound; the first is, for moderate settings."""
+
+OUTLIERS = 0.01
+"""Share of the pixels at either end of the grey levels that does not count as ink or ground."""
+
+NOISE_STEPS = 256
+UNIT_SQUARE = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+LEVELS = np.arange(256)
+
+
+def _normal_quantiles() -> npt.NDArray[np.float64]:
+    normal = NormalDist()
+    steps = np.array([normal.inv_cdf((step + 0.5) / NOISE_STEPS) for step in range(NOISE_STEPS)])
+    # The middles of the steps spread a little less than the distribution they stand for.
+    quantiles: npt.NDArray[np.float64] = steps / steps.std()
+    return quantiles
+
+
+# A random byte picks one of these, several times faster than drawing normal numbers; they end at 2.9 deviations.
+NORMAL_QUANTILES = _normal_quantiles()
+
+
+def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
+    """Change a picture at random, as strongly as ``config`` allows.
+
+    The result follows from ``pixels``, ``config`` and the state of ``rng`` alone. Every change has its own random
+    numbers, so switching one off leaves the draws of the others as they were.
+
+    Args:
+        pixels: ``(H, W, C)`` uint8 in [0, 255], ``C`` 1 (grey) or 3 (red, green, blue), ``H`` and ``W`` at least 1.
+        config: Probability and strengths.
+        rng: Random numbers for this picture. With probability 0 none is drawn.
+
+    Returns:
+        ``(H', W', C)`` uint8, contiguous, ``H'`` and ``W'`` at least 1. A picture left as it is is not copied.
+    """
+    if config.probability == 0 or rng.random() >= config.probability or _is_off(config):
+        return pixels
+    pose = rng.uniform(-1.0, 1.0, 14).tolist()
+    stretch, contrast, brightness = rng.uniform(-1.0, 1.0, 3).tolist()
+    flip, blur, coarseness, noise = rng.random(4).tolist()
+
+    height, width, channels = pixels.shape
+    new_height = min(height, MAX_HEIGHT)
+    new_width = width * new_height / height * (1.0 + config.stretch * stretch)
+    coarsening = 1.0
+    if config.low_resolution > 1:
+        factor = 1.0 + (config.low_resolution - 1.0) * coarseness
+        coarsening = max(1.0, factor * new_height / NETWORK_HEIGHT)
+    # Low resolution is a smaller picture to start from, which the warp enlarges. It, tones and blur do not depend on
+    # the pose, and there are fewer pixels before the canvas grows.
+    picture = pixels[:, :, 0] if channels == 1 else pixels
+    tolerance = 1.0 if coarsening > 1 else MAX_MINIFICATION
+    picture = _reduced(picture, new_width / coarsening, new_height / coarsening, tolerance)
+    if config.contrast or flip < config.invert:
+        picture = _toned(picture, config.contrast * contrast, config.contrast * brightness, flip < config.invert)
+    if config.blur:
+        picture = _blurred(picture, config.blur * blur * picture.shape[0] / NETWORK_HEIGHT)
+    if _moves(config) or picture.shape[:2] != (new_height, max(1, round(new_width))):
+        picture = _warped(picture, new_width, new_height, config, pose)
+    if config.noise:
+        picture = _noisy(picture, config.noise * noise, rng)
+    return np.ascontiguousarray(picture).reshape(*picture.shape[:2], channels)
+
+
+def _moves(config: AugmentConfig) -> bool:
+    return bool(config.rotate_degrees or config.shear or config.perspective or config.crop)
+
+
+def _is_off(config: AugmentConfig) -> bool:
+    tones = config.contrast or config.invert
+    sharpness = config.blur or config.noise or config.low_resolution > 1
+    return not (_moves(config) or config.stretch or tones or sharpness)
+
+
+def _reduced(picture: Pixels, width: float, height: float, tolerance: float) -> Pixels:
+    """The picture shrunk to a size, with filtering, unless that shrinks neither side by more than ``tolerance``."""
+    old_height, old_width = picture.shape[:2]
+    size = (max(1, min(old_width, round(width))), max(1, min(old_height, round(height))))
+    if old_width <= size[0] * tolerance and old_height <= size[1] * tolerance:
+        return picture
+    # Hamming is sharper than bilinear at the same cost.
+    return np.array(Image.fromarray(picture).resize(size, Resampling.HAMMING, reducing_gap=3.0))
+
+
+def _toned(picture: Pixels, contrast: float, brightness: float, invert: bool) -> Pixels:
+    """Contrast about the middle grey, brightness in half ranges, and inversion, as one table of grey levels."""
+    table = LEVELS.astype(np.float64)
+    if contrast or brightness:
+        shares = np.cumsum(np.bincount(picture.ravel(), minlength=256))
+        dark, bright = np.searchsorted(shares, (OUTLIERS * picture.size, (1 - OUTLIERS) * picture.size)).tolist()
+        middle = (dark + bright) / 2
+        # A sixth of the distance between ink and ground may be lost beyond black and white, as in a real exposure; text
+        # that is bright on bright or dark on dark would be wiped out otherwise.
+        room = min((1.0 + contrast) * (bright - dark) / 3, 127.5)
+        level = min(max(middle + 127.5 * brightness, room), 255.0 - room)
+        table = (table - middle) * (1.0 + contrast) + level
+    if invert:
+        table = 255.0 - table
+    toned: Pixels = np.clip(np.rint(table), 0, 255).astype(np.uint8).take(picture)
+    return toned
+
+
+def _blurred(picture: Pixels, sigma: float) -> Pixels:
+    return np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+def _noisy(picture: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
+    table = np.rint(NORMAL_QUANTILES * deviation).astype(np.int16)
+    steps = np.frombuffer(rng.bytes(picture.size), dtype=np.uint8).reshape(picture.shape)
+    noisy: Pixels = np.clip(table.take(steps) + picture, 0, 255).astype(np.uint8)
+    return noisy
+
+
+def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentConfig, pose: list[float]) -> Pixels:
+    """The picture at its new size and in its new pose, on a canvas that holds it, with margins cut or added."""
+    height, width = picture.shape[:2]
+    size, (a, b, c, d, e, f, g, h) = _map_to_picture(new_width, float(new_height), config, pose)
+    depths = [(x, y, g * x + h * y + 1.0) for x, y in _corners_of(size)]
+    xs = [width * (a * x + b * y + c) / depth for x, y, depth in depths]
+    ys = [height * (d * x + e * y + f) / depth for x, y, depth in depths]
+    # One pixel more than the canvas reaches on each side, so that rounding never reads from outside.
+    left, right = max(0, 1 - math.floor(min(xs))), max(0, 1 + math.ceil(max(xs)) - width)
+    top, bottom = max(0, 1 - math.floor(min(ys))), max(0, 1 + math.ceil(max(ys)) - height)
+    rows = np.clip(np.arange(-top, height + bottom), 0, height - 1)
+    columns = np.clip(np.arange(-left, width + right), 0, width - 1)
+    padded = Image.fromarray(picture.take(rows, axis=0).take(columns, axis=1))
+    # From the unit square to pixels of the padded picture.
+    x_row = (width * a + left * g, width * b + left * h, width * c + left)
+    y_row = (height * d + top * g, height * e + top * h, height * f + top)
+    resample = Resampling.BICUBIC if new_height <= SHARP_HEIGHT else Resampling.BILINEAR
+    return np.array(padded.transform(size, Image.Transform.PERSPECTIVE, (*x_row, *y_row, g, h), resample))
+
+
+def _map_to_picture(
+    width: float, height: float, config: AugmentConfig, pose: list[float]
+) -> tuple[tuple[int, int], tuple[float, ...]]:
+    """Size of the canvas in pixels, and the map from it to the picture as a unit square, eight coefficients.
+
+    ``x' = (a x + b y + c) / (g x + h y + 1)`` and ``y' = (d x + e y + f) / (g x + h y + 1)``.
+    """
+    for damping in PERSPECTIVE_DAMPING:
+        quad = _posed(width, height, config, pose[:10], damping)
+        left, right = min(x for x, _ in quad), max(x for x, _ in quad)
+        top, bottom = min(y for _, y in quad), max(y for _, y in quad)
+        margin = config.crop * min(width, height, right - left, bottom - top)
+        left, right = left + margin * pose[10], right + margin * pose[11]
+        top, bottom = top + margin * pose[12], bottom + margin * pose[13]
+        size = (max(1, round(right - left)), max(1, round(bottom - top)))
+        # The canvas has whole pixels; the rest of the division is spread over all of them.
+        x_scale, y_scale = size[0] / (right - left), size[1] / (bottom - top)
+        coefficients = _inverse_map([((x - left) * x_scale, (y - top) * y_scale) for x, y in quad])
+        depths = [coefficients[6] * x + coefficients[7] * y + 1.0 for x, y in _corners_of(size)]
+        if min(depths) >= MIN_DEPTH_RATIO * max(depths):
+            break
+    # Without perspective every depth is 1, so the last damping is always sound.
+    return size, coefficients
+
+
+def _posed(width: float, height: float, config: AugmentConfig, pose: list[float], damping: float) -> list[Point]:
+    """The picture's corners about its centre, clockwise from the upper left: perspective, then slant, then rotation."""
+    short, long = min(width, height), max(width, height)
+    limit = math.asin(min(1.0, MAX_GROWTH * short / long))
+    angle = pose[0] * min(math.radians(config.rotate_degrees), limit)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    slant = pose[1] * config.shear
+    reach = config.perspective * damping * short
+    quad = []
+    for (unit_x, unit_y), move_x, move_y in zip(UNIT_SQUARE, pose[2:6], pose[6:10], strict=True):
+        x, y = unit_x * width + reach * move_x, unit_y * height + reach * move_y
+        x -= slant * y
+        quad.append((cosine * x - sine * y, sine * x + cosine * y))
+    return quad
+
+
+def _corners_of(size: tuple[int, int]) -> tuple[Point, ...]:
+    width, height = size
+    return (0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))
+
+
+def _inverse_map(quad: list[Point]) -> tuple[float, ...]:
+    """The eight coefficients that take ``quad``, clockwise from the upper left, to the unit square."""
+    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad
+    ux, uy, vx, vy = x1 - x2, y1 - y2, x3 - x2, y3 - y2
+    sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
+    area = ux * vy - uy * vx
+    g, h = (sx * vy - sy * vx) / area, (ux * sy - uy * sx) / area
+    a, b, c = x1 - x0 + g * x1, x3 - x0 + h * x3, x0
+    d, e, f = y1 - y0 + g * y1, y3 - y0 + h * y3, y0
+    # The adjugate is the inverse but for a factor, which the division by the last coefficient removes.
+    adjugate = (e - f * h, c * h - b, b * f - c * e, f * g - d, a - c * g, c * d - a * f, d * h - e * g, b * g - a * h)
+    last = a * e - b * d
+    return tuple(value / last for value in adjugate)

@@ -1,0 +1,322 @@
+"""Stored samples to batches: labels checked once, pictures read, augmented and resized when their batch is made.
+
+``Batch`` is all that the training loop knows of data. A source of batches is anything with ``source[number] -> Batch``
+and ``epoch_batches``: ``StoredBatches`` here, rendered text elsewhere.
+
+Shape letters: N batch, C image channels, H height, W width, T time steps, S target length.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.config import Config, ImageConfig, time_steps
+from crnn.data.augment import augment
+from crnn.data.order import SampleOrder
+from crnn.data.source import SampleStore, open_source, split_name
+from crnn.errors import CharsetError, DataError, ImageError
+from crnn.image import image_size, load_image, resize, target_width
+
+__all__ = [
+    "Batch",
+    "BatchSource",
+    "LabelScan",
+    "StoredBatches",
+    "collate",
+    "describe_skipped",
+    "network_input",
+    "scan_labels",
+]
+
+_log = logging.getLogger(__name__)
+
+_AUGMENT = 2
+"""First word of the seed of augmentation, apart from those of ``crnn.data.order``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one training step.
+
+    Attributes:
+        images: ``(N, C, 32, W)`` uint8 as they were resized, or float32 in [-1, 1].
+        widths: ``(N,)`` int64: columns of each picture that are picture; the rest would be padding.
+        targets: ``(N, S)`` int64 class ids, zero behind each target's end.
+        target_lengths: ``(N,)`` int64.
+        keys: What names each sample in messages.
+        skipped: Samples that should have been here and could not: (key, reason).
+    """
+
+    images: Tensor
+    widths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+    keys: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on ``device``, copied without waiting where memory is pinned."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            widths=self.widths.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            target_lengths=self.target_lengths.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; the data loader calls it for accelerators."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            widths=self.widths.pin_memory(),
+            targets=self.targets.pin_memory(),
+            target_lengths=self.target_lengths.pin_memory(),
+        )
+
+
+def network_input(images: Tensor) -> Tensor:
+    """The network's float32 input: ``crnn.image.normalise`` of uint8 pictures, on their device."""
+    if images.dtype == torch.uint8:
+        return (images.float() - 127.5) / 127.5
+    return images
+
+
+class BatchSource(Protocol):
+    """Anything that makes batches by number; the number alone decides what is in one."""
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches of one pass over the data."""
+        ...
+
+    def __getitem__(self, number: int) -> Batch:
+        """This rank's part of batch ``number``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScan:
+    """What a look at all labels of a store found; no label is kept.
+
+    Attributes:
+        indices: ``(n,)`` uint32: the samples whose labels can be used.
+        skipped: Samples left out, by reason.
+        examples: For each reason, the keys of the first three.
+        changed: Labels that lost characters which the charset has not.
+        lost: How often each such character was met.
+        widths: ``(n,)`` uint16: width of each usable sample under ``keep_ratio``, else ``None``.
+    """
+
+    indices: npt.NDArray[np.uint32]
+    skipped: Counter[str]
+    examples: dict[str, list[str]]
+    changed: int
+    lost: Counter[str]
+    widths: npt.NDArray[np.uint16] | None = None
+
+
+def scan_labels(
+    store: SampleStore,
+    charset: Charset,
+    rules: LabelRules,
+    image: ImageConfig,
+    progress: Callable[[int], None] = lambda _: None,
+) -> LabelScan:
+    """Find the samples of a store that can be trained on.
+
+    A label that the rules leave out, or that needs more time steps than its picture gives (``too_long_for_width``), is
+    counted by reason with the keys of the first few.
+
+    Args:
+        store: Its labels are read one after the other; under ``keep_ratio`` its pictures' headers, too.
+        charset: What targets are made of.
+        rules: How labels become targets.
+        image: Gives the time steps.
+        progress: Called with the number of labels looked at since the last call.
+
+    Raises:
+        CharsetError: The rules say ``error`` for unknown characters, and there is one; the message names the sample.
+    """
+    usable = array("I")  # four bytes a sample: there may be many millions
+    widths = array("H")
+    skipped: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    changed = 0
+    fixed_steps = time_steps(image.image_width) if image.resize == "squash" else None
+
+    def skip(index: int, reason: str) -> None:
+        skipped[reason] += 1
+        if len(examples.setdefault(reason, [])) < 3:
+            examples[reason].append(store.key(index))
+
+    for index in range(len(store)):
+        if index % 1024 == 1023:
+            progress(1024)
+        try:
+            raw = store.label(index)
+            label = rules.apply(raw, charset)
+            if label != raw and rules.unknown == "drop_character":
+                gone = [c for c in rules.form(raw) if c not in charset]
+                changed += bool(gone)
+                lost.update(gone)
+            width = image.image_width
+            if fixed_steps is None:
+                size = store.stored_size(index) or image_size(store.image_bytes(index))
+                width = target_width(size, image)
+        except LabelSkip as left_out:
+            skip(index, left_out.reason)
+            continue
+        except CharsetError as error:
+            raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
+        except ImageError as error:
+            skip(index, error.reason)
+            continue
+        except DataError:
+            skip(index, "unreadable_label")
+            continue
+        steps = fixed_steps or time_steps(width)
+        if 2 * len(label) - 1 > steps and min_time_steps(charset.encode(label)) > steps:
+            skip(index, "too_long_for_width")
+            continue
+        usable.append(index)
+        if fixed_steps is None:
+            widths.append(width)
+    progress(len(store) % 1024)
+    return LabelScan(
+        np.frombuffer(usable, dtype=np.uint32),
+        skipped,
+        examples,
+        changed,
+        lost,
+        np.frombuffer(widths, dtype=np.uint16) if fixed_steps is None else None,
+    )
+
+
+class StoredBatches:
+    """Batches of stored samples, for one rank. May be pickled to worker processes.
+
+    Args:
+        config: The settings: sources, ratios, charset, image, augmentation, batch size, seed.
+        rank: This process among all.
+        world_size: Number of processes that share each batch.
+        progress: Called with the number of labels looked at since the last call, while labels are checked.
+
+    Raises:
+        DataError: A source is missing, empty, or has no usable sample; the message says why samples were left out.
+        CharsetError: As for ``scan_labels``.
+        ConfigError: A ratio gives a source no place in a batch.
+    """
+
+    def __init__(
+        self, config: Config, rank: int = 0, world_size: int = 1, progress: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._config = config
+        self._charset = config.charset.charset()
+        self._rules = config.charset.rules()
+        self._rank, self._world_size = rank, world_size
+        self.stores = [open_source(split_name(spec)[1]) for spec in config.data.train]
+        self.scans = [scan_labels(s, self._charset, self._rules, config.image, progress) for s in self.stores]
+        for store, scan in zip(self.stores, self.scans, strict=True):
+            if not len(scan.indices):
+                raise DataError(
+                    f"{store.path}: none of its {len(store)} samples can be trained on ({describe_skipped(scan)}); "
+                    "check charset.characters, charset.max_text_length and image.image_width"
+                )
+        self._order = SampleOrder(
+            [len(scan.indices) for scan in self.scans],
+            config.data.ratios,
+            config.train.batch_size * world_size,
+            config.train.seed,
+            [scan.widths for scan in self.scans if scan.widths is not None] or None,
+            config.data.bucket_batches,
+        )
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches of one pass over the data."""
+        return self._order.epoch_batches
+
+    @property
+    def num_samples(self) -> int:
+        """Usable samples of all sources."""
+        return int(sum(len(scan.indices) for scan in self.scans))
+
+    def __getitem__(self, number: int) -> Batch:
+        """This rank's part of batch ``number``. A sample that cannot be read is left out and named in ``skipped``."""
+        plan = self._order.plan(number).share(self._rank, self._world_size)
+        pictures: list[npt.NDArray[np.uint8]] = []
+        targets: list[list[int]] = []
+        keys: list[str] = []
+        skipped: list[tuple[str, str]] = []
+        for source, position, draw in zip(plan.sources, plan.indices, plan.draws, strict=True):
+            store = self.stores[source]
+            index = int(self.scans[source].indices[position])
+            key = f"{store.path}: {store.key(index)}"
+            try:
+                pictures.append(self._picture(store.image_bytes(index), int(draw), plan.width))
+            except ImageError as error:
+                skipped.append((key, error.reason))
+                continue
+            targets.append(self._charset.encode(self._rules.apply(store.label(index), self._charset)))
+            keys.append(key)
+        return collate(pictures, targets, keys, skipped)
+
+    def _picture(self, data: bytes, draw: int, width: int | None) -> npt.NDArray[np.uint8]:
+        pixels = load_image(data, self._config.image.image_channels)
+        if self._config.augment.probability > 0.0:
+            rng = np.random.default_rng([self._config.train.seed, _AUGMENT, draw])
+            pixels = augment(pixels, self._config.augment, rng)
+        return resize(pixels, self._config.image, width)
+
+
+def collate(
+    pictures: Sequence[npt.NDArray[np.uint8]],
+    targets: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    skipped: Sequence[tuple[str, str]] = (),
+) -> Batch:
+    """A batch of pictures of one width.
+
+    Args:
+        pictures: ``(C, 32, W)`` uint8 each; there may be none.
+        targets: Class ids of each.
+        keys: What names each.
+        skipped: Samples that could not be read: (key, reason).
+    """
+    lengths = [len(target) for target in targets]
+    padded = np.zeros((len(targets), max(lengths, default=0)), dtype=np.int64)
+    for row, target in zip(padded, targets, strict=True):
+        row[: len(target)] = target
+    images = np.stack(pictures) if pictures else np.zeros((0, 1, 32, 8), dtype=np.uint8)
+    return Batch(
+        torch.from_numpy(images),
+        torch.full((len(keys),), images.shape[-1], dtype=torch.int64),
+        torch.from_numpy(padded),
+        torch.tensor(lengths, dtype=torch.int64),
+        tuple(keys),
+        tuple(skipped),
+    )
+
+
+def describe_skipped(scan: LabelScan) -> str:
+    """``reason: count (key, key, ...)`` for every reason that a scan found, the most frequent first."""
+    return "; ".join(
+        f"{reason}: {count} ({', '.join(scan.examples[reason])}{', ...' if count > len(scan.examples[reason]) else ''})"
+        for reason, count in scan.skipped.most_common()
+    )

@@ -1,0 +1,244 @@
+"""Samples in a list file: one line per picture, ``path<TAB>label``, the paths relative to the list's folder.
+
+For people who have pictures in a folder and labels in a text file, and no wish to convert them. The file is UTF-8, with
+or without a byte order mark; lines end in LF or CRLF; blank lines are ignored. What follows the first tab is the label,
+all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.errors import DataError, ImageError
+
+__all__ = ["MAX_IMAGE_BYTES", "ListFile"]
+
+MAX_IMAGE_BYTES = 256 * 1024 * 1024
+"""Larger files are not read: no crop of a word has this size."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CHUNK_BYTES = 1024 * 1024
+_TAB, _LF, _CR = 9, 10, 13
+
+_Offsets = npt.NDArray[np.uint64]
+
+
+class ListFile:
+    """A list of pictures and labels, with the interface of a store.
+
+    The file is held in memory as it is, with 8 bytes per line that say where the line starts. It can be pickled and
+    can live through a fork: forked processes share that memory, and others read the file again. The pictures' files are
+    opened one at a time, when asked for, and never outside of the list's folder. An index outside of [0, len) is an
+    ``IndexError``.
+
+    Args:
+        path: The list file.
+
+    Raises:
+        DataError: There is no such file, there is no sample in it, or a line is not UTF-8, has no tab, or has no path
+            before it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._file = Path(self.path).absolute()
+        self._folder = os.path.realpath(self._file.parent)
+        self._version: tuple[int, int] | None = None
+        self._loaded: tuple[bytes, _Offsets] | None = None
+        _, starts = self._load()
+        if len(starts) == 0:
+            raise DataError(f"{self.path}: has no samples; expected lines of the form path<TAB>label. Check the file")
+        self._num_samples = len(starts)
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
+
+    def __repr__(self) -> str:
+        return f"ListFile({self.path!r})"
+
+    def close(self) -> None:
+        """Give the memory back. Reading again loads the file again."""
+        self._loaded = None
+
+    def key(self, index: int) -> str:
+        """What messages call the sample: the picture's path as the list has it."""
+        return self._fields(index)[0].decode()
+
+    def label(self, index: int) -> str:
+        """The label as the list has it; it may be empty.
+
+        Raises:
+            DataError: The list was changed since it was opened.
+        """
+        return self._fields(index)[1].decode()
+
+    def image_bytes(self, index: int) -> bytes:
+        """The bytes of the picture file, not yet decoded.
+
+        Raises:
+            ImageError: There is no such file, or it is not one that can be read (``missing``), it has 0 bytes
+                (``empty``), more than ``MAX_IMAGE_BYTES`` (``too_large``), or lies outside of the list's folder, be it
+                by ``..``, by an absolute path or by a symbolic link (``outside_root``).
+            DataError: The list was changed since it was opened.
+        """
+        key = self.key(index)
+        try:
+            resolved = os.path.realpath(Path(self._folder, key))
+            if not Path(resolved).is_relative_to(self._folder):
+                raise ImageError(
+                    f"{self.path}: picture {key!r} lies outside of the list's folder; expected a path inside it, "
+                    "relative to it. Move the pictures below the list, or the list above the pictures",
+                    reason="outside_root",
+                )
+            return self._read(resolved, key)
+        except ImageError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = getattr(error, "strerror", None) or str(error)
+            raise ImageError(f"{self.path}: picture {key!r} cannot be read: {why}", reason="missing") from error
+
+    def lexicon(self, index: int) -> tuple[str, ...] | None:
+        """Always ``None``: lists have no lexicons."""
+        self._check(index)
+        return None
+
+    def stored_size(self, index: int) -> tuple[int, int] | None:
+        """Always ``None``: lists have no sizes."""
+        self._check(index)
+        return None
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self._num_samples:
+            raise IndexError(f"{self.path}: sample {index} of {self._num_samples}")
+
+    def _fields(self, index: int) -> tuple[bytes, bytes]:
+        self._check(index)
+        content, starts = self._loaded or self._load()
+        start = int(starts[index])
+        end = content.find(b"\n", start)
+        line = content[start:] if end < 0 else content[start:end]
+        key, _, label = line.removesuffix(b"\r").partition(b"\t")
+        return key, label
+
+    def _load(self) -> tuple[bytes, _Offsets]:
+        try:
+            with self._file.open("rb") as file:
+                status = os.fstat(file.fileno())
+                version = (status.st_size, status.st_mtime_ns)
+                if self._version not in (None, version):
+                    raise DataError(
+                        f"{self.path}: was changed while in use; expected {self._version[0]} bytes as at the start. "
+                        "Start again"
+                    )
+                if b"\0" in file.read(4096):  # before an archive or a disk image is read into memory
+                    raise DataError(f"{self.path}: is not UTF-8 text; expected lines of the form path<TAB>label")
+                file.seek(0)
+                content = file.read()
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: cannot be read: {error.strerror}; expected a list file. Check the path"
+            ) from error
+        chunks = [np.zeros(0, np.uint64), *_line_starts(content, self.path)]
+        self._version = version
+        self._loaded = content, np.concatenate(chunks)
+        return self._loaded
+
+    def _read(self, resolved: str, key: str) -> bytes:
+        # Not following a link that replaced the file since it was resolved; not waiting for a writer if it is a pipe.
+        flags = os.O_RDONLY
+        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+            flags |= getattr(os, name, 0)
+        descriptor = os.open(resolved, flags)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{self.path}: picture {key!r} is not a file; expected one", reason="missing")
+            if status.st_size == 0:
+                raise ImageError(f"{self.path}: picture {key!r} has 0 bytes; expected a picture", reason="empty")
+            if status.st_size > MAX_IMAGE_BYTES:
+                raise ImageError(
+                    f"{self.path}: picture {key!r} has {status.st_size} bytes; expected at most {MAX_IMAGE_BYTES}",
+                    reason="too_large",
+                )
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(MAX_IMAGE_BYTES)
+        finally:
+            os.close(descriptor)
+
+
+def _line_starts(content: bytes, path: str) -> Iterator[_Offsets]:
+    """Byte offsets of the lines that are not blank, chunk by chunk, every line checked.
+
+    In chunks, so that what is needed in passing does not grow with the file. They end where lines end, and as no other
+    character of UTF-8 has the byte of LF in it, each is UTF-8 by itself.
+    """
+    begin = len(_BYTE_ORDER_MARK) if content.startswith(_BYTE_ORDER_MARK) else 0
+    line = 1
+    while begin < len(content):
+        end = content.find(b"\n", begin + _CHUNK_BYTES) + 1 or len(content)
+        chunk = content[begin:end]
+        _check_utf8(chunk, path, line)
+        starts, num_lines = _chunk_starts(chunk, path, line)
+        yield starts + np.uint64(begin)
+        line += num_lines
+        begin = end
+
+
+def _chunk_starts(chunk: bytes, path: str, first_line: int) -> tuple[_Offsets, int]:
+    """Offsets of the lines that are not blank, and the number of all lines."""
+    array = np.frombuffer(chunk, np.uint8)
+    ends = np.flatnonzero(array == _LF)
+    if not chunk.endswith(b"\n"):
+        ends = np.append(ends, len(chunk))
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    tabs = np.append(np.flatnonzero(array == _TAB), len(chunk))
+    first_tabs = tabs[np.searchsorted(tabs, starts)]
+    # A line that is empty or only CR. Where the line is empty, the byte before its end is not its own.
+    blank = (ends == starts) | ((ends == starts + 1) & (array[ends - 1] == _CR))
+    unfit = ((first_tabs >= ends) | (first_tabs == starts)) & ~blank
+    for i in np.flatnonzero(unfit):
+        text = chunk[starts[i] : ends[i]]
+        if text.strip():
+            found = "no tab" if first_tabs[i] >= ends[i] else "no path before the tab"
+            raise DataError(
+                f"{path}, line {first_line + int(i)}: {_shortened(text)} has {found}; expected path<TAB>label. "
+                "Put one tab between the picture's path and its label"
+            )
+        blank[i] = True
+    return starts[~blank].astype(np.uint64), len(ends)
+
+
+def _check_utf8(chunk: bytes, path: str, first_line: int) -> None:
+    if chunk.isascii():
+        return
+    try:
+        chunk.decode()
+    except UnicodeDecodeError as error:
+        line = first_line + chunk.count(b"\n", 0, error.start)
+        start = chunk.rfind(b"\n", 0, error.start) + 1
+        end = chunk.find(b"\n", start)
+        raise DataError(
+            f"{path}, line {line}: {_shortened(chunk[start:end] if end >= 0 else chunk[start:])} is not UTF-8 "
+            f"(byte {chunk[error.start]:#04x}). Save the file as UTF-8"
+        ) from None
+
+
+def _shortened(line: bytes) -> str:
+    text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= 60 else text[:57] + "...")

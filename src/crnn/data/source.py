@@ -1,0 +1,172 @@
+"""From what a user types to samples: an LMDB folder or a list file, behind one interface.
+
+Everything above (datasets, evaluation, conversion) knows ``SampleStore`` only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol, Self
+
+from crnn.data.listfile import ListFile
+from crnn.data.store import LmdbStore
+from crnn.errors import DataError
+
+__all__ = ["SampleStore", "open_source", "split_name"]
+
+_MAX_NAMED = 4
+_MAX_DEPTH = 4
+_MAX_FOLDERS = 2000
+
+
+class SampleStore(Protocol):
+    """Pictures and labels that are stored somewhere, in a fixed order, each with an index in [0, len).
+
+    A store can be pickled and can live through a fork; nothing open goes with it. An index outside of [0, len) is an
+    ``IndexError``. After ``close``, reading opens it again.
+    """
+
+    path: str
+    """Where the samples are, as the user typed it."""
+
+    def __len__(self) -> int: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def key(self, index: int) -> str:
+        """What messages call the sample."""
+
+    def label(self, index: int) -> str:
+        """The label as it is stored.
+
+        Raises:
+            DataError: There is none, or it is not UTF-8.
+        """
+
+    def image_bytes(self, index: int) -> bytes:
+        """The bytes of the picture file, at least one, not yet decoded.
+
+        Raises:
+            ImageError: There are none that may be read; ``reason`` says why.
+        """
+
+    def lexicon(self, index: int) -> tuple[str, ...] | None:
+        """The words that the sample may be, where they are stored."""
+
+    def stored_size(self, index: int) -> tuple[int, int] | None:
+        """Width and height in pixels, where they are stored."""
+
+    def close(self) -> None:
+        """Give back what is open."""
+
+
+def open_source(spec: str) -> SampleStore:
+    """The samples that a user named.
+
+    Args:
+        spec: An LMDB folder (it has ``data.mdb`` in it), a list file, or a folder with exactly one list file in it
+            (``*.tsv`` or ``labels.txt``). ``NAME=`` may stand before it.
+
+    Raises:
+        DataError: It is none of these, or it is one and cannot be used.
+        MissingExtraError: It is an LMDB folder and the package ``lmdb`` is not installed.
+    """
+    try:
+        typed = split_name(spec)[1]
+        return _open(typed, Path(typed))
+    except OSError as error:
+        raise DataError(f"{spec}: cannot be read: {error.strerror}. Check the path and its permissions") from error
+
+
+def split_name(spec: str) -> tuple[str, str]:
+    """The name and the path of ``NAME=PATH``, or of a path alone, which then gives the name.
+
+    A path that exists is a path, whatever ``=`` it has in it. A list file is called like its folder if it is called
+    ``labels``, otherwise like itself.
+
+    Raises:
+        DataError: Nothing follows ``NAME=``, or ``spec`` is empty.
+
+    Example:
+        >>> split_name("svt=sets/SVT/test")
+        ('svt', 'sets/SVT/test')
+        >>> split_name("sets/IIIT5k")
+        ('IIIT5k', 'sets/IIIT5k')
+        >>> split_name("svt_train/labels.tsv")
+        ('svt_train', 'svt_train/labels.tsv')
+    """
+    if not spec:
+        raise DataError("the path of the data is empty; expected an LMDB folder or a list file")
+    name, equals, rest = spec.partition("=")
+    # A name has no separator in it: "runs/lr=0.1/words" is a mistyped path, and the message should show it whole.
+    if equals and name and not os.path.lexists(spec) and "/" not in name and os.sep not in name:
+        if not rest:
+            raise DataError(f"{spec!r} has no path after '='; expected NAME=PATH")
+        return name, rest
+    path = Path(os.path.normpath(Path(spec).absolute()))
+    is_list = path.is_file() or (path.suffix.lower() in (".tsv", ".txt") and not path.is_dir())
+    if is_list and path.stem != "labels":
+        return path.stem, spec
+    folder = path.parent if is_list else path
+    return folder.name or spec, spec
+
+
+def _open(typed: str, path: Path) -> SampleStore:
+    if path.is_file():
+        if path.name == "data.mdb":
+            raise DataError(f"{typed}: is a file of an LMDB folder; expected the folder. Leave out '/data.mdb'")
+        return ListFile(typed)
+    if not path.is_dir():
+        raise DataError(
+            f"{typed}: there is no such file or folder; expected an LMDB folder or a list file. Check the path"
+        )
+    if (path / "data.mdb").is_file():
+        return LmdbStore(typed)
+    lists = _list_files(path)
+    if len(lists) == 1:
+        return ListFile(os.fspath(path / lists[0]))
+    if lists:
+        raise DataError(f"{typed}: has {len(lists)} list files ({_listed(lists)}); expected one. Name the one to use")
+    nested = _nested_stores(path)
+    if nested:
+        raise DataError(
+            f"{typed}: has no data.mdb in it, but folders below it have; expected one LMDB folder. "
+            f"Name the one to use: {_listed(nested)}"
+        )
+    raise DataError(
+        f"{typed}: has no data.mdb and no list file (*.tsv, labels.txt) in it; expected an LMDB folder or a list file. "
+        "Bring other formats into this form with: crnn data convert"
+    )
+
+
+def _list_files(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if (entry.name.lower().endswith(".tsv") or entry.name.lower() == "labels.txt")
+            and not entry.name.startswith(".")  # what some systems and editors leave beside a file
+            and entry.is_file()
+        )
+
+
+def _nested_stores(folder: Path) -> list[str]:
+    """The first LMDB folders below ``folder``; the search is bounded, as somebody may have typed ``/``."""
+    found = []
+    for visited, (name, folders, files) in enumerate(os.walk(folder, followlinks=True)):
+        if "data.mdb" in files:
+            found.append(name)
+        if len(found) > _MAX_NAMED or visited >= _MAX_FOLDERS:
+            break
+        folders.sort()
+        if len(Path(name).relative_to(folder).parts) >= _MAX_DEPTH:
+            folders.clear()
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_MAX_NAMED])
+    return shown + ", ..." if len(names) > _MAX_NAMED else shown

@@ -1,0 +1,207 @@
+"""Ranks: who this process is, what it computes on, and sums over all of them.
+
+One process is one rank of one. Under ``torchrun`` the environment says how many there are. Nothing here knows the name
+of a device: torch's accelerator interface gives the device, and the process group's backend follows from it (``gloo``
+on the CPU, ``nccl`` on CUDA, ``hccl`` on Ascend once ``torch_npu`` is imported).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from crnn.errors import ConfigError
+
+__all__ = [
+    "Ranks",
+    "SyncBatchNorm2d",
+    "average_buffers",
+    "has_fast_bf16",
+    "resolve_device",
+    "start_ranks",
+    "sync_batch_norm",
+]
+
+_T = TypeVar("_T")
+
+TIMEOUT = timedelta(minutes=10)
+"""A rank that waits longer than this for another one ends with an error instead of hanging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among all processes of the run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone logs and writes."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of ``tensor`` over all ranks, in place; itself when there is one rank."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: _T) -> list[_T]:
+        """The values of all ranks in order of rank, on every rank. They are our own objects, never a user's data."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: _T) -> _T:
+        """The value of rank 0, on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is the accelerator of this machine, or the CPU.
+
+    Raises:
+        ConfigError: torch has no such device here.
+    """
+    if importlib.util.find_spec("torch_npu") is not None:
+        importlib.import_module("torch_npu")  # registers Ascend with torch's accelerator interface
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except Exception as error:  # torch raises RuntimeError, AssertionError or NotImplementedError, by device
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"train.device is {name!r}, which cannot be used here ({reason}); use auto, cpu or an accelerator's name"
+        ) from None
+    return device
+
+
+@contextmanager
+def start_ranks(device_name: str) -> Iterator[Ranks]:
+    """Join the run's process group when ``torchrun`` started this process, and leave it at the end."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    device = resolve_device(device_name)
+    if world_size == 1:
+        yield Ranks(0, 1, device)
+        return
+    if device.type != "cpu":
+        device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+        torch.accelerator.set_device_index(device.index)
+    backend = dist.get_default_backend_for_device(device)
+    # gloo beside the accelerator's backend: gathered objects and barriers then need no device memory.
+    if device.type != "cpu":
+        backend = f"cpu:gloo,{device.type}:{backend}"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), world_size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation over the pictures of all ranks, on any device.
+
+    torch's own ``SyncBatchNorm`` refuses the CPU. This one sums the count, the values and their squares over the
+    ranks, and lets gradients flow through the same sum, so that n ranks compute what one rank with the whole batch
+    would, up to the rounding of sums in another order.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - as its parent
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(x)
+        values = x.float()
+        depth = values.shape[1]
+        count = values.new_full((1,), values.numel() / depth)
+        sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
+        sums = _AllReduceSum.apply(sums)  # type: ignore[no-untyped-call]
+        total, mean = sums[-1], sums[:depth] / sums[-1]
+        variance = sums[depth:-1] / sums[-1] - mean.square()
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            momentum = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * total / (total - 1), momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        normalised: Tensor = values * scale[:, None, None] + shift[:, None, None]
+        return normalised.to(x.dtype)
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """The sum over ranks; its gradient is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def sync_batch_norm(network: _Module) -> _Module:
+    """``network`` with every batch normalisation shared by the ranks; parameters and names stay what they were.
+
+    This is the one place that decides it. torch's own version is fused, so accelerators get that.
+    """
+    if next(network.parameters()).device.type != "cpu":
+        converted: _Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return converted
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncBatchNorm2d  # same attributes, another forward
+    return network
+
+
+def average_buffers(network: nn.Module, ranks: Ranks) -> None:
+    """Make the running statistics of all ranks their mean, where each rank normalises its own part of the batch.
+
+    Otherwise every rank would evaluate another network, and the weights of rank 0 would depend on how data was shared.
+    """
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            ranks.sum(buffer).div_(ranks.world_size)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bf16 faster than fp32: CPUs with AVX512-BF16 or AMX, and most accelerators."""
+    if device.type == "cpu":
+        # Public from torch 2.10 on; before, the answer is no, which is slower and never wrong.
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+    return bool(supported is not None and supported())

@@ -1,0 +1,84 @@
+"""The tree of exceptions that a caller of ``crnn`` can meet.
+
+::
+
+    CrnnError
+      ConfigError        (ValueError)    a setting is unknown, mistyped or contradicts another
+      CharsetError       (ValueError)    a character or a set of characters cannot be used
+      DataError          (ValueError)    a dataset, a record or a label cannot be used
+        ImageError                       one picture cannot be read; carries a ``reason`` for counting
+      CheckpointError    (RuntimeError)  a weights file or a checkpoint is missing, damaged or foreign
+      TrainingError      (RuntimeError)  a run cannot go on (non-finite loss, a dead worker, a locked folder)
+      MissingExtraError  (ImportError)   an optional package is not installed; says what to install
+
+Every message says what was given, what was expected and what to do, with the path, key or flag as the user typed it.
+Each class also derives from the built-in in brackets, so that callers may catch either.
+"""
+
+__all__ = [
+    "CharsetError",
+    "CheckpointError",
+    "ConfigError",
+    "CrnnError",
+    "DataError",
+    "ImageError",
+    "MissingExtraError",
+    "TrainingError",
+]
+
+
+class CrnnError(Exception):
+    """Root of everything that this package raises on purpose."""
+
+
+class ConfigError(CrnnError, ValueError):
+    """A setting is unknown, mistyped or contradicts another one."""
+
+
+class CharsetError(CrnnError, ValueError):
+    """A character is not in the charset, or a charset is unusable."""
+
+
+class DataError(CrnnError, ValueError):
+    """A dataset, a record or a label cannot be used."""
+
+
+class ImageError(DataError):
+    """One picture cannot be read.
+
+    Attributes:
+        reason: One word by which such pictures are counted: ``missing``, ``empty``, ``not_an_image``, ``truncated``,
+            ``too_large`` or ``outside_root``.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders (data workers) by pickling; the keyword argument must come along.
+        return (_rebuild_image_error, (str(self), self.reason))
+
+
+class CheckpointError(CrnnError, RuntimeError):
+    """A weights file or a checkpoint is missing, damaged, foreign or from a newer version."""
+
+
+class TrainingError(CrnnError, RuntimeError):
+    """A training run cannot go on."""
+
+
+class MissingExtraError(CrnnError, ImportError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package '{package}'. Install it with: pip install 'crnn[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (ImportError, (str(self),))
+
+
+def _rebuild_image_error(message: str, reason: str) -> ImageError:
+    return ImageError(message, reason=reason)

@@ -1,0 +1,171 @@
+"""The network: a convolutional backbone, two bidirectional LSTM layers, a linear head.
+
+Shape letters: N batch, C image channels, H height, W width, T time steps, D feature depth, V classes with the blank.
+
+The flow is ``images (N, C, 32, W) -> backbone (N, D, 1, T) -> (N, T, D) -> rnn -> head -> logits (N, T, V)`` with
+``T = W // 4 - 1`` (24 for 100 pixels) for both backbones. The network gives logits and nothing else: the loss is in
+``crnn.loss``, reading the logits in ``crnn.decode``.
+
+Where it follows the ModelZoo rather than the paper: the pooling windows of the third and fourth pooling are 2x1 with
+no overlap or padding (T = 24 instead of 26), and batch normalisation may follow every convolution. Where it follows
+the paper rather than the ModelZoo: the second LSTM reads in both directions (the ModelZoo's V1 never calls its own).
+
+Reference: Shi, Bai and Yao 2015, arXiv 1507.05717, table 1; ModelZoo ``official/cv/CRNN/src/crnn.py`` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crnn.config import BACKBONE_CHANNELS, ImageConfig, ModelConfig
+from crnn.errors import DataError
+
+__all__ = ["BACKBONES", "CRNN", "ConvLayer", "build_model"]
+
+
+class ConvLayer(NamedTuple):
+    """One row of a backbone's table: a convolution, normalisation, ReLU and the pooling after it."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+    pool: tuple[int, int] | None = None
+
+
+BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
+    "vgg": (  # .............................. (D, H, W) after the row, for a picture of 32 x W
+        ConvLayer(64, pool=(2, 2)),  # ....... 64, 16, W/2
+        ConvLayer(128, pool=(2, 2)),  # ...... 128, 8, W/4
+        ConvLayer(256),  # ................... 256, 8, W/4
+        ConvLayer(256, pool=(2, 1)),  # ...... 256, 4, W/4
+        ConvLayer(512),  # ................... 512, 4, W/4
+        ConvLayer(512, pool=(2, 1)),  # ...... 512, 2, W/4
+        ConvLayer(512, kernel=2, padding=0),  # 512, 1, W/4 - 1
+    ),
+    # For CPUs. Chosen by measured speed (docs/experiments.md): halving the picture in the first convolution costs a
+    # quarter of the time of a 3x3 one with pooling at full size, which pays for three times the arithmetic behind it;
+    # depths are multiples of 16 because the vector and tile units of CPUs are.
+    "small": (
+        ConvLayer(32, kernel=4, stride=2),  #  32, 16, W/2
+        ConvLayer(48, pool=(2, 2)),  # ....... 48, 8, W/4
+        ConvLayer(96),  # .................... 96, 8, W/4
+        ConvLayer(96, pool=(2, 1)),  # ....... 96, 4, W/4
+        ConvLayer(160),  # ................... 160, 4, W/4
+        ConvLayer(160, pool=(2, 1)),  # ...... 160, 2, W/4
+        ConvLayer(256, kernel=2, padding=0),  # 256, 1, W/4 - 1
+    ),
+}
+
+_PAPER_BATCH_NORM = (3, 5, 7)
+"""Convolutions, counted from one, that batch normalisation follows under ``batch_norm = "paper"``: those of Shi's
+published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
+
+
+class CRNN(nn.Module):
+    """The network of Shi, Bai and Yao.
+
+    Args:
+        model: Backbone, normalisation, LSTM size, dropout.
+        image_channels: Channels C of the pictures: 1 or 3.
+        num_classes: Number of classes V, with the blank.
+
+    Attributes:
+        height: Height H of the pictures, in pixels.
+        backbone: ``conv1`` to ``conv7`` with ``norm`` and ``pool`` of the same number.
+        rnn1: First bidirectional LSTM, D -> 2 x hidden.
+        neck: Linear layer between the LSTMs, 2 x hidden -> hidden.
+        rnn2: Second bidirectional LSTM, hidden -> 2 x hidden.
+        head: Linear layer, 2 x hidden -> V.
+    """
+
+    height = ImageConfig().image_height
+
+    def __init__(self, model: ModelConfig, image_channels: int, num_classes: int) -> None:
+        super().__init__()
+        hidden = model.lstm_size
+        self.backbone = _backbone(BACKBONES[model.backbone], image_channels, model.batch_norm)
+        self.rnn1 = nn.LSTM(BACKBONE_CHANNELS[model.backbone], hidden, bidirectional=True, batch_first=True)
+        self.neck = nn.Linear(2 * hidden, hidden)
+        self.dropout = nn.Dropout(model.dropout if model.use_dropout else 0.0)
+        self.rnn2 = nn.LSTM(hidden, hidden, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(2 * hidden, num_classes)
+        self.image_channels = image_channels
+        _initialise(self)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes V, with the blank, which is the last."""
+        return self.head.out_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of every class at every time step.
+
+        Args:
+            images: ``(N, C, 32, W)`` float, normalised to [-1, 1] (``crnn.image.normalise``).
+
+        Returns:
+            ``(N, T, V)`` logits; float, or the type that autocast chooses.
+
+        Raises:
+            DataError: The pictures have another height or number of channels, or are too narrow for one time step.
+        """
+        if images.shape[1] != self.image_channels or images.shape[2] != self.height or images.shape[3] < 8:
+            raise DataError(
+                f"images have shape {tuple(images.shape)}; expected (N, {self.image_channels}, {self.height}, W >= 8)"
+            )
+        features = self.backbone(images)  # ............ (N, D, 1, T)
+        sequence = features.squeeze(2).transpose(1, 2)  # (N, T, D)
+        sequence = self.neck(self.rnn1(sequence)[0])  # . (N, T, hidden)
+        sequence = self.rnn2(self.dropout(sequence))[0]  # (N, T, 2 * hidden)
+        logits: Tensor = self.head(sequence)  # ......... (N, T, V)
+        return logits
+
+
+def _backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> nn.Sequential:
+    modules = nn.Sequential()
+    depth = image_channels
+    for number, layer in enumerate(layers, start=1):
+        normalised = batch_norm == "all" or number in _PAPER_BATCH_NORM
+        # A bias before batch normalisation would be subtracted again with the mean.
+        conv = nn.Conv2d(depth, layer.channels, layer.kernel, layer.stride, layer.padding, bias=not normalised)
+        modules.add_module(f"conv{number}", conv)
+        if normalised:
+            modules.add_module(f"norm{number}", nn.BatchNorm2d(layer.channels))
+        modules.add_module(f"relu{number}", nn.ReLU(inplace=True))
+        if layer.pool is not None:
+            modules.add_module(f"pool{number}", nn.MaxPool2d(layer.pool))
+        depth = layer.channels
+    return modules
+
+
+def _initialise(network: CRNN) -> None:
+    """Convolutions: He et al. 2015 (arXiv 1502.01852), normal, fan-out, as DTRB does; their biases zero.
+
+    Batch normalisation: scale one, shift zero. LSTMs: uniform in +-1/sqrt(hidden), as the ModelZoo and torch do.
+    Linear layers: uniform in +-1/sqrt(inputs), torch's own.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int | None = None) -> CRNN:
+    """The network of these settings, on the CPU, in training mode.
+
+    Args:
+        model: Backbone, normalisation, LSTM size, dropout.
+        image: Gives the number of channels.
+        num_classes: Number of classes V, with the blank.
+        seed: Seed of the weights, drawn without touching torch's global generator. ``None``: from the global one.
+    """
+    if seed is None:
+        return CRNN(model, image.image_channels, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CRNN(model, image.image_channels, num_classes)

@@ -1,0 +1,268 @@
+"""What a run says while it trains: a progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines.
+
+Only rank 0 has a monitor that speaks. Nothing here decides anything: a run with every output turned off computes the
+same weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from crnn.checkpoint import write_atomically
+from crnn.config import Config
+from crnn.errors import TrainingError
+
+__all__ = ["Monitor", "StepStats", "contact_sheet", "counting_bar"]
+
+_log = logging.getLogger(__name__)
+
+_PLAIN_LINE_SECONDS = 10.0
+"""Seconds between two progress lines where stderr is no terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What is known of one optimiser step.
+
+    Attributes:
+        step: Counted from 1.
+        loss: Mean CTC loss per sample over all ranks, in nats.
+        gradient_norm: Before clipping.
+        learning_rate: Of this step.
+        samples: Samples that the step learned from, all ranks together.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    samples: int
+
+
+class Monitor:
+    """Reports the steps of one run.
+
+    Args:
+        folder: The run folder.
+        config: Settings of the run.
+        num_steps: Steps of the whole run.
+        epoch_steps: Steps of one pass over the data.
+        first_step: Steps done before this process; later lines of an earlier process are dropped.
+    """
+
+    def __init__(self, folder: Path, config: Config, num_steps: int, epoch_steps: int, first_step: int) -> None:
+        self._config = config
+        self._epoch_steps = epoch_steps
+        self._num_steps = num_steps
+        self._metrics_path = folder / "metrics.jsonl"
+        _drop_lines_after(self._metrics_path, first_step)
+        self._metrics = self._metrics_path.open("a", encoding="utf-8")
+        self._board = _tensorboard(folder, first_step) if config.train.tensorboard else None
+        self._window: list[StepStats] = []
+        self._window_start = self._epoch_start = time.perf_counter()
+        self._last_line = 0.0
+        self._rate = 0.0
+        self._best = ""
+        console = Console(file=sys.stderr)
+        self._terminal = console.is_terminal
+        self._progress = Progress(
+            TextColumn("[bold]train"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._terminal,
+        )
+        self._task = self._progress.add_task("train", total=num_steps, completed=first_step, text="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._metrics.close()
+        if self._board is not None:
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """One line to stderr, above the progress bar."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, stats: StepStats) -> None:
+        """Take note of a step, and report every ``train.log_steps``."""
+        self._window.append(stats)
+        last = stats.step == self._num_steps
+        if stats.step % self._config.train.log_steps == 0 or last:
+            self._report(stats)
+        if self._config.train.log_format == "modelzoo":
+            self._modelzoo_lines(stats, last)
+
+    def restart_clock(self) -> None:
+        """Leave the time since the last step out of the next rate: a validation or a checkpoint took it."""
+        self._window_start = time.perf_counter() - sum(s.samples for s in self._window) / (self._rate or 1e9)
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """One line of ``metrics.jsonl``.
+
+        Raises:
+            TrainingError: It cannot be written.
+        """
+        try:
+            self._metrics.write(json.dumps(values, ensure_ascii=False) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self._metrics_path}: {error.strerror}; make room and continue with --resume"
+            ) from error
+
+    def validation(self, step: int, result: Mapping[str, Any], sheet: npt.NDArray[np.uint8] | None, best: bool) -> None:
+        """Report a validation: to ``metrics.jsonl``, TensorBoard and the screen.
+
+        Args:
+            step: Steps done.
+            result: ``Evaluation.as_dict()``.
+            sheet: A few pictured readings, ``(H, W, 3)`` uint8.
+            best: Whether it is the best so far.
+        """
+        self.record({"step": step, "validation": result, "best": best})
+        accuracy = result["combined_accuracy"] or 0.0
+        parts = [f"{d['name']} {100 * (d['accuracy'] or 0.0):.2f} %" for d in result["datasets"]]
+        self._best = f"best {100 * accuracy:.1f} %" if best else self._best
+        self.say(f"step {step}: {', '.join(parts)}" + (" (best so far)" if best else ""))
+        if self._board is not None:
+            for dataset in result["datasets"]:
+                for key in ("accuracy", "one_minus_ned", "cer"):
+                    if dataset[key] is not None:
+                        self._board.add_scalar(f"{key}/{dataset['name']}", dataset[key], step)
+            if sheet is not None:
+                self._board.add_image("readings", sheet, step, dataformats="HWC")
+
+    def _report(self, stats: StepStats) -> None:
+        now = time.perf_counter()
+        samples = sum(s.samples for s in self._window)
+        self._rate = samples / max(now - self._window_start, 1e-9)
+        loss = sum(s.loss * s.samples for s in self._window) / max(samples, 1)
+        values = {
+            "step": stats.step,
+            "epoch": round(stats.step / self._epoch_steps, 4),
+            "loss": loss,
+            "gradient_norm": stats.gradient_norm,
+            "learning_rate": stats.learning_rate,
+            "samples_per_s": round(self._rate, 1),
+        }
+        self.record(values)
+        if self._board is not None:
+            for key in ("loss", "gradient_norm", "learning_rate", "samples_per_s"):
+                self._board.add_scalar(f"train/{key}", values[key], stats.step)
+        text = f"loss {loss:.3f}  {self._rate:.0f} img/s  {self._best}"
+        self._progress.update(self._task, completed=stats.step, text=text)
+        if not self._terminal and (now - self._last_line > _PLAIN_LINE_SECONDS or stats.step == self._num_steps):
+            left = (self._num_steps - stats.step) * samples / len(self._window) / max(self._rate, 1e-9)
+            self.say(f"step {stats.step}/{self._num_steps}  {text.rstrip()}  {_duration(left)} left")
+            self._last_line = now
+        self._window = []
+        self._window_start = time.perf_counter()
+
+    def _modelzoo_lines(self, stats: StepStats, last: bool) -> None:
+        epoch, step = divmod(stats.step - 1, self._epoch_steps)
+        step += 1
+        if stats.step % self._config.train.log_steps == 0 or step == self._epoch_steps or last:
+            print(f"epoch: {epoch + 1} step: {step}, loss is {stats.loss:.10g}", flush=True)
+        if step == self._epoch_steps or last:
+            elapsed = time.perf_counter() - self._epoch_start
+            print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / step:.3f}s", flush=True)
+            self._epoch_start = time.perf_counter()
+
+
+def contact_sheet(
+    pictures: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str], columns: int = 4
+) -> npt.NDArray[np.uint8]:
+    """A few pictures with a caption under each, as one picture.
+
+    Args:
+        pictures: ``(H, W, C)`` uint8 each, C of 1 or 3; drawn at 32 pixels of height.
+        captions: One line each.
+        columns: Pictures in a row.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+    """
+    cell, rows = (180, 60), -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (cell[0] * columns, cell[1] * max(rows, 1)), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for place, (pixels, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = cell[0] * (place % columns), cell[1] * (place // columns)
+        picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+        width = min(max(1, picture.width * 32 // picture.height), cell[0] - 8)
+        sheet.paste(picture.resize((width, 32)).convert("RGB"), (x + 4, y + 4))
+        draw.text((x + 4, y + 40), caption, fill="black", font=font)
+    return np.asarray(sheet)
+
+
+@contextmanager
+def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr for work that is counted, where stderr is a terminal.
+
+    Args:
+        title: What is done.
+        total: How much there is to do, where it is known.
+        enabled: ``False`` on ranks that keep quiet.
+
+    Yields:
+        A function to call with what was done since the last call.
+    """
+    console = Console(file=sys.stderr)
+    columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (enabled and console.is_terminal)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Remove the lines of steps that a resumed run will do again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue  # the last line of a killed process may be cut short
+    write_atomically(path, "".join(kept).encode())
+
+
+def _tensorboard(folder: Path, first_step: int) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        _log.info("tensorboard is not installed; its scalars are not written (pip install 'crnn[train]')")
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,117 @@
+"""How the weights move: the optimiser, the learning rate at a step, the running average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from crnn.config import OptimConfig
+
+__all__ = ["WeightAverage", "build_optimizer", "clip_gradients", "learning_rate"]
+
+
+def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of these settings. Weight decay spares biases and normalisation, which are vectors."""
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        nesterov = config.nesterov and config.momentum > 0.0
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, config.beta2), fused=True)
+
+
+def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, a pure function so that a resumed run has the same.
+
+    Args:
+        config: Peak, end, schedule, warm-up.
+        step: Optimiser step, counted from 0.
+        num_steps: Steps of the whole run.
+        steps_per_epoch: Steps of one pass over the data; only the ModelZoo's ``cosine_epoch`` looks at it.
+
+    Reference: ``cosine_epoch`` is the ModelZoo's ``cosine_decay_lr_with_start_step``; ``one_cycle`` is Smith 2018
+    (arXiv 1708.07120) with a linear climb and a cosine fall, without its cycling momentum.
+    """
+    peak, end = config.learning_rate, config.final_learning_rate
+    if config.schedule == "constant":
+        return peak
+    if config.schedule == "cosine_epoch":
+        num_epochs = max(1, math.ceil(num_steps / steps_per_epoch))
+        progress = min(step // steps_per_epoch, num_epochs) / num_epochs
+    elif config.schedule == "cosine":
+        progress = step / num_steps
+    else:
+        warmup_steps = config.warmup * num_steps
+        if step + 1 <= warmup_steps:
+            return peak * (step + 1) / warmup_steps
+        progress = (step - warmup_steps) / max(1.0, num_steps - warmup_steps)
+    return end + 0.5 * (peak - end) * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+class WeightAverage:
+    """Exponential running average of all floating parameters and buffers of a network.
+
+    The decay grows from 0.1 at the first steps as ``(1 + t) / (10 + t)``, so that the random initial weights are
+    forgotten early. Running statistics of batch normalisation are averaged with the weights that they belong to.
+
+    Args:
+        network: The network that is averaged.
+        decay: Final decay per step, in (0, 1).
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self._state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        # Lists made once: the update is one fused call, every step.
+        self._source: dict[str, Tensor] = dict(network.state_dict(keep_vars=False))
+        self._names = [name for name, tensor in self._source.items() if tensor.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the network's present weights in."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        averages = [self._state[name] for name in self._names]
+        torch._foreach_lerp_(averages, [self._source[name] for name in self._names], 1.0 - decay)
+        for name in self._state.keys() - set(self._names):
+            self._state[name].copy_(self._source[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights, under the network's names."""
+        return self._state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor], steps: int) -> None:
+        """Go on from saved averages."""
+        self.steps = steps
+        for name, tensor in self._state.items():
+            tensor.copy_(state[name])
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, scale: Tensor | float = 1.0) -> Tensor:
+    """Multiply all gradients by ``scale``, then shorten them together to ``max_norm`` if they are longer.
+
+    Args:
+        parameters: Those without a gradient are passed over.
+        max_norm: Largest Euclidean norm of all gradients together; 0 never shortens.
+        scale: Factor applied first, in the same pass over memory; a scalar on the device or a number.
+
+    Returns:
+        The norm after scaling and before clipping, a float32 scalar on the device: nothing is waited for.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) * scale
+    factor = torch.ones_like(norm) * scale
+    if max_norm > 0.0:
+        factor = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor)
+    return norm

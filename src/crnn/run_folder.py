@@ -1,0 +1,235 @@
+"""The folder of a training run: its settings, its checkpoints, its weights, and who may write there.
+
+::
+
+    config.toml              the resolved settings
+    metrics.jsonl            one JSON object a line
+    best.safetensors         weights of the best validation, where something is validated
+    last.safetensors         weights at the end, or where the run was stopped
+    checkpoints/step-00001000.safetensors
+    run.lock                 held by the process that trains here
+
+What a run needs to go on exactly is the network, the optimiser's tensors, the running average and a few numbers. There
+are no random states to keep: every random choice of a step follows from seed, step and rank (``crnn.train``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crnn.checkpoint import read_tensors, save_weights, write_atomically, write_tensors
+from crnn.config import Config
+from crnn.config_file import dump_config
+from crnn.errors import CheckpointError, ConfigError, TrainingError
+
+__all__ = ["Checkpoint", "RunFolder", "check_same_run"]
+
+CHECKPOINT_FORMAT = "crnn-checkpoint"
+FORMAT_VERSION = 1
+
+_log = logging.getLogger(__name__)
+
+_FREE_SECTIONS = ("eval", "checkpoint")
+_FREE_KEYS = {
+    "data.workers",
+    "data.worker_start",
+    "data.max_bad_share",
+    "data.validation",
+    "train.epoch_size",
+    "train.num_steps",
+    "train.device",
+    "train.threads",
+    "train.log_steps",
+    "train.log_format",
+    "train.tensorboard",
+    "train.warm_start",
+}
+"""Settings that a resumed run may change: they do not alter what a step computes (a longer run alters the rate)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All that a run needs to go on.
+
+    Attributes:
+        step: Optimiser steps done.
+        tensors: ``model.NAME``, ``optim.INDEX.NAME`` and, where the weights are averaged, ``ema.NAME``.
+        numbers: JSON-able state: best accuracy, counts of skipped samples, steps of the average.
+        settings: The settings of the run that wrote it.
+        path: Where it was read; ``None`` before it is written.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    path: Path | None = None
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix.``, without it."""
+        return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: ``checkpoint.save_checkpoint_path``; made when it is not there.
+
+    Raises:
+        CheckpointError: The folder cannot be made.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._checkpoints = self.path / "checkpoints"
+        try:
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot make the run folder {path}: {error.strerror}; choose another checkpoint.save_checkpoint_path"
+            ) from error
+
+    @property
+    def best(self) -> Path:
+        """Where the weights of the best validation are kept."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Where the weights of the end are kept."""
+        return self.path / "last.safetensors"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process, and tidy up what a killed one left half written.
+
+        Raises:
+            TrainingError: Another process trains here.
+            CheckpointError: The folder cannot be written.
+        """
+        try:
+            file = (self.path / "run.lock").open("a+")
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write in the run folder {self.path}: {error.strerror}; choose another "
+                "checkpoint.save_checkpoint_path"
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however this process ends
+            except OSError:
+                file.seek(0)
+                raise TrainingError(
+                    f"another run (process {file.read().strip() or 'unknown'}) is training in {self.path}; "
+                    "wait for it, or choose another checkpoint.save_checkpoint_path"
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            for partial in [*self.path.glob("*.partial"), *self._checkpoints.glob("*.partial")]:
+                partial.unlink(missing_ok=True)
+            yield
+
+    def holds_a_run(self) -> bool:
+        """Whether an earlier run left checkpoints or weights here."""
+        return bool(self.checkpoints()) or self.best.exists() or self.last.exists()
+
+    def write_settings(self, config: Config) -> None:
+        """Keep the resolved settings beside the run."""
+        write_atomically(self.path / "config.toml", dump_config(config).encode())
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, the latest first."""
+        pattern = re.compile(r"step-\d{8,}\.safetensors")
+        found = [p for p in self._checkpoints.iterdir() if pattern.fullmatch(p.name)]
+        return sorted(found, key=_step_of, reverse=True)
+
+    def save(self, checkpoint: Checkpoint, keep: int) -> Path:
+        """Write a checkpoint, then remove all but the latest ``keep``.
+
+        Raises:
+            CheckpointError: As for ``crnn.checkpoint.write_atomically``; earlier checkpoints are untouched.
+        """
+        path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
+        metadata = {
+            "format": CHECKPOINT_FORMAT,
+            "format_version": FORMAT_VERSION,
+            "step": checkpoint.step,
+            "numbers": dict(checkpoint.numbers),
+            "settings": dict(checkpoint.settings),
+        }
+        write_tensors(path, checkpoint.tensors, metadata)
+        for old in self.checkpoints()[keep:]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load_latest(self) -> Checkpoint | None:
+        """The latest checkpoint that is whole, or ``None`` when there is no checkpoint at all.
+
+        Raises:
+            CheckpointError: There are checkpoints and none is whole.
+        """
+        failures = []
+        for path in self.checkpoints():
+            try:
+                tensors, metadata = read_tensors(path)
+                if metadata["format"] != CHECKPOINT_FORMAT or metadata["format_version"] > FORMAT_VERSION:
+                    raise CheckpointError(f"{path}: not a checkpoint that this version of crnn can go on from")
+                return Checkpoint(metadata["step"], tensors, metadata["numbers"], metadata["settings"], path)
+            except (CheckpointError, KeyError) as error:
+                failures.append(str(error))
+                _log.warning("%s; trying the checkpoint before it", error)
+        if failures:
+            raise CheckpointError(f"no checkpoint of {self.path} can be used: {failures[0]}")
+        return None
+
+    def save_weights(self, path: Path, state: Mapping[str, Tensor], config: Config, info: Mapping[str, Any]) -> None:
+        """Write a weights file that also names the settings of the whole run."""
+        save_weights(path, state, config, {**info, "run": config.model_dump(mode="json", exclude_none=True)})
+
+
+def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
+    """Whether ``config`` continues the run that wrote the checkpoint.
+
+    Returns:
+        The settings that differ and may, one ``key: old -> new`` each.
+
+    Raises:
+        ConfigError: A setting differs that would make it another run; the message names each with both values.
+    """
+    old, new = _flat(checkpoint.settings), _flat(config.model_dump(mode="json", exclude_none=True))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    free = [key for key in changed if key in _FREE_KEYS or key.split(".")[0] in _FREE_SECTIONS]
+    clash = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed if key not in free]
+    if clash:
+        raise ConfigError(
+            f"--resume: the settings are not those of {checkpoint.path}: {'; '.join(clash)}. Use the run's own ones "
+            "(config.toml in its folder), or start a new run with train.warm_start in another folder"
+        )
+    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in free]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))

@@ -1,0 +1,464 @@
+"""The training loop.
+
+::
+
+    crnn train tiny --data.train words.tsv                                  one process
+    torchrun --nproc-per-node 2 -m crnn train tiny --data.train words.tsv   two ranks
+    crnn train tiny --data.train words.tsv --resume                         go on where it stopped
+
+The number of a step decides its samples, its augmentation, its learning rate and its dropout, so a run that goes on
+from a checkpoint does what it would have done. One path serves one rank or many, bf16 or not, accumulation or not.
+
+The loss of a step is the sum over the samples of all ranks and all accumulated batches, divided by their number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from crnn.charset import NAMED_CHARSETS
+from crnn.checkpoint import load_weights, warm_start
+from crnn.config import Config
+from crnn.data.dataset import Batch, StoredBatches, describe_skipped, network_input
+from crnn.data.loader import iterate_batches
+from crnn.data.source import open_source, split_name
+from crnn.distributed import Ranks, average_buffers, has_fast_bf16, start_ranks, sync_batch_norm
+from crnn.errors import ConfigError, DataError, ImageError, TrainingError
+from crnn.evaluate import Evaluation, evaluate
+from crnn.image import load_image
+from crnn.loss import ctc_loss
+from crnn.model import CRNN, build_model
+from crnn.monitor import Monitor, StepStats, contact_sheet, counting_bar
+from crnn.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
+from crnn.protocol import CharsetName
+from crnn.recognizer import Recognizer, TorchEngine
+from crnn.run_folder import Checkpoint, RunFolder, check_same_run
+
+__all__ = ["TrainReport", "train"]
+
+_log = logging.getLogger(__name__)
+
+_MIN_BAD_SAMPLES = 10
+"""Unreadable pictures before ``data.max_bad_share`` can stop a run: one in a small set is no trend."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """How a run ended.
+
+    Attributes:
+        folder: The run folder.
+        steps: Optimiser steps done, those before a resume included.
+        best_accuracy: Of the validation sets together, in [0, 1]; ``None`` where nothing was validated.
+        weights: The file to read with: the best weights, or the last where nothing was validated.
+        skipped: Pictures that could not be read while training, by reason.
+        stopped_by: The signal that ended the run before its last step, or ``None``.
+    """
+
+    folder: Path
+    steps: int
+    best_accuracy: float | None
+    weights: Path
+    skipped: dict[str, int]
+    stopped_by: int | None
+
+
+@dataclass(slots=True)
+class _State:
+    """All that changes while a run goes on, and all that a checkpoint holds."""
+
+    network: CRNN
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    step: int = 0
+    samples: int = 0
+    best: tuple[float, float] = (-1.0, -1.0)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is evaluated and kept: the running average where there is one."""
+        return self.average.state_dict() if self.average is not None else self.network.state_dict()
+
+    def to_checkpoint(self, config: Config) -> Checkpoint:
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optim.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
+        numbers: dict[str, Any] = {"samples": self.samples, "best": self.best, "skipped": dict(self.skipped)}
+        if self.average is not None:
+            tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state_dict().items()}
+            numbers["ema_steps"] = self.average.steps
+        return Checkpoint(self.step, tensors, numbers, config.model_dump(mode="json", exclude_none=True))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.network.load_state_dict(checkpoint.group("model"))
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in checkpoint.group("optim").items():
+            index, key = name.split(".", 1)
+            values.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": values, "param_groups": groups})
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint.group("ema"), checkpoint.numbers["ema_steps"])
+        self.step, self.samples = checkpoint.step, checkpoint.numbers["samples"]
+        accuracy, ned = checkpoint.numbers["best"]
+        self.best = (accuracy, ned)
+        self.skipped = Counter(checkpoint.numbers["skipped"])
+
+
+def train(config: Config, *, resume: bool = False) -> TrainReport:
+    """Train a network.
+
+    Args:
+        config: All settings.
+        resume: Go on from the latest checkpoint of the run folder; start where there is none.
+
+    Returns:
+        How the run ended; also after SIGTERM or Ctrl-C, which save a checkpoint and end it.
+
+    Raises:
+        ConfigError: Settings contradict each other, the data, or the run that is resumed; or the folder holds a run.
+        DataError: A dataset is missing, empty or unusable, or too many of its pictures cannot be read.
+        CheckpointError: A checkpoint or weights cannot be read or written.
+        TrainingError: The loss is not finite, a worker died, or another run holds the folder.
+    """
+    if not config.data.train:
+        raise ConfigError("data.train is empty; expected LMDB folders or list files to train on (--data.train PATH)")
+    for spec in (*config.data.train, *config.data.validation):
+        open_source(split_name(spec)[1]).close()  # a missing set is found now, not after the first hour
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(start_ranks(config.train.device))
+        folder = RunFolder(config.checkpoint.save_checkpoint_path)
+        if ranks.is_main:
+            stack.enter_context(folder.lock())
+            if folder.holds_a_run() and not resume:
+                raise ConfigError(
+                    f"{folder.path} already holds a run; add --resume to go on with it, or choose another "
+                    "--checkpoint.save_checkpoint_path"
+                )
+        stop = stack.enter_context(_catch_signals())
+        return _Run(config, ranks, folder, stop).run(resume)
+
+
+class _Run:
+    """One call of ``train`` on one rank: what does not change while it goes on."""
+
+    def __init__(self, config: Config, ranks: Ranks, folder: RunFolder, stop: list[int]) -> None:
+        self.config, self.ranks, self.folder, self.stop = config, ranks, folder, stop
+        with counting_bar("checking labels", enabled=ranks.is_main) as progress:
+            self.source = StoredBatches(config, ranks.rank, ranks.world_size, progress)
+        self.epoch_steps = max(1, self.source.epoch_batches // config.optim.accumulate_steps)
+        self.num_steps = config.train.num_steps or config.train.epoch_size * self.epoch_steps
+        precision = config.train.precision
+        self.bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(ranks.device))
+        self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        # Waiting for the device at every step would leave it idle; on the CPU there is nothing to wait for.
+        self.look_every = 1 if ranks.device.type == "cpu" else config.train.log_steps
+
+    # ---- set-up ----------------------------------------------------------------------------------------------
+
+    def run(self, resume: bool) -> TrainReport:
+        state = self._start()
+        changed: list[str] = []
+        if resume and (checkpoint := self.folder.load_latest()) is not None:
+            changed = check_same_run(checkpoint, self.config)
+            state.restore(checkpoint)
+        if self.ranks.is_main:
+            self.folder.write_settings(self.config)
+        forward = self._distributed(state.network)
+        # A network of its own for evaluation, so that the training one is never switched between its modes.
+        reader = build_model(self.config.model, self.config.image, state.network.num_classes, seed=0)
+        engine = TorchEngine(
+            reader.eval(), str(self.ranks.device), "bf16" if self.bf16 else "fp32", self.config.train.channels_last
+        )
+        self.reader, self.recognizer = reader, Recognizer(engine, self.config, batch_size=self.config.eval.batch_size)
+        with contextlib.ExitStack() as stack:
+            self.monitor = None
+            if self.ranks.is_main:
+                self.monitor = stack.enter_context(
+                    Monitor(self.folder.path, self.config, self.num_steps, self.epoch_steps, state.step)
+                )
+                self._introduce(state, changed)
+            self._loop(state, forward)
+            return self._finish(state)
+
+    def _start(self) -> _State:
+        config = self.config
+        network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=config.train.seed)
+        self.warm_line = ""
+        if config.train.warm_start is not None:
+            self.warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
+        network.to(self.ranks.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        if self.ranks.world_size > 1 and config.train.sync_batch_norm:
+            network = sync_batch_norm(network)
+        network.train()
+        average = WeightAverage(network, config.optim.ema_decay) if config.optim.ema_decay > 0.0 else None
+        return _State(network, build_optimizer(network, config.optim), average)
+
+    def _distributed(self, network: CRNN) -> nn.Module:
+        if self.ranks.world_size == 1:
+            return network
+        # Buffers are not broadcast: batch statistics are either shared by all ranks or averaged before they are used.
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def _introduce(self, state: _State, changed: list[str]) -> None:
+        assert self.monitor is not None
+        parameters = sum(p.numel() for p in state.network.parameters())
+        self.monitor.say(
+            f"{self.config.model.backbone}, {parameters / 1e6:.2f} M parameters, {state.network.num_classes} classes, "
+            f"on {self.ranks.device}{' in bf16' if self.bf16 else ''}, {self.ranks.world_size} rank(s); "
+            f"{self.source.num_samples} samples, {self.num_steps} steps"
+        )
+        for store, scan in zip(self.source.stores, self.source.scans, strict=True):
+            if scan.skipped:
+                self.monitor.say(f"{store.path}: left out {describe_skipped(scan)}")
+            if scan.changed:
+                lost = "".join(c for c, _ in scan.lost.most_common(20))
+                self.monitor.say(f"{store.path}: {scan.changed} labels lose characters outside the charset: {lost!r}")
+        for line in changed:
+            self.monitor.say(f"resumed with another setting: {line}")
+        if state.step:
+            self.monitor.say(f"going on from step {state.step}")
+        elif self.warm_line:
+            self.monitor.say(self.warm_line)
+
+    # ---- loop ------------------------------------------------------------------------------------------------
+
+    def _loop(self, state: _State, forward: nn.Module) -> None:
+        accumulate = self.config.optim.accumulate_steps
+        save_every = self.config.checkpoint.save_checkpoint_steps
+        eval_every = self.config.eval.eval_steps or save_every
+        batches = iterate_batches(
+            self.source,
+            state.step * accumulate,
+            self.num_steps * accumulate,
+            self.config.data,
+            pin_memory=self.ranks.device.type != "cpu",
+        )
+        waiting: deque[tuple[int, float, Tensor, Tensor, tuple[str, ...]]] = deque()
+        with contextlib.closing(batches):
+            while state.step < self.num_steps:
+                rate = learning_rate(self.config.optim, state.step, self.num_steps, self.epoch_steps)
+                counts, norm, keys = self._step(state, forward, batches, rate)
+                state.step += 1
+                waiting.append((state.step, rate, counts, norm, keys))
+                last = state.step == self.num_steps
+                save = state.step % save_every == 0 or last
+                validate = state.step % eval_every == 0 or last
+                if state.step % self.look_every == 0 or save or validate:
+                    if self._look(state, waiting):
+                        break
+                    if validate and self.config.data.validation:
+                        self._validate(state)
+                    if save and self.config.checkpoint.save_checkpoint:
+                        self._save(state)
+
+    def _step(
+        self, state: _State, forward: nn.Module, batches: Iterator[Batch], rate: float
+    ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        """One optimiser step.
+
+        Returns:
+            Sum of the loss, samples, and whether to stop, ``(3,)`` over all ranks; the gradient's norm; keys.
+        """
+        accumulate = self.config.optim.accumulate_steps
+        nominal = self.config.train.batch_size * self.ranks.world_size * accumulate
+        # Dropout is the only random choice of a step that is drawn from torch's generator.
+        torch.manual_seed((self.config.train.seed * 1_000_003 + state.step) * 1_009 + self.ranks.rank)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.zero_grad(set_to_none=True)
+        counts = torch.zeros(3, dtype=torch.float64, device="cpu")
+        loss_sum = torch.zeros((), device=self.ranks.device)
+        keys: tuple[str, ...] = ()
+        for part in range(accumulate):
+            batch = next(batches)
+            self._count_skipped(state, batch)
+            keys += batch.keys
+            with _unsynchronised(forward) if part + 1 < accumulate else contextlib.nullcontext():
+                loss = self._loss(forward, batch)
+                # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
+                torch.autograd.backward(loss * (self.ranks.world_size / nominal))
+            loss_sum += loss.detach()
+            counts[1] += len(batch)
+        counts[2] = len(self.stop)
+        counts = counts.to(self.ranks.device, torch.float32)
+        counts[0] = loss_sum
+        self.ranks.sum(counts)
+        # Samples that could not be read made the batch smaller than the divisor above.
+        norm = clip_gradients(
+            state.network.parameters(), self.config.optim.clip_norm, nominal / counts[1].clamp(min=1.0)
+        )
+        state.optimizer.step()
+        if state.average is not None:
+            state.average.update()
+        return counts, norm, keys
+
+    def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
+        if not len(batch):
+            # Nothing could be read; the other ranks still wait for this one's gradients.
+            shape = (1, self.config.image.image_channels, self.config.image.image_height, self.config.image.image_width)
+            nothing: Tensor = forward(torch.zeros(shape, device=self.ranks.device)).sum() * 0.0
+            return nothing
+        batch = batch.to(self.ranks.device)
+        images = network_input(batch.images).contiguous(memory_format=self.memory_format)
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = forward(images)
+        return ctc_loss(logits, batch.targets, batch.target_lengths)
+
+    def _look(self, state: _State, waiting: deque[tuple[int, float, Tensor, Tensor, tuple[str, ...]]]) -> bool:
+        """Wait for the steps done since the last look; stop on a loss that is not finite.
+
+        Returns:
+            Whether a signal asks to end the run, on any rank.
+        """
+        stop = False
+        while waiting:
+            step, rate, counts, norm, keys = waiting.popleft()
+            loss_sum, samples, stopping = counts.tolist()
+            if not np.isfinite(loss_sum) or not np.isfinite(norm.item()):
+                raise TrainingError(
+                    f"step {step}: loss {loss_sum / max(samples, 1):g}, gradient norm {norm.item():g}: not finite. "
+                    f"Samples of this rank: {', '.join(keys)}. Look at them, lower optim.learning_rate or "
+                    "optim.clip_norm; the checkpoints before it are untouched"
+                )
+            state.samples += int(samples)
+            stop = stop or stopping > 0
+            if self.monitor is not None:
+                self.monitor.step(StepStats(step, loss_sum / max(samples, 1), norm.item(), rate, int(samples)))
+        return stop
+
+    def _count_skipped(self, state: _State, batch: Batch) -> None:
+        for key, reason in batch.skipped:
+            state.skipped[reason] += 1
+            if state.skipped[reason] <= 3:
+                _log.warning("left out: %s: %s", key, reason)
+        bad = state.skipped.total()
+        seen = (state.step + 1) * self.config.train.batch_size * self.config.optim.accumulate_steps
+        if bad >= _MIN_BAD_SAMPLES and bad > self.config.data.max_bad_share * seen and batch.skipped:
+            raise DataError(
+                f"{bad} of {seen} pictures could not be read ({dict(state.skipped)}), the last {batch.skipped[-1][0]}; "
+                f"data.max_bad_share allows {self.config.data.max_bad_share:g}. Repair the set or raise it"
+            )
+
+    # ---- once in a while -------------------------------------------------------------------------------------
+
+    def _settled_weights(self, state: _State) -> dict[str, Tensor]:
+        if self.ranks.world_size > 1 and not self.config.train.sync_batch_norm:
+            average_buffers(state.network, self.ranks)
+        return state.weights()
+
+    def _validate(self, state: _State) -> None:
+        self.reader.load_state_dict(self._settled_weights(state))
+        result = evaluate(
+            self.recognizer,
+            self.config.data.validation,
+            protocol=self.config.eval.protocol,
+            charset=_named_charset(self.config),
+            model=str(self.folder.path),
+            ranks=self.ranks,
+        )
+        # While nothing is read yet, fewer wrong characters still are progress.
+        score = (result.combined_accuracy, result.one_minus_ned)
+        best = score > state.best
+        if best:
+            state.best = score
+        if self.monitor is not None:
+            if best:
+                self.folder.save_weights(self.folder.best, state.weights(), self.config, self._info(state, result))
+            self.monitor.validation(state.step, result.as_dict(), _pictured(result), best)
+            self.monitor.restart_clock()
+
+    def _save(self, state: _State) -> None:
+        self._settled_weights(state)
+        if self.monitor is not None:
+            self.folder.save(state.to_checkpoint(self.config), self.config.checkpoint.keep_checkpoint_max)
+            self.monitor.restart_clock()
+
+    def _finish(self, state: _State) -> TrainReport:
+        stopped = state.step < self.num_steps
+        if stopped and self.config.checkpoint.save_checkpoint:
+            self._save(state)
+        weights = self._settled_weights(state)
+        if self.monitor is not None:
+            self.folder.save_weights(self.folder.last, weights, self.config, self._info(state, None))
+            if stopped:
+                self.monitor.say(f"stopped at step {state.step} of {self.num_steps}; --resume goes on from here")
+        skipped: Counter[str] = sum(self.ranks.gather(state.skipped), Counter())
+        self.ranks.barrier()
+        return TrainReport(
+            self.folder.path,
+            state.step,
+            state.best[0] if self.config.data.validation and state.best[0] >= 0.0 else None,
+            self.folder.best if self.folder.best.exists() else self.folder.last,
+            dict(skipped),
+            (self.stop[0] if self.stop else int(signal.SIGTERM)) if stopped else None,
+        )
+
+    def _info(self, state: _State, result: Evaluation | None) -> dict[str, Any]:
+        return {
+            "step": state.step,
+            "samples": state.samples,
+            "validation": result.as_dict() if result is not None else None,
+            "data": list(self.config.data.train),
+        }
+
+
+def _unsynchronised(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Keep gradients to this rank: more batches follow before the optimiser moves."""
+    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def _named_charset(config: Config) -> CharsetName | Any:
+    """36, 62 or 94 where the charset is one of them: a model that tells cases apart is validated on that."""
+    own = set(config.charset.charset().characters)
+    return next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
+
+
+def _pictured(result: Evaluation) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    """The first readings of each set, right and wrong ones, as a sheet."""
+    pictures, captions = [], []
+    for dataset in result.datasets:
+        store = open_source(dataset.path)
+        for sample in dataset.samples[:8]:
+            with contextlib.suppress(ImageError):
+                pictures.append(load_image(store.image_bytes(sample.index), 3))
+                sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
+                captions.append(f"{sample.prediction} {sign}")
+    return contact_sheet(pictures, captions) if pictures else None
+
+
+@contextlib.contextmanager
+def _catch_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT instead of ending at once; a second Ctrl-C ends at once after all."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def handler(number: int, _: FrameType | None) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
