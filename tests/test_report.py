@@ -1,4 +1,4 @@
-"""The report: its aggregations by hand, and the page as a browser's parser sees it."""
+"""The report: the page as a browser's parser sees it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import base64
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from crnn.errors import ConfigError, DataError
+from crnn.errors import ConfigError, CrnnError, DataError, ImageError
 from crnn.metrics import TextSums, score_texts
-from crnn.report import (
-    MAX_CONFUSIONS,
-    MAX_ERRORS,
-    Confusion,
-    DatasetView,
-    EvaluationView,
-    LengthRow,
-    Picture,
-    SampleResult,
-    accuracy_by_length,
-    confusions,
-    worst_errors,
-    write_report,
-)
+from crnn.report import MAX_CONFUSIONS, MAX_ERRORS, Picture, write_report
+from crnn.results import DatasetResult, Evaluation, SampleResult
 
 
-def result(label: str, prediction: str, score: float = -0.5, key: str = "1", raw: str | None = None) -> SampleResult:
-    return SampleResult(key, label, prediction, score, label if raw is None else raw)
+def result(
+    label: str, prediction: str, score: float = -0.5, *, index: int = 0, key: str = "1", raw: str | None = None
+) -> SampleResult:
+    return SampleResult(index, key, label if raw is None else raw, label, prediction, score)
 
 
-def view(name: str, results: Sequence[SampleResult], **more: object) -> DatasetView:
-    sums = score_texts((r.label, r.prediction) for r in results)
-    return DatasetView(name=name, sums=sums, results=results, **more)  # type: ignore[arg-type]
+def dataset(
+    name: str,
+    samples: Sequence[SampleResult],
+    *,
+    skipped: Mapping[str, int] | None = None,
+    expected: int | None = None,
+    unreadable: tuple[str, ...] = (),
+) -> DatasetResult:
+    sums = score_texts((s.label, s.prediction) for s in samples)
+    return DatasetResult(
+        name, f"sets/{name}", "parseq, 36 characters", sums, dict(skipped or {}), expected, tuple(samples), unreadable
+    )
 
 
 def encoded(size: tuple[int, int] = (40, 16), colour: str = "red") -> bytes:
@@ -46,18 +46,16 @@ def encoded(size: tuple[int, int] = (40, 16), colour: str = "red") -> bytes:
     return stream.getvalue()
 
 
-def no_picture(dataset: str, key: str) -> bytes | None:
+def no_picture(name: str, index: int) -> bytes | None:
     return None
 
 
-def red_picture(dataset: str, key: str) -> bytes | None:
+def red_picture(name: str, index: int) -> bytes | None:
     return encoded()
 
 
-def evaluation(
-    *datasets: DatasetView, picture: Picture = no_picture, details: Sequence[tuple[str, str]] = ()
-) -> EvaluationView:
-    return EvaluationView(model="a model", protocol="parseq", datasets=datasets, picture=picture, details=details)
+def evaluation(*datasets: DatasetResult) -> Evaluation:
+    return Evaluation(model="a model", protocol="parseq", datasets=datasets)
 
 
 class Page(HTMLParser):
@@ -103,120 +101,69 @@ class Page(HTMLParser):
         return sum(name in (attributes.get("class") or "").split() for _, attributes in self.elements)
 
 
-def page(tmp_path: Path, shown: EvaluationView) -> Page:
-    write_report(tmp_path / "report.html", shown)
+def page(
+    tmp_path: Path, shown: Evaluation, picture: Picture = no_picture, details: Sequence[tuple[str, str]] = ()
+) -> Page:
+    write_report(tmp_path / "report.html", shown, picture, details)
     return Page(tmp_path / "report.html")
 
 
-# -- aggregations -----------------------------------------------------------------------------------------------------
-
-
-def test_accuracy_by_length_counts_the_label_and_pools_the_longest() -> None:
-    results = [
-        result("ab", "ab"),
-        result("ab", "abc"),  # the length of the label counts, not of the reading
-        result("abc", "abc"),
-        result("abcd", "abcd"),
-        result("abcdef", "x"),
-        result("", ""),
-    ]
-    rows = accuracy_by_length(results, longest=3)
-    assert [(row.length, row.or_more, row.sums.samples, row.sums.correct) for row in rows] == [
-        (0, False, 1, 1),
-        (2, False, 2, 1),
-        (3, False, 1, 1),
-        (4, True, 2, 1),
-    ]
-    assert rows[-1].sums == score_texts([("abcd", "abcd"), ("abcdef", "x")])
-
-
-def test_accuracy_by_length_of_nothing() -> None:
-    assert accuracy_by_length([]) == []
-
-
-def test_labels_of_the_longest_length_have_their_own_row() -> None:
-    assert accuracy_by_length([result("a" * 20, "")])[0] == LengthRow(20, False, score_texts([("a" * 20, "")]))
-    assert accuracy_by_length([result("a" * 21, "")])[0].or_more
-
-
-def test_confusions_count_substitutions_insertions_and_deletions() -> None:
-    results = [
-        result("book", "b0ok"),  # o -> 0
-        result("oo", "00"),  # o -> 0, twice
-        result("cat", "cart"),  # r too many
-        result("door", "dor"),  # one of the two o is missing
-        result("good", "good"),  # right: its two o only count as occurrences
-    ]
-    assert confusions(results) == [
-        Confusion("o", "0", 3, 8),
-        Confusion("", "r", 1, 0),
-        Confusion("o", "", 1, 8),
-    ]
-
-
-def test_equally_frequent_confusions_have_a_fixed_order_and_the_limit_cuts_the_rarest() -> None:
-    results = [result("b", "x"), result("a", "y"), result("a", "x"), result("c", "z"), result("c", "z")]
-    assert [(c.expected, c.read) for c in confusions(results)] == [("c", "z"), ("a", "x"), ("a", "y"), ("b", "x")]
-    assert confusions(reversed(results)) == confusions(results)
-    assert [(c.expected, c.read) for c in confusions(results, limit=2)] == [("c", "z"), ("a", "x")]
-
-
-def test_worst_errors_are_the_wrong_readings_of_highest_score_over_all_datasets() -> None:
-    first = view("first", [result("a", "a", -0.01), result("b", "x", -2.0), result("c", "x", -0.5)])
-    second = view("second", [result("d", "x", math.nan), result("e", "x", -0.1), result("f", "x", -0.5)])
-    worst = worst_errors([first, second])
-    assert [(dataset, r.label) for dataset, r in worst] == [
-        ("second", "e"),
-        ("first", "c"),
-        ("second", "f"),
-        ("first", "b"),
-        ("second", "d"),
-    ]
-    assert worst_errors([first, second], limit=2) == worst[:2]
-
-
-# -- the page ---------------------------------------------------------------------------------------------------------
-
-
 def test_summary_has_the_numbers_of_the_sums(tmp_path: Path) -> None:
-    results = [result("abcd", "abcd"), result("abcd", "abxd"), result("ab", "ab"), result("ab", "ab")]
-    dataset = view("SVT", results, skipped={"too_long": 1200, "empty_label": 2, "missing": 0}, expected_count=647)
-    text = page(tmp_path, evaluation(dataset, details=(("decoding", "beam"),))).text
+    samples = [result("abcd", "abcd"), result("abcd", "abxd"), result("ab", "ab"), result("ab", "ab")]
+    shown = dataset("plates", samples, skipped={"too_long": 1200, "empty_label": 2, "missing": 0})
+    text = page(tmp_path, evaluation(shown), details=(("decoding", "beam"),)).text
     assert "Evaluation of a model" in text
-    assert "Protocol: parseq · decoding: beam" in text
+    assert "Protocol: parseq, 36 characters · decoding: beam" in text
     assert "75.00 %" in text  # 3 of 4
     assert "30.1 to 95.4" in text  # its Wilson interval
     assert "93.75 %" in text  # 1-NED: 1 - (1/4) / 4
     assert "8.33 %" in text  # CER: 1 of 12
-    assert "published: 647" in text
+    assert "published" not in text  # nobody published such a set
     assert "2 empty label 1,200 too long" in text  # in a fixed order
     assert "missing" not in text  # nothing was skipped for that reason
 
 
 def test_a_set_with_the_published_number_of_samples_says_so(tmp_path: Path) -> None:
-    shown = page(tmp_path, evaluation(view("two", [result("a", "a"), result("b", "b")], expected_count=2)))
+    shown = page(tmp_path, evaluation(dataset("two", [result("a", "a"), result("b", "b")], expected=2)))
     assert "as published" in shown.text
     assert shown.of_class("warn") == 0
+    assert shown.of_class("warnings") == 0
 
 
 def test_several_sets_have_a_combined_row_and_a_mean(tmp_path: Path) -> None:
-    large = view("large", [result("a", "a")] * 3 + [result("a", "b")])
-    small = view("small", [result("a", "b")])
+    large = dataset("large", [result("a", "a")] * 3 + [result("a", "b")])
+    small = dataset("small", [result("a", "b")])
     text = page(tmp_path, evaluation(large, small)).text
     assert re.search(r"Combined 60\.00 %", text)  # 3 of 5
     assert re.search(r"Mean 37\.50 %", text)  # of 75 and 0
+    assert "Word accuracy 60.00 %" in text
+    assert "Mean of the sets 37.50 %" in text
     assert "Combined" not in page(tmp_path, evaluation(large)).text
 
 
-def test_warnings_name_their_dataset(tmp_path: Path) -> None:
-    assert "SVT: no such luck." in page(tmp_path, evaluation(view("SVT", [], warnings=("no such luck.",)))).text
+def test_another_number_of_samples_than_the_published_one_is_marked_and_warned_of(tmp_path: Path) -> None:
+    shown = page(tmp_path, evaluation(dataset("CUTE80", [result("a", "a")], expected=1288)))
+    assert "published: 1,288" in shown.text
+    assert shown.of_class("warn") == 1
+    assert "as published" not in shown.text
+    assert shown.text.count("CUTE80: 1 samples compared, 1288 published") == 1
+
+
+def test_warnings_of_all_sets_are_shown_and_name_their_set_once(tmp_path: Path) -> None:
+    first = dataset("first", [], unreadable=("7.png: is empty", "8.png: is cut"))
+    second = dataset("second", [], unreadable=("9.png: is empty",))
+    shown = page(tmp_path, evaluation(first, second))
+    for line in ("first: unreadable picture 7.png", "first: unreadable picture 8.png", "second: unreadable picture 9"):
+        assert shown.text.count(line) == 1
+    assert "first: first:" not in shown.text
+    assert sum(tag == "li" for tag, _ in shown.elements) == 3
 
 
 def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
     def evil(place: str) -> str:
         return f"<script>alert('{place}')</script>\"&amp;"
 
-    dataset = view(
+    outside = dataset(
         evil("set"),
         [
             result(evil("label"), evil("label") + "<", key=evil("key"), raw=evil("raw") + "<b>"),
@@ -224,19 +171,14 @@ def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
             result("<", ">"),
         ],
         skipped={evil("reason"): 1},
-        warnings=(evil("warning"),),
+        unreadable=(evil("warning"),),
     )
-    shown = EvaluationView(
-        model=evil("model"),
-        protocol=evil("protocol"),
-        datasets=[dataset],
-        picture=no_picture,
-        details=((evil("name"), evil("value")),),
-    )
-    parsed = page(tmp_path, shown)
+    outside = replace(outside, title=evil("title"))
+    shown = Evaluation(model=evil("model"), protocol="parseq", datasets=(outside,))
+    parsed = page(tmp_path, shown, details=((evil("name"), evil("value")),))
     assert "<script" not in parsed.source
     assert {tag for tag, _ in parsed.elements}.isdisjoint({"script", "iframe", "object", "link"})
-    for place in ("set", "label", "key", "raw", "reason", "warning", "model", "protocol", "name", "value"):
+    for place in ("set", "label", "key", "raw", "reason", "warning", "model", "title", "name", "value"):
         assert evil(place) in parsed.text, place
     assert evil("raw") + "<b>" in parsed.text
     assert "\x00" not in parsed.source
@@ -244,7 +186,7 @@ def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
 
 
 def test_the_page_refers_to_nothing_outside(tmp_path: Path) -> None:
-    parsed = page(tmp_path, evaluation(view("d", [result("a", "b")]), picture=red_picture))
+    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b")])), red_picture)
     references = [value for name in ("src", "href", "srcset", "action") for tag in ("img", "a", "link", "form", "use")
                   for value in parsed.attributes(tag, name)]  # fmt: skip
     assert len(references) == 1
@@ -255,21 +197,22 @@ def test_the_page_refers_to_nothing_outside(tmp_path: Path) -> None:
 
 
 def test_differences_are_marked_in_both_texts(tmp_path: Path) -> None:
-    parsed = page(tmp_path, evaluation(view("d", [result("book", "bo0ks"), result("same", "same")])))
+    parsed = page(tmp_path, evaluation(dataset("d", [result("book", "bo0ks"), result("same", "same")])))
     assert parsed.marks == [("lost", "o"), ("wrong", "0"), ("wrong", "s")]
     assert parsed.of_class("gap") == 1  # where the label has no s
 
 
 def test_pictures_are_made_small_and_kept_whole(tmp_path: Path) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, int]] = []
+    sizes_by_index = {3: (2000, 100), 40: (3, 900), 5: (20, 10)}  # wide, tall, small
 
-    def picture(dataset: str, key: str) -> bytes:
-        asked.append((dataset, key))
-        return encoded({"wide": (2000, 100), "tall": (3, 900), "small": (20, 10)}[key], "blue")
+    def picture(name: str, index: int) -> bytes:
+        asked.append((name, index))
+        return encoded(sizes_by_index[index], "blue")
 
-    results = [result("a", "b", -1.0, "wide"), result("a", "b", -2.0, "tall"), result("a", "b", -3.0, "small")]
-    parsed = page(tmp_path, evaluation(view("d", [*results, result("a", "a", -0.1, "right")]), picture=picture))
-    assert asked == [("d", "wide"), ("d", "tall"), ("d", "small")]  # the right one is not fetched
+    samples = [result("a", "b", -1.0, index=3), result("a", "b", -2.0, index=40), result("a", "b", -3.0, index=5)]
+    parsed = page(tmp_path, evaluation(dataset("d", [*samples, result("a", "a", -0.1, index=6)])), picture)
+    assert asked == [("d", 3), ("d", 40), ("d", 5)]  # the right one is not fetched
     sizes = []
     for source in parsed.attributes("img", "src"):
         image = Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
@@ -279,25 +222,46 @@ def test_pictures_are_made_small_and_kept_whole(tmp_path: Path) -> None:
     assert sizes == [(160, 8), (1, 48), (20, 10)]
 
 
-def test_pictures_that_cannot_be_shown_leave_a_placeholder(tmp_path: Path) -> None:
-    def picture(dataset: str, key: str) -> bytes | None:
-        if key == "store":
-            raise DataError("record is gone")
-        if key == "disk":
-            raise OSError("no such file")
-        return {"none": None, "empty": b"", "text": b"not a picture", "cut": encoded((90, 90))[:60], "good": encoded()}[
-            key
-        ]
+def test_pictures_are_asked_for_by_the_name_of_their_own_set(tmp_path: Path) -> None:
+    colours = {("first", 7): "red", ("second", 7): "blue"}
+    datasets = [dataset(name, [result("a", "b", index=7)]) for name, _ in colours]
+    parsed = page(tmp_path, evaluation(*datasets), lambda name, index: encoded(colour=colours[name, index]))
+    shown = []
+    for source in parsed.attributes("img", "src"):
+        image = Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
+        red, _, blue = image.convert("RGB").getpixel((0, 0))  # type: ignore[misc]
+        shown.append("red" if red > blue else "blue")
+    assert shown == ["red", "blue"]
 
-    keys = ("store", "disk", "none", "empty", "text", "cut", "good")
-    parsed = page(tmp_path, evaluation(view("d", [result("a", "b", key=key) for key in keys]), picture=picture))
-    assert parsed.text.count("no picture") == 6
+
+def test_pictures_that_cannot_be_shown_leave_a_placeholder(tmp_path: Path) -> None:
+    found: list[bytes | CrnnError | OSError | None] = [
+        DataError("record is gone"),
+        ImageError("has no bytes", reason="empty"),
+        OSError("no such file"),
+        None,
+        b"",
+        b"not a picture",
+        encoded((90, 90))[:60],
+        encoded(),
+    ]
+
+    def picture(name: str, index: int) -> bytes | None:
+        outcome = found[index]
+        if isinstance(outcome, CrnnError | OSError):
+            raise outcome
+        return outcome
+
+    samples = [result("a", "b", index=index) for index in range(len(found))]
+    parsed = page(tmp_path, evaluation(dataset("d", samples)), picture)
+    assert parsed.of_class("picture") == 8
+    assert parsed.text.count("no picture") == 7
     assert len(parsed.attributes("img", "src")) == 1
 
 
 def test_confused_characters_that_cannot_be_seen_are_named(tmp_path: Path) -> None:
     results = [result("a b", "a\u00a0b"), result("e\u0301", "e"), result("", "\u200d"), result("é", "e")]
-    parsed = page(tmp_path, evaluation(view("d", results)))
+    parsed = page(tmp_path, evaluation(dataset("d", results)))
     for name in ("space", "no-break space", "zero width joiner", "nothing"):
         assert re.search(rf"\b{name}\b", parsed.text), name
     assert "\u25cc\u0301" in parsed.text  # a lone accent would sit on the cell's border
@@ -306,14 +270,14 @@ def test_confused_characters_that_cannot_be_seen_are_named(tmp_path: Path) -> No
 
 def test_long_reports_are_cut_and_say_so(tmp_path: Path) -> None:
     letters = [chr(0x4E00 + i) for i in range(MAX_ERRORS + 1)]
-    parsed = page(tmp_path, evaluation(view("d", [result(letter, "x") for letter in letters])))
+    parsed = page(tmp_path, evaluation(dataset("d", [result(letter, "x") for letter in letters])))
     assert parsed.of_class("picture") == MAX_ERRORS
     assert f"({MAX_ERRORS} of {MAX_ERRORS + 1})" in parsed.text
     assert parsed.of_class("glyph") == 2 * MAX_CONFUSIONS
 
 
-@pytest.mark.parametrize("datasets", [(), (view("empty", []),), (view("right", [result("a", "a")]),)])
-def test_pages_without_an_error_are_whole(tmp_path: Path, datasets: tuple[DatasetView, ...]) -> None:
+@pytest.mark.parametrize("datasets", [(), (dataset("empty", []),), (dataset("right", [result("a", "a")]),)])
+def test_pages_without_an_error_are_whole(tmp_path: Path, datasets: tuple[DatasetResult, ...]) -> None:
     text = page(tmp_path, evaluation(*datasets)).text
     assert "No reading was wrong." in text
     assert "nan" not in text
@@ -326,7 +290,7 @@ def test_scores_are_shown_as_probability_and_logarithm(tmp_path: Path) -> None:
         result("a", "b", -math.inf),
         result("a", "b", 0.01),
     ]
-    text = page(tmp_path, evaluation(view("d", results))).text
+    text = page(tmp_path, evaluation(dataset("d", results))).text
     assert "50.00 % (log-probability -0.693)" in text
     assert "0.00 % (log-probability -inf)" in text
     assert "100.00 % (log-probability 0.010)" in text  # rounding of the engine
@@ -335,19 +299,18 @@ def test_scores_are_shown_as_probability_and_logarithm(tmp_path: Path) -> None:
 
 def test_any_text_can_be_written(tmp_path: Path) -> None:
     labels = ["שלום עולם", "नमस्ते", "👍🏽", "\u202egnp", "\ud800"]
-    parsed = page(tmp_path, evaluation(view("d", [result("a", "b", raw=label) for label in labels])))
+    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b", raw=label) for label in labels])))
     for label in labels[:-1]:
         assert label in parsed.source
     assert "\\ud800" in parsed.source  # a lone surrogate has no UTF-8
 
 
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
-    def shown() -> EvaluationView:
-        dataset = view("d", [result("abc", "abd"), result("xyz", "xxz")], skipped={"b": 1, "a": 2})
-        return evaluation(dataset, picture=red_picture)
+    def shown(skipped: Mapping[str, int]) -> Evaluation:
+        return evaluation(dataset("d", [result("abc", "abd"), result("xyz", "xxz")], skipped=skipped))
 
-    write_report(tmp_path / "one.html", shown())
-    write_report(str(tmp_path / "two.html"), shown())
+    write_report(tmp_path / "one.html", shown({"b": 1, "a": 2}), red_picture)
+    write_report(tmp_path / "two.html", shown({"a": 2, "b": 1}), red_picture)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
@@ -360,17 +323,17 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(ConfigError, match=r"report .*report\.html cannot be written: No space left"):
-        write_report(path, evaluation(view("d", [])))
+        write_report(path, evaluation(dataset("d", [])), no_picture)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file or directory; give a file in a folder that exists"):
-        write_report(tmp_path / "none" / "report.html", evaluation(view("d", [])))
+        write_report(tmp_path / "none" / "report.html", evaluation(dataset("d", [])), no_picture)
 
 
-def test_sums_need_not_come_from_results(tmp_path: Path) -> None:
-    # evaluate may sum over ranks and keep the results of one of them only: the tables follow the sums
-    dataset = DatasetView(name="d", sums=TextSums(samples=1000, correct=900, characters=5000), results=[])
-    assert "90.00 %" in page(tmp_path, evaluation(dataset)).text
+def test_the_tables_show_the_counts_of_the_evaluation_and_do_not_count_again(tmp_path: Path) -> None:
+    sums = TextSums(samples=1000, correct=900, characters=5000)
+    shown = DatasetResult("d", "sets/d", "parseq, 36 characters", sums, {}, None, samples=(), unreadable=())
+    assert "90.00 %" in page(tmp_path, evaluation(shown)).text

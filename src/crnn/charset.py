@@ -201,8 +201,12 @@ class LabelRules:
             if self.unknown == "error":
                 charset.encode(label)  # raises, naming the characters
             label = "".join(character for character in label if character in charset)
+        if self.whitespace == "collapse":  # "a & b" without "&" must not keep two spaces
+            label = " ".join(label.split())
         if self.truncate and self.max_length is not None:
             label = label[: self.max_length]
+            if self.whitespace == "collapse":
+                label = label.rstrip()
         if not label:
             raise LabelSkip("empty_label")
         return label

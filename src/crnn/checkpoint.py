@@ -27,7 +27,7 @@ from torch import Tensor
 from crnn.charset import Charset
 from crnn.config import ReaderConfig
 from crnn.config_file import parse_reader_config
-from crnn.errors import CheckpointError, ConfigError
+from crnn.errors import CheckpointError
 from crnn.model import CRNN, build_model
 
 __all__ = [
@@ -93,12 +93,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        # The rename itself must survive a power cut, too.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -188,13 +183,14 @@ def load_weights(source: str | Path) -> Weights:
         raise CheckpointError(
             f"{path}: is a {metadata['format']!r} file; expected weights, such as best.safetensors of the run folder"
         )
-    if metadata.get("format_version", 0) > FORMAT_VERSION:
+    if metadata.get("format_version") not in range(1, FORMAT_VERSION + 1):
         raise CheckpointError(
-            f"{path}: written by crnn {metadata.get('crnn_version')} in a newer format; upgrade crnn to read it"
+            f"{path}: has format version {metadata.get('format_version')!r} of crnn {metadata.get('crnn_version')}; "
+            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
         )
     try:
         config = parse_reader_config(metadata["config"], str(path))
-    except (ConfigError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # ConfigError is a ValueError; the others: it is no mapping
         raise CheckpointError(f"{path}: settings in the file cannot be used: {error}") from error
     if config.charset.charset().characters != metadata.get("characters"):
         raise CheckpointError(f"{path}: the charset's name and its characters in the file contradict each other")
@@ -232,25 +228,27 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
         One line that says what was kept and what starts new.
 
     Raises:
-        CheckpointError: The networks differ in more than their last layer.
+        CheckpointError: The networks differ in more than their last layer, or the file contradicts itself.
     """
-    state = dict(weights.state)
+    state = weights.build().state_dict()
     own = network.state_dict()
     old_charset = weights.config.charset.charset()
     shared = [c for c in charset.characters if c in old_charset]
     new = [c for c in charset.characters if c not in old_charset]
     to_rows = torch.tensor([*charset.encode("".join(shared)), charset.blank])
     from_rows = torch.tensor([*old_charset.encode("".join(shared)), old_charset.blank])
-    for name in ("head.weight", "head.bias"):
-        merged = own[name].clone()
-        merged[to_rows] = state[name].to(merged.dtype)[from_rows]
-        state[name] = merged
-    wrong = [n for n in own if n not in state or state[n].shape != own[n].shape]
+    head = ("head.weight", "head.bias")
+    wrong = [n for n in own if n not in head and (n not in state or state[n].shape != own[n].shape)]
+    wrong += [n for n in state if n not in own]
     if wrong:
         raise CheckpointError(
             f"cannot start from {weights.path}: {wrong[0]} has shape {_shape(state.get(wrong[0]))}, this network's has "
-            f"{_shape(own[wrong[0]])}; use the same model and image_channels ({_summary(weights.config)} there)"
+            f"{_shape(own.get(wrong[0]))}; use the same model and image_channels ({_summary(weights.config)} there)"
         )
+    for name in head:
+        merged = own[name].clone()
+        merged[to_rows] = state[name][from_rows]
+        state[name] = merged
     network.load_state_dict(state)
     dropped = [c for c in old_charset.characters if c not in charset]
     return (
@@ -258,6 +256,18 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
         + (f", new: {''.join(new)!r}" if new else "")
         + (f", left behind: {''.join(dropped)!r}" if dropped else "")
     )
+
+
+def _sync_folder(path: Path) -> None:
+    """Let a rename survive a power cut, too."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.EINVAL):  # some network file systems cannot do that for folders
+            raise
+    finally:
+        os.close(folder)
 
 
 def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ import tyro
 from crnn.errors import ConfigError, CrnnError, ImageError
 
 if TYPE_CHECKING:
-    from crnn.evaluate import Evaluation
+    from crnn.results import Evaluation
 
 __all__ = ["main"]
 
@@ -197,7 +197,7 @@ def evaluate_command(
     if report:
         from crnn.report import write_report
 
-        write_report(Path(report), result)
+        write_report(Path(report), result, _stored_pictures(result))
         print(f"crnn evaluate: report written to {report}", file=sys.stderr)
     return 1 if any(dataset.unreadable for dataset in result.datasets) else 0
 
@@ -375,6 +375,14 @@ def _expand(images: Iterable[str]) -> Iterator[str]:
                 print(f"crnn read: {image}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)
         else:
             yield image
+
+
+def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
+    """Finds the encoded picture of a sample by the name of its set and its place there."""
+    from crnn.data.source import open_source
+
+    stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
+    return lambda name, index: stores[name].image_bytes(index)
 
 
 def _print_json(values: dict[str, Any]) -> None:

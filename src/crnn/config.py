@@ -57,7 +57,12 @@ class _Section(pydantic.BaseModel):
     """What all sections share: frozen, unknown keys refused, no silent conversion of text to numbers."""
 
     model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
 
     @model_validator(mode="before")
@@ -73,7 +78,7 @@ class ModelConfig(_Section):
     """The network."""
 
     backbone: Literal["vgg", "small"] = "vgg"
-    """``vgg``: the seven convolutions of the paper (8.3 M parameters). ``small``: for CPUs (1.6 M)."""
+    """``vgg``: the seven convolutions of the paper (8.3 M parameters). ``small``: for CPUs (1.4 M)."""
 
     batch_norm: Literal["all", "paper"] = "all"
     """Batch normalisation after every convolution (ModelZoo) or after the 3rd, 5th and 7th (paper)."""
@@ -147,13 +152,13 @@ class CharsetConfig(_Section):
     characters: str = "36"
     """36, 62, 94, or the characters themselves in the order of their class ids (a space counts)."""
 
-    case: Literal["auto"] | Case = "auto"
+    case: Literal["auto", Case] = "auto"
     """``auto``: lower-case labels when the charset has no capitals, upper-case when it has only capitals."""
 
-    unicode: Literal["auto"] | Unicode = "auto"
+    unicode: Literal["auto", Unicode] = "auto"
     """Unicode form of labels. ``auto``: ``ascii`` (NFKD, rest removed; PARSeq) for ASCII charsets, else NFC."""
 
-    whitespace: Literal["auto"] | Whitespace = "auto"
+    whitespace: Literal["auto", Whitespace] = "auto"
     """``auto``: removed when the charset has no space (PARSeq), else runs of it become one space."""
 
     unknown: Unknown = "drop_character"
@@ -237,22 +242,22 @@ class AugmentConfig(_Section):
     """Share of pictures that are changed at all. 0 turns augmentation off."""
 
     rotate_degrees: Annotated[float, Field(ge=0.0, le=45.0)] = 5.0
-    """Largest rotation, either way (Baek et al. 2021 found 15 best for CRNN, together with cropping)."""
+    """Largest rotation, either way (Baek et al. 2021 found 15 best for CRNN, with cropping); less for long lines."""
 
     shear: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Largest horizontal shift per vertical pixel: slant."""
 
     perspective: Annotated[float, Field(ge=0.0, le=0.5)] = 0.08
-    """Largest move of each corner, as a share of the picture's height."""
+    """Largest move of each corner, as a share of the picture's height, or of its width where that is smaller."""
 
     crop: Annotated[float, Field(ge=0.0, le=0.3)] = 0.06
-    """Largest margin cut from or added to each side, as a share of the picture's height."""
+    """Largest margin cut from or added to each side, as a share of the height, or of the width where it is smaller."""
 
     stretch: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
     """Largest change of the width before resizing, as a share of it; has an effect under ``keep_ratio``."""
 
     contrast: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
-    """Largest relative change of contrast, and of brightness in units of the full range times one half."""
+    """Largest relative change of contrast, and of brightness in half ranges, limited so that text stays visible."""
 
     invert: Share = 0.2
     """Share of changed pictures whose light and dark are exchanged."""
@@ -260,11 +265,11 @@ class AugmentConfig(_Section):
     blur: Annotated[float, Field(ge=0.0, le=5.0)] = 0.8
     """Largest sigma of a Gaussian blur, in pixels of a 32 pixel high picture."""
 
-    noise: Annotated[float, Field(ge=0.0, le=64.0)] = 8.0
+    noise: Annotated[float, Field(ge=0.0, le=64.0)] = 6.0
     """Largest standard deviation of Gaussian noise, in grey levels of 255."""
 
     low_resolution: Annotated[float, Field(ge=1.0, le=8.0)] = 2.0
-    """Largest factor by which the picture is shrunk and enlarged again; 1 is off."""
+    """Largest factor by which a 32 pixel high picture is shrunk and enlarged again; smaller ones less; 1 is off."""
 
 
 class OptimConfig(_Section):
@@ -319,7 +324,7 @@ class TrainConfig(_Section):
     num_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps of the whole run."""
 
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Seed of the weights, the order and the augmentation (ModelZoo: 1)."""
 
     device: str = "auto"

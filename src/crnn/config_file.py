@@ -42,7 +42,7 @@ def load_config(source: str | Path) -> Config:
         text = (resources.files("crnn") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(source).read_text(encoding="utf-8")
+            text = Path(source).read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
         except FileNotFoundError:
             raise ConfigError(
                 f"config {name!r} is neither a file nor a preset; presets are: {', '.join(preset_names())}"
@@ -91,28 +91,30 @@ def describe_errors(error: pydantic.ValidationError, kind: type[pydantic.BaseMod
     for finding in error.errors():
         key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "literal[")))
         if finding["type"] == "extra_forbidden":
-            known = _known_keys(kind)
-            if "." in key:
-                known = [k for k in known if "." in k]
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            if not near:  # the right name under the wrong section
-                near = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-            section = key.split(".")[0] + "."
-            names = ", ".join(k.removeprefix(section) for k in known if k.startswith(section)) or ", ".join(known)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of: {names}"
-            yield f"unknown key {key!r}{hint}"
+            yield f"unknown key {key!r}; {_hint(key, kind)}"
         elif finding["type"] == "value_error":
             message = finding["msg"].removeprefix("Value error, ")
             yield f"{key}: {message}" if key else message
+        elif finding["type"] == "tuple_type":
+            yield f"{key} is {finding['input']!r}; input should be a list: [{finding['input']!r}]"
+        elif finding["type"] == "model_type":
+            yield f"{key} is {finding['input']!r}; input should be a section of settings: [{key}]"
         else:
             yield f"{key} is {finding['input']!r}; {finding['msg'][0].lower()}{finding['msg'][1:]}"
 
 
-def _known_keys(kind: type[pydantic.BaseModel], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel):
-            keys += [f"{prefix}{name}", *_known_keys(field.annotation, f"{prefix}{name}.")]
-        else:
-            keys.append(prefix + name)
-    return keys
+def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
+    """What an unknown key may have meant: the same name elsewhere, a similar one beside it, a similar one elsewhere."""
+    sections = {
+        name: list(field.annotation.model_fields)
+        for name, field in kind.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel)
+    }
+    paths = {name: f"{section}.{name}" for section, names in reversed(sections.items()) for name in names}
+    section, _, name = key.rpartition(".")
+    beside = sections.get(section, list(sections))
+    # Names are compared without their section, which would make all names of a section look alike.
+    near = [paths[name]] if name in paths else []
+    near += [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1)]
+    near += [paths[k] for k in difflib.get_close_matches(name, paths, n=1, cutoff=0.8)]
+    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(beside)}"

@@ -76,8 +76,10 @@ class MissingExtraError(CrnnError, ImportError):
         self.package = package
         self.extra = extra
 
+        self.purpose = purpose
+
     def __reduce__(self) -> tuple[object, ...]:
-        return (ImportError, (str(self),))
+        return (MissingExtraError, (self.package, self.extra, self.purpose))
 
 
 def _rebuild_image_error(message: str, reason: str) -> ImageError:

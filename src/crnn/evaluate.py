@@ -9,140 +9,20 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from crnn.charset import NAMED_CHARSETS, LabelSkip
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.distributed import Ranks
 from crnn.errors import DataError, ImageError
-from crnn.metrics import TextSums, score_texts
-from crnn.protocol import (
-    CharsetName,
-    Protocol,
-    ProtocolName,
-    combined_accuracy,
-    mean_accuracy,
-    own_protocol,
-    protocol_for,
-)
+from crnn.metrics import score_texts
+from crnn.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
 from crnn.recognizer import Recognizer
+from crnn.results import DatasetResult, Evaluation, SampleResult
 
-__all__ = ["DatasetResult", "Evaluation", "SampleResult", "evaluate"]
+__all__ = ["count_samples", "evaluate"]
 
 ProtocolCharset = Literal["auto"] | CharsetName
-
-
-@dataclass(frozen=True, slots=True)
-class SampleResult:
-    """One compared sample.
-
-    Attributes:
-        index: Its place in the set.
-        key: What names it in the set.
-        raw_label: The label as the set has it.
-        label: The label as the protocol compares it.
-        prediction: The reading as the protocol compares it.
-        score: Log-probability of the reading.
-    """
-
-    index: int
-    key: str
-    raw_label: str
-    label: str
-    prediction: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetResult:
-    """One set under one protocol.
-
-    Attributes:
-        name: As in the table.
-        path: Where the set is.
-        sums: Counts over the compared samples.
-        skipped: Samples that were not compared, by reason.
-        expected: Published number of samples of a set of that name, or ``None``.
-        samples: The compared samples, in the set's order.
-        unreadable: Up to three keys of pictures that could not be read, with why.
-    """
-
-    name: str
-    path: str
-    sums: TextSums
-    skipped: dict[str, int]
-    expected: int | None
-    samples: tuple[SampleResult, ...]
-    unreadable: tuple[str, ...]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What a reader of the table must know about the count of samples."""
-        lines = [f"{self.name}: unreadable picture {line}" for line in self.unreadable]
-        if self.expected is not None and self.sums.samples != self.expected:
-            skipped = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items()) or "none"
-            lines.append(
-                f"{self.name}: {self.sums.samples} samples compared, {self.expected} published (skipped: {skipped}); "
-                "figures are not comparable with published ones"
-            )
-        return lines
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Several sets under one protocol.
-
-    Attributes:
-        model: What was evaluated, as the user named it.
-        protocol: The protocol's name.
-        title: The protocol in a few words.
-        datasets: The sets in the order given.
-    """
-
-    model: str
-    protocol: str
-    title: str
-    datasets: tuple[DatasetResult, ...]
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Arithmetic mean of the sets' accuracies: papers' "average"."""
-        return mean_accuracy(result.sums for result in self.datasets)
-
-    @property
-    def combined_accuracy(self) -> float:
-        """Accuracy over all samples of all sets together: PARSeq's "combined"."""
-        return combined_accuracy(result.sums for result in self.datasets)
-
-    @property
-    def one_minus_ned(self) -> float:
-        """1-NED over all samples of all sets together."""
-        return sum((result.sums for result in self.datasets), TextSums()).one_minus_ned
-
-    def as_dict(self) -> dict[str, Any]:
-        """What ``crnn evaluate --json`` prints. Accuracies are in [0, 1]; ``null`` where a set has no sample."""
-        return {
-            "model": self.model,
-            "protocol": self.protocol,
-            "datasets": [
-                {
-                    "name": result.name,
-                    "samples": result.sums.samples,
-                    "skipped": result.skipped,
-                    "expected": result.expected,
-                    "accuracy": _number(result.sums.accuracy),
-                    "accuracy_low": result.sums.accuracy_interval[0],
-                    "accuracy_high": result.sums.accuracy_interval[1],
-                    "one_minus_ned": _number(result.sums.one_minus_ned),
-                    "cer": _number(result.sums.cer),
-                    "warnings": result.warnings,
-                }
-                for result in self.datasets
-            ],
-            "mean_accuracy": _number(self.mean_accuracy),
-            "combined_accuracy": _number(self.combined_accuracy),
-        }
 
 
 def evaluate(
@@ -168,10 +48,13 @@ def evaluate(
         progress: Called with the number of samples done since the last call, on this rank.
 
     Raises:
-        DataError: A set is missing or empty.
+        DataError: A set is missing or empty, or two have one name.
         ConfigError: The protocol has no such evaluation.
     """
     stores = [(name, open_source(path)) for name, path in map(split_name, data)]
+    for name, count in Counter(name for name, _ in stores).items():
+        if count > 1:
+            raise DataError(f"{count} sets are called {name!r}; give each a name of its own with NAME=DATA")
     for _, store in stores:
         if not len(store):
             raise DataError(f"{store.path}: has no samples; expected at least one")
@@ -180,7 +63,7 @@ def evaluate(
         _evaluate_set(recognizer, name, store, rule, ranks, progress)
         for (name, store), rule in zip(stores, rules, strict=True)
     ]
-    return Evaluation(model, protocol, rules[0].title if rules else "", tuple(results))
+    return Evaluation(model, protocol, tuple(results))
 
 
 def count_samples(data: Sequence[str]) -> int:
@@ -247,13 +130,10 @@ def _evaluate_set(
     return DatasetResult(
         name,
         store.path,
+        protocol.title,
         score_texts((s.label, s.prediction) for s in samples),
         dict(sorted(skipped.items())),
         protocol.expected_count,
         tuple(samples),
         tuple(unreadable[:3]),
     )
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value  # NaN is not JSON

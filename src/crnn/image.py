@@ -6,18 +6,14 @@
 
 Training, evaluation and reading all come through here, so a picture gives the same numbers in each of them, whether it
 came as a path, as encoded bytes, as a Pillow image or as an array. H, W and C are height, width and colour channels.
-Whatever is wrong with a picture leaves as an ``ImageError`` whose ``reason`` can be counted.
+Picture files are opened by ``crnn.picture_file``. Whatever is wrong with a picture leaves as an ``ImageError`` whose
+``reason`` can be counted.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import io
 import os
-import re
-import struct
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,38 +21,12 @@ from PIL import Image
 
 from crnn.config import ImageConfig
 from crnn.errors import ConfigError, ImageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from PIL.ImageFile import ImageFile
+from crnn.picture_file import MAX_PIXELS, check_size, open_picture, pillow_error, read_picture_file
 
 __all__ = ["MAX_PIXELS", "ImageSource", "image_size", "load_image", "normalise", "resize", "target_width"]
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[Any] | Image.Image
 """What can be read: a path, the encoded bytes of a picture file, an array, or a Pillow image."""
-
-MAX_PIXELS = 50_000_000
-"""Larger pictures are refused before they are decoded: about 150 MB of colour pixels."""
-
-_MAX_BYTES = 1 << 30  # above any picture of MAX_PIXELS
-
-_WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF picture"
-
-# How the files begin, and the class of Pillow that reads them. A closed list, because Pillow's own also has formats
-# that start other programs (EPS runs Ghostscript), nest pictures in pictures, or have no signature at all.
-_CODECS = (
-    (re.compile(rb"\xff\xd8\xff"), "JpegImagePlugin", "jpeg_factory"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PngImagePlugin", "PngImageFile"),
-    (re.compile(rb"GIF8[79]a"), "GifImagePlugin", "GifImageFile"),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "WebPImagePlugin", "WebPImageFile"),
-    (re.compile(rb"BM"), "BmpImagePlugin", "BmpImageFile"),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), "TiffImagePlugin", "TiffImageFile"),
-    (re.compile(rb"P[1-6][\s#]"), "PpmImagePlugin", "PpmImageFile"),
-    (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), "Jpeg2KImagePlugin", "Jpeg2KImageFile"),
-    (re.compile(rb".{4}ftyp(?:avif|avis|mif1|msf1)", re.DOTALL), "AvifImagePlugin", "AvifImageFile"),
-)
-_SIGNATURE_BYTES = 64
 
 _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
 _UPRIGHT = {
@@ -101,16 +71,16 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
     image: Image.Image
     if isinstance(source, str | os.PathLike):
         name = os.fsdecode(source)
-        image = _open(_read_file(name), name)
+        image = open_picture(read_picture_file(name), name)
     elif isinstance(source, bytes | bytearray | memoryview):
         name = "image bytes"
-        image = _open(bytes(source), name)
+        image = open_picture(bytes(source), name)
     elif isinstance(source, np.ndarray):
         name = "image array"
         image = _from_array(source, name)
     elif isinstance(source, Image.Image):
         name = f"Pillow image {getattr(source, 'filename', '')}".rstrip()
-        _check_size(source.size, name)
+        check_size(source.size, name)
         image = source
     else:
         raise ImageError(
@@ -128,7 +98,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     Raises:
         ImageError: As for ``load_image``, as far as the header tells.
     """
-    image = _open(data, "image bytes")
+    image = open_picture(data, "image bytes")
     width, height = image.size
     if image.format == "TIFF":
         # Pillow's own size is turned already, in some versions.
@@ -203,65 +173,11 @@ def normalise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return values
 
 
-def _read_file(name: str) -> bytes:
-    try:
-        with open(name, "rb") as file:  # noqa: PTH123 - pathlib doubles the time of opening, at every sample
-            data = file.read(_SIGNATURE_BYTES)
-            if _codec(data) is None:
-                return data  # not a picture, whatever follows; it may be endless
-            if os.fstat(file.fileno()).st_size > _MAX_BYTES:
-                raise ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one picture", reason="too_large")
-            return data + file.read()
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; expected the path of a picture", reason="missing") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte or a lone surrogate
-        if isinstance(error, IsADirectoryError) or os.path.isdir(name):  # noqa: PTH112 - Path raises for such names
-            message = f"{name}: is a folder; expected the path of a picture"
-        else:
-            cause = getattr(error, "strerror", None) or error
-            message = f"{name}: cannot be opened ({cause}); expected the path of a picture that you may read"
-        raise ImageError(message, reason="missing") from error
-
-
-def _open(data: bytes, name: str) -> ImageFile:
-    """A picture whose header has been read and whose size is allowed; nothing is decoded yet.
-
-    ``Image.open`` is not used because it warns (``DecompressionBombWarning``) about pictures that we refuse anyway.
-    Silencing it would mean to change ``Image.MAX_IMAGE_PIXELS`` or the warning filters, and both belong to the whole
-    program: ``catch_warnings`` swaps the filters of every thread, and puts stale ones back where two threads overlap.
-    The classes behind ``Image.open`` do not warn, so our own limit is applied to the size that they report.
-    """
-    if not data:
-        raise ImageError(f"{name}: empty (0 bytes); {_WANTED}", reason="empty")
-    codec = _codec(data)
-    if codec is None:
-        raise ImageError(f"{name}: not a picture that can be read; {_WANTED}", reason="not_an_image")
-    # Damaged files leave Pillow as nearly any exception, and as a Warning where the caller made those errors.
-    try:
-        if codec[0] == "GifImagePlugin":
-            # Of the classes used here, only this one checks a size by itself, and warns: that of a first frame which
-            # reaches over the canvas.
-            _check_size(_gif_extent(data), name)
-        image = _factory(*codec)(io.BytesIO(data), "")
-    except ImageError:
-        raise
-    except ImportError as error:
-        raise _pillow_error(error, name, "a format that this Pillow was built without", "not_an_image") from error
-    except Exception as error:
-        if _is_cut(data):
-            raise _pillow_error(error, name, "cut short", "truncated") from error
-        raise _pillow_error(error, name, "begins like a picture but has no good header", "not_an_image") from error
-    _check_size(image.size, name)
-    return image
-
-
 def _pixels(image: Image.Image, mode: Literal["L", "RGB"], name: str) -> npt.NDArray[np.uint8]:
     try:
         image.load()
-    except Exception as error:  # see _open
-        raise _pillow_error(error, name, "cut short or damaged", "truncated") from error
+    except Exception as error:  # see open_picture
+        raise pillow_error(error, name, "cut short or damaged", "truncated") from error
     try:
         flat = _flatten(image, mode)
         turn = _UPRIGHT.get(_orientation(image))
@@ -269,7 +185,7 @@ def _pixels(image: Image.Image, mode: Literal["L", "RGB"], name: str) -> npt.NDA
             flat = flat.transpose(turn)
         pixels = np.array(flat)
     except Exception as error:  # a palette or a transparency that contradicts the pixels, a mode without conversion
-        raise _pillow_error(error, name, f"has unusable pixels of mode {image.mode}", "not_an_image") from error
+        raise pillow_error(error, name, f"has unusable pixels of mode {image.mode}", "not_an_image") from error
     return pixels[:, :, np.newaxis] if mode == "L" else pixels
 
 
@@ -318,7 +234,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
         raise ImageError(f"{given}: has no pixels; {wanted}", reason="empty")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"{given}: not a picture; {wanted}", reason="not_an_image")
-    _check_size((array.shape[1], array.shape[0]), given)
+    check_size((array.shape[1], array.shape[0]), given)
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
     elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
@@ -335,25 +251,6 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 1 x 1", reason="empty")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: is {width} x {height} pixels; expected at most {MAX_PIXELS:,}. Crop it or make it smaller",
-            reason="too_large",
-        )
-
-
-def _pillow_error(error: Exception, name: str, problem: str, reason: str) -> ImageError:
-    """What an error of Pillow means for the caller."""
-    if isinstance(error, MemoryError | Image.DecompressionBombError | Image.DecompressionBombWarning):
-        problem, reason = "too large to decode", "too_large"
-    wanted = "expected a whole picture" if reason == "truncated" else _WANTED
-    return ImageError(f"{name}: {problem} ({str(error) or type(error).__name__}); {wanted}", reason=reason)
-
-
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 (upright) to 8; 1 where there is none or it cannot be read."""
     # Damaged EXIF data are common in pictures that are otherwise fine.
@@ -362,42 +259,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _codec(data: bytes) -> tuple[str, str] | None:
-    """Module and class of Pillow that read a file which begins like this."""
-    for signature, module, factory in _CODECS:
-        if signature.match(data):
-            return module, factory
-    return None
-
-
-@functools.cache
-def _factory(module: str, name: str) -> Callable[[io.BytesIO, str], ImageFile]:
-    # Imported at first use: most programs meet one or two formats, and AVIF came only with Pillow 11.3.
-    return cast("Callable[[io.BytesIO, str], ImageFile]", getattr(importlib.import_module(f"PIL.{module}"), name))
-
-
-def _is_cut(data: bytes) -> bool:
-    """Whether a picture file ends before its end, for the formats in which the opening itself needs the end."""
-    if data.startswith(b"RIFF"):
-        return len(data) >= 30 and int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if data.startswith((b"II*\0", b"MM\0*")) and len(data) >= 8:
-        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
-    return False
-
-
-def _gif_extent(data: bytes) -> tuple[int, int]:
-    """Width and height that Pillow gives a GIF: the canvas, or more where the first frame reaches over it."""
-    width, height = struct.unpack_from("<HH", data, 6)
-    at = 13 + ((6 << (data[10] & 7)) if data[10] & 0x80 else 0)  # behind the palette of the file
-    while at < len(data):
-        if data[at] == ord(","):
-            left, top, frame_width, frame_height = struct.unpack_from("<4H", data, at + 1)
-            return max(width, left + frame_width), max(height, top + frame_height)
-        if data[at] == ord("!"):  # an extension: its label, then blocks that begin with their length, last 0
-            at += 2
-            while at < len(data) and data[at]:
-                at += 1 + data[at]
-        at += 1
-    return max(width, 1), max(height, 1)

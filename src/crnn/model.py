@@ -113,7 +113,7 @@ class CRNN(nn.Module):
         Raises:
             DataError: The pictures have another height or number of channels, or are too narrow for one time step.
         """
-        if images.shape[1] != self.image_channels or images.shape[2] != self.height or images.shape[3] < 8:
+        if images.ndim != 4 or images.shape[1:3] != (self.image_channels, self.height) or images.shape[3] < 8:
             raise DataError(
                 f"images have shape {tuple(images.shape)}; expected (N, {self.image_channels}, {self.height}, W >= 8)"
             )

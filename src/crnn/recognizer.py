@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from crnn.beam import decode_beam
 from crnn.charset import Charset
 from crnn.config import ReaderConfig
-from crnn.decode import DecodedText, align_batch, beam_search, decode_greedy
+from crnn.decode import DecodedText, decode_greedy
 from crnn.errors import ConfigError, ImageError, MissingExtraError
 from crnn.image import ImageSource, load_image, normalise, resize, target_width
 
@@ -216,17 +217,7 @@ class Recognizer:
         log_probs = self._engine.log_probs(images)
         if self._decode == "greedy":
             return decode_greedy(log_probs)
-        best = [hypotheses[0] for hypotheses in beam_search(log_probs, self._beam_width)]
-        spans = align_batch(log_probs, [ids for ids, _ in best])
-        return [
-            DecodedText(
-                ids,
-                score,
-                tuple(places),
-                tuple(float(row[a:b, i].max()) for i, (a, b) in zip(ids, places, strict=True)),
-            )
-            for row, (ids, score), places in zip(log_probs, best, spans, strict=True)
-        ]
+        return decode_beam(log_probs, self._beam_width)
 
     def _reading(self, text: DecodedText, width: int, original_width: int) -> Reading:
         borders = [b * original_width / width for b in _borders(text.spans, width)]

@@ -1,47 +1,32 @@
 """One HTML page that explains an evaluation: how good, on which words, which characters, and the worst readings.
 
-``crnn.evaluate`` fills an ``EvaluationView`` and ``write_report`` makes the page. It is one file that needs nothing
-else (style and pictures are inside, there are no scripts), so it can be kept with the weights or sent to someone. The
-same evaluation gives the same bytes. The numbers come from tested functions: ``crnn.metrics``, ``crnn.protocol`` and
-the public functions here.
+``write_report`` makes the page of a ``crnn.results.Evaluation``. It is one file that needs nothing else (style and
+pictures are inside, there are no scripts), so it can be kept with the weights or sent to someone. The same evaluation
+gives the same bytes. The numbers come from tested functions: ``crnn.results``, ``crnn.metrics`` and ``crnn.analysis``.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import heapq
 import html
 import io
 import math
-import os
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
+from crnn.analysis import Confusion, LengthRow, accuracy_by_length, confusions, worst_errors
 from crnn.errors import ConfigError, CrnnError
 from crnn.image import load_image
-from crnn.metrics import TextSums, score_texts
-from crnn.protocol import combined_accuracy, mean_accuracy
+from crnn.metrics import TextSums
+from crnn.results import DatasetResult, Evaluation, SampleResult
 
-__all__ = [
-    "Confusion",
-    "DatasetView",
-    "EvaluationView",
-    "LengthRow",
-    "Picture",
-    "SampleResult",
-    "accuracy_by_length",
-    "confusions",
-    "worst_errors",
-    "write_report",
-]
+__all__ = ["MAX_CONFUSIONS", "MAX_ERRORS", "Picture", "write_report"]
 
 MAX_ERRORS = 60
 """Wrong readings that a report shows."""
@@ -60,150 +45,25 @@ _HEAD = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 """
 
-
-Picture = Callable[[str, str], bytes | None]
-"""The encoded picture of a sample, by the name of its dataset and its key; ``None`` if there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class SampleResult:
-    """One sample, read and compared.
-
-    Attributes:
-        key: Its key in the dataset, as the dataset's user would look it up.
-        label: What the picture says, as the protocol compares it.
-        prediction: What was read, as the protocol compares it.
-        score: Natural-log probability of the reading.
-        raw_label: The label as it stands in the dataset.
-    """
-
-    key: str
-    label: str
-    prediction: str
-    score: float
-    raw_label: str
+Picture = Callable[[str, int], bytes | None]
+"""The encoded picture of a sample, by the name of its set and its index there; ``None`` if there is none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetView:
-    """The results of one dataset.
-
-    Attributes:
-        name: Its name in the tables.
-        sums: Counts over its samples.
-        results: Its samples.
-        skipped: Number of samples left out, by reason.
-        expected_count: Number of samples that it is published with, where there is such a number.
-        warnings: What a reader must know before believing the numbers, a sentence each.
-    """
-
-    name: str
-    sums: TextSums
-    results: Sequence[SampleResult]
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    expected_count: int | None = None
-    warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationView:
-    """An evaluation, as far as the report needs it.
-
-    Attributes:
-        model: Name or path of the model.
-        protocol: The protocol in a few words (``Protocol.title``).
-        datasets: The datasets, in the order of the table.
-        picture: Finds pictures. A ``CrnnError`` or ``OSError`` that it raises leaves a gap and nothing more.
-        details: More to say about how it was made (decoding, engine, versions): pairs of name and value.
-    """
-
-    model: str
-    protocol: str
-    datasets: Sequence[DatasetView]
-    picture: Picture
-    details: Sequence[tuple[str, str]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LengthRow:
-    """The samples whose labels have ``length`` characters (``or_more``: at least that many)."""
-
-    length: int
-    or_more: bool
-    sums: TextSums
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A character that was read as another one.
-
-    Attributes:
-        expected: The character of the label; empty where the reading has one too many.
-        read: The character of the reading; empty where it is missing.
-        count: How often that happened.
-        occurrences: How often ``expected`` stands in all labels; 0 where it is empty.
-    """
-
-    expected: str
-    read: str
-    count: int
-    occurrences: int
-
-
-def accuracy_by_length(results: Iterable[SampleResult], longest: int = 20) -> list[LengthRow]:
-    """The counts by number of characters of the label, ascending; lengths without samples have no row.
-
-    Args:
-        results: The samples.
-        longest: Labels of more characters than this share the last row.
-    """
-    pairs: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
-    for result in results:
-        pairs[min(len(result.label), longest + 1)].append((result.label, result.prediction))
-    return [LengthRow(length, length > longest, score_texts(pairs[length])) for length in sorted(pairs)]
-
-
-def confusions(results: Iterable[SampleResult], limit: int | None = None) -> list[Confusion]:
-    """Characters that were confused, most frequent first; equally frequent ones in the order of their code points.
-
-    Each wrong reading is aligned with its label by the fewest insertions, deletions and substitutions. Where several
-    alignments are as short (``rn`` read as ``m``), one of them is counted.
-
-    Args:
-        results: The samples.
-        limit: How many to return. Default: all.
-    """
-    counts: Counter[tuple[str, str]] = Counter()
-    occurrences: Counter[str] = Counter()
-    for result in results:
-        label, prediction = result.label, result.prediction
-        occurrences.update(label)
-        for operation in Levenshtein.editops(label, prediction):
-            expected = "" if operation.tag == "insert" else label[operation.src_pos]
-            read = "" if operation.tag == "delete" else prediction[operation.dest_pos]
-            counts[expected, read] += 1
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [Confusion(expected, read, n, occurrences[expected]) for (expected, read), n in ranked[:limit]]
-
-
-def worst_errors(datasets: Iterable[DatasetView], limit: int = MAX_ERRORS) -> list[tuple[str, SampleResult]]:
-    """The wrong readings of highest score, each with its dataset's name: what the model is surest of, and wrong about.
-
-    Equal scores keep the order of the datasets; a score that is not a number comes last.
-    """
-    wrong = ((dataset.name, r) for dataset in datasets for r in dataset.results if r.prediction != r.label)
-    return heapq.nsmallest(limit, wrong, key=lambda error: math.inf if math.isnan(error[1].score) else -error[1].score)
-
-
-def write_report(path: str | os.PathLike[str], evaluation: EvaluationView) -> None:
+def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]] = ()) -> None:
     """Write the report of an evaluation as one HTML file, in full or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        evaluation: What was found.
+        picture: Finds the pictures of wrong readings. A ``CrnnError`` or ``OSError`` that it raises leaves a gap and
+            nothing more.
+        details: More to say about how the evaluation was made (decoding, engine, versions): pairs of name and value.
 
     Raises:
         ConfigError: The file cannot be written; what was at ``path`` before is still there.
     """
-    path = Path(path)
     # A label may hold lone surrogates, which UTF-8 has no bytes for.
-    page = "".join(_page(evaluation)).encode("utf-8", errors="backslashreplace")
+    page = "".join(_page(evaluation, picture, details)).encode("utf-8", errors="backslashreplace")
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(page)
@@ -215,31 +75,31 @@ def write_report(path: str | os.PathLike[str], evaluation: EvaluationView) -> No
         raise ConfigError(f"report {path} cannot be written: {why}; give a file in a folder that exists") from error
 
 
-def _page(evaluation: EvaluationView) -> Iterator[str]:
+def _page(evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]]) -> Iterator[str]:
     datasets = evaluation.datasets
-    results = [result for dataset in datasets for result in dataset.results]
+    samples = [sample for dataset in datasets for sample in dataset.samples]
     total = sum((dataset.sums for dataset in datasets), TextSums())
     title = f"Evaluation of {_text(evaluation.model)}"
-    facts = (("Protocol", evaluation.protocol), *evaluation.details)
+    facts = (("Protocol", evaluation.title), *details)
     style = (resources.files("crnn") / "report.css").read_text(encoding="utf-8")
     yield f"{_HEAD}<title>{title}</title>\n<style>\n{style}</style></head>\n<body>\n<h1>{title}</h1>\n"
     yield f'<p class="lead">{" · ".join(f"{_text(name)}: {_text(value)}" for name, value in facts)}</p>\n'
-    yield from _tiles(datasets, total)
-    yield from _summary(datasets, total)
+    yield from _tiles(evaluation, total)
+    yield from _summary(evaluation, total)
     yield '<div class="pair">\n'
-    yield from _lengths(accuracy_by_length(results))
-    yield from _confusions(confusions(results, MAX_CONFUSIONS))
+    yield from _lengths(accuracy_by_length(samples))
+    yield from _confusions(confusions(samples, MAX_CONFUSIONS))
     yield "</div>\n"
-    yield from _errors(worst_errors(datasets), total.samples - total.correct, evaluation.picture)
+    yield from _errors(worst_errors(datasets, MAX_ERRORS), total.samples - total.correct, picture)
     yield "</body></html>\n"
 
 
-def _tiles(datasets: Sequence[DatasetView], total: TextSums) -> Iterator[str]:
-    skipped = sum(sum(dataset.skipped.values()) for dataset in datasets)
+def _tiles(evaluation: Evaluation, total: TextSums) -> Iterator[str]:
+    skipped = sum(sum(dataset.skipped.values()) for dataset in evaluation.datasets)
     yield '<dl class="tiles">'
     for name, value, note in (
-        ("Word accuracy", _percent(combined_accuracy([total])), f"95 % interval {_interval(total)}"),
-        ("Mean of the sets", _percent(mean_accuracy(d.sums for d in datasets)), "every set weighs the same"),
+        ("Word accuracy", _percent(evaluation.combined_accuracy), f"95 % interval {_interval(total)}"),
+        ("Mean of the sets", _percent(evaluation.mean_accuracy), "every set weighs the same"),
         ("Samples", f"{total.samples:,}", f"{total.samples - total.correct:,} read wrongly"),
         ("Skipped", f"{skipped:,}", "left out of every number"),
     ):
@@ -247,21 +107,21 @@ def _tiles(datasets: Sequence[DatasetView], total: TextSums) -> Iterator[str]:
     yield "</dl>\n"
 
 
-def _summary(datasets: Sequence[DatasetView], total: TextSums) -> Iterator[str]:
+def _summary(evaluation: Evaluation, total: TextSums) -> Iterator[str]:
     yield "<h2>Datasets</h2>\n<p>Accuracy: share of samples read without any error; the line is its 95 % interval. "
     yield "1-NED: one minus the edit distance over the length of the longer text, averaged. "
     yield "CER: edits per character of the labels.</p>\n"
     yield _table_head("Dataset", "#Accuracy", "", "#1-NED", "#CER", "#Samples", "Skipped")
-    for dataset in datasets:
+    for dataset in evaluation.datasets:
         skipped = [f"{n:,} {_text(reason.replace('_', ' '))}" for reason, n in sorted(dataset.skipped.items()) if n]
         yield _summary_row(_text(dataset.name), dataset.sums, _expected(dataset), "<br>".join(skipped))
     yield "</tbody>"
-    if len(datasets) > 1:
-        mean = _percent(mean_accuracy(dataset.sums for dataset in datasets))
+    if len(evaluation.datasets) > 1:
+        mean = _percent(evaluation.mean_accuracy)
         yield f"<tfoot>{_summary_row('Combined', total, '', '')}"
         yield f'<tr><th>Mean</th><td class="num">{mean}</td><td colspan="5"></td></tr></tfoot>'
     yield "</table></div>\n"
-    warnings = [f"<li>{_text(d.name)}: {_text(warning)}</li>" for d in datasets for warning in d.warnings]
+    warnings = [f"<li>{_text(warning)}</li>" for dataset in evaluation.datasets for warning in dataset.warnings]
     if warnings:
         yield f'<ul class="warnings">{"".join(warnings)}</ul>\n'
 
@@ -273,12 +133,12 @@ def _summary_row(name: str, sums: TextSums, expected: str, skipped: str) -> str:
     return f'<tr><th>{name}</th><td class="num">{accuracy}</td><td>{_bar(sums)}</td>{cells}<td>{skipped}</td></tr>\n'
 
 
-def _expected(dataset: DatasetView) -> str:
-    if dataset.expected_count is None:
+def _expected(dataset: DatasetResult) -> str:
+    if dataset.expected is None:
         return ""
-    if dataset.expected_count == dataset.sums.samples:
+    if dataset.expected == dataset.sums.samples:
         return '<br><span class="flag good">as published</span>'
-    return f'<br><span class="flag warn">published: {dataset.expected_count:,}</span>'
+    return f'<br><span class="flag warn">published: {dataset.expected:,}</span>'
 
 
 def _lengths(rows: Sequence[LengthRow]) -> Iterator[str]:
@@ -316,22 +176,22 @@ def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, picture:
     shown = f"{len(errors)} of {num_wrong:,}" if len(errors) < num_wrong else f"all {num_wrong:,}"
     yield f"<p>The wrong readings that the model is surest of ({shown}). Some labels may be wrong, too.</p>\n"
     yield '<ol class="errors">\n'
-    for dataset, result in errors:
-        label, reading = _marked(result.label, result.prediction)
+    for dataset, sample in errors:
+        label, reading = _marked(sample.label, sample.prediction)
         texts = [("Label", label), ("Read", reading)]
-        if result.raw_label != result.label:
-            texts.append(("Raw", _text(result.raw_label)))
-        yield f'<li><div class="picture">{_thumbnail(picture, dataset, result.key)}</div><dl>'
+        if sample.raw_label != sample.label:
+            texts.append(("Raw", _text(sample.raw_label)))
+        yield f'<li><div class="picture">{_thumbnail(picture, dataset, sample.index)}</div><dl>'
         yield "".join(f'<dt>{name}</dt><dd class="text"><bdi>{text}</bdi></dd>' for name, text in texts)
-        yield f"<dt>Score</dt><dd>{_score(result.score)}</dd></dl>"
-        yield f'<div class="source">{_text(dataset)} · {_text(result.key)}</div></li>\n'
+        yield f"<dt>Score</dt><dd>{_score(sample.score)}</dd></dl>"
+        yield f'<div class="source">{_text(dataset)} · {_text(sample.key)}</div></li>\n'
     yield "</ol>\n"
 
 
-def _thumbnail(picture: Picture, dataset: str, key: str) -> str:
+def _thumbnail(picture: Picture, dataset: str, index: int) -> str:
     pixels = None
     with contextlib.suppress(CrnnError, OSError):
-        data = picture(dataset, key)
+        data = picture(dataset, index)
         pixels = None if data is None else load_image(data, 3)
     if pixels is None:
         return '<span class="nothing">no picture</span>'

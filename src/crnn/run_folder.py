@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch import Tensor
 
@@ -38,6 +38,9 @@ CHECKPOINT_FORMAT = "crnn-checkpoint"
 FORMAT_VERSION = 1
 
 _log = logging.getLogger(__name__)
+
+_held_locks: set[TextIO] = set()
+"""Lock files that this process holds; forked children let go of them."""
 
 _FREE_SECTIONS = ("eval", "checkpoint")
 _FREE_KEYS = {
@@ -140,7 +143,11 @@ class RunFolder:
             file.flush()
             for partial in [*self.path.glob("*.partial"), *self._checkpoints.glob("*.partial")]:
                 partial.unlink(missing_ok=True)
-            yield
+            _held_locks.add(file)
+            try:
+                yield
+            finally:
+                _held_locks.discard(file)
 
     def holds_a_run(self) -> bool:
         """Whether an earlier run left checkpoints or weights here."""
@@ -171,7 +178,8 @@ class RunFolder:
             "settings": dict(checkpoint.settings),
         }
         write_tensors(path, checkpoint.tensors, metadata)
-        for old in self.checkpoints()[keep:]:
+        # Those of later steps could not be used when this run went on from an earlier one: they must not count.
+        for old in [p for p in self.checkpoints() if _step_of(p) <= checkpoint.step][keep:]:
             old.unlink(missing_ok=True)
         return path
 
@@ -185,7 +193,7 @@ class RunFolder:
         for path in self.checkpoints():
             try:
                 tensors, metadata = read_tensors(path)
-                if metadata["format"] != CHECKPOINT_FORMAT or metadata["format_version"] > FORMAT_VERSION:
+                if metadata["format"] != CHECKPOINT_FORMAT or metadata["format_version"] != FORMAT_VERSION:
                     raise CheckpointError(f"{path}: not a checkpoint that this version of crnn can go on from")
                 return Checkpoint(metadata["step"], tensors, metadata["numbers"], metadata["settings"], path)
             except (CheckpointError, KeyError) as error:
@@ -219,6 +227,16 @@ def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
             "(config.toml in its folder), or start a new run with train.warm_start in another folder"
         )
     return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in free]
+
+
+def _let_go_of_locks() -> None:
+    """A data worker that outlives a killed run for some seconds must not keep its folder locked."""
+    for file in _held_locks:
+        file.close()
+    _held_locks.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_of_locks)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

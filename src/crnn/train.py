@@ -38,7 +38,7 @@ from crnn.data.loader import iterate_batches
 from crnn.data.source import open_source, split_name
 from crnn.distributed import Ranks, average_buffers, has_fast_bf16, start_ranks, sync_batch_norm
 from crnn.errors import ConfigError, DataError, ImageError, TrainingError
-from crnn.evaluate import Evaluation, evaluate
+from crnn.evaluate import evaluate
 from crnn.image import load_image
 from crnn.loss import ctc_loss
 from crnn.model import CRNN, build_model
@@ -46,6 +46,7 @@ from crnn.monitor import Monitor, StepStats, contact_sheet, counting_bar
 from crnn.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
 from crnn.protocol import CharsetName
 from crnn.recognizer import Recognizer, TorchEngine
+from crnn.results import Evaluation
 from crnn.run_folder import Checkpoint, RunFolder, check_same_run
 
 __all__ = ["TrainReport", "train"]

@@ -91,9 +91,10 @@ class Batch:
 
 def network_input(images: Tensor) -> Tensor:
     """The network's float32 input: ``crnn.image.normalise`` of uint8 pictures, on their device."""
-    if images.dtype == torch.uint8:
-        return (images.float() - 127.5) / 127.5
-    return images
+    if images.dtype != torch.uint8:
+        return images
+    # A divisor on the device: by a number, CUDA multiplies with its reciprocal, which rounds differently.
+    return (images.float() - 127.5) / torch.full((), 127.5, device=images.device)
 
 
 class BatchSource(Protocol):
@@ -188,7 +189,7 @@ def scan_labels(
             skip(index, error.reason)
             continue
         except DataError:
-            skip(index, "unreadable_label")
+            skip(index, "unreadable_record")
             continue
         steps = fixed_steps or time_steps(width)
         if 2 * len(label) - 1 > steps and min_time_steps(charset.encode(label)) > steps:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+import threading
+import traceback
+from collections.abc import Generator, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from crnn.config import DataConfig
 from crnn.data.dataset import Batch, BatchSource
-from crnn.errors import TrainingError
+from crnn.errors import CrnnError, TrainingError
 
 __all__ = ["iterate_batches"]
 
 
-class _Numbers(Dataset[Batch]):
-    """A view of a source for torch's loader: item ``i`` is batch ``first + i``."""
+class _Numbers(Dataset[Batch | CrnnError]):
+    """A view of a source for torch's loader: item ``i`` is batch ``first + i``, or why there is none.
+
+    An error that leaves a worker by itself would lose its arguments and come with a traceback in its message.
+    """
 
     def __init__(self, source: BatchSource, first: int, count: int) -> None:
         self._source, self._first, self._count = source, first, count
@@ -24,8 +29,12 @@ class _Numbers(Dataset[Batch]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, item: int) -> Batch:
-        return self._source[self._first + item]
+    def __getitem__(self, item: int) -> Batch | CrnnError:
+        try:
+            return self._source[self._first + item]
+        except CrnnError as error:
+            error.add_note(traceback.format_exc())
+            return error
 
 
 def iterate_batches(
@@ -42,6 +51,7 @@ def iterate_batches(
 
     Raises:
         TrainingError: A worker process died.
+        CrnnError: What the source raised, in whichever process.
     """
     loader = DataLoader(
         _Numbers(source, first, last - first),
@@ -54,9 +64,12 @@ def iterate_batches(
         worker_init_fn=_start_worker,
     )
     try:
-        yield from loader
+        for batch in _started(loader):
+            if isinstance(batch, CrnnError):
+                raise batch
+            yield batch
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not str(error).startswith("DataLoader worker (pid"):  # a worker's own exception is "Caught ... in" one
             raise
         raise TrainingError(
             f"a data worker died ({str(error).splitlines()[0]}); the machine may have run out of memory. "
@@ -64,9 +77,24 @@ def iterate_batches(
         ) from error
 
 
+def _started(loader: DataLoader[Batch | CrnnError]) -> Iterator[Batch | CrnnError]:
+    """The loader's iterator with its workers started, and without torch's handler of SIGCHLD.
+
+    The handler raises wherever the training process is when a worker dies: in the middle of a step, of a checkpoint.
+    Without it the iterator finds out when it waits for a batch, within five seconds.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)  # torch sets none there
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if before is not None:  # else it was not set by Python, and cannot be by it
+        signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
 def _start_worker(_: int) -> None:
     # The training step owns the cores; a worker decodes one picture after the other.
     torch.set_num_threads(1)
-    # Ctrl-C goes to the whole process group: the training process ends the run and its workers, in that order.
+    # Ctrl-C, and what a scheduler sends, go to all processes: the training process saves, then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

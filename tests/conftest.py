@@ -1,0 +1,214 @@
+"""What several tests share: drawn words, small sets of them, pictures of all kinds, log-probabilities."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from crnn.errors import ImageError
+from crnn.image import ImageSource, load_image
+
+# The same examples on every machine and in every run: a test that fails, fails for everyone.
+hypothesis.settings.register_profile("crnn", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("crnn")
+
+
+def draw_word(text: str, size: tuple[int, int] | None = None, *, kind: str = "PNG") -> bytes:
+    """``text`` in black on white, as an encoded picture; about 12 pixels a character where no size is given."""
+    width, height = size or (max(16, 12 * len(text) + 8), 32)
+    picture = Image.new("L", (width, height), 255)
+    ImageDraw.Draw(picture).text((4, 4), text, fill=0, font=ImageFont.load_default(min(20, height)))
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_list(folder: Path, labels: list[str]) -> Path:
+    """A list file of drawn words: ``images/N.png<TAB>label``."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, label in enumerate(labels, start=1):
+        (folder / "images" / f"{number}.png").write_bytes(draw_word(label))
+        lines.append(f"images/{number}.png\t{label}\n")
+    path = folder / "labels.tsv"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def random_labels(
+    count: int, seed: int = 0, characters: str = "abcdefghij", lengths: tuple[int, int] = (1, 4)
+) -> list[str]:
+    """Words of random characters, the same for the same seed."""
+    rng = random.Random(seed)
+    return ["".join(rng.choices(characters, k=rng.randint(*lengths))) for _ in range(count)]
+
+
+@pytest.fixture
+def word_list(tmp_path: Path) -> Callable[..., Path]:
+    """A function that makes a list file of ``count`` drawn words in a folder of its own."""
+
+    def make(count: int = 64, name: str = "words", seed: int = 0, labels: list[str] | None = None) -> Path:
+        return write_list(tmp_path / name, labels if labels is not None else random_labels(count, seed))
+
+    return make
+
+
+@pytest.fixture
+def picture_of() -> Callable[..., bytes]:
+    """``draw_word``."""
+    return draw_word
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures of all kinds
+
+
+def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    """The bytes of a picture file."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def encode_image() -> Callable[..., bytes]:
+    """``encode``."""
+    return encode
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[..., np.ndarray]:
+    """A function that draws random pixels ``(H, W, C)``, or ``(H, W)`` for one channel."""
+
+    def draw(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+        shape = (height, width, channels) if channels > 1 else (height, width)
+        return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def smooth_image() -> Callable[..., Image.Image]:
+    """A function that draws a picture that JPEG and WebP keep well, different in every corner."""
+
+    def draw(width: int = 40, height: int = 24) -> Image.Image:
+        x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+        return Image.fromarray((np.stack([x, y, (1 - x) * (1 - y)], axis=-1) * 255).astype(np.uint8))
+
+    return draw
+
+
+def make_png_chunk(kind: bytes, body: bytes) -> bytes:
+    """One part of a PNG file, with its length and checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.fixture(scope="session")
+def png_chunk() -> Callable[[bytes, bytes], bytes]:
+    """``make_png_chunk``."""
+    return make_png_chunk
+
+
+@pytest.fixture(scope="session")
+def png_by_hand() -> Callable[..., bytes]:
+    """A function that makes what Pillow does not write; ``body`` are the rows, ``extra`` the chunks before them."""
+
+    def make(width: int, height: int, depth: int = 8, color: int = 0, body: bytes = b"", extra: bytes = b"") -> bytes:
+        header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+        data = make_png_chunk(b"IDAT", zlib.compress(body))
+        return b"\x89PNG\r\n\x1a\n" + header + extra + data + make_png_chunk(b"IEND", b"")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reason_of() -> Callable[..., str]:
+    """A function that gives the reason for which ``load_image`` refuses a picture."""
+
+    def load(source: ImageSource, channels: int = 1) -> str:
+        with pytest.raises(ImageError) as caught:
+            load_image(source, channels)
+        return caught.value.reason
+
+    return load
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Log-probabilities, (N, T, V) or (T, V); the blank is the last class
+
+
+@st.composite
+def draw_small_log_probs(draw: st.DrawFn) -> np.ndarray:
+    """From small whole weights, so that zeros (-inf) and exact ties are frequent."""
+    num_samples, num_steps, num_classes = draw(st.integers(1, 3)), draw(st.integers(0, 5)), draw(st.integers(2, 4))
+    step = st.lists(st.integers(0, 4), min_size=num_classes, max_size=num_classes).filter(any)
+    steps = draw(st.lists(step, min_size=num_samples * num_steps, max_size=num_samples * num_steps))
+    weights = np.array(steps, dtype=np.float64).reshape(num_samples, num_steps, num_classes)
+    with np.errstate(divide="ignore"):
+        return np.log(weights / weights.sum(axis=2, keepdims=True))
+
+
+@pytest.fixture(scope="session")
+def small_log_probs() -> st.SearchStrategy[np.ndarray]:
+    """A strategy: up to 3 samples of up to 5 steps and 4 classes."""
+    return draw_small_log_probs()
+
+
+@pytest.fixture(scope="session")
+def random_log_probs() -> Callable[..., np.ndarray]:
+    """A function that draws normal logits; the sharper, the less probable most texts."""
+
+    def draw(
+        seed: int, num_samples: int, num_steps: int, num_classes: int, sharpness: float = 1.0, dtype: type = np.float64
+    ) -> np.ndarray:
+        logits = sharpness * np.random.default_rng(seed).normal(size=(num_samples, num_steps, num_classes))
+        logits -= logits.max(axis=2, keepdims=True)
+        return (logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))).astype(dtype)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def peaked_log_probs() -> Callable[..., np.ndarray]:
+    """A function that draws what looks like a trained network: mostly blanks, one class of each step far above."""
+
+    def draw(
+        seed: int, num_samples: int = 8, num_steps: int = 24, num_classes: int = 37, dtype: type = np.float32
+    ) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=(num_samples, num_steps, num_classes))
+        peaks = rng.integers(0, num_classes, (num_samples, num_steps, 1))
+        peaks[rng.random(peaks.shape) < 0.5] = num_classes - 1
+        np.put_along_axis(logits, peaks, rng.uniform(3.0, 9.0, peaks.shape), axis=2)
+        return (logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))).astype(dtype)
+
+    return draw
+
+
+def sum_over_paths(log_probs: np.ndarray) -> dict[tuple[int, ...], tuple[float, float]]:
+    """For each text that ``(T, V)`` can show: its probability, and that of its best path."""
+    num_steps, num_classes = log_probs.shape
+    parts: dict[tuple[int, ...], list[float]] = {}
+    for path in itertools.product(range(num_classes), repeat=num_steps):
+        probability = math.prod(math.exp(log_probs[t, k]) for t, k in enumerate(path))
+        text = tuple(k for k, _ in itertools.groupby(path) if k != num_classes - 1)
+        parts.setdefault(text, []).append(probability)
+    return {text: (math.fsum(found), max(found)) for text, found in parts.items()}
+
+
+@pytest.fixture(scope="session")
+def path_sums() -> Callable[[np.ndarray], dict[tuple[int, ...], tuple[float, float]]]:
+    """``sum_over_paths``."""
+    return sum_over_paths

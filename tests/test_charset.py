@@ -1,0 +1,256 @@
+"""Charsets: every character keeps its class id, the blank is the last class, and label rules do what they say."""
+
+import dataclasses
+import itertools
+import pickle
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.errors import CharsetError
+
+DRAWN = st.characters(exclude_categories=("Cc", "Cs"))
+CHARACTERS = st.lists(DRAWN, min_size=1, max_size=60, unique=True).map("".join)
+CHARACTERS_AND_LABEL = CHARACTERS.flatmap(lambda cs: st.tuples(st.just(cs), st.text(st.sampled_from(cs), max_size=30)))
+RULES = st.builds(
+    LabelRules,
+    whitespace=st.sampled_from(["keep", "collapse", "remove"]),
+    unicode=st.sampled_from(["keep", "NFC", "NFD", "NFKC", "NFKD", "ascii"]),
+    case=st.sampled_from(["keep", "lower", "upper"]),
+    unknown=st.sampled_from(["drop_character", "drop_sample"]),
+    max_length=st.none() | st.integers(1, 12),
+    truncate=st.booleans(),
+)
+
+
+# ---- Charset
+
+
+@given(CHARACTERS_AND_LABEL)
+def test_decoding_gives_back_what_was_encoded(case):
+    characters, label = case
+    if characters in NAMED_CHARSETS:
+        return
+    charset = Charset(characters)
+    ids = charset.encode(label)
+    assert charset.decode(ids) == label
+    assert len(ids) == len(label)
+    assert all(0 <= i < charset.blank for i in ids)
+
+
+@given(CHARACTERS)
+def test_ids_count_the_characters_and_the_blank_comes_last(characters):
+    if characters in NAMED_CHARSETS:
+        return
+    charset = Charset(characters)
+    assert charset.encode(characters) == list(range(len(characters)))
+    assert charset.blank == len(characters) == charset.num_classes - 1
+
+
+def test_the_named_sets_are_those_of_the_field():
+    assert Charset("36").characters == "abcdefghijklmnopqrstuvwxyz0123456789"
+    assert (Charset("36").blank, Charset("36").num_classes) == (36, 37)
+    assert (Charset("62").blank, Charset("62").num_classes) == (62, 63)
+    assert (Charset("94").blank, Charset("94").num_classes) == (94, 95)
+    assert Charset("62").characters.startswith("0123456789abc")
+    assert Charset("94").characters[:62] == Charset("62").characters
+    assert set(Charset("94").characters) == set(string.printable) - set(string.whitespace)
+
+
+@given(CHARACTERS, st.data())
+def test_a_character_may_not_come_twice(characters, data):
+    twice = data.draw(st.integers(0, len(characters) - 1))
+    again = data.draw(st.integers(twice + 1, len(characters)))
+    with pytest.raises(CharsetError) as caught:
+        Charset(characters[:again] + characters[twice] + characters[again:])
+    assert f"{characters[twice]!r} twice, at positions {twice} and {again}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("characters", "message"),
+    [
+        ("", "the charset is empty; expected at least one character, or the name 36, 62 or 94"),
+        ("ab\nc", r"position 2 holds the control character '\\n'"),
+        ("\0", r"position 0 holds the control character '\\x00'"),
+        ("a\ud800", r"position 1 holds the control character '\\ud800'"),
+    ],
+)
+def test_unusable_characters_are_named(characters, message):
+    with pytest.raises(CharsetError, match=message):
+        Charset(characters)
+
+
+def test_unknown_characters_are_named_once_each_in_order():
+    charset = Charset("36")
+    assert charset.unknown("a-b!-C!") == "-!C"
+    assert charset.unknown("ab9") == ""
+    with pytest.raises(CharsetError) as caught:
+        charset.encode("a-b!-C!")
+    assert "label 'a-b!-C!' has characters that are not in the charset: '-!C'" in str(caught.value)
+    assert "drop_character or drop_sample" in str(caught.value)
+
+
+def test_charsets_compare_by_their_characters_and_survive_pickling():
+    charset = Charset("36")
+    assert charset == Charset(NAMED_CHARSETS["36"])
+    assert hash(charset) == hash(Charset(NAMED_CHARSETS["36"]))
+    assert charset != Charset("62")
+    assert charset != NAMED_CHARSETS["36"]
+    assert pickle.loads(pickle.dumps(charset)) == charset
+    assert pickle.loads(pickle.dumps(charset)).encode("z0") == [25, 26]
+
+
+def test_a_character_is_in_the_charset_or_not():
+    assert "a" in Charset("36")
+    assert "A" not in Charset("36")
+    assert "ab" not in Charset("36")
+    assert 0 not in Charset("36")
+
+
+def test_a_long_charset_is_shown_short():
+    assert repr(Charset("abc")) == "Charset('abc')"
+    assert repr(Charset("94")) == "Charset('0123456789abcdefghijklmnopqrstuvwxyzA...')"
+
+
+def test_combining_scripts_are_sequences_of_code_points():
+    charset = Charset("e\u0301कि")
+    assert charset.encode("e\u0301") == [0, 1]
+    assert charset.decode(charset.encode("कि")) == "कि"
+
+
+# ---- LabelRules
+
+
+@pytest.mark.parametrize(
+    ("rules", "label", "expected"),
+    [
+        ({}, " a b ", " a b "),
+        ({"whitespace": "remove"}, " a\tb\u3000c\n", "abc"),
+        ({"whitespace": "collapse"}, " a \t b\u00a0 c\n", "a b c"),
+        ({"unicode": "NFC"}, "e\u0301", "é"),
+        ({"unicode": "NFD"}, "é", "e\u0301"),
+        ({"unicode": "NFKC"}, "ﬁ①", "fi1"),
+        ({"unicode": "NFKD"}, "é²", "e\u03012"),
+        ({"unicode": "ascii"}, "Café №5 日", "Cafe No5 "),
+        ({"unicode": "keep"}, "ﬁe\u0301", "ﬁe\u0301"),
+        ({"case": "lower"}, "StraßE", "straße"),
+        ({"case": "upper"}, "Straße", "STRASSE"),
+        ({"case": "keep"}, "aB", "aB"),
+    ],
+)
+def test_the_form_of_a_label(rules, label, expected):
+    assert LabelRules(**rules).form(label) == expected
+
+
+def test_length_is_counted_after_normalising_and_before_unknown_characters_go():
+    # PARSeq's order: 'ab!!' has four characters though two of them will be dropped, 'a b' two when the space goes.
+    rules = LabelRules(whitespace="remove", unicode="ascii", unknown="drop_character", max_length=3)
+    charset = Charset("36")
+    assert rules.apply("a b c", charset) == "abc"
+    assert rules.apply("日本ab", charset) == "ab"
+    with pytest.raises(LabelSkip, match="too_long"):
+        rules.apply("ab!!", charset)
+
+
+def test_length_is_counted_before_the_case_changes_it():
+    assert LabelRules(case="upper", max_length=2).apply("aß", Charset("ASB")) == "ASS"
+
+
+def test_truncation_cuts_what_the_charset_can_write():
+    rules = LabelRules(unknown="drop_character", max_length=3, truncate=True)
+    assert rules.apply("a!b!cde", Charset("36")) == "abc"
+    assert rules.form("abcde") == "abcde"
+
+
+@pytest.mark.parametrize(
+    ("rules", "label", "reason"),
+    [
+        ({"max_length": 2}, "abc", "too_long"),
+        ({}, "", "empty_label"),
+        ({"whitespace": "remove"}, " \t", "empty_label"),
+        ({"unicode": "ascii"}, "日本", "empty_label"),
+        ({"unknown": "drop_character"}, "!?", "empty_label"),
+        ({"unknown": "drop_sample"}, "a!", "unknown_character"),
+        ({"unknown": "drop_sample", "max_length": 1}, "a!", "too_long"),
+    ],
+)
+def test_samples_are_left_out_for_a_named_reason(rules, label, reason):
+    with pytest.raises(LabelSkip) as caught:
+        LabelRules(**rules).apply(label, Charset("36"))
+    assert caught.value.reason == reason == str(caught.value)
+
+
+def test_unknown_characters_are_an_error_by_default():
+    with pytest.raises(CharsetError, match="not in the charset: 'B'"):
+        LabelRules().apply("aB", Charset("36"))
+    assert LabelRules(case="lower").apply("aB", Charset("36")) == "ab"
+
+
+def test_collapsed_labels_have_single_spaces_whatever_is_dropped_or_cut():
+    charset = Charset("abc ")
+    rules = LabelRules(whitespace="collapse", unknown="drop_character", max_length=4, truncate=True)
+    assert rules.apply("a & b", charset) == "a b"
+    assert rules.apply("& a", charset) == "a"
+    assert rules.apply("abc cab", charset) == "abc"
+    # Under NFKD a spacing accent becomes a space and a combining accent, which ASCII has not.
+    assert LabelRules(whitespace="collapse", unicode="ascii").apply("´a ´ b", charset) == "a b"
+
+
+@given(st.text(max_size=20), RULES)
+def test_a_label_is_skipped_or_can_be_written(label, rules):
+    charset = Charset("abcdefgABC123 é\u0301")
+    skipped, applied = "", ""
+    try:
+        applied = rules.apply(label, charset)
+    except LabelSkip as skip:
+        skipped = skip.reason
+    assert skipped in (("",) if applied else ("too_long", "empty_label", "unknown_character"))
+    assert charset.decode(charset.encode(applied)) == applied
+    if rules.truncate and rules.max_length is not None:
+        assert len(applied) <= rules.max_length
+    if rules.whitespace == "collapse":
+        assert applied == " ".join(applied.split())
+    if rules.unicode == "ascii":
+        assert applied.isascii()
+    if rules.case == "lower":
+        assert applied == applied.lower()
+
+
+@given(st.text(max_size=20), RULES)
+def test_a_written_label_stays_as_it_is(label, rules):
+    # Normalising may make new spaces, and capitals may be longer than what the limit on length has counted.
+    rules = dataclasses.replace(rules, unicode="keep", case="keep" if rules.case == "upper" else rules.case)
+    charset = Charset("abcdefgABC123 é\u0301")
+    try:
+        applied = rules.apply(label, charset)
+    except LabelSkip:
+        return
+    assert rules.apply(applied, charset) == applied
+
+
+# ---- time steps
+
+
+@pytest.mark.parametrize(
+    ("target", "steps"),
+    [([], 0), ([3], 1), ([1, 2], 2), ([1, 1], 3), ([1, 1, 1], 5), ([1, 2, 1], 3), ([1, 1, 2, 2], 6)],
+)
+def test_equal_neighbours_need_a_blank_between_them(target, steps):
+    assert min_time_steps(target) == steps
+
+
+def collapse(path, blank):
+    """Graves' map B: repeats merged, then blanks removed."""
+    return [k for i, k in enumerate(path) if k != blank and (i == 0 or path[i - 1] != k)]
+
+
+def test_the_number_of_steps_is_the_length_of_the_shortest_path():
+    blank, shortest = 2, {}
+    for length in range(8):
+        for path in itertools.product(range(blank + 1), repeat=length):
+            shortest.setdefault(tuple(collapse(path, blank)), length)
+    targets = [target for size in range(5) for target in itertools.product(range(blank), repeat=size)]
+    assert {target: shortest[target] for target in targets} == {target: min_time_steps(target) for target in targets}

@@ -1,0 +1,346 @@
+"""Settings: read from TOML, checked once, written back the same, and every mistake explained in one line."""
+
+import math
+import re
+import tomllib
+import types
+import typing
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crnn.charset import Charset, LabelRules
+from crnn.config import (
+    BACKBONE_CHANNELS,
+    CharsetConfig,
+    Config,
+    DataConfig,
+    ImageConfig,
+    ModelConfig,
+    OptimConfig,
+    ReaderConfig,
+    TrainConfig,
+    time_steps,
+)
+from crnn.config_file import dump_config, load_config, parse_config, parse_reader_config, preset_names
+from crnn.errors import ConfigError, CrnnError
+
+
+def refusal(toml: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tomllib.loads(toml), source="my.toml")
+    message = str(caught.value)
+    assert message.startswith("my.toml: ")
+    assert "\n" not in message
+    return message.removeprefix("my.toml: ")
+
+
+# ---- files and presets
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_survives_a_round_trip(name):
+    config = load_config(name)
+    assert parse_config(tomllib.loads(dump_config(config))) == config
+    assert config.checkpoint.save_checkpoint_path == f"runs/{name}"
+    assert config.model.hidden_size is None or config.model.lstm_size == config.model.hidden_size
+
+
+def test_presets_are_named():
+    assert {"crnn-vgg", "tiny"} <= set(preset_names())
+    assert preset_names() == sorted(preset_names())
+
+
+def test_a_file_stands_above_the_defaults(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[optim]\nlearning_rate = 3e-4\n[charset]\ncharacters = "abc"\n', encoding="utf-8")
+    config = load_config(path)
+    assert config.optim.learning_rate == 3e-4
+    assert config.charset.charset() == Charset("abc")
+    assert config.optim.momentum == OptimConfig().momentum
+    assert config.train == TrainConfig()
+    assert load_config(str(path)) == config
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf[train]\nbatch_size = 7\n")
+    assert load_config(path).train.batch_size == 7
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    path = tmp_path / "empty.toml"
+    path.write_text("", encoding="utf-8")
+    assert load_config(path) == Config()
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path):
+    missing = tmp_path / "missing.toml"
+    with pytest.raises(ConfigError, match=r"missing\.toml' is neither a file nor a preset; presets are: .*tiny"):
+        load_config(missing)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"a = '\xff'")
+    with pytest.raises(ConfigError, match=r"binary\.toml' cannot be read"):
+        load_config(binary)
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[train]\nseed = 1\nseed = 2\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"broken\.toml: not valid TOML: .*line 3"):
+        load_config(broken)
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[train]\nsed = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"wrong\.toml: unknown key 'train\.sed'; did you mean 'train\.seed'\?$"):
+        load_config(wrong)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[optim]\nlearning_rat = 1.0", "unknown key 'optim.learning_rat'; did you mean 'optim.learning_rate'?"),
+        ("[train]\nlearning_rate = 1.0", "unknown key 'train.learning_rate'; did you mean 'optim.learning_rate'?"),
+        ("[train]\nlearning_rates = 1.0", "unknown key 'train.learning_rates'; did you mean 'optim.learning_rate'?"),
+        ("hidden_size = 8", "unknown key 'hidden_size'; did you mean 'model.hidden_size'?"),
+        ("[optimm]\nlearning_rate = 1.0", "unknown key 'optimm'; did you mean 'optim'?"),
+        # A name like no other gets the names that there are, not the one with the most letters of the section.
+        (
+            "[eval]\nlr = 1.0",
+            "unknown key 'eval.lr'; expected one of: eval_steps, protocol, batch_size",
+        ),
+        (
+            "lr = 1.0",
+            "unknown key 'lr'; expected one of: model, image, charset, data, augment, optim, train, eval, checkpoint",
+        ),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_name(toml, message):
+    assert refusal(toml) == message
+
+
+def test_every_key_is_found_with_a_letter_missing():
+    for section, field in Config.model_fields.items():
+        for key in field.annotation.model_fields:
+            typo = key[:-1] if len(key) > 5 else key + "s"
+            message = refusal(f"[{section}]\n{typo} = 1")
+            assert re.search(rf"unknown key '{section}\.{typo}'; did you mean '\w+\.\w+'\?", message), message
+            if typo not in ("batch_siz", "blanks"):
+                assert f"'{section}.{key}'" in message
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('[train]\nbatch_size = "64"', "train.batch_size is '64'; input should be a valid integer"),
+        ("[train]\nbatch_size = 64.0", "train.batch_size is 64.0; input should be a valid integer"),
+        ("[train]\nbatch_size = true", "train.batch_size is True; input should be a valid integer"),
+        ("[train]\nbatch_size = 0", "train.batch_size is 0; input should be greater than or equal to 1"),
+        ("[train]\nseed = 4294967296", "train.seed is 4294967296; input should be less than 4294967296"),
+        ('[optim]\nnesterov = "yes"', "optim.nesterov is 'yes'; input should be a valid boolean"),
+        ("[optim]\nlearning_rate = inf", "optim.learning_rate is inf; input should be a finite number"),
+        ("[optim]\nlearning_rate = nan", "optim.learning_rate is nan; input should be a finite number"),
+        ('[model]\nbackbone = "resnet"', "model.backbone is 'resnet'; input should be 'vgg' or 'small'"),
+        ('[charset]\ncase = "Lower"', "charset.case is 'Lower'; input should be 'auto', 'keep', 'lower' or 'upper'"),
+        ("[charset]\ncharacters = 36", "charset.characters is 36; input should be a valid string"),
+        ("[image]\nwidth_step = 6", "image.width_step is 6; input should be a multiple of 4"),
+        ('[data]\ntrain = "words.tsv"', "data.train is 'words.tsv'; input should be a list: ['words.tsv']"),
+        ('[data]\ntrain = ["a", 3]', "data.train.1 is 3; input should be a valid string"),
+        ("model = 3", "model is 3; input should be a section of settings: [model]"),
+        ("[image]\nimage_height = 48", "image: image_height is 48; the backbones are made for 32"),
+        ("[image]\nmin_width = 64\nmax_width = 48", "image: min_width 64 is above max_width 48"),
+        ('[data]\ntrain = ["a"]\nratios = [1, 2]', "data: ratios has 2 numbers for 1 sources in train"),
+        (
+            '[charset]\ncharacters = "abca"',
+            "charset: charset has 'a' twice, at positions 0 and 3; remove one",
+        ),
+        (
+            "[train]\nsed = 1\n[optim]\nmomentum = 1.0",
+            "optim.momentum is 1.0; input should be less than 1; unknown key 'train.sed'; did you mean 'train.seed'?",
+        ),
+    ],
+)
+def test_a_wrong_value_is_shown_with_what_was_expected(toml, message):
+    assert refusal(toml) == message
+
+
+@pytest.mark.parametrize(
+    ("toml", "given", "expected", "why"),
+    [
+        ("[model]\nclass_num = 36", "model.class_num is 36", 37, "that many characters and the blank"),
+        ('[model]\nclass_num = 37\n[charset]\ncharacters = "62"', "model.class_num is 37", 63, "that many characters"),
+        ("[model]\nblank = 0", "model.blank is 0", 36, "the blank is the last class"),
+        ("[model]\ninput_size = 256", "model.input_size is 256", 512, "backbone vgg gives that depth"),
+        ('[model]\ninput_size = 512\nbackbone = "small"', "model.input_size is 512", 256, "backbone small gives"),
+        ("[model]\nnum_step = 26", "model.num_step is 26", 24, "image_width is 100"),
+        ("[model]\nnum_step = 24\n[image]\nimage_width = 128", "model.num_step is 24", 31, "image_width is 128"),
+    ],
+)
+def test_a_contradiction_says_both_values(toml, given, expected, why):
+    message = refusal(toml)
+    assert message.startswith(f"{given} but must be {expected}: ")
+    assert why in message
+    assert message.endswith("Leave it out or correct it")
+
+
+def test_what_follows_from_other_settings_may_be_given():
+    toml = "[model]\nclass_num = 37\nblank = 36\ninput_size = 512\nnum_step = 24\n"
+    config = parse_config(tomllib.loads(toml))
+    assert (config.model.class_num, config.model.blank) == (37, 36)
+    assert (config.model.input_size, config.model.num_step) == (512, 24)
+
+
+def test_settings_never_change():
+    config = Config()
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        config.train.batch_size = 3
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        config.train = TrainConfig()
+    assert Config() == config
+
+
+def test_mistakes_are_value_errors_and_ours():
+    with pytest.raises(ValueError):
+        parse_config({"train": {"batch_size": 0}})
+    with pytest.raises(CrnnError):
+        parse_config({"train": {"batch_size": 0}})
+
+
+def test_every_setting_is_explained():
+    for section, field in Config.model_fields.items():
+        for key, setting in field.annotation.model_fields.items():
+            assert setting.description, f"{section}.{key} has no docstring"
+
+
+# ---- round trip
+
+
+def values_of(annotation, constraints=()):
+    """A strategy for what a setting may be, from its type, so that new settings are tested without being named here."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return values_of(arguments[0], [*constraints, *(c for field in arguments[1:] for c in field.metadata)])
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of([values_of(argument) for argument in arguments])
+    if annotation is types.NoneType:
+        return st.none()
+    if annotation is bool:
+        return st.booleans()
+    if annotation is str:
+        return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    bounds = {k: getattr(c, k) for c in constraints for k in ("gt", "ge", "lt", "le") if hasattr(c, k)}
+    low, high = bounds.get("gt", bounds.get("ge")), bounds.get("lt", bounds.get("le"))
+    if annotation is float:
+        exclude = {"exclude_min": "gt" in bounds, "exclude_max": "lt" in bounds}
+        return st.floats(low, high, allow_nan=False, allow_infinity=False, **exclude)
+    assert annotation is int, annotation
+    step = next((c.multiple_of for c in constraints if hasattr(c, "multiple_of")), 1)
+    high = (2**31 if high is None else high - ("lt" in bounds)) // step
+    return st.integers(-(-(-(2**31) if low is None else low) // step), high).map(lambda n: n * step)
+
+
+def section_of(kind, **given):
+    fields = {name: values_of(field.annotation, field.metadata) for name, field in kind.model_fields.items()}
+    return st.fixed_dictionaries({**fields, **given})
+
+
+@st.composite
+def trees(draw):
+    characters = st.lists(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20, unique=True)
+    special = {
+        ModelConfig: dict.fromkeys(("class_num", "input_size", "num_step", "blank"), st.none()),
+        ImageConfig: {"image_height": st.just(32)},
+        CharsetConfig: {"characters": st.sampled_from(["36", "62", "94"]) | characters.map("".join)},
+    }
+    tree = {
+        name: draw(section_of(field.annotation, **special.get(field.annotation, {})))
+        for name, field in Config.model_fields.items()
+    }
+    image, data, model = tree["image"], tree["data"], tree["model"]
+    image["min_width"], image["max_width"] = sorted((image["min_width"], image["max_width"]))
+    if len(data["ratios"]) != len(data["train"]):
+        data["ratios"] = ()
+    if draw(st.booleans()):
+        charset = Charset(tree["charset"]["characters"])
+        model |= {"class_num": charset.num_classes, "blank": charset.blank}
+        model |= {
+            "input_size": BACKBONE_CHANNELS[model["backbone"]],
+            "num_step": time_steps(image["image_width"]),
+        }
+    return tree
+
+
+@given(trees())
+def test_settings_written_to_a_file_are_read_back_equal(tree):
+    config = parse_config(tree)
+    values = tomllib.loads(dump_config(config))
+    again = parse_config(values)
+    assert again == config
+    assert again.model_dump() == tree
+    assert parse_reader_config({k: values[k] for k in ("model", "image", "charset")}, "weights") == config.reader()
+    assert parse_reader_config(tomllib.loads(dump_config(config.reader())), "weights") == config.reader()
+
+
+def test_weights_carry_three_sections_and_no_others():
+    assert set(ReaderConfig.model_fields) == {"model", "image", "charset"}
+    with pytest.raises(ConfigError, match=r"^w\.safetensors: unknown key 'train'; expected one of: model, image, cha"):
+        parse_reader_config({"train": {}}, "w.safetensors")
+
+
+# ---- what follows from settings
+
+
+@pytest.mark.parametrize(
+    ("characters", "case", "unicode", "whitespace"),
+    [
+        ("36", "lower", "ascii", "remove"),
+        ("62", "keep", "ascii", "remove"),
+        ("94", "keep", "ascii", "remove"),
+        ("0123456789", "keep", "ascii", "remove"),
+        ("ABC012", "upper", "ascii", "remove"),
+        ("abc ", "lower", "ascii", "collapse"),
+        ("aàé", "lower", "NFC", "remove"),
+        ("ÀÉ ", "upper", "NFC", "collapse"),
+        ("日本語", "keep", "NFC", "remove"),
+        ("日本語abc", "lower", "NFC", "remove"),
+        ("aB", "keep", "ascii", "remove"),
+    ],
+)
+def test_auto_is_decided_by_the_characters(characters, case, unicode, whitespace):
+    rules = CharsetConfig(characters=characters).rules()
+    assert rules == LabelRules(
+        case=case, unicode=unicode, whitespace=whitespace, unknown="drop_character", max_length=25, truncate=False
+    )
+
+
+def test_what_is_not_auto_is_taken_as_it_is():
+    settings = {"case": "upper", "unicode": "NFKC", "whitespace": "keep", "unknown": "drop_sample", "truncate": True}
+    rules = CharsetConfig(**settings, max_text_length=7).rules()
+    assert rules == LabelRules(**settings, max_length=7)
+    assert CharsetConfig(characters="ABC", case="keep").rules().case == "keep"
+
+
+def test_the_lstm_size_is_the_backbones_own_where_none_is_given():
+    assert ModelConfig().lstm_size == 256
+    assert ModelConfig(backbone="small").lstm_size == 128
+    assert ModelConfig(backbone="small", hidden_size=96).lstm_size == 96
+
+
+def test_the_modelzoos_picture_has_24_steps():
+    assert time_steps(100) == 24
+    assert [time_steps(width) for width in (8, 11, 12, 128, 512)] == [1, 1, 2, 31, 127]
+
+
+def test_lists_become_tuples_and_whole_numbers_floats():
+    config = parse_config(tomllib.loads('[data]\ntrain = ["a", "b"]\nratios = [1, 2.5]\n[optim]\nclip_norm = 10\n'))
+    assert config.data == DataConfig(train=("a", "b"), ratios=(1.0, 2.5))
+    assert math.isclose(config.optim.clip_norm, 10.0)
+    assert isinstance(config.optim.clip_norm, float)
+    assert hash(config) == hash(parse_config(config.model_dump()))

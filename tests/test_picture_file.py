@@ -1,0 +1,258 @@
+"""Files that are missing, foreign, too large, cut short or damaged: each is an ``ImageError`` with its reason."""
+
+import os
+import random
+import struct
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from crnn import picture_file
+from crnn.errors import ImageError
+from crnn.image import image_size, load_image
+from crnn.picture_file import MAX_PIXELS, open_picture, read_picture_file
+
+# ---- opening
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"])
+def test_a_picture_is_told_by_how_it_begins(form, encode_image, smooth_image, tmp_path):
+    path = tmp_path / "picture.txt"
+    path.write_bytes(encode_image(smooth_image(), form))
+    data = read_picture_file(str(path))
+    assert data == path.read_bytes()
+    picture = open_picture(data, "it")
+    assert (picture.format, picture.size) == (form, (40, 24))
+
+
+def test_opening_decodes_nothing(png_by_hand):
+    picture = open_picture(png_by_hand(10_000, 5_000), "it")  # a header and no pixels
+    assert picture.size == (10_000, 5_000)
+    with pytest.raises(OSError, match="truncated"):
+        picture.load()
+
+
+# ---- missing, empty, foreign
+
+
+def test_missing(tmp_path, monkeypatch, reason_of):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ImageError, match=r"^crops/Wörd 1\.png: no such file; expected the path of a picture$"
+    ) as caught:
+        load_image("crops/Wörd 1.png", 1)
+    assert caught.value.reason == "missing"
+    with pytest.raises(ImageError, match="is a folder; expected") as caught:
+        load_image(tmp_path, 1)
+    assert caught.value.reason == "missing"
+    assert str(tmp_path) in str(caught.value)
+    (tmp_path / "file").write_bytes(b"x")
+    for path in ["a\0b.png", "\ud800.png", "x" * 5000, str(tmp_path / "file" / "below"), ""]:
+        assert reason_of(path) == "missing"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_unreadable(tmp_path, encode_image, smooth_image, reason_of):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_image(smooth_image()))
+    path.chmod(0)
+    assert reason_of(path) == "missing"
+
+
+def test_empty(tmp_path, reason_of):
+    path = tmp_path / "empty.png"
+    path.touch()
+    with pytest.raises(ImageError, match=r"empty\.png: empty \(0 bytes\); expected a JPEG, PNG") as caught:
+        load_image(path, 1)
+    assert caught.value.reason == "empty"
+    assert reason_of(b"") == "empty"
+    with pytest.raises(ImageError) as caught:
+        image_size(b"")
+    assert caught.value.reason == "empty"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not a picture at all",
+        b"\0" * 500,
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",  # would start Ghostscript
+        b"\x89PNG\r\n\x1a\n",
+        b"\x89PNG\r\n\x1a\n" + b"\0" * 100,
+        b"BMW is a car",
+        b"P6 is a processor",
+        b"\xff\xd8\xff\xe0 no JPEG",
+        b"GIF89a",
+        b"RIFF\x20\0\0\0WEBPVP8 " + b"\0" * 200,
+        b"II*\0\x08\0\0\0" + b"\0" * 100,
+        b"\0\0\0\x20ftypavif" + b"\0" * 100,
+    ],
+)
+def test_not_an_image(data):
+    with pytest.raises(ImageError, match="expected") as caught:
+        load_image(data, 3)
+    assert caught.value.reason == "not_an_image"
+
+
+def test_error_names_the_path_as_typed(tmp_path, monkeypatch, encode_image, noise):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(ImageError, match=r"^\./notes\.txt: not a picture that can be read; expected a JPEG"):
+        load_image("./notes.txt", 1)
+    (tmp_path / "cut.png").write_bytes(encode_image(Image.fromarray(noise(30, 30)))[:900])
+    with pytest.raises(ImageError, match=r"^cut\.png: cut short or damaged \(.+\); expected a whole picture$"):
+        load_image("cut.png", 1)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM"])
+def test_truncated(form, share, encode_image, noise, reason_of):
+    data = encode_image(Image.fromarray(noise(60, 80)), form)
+    assert reason_of(data[: int(len(data) * share)]) == "truncated"
+
+
+def test_a_device_is_not_read_to_its_end(reason_of):
+    if not Path("/dev/zero").exists():
+        pytest.skip("no /dev/zero here")
+    assert reason_of("/dev/zero") == "not_an_image"
+
+
+def test_a_file_that_is_no_picture_is_not_read_to_its_end(tmp_path):
+    (tmp_path / "log.txt").write_bytes(b"a line\n" * 100_000)
+    assert len(read_picture_file(str(tmp_path / "log.txt"))) < 100
+
+
+def test_huge_file_is_not_read(tmp_path, monkeypatch, encode_image, smooth_image):
+    monkeypatch.setattr(picture_file, "_MAX_BYTES", 100)
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_image(smooth_image()))
+    with pytest.raises(ImageError, match=r"a\.png: above 100 bytes") as caught:
+        load_image(path, 1)
+    assert caught.value.reason == "too_large"
+
+
+# ---- bombs
+
+
+# Pillow itself warns above 89 million pixels and refuses above 179 million.
+BOMB_SIZES = [(10_000, 5_001), (10_000, 9_500), (20_000, 20_000), (2**31 - 1, 1)]
+
+
+@pytest.mark.parametrize("size", BOMB_SIZES)
+def test_bomb_is_refused_before_decoding(size, png_by_hand):
+    data = png_by_hand(*size)  # a header and no pixels: decoding would say "truncated"
+    for read in (lambda: load_image(data, 1), lambda: image_size(data)):
+        with pytest.raises(ImageError, match="pixels; expected at most 50,000,000") as caught:
+            read()
+        assert caught.value.reason == "too_large"
+
+
+def test_limit_is_inclusive(png_by_hand):
+    assert image_size(png_by_hand(10_000, 5_000)) == (10_000, 5_000)
+    assert MAX_PIXELS == 10_000 * 5_000
+
+
+def gif(canvas, frame):
+    head = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80, 0, 0) + bytes(6)
+    control = b"!\xf9\x04\x00\x00\x00\x00\x00"
+    comment = b"!\xfe\x03,,,\x02,,\x00"
+    return head + comment + control + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x4c\x01\x00;"
+
+
+TAGS = [(256, 10_000), (257, 9_500), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 9_500), (279, 10)]
+IFD = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in TAGS)
+BOMBS = {
+    "pgm": b"P5 10000 9500 255\n",
+    "bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 10_000, 9_500, 1, 24, 0, 0, 0, 0, 0, 0),
+    "gif": gif((10_000, 9_500), (10, 10)),
+    "gif whose first frame reaches over the canvas": gif((10, 10), (10_000, 9_500)),
+    "tiff": b"II*\0\x08\0\0\0" + struct.pack("<H", len(TAGS)) + IFD + bytes(4),
+}
+
+
+@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
+def test_bomb_raises_no_warning_in_any_thread(data, reason_of):
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *args, **_: seen.append(args)
+        filters = list(warnings.filters)
+        reasons = []
+        threads = [threading.Thread(target=lambda: reasons.append(reason_of(data))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert warnings.filters == filters
+    assert reasons == ["too_large"] * 4
+    assert not seen
+
+
+def test_text_bomb_is_no_other_error(encode_image, smooth_image):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("a", "x" * 3_000_000, zip=True)
+    data = encode_image(smooth_image(), pnginfo=info)
+    with pytest.raises(ImageError):
+        load_image(data, 1)
+
+
+# ---- damaged files
+
+
+def damaged(form, rounds, image, encode_image):
+    rng = random.Random(f"{form}")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"exif": exif} if form in ("PNG", "JPEG", "WEBP", "TIFF") else {}
+    wholes = [encode_image(image, form, **options), encode_image(image.convert("L"), form)]
+    if form in ("GIF", "PNG", "TIFF"):
+        wholes.append(encode_image(image.quantize(16), form))
+    if form == "TIFF":
+        wholes += [encode_image(image, form, compression=kind) for kind in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")]
+    if form == "JPEG":
+        wholes.append(encode_image(image, form, progressive=True))
+    for _ in range(rounds):
+        data = bytearray(rng.choice(wholes))
+        kind = rng.randrange(4)
+        head = min(len(data), 120)
+        if kind == 0:
+            del data[rng.randrange(len(data)) :]
+        elif kind == 1:
+            for _ in range(rng.randint(1, 4)):
+                data[rng.randrange(head)] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 2:
+            for _ in range(rng.randint(1, 20)):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        else:
+            at = rng.randrange(len(data))
+            data[at : at + rng.randrange(30)] = rng.randbytes(rng.randrange(30))
+        yield bytes(data)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"])
+@pytest.mark.parametrize("as_errors", [True, False])
+def test_damaged_files_give_an_image_error_or_pixels(form, as_errors, monkeypatch, encode_image, noise):
+    # A damaged header may claim any size; the limit only keeps this test fast.
+    monkeypatch.setattr(picture_file, "MAX_PIXELS", 1_000_000)
+    image = Image.fromarray(noise(16, 20) // 4 * 4)
+    outcomes = set()
+    for data in damaged(form, 1500, image, encode_image):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if as_errors else "ignore")
+            try:
+                pixels = load_image(data, 3)
+            except ImageError as error:
+                outcomes.add(error.reason)
+            else:
+                assert pixels.dtype == np.uint8
+                assert pixels.ndim == 3
+                assert pixels.shape[2] == 3
+                assert pixels.size
+                assert image_size(data) == (pixels.shape[1], pixels.shape[0])
+                outcomes.add("read")
+    assert outcomes >= {"read", "not_an_image"}
+    assert outcomes <= {"read", "empty", "not_an_image", "truncated", "too_large"}
