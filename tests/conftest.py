@@ -8,8 +8,9 @@ import math
 import random
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -17,12 +18,19 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from crnn.config import Config
+from crnn.config_file import parse_config
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image
 
 # The same examples on every machine and in every run: a test that fails, fails for everyone.
 hypothesis.settings.register_profile("crnn", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("crnn")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Our own flags."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew; look at the difference")
 
 
 def draw_word(text: str, size: tuple[int, int] | None = None, *, kind: str = "PNG") -> bytes:
@@ -69,6 +77,43 @@ def word_list(tmp_path: Path) -> Callable[..., Path]:
 def picture_of() -> Callable[..., bytes]:
     """``draw_word``."""
     return draw_word
+
+
+@pytest.fixture
+def small_config(tmp_path: Path) -> Callable[..., Config]:
+    """A function that makes settings of a run of a dozen steps that takes about a second.
+
+    ``data`` are the training sets, ``folder`` is the run folder's name; sections are given as mappings.
+    """
+
+    def make(*data: Path, folder: str = "run", **sections: dict[str, Any]) -> Config:
+        values: dict[str, dict[str, Any]] = {
+            "model": {"backbone": "small", "hidden_size": 16},
+            "image": {"image_width": 64},
+            "charset": {"characters": "abcdefghij"},
+            "data": {"train": [str(path) for path in data], "workers": 0},
+            "train": {
+                "batch_size": 8, "num_steps": 12, "device": "cpu", "precision": "fp32", "threads": 1, "log_steps": 1,
+                "tensorboard": False,
+            },
+            "checkpoint": {"save_checkpoint_path": str(tmp_path / folder)},
+        }  # fmt: skip
+        for section, changes in sections.items():
+            values[section] = {**values.get(section, {}), **changes}
+        return parse_config(values)
+
+    return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch computes with one thread, so that nothing depends on the machine; afterwards as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Settings: read from TOML, checked once, written back the same, and every mistake explained in one line."""
 
 import math
-import re
 import tomllib
 import types
 import typing
@@ -43,9 +42,8 @@ def refusal(toml: str) -> str:
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads_and_survives_a_round_trip(name):
     config = load_config(name)
+    assert config != Config()
     assert parse_config(tomllib.loads(dump_config(config))) == config
-    assert config.checkpoint.save_checkpoint_path == f"runs/{name}"
-    assert config.model.hidden_size is None or config.model.lstm_size == config.model.hidden_size
 
 
 def test_presets_are_named():
@@ -127,9 +125,8 @@ def test_every_key_is_found_with_a_letter_missing():
         for key in field.annotation.model_fields:
             typo = key[:-1] if len(key) > 5 else key + "s"
             message = refusal(f"[{section}]\n{typo} = 1")
-            assert re.search(rf"unknown key '{section}\.{typo}'; did you mean '\w+\.\w+'\?", message), message
-            if typo not in ("batch_siz", "blanks"):
-                assert f"'{section}.{key}'" in message
+            if typo != "num_step":  # which is a setting of another section
+                assert message == f"unknown key '{section}.{typo}'; did you mean '{section}.{key}'?"
 
 
 @pytest.mark.parametrize(

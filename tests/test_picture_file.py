@@ -30,8 +30,8 @@ def test_a_picture_is_told_by_how_it_begins(form, encode_image, smooth_image, tm
 
 
 def test_opening_decodes_nothing(png_by_hand):
-    picture = open_picture(png_by_hand(10_000, 5_000), "it")  # a header and no pixels
-    assert picture.size == (10_000, 5_000)
+    picture = open_picture(png_by_hand(400, 300), "it")  # a header and no pixels
+    assert picture.size == (400, 300)
     with pytest.raises(OSError, match="truncated"):
         picture.load()
 
@@ -174,15 +174,19 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
-def test_bomb_raises_no_warning_in_any_thread(data, reason_of):
+@pytest.fixture(params=["png", *BOMBS])
+def bomb(request, png_by_hand):
+    return png_by_hand(10_000, 9_500) if request.param == "png" else BOMBS[request.param]
+
+
+def test_bomb_raises_no_warning_in_any_thread(bomb, reason_of):
     seen = []
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = lambda *args, **_: seen.append(args)
         filters = list(warnings.filters)
         reasons = []
-        threads = [threading.Thread(target=lambda: reasons.append(reason_of(data))) for _ in range(4)]
+        threads = [threading.Thread(target=lambda: reasons.append(reason_of(bomb))) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

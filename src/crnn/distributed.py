@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +27,7 @@ __all__ = [
     "SyncBatchNorm2d",
     "average_buffers",
     "has_fast_bf16",
+    "is_lost_peer",
     "resolve_device",
     "start_ranks",
     "sync_batch_norm",
@@ -122,6 +123,14 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether this came up because another rank ended: gloo and nccl say so in words only, each in their own."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
+        words in text for words in ("closed by peer", "reset by peer", "broken pipe")
+    )
+
+
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the pictures of all ranks, on any device.
 
@@ -129,20 +138,21 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     of every rank together, and lets gradients flow the same way, so that n ranks compute what one rank with the whole
     batch would, up to the rounding of sums in another order.
 
-    Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1. Sums of
-    squares would need one line less and lose all digits where the mean is large against the deviation.
+    Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance" (the pairwise update). Sums
+    of squares would be shorter, and lose all digits where the mean is large against the deviation.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - as its parent
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         depth = values.shape[1]
         own_mean = values.mean((0, 2, 3))
         own_squares = (values - own_mean[:, None, None]).square().sum((0, 2, 3))
         own = torch.cat([own_mean, own_squares, values.new_full((1,), values.numel() / depth)])
         rows = [own if rank == dist.get_rank() else torch.zeros_like(own) for rank in range(dist.get_world_size())]
-        means, squares, counts = _AllReduceSum.apply(torch.stack(rows)).split([depth, depth, 1], dim=1)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _AllReduceSum.apply(torch.stack(rows))  # type: ignore[no-untyped-call]
+        means, squares, counts = gathered[:, :depth], gathered[:, depth:-1], gathered[:, -1:]
         total = counts.sum()
         mean = (means * counts).sum(0) / total
         variance = (squares + (means - mean).square() * counts).sum(0) / total
@@ -192,14 +202,21 @@ def sync_batch_norm(network: _Module) -> _Module:
     return network
 
 
-def average_buffers(network: nn.Module, ranks: Ranks) -> None:
+def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[str, Tensor] | None = None) -> None:
     """Make the running statistics of all ranks their mean, where each rank normalises its own part of the batch.
 
     Otherwise every rank would evaluate another network, and the weights of rank 0 would depend on how data was shared.
+
+    Args:
+        network: Changed in place.
+        ranks: All of them have to call this.
+        averaged_weights: A running average of the weights under the network's names; its statistics change likewise.
     """
-    for buffer in network.buffers():
+    for name, buffer in network.named_buffers():
         if buffer.is_floating_point():
             ranks.sum(buffer).div_(ranks.world_size)
+            if averaged_weights is not None:
+                ranks.sum(averaged_weights[name]).div_(ranks.world_size)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

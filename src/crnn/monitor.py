@@ -6,13 +6,13 @@ same weights.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +75,7 @@ class Monitor:
         self._metrics = self._metrics_path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder, first_step) if config.train.tensorboard else None
         self._window: list[StepStats] = []
+        self._epoch_first_step = first_step + 1
         self._window_start = self._epoch_start = time.perf_counter()
         self._last_line = 0.0
         self._rate = 0.0
@@ -100,7 +101,8 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        self._metrics.close()
+        with contextlib.suppress(OSError):  # what a full disk kept back was reported when it was written
+            self._metrics.close()
         if self._board is not None:
             self._board.close()
 
@@ -190,8 +192,9 @@ class Monitor:
             print(f"epoch: {epoch + 1} step: {step}, loss is {stats.loss:.10g}", flush=True)
         if step == self._epoch_steps or last:
             elapsed = time.perf_counter() - self._epoch_start
-            print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / step:.3f}s", flush=True)
-            self._epoch_start = time.perf_counter()
+            done = stats.step - self._epoch_first_step + 1  # fewer than ``step`` where the run went on within the epoch
+            print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", flush=True)
+            self._epoch_start, self._epoch_first_step = time.perf_counter(), stats.step + 1
 
 
 def contact_sheet(
@@ -220,7 +223,7 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-@contextmanager
+@contextlib.contextmanager
 def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr for work that is counted, where stderr is a terminal.
 

@@ -36,8 +36,8 @@ from crnn.config import Config
 from crnn.data.dataset import Batch, StoredBatches, describe_skipped, network_input
 from crnn.data.loader import iterate_batches
 from crnn.data.source import open_source, split_name
-from crnn.distributed import Ranks, average_buffers, has_fast_bf16, start_ranks, sync_batch_norm
-from crnn.errors import ConfigError, DataError, ImageError, TrainingError
+from crnn.distributed import Ranks, average_buffers, has_fast_bf16, is_lost_peer, start_ranks, sync_batch_norm
+from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
 from crnn.evaluate import evaluate
 from crnn.image import load_image
 from crnn.loss import ctc_loss
@@ -88,27 +88,36 @@ class _State:
     step: int = 0
     samples: int = 0
     best: tuple[float, float] = (-1.0, -1.0)
+    validated: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
     def weights(self) -> dict[str, Tensor]:
         """What is evaluated and kept: the running average where there is one."""
         return self.average.state_dict() if self.average is not None else self.network.state_dict()
 
-    def to_checkpoint(self, config: Config) -> Checkpoint:
+    def to_checkpoint(self, config: Config, skipped: list[dict[str, int]]) -> Checkpoint:
+        """``skipped`` is that of all ranks; nothing else differs between them."""
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
-        numbers: dict[str, Any] = {"samples": self.samples, "best": self.best, "skipped": dict(self.skipped)}
+        numbers: dict[str, Any] = {
+            "samples": self.samples, "best": self.best, "validated": self.validated, "skipped": skipped
+        }  # fmt: skip
         if self.average is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state_dict().items()}
             numbers["ema_steps"] = self.average.steps
         return Checkpoint(self.step, tensors, numbers, config.model_dump(mode="json", exclude_none=True))
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint, rank: int) -> None:
         self.network.load_state_dict(checkpoint.group("model"))
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         values: dict[int, dict[str, Tensor]] = {}
         for name, tensor in checkpoint.group("optim").items():
             index, key = name.split(".", 1)
+            parameter = parameters[int(index)]
+            # Fused optimisers walk through raw memory: what belongs to a parameter has to lie there as it does.
+            if tensor.shape == parameter.shape:
+                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
             values.setdefault(int(index), {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": values, "param_groups": groups})
@@ -117,7 +126,8 @@ class _State:
         self.step, self.samples = checkpoint.step, checkpoint.numbers["samples"]
         accuracy, ned = checkpoint.numbers["best"]
         self.best = (accuracy, ned)
-        self.skipped = Counter(checkpoint.numbers["skipped"])
+        self.validated = checkpoint.numbers["validated"]
+        self.skipped = Counter(checkpoint.numbers["skipped"][rank])
 
 
 def train(config: Config, *, resume: bool = False) -> TrainReport:
@@ -139,7 +149,9 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
     if not config.data.train:
         raise ConfigError("data.train is empty; expected LMDB folders or list files to train on (--data.train PATH)")
     for spec in (*config.data.train, *config.data.validation):
-        open_source(split_name(spec)[1]).close()  # a missing set is found now, not after the first hour
+        with open_source(split_name(spec)[1]) as store:  # a missing set is found now, not after the first hour
+            if not len(store):
+                raise DataError(f"{store.path}: has no samples; expected at least one")
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     with contextlib.ExitStack() as stack:
@@ -152,8 +164,20 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
                     f"{folder.path} already holds a run; add --resume to go on with it, or choose another "
                     "--checkpoint.save_checkpoint_path"
                 )
+            if folder.last.exists() and not folder.checkpoints():
+                raise ConfigError(
+                    f"{folder.path} holds the weights of a run and no checkpoint to go on from; start a new run in "
+                    "another --checkpoint.save_checkpoint_path, with these weights as --train.warm_start"
+                )
         stop = stack.enter_context(_catch_signals())
-        return _Run(config, ranks, folder, stop).run(resume)
+        try:
+            return _Run(config, ranks, folder, stop).run(resume)
+        except RuntimeError as error:
+            if ranks.world_size > 1 and not isinstance(error, CrnnError) and is_lost_peer(error):
+                raise TrainingError(
+                    f"rank {ranks.rank} ends because another rank did; look at what that one says"
+                ) from error
+            raise
 
 
 class _Run:
@@ -174,11 +198,9 @@ class _Run:
     # ---- set-up ----------------------------------------------------------------------------------------------
 
     def run(self, resume: bool) -> TrainReport:
-        state = self._start()
-        changed: list[str] = []
-        if resume and (checkpoint := self.folder.load_latest()) is not None:
-            changed = check_same_run(checkpoint, self.config)
-            state.restore(checkpoint)
+        checkpoint = self.folder.load_latest() if resume else None
+        changed = self._check_same_run(checkpoint) if checkpoint is not None else []
+        state = self._start(checkpoint)
         if self.ranks.is_main:
             self.folder.write_settings(self.config)
         forward = self._distributed(state.network)
@@ -198,18 +220,30 @@ class _Run:
             self._loop(state, forward)
             return self._finish(state)
 
-    def _start(self) -> _State:
+    def _check_same_run(self, checkpoint: Checkpoint) -> list[str]:
+        ranks = len(checkpoint.numbers["skipped"])
+        if ranks != self.ranks.world_size:
+            raise ConfigError(
+                f"--resume: {checkpoint.path} is of a run with {ranks} rank(s), here are {self.ranks.world_size}: "
+                "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
+            )
+        return check_same_run(checkpoint, self.config)
+
+    def _start(self, checkpoint: Checkpoint | None) -> _State:
         config = self.config
         network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=config.train.seed)
         self.warm_line = ""
-        if config.train.warm_start is not None:
+        if config.train.warm_start is not None and checkpoint is None:
             self.warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
         network.to(self.ranks.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.ranks.world_size > 1 and config.train.sync_batch_norm:
             network = sync_batch_norm(network)
         network.train()
         average = WeightAverage(network, config.optim.ema_decay) if config.optim.ema_decay > 0.0 else None
-        return _State(network, build_optimizer(network, config.optim), average)
+        state = _State(network, build_optimizer(network, config.optim), average)
+        if checkpoint is not None:
+            state.restore(checkpoint, self.ranks.rank)
+        return state
 
     def _distributed(self, network: CRNN) -> nn.Module:
         if self.ranks.world_size == 1:
@@ -242,8 +276,8 @@ class _Run:
 
     def _loop(self, state: _State, forward: nn.Module) -> None:
         accumulate = self.config.optim.accumulate_steps
-        save_every = self.config.checkpoint.save_checkpoint_steps
-        eval_every = self.config.eval.eval_steps or save_every
+        if state.validated < state.step and self._validation_due(state.step):
+            self._validate(state)  # the run was stopped before it could do that
         batches = iterate_batches(
             self.source,
             state.step * accumulate,
@@ -258,16 +292,23 @@ class _Run:
                 counts, norm, keys = self._step(state, forward, batches, rate)
                 state.step += 1
                 waiting.append((state.step, rate, counts, norm, keys))
+                save, validate = self._save_due(state.step), self._validation_due(state.step)
                 last = state.step == self.num_steps
-                save = state.step % save_every == 0 or last
-                validate = state.step % eval_every == 0 or last
-                if state.step % self.look_every == 0 or save or validate:
-                    if self._look(state, waiting):
+                if state.step % self.look_every == 0 or save or validate or last:
+                    if self._look(state, waiting) and not last:
                         break
-                    if validate and self.config.data.validation:
+                    if validate:
                         self._validate(state)
-                    if save and self.config.checkpoint.save_checkpoint:
+                    if save:
                         self._save(state)
+
+    def _validation_due(self, step: int) -> bool:
+        every = self.config.eval.eval_steps or self.config.checkpoint.save_checkpoint_steps
+        return bool(self.config.data.validation) and (step % every == 0 or step == self.num_steps)
+
+    def _save_due(self, step: int) -> bool:
+        settings = self.config.checkpoint
+        return settings.save_checkpoint and (step % settings.save_checkpoint_steps == 0 or step == self.num_steps)
 
     def _step(
         self, state: _State, forward: nn.Module, batches: Iterator[Batch], rate: float
@@ -280,7 +321,7 @@ class _Run:
         accumulate = self.config.optim.accumulate_steps
         nominal = self.config.train.batch_size * self.ranks.world_size * accumulate
         # Dropout is the only random choice of a step that is drawn from torch's generator.
-        torch.manual_seed((self.config.train.seed * 1_000_003 + state.step) * 1_009 + self.ranks.rank)
+        torch.manual_seed(((self.config.train.seed * 1_000_003 + state.step) * 1_009 + self.ranks.rank) % 2**64)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.zero_grad(set_to_none=True)
@@ -361,7 +402,7 @@ class _Run:
 
     def _settled_weights(self, state: _State) -> dict[str, Tensor]:
         if self.ranks.world_size > 1 and not self.config.train.sync_batch_norm:
-            average_buffers(state.network, self.ranks)
+            average_buffers(state.network, self.ranks, state.average.state_dict() if state.average else None)
         return state.weights()
 
     def _validate(self, state: _State) -> None:
@@ -374,6 +415,7 @@ class _Run:
             model=str(self.folder.path),
             ranks=self.ranks,
         )
+        state.validated = state.step
         # While nothing is read yet, fewer wrong characters still are progress.
         score = (result.combined_accuracy, result.one_minus_ned)
         best = score > state.best
@@ -382,13 +424,15 @@ class _Run:
         if self.monitor is not None:
             if best:
                 self.folder.save_weights(self.folder.best, state.weights(), self.config, self._info(state, result))
-            self.monitor.validation(state.step, result.as_dict(), _pictured(result), best)
+            sheet = _pictured(result) if self.config.train.tensorboard else None
+            self.monitor.validation(state.step, result.as_dict(), sheet, best)
             self.monitor.restart_clock()
 
     def _save(self, state: _State) -> None:
         self._settled_weights(state)
+        skipped = self.ranks.gather(dict(state.skipped))
         if self.monitor is not None:
-            self.folder.save(state.to_checkpoint(self.config), self.config.checkpoint.keep_checkpoint_max)
+            self.folder.save(state.to_checkpoint(self.config, skipped), self.config.checkpoint.keep_checkpoint_max)
             self.monitor.restart_clock()
 
     def _finish(self, state: _State) -> TrainReport:
@@ -399,7 +443,8 @@ class _Run:
         if self.monitor is not None:
             self.folder.save_weights(self.folder.last, weights, self.config, self._info(state, None))
             if stopped:
-                self.monitor.say(f"stopped at step {state.step} of {self.num_steps}; --resume goes on from here")
+                after = "; --resume goes on from here" if self.config.checkpoint.save_checkpoint else ""
+                self.monitor.say(f"stopped at step {state.step} of {self.num_steps}{after}")
         skipped: Counter[str] = sum(self.ranks.gather(state.skipped), Counter())
         self.ranks.barrier()
         return TrainReport(
