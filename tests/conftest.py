@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn.config import Config
 from crnn.config_file import parse_config
+from crnn.data.formats.record import Box, Record, Skipped
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image
 
@@ -188,6 +189,63 @@ def reason_of() -> Callable[..., str]:
         return caught.value.reason
 
     return load
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sets to convert
+
+
+class GivenReader:
+    """A reader of what the test gives it."""
+
+    def __init__(self, root: Path, items: list[Record | Skipped]) -> None:
+        self.root = root
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Record | Skipped]:
+        return iter(self.items)
+
+
+@pytest.fixture
+def mixed_words(tmp_path: Path) -> GivenReader:
+    """40 samples: 32 whole pictures with two lexicons, 5 words of a scene, and 3 of no use."""
+    root = tmp_path / "set"
+    (root / "a folder").mkdir(parents=True)
+    scene = Image.new("RGB", (200, 100), "white")
+    ImageDraw.Draw(scene).text((20, 20), "Hello there", fill="black")
+    scene.save(root / "scene.png")
+    items: list[Record | Skipped] = []
+    for number in range(32):
+        path = f"a folder/wörd {number}.jpg"
+        (root / path).write_bytes(draw_word(str(number), kind="JPEG"))
+        items.append(Record(path, f"wörd{number}", path, lexicon=("one", "two"), large_lexicon=("one", "two", "three")))
+    items[10:10] = [Record(f"scene.png#{n}", f"s{n}", "scene.png", Box(10 * n, 10, 40, 20)) for n in range(1, 6)]
+    items.insert(12, Skipped("nobody", "no_label"))
+    items.insert(20, Record("scene.png#6", "far", "scene.png", Box(500, 0, 10, 10)))
+    items.insert(30, Record("gone.png", "gone", "gone.png"))
+    return GivenReader(root, items)
+
+
+@pytest.fixture(scope="session")
+def given_reader() -> type[GivenReader]:
+    """``GivenReader``."""
+    return GivenReader
+
+
+@pytest.fixture(scope="session")
+def records_of() -> Callable[[Path], dict[bytes, bytes]]:
+    """A function that gives all records of an LMDB folder."""
+
+    def read(folder: Path) -> dict[bytes, bytes]:
+        import lmdb
+
+        with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+            return dict(transaction.cursor())
+
+    return read
 
 
 # ---------------------------------------------------------------------------------------------------------------------

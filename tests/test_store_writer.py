@@ -201,3 +201,77 @@ def test_lmdb_is_not_imported_before_a_store_is_written():
     code = "import sys, crnn.data.store_writer; print(sorted({'lmdb', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_lexicons_are_stored(tmp_path):
+    with LmdbWriter(tmp_path / "store") as writer:
+        writer.add(b"picture", "one", lexicon=["one", "two"], large_lexicon=["one", "two", "three"])
+        writer.add(b"picture", "two", large_lexicon=["two"])
+        with pytest.raises(DataError, match="lexicon word 'New York'"):
+            writer.add(b"picture", "label", large_lexicon=["New York"])
+    with LmdbStore(tmp_path / "store") as store:
+        assert (store.lexicon(0), store.large_lexicon(0)) == (("one", "two"), ("one", "two", "three"))
+        assert (store.lexicon(1), store.large_lexicon(1)) == (None, ("two",))
+
+
+def test_a_kept_partial_store_goes_on_behind_the_last_commit(tmp_path):
+    def write(numbers: list[int], last: int) -> None:
+        with LmdbWriter(tmp_path / "store", map_size=1 << 16, keep_partial=True) as writer:
+            assert writer.num_samples == numbers[0]
+            for number in numbers:
+                writer.add(bytes(50_000), str(number))
+                assert writer.pending_bytes > 50_000
+                if number == last:
+                    writer.commit(b"up to %d" % last)
+                    assert writer.pending_bytes == 0
+            raise KeyboardInterrupt
+
+    for numbers, last in (([0, 1, 2, 3], 2), ([3, 4, 5], 4), ([5], 99)):
+        with pytest.raises(KeyboardInterrupt):
+            write(numbers, last)
+        assert not (tmp_path / "store").exists()
+        with pytest.raises(DataError, match="num-samples"):
+            LmdbStore(tmp_path / "store.partial")
+    with LmdbWriter(tmp_path / "store", keep_partial=True) as writer:
+        assert (writer.num_samples, writer.state) == (5, b"up to 4")
+        writer.add(b"end", "end")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
+    assert [entry.name for entry in sorted((tmp_path / "store").iterdir())] == ["data.mdb"]
+    with (
+        lmdb.open(str(tmp_path / "store"), readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
+        assert transaction.get(b"conversion-state") is None
+        assert transaction.stat()["entries"] == 13
+    with LmdbStore(tmp_path / "store") as store:
+        assert [store.label(i) for i in range(6)] == ["0", "1", "2", "3", "4", "end"]
+
+
+def test_only_what_a_writer_kept_is_gone_on_with(tmp_path):
+    partial = tmp_path / "store.partial"
+    with pytest.raises(RuntimeError, match="keeps no state"), LmdbWriter(tmp_path / "store") as writer:
+        writer.commit(b"")
+    with lmdb.open(str(partial)) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"image-000000001", b"picture")
+    with pytest.raises(DataError, match="left by a writer that nobody can go on for"):
+        LmdbWriter(tmp_path / "store", keep_partial=True).__enter__()
+    with lmdb.open(str(partial)) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"num-samples", b"1")
+    with pytest.raises(DataError, match="is a whole store that has not got its name; rename it"):
+        LmdbWriter(tmp_path / "store", keep_partial=True).__enter__()
+    LmdbWriter(tmp_path / "store").discard_earlier()
+    assert list(tmp_path.iterdir()) == []
+    LmdbWriter(tmp_path / "store").discard_earlier()  # nothing is there, which is as well
+    (tmp_path / "store.partial").write_text("a file")
+    with pytest.raises(DataError, match="cannot be removed"):
+        LmdbWriter(tmp_path / "store").discard_earlier()
+
+
+def test_a_second_writer_is_refused_while_the_first_is_at_it(tmp_path):
+    with LmdbWriter(tmp_path / "store", keep_partial=True) as writer:
+        writer.add(b"picture", "label")
+        with pytest.raises(DataError, match="another process is writing there"):
+            LmdbWriter(tmp_path / "store", keep_partial=True).__enter__()
+        with pytest.raises(DataError, match="another process is writing there"):
+            LmdbWriter(tmp_path / "store").discard_earlier()
+    assert len(LmdbStore(tmp_path / "store")) == 1

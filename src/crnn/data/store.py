@@ -1,8 +1,9 @@
 """Samples in an LMDB store: one folder, the layout that the field's published sets have.
 
 Keys are ASCII and count from 1; ``image-%09d`` holds the bytes of a picture file, ``label-%09d`` its text in UTF-8, and
-``num-samples`` how many there are, in decimal. Two records are optional: ``lexicon-%09d``, words joined by spaces, and
-``wh-%09d``, the size of the picture as ``{width}_{height}``.
+``num-samples`` how many there are, in decimal. Three records are optional: ``lexicon-%09d``, words joined by spaces;
+``wh-%09d``, the size of the picture as ``{width}_{height}``; and, ours alone, ``large-lexicon-%09d``, the larger
+lexicon of a set that has two.
 
 ``LmdbStore`` reads such a folder, whoever wrote it; ``crnn.data.store_writer`` writes one. These two are the only rooms
 that know ``lmdb``, which is imported when a store is opened and not before.
@@ -122,8 +123,15 @@ class LmdbStore:
         Raises:
             DataError: The record is not UTF-8.
         """
-        text = self._text(f"lexicon-{self._number(index):09d}")
-        return None if text is None else tuple(text.split())
+        return self._words(f"lexicon-{self._number(index):09d}")
+
+    def large_lexicon(self, index: int) -> tuple[str, ...] | None:
+        """The same from the larger lexicon of a set that has two.
+
+        Raises:
+            DataError: The record is not UTF-8.
+        """
+        return self._words(f"large-lexicon-{self._number(index):09d}")
 
     def stored_size(self, index: int) -> tuple[int, int] | None:
         """Width and height in pixels, known without decoding the picture, or ``None`` where not stored.
@@ -144,6 +152,10 @@ class LmdbStore:
         if not 0 <= index < self._num_samples:
             raise IndexError(f"{self.path}: sample {index} of {self._num_samples}")
         return index + 1
+
+    def _words(self, key: str) -> tuple[str, ...] | None:
+        text = self._text(key)
+        return None if text is None else tuple(text.split())
 
     def _text(self, key: str) -> str | None:
         raw = self._get(key)

@@ -1,0 +1,317 @@
+"""Any reader's samples into a store or a folder: in several processes, in order, and going on where it was killed.
+
+::
+
+    reader --records--> jobs --> worker processes (crnn.data.prepare) --in order--> LmdbWriter or ListWriter
+
+What is written does not depend on the number of workers, nor on how often it was stopped. The partial store holds, in
+the same transaction as its samples, how far the reader was read and what was skipped until then; a conversion with the
+same settings goes on from there. Nothing is skipped in silence: ``Conversion`` counts by reason, with examples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Literal, cast
+
+from crnn.data.formats.record import Reader, Record, Skipped
+from crnn.data.list_writer import ListWriter
+from crnn.data.picture_folder import PictureFolder
+from crnn.data.prepare import PictureSettings, PictureSource, Prepare, Prepared, Request
+from crnn.data.prepare_workers import prepare_in_order, usable_cores
+from crnn.data.store_writer import LmdbWriter
+from crnn.data.tally import LEFT_OUT, Conversion, Tally
+from crnn.errors import ConfigError, CrnnError, DataError
+
+__all__ = ["convert"]
+
+_COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
+_JOB_RECORDS, _JOB_ITEMS = 64, 4096
+_MAX_SCENE_RECORDS = 512  # words of one scene that go to one worker; for more than these it is decoded again
+_FEW_SAMPLES = 200  # done before worker processes would have started
+_SHARE_FROM = 1000  # samples that a share of bad ones is told from, before the end
+
+
+def convert(
+    readers: Reader | Sequence[Reader],
+    path: str,
+    *,
+    to: Literal["lmdb", "list"] = "lmdb",
+    pictures: PictureSettings | None = None,
+    origin: Mapping[str, object] | None = None,
+    expected: int | None = None,
+    workers: int | None = None,
+    max_bad_share: float = 0.1,
+    restart: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], object] = lambda: False,
+) -> Conversion:
+    """Write the samples of one reader, or of several one after the other.
+
+    The partial result, ``path`` with ``.partial`` at the end, stays when the conversion is stopped or fails, and the
+    same conversion goes on with it. Worker processes are started afresh: in a program of one's own, call this under
+    ``if __name__ == "__main__"``.
+
+    Args:
+        readers: The samples. A reader with a method ``picture_bytes(record)`` gives the bytes itself (it is pickled);
+            otherwise the pictures are files below its root.
+        path: The store or folder to write; it must not exist yet, or be empty.
+        to: ``lmdb``, or ``list`` for pictures in folders with a list file.
+        pictures: What happens to the pictures.
+        origin: What else decides what is written (format, source, options of the reader), so that a partial result of
+            something else is not gone on with. Values are compared as text.
+        expected: Samples that the published set has, for the summary.
+        workers: Processes; 0: all in this one. Default: one per core, 0 for few samples.
+        max_bad_share: In [0, 1]; a larger share of unusable samples is an error.
+        restart: Throw a partial result away.
+        progress: Called with the number of samples done since it was called before; those of an earlier conversion
+            count too.
+        stop: Asked now and then; once it is true, what is done is kept and the conversion ends.
+
+    Returns:
+        What was done; not ``complete`` after ``stop``.
+
+    Raises:
+        ConfigError: A setting has an impossible value.
+        DataError: ``path`` has something in it, or another conversion is at it; a partial result has other settings, or
+            its source was changed; too many samples are unusable, or all; the disk is full; a worker process died.
+        MissingExtraError: The package ``lmdb`` is not installed.
+    """
+    if to not in ("lmdb", "list"):
+        raise ConfigError(f"to is {to!r}; expected lmdb or list")
+    if not 0 <= max_bad_share <= 1:
+        raise ConfigError(f"max_bad_share is {max_bad_share}; expected a share from 0 to 1")
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers is {workers}; expected 0 or more processes")
+    readers = list(readers) if isinstance(readers, list | tuple) else [cast("Reader", readers)]
+    pictures = pictures or PictureSettings()
+    total = sum(len(reader) for reader in readers)
+    if workers is None:
+        workers = 0 if total < _FEW_SAMPLES else usable_cores()
+    origin = {"roots": [str(reader.root) for reader in readers]} if origin is None else origin
+    settings = {key: str(value) for key, value in {**origin, "to": to, **asdict(pictures), "samples": total}.items()}
+    writer = ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
+    if restart:
+        writer.discard_earlier()
+    run = _Run(writer, readers, settings, total, keeps_lexicons=to == "lmdb")
+    run.max_bad_share, run.progress, run.stop = max_bad_share, progress, stop
+    complete = run.go(Prepare([_source(reader) for reader in readers], pictures), workers)
+    return run.summary(complete=complete, expected=expected)
+
+
+def _source(reader: Reader) -> PictureSource:
+    given: PictureSource | None = getattr(reader, "picture_bytes", None)
+    return PictureFolder(reader.root).picture_bytes if given is None else given
+
+
+class _StopAsked(Exception):  # noqa: N818 - no error
+    pass
+
+
+class _Run:
+    """One conversion, from its partial result to the end or as far as it comes."""
+
+    max_bad_share = 1.0
+    progress: Callable[[int], None]
+    stop: Callable[[], object]
+
+    def __init__(
+        self,
+        writer: LmdbWriter | ListWriter,
+        readers: Sequence[Reader],
+        settings: Mapping[str, str],
+        total: int,
+        *,
+        keeps_lexicons: bool,
+    ) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._settings = settings
+        self._total = total
+        self._keeps_lexicons = keeps_lexicons
+        self._partial = f"{writer.path}.partial"
+        self._tally = Tally()
+        self._begun_at = 0
+        self._waiting: deque[Record | Skipped] = deque()
+        """Taken from the readers and not done yet; no more than is in the hands of the workers."""
+        self._committed_samples = 0
+        self._committed_at = time.monotonic()
+
+    def go(self, prepare: Prepare, workers: int) -> bool:
+        """Convert; ``False`` if asked to stop before the end."""
+        try:
+            with self._writer:
+                if self._writer.state is not None:
+                    self._tally = Tally.from_state(self._writer.state, self._settings, self._partial)
+                self._begun_at = self._tally.position
+                self._committed_samples = self._writer.num_samples
+                self.progress(self._begun_at)
+                try:
+                    self._convert(prepare, workers)
+                except (CrnnError, _StopAsked):
+                    # These come between two samples, so that what is done can be kept; if this fails, what was kept
+                    # before is still there.
+                    with contextlib.suppress(CrnnError):
+                        self._commit()
+                    raise
+        except _StopAsked:
+            return False
+        except _NothingUsableError:
+            self._writer.discard_earlier()
+            raise
+        return True
+
+    def summary(self, *, complete: bool, expected: int | None) -> Conversion:
+        skips = self._tally.skips
+        return Conversion(
+            path=self._writer.path,
+            complete=complete,
+            written=self._writer.num_samples,
+            skipped={reason: skips[reason] for reason in sorted(skips) if reason not in LEFT_OUT},
+            left_out={reason: skips[reason] for reason in sorted(skips) if reason in LEFT_OUT},
+            lexicon_words_left_out=self._tally.lexicon_words_left_out,
+            lexicons_left_out=self._tally.lexicons_left_out,
+            expected=expected,
+            begun_at=self._begun_at,
+            total=self._total,
+        )
+
+    def _convert(self, prepare: Prepare, workers: int) -> None:
+        results = prepare_in_order(prepare, self._jobs(), workers, wake=self._wake)
+        with contextlib.closing(results):
+            for part in results:
+                before = self._tally.position
+                self._store(part)
+                self.progress(self._tally.position - before)
+                self._check_share()
+                self._commit_if_due()
+        self._check_share()
+        if self._writer.num_samples == 0:
+            raise _NothingUsableError(
+                f"{self._writer.path}: none of {self._total} samples can be written{self._reasons()}"
+            )
+
+    def _wake(self) -> None:
+        if self.stop():
+            raise _StopAsked
+
+    def _jobs(self) -> Iterator[list[Request]]:
+        """What is still to be done, the words of a scene together."""
+        items = ((number, item) for number, reader in enumerate(self._readers) for item in reader)
+        for _ in self._tally.skip_done(items, self._partial):
+            self._wake()
+        job: list[Request] = []
+        taken = 0
+        for source, item in items:
+            if isinstance(item, Record):
+                request = Request(source, _without_lexicons(item))
+                if len(job) >= _MAX_SCENE_RECORDS or (len(job) >= _JOB_RECORDS and not _same_scene(job[-1], request)):
+                    yield job
+                    job, taken = [], 0
+                job.append(request)
+            self._waiting.append(item)
+            taken += 1
+            if taken - len(job) >= _JOB_ITEMS:  # so many that are skipped that they must not pile up
+                yield job
+                job, taken = [], 0
+        yield job
+
+    def _store(self, part: Sequence[Prepared]) -> None:
+        for prepared in part:
+            self._store_skipped()
+            record = self._waiting[0]
+            assert isinstance(record, Record)
+            self._add(record, prepared)
+            self._tally.done(record)
+            self._waiting.popleft()
+        self._store_skipped()
+
+    def _store_skipped(self) -> None:
+        while self._waiting and isinstance(item := self._waiting[0], Skipped):
+            self._tally.skip(item.key, item.reason)
+            self._tally.done(item)
+            self._waiting.popleft()
+
+    def _add(self, record: Record, prepared: Prepared) -> None:
+        reason = prepared.reason or self._unfit(record.label)
+        if reason:
+            self._tally.skip(record.key, reason, prepared.message)
+            return
+        lexicon, large = self._fit_words(record.lexicon), self._fit_words(record.large_lexicon)
+        self._writer.add(
+            prepared.image,
+            record.label,
+            lexicon=lexicon or None,
+            large_lexicon=large or None,
+            size=(prepared.width, prepared.height),
+        )
+        self._tally.lexicon_words_left_out += len(record.lexicon) - len(lexicon)
+        self._tally.lexicon_words_left_out += len(record.large_lexicon) - len(large)
+        if (lexicon or large) and not self._keeps_lexicons:
+            self._tally.lexicons_left_out += 1
+
+    def _unfit(self, label: str) -> str:
+        if not _is_text(label):
+            return "encoding"
+        return "" if self._keeps_lexicons or not ("\n" in label or label.endswith("\r")) else "line_break"
+
+    def _fit_words(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(word for word in words if word.split() == [word] and _is_text(word))
+
+    def _check_share(self) -> None:
+        seen = max(self._tally.position, min(self._total, _SHARE_FROM))
+        if self._tally.bad > self.max_bad_share * seen:
+            raise DataError(
+                f"{self._writer.path}: {self._tally.bad} of {self._tally.position} samples cannot be used, more than "
+                f"the share of {self.max_bad_share} that is allowed{self._reasons()}. Correct the source and begin "
+                "anew with --restart, or raise --max-bad-share to go on"
+            )
+
+    def _reasons(self) -> str:
+        """What was skipped, for messages: the commonest reasons with an example each."""
+        found = sorted(self._tally.skips.items(), key=lambda entry: -entry[1].count)
+        shown = [f"{skips.count} {reason} ({skips.first()})" for reason, skips in found[:3]]
+        return ": " + "; ".join(shown) if shown else ""
+
+    def _commit_if_due(self) -> None:
+        if (
+            self._writer.pending_bytes >= _COMMIT_BYTES
+            or self._writer.num_samples - self._committed_samples >= _COMMIT_SAMPLES
+            or time.monotonic() - self._committed_at >= _COMMIT_SECONDS
+        ):
+            self._commit()
+
+    def _commit(self) -> None:
+        self._writer.commit(self._tally.to_state(self._settings))
+        self._committed_samples = self._writer.num_samples
+        self._committed_at = time.monotonic()
+
+
+class _NothingUsableError(DataError):
+    pass
+
+
+def _without_lexicons(record: Record) -> Record:
+    if not (record.lexicon or record.large_lexicon):
+        return record
+    return replace(record, lexicon=(), large_lexicon=())
+
+
+def _same_scene(request: Request, other: Request) -> bool:
+    return (
+        request.record.region is not None
+        and request.source == other.source
+        and request.record.path == other.record.path
+    )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

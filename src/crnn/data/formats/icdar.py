@@ -1,0 +1,233 @@
+r"""The word sets of ICDAR 2013 (focused scene text) and ICDAR 2015 (incidental scene text).
+
+Published by the Robust Reading Competition (rrc.cvc.uab.es), challenges 2 and 4, task 3, as one folder of pictures
+``word_1.png``, ``word_2.png``, ... and one text file with a line for each::
+
+    word_1.png, "Tiredness"
+    word_2.png, "\"Kills,\" he said"
+
+The training archives have it as ``gt.txt`` among the pictures; those of the tests are without it, and it is published
+beside them as ``Challenge2_Test_Task3_GT.txt`` and ``Challenge4_Test_Task3_GT.txt``. In quotes, ``\"`` stands for a
+quote and ``\\`` for a backslash; everything after the first comma is the word. Files begin with a byte order mark, or
+not; lines end in CRLF, or not. The pictures of ICDAR 2015 are upright boxes around slanted words, whose corners in the
+picture are in ``coords.txt`` (``word_1.png,x1,y1,x2,y2,x3,y3,x4,y4``, clockwise from the text's top left).
+
+References:
+    The competition's pages on tasks and downloads (quoting, line ends, counts), and the readers of mindspore-ai/models
+    (official/cv/CRNN: between the first two quotes), open-mmlab/mmocr (all quotes removed; ``62-,03`` keeps its comma),
+    mindspore-lab/mindocr (all after the first comma, byte order mark inside the line), bgshih/aster's ports and
+    openvinotoolkit/datumaro; supervisely's reader for ``coords.txt``. The page states the quoting for challenge 2; it
+    is applied to challenge 4 too, where it changes nothing but a backslash before a quote or a backslash.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from crnn.data.formats.annotation import AnnotationLines, decoded, kind_of, names_in, printable, relative_path
+from crnn.data.formats.folder import PICTURE_SUFFIXES
+from crnn.data.formats.record import Quad, Record, Skipped
+from crnn.errors import DataError
+
+__all__ = ["NUM_SAMPLES", "IcdarReader", "parse_line"]
+
+NUM_SAMPLES = {"ic13_train": 848, "ic13_test": 1095, "ic15_train": 4468, "ic15_test": 2077}
+"""Words of the published sets."""
+
+_ESCAPED = re.compile(r'\\(["\\])')
+_EXPECTED = 'lines like: word_1.png, "Tiredness"'
+
+
+class IcdarReader:
+    """The words of ICDAR 2013 or 2015, in the order of the text file, which is read at once (a few thousand lines).
+
+    A line that is not UTF-8 is read as Windows-1252, which has the letters of Latin-1 and the quotes and dashes that
+    Windows writes; ``notes`` says how many those were.
+
+    Args:
+        source: The folder that has the text file (``gt.txt``, or a name that ends in ``_GT.txt``) in it, or that file.
+        pictures: The folder of the pictures, where it is another one. Left out, it is that of the text file, or else
+            the only folder below it that has the first picture and no text file of its own.
+        upright: Cut each word out of its picture by its corners in ``coords.txt``, which is expected among the
+            pictures. Otherwise the pictures are taken as they are.
+
+    Attributes:
+        root: The folder of the pictures.
+        notes: What a person should know about the files, a sentence each.
+
+    Raises:
+        DataError: The text file is not there, or is one of several; it has nothing of this form in it; or ``upright``
+            is asked for and ``coords.txt`` is not there.
+    """
+
+    def __init__(
+        self, source: str | os.PathLike[str], *, pictures: str | os.PathLike[str] | None = None, upright: bool = False
+    ) -> None:
+        self.annotation = _annotation_file(Path(source))
+        lines = list(_lines(self.annotation))
+        first = next((line[0] for line in lines if isinstance(line, tuple)), None)
+        if first is None:
+            begin = f"it begins with '{printable(_key(lines[0]), 60)}'" if lines else "it is empty"
+            raise DataError(f"{self.annotation}: {begin}; expected {_EXPECTED}. Check that it is the set's text file")
+        self.root = _picture_folder(self.annotation, first) if pictures is None else Path(pictures)
+        corners = _corners(self.root / "coords.txt") if upright else None
+        self._samples = list(_samples(lines, corners))
+        self.notes = self._notes(sum(isinstance(line, tuple) and line[2] for line in lines))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[Record | Skipped]:
+        return iter(self._samples)
+
+    def __repr__(self) -> str:
+        return f"IcdarReader({str(self.annotation)!r})"
+
+    def _notes(self, num_not_utf8: int) -> tuple[str, ...]:
+        notes = []
+        if num_not_utf8:
+            notes.append(f"{num_not_utf8} lines of {self.annotation} are not UTF-8 and were read as Windows-1252")
+        named = {sample.key for sample in self._samples}
+        found = names_in(self.root) if kind_of(self.root) else []  # converting will count every picture as missing
+        rest = [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES and name not in named]
+        if rest:
+            notes.append(f"{len(rest)} pictures in {self.root} are not in {self.annotation.name}, {rest[0]} the first")
+        return tuple(notes)
+
+
+def parse_line(line: str) -> tuple[str, str] | None:
+    r"""Picture and word of a line, or ``None`` where it is none of this form.
+
+    A word without quotes around it is taken as it is, for copies that were made without them.
+
+    Example:
+        >>> parse_line('word_1.png, "Tiredness"')
+        ('word_1.png', 'Tiredness')
+        >>> parse_line(r'word_2.png, "\"Kills,\" he said"')
+        ('word_2.png', '"Kills," he said')
+    """
+    name, comma, text = line.partition(",")
+    name, text = name.strip(), text.strip()
+    if not (comma and name and text):
+        return None
+    if text.startswith('"'):
+        if len(text) < 2 or not text.endswith('"'):
+            return None  # cut off
+        text = _ESCAPED.sub(r"\1", text[1:-1])
+    return name, text
+
+
+# Picture, word, whether the line was not UTF-8; or a line that cannot be used.
+_Line = tuple[str, str, bool] | Skipped
+
+
+def _key(line: _Line) -> str:
+    return line.key if isinstance(line, Skipped) else line[0]
+
+
+def _lines(file: Path) -> Iterator[_Line]:
+    for raw in AnnotationLines(file):
+        text = decoded(raw)
+        legacy = text is None
+        if text is None:
+            try:
+                text = raw.decode("cp1252")
+            except UnicodeDecodeError:
+                yield Skipped(printable(raw, 60), "encoding")
+                continue
+        parsed = parse_line(text)
+        if parsed is None:
+            yield Skipped(printable(text, 60), "malformed")
+        else:
+            yield *parsed, legacy
+
+
+def _samples(lines: list[_Line], corners: dict[str, Quad] | None) -> Iterator[Record | Skipped]:
+    seen = set()
+    for line in lines:
+        if isinstance(line, Skipped):
+            yield line
+            continue
+        name, label, _ = line
+        path = relative_path(name)
+        key = printable(path or name)
+        region = None if corners is None or path is None else corners.get(path)
+        if path is None:
+            yield Skipped(key, "outside_root")
+        elif path in seen:
+            yield Skipped(key, "duplicate")
+        elif corners is not None and region is None:
+            yield Skipped(key, "no_box")
+        elif not label.strip():
+            yield Skipped(key, "no_label")
+        else:
+            yield Record(key=key, label=label, path=path, region=region)
+        seen.add(path)
+
+
+def _annotation_file(source: Path) -> Path:
+    kind = kind_of(source)
+    if kind == "file":
+        return source
+    if not kind:
+        raise DataError(f"{source}: there is no such file or folder; expected the set's folder. Check the path")
+    found = _annotations_in(source)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(file.name for file in found)
+        raise DataError(
+            f"{source}: has {len(found)} text files of this form ({names}); expected one. Name the one to use"
+        )
+    raise DataError(
+        f"{source}: has no gt.txt and no *_GT.txt in it; expected the text file of the word set. Where it lies "
+        "elsewhere (the tests have it outside of the archive), name it, or put it into the folder"
+    )
+
+
+def _annotations_in(folder: Path) -> list[Path]:
+    names = [name for name in names_in(folder) if name.lower() == "gt.txt" or name.lower().endswith("_gt.txt")]
+    return [folder / name for name in names if kind_of(folder / name) == "file"]
+
+
+def _picture_folder(annotation: Path, first: str) -> Path:
+    """Where the pictures are: all sets call theirs alike, so that nothing is guessed where there is a choice."""
+    beside = annotation.parent
+    path = relative_path(first)
+    if path is None or kind_of(beside / path) == "file":
+        return beside
+    below = [
+        folder
+        for folder in (beside / name for name in names_in(beside))
+        if kind_of(folder / path) == "file" and not folder.is_symlink() and not _annotations_in(folder)
+    ]
+    if len(below) > 1:
+        names = ", ".join(folder.name for folder in below[:4])
+        raise DataError(
+            f"{annotation}: {first} is in {len(below)} folders beside it ({names}); expected one. "
+            "Name the folder of the pictures"
+        )
+    return below[0] if below else beside
+
+
+def _corners(file: Path) -> dict[str, Quad]:
+    if kind_of(file) != "file":
+        raise DataError(
+            f"{file}: there is no such file; expected the corners of the words. Convert without them, or add it"
+        )
+    corners = {}
+    for raw in AnnotationLines(file):
+        name, *numbers = printable(raw).split(",")
+        try:
+            values = [float(number) for number in numbers]
+        except ValueError:
+            continue  # its word is counted as one without corners
+        path = relative_path(name.strip())
+        if path and len(values) == 8 and all(map(math.isfinite, values)):
+            x, y = values[::2], values[1::2]
+            corners[path] = Quad(((x[0], y[0]), (x[1], y[1]), (x[2], y[2]), (x[3], y[3])))
+    return corners

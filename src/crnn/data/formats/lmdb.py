@@ -1,0 +1,76 @@
+"""An LMDB folder as a set to convert: to copy, merge, split, filter or re-encode it.
+
+The pictures are no files, so that a record's ``path`` names the record of the store (``image-000000001``) and the
+reader itself gives the bytes: readers may have a method ``picture_bytes(record)``, which is called, in whichever
+process it is needed, instead of opening ``root / path``. Such a reader can be pickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from crnn.data.formats.record import Record, Skipped
+from crnn.data.store import LmdbStore
+from crnn.errors import DataError
+
+__all__ = ["StoreReader"]
+
+_KEY = "image-"
+
+
+class StoreReader:
+    """The samples of an LMDB folder, in its order, with their lexicons.
+
+    Args:
+        source: The folder that has ``data.mdb`` in it.
+        indices: The samples to read, counted from 0, such as ``range(0, 1000)``; left out, all.
+
+    Raises:
+        DataError: There is no whole store there, or an index is outside of it.
+        MissingExtraError: The package ``lmdb`` is not installed.
+    """
+
+    def __init__(self, source: str | os.PathLike[str], *, indices: Sequence[int] | None = None) -> None:
+        self.root = Path(source)
+        self._store = LmdbStore(source)
+        self._indices = range(len(self._store)) if indices is None else indices
+        if len(self._indices) and not 0 <= min(self._indices) <= max(self._indices) < len(self._store):
+            raise DataError(
+                f"{source}: has {len(self._store)} samples; indices from {min(self._indices)} to {max(self._indices)} "
+                "were asked for. Ask for fewer"
+            )
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Record | Skipped]:
+        for index in self._indices:
+            key = self._store.key(index)
+            try:
+                label = self._store.label(index)
+                lexicon = self._store.lexicon(index) or ()
+                large_lexicon = self._store.large_lexicon(index) or ()
+            except DataError as error:
+                if error.__cause__ is not None:  # the file is damaged, and not just this record of it
+                    raise
+                yield Skipped(key, "bad_record")
+            else:
+                yield Record(key=key, label=label, path=key, lexicon=lexicon, large_lexicon=large_lexicon)
+
+    def __repr__(self) -> str:
+        return f"StoreReader({str(self.root)!r})"
+
+    def picture_bytes(self, record: Record) -> bytes:
+        """The bytes of a record's picture, as they are stored.
+
+        Raises:
+            ImageError: There is no such record (``missing``), or there is nothing in it (``empty``).
+            DataError: The file is damaged.
+        """
+        return self._store.image_bytes(int(record.path.removeprefix(_KEY)) - 1)
+
+    def close(self) -> None:
+        """Give the file back. Reading again opens it again."""
+        self._store.close()

@@ -1,0 +1,198 @@
+"""SynthText in the Wild: ``gt.mat`` beside 200 folders of scenes, 858,750 pictures with 7,266,866 words.
+
+``gt.mat`` has three cell arrays of interest, with one cell per scene: ``imnames`` (``8/ballet_106_0.jpg``), ``wordBB``
+(2 x 4 x number of words, or 2 x 4 where there is one: x and y of the corners, clockwise from the text's top left) and
+``txt`` (a matrix of characters, a row per piece of text, padded with spaces, with line feeds inside). A word is what
+has no white space in it; the nth of all rows belongs to the nth box. ``charBB``, which is larger than all of them, is
+passed over.
+
+Every word is cut out of its scene: upright, by its four corners, or by the rectangle around these. The second is how
+words of this set were made to go with MJSynth's: ``crop_by_word_bb_syn90k.py`` of FangShancheng/ABINet, which
+baudm/parseq used as well, rounds the smallest and the largest coordinates and cuts there, with no margin. (The crop
+script of SynthText's author takes up to 0.1 by chance.) That script leaves out every word with a corner outside of its
+scene; here its box is cut to the picture, and only what has nothing inside is counted as skipped, by whoever opens it.
+
+References:
+    Gupta, Vedaldi and Zisserman 2016, "Synthetic data for text localisation in natural images", arXiv:1604.06646, and
+    the readme.txt of the set. Read against: mmocr (with its sample of the file), docTR, MindOCR, ABINet; all split the
+    text at white space and line feeds. That boxes are degenerate or outside in places, and some scenes have other
+    numbers of words than of boxes: ABINet, MindOCR and the issues of ankush-me/SynthText.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from crnn.data.formats.annotation import printable, relative_path
+from crnn.data.formats.locate import find_annotation, is_name, one_line
+from crnn.data.formats.matfile import MatFile, MatText, MatValue
+from crnn.data.formats.record import Box, Quad, Record, Skipped
+from crnn.errors import ConfigError, DataError
+
+__all__ = ["MIN_AREA", "SynthTextReader"]
+
+MIN_AREA = 1.0
+"""Words with fewer square pixels are skipped."""
+
+_VARIABLES = ("imnames", "wordBB", "txt")
+_MAX_MARGIN = 1.0
+_MAX_COORDINATE = 1e6
+_TOLERANCE = 0.01  # square pixels; coordinates are published as float32, which is exact to some 0.0001 pixels
+
+_Points = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
+
+
+class SynthTextReader:
+    """The words of SynthText, scene by scene in the order of the file, which is read as they are asked for.
+
+    No more than a scene is in memory. The number of words is counted when it is first asked for, which takes one pass
+    over the boxes. The size of a scene is not known here: boxes outside of it are left to whoever opens it.
+
+    Reasons of what is skipped: of a whole scene, each of its boxes counted (and one where it has none), ``malformed``
+    (not of the form above), ``outside_root``, ``word_box_mismatch`` (as many words as boxes were expected),
+    ``no_words``; of a word ``malformed`` (a corner is not a number), ``no_area``, ``mirrored`` (counter-clockwise),
+    ``self_crossing``, ``not_convex`` (the view of no rectangle), ``encoding``. Both ways of cropping skip the same.
+
+    Args:
+        source: The folder with ``gt.mat`` (``SynthText`` in the archive, or the folder around it), or that file.
+        crop: ``quad``: a region is a ``Quad``. ``box``: it is the ``Box`` around it, of whole pixels.
+        margin: What is added on each side of a ``Box``, as a part of the mean of its width and height, rounded up to
+            whole pixels. 0 is what ABINet and parseq have.
+
+    Raises:
+        ConfigError: There is no such crop, or the margin is not in [0, 1] or not 0 with ``quad``.
+        DataError: There is no such file, or it is not what SynthText publishes. A file that is damaged further on is
+            found when it is iterated.
+    """
+
+    def __init__(
+        self, source: str | os.PathLike[str], crop: Literal["quad", "box"] = "quad", margin: float = 0.0
+    ) -> None:
+        if crop not in ("quad", "box"):
+            raise ConfigError(f"SynthText has no crop {crop!r}; expected quad or box")
+        if not 0 <= margin <= _MAX_MARGIN or (crop == "quad" and margin != 0):
+            raise ConfigError(
+                f"the margin of crop {crop!r} is {margin}; expected 0 to {_MAX_MARGIN} with box, and 0 with quad"
+            )
+        path = find_annotation(source, ("gt.mat", "SynthText/gt.mat"))
+        self.root: Path = path.parent
+        self._crop = crop
+        self._margin = margin
+        self._file = MatFile(path)
+        sizes = {}
+        for name in _VARIABLES:
+            variable = self._file.variables.get(name)
+            if variable is None or variable.kind != "cell":
+                found = ", ".join(self._file.variables) or "no variables"
+                raise DataError(
+                    f"{path}: has {found}; expected the cell arrays {', '.join(_VARIABLES)}. Check the file"
+                )
+            sizes[name] = variable.size
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            counts = ", ".join(f"{size} in {name}" for name, size in sizes.items())
+            raise DataError(f"{path}: has {counts}; expected as many scenes in each, and not none. Check the file")
+        self._num_samples: int | None = None
+
+    def __len__(self) -> int:
+        if self._num_samples is None:
+            self._num_samples = sum(_num_samples(boxes) for boxes in self._file.cells("wordBB"))
+        return self._num_samples
+
+    def __iter__(self) -> Iterator[Record | Skipped]:
+        scenes = zip(*(self._file.cells(name) for name in _VARIABLES), strict=True)
+        for number, (name, boxes, text) in enumerate(scenes, start=1):
+            yield from self._scene(number, name, boxes, text)
+
+    def __repr__(self) -> str:
+        return f"SynthTextReader({self._file.path!r}, crop={self._crop!r}, margin={self._margin})"
+
+    def _scene(
+        self, number: int, name: MatValue | None, boxes: MatValue | None, text: MatValue | None
+    ) -> Iterator[Record | Skipped]:
+        published = name.text if isinstance(name, MatText) else ""
+        path = relative_path(published)
+        key = (path if is_name(published) else None) or printable(one_line(published)) or f"scene {number}"
+        corners = _corners(boxes)
+        words = " ".join(text.rows).split() if isinstance(text, MatText) else []
+        reason = None
+        if not is_name(published) or corners is None or not isinstance(text, MatText | np.ndarray):
+            reason = "malformed"
+        elif path is None:
+            reason = "outside_root"
+        elif len(words) != len(corners):
+            reason = "word_box_mismatch"
+        elif not words:
+            reason = "no_words"
+        if reason or path is None or corners is None:
+            yield from (Skipped(f"{key}#{n}", reason or "malformed") for n in range(1, _num_samples(boxes) + 1))
+            return
+        for n, (word, points) in enumerate(zip(words, corners, strict=True), start=1):
+            yield self._word(f"{key}#{n}", word, path, points)
+
+    def _word(self, key: str, word: str, path: str, points: _Points) -> Record | Skipped:
+        fault = _fault(points)
+        if fault is None and "\ufffd" in word:
+            fault = "encoding"
+        if fault is not None:
+            return Skipped(key, fault)
+        if self._crop == "quad":
+            return Record(key=key, label=word, path=path, region=Quad(points))
+        box = _box(points, self._margin)
+        return Skipped(key, "no_area") if box is None else Record(key=key, label=word, path=path, region=box)
+
+
+def _num_samples(boxes: MatValue | None) -> int:
+    """Boxes of a scene; 1 where there are none, so that a scene that cannot be used is counted."""
+    shape = boxes.shape if isinstance(boxes, np.ndarray) else ()
+    return shape[2] or 1 if len(shape) == 3 and shape[:2] == (2, 4) else 1
+
+
+def _corners(boxes: MatValue | None) -> list[_Points] | None:
+    if not isinstance(boxes, np.ndarray):
+        return None
+    if boxes.size == 0:
+        return []
+    if boxes.shape[:2] != (2, 4) or boxes.ndim > 3:
+        return None
+    corners = boxes.astype(np.float64).reshape((2, 4, -1)).T.tolist()
+    return [((a[0], a[1]), (b[0], b[1]), (c[0], c[1]), (d[0], d[1])) for a, b, c, d in corners]
+
+
+def _fault(points: _Points) -> str | None:
+    """Why no upright word can be cut out there; ``None`` if it can.
+
+    The sign of the turn at each corner tells: four to the right (y points down) are a view of an upright rectangle,
+    four to the left of a mirrored one, two of each are two sides that cross, and one against three is a dent.
+    """
+    turns = []
+    doubled_area = 0.0
+    for i in range(4):
+        (ax, ay), (bx, by), (cx, cy) = points[i - 1], points[i], points[(i + 1) % 4]
+        if not (abs(bx) <= _MAX_COORDINATE and abs(by) <= _MAX_COORDINATE):  # NaN is not either
+            return "malformed"
+        turns.append((bx - ax) * (cy - by) - (by - ay) * (cx - bx))
+        doubled_area += ax * by - ay * bx
+    right = sum(turn > _TOLERANCE for turn in turns)
+    left = sum(turn < -_TOLERANCE for turn in turns)
+    if right == left == 2:
+        return "self_crossing"
+    if abs(doubled_area) < 2 * MIN_AREA:
+        return "no_area"
+    if left == 4:
+        return "mirrored"
+    return None if right == 4 else "not_convex"
+
+
+def _box(points: _Points, margin: float) -> Box | None:
+    left, right = round(min(x for x, _ in points)), round(max(x for x, _ in points))
+    top, bottom = round(min(y for _, y in points)), round(max(y for _, y in points))
+    if left == right or top == bottom:
+        return None
+    added = math.ceil(margin * (right - left + bottom - top) / 2)
+    return Box(left - added, top - added, right - left + 2 * added, bottom - top + 2 * added)

@@ -1,0 +1,273 @@
+"""Worker processes that prepare pictures, with results in the order of the requests and bounded memory.
+
+::
+
+    jobs --(at most two at a worker)--> worker processes --parts of about 1 MB--> put in order --> results
+
+A worker that is far ahead of the others waits: once ``_MAX_BUFFERED_BYTES`` are here, only the worker that has the
+next result in order is listened to, and the others stand still as soon as their pipes are full. So what is in memory
+does not depend on the number of samples, nor on how long one of them takes. Workers are started afresh (``spawn``):
+nothing that the caller has open or locked goes with them, and it works the same on all systems.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import NoReturn
+
+from crnn.data.prepare import Prepared, Request
+from crnn.errors import CrnnError, DataError
+
+__all__ = ["prepare_in_order", "usable_cores"]
+
+_MAX_BUFFERED_BYTES = 64 << 20
+_PART_BYTES = 1 << 20
+_JOBS_AT_A_WORKER = 2  # one to work at, one so as not to wait for the next
+_JOBS_AHEAD = 4  # per worker, finished or not
+_WAKE_SECONDS = 0.5  # in which the caller notices that it was asked to stop
+
+# Ctrl-C, and what a scheduler sends, go to all processes: the main one ends the workers.
+_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM)
+
+_Prepare = Callable[[Sequence[Request]], Iterable[Prepared]]
+
+
+def prepare_in_order(
+    prepare: _Prepare, jobs: Iterable[Sequence[Request]], num_workers: int, *, wake: Callable[[], None] = lambda: None
+) -> Generator[list[Prepared]]:
+    """The results of all jobs, in order, whatever the number of workers.
+
+    In a program of one's own, this must not run while the main module is imported (``if __name__ == "__main__"``), as
+    workers import that too.
+
+    Args:
+        prepare: What to do with a job; pickled to the workers.
+        jobs: Taken as needed, not long before their results are asked for.
+        num_workers: Processes; 0: everything happens in this one.
+        wake: Called now and then while waiting; it may raise.
+
+    Yields:
+        Some results, in order; nothing (an empty list) at the end of each job.
+
+    Raises:
+        DataError: A worker process died.
+        CrnnError: What ``prepare`` raised, in whichever process.
+    """
+    if num_workers == 0:
+        for job in jobs:
+            wake()
+            yield from _parts(prepare(job))
+            yield []
+        return
+    pool = _Pool(prepare, iter(jobs), num_workers, wake)
+    try:
+        yield from pool.results()
+    finally:
+        pool.close()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    process: SpawnProcess
+    jobs: Connection
+    results: Connection
+    numbers: deque[int] = field(default_factory=deque)
+    """Of the jobs that it has, the one it works at first."""
+
+
+@dataclass(slots=True)
+class _Job:
+    worker: _Worker
+    parts: deque[list[Prepared]] = field(default_factory=deque)
+    finished: bool = False
+
+
+class _Pool:
+    def __init__(
+        self, prepare: _Prepare, jobs: Iterator[Sequence[Request]], num_workers: int, wake: Callable[[], None]
+    ) -> None:
+        self._jobs: Iterator[Sequence[Request]] | None = jobs
+        self._wake = wake
+        self._given: deque[_Job] = deque()  # in order; the first one's results are next
+        self._num_given = 0
+        self._buffered = 0
+        self._by_number: dict[int, _Job] = {}
+        self._workers: list[_Worker] = []
+        try:
+            self._workers.extend(_start(prepare) for _ in range(num_workers))
+        except BaseException:
+            self.close()
+            raise
+
+    def results(self) -> Iterator[list[Prepared]]:
+        while True:
+            self._give()
+            if not self._given:
+                return
+            first = self._given[0]
+            while first.parts:
+                part = first.parts.popleft()
+                self._buffered -= _size(part)
+                yield part
+            if first.finished:
+                self._given.popleft()
+                yield []
+            else:
+                self._listen(first.worker)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()  # it holds nothing that could be left half done
+            worker.jobs.close()
+            worker.results.close()
+        for worker in self._workers:
+            worker.process.join()
+            worker.process.close()
+        self._workers.clear()
+
+    def _give(self) -> None:
+        """Hand out jobs as far as there are idle hands and room for results."""
+        while self._jobs is not None and len(self._given) < _JOBS_AHEAD * len(self._workers):
+            worker = min(self._workers, key=lambda worker: len(worker.numbers))
+            if len(worker.numbers) >= _JOBS_AT_A_WORKER:
+                return
+            job = next(self._jobs, None)
+            if job is None:
+                self._jobs = None
+                return
+            number, self._num_given = self._num_given, self._num_given + 1
+            self._given.append(_Job(worker))
+            self._by_number[number] = self._given[-1]
+            worker.numbers.append(number)
+            try:
+                worker.jobs.send_bytes(pickle.dumps(job, pickle.HIGHEST_PROTOCOL))
+            except OSError:
+                self._mourn(worker)
+
+    def _listen(self, first: _Worker) -> None:
+        heard = [first] if self._buffered > _MAX_BUFFERED_BYTES else self._workers
+        ready = set(wait([worker.results for worker in heard], _WAKE_SECONDS))
+        self._wake()
+        for worker in heard:
+            if worker.results in ready:
+                self._take(worker)
+
+    def _take(self, worker: _Worker) -> None:
+        try:
+            message = pickle.loads(worker.results.recv_bytes())  # noqa: S301 - our own process wrote it
+        except (EOFError, OSError):
+            self._mourn(worker)
+        if isinstance(message, BaseException):
+            raise message
+        part, finished = message
+        job = self._by_number[worker.numbers[0]]
+        if part:
+            job.parts.append(part)
+            self._buffered += _size(part)
+        if finished:
+            job.finished = True
+            del self._by_number[worker.numbers.popleft()]
+
+    def _mourn(self, worker: _Worker) -> NoReturn:
+        worker.process.join(5)
+        code = worker.process.exitcode
+        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+        raise DataError(
+            f"a worker process died ({how}); the machine may have run out of memory. The same command goes on where it "
+            "ended, with fewer workers if it happens again"
+        )
+
+
+def _start(prepare: _Prepare) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    jobs_out, jobs_in = context.Pipe(duplex=False)
+    results_out, results_in = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(prepare, jobs_out, results_in), name="prepare", daemon=True)
+    with _signals_held_back():
+        process.start()
+    # Only the worker holds these ends now, so that the other ends tell of its death.
+    jobs_out.close()
+    results_in.close()
+    return _Worker(process, jobs_in, results_out)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Started in here, a process does not get Ctrl-C and the like: it would show where it was in its own beginning."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Otherwise starting the first process would start the tracker, and that lets the signals in again (Python 3.11).
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(prepare: _Prepare, jobs: Connection, results: Connection) -> None:
+    """The life of a worker process."""
+    for number in _NOT_FOR_WORKERS:
+        signal.signal(number, signal.SIG_IGN)
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    # Jobs are taken off the pipe while results wait to be taken off theirs: else both ends could wait for each other.
+    threading.Thread(target=_receive, args=(jobs, waiting), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError):  # the main process ended
+        while True:
+            job = pickle.loads(waiting.get())  # noqa: S301 - our own process wrote it
+            try:
+                for part in _parts(prepare(job)):
+                    results.send_bytes(pickle.dumps((part, False), pickle.HIGHEST_PROTOCOL))
+                results.send_bytes(pickle.dumps(([], True), pickle.HIGHEST_PROTOCOL))
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                sent = error if isinstance(error, CrnnError) else RuntimeError(traceback.format_exc())
+                results.send_bytes(pickle.dumps(sent))
+
+
+def _receive(jobs: Connection, waiting: queue.SimpleQueue[bytes]) -> None:
+    while True:
+        try:
+            waiting.put(jobs.recv_bytes())
+        except (EOFError, OSError):
+            os._exit(0)  # the main process ended, however: nobody wants the results
+
+
+def _parts(results: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+    part: list[Prepared] = []
+    size = 0
+    for result in results:
+        part.append(result)
+        size += len(result.image)
+        if size >= _PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _size(part: list[Prepared]) -> int:
+    return sum(len(result.image) for result in part)
