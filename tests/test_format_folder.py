@@ -44,6 +44,10 @@ def test_pairs_are_read_in_the_order_of_their_names(tmp_path):
             "c/9.gt.txt": "\ufeffnine\n\n",
             "c/d/x.webp": "",
             "c/d/x.gt.txt": " spaces stay \n",
+            "c/b/y.png": "",
+            "c/b/y.txt": "why",
+            "B/z.png": "",
+            "B/z.txt": "zed",
             "notes.md": "not looked at",
             ".hidden.png": "",
             "._b.png": "",
@@ -53,8 +57,10 @@ def test_pairs_are_read_in_the_order_of_their_names(tmp_path):
     expected = [
         ("a.JPG", "one"),
         ("b.png", "two words"),
+        ("B/z.png", "zed"),
         ("c/10.png", "ten"),
         ("c/9.tiff", "nine"),
+        ("c/b/y.png", "why"),
         ("c/d/x.webp", " spaces stay "),
     ]
     for source in (folder, str(folder), f"{folder}/"):

@@ -62,8 +62,8 @@ def write_store(folder: Path, samples: list[tuple[str, bytes]]) -> Path:
 class Boxes:
     """A reader of words that are parts of scenes."""
 
-    def __init__(self, labels: list[str]) -> None:
-        self.root = Path("scenes")
+    def __init__(self, labels: list[str], root: Path) -> None:
+        self.root = root
         self.labels = labels
 
     def __len__(self) -> int:
@@ -152,6 +152,17 @@ def test_a_variant_without_a_rule_follows_a_reference(tmp_path, small_variant):
     assert labels(pickle.loads(pickle.dumps(variant))) == labels(variant)
 
 
+def test_what_the_rule_leaves_out_is_not_taken_from_a_reference_either(tmp_path, small_variant):
+    words = ["one", "the!", "two", "three"]
+    pictures = [picture(seed) for seed in range(4)]
+    reader = write_words(tmp_path / "set", words, pictures)
+    reference = write_store(tmp_path / "like", [(words[i], pictures[i]) for i in (0, 1, 3)])
+    with pytest.raises(
+        DataError, match="2 of its 3 pictures are in the set byte by byte, and its labels are not among"
+    ):
+        VariantReader(reader, small_variant, like=reference)
+
+
 def test_pictures_decide_before_labels_do(tmp_path):
     pictures = [picture(seed) for seed in range(5)]
     reader = write_words(tmp_path / "set", ["the", "the", "the", "end", "the"], pictures)
@@ -202,17 +213,19 @@ def test_labels_decide_where_sizes_differ(tmp_path):
 
 def test_words_of_scenes_are_found_by_their_labels(tmp_path):
     words = ["CAMDEN", "TOWN", "a-b", "TOWN", "HALL"]
-    store = write_store(tmp_path / "one", [("camden", picture(1)), ("town", picture(2)), ("hall", picture(3))])
+    scene = picture(1)
+    (tmp_path / "a.jpg").write_bytes(scene)
+    store = write_store(tmp_path / "one", [("camden", scene), ("town", scene), ("hall", scene)])
     with pytest.raises(DataError, match=r"and 1 of its labels fit at several places \(town\); expected one way"):
-        LikeReader(Boxes(words), store)
+        LikeReader(Boxes(words, tmp_path), store)
     store = write_store(tmp_path / "two", [("camden", picture(1)), ("town", picture(2)), ("town", picture(3))])
-    like = LikeReader(Boxes(words), store)
+    like = LikeReader(Boxes(words, tmp_path), store)
     assert (like.matched_by, labels(like)) == (
         "labels",
         ["CAMDEN", "TOWN", "!not_in_variant", "TOWN", "!not_in_variant"],
     )
     # What the rule leaves out is no candidate, and so no doubt.
-    like = LikeReader(Boxes(["town-", *words]), store, candidate=lambda label: label.isalpha())
+    like = LikeReader(Boxes(["town-", *words], tmp_path), store, candidate=lambda label: label.isalpha())
     assert labels(like)[0] == "!not_in_variant"
 
 

@@ -127,7 +127,7 @@ class CsvReader:
 
     def __iter__(self) -> Iterator[Record | Skipped]:
         for number, row in self._rows():
-            if len(row) > self._num_columns and self._label_index == self._num_columns - 1:
+            if len(row) > self._num_columns:  # where the label is the last column, the row then has its length
                 row[self._label_index :] = [self._delimiter.join(row[self._label_index :])]
             name = row[self._path_index].strip() if len(row) == self._num_columns else ""
             if not name:
