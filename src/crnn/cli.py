@@ -9,23 +9,28 @@ Nothing heavy is imported before a command needs it: ``crnn --help`` imports no 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
+import os
 import re
+import signal
 import sys
 import tomllib
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
-from crnn.errors import ConfigError, CrnnError, ImageError
+from crnn.errors import ConfigError, CrnnError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
+    from crnn.config import Config
     from crnn.results import Evaluation
 
 __all__ = ["main"]
@@ -84,19 +89,21 @@ def read(
         decode=decode,
         beam_width=beam_width,
     )
-    paths: list[str] = []
+    waiting: deque[str] = deque()  # paths whose readings are still to come
 
     def remembered() -> Iterator[str]:
         for path in _expand(images):
-            paths.append(path)
+            waiting.append(path)
             yield path
 
-    bad = 0
-    for count, reading in enumerate(reader.stream(remembered())):
+    count = bad = 0
+    for reading in reader.stream(remembered()):
+        path = waiting.popleft()
+        count += 1
         if isinstance(reading, ImageError):
             bad += 1
             if json:
-                _print_json({"image": paths[count], "error": str(reading)})
+                _print_json({"image": path, "error": str(reading)})
             else:
                 print(f"crnn read: {reading}", file=sys.stderr)
         elif json:
@@ -104,31 +111,36 @@ def read(
                 {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
                 for c in reading.characters
             ]
-            values = {"image": paths[count], "text": reading.text, "score": reading.score, "characters": characters}
+            values = {"image": path, "text": reading.text, "score": reading.score, "characters": characters}
             _print_json(values)
         else:
-            print(f"{paths[count]}\t{reading.text}\t{reading.score:.4f}", flush=True)
-    if not paths:
-        raise ConfigError(f"{', '.join(images)}: no picture there; expected files with a picture's suffix")
+            print(f"{path}\t{reading.text}\t{reading.score:.4f}", flush=True)
+    if not count:
+        raise ConfigError(
+            f"{', '.join(images)}: no picture there; expected picture files, folders that hold files with a picture's "
+            "suffix, or a path on each line of stdin for -"
+        )
     return 1 if bad else 0
 
 
 def train_command(arguments: Sequence[str]) -> int:
     """``crnn train CONFIG [--section.key VALUE ...] [--resume]``: every setting is a flag."""
-    from crnn.train import train
-
     rest = [a for a in arguments if a != "--resume"]
     config = _config_from(rest, "train")
+    _require_torch("training", "train")
+    from crnn.train import train
+
     report = train(config, resume="--resume" in arguments)
     accuracy = "" if report.best_accuracy is None else f", best validation accuracy {100 * report.best_accuracy:.2f} %"
     lost = "".join(f", {count} pictures left out: {reason}" for reason, count in report.skipped.items())
-    print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every rank comes here; one speaks for all
+        print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
     return 0 if report.stopped_by is None else 128 + report.stopped_by
 
 
 def evaluate_command(
-    model: tyro.conf.Positional[str],
-    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")],
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
+    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
     protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     decode: Literal["greedy", "beam"] = "greedy",
@@ -143,7 +155,8 @@ def evaluate_command(
 ) -> int:
     """Measure a model on benchmark sets under a published protocol.
 
-    In Python: ``crnn.evaluate.evaluate(crnn.load(model), data)``. Under ``torchrun`` ranks share the work.
+    In Python: ``from crnn.evaluate import evaluate``, then ``evaluate(crnn.load(model), data)``. Under ``torchrun``
+    ranks share the work.
 
     Args:
         model: Weights file or run folder.
@@ -160,15 +173,19 @@ def evaluate_command(
         batch_size: Pictures per forward pass; results do not depend on it.
         threads: Threads on the CPU; default: the engine's choice.
     """
+    if not model:
+        raise ConfigError("no model is given; expected a weights file or a run folder, and the data behind it")
+    if not data:
+        raise ConfigError("no data is given; expected LMDB folders or list files")
+    if report and (Path(report).is_dir() or not Path(report).resolve().parent.is_dir()):
+        why = "is a folder" if Path(report).is_dir() else "there is no such folder to write it in"
+        raise ConfigError(f"--report {report}: {why}; expected a file in a folder that exists, such as report.html")
+    _require_torch("evaluating", "torch")
     from crnn.distributed import start_ranks
     from crnn.evaluate import count_samples, evaluate
     from crnn.monitor import counting_bar
     from crnn.recognizer import load
 
-    if not data:
-        raise ConfigError("no data is given; expected LMDB folders or list files")
-    if report and not Path(report).resolve().parent.is_dir():
-        raise ConfigError(f"--report {report}: there is no such folder to write it in")
     with start_ranks(device) as ranks:
         reader = load(
             model,
@@ -206,6 +223,8 @@ def config_command(arguments: Sequence[str]) -> int:
     """``crnn config show CONFIG [--section.key VALUE ...]``: the resolved settings as TOML."""
     from crnn.config_file import dump_config, preset_names
 
+    if arguments and arguments[0] in ("-h", "--help"):
+        arguments = ["show", "--help"]
     if not arguments or arguments[0] != "show":
         raise ConfigError(
             f"config {' '.join(arguments) or '(nothing)'}: expected 'crnn config show CONFIG'; "
@@ -236,38 +255,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in rest
     rest = [a for a in rest if a != "--debug"]
-    if rest[:1] == ["--version"]:
+    name = rest[0] if rest else "--help"
+    _set_up_output(debug)
+    try:
+        status = _run(name, rest[1:])
+        sys.stdout.flush()  # here, where a broken pipe is still understood
+        return status
+    except CrnnError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"crnn {name}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        _drop_output()
+        return 128 + signal.SIGPIPE if name == "train" else 0  # a run was cut short, a list was not
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    if name == "--version":
         import crnn
 
         print(f"crnn {crnn.__version__}")
         return 0
-    if not rest or rest[0] in ("-h", "--help"):
+    if name in ("-h", "--help"):
         print("usage: crnn COMMAND ...\n\nRead words from image crops, and train the CRNN that reads them.\n")
         print("\n".join(f"  {name:<10} {line}" for name, (line, _) in _COMMANDS.items()))
         print("\n'crnn COMMAND --help' explains each; --debug adds the traceback to an error.")
         return 0
-    _set_up_output(debug)
+    if name not in _COMMANDS:
+        raise ConfigError(f"command {name!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
     try:
-        if rest[0] not in _COMMANDS:
-            raise ConfigError(f"command {rest[0]!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
-        return _COMMANDS[rest[0]][1](rest[1:])
-    except CrnnError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"crnn {rest[0]}: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of our output, such as head, has enough
-        sys.stderr.close()
+        return _COMMANDS[name][1](arguments)
+    except SystemExit:  # tyro has shown the help
         return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def _set_up_output(debug: bool) -> None:
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("crnn").setLevel(logging.DEBUG if debug else logging.WARNING)
     if not debug:
         # Warnings of libraries are for developers; what users must know is said in our own lines.
         warnings.simplefilter("ignore")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file name may have bytes, and a reading characters, that the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Let the interpreter end in silence: what stdout still holds would fail once more."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _require_torch(purpose: str, extra: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", extra, purpose)
 
 
 def _config_from(arguments: Sequence[str], command: str) -> Any:
@@ -289,11 +333,11 @@ def _config_from(arguments: Sequence[str], command: str) -> Any:
     try:
         return _parse(Config, flags, prog=f"crnn {command} CONFIG", use_underscores=True, default=base)
     except ConfigError:
-        _explain_flags(flags, base.model_dump(mode="json", exclude_none=True))
+        _explain_flags(flags, base)
         raise
 
 
-def _explain_flags(flags: Sequence[str], values: dict[str, dict[str, Any]]) -> None:
+def _explain_flags(flags: Sequence[str], base: Config) -> None:
     """Say in our own words what is wrong with flags that tyro refused: the key, the value, the nearest name.
 
     Raises:
@@ -301,22 +345,42 @@ def _explain_flags(flags: Sequence[str], values: dict[str, dict[str, Any]]) -> N
     """
     from crnn.config_file import parse_config
 
-    for flag, value in zip(flags, [*flags[1:], "true"], strict=True):
-        if flag.startswith("--") and "." in flag:
-            section, key = flag[2:].split("=")[0].replace("-", "_").split(".", 1)
-            text = flag.split("=", 1)[1] if "=" in flag else value
-            if key.startswith("no_") and key[3:] in values.get(section, {}):
-                continue
-            old = values.get(section, {}).get(key)
-            parsed: Any = text
-            if not isinstance(old, str):
-                with contextlib.suppress(tomllib.TOMLDecodeError):
-                    parsed = tomllib.loads(f"value = {text}")["value"]
-            if isinstance(old, bool) and text.startswith("--"):
-                parsed = True
-            if isinstance(old, list):
-                parsed = [parsed]
-            parse_config({**values, section: {**values.get(section, {}), key: parsed}}, source="flags")
+    groups: list[tuple[str, list[str]]] = []
+    for flag in flags:
+        if flag.startswith("--"):
+            name, equals, text = flag[2:].partition("=")
+            groups.append((name.replace("-", "_"), [text] if equals else []))
+        elif groups:
+            groups[-1][1].append(flag)
+    values = base.model_dump(mode="json", exclude_none=True)
+    for name, texts in groups:
+        section, _, key = name.rpartition(".")
+        fields = type(getattr(base, section)).model_fields if section in values else {}
+        negated = key.removeprefix("no_")
+        is_off = key not in fields and negated in fields
+        key = negated if is_off else key
+        kind = fields[key].annotation if key in fields else str
+        if kind is bool and texts:
+            raise ConfigError(
+                f"--{name} takes no value, {texts[0]!r} is given; write --{section}.{key}, or --{section}.no_{key} "
+                "for off"
+            )
+        if key in fields and kind is not bool and not texts:
+            raise ConfigError(f"--{name} has no value; expected one behind it")
+        items = [_from_text(text, kind) for text in texts] or [not is_off]
+        if section in values:
+            values[section][key] = items if isinstance(values[section].get(key), list) else items[0]
+        else:
+            values[name.partition(".")[0]] = items[0]
+    parse_config(values, source="flags")
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    """A flag's value as TOML would give it, or as it is where it is no TOML or the setting is a text."""
+    if kind is not str and str not in get_args(kind):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            return tomllib.loads(f"value = {text}")["value"]
+    return text
 
 
 def _parse(kind: Callable[..., _T], arguments: Sequence[str], prog: str, **options: Any) -> _T:
@@ -337,10 +401,24 @@ def _parse(kind: Callable[..., _T], arguments: Sequence[str], prog: str, **optio
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        line = re.sub(r"[─│╭╮╰╯]", " ", boxed.getvalue())
-        line = re.sub(r"For full helptext.*", "", re.sub(r"\s+", " ", line)).replace("Unrecognized options ", "", 1)
-        raise ConfigError(f"{line.strip()}. See {prog} --help") from None
+        line = _in_one_line(boxed.getvalue())
+        raise ConfigError(f"{line}{'' if line.endswith('?') else '.'} See {prog} --help") from None
     return call() if not isinstance(kind, type) else call  # type: ignore[no-any-return]
+
+
+def _in_one_line(boxed: str) -> str:
+    """What tyro says in a box, in our own form: what was given, what was expected."""
+    text = " ".join(re.sub(r"[─│╭╮╰╯]|-{4,}|^[|+]|[|+]$", " ", boxed, flags=re.MULTILINE).split())
+    if found := re.search(r"invalid choice (.+?) for argument '(.+?)'\. Expected one of \((.+?),?\)", text):
+        return f"{found[2]} is {found[1]}; expected one of: {found[3].replace(chr(39), '')}"
+    if found := re.search(r"Missing value for argument '(.+?)'", text):
+        return f"{found[1]} has no value; expected one behind it"
+    if found := re.search(r"Error parsing (\S+): .*?(?:from \[|: )('.*?').*Argument helptext: \S+ (\S+)", text):
+        wanted = {"INT": "a whole number", "FLOAT": "a number"}.get(found[3].split("|")[-1], found[3])
+        return f"{found[1]} is {found[2]}; expected {wanted}"
+    if found := re.search(r"Unrecognized options: (.+?) (?:Perhaps you meant: (--[\w.-]+)|For full)", text):
+        return f"{found[1].replace(', ', ' ')}: no such option" + (f"; did you mean {found[2]}?" if found[2] else "")
+    return text.partition(" For full helptext")[0]
 
 
 def _asks_help(arguments: Sequence[str]) -> bool:
@@ -362,7 +440,8 @@ def _expand(images: Iterable[str]) -> Iterator[str]:
     """Paths of pictures from files, folders and ``-``."""
     for image in images:
         if image == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            # As bytes: paths are not always text in the encoding of the terminal.
+            yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
         elif Path(image).is_dir():
             others = []
             for path in sorted(p for p in Path(image).rglob("*") if p.is_file()):
@@ -386,7 +465,12 @@ def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
 
 
 def _print_json(values: dict[str, Any]) -> None:
-    print(json.dumps(values, ensure_ascii=False, allow_nan=False), flush=True)
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a file name with odd bytes, or a terminal that is not UTF-8: then as \u escapes
+        text = json.dumps(values, allow_nan=False)
+    print(text, flush=True)
 
 
 def _print_table(result: Evaluation) -> None:
@@ -413,6 +497,8 @@ def _print_table(result: Evaluation) -> None:
         table.add_section()
         table.add_row("mean", f"{100 * result.mean_accuracy:.2f}", "", "", "", "", "")
         table.add_row("combined", f"{100 * result.combined_accuracy:.2f}", "", "", "", str(total), "")
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
     console.width = max(console.width, 110)
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    print(captured.get(), end="", flush=True)

@@ -15,6 +15,7 @@ The loss of a step is the sum over the samples of all ranks and all accumulated 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import signal
 import threading
@@ -149,9 +150,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
     if not config.data.train:
         raise ConfigError("data.train is empty; expected LMDB folders or list files to train on (--data.train PATH)")
     for spec in (*config.data.train, *config.data.validation):
-        with open_source(split_name(spec)[1]) as store:  # a missing set is found now, not after the first hour
-            if not len(store):
-                raise DataError(f"{store.path}: has no samples; expected at least one")
+        open_source(split_name(spec)[1]).close()  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     with contextlib.ExitStack() as stack:
@@ -249,7 +248,10 @@ class _Run:
         if self.ranks.world_size == 1:
             return network
         # Buffers are not broadcast: batch statistics are either shared by all ranks or averaged before they are used.
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # torch 2.13 renamed the argument and warns of the old name; up to 2.12 there is no other.
+        renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
 
     def _introduce(self, state: _State, changed: list[str]) -> None:
         assert self.monitor is not None
@@ -320,8 +322,6 @@ class _Run:
         """
         accumulate = self.config.optim.accumulate_steps
         nominal = self.config.train.batch_size * self.ranks.world_size * accumulate
-        # Dropout is the only random choice of a step that is drawn from torch's generator.
-        torch.manual_seed(((self.config.train.seed * 1_000_003 + state.step) * 1_009 + self.ranks.rank) % 2**64)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.zero_grad(set_to_none=True)
@@ -332,6 +332,10 @@ class _Run:
             batch = next(batches)
             self._count_skipped(state, batch)
             keys += batch.keys
+            # Dropout is the only random choice of a step that is drawn from torch's generator. Seeded after the batch
+            # has come: a data loader that has just started draws from that generator, too.
+            number = self.config.train.seed * 1_000_003 + state.step * accumulate + part
+            torch.manual_seed(number * 1_009 + self.ranks.rank)
             with _unsynchronised(forward) if part + 1 < accumulate else contextlib.nullcontext():
                 loss = self._loss(forward, batch)
                 # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
