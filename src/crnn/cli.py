@@ -14,23 +14,21 @@ import io
 import json
 import logging
 import os
-import re
 import signal
 import sys
-import tomllib
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from crnn.arguments import config_from, parse_arguments
 from crnn.errors import ConfigError, CrnnError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
-    from crnn.config import Config
     from crnn.results import Evaluation
 
 __all__ = ["main"]
@@ -126,7 +124,7 @@ def read(
 def train_command(arguments: Sequence[str]) -> int:
     """``crnn train CONFIG [--section.key VALUE ...] [--resume]``: every setting is a flag."""
     rest = [a for a in arguments if a != "--resume"]
-    config = _config_from(rest, "train")
+    config = config_from(rest, "train")
     _require_torch("training", "train")
     from crnn.train import train
 
@@ -230,12 +228,12 @@ def config_command(arguments: Sequence[str]) -> int:
             f"config {' '.join(arguments) or '(nothing)'}: expected 'crnn config show CONFIG'; "
             f"presets are: {', '.join(preset_names())}"
         )
-    print(dump_config(_config_from(arguments[1:], "config show")), end="")
+    print(dump_config(config_from(arguments[1:], "config show")), end="")
     return 0
 
 
 def _with_tyro(function: Callable[..., int], name: str) -> Callable[[Sequence[str]], int]:
-    return lambda arguments: _parse(function, arguments, prog=f"crnn {name}")
+    return lambda arguments: parse_arguments(function, arguments, prog=f"crnn {name}")
 
 
 _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
@@ -312,128 +310,6 @@ def _drop_output() -> None:
 def _require_torch(purpose: str, extra: str) -> None:
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", extra, purpose)
-
-
-def _config_from(arguments: Sequence[str], command: str) -> Any:
-    """Settings from ``CONFIG [--section.key VALUE ...]``: the file first, then the flags on top of it."""
-    from crnn.config import Config
-    from crnn.config_file import load_config, preset_names
-
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: crnn {command} CONFIG [--section.key VALUE ...]{' [--resume]' if command == 'train' else ''}\n")
-        print(f"CONFIG is a TOML file or a preset: {', '.join(preset_names())}. The settings, with their defaults:\n")
-        return _parse(Config, ["--help"], prog=f"crnn {command} CONFIG", use_underscores=True)
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError(
-            f"the first argument is {arguments[0] if arguments else 'missing'}; expected CONFIG: a TOML file or a "
-            f"preset ({', '.join(preset_names())})"
-        )
-    base = load_config(arguments[0])
-    flags = list(arguments[1:])
-    try:
-        return _parse(Config, flags, prog=f"crnn {command} CONFIG", use_underscores=True, default=base)
-    except ConfigError:
-        _explain_flags(flags, base)
-        raise
-
-
-def _explain_flags(flags: Sequence[str], base: Config) -> None:
-    """Say in our own words what is wrong with flags that tyro refused: the key, the value, the nearest name.
-
-    Raises:
-        ConfigError: If there is something to say.
-    """
-    from crnn.config_file import parse_config
-
-    groups: list[tuple[str, list[str]]] = []
-    for flag in flags:
-        if flag.startswith("--"):
-            name, equals, text = flag[2:].partition("=")
-            groups.append((name.replace("-", "_"), [text] if equals else []))
-        elif groups:
-            groups[-1][1].append(flag)
-    values = base.model_dump(mode="json", exclude_none=True)
-    for name, texts in groups:
-        section, _, key = name.rpartition(".")
-        fields = type(getattr(base, section)).model_fields if section in values else {}
-        negated = key.removeprefix("no_")
-        is_off = key not in fields and negated in fields
-        key = negated if is_off else key
-        kind = fields[key].annotation if key in fields else str
-        if kind is bool and texts:
-            raise ConfigError(
-                f"--{name} takes no value, {texts[0]!r} is given; write --{section}.{key}, or --{section}.no_{key} "
-                "for off"
-            )
-        if key in fields and kind is not bool and not texts:
-            raise ConfigError(f"--{name} has no value; expected one behind it")
-        items = [_from_text(text, kind) for text in texts] or [not is_off]
-        if section in values:
-            values[section][key] = items if isinstance(values[section].get(key), list) else items[0]
-        else:
-            values[name.partition(".")[0]] = items[0]
-    parse_config(values, source="flags")
-
-
-def _from_text(text: str, kind: Any) -> Any:
-    """A flag's value as TOML would give it, or as it is where it is no TOML or the setting is a text."""
-    if kind is not str and str not in get_args(kind):
-        with contextlib.suppress(tomllib.TOMLDecodeError):
-            return tomllib.loads(f"value = {text}")["value"]
-    return text
-
-
-def _parse(kind: Callable[..., _T], arguments: Sequence[str], prog: str, **options: Any) -> _T:
-    """tyro, with its boxed error brought to one line.
-
-    Raises:
-        ConfigError: The arguments are wrong.
-    """
-    boxed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxed) if not _asks_help(arguments) else contextlib.nullcontext():
-            call = tyro.cli(
-                _deferred(kind) if not isinstance(kind, type) else kind,
-                args=list(arguments),
-                prog=prog,
-                **options,
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        line = _in_one_line(boxed.getvalue())
-        raise ConfigError(f"{line}{'' if line.endswith('?') else '.'} See {prog} --help") from None
-    return call() if not isinstance(kind, type) else call  # type: ignore[no-any-return]
-
-
-def _in_one_line(boxed: str) -> str:
-    """What tyro says in a box, in our own form: what was given, what was expected."""
-    text = " ".join(re.sub(r"[─│╭╮╰╯]|-{4,}|^[|+]|[|+]$", " ", boxed, flags=re.MULTILINE).split())
-    if found := re.search(r"invalid choice (.+?) for argument '(.+?)'\. Expected one of \((.+?),?\)", text):
-        return f"{found[2]} is {found[1]}; expected one of: {found[3].replace(chr(39), '')}"
-    if found := re.search(r"Missing value for argument '(.+?)'", text):
-        return f"{found[1]} has no value; expected one behind it"
-    if found := re.search(r"Error parsing (\S+): .*?(?:from \[|: )('.*?').*Argument helptext: \S+ (\S+)", text):
-        wanted = {"INT": "a whole number", "FLOAT": "a number"}.get(found[3].split("|")[-1], found[3])
-        return f"{found[1]} is {found[2]}; expected {wanted}"
-    if found := re.search(r"Unrecognized options: (.+?) (?:Perhaps you meant: (--[\w.-]+)|For full)", text):
-        return f"{found[1].replace(', ', ' ')}: no such option" + (f"; did you mean {found[2]}?" if found[2] else "")
-    return text.partition(" For full helptext")[0]
-
-
-def _asks_help(arguments: Sequence[str]) -> bool:
-    return "-h" in arguments or "--help" in arguments
-
-
-def _deferred(function: Callable[..., _T]) -> Callable[..., Callable[[], _T]]:
-    """``function`` as one that only remembers its arguments: it runs after parsing, with its own stderr."""
-    import functools
-
-    @functools.wraps(function)
-    def remember(*positional: Any, **named: Any) -> Callable[[], _T]:
-        return lambda: function(*positional, **named)
-
-    return remember
 
 
 def _expand(images: Iterable[str]) -> Iterator[str]:
