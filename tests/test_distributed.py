@@ -69,7 +69,7 @@ def two_ranks(*command: str) -> list[tuple[int, str, str]]:
             )
         )
     try:
-        outputs = [process.communicate(timeout=120) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -122,7 +122,7 @@ def test_two_ranks_train_what_one_rank_with_the_whole_batch_trains(
     settings.write_text(dump_config(two))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
-        [*command, "-m", "crnn", "train", str(settings)], capture_output=True, text=True, timeout=240,
+        [*command, "-m", "crnn", "train", str(settings)], capture_output=True, text=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"}
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -156,9 +156,8 @@ def test_two_ranks_train_what_one_rank_with_the_whole_batch_trains(
 @pytest.mark.slow
 def test_a_rank_that_fails_ends_the_run(tmp_path: Path, word_list: Words, small_config: Configs) -> None:
     (tmp_path / "settings.toml").write_text(dump_config(small_config(word_list(16), train={"batch_size": 4})))
-    began = time.monotonic()
     first, second = two_ranks(str(SCRIPT), "fail", str(tmp_path), *free_ports(1))
-    assert time.monotonic() - began < 60.0  # of which most is starting
+    assert time.time() - float((tmp_path / "failed_at").read_text()) < 30.0
     assert first[0] != 0
     assert second[0] != 0
     assert "MemoryError: rank 1 has no memory left" in second[2]

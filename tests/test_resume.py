@@ -184,7 +184,7 @@ def start(config: Config, *flags: str) -> subprocess.Popen[str]:
 def wait_for_step(config: Config, process: subprocess.Popen[str], step: int) -> None:
     """Until metrics.jsonl has a line of that step."""
     folder = Path(config.checkpoint.save_checkpoint_path)
-    path, limit = folder / "metrics.jsonl", time.monotonic() + 120.0
+    path, limit = folder / "metrics.jsonl", time.monotonic() + 300.0
     while process.poll() is None and time.monotonic() < limit:
         if path.exists() and f'"step": {step},' in path.read_text():
             return
