@@ -40,7 +40,7 @@ fi
 mkdir -p train_parallel0 || fail "cannot make ./train_parallel0"
 echo "training on $name with $ranks processes; log in train_parallel0/log.txt" >&2
 log_lines=$(cat train_parallel0/log.txt 2>/dev/null | wc -l)  # of earlier runs
-"$python" -m torch.distributed.run --nproc-per-node "$ranks" -m crnn train modelzoo --data.train "$data" \
+"$python" -m torch.distributed.run --standalone --nproc-per-node "$ranks" -m crnn train modelzoo --data.train "$data" \
   --train.device "$device" --checkpoint.save_checkpoint_path train_parallel0 "$@" >>train_parallel0/log.txt 2>&1
 status=$?
 # torchrun ends with 1 whatever its processes ended with; their own line says that the input or a setting was bad.

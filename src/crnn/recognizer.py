@@ -192,7 +192,9 @@ class Recognizer:
             For each picture, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
         """
         sources = iter(images)
-        while window := list(islice(sources, self.batch_size * _WINDOW_BATCHES)):
+        # Where all pictures have one width there is nothing to sort, and readings need not wait for more of them.
+        batches = _WINDOW_BATCHES if self.config.image.resize == "keep_ratio" else 1
+        while window := list(islice(sources, self.batch_size * batches)):
             yield from self._read_window(window)
 
     def _read_window(self, window: Sequence[ImageSource]) -> list[Reading | ImageError]:
