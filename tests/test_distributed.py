@@ -212,7 +212,7 @@ def test_buffers_of_one_rank_stay_what_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta:x", ""])
 def test_a_device_that_cannot_be_used_is_said_in_one_line(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"train\.device is '.*', which cannot be used here") as caught:
+    with pytest.raises(ConfigError, match=r"device is '.*', which cannot be used here") as caught:
         resolve_device(name)
     assert "\n" not in str(caught.value)
 

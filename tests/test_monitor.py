@@ -6,6 +6,7 @@ import json
 import re
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,21 +129,25 @@ def test_a_new_run_drops_everything(tmp_path: Path, monitor_of: Any) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[], None]]:
-    """A function after which no file can grow beyond 100 bytes."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 100 bytes; only meanwhile, for the report of the tests may be a file, too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_metrics_that_cannot_be_written_end_the_run_in_our_words(
-    monitor_of: Any, full_disk: Callable[[], None]
-) -> None:
+def test_metrics_that_cannot_be_written_end_the_run_in_our_words(monitor_of: Any) -> None:
     monitor = monitor_of()
-    full_disk()
     # The error has to come through the end of the "with", which closes the file with what it still holds.
-    with pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl: File too large; make room"), monitor:
+    with (
+        pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl: File too large; make room"),
+        full_disk(),
+        monitor,
+    ):
         monitor.step(stats(1))
 
 

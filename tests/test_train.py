@@ -471,5 +471,5 @@ def test_every_error_of_a_run_is_ours(
     small_config: Configs, word_list: Words, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
-    with pytest.raises(CrnnError, match=r"train\.device is 'nonsense', which cannot be used here"):
+    with pytest.raises(CrnnError, match=r"device is 'nonsense', which cannot be used here"):
         train(small_config(word_list(8), train={"device": "nonsense"}))
