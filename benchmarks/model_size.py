@@ -48,9 +48,8 @@ def main() -> None:
         counts = multiply_adds(network, image.image_width)
         total = sum(counts.values())
         parameters = sum(p.numel() for p in network.parameters())
-        print(
-            f"{model.backbone}: {parameters:,} parameters, {total / 1e6:.1f} M multiply-adds at 32 x {image.image_width}"
-        )
+        size = f"{network.height} x {image.image_width}"
+        print(f"{model.backbone}: {parameters:,} parameters, {total / 1e6:.1f} M multiply-adds at {size}")
         for name, value in counts.items():
             print(f"  {name:<16}{value / 1e6:8.1f} M  {100 * value / total:5.1f} %")
 

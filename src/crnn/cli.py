@@ -9,21 +9,24 @@ Nothing heavy is imported before a command needs it: ``crnn --help`` imports no 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
-import re
+import os
+import signal
 import sys
-import tomllib
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from crnn.errors import ConfigError, CrnnError, ImageError
+from crnn.arguments import config_from, parse_arguments
+from crnn.errors import ConfigError, CrnnError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
     from crnn.results import Evaluation
@@ -84,19 +87,21 @@ def read(
         decode=decode,
         beam_width=beam_width,
     )
-    paths: list[str] = []
+    waiting: deque[str] = deque()  # paths whose readings are still to come
 
     def remembered() -> Iterator[str]:
         for path in _expand(images):
-            paths.append(path)
+            waiting.append(path)
             yield path
 
-    bad = 0
-    for count, reading in enumerate(reader.stream(remembered())):
+    count = bad = 0
+    for reading in reader.stream(remembered()):
+        path = waiting.popleft()
+        count += 1
         if isinstance(reading, ImageError):
             bad += 1
             if json:
-                _print_json({"image": paths[count], "error": str(reading)})
+                _print_json({"image": path, "error": str(reading)})
             else:
                 print(f"crnn read: {reading}", file=sys.stderr)
         elif json:
@@ -104,31 +109,36 @@ def read(
                 {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
                 for c in reading.characters
             ]
-            values = {"image": paths[count], "text": reading.text, "score": reading.score, "characters": characters}
+            values = {"image": path, "text": reading.text, "score": reading.score, "characters": characters}
             _print_json(values)
         else:
-            print(f"{paths[count]}\t{reading.text}\t{reading.score:.4f}", flush=True)
-    if not paths:
-        raise ConfigError(f"{', '.join(images)}: no picture there; expected files with a picture's suffix")
+            print(f"{path}\t{reading.text}\t{reading.score:.4f}", flush=True)
+    if not count:
+        raise ConfigError(
+            f"{', '.join(images)}: no picture there; expected picture files, folders that hold files with a picture's "
+            "suffix, or a path on each line of stdin for -"
+        )
     return 1 if bad else 0
 
 
 def train_command(arguments: Sequence[str]) -> int:
     """``crnn train CONFIG [--section.key VALUE ...] [--resume]``: every setting is a flag."""
+    rest = [a for a in arguments if a != "--resume"]
+    config = config_from(rest, "train")
+    _require_torch("training", "train")
     from crnn.train import train
 
-    rest = [a for a in arguments if a != "--resume"]
-    config = _config_from(rest, "train")
     report = train(config, resume="--resume" in arguments)
     accuracy = "" if report.best_accuracy is None else f", best validation accuracy {100 * report.best_accuracy:.2f} %"
     lost = "".join(f", {count} pictures left out: {reason}" for reason, count in report.skipped.items())
-    print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every rank comes here; one speaks for all
+        print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
     return 0 if report.stopped_by is None else 128 + report.stopped_by
 
 
 def evaluate_command(
-    model: tyro.conf.Positional[str],
-    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")],
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
+    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
     protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     decode: Literal["greedy", "beam"] = "greedy",
@@ -143,7 +153,8 @@ def evaluate_command(
 ) -> int:
     """Measure a model on benchmark sets under a published protocol.
 
-    In Python: ``crnn.evaluate.evaluate(crnn.load(model), data)``. Under ``torchrun`` ranks share the work.
+    In Python: ``from crnn.evaluate import evaluate``, then ``evaluate(crnn.load(model), data)``. Under ``torchrun``
+    ranks share the work.
 
     Args:
         model: Weights file or run folder.
@@ -160,15 +171,19 @@ def evaluate_command(
         batch_size: Pictures per forward pass; results do not depend on it.
         threads: Threads on the CPU; default: the engine's choice.
     """
+    if not model:
+        raise ConfigError("no model is given; expected a weights file or a run folder, and the data behind it")
+    if not data:
+        raise ConfigError("no data is given; expected LMDB folders or list files")
+    if report and (Path(report).is_dir() or not Path(report).resolve().parent.is_dir()):
+        why = "is a folder" if Path(report).is_dir() else "there is no such folder to write it in"
+        raise ConfigError(f"--report {report}: {why}; expected a file in a folder that exists, such as report.html")
+    _require_torch("evaluating", "torch")
     from crnn.distributed import start_ranks
     from crnn.evaluate import count_samples, evaluate
     from crnn.monitor import counting_bar
     from crnn.recognizer import load
 
-    if not data:
-        raise ConfigError("no data is given; expected LMDB folders or list files")
-    if report and not Path(report).resolve().parent.is_dir():
-        raise ConfigError(f"--report {report}: there is no such folder to write it in")
     with start_ranks(device) as ranks:
         reader = load(
             model,
@@ -206,17 +221,19 @@ def config_command(arguments: Sequence[str]) -> int:
     """``crnn config show CONFIG [--section.key VALUE ...]``: the resolved settings as TOML."""
     from crnn.config_file import dump_config, preset_names
 
+    if arguments and arguments[0] in ("-h", "--help"):
+        arguments = ["show", "--help"]
     if not arguments or arguments[0] != "show":
         raise ConfigError(
             f"config {' '.join(arguments) or '(nothing)'}: expected 'crnn config show CONFIG'; "
             f"presets are: {', '.join(preset_names())}"
         )
-    print(dump_config(_config_from(arguments[1:], "config show")), end="")
+    print(dump_config(config_from(arguments[1:], "config show")), end="")
     return 0
 
 
 def _with_tyro(function: Callable[..., int], name: str) -> Callable[[Sequence[str]], int]:
-    return lambda arguments: _parse(function, arguments, prog=f"crnn {name}")
+    return lambda arguments: parse_arguments(function, arguments, prog=f"crnn {name}")
 
 
 _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
@@ -236,133 +253,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in rest
     rest = [a for a in rest if a != "--debug"]
-    if rest[:1] == ["--version"]:
+    name = rest[0] if rest else "--help"
+    _set_up_output(debug)
+    try:
+        status = _run(name, rest[1:])
+        sys.stdout.flush()  # here, where a broken pipe is still understood
+        return status
+    except CrnnError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"crnn {name}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        _drop_output()
+        return 128 + signal.SIGPIPE if name == "train" else 0  # a run was cut short, a list was not
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    if name == "--version":
         import crnn
 
         print(f"crnn {crnn.__version__}")
         return 0
-    if not rest or rest[0] in ("-h", "--help"):
+    if name in ("-h", "--help"):
         print("usage: crnn COMMAND ...\n\nRead words from image crops, and train the CRNN that reads them.\n")
         print("\n".join(f"  {name:<10} {line}" for name, (line, _) in _COMMANDS.items()))
         print("\n'crnn COMMAND --help' explains each; --debug adds the traceback to an error.")
         return 0
-    _set_up_output(debug)
+    if name not in _COMMANDS:
+        raise ConfigError(f"command {name!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
     try:
-        if rest[0] not in _COMMANDS:
-            raise ConfigError(f"command {rest[0]!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
-        return _COMMANDS[rest[0]][1](rest[1:])
-    except CrnnError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"crnn {rest[0]}: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of our output, such as head, has enough
-        sys.stderr.close()
+        return _COMMANDS[name][1](arguments)
+    except SystemExit:  # tyro has shown the help
         return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def _set_up_output(debug: bool) -> None:
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("crnn").setLevel(logging.DEBUG if debug else logging.WARNING)
     if not debug:
         # Warnings of libraries are for developers; what users must know is said in our own lines.
         warnings.simplefilter("ignore")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file name may have bytes, and a reading characters, that the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _config_from(arguments: Sequence[str], command: str) -> Any:
-    """Settings from ``CONFIG [--section.key VALUE ...]``: the file first, then the flags on top of it."""
-    from crnn.config import Config
-    from crnn.config_file import load_config, preset_names
-
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: crnn {command} CONFIG [--section.key VALUE ...]{' [--resume]' if command == 'train' else ''}\n")
-        print(f"CONFIG is a TOML file or a preset: {', '.join(preset_names())}. The settings, with their defaults:\n")
-        return _parse(Config, ["--help"], prog=f"crnn {command} CONFIG", use_underscores=True)
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError(
-            f"the first argument is {arguments[0] if arguments else 'missing'}; expected CONFIG: a TOML file or a "
-            f"preset ({', '.join(preset_names())})"
-        )
-    base = load_config(arguments[0])
-    flags = list(arguments[1:])
-    try:
-        return _parse(Config, flags, prog=f"crnn {command} CONFIG", use_underscores=True, default=base)
-    except ConfigError:
-        _explain_flags(flags, base.model_dump(mode="json", exclude_none=True))
-        raise
+def _drop_output() -> None:
+    """Let the interpreter end in silence: what stdout still holds would fail once more."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _explain_flags(flags: Sequence[str], values: dict[str, dict[str, Any]]) -> None:
-    """Say in our own words what is wrong with flags that tyro refused: the key, the value, the nearest name.
-
-    Raises:
-        ConfigError: If there is something to say.
-    """
-    from crnn.config_file import parse_config
-
-    for flag, value in zip(flags, [*flags[1:], "true"], strict=True):
-        if flag.startswith("--") and "." in flag:
-            section, key = flag[2:].split("=")[0].replace("-", "_").split(".", 1)
-            text = flag.split("=", 1)[1] if "=" in flag else value
-            if key.startswith("no_") and key[3:] in values.get(section, {}):
-                continue
-            old = values.get(section, {}).get(key)
-            parsed: Any = text
-            if not isinstance(old, str):
-                with contextlib.suppress(tomllib.TOMLDecodeError):
-                    parsed = tomllib.loads(f"value = {text}")["value"]
-            if isinstance(old, bool) and text.startswith("--"):
-                parsed = True
-            if isinstance(old, list):
-                parsed = [parsed]
-            parse_config({**values, section: {**values.get(section, {}), key: parsed}}, source="flags")
-
-
-def _parse(kind: Callable[..., _T], arguments: Sequence[str], prog: str, **options: Any) -> _T:
-    """tyro, with its boxed error brought to one line.
-
-    Raises:
-        ConfigError: The arguments are wrong.
-    """
-    boxed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxed) if not _asks_help(arguments) else contextlib.nullcontext():
-            call = tyro.cli(
-                _deferred(kind) if not isinstance(kind, type) else kind,
-                args=list(arguments),
-                prog=prog,
-                **options,
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        line = re.sub(r"[─│╭╮╰╯]", " ", boxed.getvalue())
-        line = re.sub(r"For full helptext.*", "", re.sub(r"\s+", " ", line)).replace("Unrecognized options ", "", 1)
-        raise ConfigError(f"{line.strip()}. See {prog} --help") from None
-    return call() if not isinstance(kind, type) else call  # type: ignore[no-any-return]
-
-
-def _asks_help(arguments: Sequence[str]) -> bool:
-    return "-h" in arguments or "--help" in arguments
-
-
-def _deferred(function: Callable[..., _T]) -> Callable[..., Callable[[], _T]]:
-    """``function`` as one that only remembers its arguments: it runs after parsing, with its own stderr."""
-    import functools
-
-    @functools.wraps(function)
-    def remember(*positional: Any, **named: Any) -> Callable[[], _T]:
-        return lambda: function(*positional, **named)
-
-    return remember
+def _require_torch(purpose: str, extra: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", extra, purpose)
 
 
 def _expand(images: Iterable[str]) -> Iterator[str]:
     """Paths of pictures from files, folders and ``-``."""
     for image in images:
         if image == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            # As bytes: paths are not always text in the encoding of the terminal.
+            yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
         elif Path(image).is_dir():
             others = []
             for path in sorted(p for p in Path(image).rglob("*") if p.is_file()):
@@ -386,7 +341,12 @@ def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
 
 
 def _print_json(values: dict[str, Any]) -> None:
-    print(json.dumps(values, ensure_ascii=False, allow_nan=False), flush=True)
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a file name with odd bytes, or a terminal that is not UTF-8: then as \u escapes
+        text = json.dumps(values, allow_nan=False)
+    print(text, flush=True)
 
 
 def _print_table(result: Evaluation) -> None:
@@ -413,6 +373,8 @@ def _print_table(result: Evaluation) -> None:
         table.add_section()
         table.add_row("mean", f"{100 * result.mean_accuracy:.2f}", "", "", "", "", "")
         table.add_row("combined", f"{100 * result.combined_accuracy:.2f}", "", "", "", str(total), "")
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
     console.width = max(console.width, 110)
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    print(captured.get(), end="", flush=True)

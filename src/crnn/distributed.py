@@ -96,7 +96,7 @@ def resolve_device(name: str) -> torch.device:
     except Exception as error:  # torch raises RuntimeError, AssertionError or NotImplementedError, by device
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"train.device is {name!r}, which cannot be used here ({reason}); use auto, cpu or an accelerator's name"
+            f"device is {name!r}, which cannot be used here ({reason}); use auto, cpu or an accelerator's name"
         ) from None
     return device
 

@@ -14,7 +14,7 @@ from typing import Literal
 from crnn.charset import NAMED_CHARSETS, LabelSkip
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.distributed import Ranks
-from crnn.errors import DataError, ImageError
+from crnn.errors import CharsetError, DataError, ImageError
 from crnn.metrics import score_texts
 from crnn.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
 from crnn.recognizer import Recognizer
@@ -49,6 +49,7 @@ def evaluate(
 
     Raises:
         DataError: A set is missing or empty, or two have one name.
+        CharsetError: The model's own rules make unknown characters an error, and a label has one.
         ConfigError: The protocol has no such evaluation.
     """
     stores = [(name, open_source(path)) for name, path in map(split_name, data)]
@@ -92,7 +93,7 @@ def _evaluate_set(
 ) -> DatasetResult:
     rank, world_size = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
     skipped: Counter[str] = Counter()
-    unreadable: list[str] = []
+    unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches; the set's counts
     samples: list[SampleResult] = []
     kept: deque[tuple[int, str, str]] = deque()  # those that wait for their reading, in the order of their pictures
 
@@ -106,9 +107,11 @@ def _evaluate_set(
             except LabelSkip as skip:
                 skipped[skip.reason] += 1
                 continue
-            except ImageError as error:
-                skipped[error.reason] += 1
-                unreadable.append(f"{store.key(index)}: {error}")
+            except CharsetError as error:
+                raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
+            except DataError as error:
+                skipped[error.reason if isinstance(error, ImageError) else "unreadable_record"] += 1
+                unreadable.append((index, f"{store.key(index)}: {error}"))
                 continue
             kept.append((index, raw, label))
             yield picture
@@ -117,7 +120,7 @@ def _evaluate_set(
         index, raw, label = kept.popleft()
         if isinstance(reading, ImageError):
             skipped[reading.reason] += 1
-            unreadable.append(f"{store.key(index)}: {reading}")
+            unreadable.append((index, f"{store.key(index)}: {reading}"))
             continue
         prediction = protocol.prediction(reading.text)
         samples.append(SampleResult(index, store.key(index), raw, label, prediction, reading.score))
@@ -126,7 +129,7 @@ def _evaluate_set(
         parts = ranks.gather((samples, skipped, unreadable))
         samples = sorted((s for part in parts for s in part[0]), key=lambda s: s.index)
         skipped = sum((part[1] for part in parts), Counter())
-        unreadable = [line for part in parts for line in part[2]]
+        unreadable = [found for part in parts for found in part[2]]
     return DatasetResult(
         name,
         store.path,
@@ -135,5 +138,5 @@ def _evaluate_set(
         dict(sorted(skipped.items())),
         protocol.expected_count,
         tuple(samples),
-        tuple(unreadable[:3]),
+        tuple(line for _, line in sorted(unreadable)[:3]),
     )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from crnn.config import BACKBONE_CHANNELS, ImageConfig, ModelConfig
 from crnn.errors import DataError
 
-__all__ = ["BACKBONES", "CRNN", "ConvLayer", "build_model"]
+__all__ = ["BACKBONES", "CRNN", "ConvLayer", "build_backbone", "build_model"]
 
 
 class ConvLayer(NamedTuple):
@@ -87,7 +87,7 @@ class CRNN(nn.Module):
     def __init__(self, model: ModelConfig, image_channels: int, num_classes: int) -> None:
         super().__init__()
         hidden = model.lstm_size
-        self.backbone = _backbone(BACKBONES[model.backbone], image_channels, model.batch_norm)
+        self.backbone = build_backbone(BACKBONES[model.backbone], image_channels, model.batch_norm)
         self.rnn1 = nn.LSTM(BACKBONE_CHANNELS[model.backbone], hidden, bidirectional=True, batch_first=True)
         self.neck = nn.Linear(2 * hidden, hidden)
         self.dropout = nn.Dropout(model.dropout if model.use_dropout else 0.0)
@@ -125,7 +125,14 @@ class CRNN(nn.Module):
         return logits
 
 
-def _backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> nn.Sequential:
+def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> nn.Sequential:
+    """The convolutions of a table, ``(N, C, 32, W) -> (N, D, 1, T)``, with ``conv1``, ``norm1``, ... as names.
+
+    Args:
+        layers: The rows of the table; seven of them bring 32 rows of pixels down to one.
+        image_channels: Channels C of the pictures.
+        batch_norm: ``all`` or ``paper``: which convolutions are normalised.
+    """
     modules = nn.Sequential()
     depth = image_channels
     for number, layer in enumerate(layers, start=1):

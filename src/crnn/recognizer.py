@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from crnn.beam import decode_beam
 from crnn.charset import Charset
 from crnn.config import ReaderConfig
 from crnn.decode import DecodedText, decode_greedy
-from crnn.errors import ConfigError, ImageError, MissingExtraError
+from crnn.errors import CheckpointError, ConfigError, ImageError, MissingExtraError
 from crnn.image import ImageSource, load_image, normalise, resize, target_width
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Recognizer:
         beam_width: Prefixes that the beam keeps.
 
     Raises:
-        ConfigError: ``batch_size`` or ``beam_width`` is below 1.
+        ConfigError: ``batch_size`` or ``beam_width`` is below 1, or ``decode`` is neither method.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class Recognizer:
         for name, value in (("batch_size", batch_size), ("beam_width", beam_width)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; expected 1 or more")
+        _check_choice("decode", decode, DecodeMethod)
         self.config = config
         self.charset: Charset = config.charset.charset()
         self.batch_size = batch_size
@@ -170,6 +171,7 @@ class Recognizer:
 
         Raises:
             ImageError: A picture cannot be read. ``stream`` reads the others all the same.
+            CheckpointError: The network gives no numbers (nan).
         """
         if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray | Image.Image):
             return self.read([images])[0]
@@ -190,7 +192,9 @@ class Recognizer:
             For each picture, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
         """
         sources = iter(images)
-        while window := list(islice(sources, self.batch_size * _WINDOW_BATCHES)):
+        # Where all pictures have one width there is nothing to sort, and readings need not wait for more of them.
+        batches = _WINDOW_BATCHES if self.config.image.resize == "keep_ratio" else 1
+        while window := list(islice(sources, self.batch_size * batches)):
             yield from self._read_window(window)
 
     def _read_window(self, window: Sequence[ImageSource]) -> list[Reading | ImageError]:
@@ -215,6 +219,10 @@ class Recognizer:
 
     def _texts(self, images: npt.NDArray[np.float32]) -> list[DecodedText]:
         log_probs = self._engine.log_probs(images)
+        if np.isnan(log_probs).any():
+            raise CheckpointError(
+                "the network gives no numbers (nan); its weights are damaged, or its training went astray. Use others"
+            )
         if self._decode == "greedy":
             return decode_greedy(log_probs)
         return decode_beam(log_probs, self._beam_width)
@@ -226,6 +234,12 @@ class Recognizer:
             for i, score, (start, end) in zip(text.ids, text.character_scores, borders, strict=True)
         )
         return Reading(self.charset.decode(text.ids), text.score, characters)
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    """Refuse a choice that a caller without a type checker got wrong: another one would be taken in silence."""
+    if value not in get_args(choices):
+        raise ConfigError(f"{name} is {value!r}; expected one of: {', '.join(get_args(choices))}")
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[npt.NDArray[np.float64]]:
@@ -271,13 +285,16 @@ def load(
 
     Raises:
         CheckpointError: The weights are missing, damaged, foreign, or from a newer version.
-        ConfigError: The device cannot be used here, or a number is out of range.
+        ConfigError: The device cannot be used here, a number is out of range, or a choice is unknown.
         MissingExtraError: No engine is installed.
 
     Example:
         ``crnn.load("runs/crnn").read("word.png").text``
     """
-    del engine  # one engine so far: both names mean it
+    _check_choice("engine", engine, EngineName)  # one engine so far: both names mean it
+    _check_choice("precision", precision, Precision)
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; expected 1 or more, or none for the engine's own choice")
     try:
         import torch
     except ImportError:

@@ -15,12 +15,13 @@ The loss of a step is the sum over the samples of all ranks and all accumulated 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -48,6 +49,7 @@ from crnn.protocol import CharsetName
 from crnn.recognizer import Recognizer, TorchEngine
 from crnn.results import Evaluation
 from crnn.run_folder import Checkpoint, RunFolder, check_same_run
+from crnn.train_state import TrainState
 
 __all__ = ["TrainReport", "train"]
 
@@ -78,58 +80,6 @@ class TrainReport:
     stopped_by: int | None
 
 
-@dataclass(slots=True)
-class _State:
-    """All that changes while a run goes on, and all that a checkpoint holds."""
-
-    network: CRNN
-    optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
-    step: int = 0
-    samples: int = 0
-    best: tuple[float, float] = (-1.0, -1.0)
-    validated: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def weights(self) -> dict[str, Tensor]:
-        """What is evaluated and kept: the running average where there is one."""
-        return self.average.state_dict() if self.average is not None else self.network.state_dict()
-
-    def to_checkpoint(self, config: Config, skipped: list[dict[str, int]]) -> Checkpoint:
-        """``skipped`` is that of all ranks; nothing else differs between them."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optim.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
-        numbers: dict[str, Any] = {
-            "samples": self.samples, "best": self.best, "validated": self.validated, "skipped": skipped
-        }  # fmt: skip
-        if self.average is not None:
-            tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state_dict().items()}
-            numbers["ema_steps"] = self.average.steps
-        return Checkpoint(self.step, tensors, numbers, config.model_dump(mode="json", exclude_none=True))
-
-    def restore(self, checkpoint: Checkpoint, rank: int) -> None:
-        self.network.load_state_dict(checkpoint.group("model"))
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        values: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in checkpoint.group("optim").items():
-            index, key = name.split(".", 1)
-            parameter = parameters[int(index)]
-            # Fused optimisers walk through raw memory: what belongs to a parameter has to lie there as it does.
-            if tensor.shape == parameter.shape:
-                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-            values.setdefault(int(index), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": values, "param_groups": groups})
-        if self.average is not None:
-            self.average.load_state_dict(checkpoint.group("ema"), checkpoint.numbers["ema_steps"])
-        self.step, self.samples = checkpoint.step, checkpoint.numbers["samples"]
-        accuracy, ned = checkpoint.numbers["best"]
-        self.best = (accuracy, ned)
-        self.validated = checkpoint.numbers["validated"]
-        self.skipped = Counter(checkpoint.numbers["skipped"][rank])
-
-
 def train(config: Config, *, resume: bool = False) -> TrainReport:
     """Train a network.
 
@@ -149,9 +99,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
     if not config.data.train:
         raise ConfigError("data.train is empty; expected LMDB folders or list files to train on (--data.train PATH)")
     for spec in (*config.data.train, *config.data.validation):
-        with open_source(split_name(spec)[1]) as store:  # a missing set is found now, not after the first hour
-            if not len(store):
-                raise DataError(f"{store.path}: has no samples; expected at least one")
+        open_source(split_name(spec)[1]).close()  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     with contextlib.ExitStack() as stack:
@@ -229,7 +177,7 @@ class _Run:
             )
         return check_same_run(checkpoint, self.config)
 
-    def _start(self, checkpoint: Checkpoint | None) -> _State:
+    def _start(self, checkpoint: Checkpoint | None) -> TrainState:
         config = self.config
         network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=config.train.seed)
         self.warm_line = ""
@@ -240,7 +188,7 @@ class _Run:
             network = sync_batch_norm(network)
         network.train()
         average = WeightAverage(network, config.optim.ema_decay) if config.optim.ema_decay > 0.0 else None
-        state = _State(network, build_optimizer(network, config.optim), average)
+        state = TrainState(network, build_optimizer(network, config.optim), average)
         if checkpoint is not None:
             state.restore(checkpoint, self.ranks.rank)
         return state
@@ -249,9 +197,12 @@ class _Run:
         if self.ranks.world_size == 1:
             return network
         # Buffers are not broadcast: batch statistics are either shared by all ranks or averaged before they are used.
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # torch 2.13 renamed the argument and warns of the old name; up to 2.12 there is no other.
+        renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
 
-    def _introduce(self, state: _State, changed: list[str]) -> None:
+    def _introduce(self, state: TrainState, changed: list[str]) -> None:
         assert self.monitor is not None
         parameters = sum(p.numel() for p in state.network.parameters())
         self.monitor.say(
@@ -274,7 +225,7 @@ class _Run:
 
     # ---- loop ------------------------------------------------------------------------------------------------
 
-    def _loop(self, state: _State, forward: nn.Module) -> None:
+    def _loop(self, state: TrainState, forward: nn.Module) -> None:
         accumulate = self.config.optim.accumulate_steps
         if state.validated < state.step and self._validation_due(state.step):
             self._validate(state)  # the run was stopped before it could do that
@@ -311,7 +262,7 @@ class _Run:
         return settings.save_checkpoint and (step % settings.save_checkpoint_steps == 0 or step == self.num_steps)
 
     def _step(
-        self, state: _State, forward: nn.Module, batches: Iterator[Batch], rate: float
+        self, state: TrainState, forward: nn.Module, batches: Iterator[Batch], rate: float
     ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         """One optimiser step.
 
@@ -320,8 +271,6 @@ class _Run:
         """
         accumulate = self.config.optim.accumulate_steps
         nominal = self.config.train.batch_size * self.ranks.world_size * accumulate
-        # Dropout is the only random choice of a step that is drawn from torch's generator.
-        torch.manual_seed(((self.config.train.seed * 1_000_003 + state.step) * 1_009 + self.ranks.rank) % 2**64)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.zero_grad(set_to_none=True)
@@ -332,6 +281,10 @@ class _Run:
             batch = next(batches)
             self._count_skipped(state, batch)
             keys += batch.keys
+            # Dropout is the only random choice of a step that is drawn from torch's generator. Seeded after the batch
+            # has come: a data loader that has just started draws from that generator, too.
+            number = self.config.train.seed * 1_000_003 + state.step * accumulate + part
+            torch.manual_seed(number * 1_009 + self.ranks.rank)
             with _unsynchronised(forward) if part + 1 < accumulate else contextlib.nullcontext():
                 loss = self._loss(forward, batch)
                 # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
@@ -363,7 +316,7 @@ class _Run:
             logits = forward(images)
         return ctc_loss(logits, batch.targets, batch.target_lengths)
 
-    def _look(self, state: _State, waiting: deque[tuple[int, float, Tensor, Tensor, tuple[str, ...]]]) -> bool:
+    def _look(self, state: TrainState, waiting: deque[tuple[int, float, Tensor, Tensor, tuple[str, ...]]]) -> bool:
         """Wait for the steps done since the last look; stop on a loss that is not finite.
 
         Returns:
@@ -385,7 +338,7 @@ class _Run:
                 self.monitor.step(StepStats(step, loss_sum / max(samples, 1), norm.item(), rate, int(samples)))
         return stop
 
-    def _count_skipped(self, state: _State, batch: Batch) -> None:
+    def _count_skipped(self, state: TrainState, batch: Batch) -> None:
         for key, reason in batch.skipped:
             state.skipped[reason] += 1
             if state.skipped[reason] <= 3:
@@ -400,12 +353,12 @@ class _Run:
 
     # ---- once in a while -------------------------------------------------------------------------------------
 
-    def _settled_weights(self, state: _State) -> dict[str, Tensor]:
+    def _settled_weights(self, state: TrainState) -> dict[str, Tensor]:
         if self.ranks.world_size > 1 and not self.config.train.sync_batch_norm:
             average_buffers(state.network, self.ranks, state.average.state_dict() if state.average else None)
         return state.weights()
 
-    def _validate(self, state: _State) -> None:
+    def _validate(self, state: TrainState) -> None:
         self.reader.load_state_dict(self._settled_weights(state))
         result = evaluate(
             self.recognizer,
@@ -428,14 +381,14 @@ class _Run:
             self.monitor.validation(state.step, result.as_dict(), sheet, best)
             self.monitor.restart_clock()
 
-    def _save(self, state: _State) -> None:
+    def _save(self, state: TrainState) -> None:
         self._settled_weights(state)
         skipped = self.ranks.gather(dict(state.skipped))
         if self.monitor is not None:
             self.folder.save(state.to_checkpoint(self.config, skipped), self.config.checkpoint.keep_checkpoint_max)
             self.monitor.restart_clock()
 
-    def _finish(self, state: _State) -> TrainReport:
+    def _finish(self, state: TrainState) -> TrainReport:
         stopped = state.step < self.num_steps
         if stopped and self.config.checkpoint.save_checkpoint:
             self._save(state)
@@ -456,7 +409,7 @@ class _Run:
             (self.stop[0] if self.stop else int(signal.SIGTERM)) if stopped else None,
         )
 
-    def _info(self, state: _State, result: Evaluation | None) -> dict[str, Any]:
+    def _info(self, state: TrainState, result: Evaluation | None) -> dict[str, Any]:
         return {
             "step": state.step,
             "samples": state.samples,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import multiprocessing
 import signal
 import threading
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from crnn.config import DataConfig
 from crnn.data.dataset import Batch, BatchSource
@@ -33,6 +37,8 @@ class _Numbers(Dataset[Batch | CrnnError]):
         try:
             return self._source[self._first + item]
         except CrnnError as error:
+            if get_worker_info() is None:
+                raise
             error.add_note(traceback.format_exc())
             return error
 
@@ -63,8 +69,13 @@ def iterate_batches(
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
     )
+    others = multiprocessing.active_children()
+    batches = _started(loader)
+    workers = [process for process in multiprocessing.active_children() if process not in others]
+    end = functools.partial(_end, workers)
+    atexit.register(end)  # for a program that ends while batches are left
     try:
-        for batch in _started(loader):
+        for batch in batches:
             if isinstance(batch, CrnnError):
                 raise batch
             yield batch
@@ -75,6 +86,11 @@ def iterate_batches(
             f"a data worker died ({str(error).splitlines()[0]}); the machine may have run out of memory. "
             "Continue with --resume, with fewer data.workers if it happens again"
         ) from error
+    finally:
+        # This asks the workers to end; but not yet, if the traceback of an exception still holds the iterator.
+        del batches
+        end()
+        atexit.unregister(end)
 
 
 def _started(loader: DataLoader[Batch | CrnnError]) -> Iterator[Batch | CrnnError]:
@@ -90,6 +106,16 @@ def _started(loader: DataLoader[Batch | CrnnError]) -> Iterator[Batch | CrnnErro
     if before is not None:  # else it was not set by Python, and cannot be by it
         signal.signal(signal.SIGCHLD, before)
     return batches
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """End workers that are still there, in the one way that they do not ignore; they have nothing to lose.
+
+    Without it Python would send them SIGTERM at its exit, and wait for ever.
+    """
+    for worker in workers:
+        worker.kill()
+        worker.join()
 
 
 def _start_worker(_: int) -> None:

@@ -1,0 +1,209 @@
+"""What README, ARCHITECTURE and the other documents say is there is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crnn.cli import main
+from crnn.config import Config, ImageConfig, ModelConfig
+from crnn.config_file import load_config, preset_names
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "src" / "crnn").rglob("*.py"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def module_name(path: Path) -> str:
+    """``data.store`` for ``src/crnn/data/store.py``."""
+    return ".".join(path.relative_to(ROOT / "src" / "crnn").with_suffix("").parts)
+
+
+def fenced(text: str, language: str = "") -> list[str]:
+    """The blocks of code in a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Every ``crnn ...`` line of a document's blocks, in words; continued lines joined, comments left out."""
+    lines = "\n".join(fenced(text, "[a-z]*")).replace("\\\n", " ").splitlines()
+    pattern = re.compile(r"(?:\$ )?(?:\.venv/bin/|torchrun .*-m )?crnn +([^#]*)")
+    return [shlex.split(found[1]) for line in lines if (found := pattern.match(line))]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# ARCHITECTURE
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.stem not in ("__init__", "__main__")], ids=module_name)
+def test_every_module_is_a_room_of_the_architecture(path: Path) -> None:
+    rooms = re.findall(r"`([a-z_.]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", ARCHITECTURE, re.MULTILINE)))
+    assert module_name(path) in rooms
+
+
+def test_the_architecture_names_no_module_that_is_gone() -> None:
+    known = {module_name(path) for path in SOURCES} | {"__init__"}
+    rooms = re.findall(r"^\| (`.*?) \|", ARCHITECTURE, re.MULTILINE)
+    named = {name for row in rooms for name in re.findall(r"`([a-z_.]+)`", row)}
+    assert named <= known
+    files = set(re.findall(r"`(?:data/)?([a-z_]+\.py)`", ARCHITECTURE))
+    assert files <= {path.name for path in SOURCES}
+
+
+def test_the_rooms_without_torch_are_those_that_the_import_rules_keep_free_of_it() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {c["name"]: c for c in settings["tool"]["importlinter"]["contracts"]}
+    kept = {name.removeprefix("crnn.") for name in contracts["torch-free rooms"]["source_modules"]}
+    said = {}
+    for cell, torch in re.findall(r"^\| (`[^|]*) \|[^|]*\| ([^|]*) \|$", ARCHITECTURE, re.MULTILINE):
+        said |= dict.fromkeys(re.findall(r"`([a-z_.]+)`", cell), torch)
+    assert {name for name in kept if said.get(name) != "no"} == set()
+
+
+def test_every_module_has_its_layer() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    placed = [name.strip().removeprefix("crnn.") for layer in layers for name in layer.split("|")]
+    assert len(placed) == len(set(placed))
+    assert set(placed) == {module_name(p) for p in SOURCES if p.stem not in ("__init__", "__main__")}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# README
+
+
+def test_the_commands_of_the_documents_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    commands = set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    for document in DOCUMENTS:
+        for line in command_lines(document.read_text(encoding="utf-8")):
+            assert line[0] in commands, f"{document.name}: crnn {' '.join(line)}"
+    assert {line[0] for line in command_lines(README)} == commands
+
+
+@pytest.mark.parametrize("command", ["read", "evaluate"])
+def test_the_flags_in_the_readme_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([command, "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    used = {word.strip("[]") for line in command_lines(README) if line[0] == command for word in line if "--" in word}
+    assert used
+    assert used <= known
+
+
+def test_the_training_commands_of_the_readme_have_settings_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = 0
+    for line in command_lines(README):
+        if line[0] == "train" and line[1] != "CONFIG":
+            flags = [word for word in line[2:] if word != "--resume"]
+            assert main(["config", "show", line[1], *flags]) == 0, capsys.readouterr().err
+            shown += 1
+    assert shown >= 4
+
+
+def test_the_presets_are_those_that_the_documents_name() -> None:
+    sentence = re.search(r"`CONFIG` is a TOML file or a preset: (.*?)\. `DATA`", README, re.DOTALL)
+    assert sentence is not None
+    named = set(re.findall(r"`([a-z-]+)`", sentence[1]))
+    assert named == set(preset_names())
+    for name in preset_names():
+        assert isinstance(load_config(name), Config)
+
+
+def test_the_sizes_of_the_networks_are_those_of_the_readme() -> None:
+    from crnn.model import build_model
+
+    said = {}
+    for backbone, row in (("vgg", r"`vgg`.*?\(([\d.]+) M"), ("small", r"`small`.*?\(([\d.]+) M")):
+        found = re.search(row, README)
+        assert found is not None
+        said[backbone] = float(found[1])
+    for backbone, millions in said.items():
+        network = build_model(ModelConfig.model_validate({"backbone": backbone}), ImageConfig(), 37, seed=0)
+        assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == millions
+
+
+def test_the_python_of_the_readme_runs(trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program,) = fenced(README, "python")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "crnn-small").symlink_to(trained_run.folder)
+    (tmp_path / "word.png").write_bytes((trained_run.words.parent / "images" / "1.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["reading"].text == trained_run.labels[0]
+
+
+def test_what_can_be_installed_is_what_the_readme_says() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = set(settings["project"]["optional-dependencies"])
+    used = set(re.findall(r"(?:crnn|'\.)\[([a-z]+)\]", README))
+    assert {"train", "torch", "data"} <= used <= extras
+    pinned = re.search(r"torch==([\d.]+)", README)
+    assert pinned is not None
+    assert f"torch=={pinned[1]}" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_targets_of_make_exist(document: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    used = set(re.findall(r"^make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
+    assert used
+    assert used <= targets
+
+
+def test_the_parameters_of_the_modelzoo_exist_here() -> None:
+    text = (ROOT / "docs" / "modelzoo.md").read_text(encoding="utf-8")
+    settings = {
+        f"{section}.{key}"
+        for section, field in Config.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    }
+    named = set(re.findall(r"`((?:charset|image|train|model|optim|checkpoint|data)\.[a-z_]+)`", text))
+    assert len(named) >= 15
+    assert named <= settings
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All documents
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not target.startswith(("https://", "http://")):
+            assert (document.parent / target).exists(), target
+
+
+def shipped() -> list[Path]:
+    """Every text file of the project, but for what is made and the history."""
+    folders = ("src", "tests", "scripts", "benchmarks", "docs", ".ci")
+    found = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()]
+    found += [p for p in ROOT.iterdir() if p.is_file() and p.suffix in ("", ".md", ".toml", ".txt")]
+    return sorted(p for p in found if "__pycache__" not in p.parts and ".egg-info" not in str(p) and p.suffix != ".pyc")
+
+
+# A path of somebody's machine; those that every system has, such as /dev/null, are fine.
+PLACE = re.compile(r"(?<![\w.~})\]/-])/(?:work|home|Users|root|mnt|tmp)/\w")
+
+
+def test_no_file_speaks_of_the_place_where_it_was_written() -> None:
+    assert PLACE.search("see /" + "home/somebody/crops")
+    files = shipped()
+    assert len(files) > 60
+    bad = []
+    for path in files:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        bad += [f"{path.relative_to(ROOT)}: {text[m.start() : m.start() + 40]!r}" for m in PLACE.finditer(text)]
+    assert bad == []
