@@ -48,8 +48,8 @@ PRESETS = "crnn-small, crnn-vgg, modelzoo, tiny"
 
 CASES = {
     # ---- commands
-    "bogus": "command 'bogus' is unknown; expected one of: read, train, evaluate, config",
-    "--read": "command '--read' is unknown; expected one of: read, train, evaluate, config",
+    "bogus": "command 'bogus' is unknown; expected one of: read, train, evaluate, data, config",
+    "--read": "command '--read' is unknown; expected one of: read, train, evaluate, data, config",
     # ---- read: what is missing
     "read": "no image is given; expected files, folders, or - for a list of paths on stdin",
     "read 1.png": "--model is not given, and no weights ship with this version; expected a weights file or a run "

@@ -45,14 +45,14 @@ def command_lines(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.stem not in ("__init__", "__main__")], ids=module_name)
 def test_every_module_is_a_room_of_the_architecture(path: Path) -> None:
-    rooms = re.findall(r"`([a-z_.]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", ARCHITECTURE, re.MULTILINE)))
+    rooms = re.findall(r"`([a-z0-9_.]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", ARCHITECTURE, re.MULTILINE)))
     assert module_name(path) in rooms
 
 
 def test_the_architecture_names_no_module_that_is_gone() -> None:
     known = {module_name(path) for path in SOURCES} | {"__init__"}
     rooms = re.findall(r"^\| (`.*?) \|", ARCHITECTURE, re.MULTILINE)
-    named = {name for row in rooms for name in re.findall(r"`([a-z_.]+)`", row)}
+    named = {name for row in rooms for name in re.findall(r"`([a-z0-9_.]+)`", row)}
     assert named <= known
     files = set(re.findall(r"`(?:data/)?([a-z_]+\.py)`", ARCHITECTURE))
     assert files <= {path.name for path in SOURCES}
@@ -64,7 +64,7 @@ def test_the_rooms_without_torch_are_those_that_the_import_rules_keep_free_of_it
     kept = {name.removeprefix("crnn.") for name in contracts["torch-free rooms"]["source_modules"]}
     said = {}
     for cell, torch in re.findall(r"^\| (`[^|]*) \|[^|]*\| ([^|]*) \|$", ARCHITECTURE, re.MULTILINE):
-        said |= dict.fromkeys(re.findall(r"`([a-z_.]+)`", cell), torch)
+        said |= dict.fromkeys(re.findall(r"`([a-z0-9_.]+)`", cell), torch)
     assert {name for name in kept if said.get(name) != "no"} == set()
 
 

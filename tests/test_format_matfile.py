@@ -13,7 +13,8 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn.data.formats.matfile import MatFile, MatText
+from crnn.data.formats.matfile import MatFile
+from crnn.data.formats.matvalue import MatText
 from crnn.errors import DataError
 
 MATLAB_FILES = Path(scipy.io.__file__).parent / "matlab" / "tests" / "data"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn.data.formats.matfile import MAX_ELEMENT_BYTES, MatFile, MatText
+from crnn.data.formats.matfile import MAX_ELEMENT_BYTES, MatFile
+from crnn.data.formats.matvalue import MatText
 from crnn.errors import DataError
 
 

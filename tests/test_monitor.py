@@ -15,7 +15,8 @@ import pytest
 
 from crnn.config import Config
 from crnn.errors import TrainingError
-from crnn.monitor import Monitor, StepStats, contact_sheet, counting_bar
+from crnn.monitor import Monitor, StepStats, contact_sheet
+from crnn.progress import counting_bar
 
 Configs = Callable[..., Config]
 

@@ -182,7 +182,7 @@ def evaluate_command(
     _require_torch("evaluating", "torch")
     from crnn.distributed import start_ranks
     from crnn.evaluate import count_samples, evaluate
-    from crnn.monitor import counting_bar
+    from crnn.progress import counting_bar
     from crnn.recognizer import load
 
     with start_ranks(device) as ranks:

@@ -114,7 +114,7 @@ def convert_command(
     """
     from crnn.data.convert import convert
     from crnn.data.prepare import PictureSettings
-    from crnn.monitor import counting_bar
+    from crnn.progress import counting_bar
 
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")

@@ -48,7 +48,8 @@ class ImageError(DataError):
 
     Attributes:
         reason: One word by which such pictures are counted: ``missing``, ``empty``, ``not_an_image``, ``truncated``,
-            ``too_large`` or ``outside_root``.
+            ``too_large`` or ``outside_root``; and, where it is cut out of a larger one, ``outside_picture``,
+            ``no_area``, ``mirrored`` or ``not_convex``.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from crnn.checkpoint import write_atomically
 from crnn.config import Config
 from crnn.errors import TrainingError
 
-__all__ = ["Monitor", "StepStats", "contact_sheet", "counting_bar"]
+__all__ = ["Monitor", "StepStats", "contact_sheet"]
 
 _log = logging.getLogger(__name__)
 
@@ -221,25 +221,6 @@ def contact_sheet(
         sheet.paste(picture.resize((width, 32)).convert("RGB"), (x + 4, y + 4))
         draw.text((x + 4, y + 40), caption, fill="black", font=font)
     return np.asarray(sheet)
-
-
-@contextlib.contextmanager
-def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr for work that is counted, where stderr is a terminal.
-
-    Args:
-        title: What is done.
-        total: How much there is to do, where it is known.
-        enabled: ``False`` on ranks that keep quiet.
-
-    Yields:
-        A function to call with what was done since the last call.
-    """
-    console = Console(file=sys.stderr)
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (enabled and console.is_terminal)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -43,8 +43,9 @@ from crnn.evaluate import evaluate
 from crnn.image import load_image
 from crnn.loss import ctc_loss
 from crnn.model import CRNN, build_model
-from crnn.monitor import Monitor, StepStats, contact_sheet, counting_bar
+from crnn.monitor import Monitor, StepStats, contact_sheet
 from crnn.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
+from crnn.progress import counting_bar
 from crnn.protocol import CharsetName
 from crnn.recognizer import Recognizer, TorchEngine
 from crnn.results import Evaluation

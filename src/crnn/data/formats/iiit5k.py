@@ -20,7 +20,8 @@ from typing import Literal
 
 from crnn.data.formats.annotation import printable, relative_path
 from crnn.data.formats.locate import find_annotation, is_name, one_line
-from crnn.data.formats.matfile import MatFile, MatText, MatValue
+from crnn.data.formats.matfile import MatFile
+from crnn.data.formats.matvalue import MatText, MatValue
 from crnn.data.formats.record import Record, Skipped
 from crnn.errors import ConfigError, DataError
 

@@ -38,12 +38,11 @@ from crnn.data.formats.matvalue import (
     DamageError,
     MatHead,
     MatParser,
-    MatText,
     MatValue,
 )
 from crnn.errors import DataError
 
-__all__ = ["MAX_ELEMENT_BYTES", "MatFile", "MatText", "MatValue", "MatVariable"]
+__all__ = ["MAX_ELEMENT_BYTES", "MatFile", "MatVariable"]
 
 MAX_ELEMENT_BYTES = 16 * 1024 * 1024
 """A cell with more is refused. The largest of the published ones, a lexicon of 1,000 words, has some 80 kB."""
