@@ -103,6 +103,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         ("[optim]\nlearning_rat = 1.0", "unknown key 'optim.learning_rat'; did you mean 'optim.learning_rate'?"),
         ("[train]\nlearning_rate = 1.0", "unknown key 'train.learning_rate'; did you mean 'optim.learning_rate'?"),
         ("[train]\nlearning_rates = 1.0", "unknown key 'train.learning_rates'; did you mean 'optim.learning_rate'?"),
+        ("[train]\neval_steps = 5", "unknown key 'train.eval_steps'; did you mean 'eval.eval_steps'?"),
         ("hidden_size = 8", "unknown key 'hidden_size'; did you mean 'model.hidden_size'?"),
         ("[optimm]\nlearning_rate = 1.0", "unknown key 'optimm'; did you mean 'optim'?"),
         # A name like no other gets the names that there are, not the one with the most letters of the section.

@@ -68,7 +68,7 @@ def source(word_list, small_config):
 
 @pytest.mark.parametrize(
     ("workers", "start"),
-    [(0, "fork"), (1, "fork"), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)],
+    [(0, "fork"), (1, "fork"), (2, "fork"), (1, "spawn")],
 )
 def test_batches_do_not_depend_on_workers(source, workers, start):
     settings = DataConfig(workers=workers, worker_start=start)

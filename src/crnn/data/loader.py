@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 
-import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from crnn.config import DataConfig
@@ -119,8 +118,6 @@ def _end(workers: Sequence[BaseProcess]) -> None:
 
 
 def _start_worker(_: int) -> None:
-    # The training step owns the cores; a worker decodes one picture after the other.
-    torch.set_num_threads(1)
     # Ctrl-C, and what a scheduler sends, go to all processes: the training process saves, then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
