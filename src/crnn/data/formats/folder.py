@@ -6,10 +6,9 @@ annotation, so that a picture without a label and a label without a picture are 
 alphabetical order, one at a time, with those below them; what is hidden (``._line7.png``) is left out.
 
 References:
-    The pairs, checked against Calamari-OCR/calamari (``file.py``) and mittagessen/kraken (``default_split``): both take
-    the name up to its first dot, so that ``line7.bin.png`` belongs to ``line7.gt.txt``; tesseract-ocr/tesstrain takes
-    ``line7.gt.txt`` for ``line7.png``, ``line7.bin.png`` and ``line7.tif``. For the names see
-    ``crnn.data.formats.mjsynth``.
+    The pairs, checked against Calamari-OCR/calamari (``file.py``), which takes the name up to its first dot, so that
+    ``line7.bin.png`` belongs to ``line7.gt.txt``. Kraken and tesstrain use the same names; their code was not looked
+    up. For the names of pictures see ``crnn.data.formats.mjsynth``.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ and count a bad line instead of stopping at it.
 
 References:
     Checked against PaddlePaddle/PaddleOCR (``simple_dataset.py``: first tab, CRLF, one of the pictures drawn at each
-    epoch, anything that is not such a list is a path), clovaai/deep-text-recognition-benchmark
-    (``create_lmdb_dataset.py``), JaidedAI/EasyOCR (``trainer``: split at the first comma, so that further commas are
-    part of the label; we do the same, and take off quotes as CSV has them) and ankandrew/fast-plate-ocr (paths relative
-    to the file).
+    epoch, anything that is not such a list is a path), JaidedAI/EasyOCR (``trainer``: split at the first comma, so that
+    further commas are part of the label; we do the same, and take off quotes as CSV has them) and
+    ankandrew/fast-plate-ocr (paths relative to the file).
 """
 
 from __future__ import annotations
