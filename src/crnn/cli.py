@@ -27,6 +27,7 @@ import tyro
 
 from crnn.arguments import config_from, parse_arguments
 from crnn.commands_data import data_command
+from crnn.commands_synth import synth_command
 from crnn.errors import ConfigError, CrnnError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train a network", train_command),
     "evaluate": ("measure a model on benchmark sets", _with_tyro(evaluate_command, "evaluate")),
     "data": ("convert published datasets", lambda arguments: data_command(arguments, parse_arguments)),
+    "synth": ("render text: look at it, or write it as a set", synth_command),
     "config": ("show the resolved settings of a preset or file", config_command),
 }
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-import pydantic
 from pydantic import Field, model_validator
 
 from crnn.charset import Case, Charset, LabelRules, Unicode, Unknown, Whitespace
+from crnn.config_section import Section, Share
 from crnn.errors import CharsetError
+from crnn.synth.settings import CameraConfig, CorpusConfig, FaceConfig, LookConfig, SynthConfig
 
 __all__ = [
     "BACKBONE_CHANNELS",
@@ -50,31 +51,7 @@ def time_steps(width: int) -> int:
     return width // 4 - 1
 
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class _Section(pydantic.BaseModel):
-    """What all sections share: frozen, unknown keys refused, no silent conversion of text to numbers."""
-
-    model_config = pydantic.ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists_are_tuples(cls, values: Any) -> Any:
-        # TOML has arrays, the settings have tuples; strict mode would refuse the one for the other.
-        if isinstance(values, dict):
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return values
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network."""
 
     backbone: Literal["vgg", "small"] = "vgg"
@@ -110,7 +87,7 @@ class ModelConfig(_Section):
         return self.hidden_size or HIDDEN_SIZES[self.backbone]
 
 
-class ImageConfig(_Section):
+class ImageConfig(Section):
     """The array that the network sees."""
 
     image_height: int = 32
@@ -146,7 +123,7 @@ class ImageConfig(_Section):
         return self
 
 
-class CharsetConfig(_Section):
+class CharsetConfig(Section):
     """What the network can write, and how labels are made to fit it."""
 
     characters: str = "36"
@@ -204,14 +181,15 @@ class CharsetConfig(_Section):
         )
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where samples come from."""
 
     train: tuple[str, ...] = ()
-    """LMDB folders and list files to train on, relative to the current folder."""
+    """LMDB folders and list files to train on, relative to the current folder; ``synth`` is rendered text."""
 
     ratios: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
-    """Share of each batch per source of ``train``. Default: in proportion to the number of samples."""
+    """Share of each batch per source of ``train``. Default: in proportion to the number of samples; with ``synth`` beside
+    stored sets they must be given."""
 
     validation: tuple[str, ...] = ()
     """Sets that choose the best weights, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""
@@ -235,7 +213,7 @@ class DataConfig(_Section):
         return self
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """Random changes to stored pictures while training; each strength is the end of a uniform range, 0 is off."""
 
     probability: Share = 0.0
@@ -272,7 +250,7 @@ class AugmentConfig(_Section):
     """Largest factor by which a 32 pixel high picture is shrunk and enlarged again; smaller ones less; 1 is off."""
 
 
-class OptimConfig(_Section):
+class OptimConfig(Section):
     """How the weights move."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -312,7 +290,7 @@ class OptimConfig(_Section):
     """Decay of the running average of the weights, which is then what is evaluated and kept; 0 is off."""
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """The loop."""
 
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -355,7 +333,7 @@ class TrainConfig(_Section):
     """Write scalars and a few pictured readings for TensorBoard, where it is installed."""
 
 
-class EvalConfig(_Section):
+class EvalConfig(Section):
     """How a run is validated."""
 
     eval_steps: Annotated[int, Field(ge=1)] | None = None
@@ -368,7 +346,7 @@ class EvalConfig(_Section):
     """Pictures per forward pass. Results do not depend on it."""
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """What is kept of a run."""
 
     save_checkpoint: bool = True
@@ -384,7 +362,7 @@ class CheckpointConfig(_Section):
     """The run folder: settings, checkpoints, weights, metrics."""
 
 
-class ReaderConfig(_Section):
+class ReaderConfig(Section):
     """What a weights file carries: enough to rebuild its network and feed it."""
 
     model: ModelConfig = ModelConfig()
@@ -412,6 +390,11 @@ class Config(ReaderConfig):
 
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
+    synth: SynthConfig = SynthConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    faces: FaceConfig = FaceConfig()
+    look: LookConfig = LookConfig()
+    camera: CameraConfig = CameraConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

@@ -31,11 +31,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from crnn.batches import open_batches, stored_sources
 from crnn.charset import NAMED_CHARSETS
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
-from crnn.data.dataset import Batch, StoredBatches, describe_skipped, network_input
-from crnn.data.loader import iterate_batches
+from crnn.data.dataset import Batch, network_input
 from crnn.data.source import open_source, split_name
 from crnn.distributed import Ranks, average_buffers, has_fast_bf16, is_lost_peer, start_ranks, sync_batch_norm
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
@@ -98,8 +98,11 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
         TrainingError: The loss is not finite, a worker died, or another run holds the folder.
     """
     if not config.data.train:
-        raise ConfigError("data.train is empty; expected LMDB folders or list files to train on (--data.train PATH)")
-    for spec in (*config.data.train, *config.data.validation):
+        raise ConfigError(
+            "data.train is empty; expected LMDB folders or list files to train on, or synth for rendered text "
+            "(--data.train synth)"
+        )
+    for spec in (*stored_sources(config), *config.data.validation):
         open_source(split_name(spec)[1]).close()  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
@@ -135,7 +138,7 @@ class _Run:
     def __init__(self, config: Config, ranks: Ranks, folder: RunFolder, stop: list[int]) -> None:
         self.config, self.ranks, self.folder, self.stop = config, ranks, folder, stop
         with counting_bar("checking labels", enabled=ranks.is_main) as progress:
-            self.source = StoredBatches(config, ranks.rank, ranks.world_size, progress)
+            self.source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
         self.epoch_steps = max(1, self.source.epoch_batches // config.optim.accumulate_steps)
         self.num_steps = config.train.num_steps or config.train.epoch_size * self.epoch_steps
         precision = config.train.precision
@@ -211,12 +214,8 @@ class _Run:
             f"on {self.ranks.device}{' in bf16' if self.bf16 else ''}, {self.ranks.world_size} rank(s); "
             f"{self.source.num_samples} samples, {self.num_steps} steps"
         )
-        for store, scan in zip(self.source.stores, self.source.scans, strict=True):
-            if scan.skipped:
-                self.monitor.say(f"{store.path}: left out {describe_skipped(scan)}")
-            if scan.changed:
-                lost = "".join(c for c, _ in scan.lost.most_common(20))
-                self.monitor.say(f"{store.path}: {scan.changed} labels lose characters outside the charset: {lost!r}")
+        for line in self.source.remarks():
+            self.monitor.say(line)
         for line in changed:
             self.monitor.say(f"resumed with another setting: {line}")
         if state.step:
@@ -230,13 +229,7 @@ class _Run:
         accumulate = self.config.optim.accumulate_steps
         if state.validated < state.step and self._validation_due(state.step):
             self._validate(state)  # the run was stopped before it could do that
-        batches = iterate_batches(
-            self.source,
-            state.step * accumulate,
-            self.num_steps * accumulate,
-            self.config.data,
-            pin_memory=self.ranks.device.type != "cpu",
-        )
+        batches = self.source.iterate(state.step * accumulate, self.num_steps * accumulate)
         waiting: deque[tuple[int, float, Tensor, Tensor, tuple[str, ...]]] = deque()
         with contextlib.closing(batches):
             while state.step < self.num_steps:

@@ -10,29 +10,38 @@ import threading
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.process import BaseProcess
+from typing import Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from crnn.config import DataConfig
-from crnn.data.dataset import Batch, BatchSource
 from crnn.errors import CrnnError, TrainingError
 
-__all__ = ["iterate_batches"]
+__all__ = ["Numbered", "iterate_batches"]
+
+_Item_co = TypeVar("_Item_co", covariant=True)
+_Item = TypeVar("_Item")
 
 
-class _Numbers(Dataset[Batch | CrnnError]):
+class Numbered(Protocol[_Item_co]):
+    """Anything that makes batches, or parts of them, by number."""
+
+    def __getitem__(self, number: int) -> _Item_co: ...
+
+
+class _Numbers(Dataset[_Item | CrnnError]):
     """A view of a source for torch's loader: item ``i`` is batch ``first + i``, or why there is none.
 
     An error that leaves a worker by itself would lose its arguments and come with a traceback in its message.
     """
 
-    def __init__(self, source: BatchSource, first: int, count: int) -> None:
+    def __init__(self, source: Numbered[_Item], first: int, count: int) -> None:
         self._source, self._first, self._count = source, first, count
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, item: int) -> Batch | CrnnError:
+    def __getitem__(self, item: int) -> _Item | CrnnError:
         try:
             return self._source[self._first + item]
         except CrnnError as error:
@@ -43,8 +52,8 @@ class _Numbers(Dataset[Batch | CrnnError]):
 
 
 def iterate_batches(
-    source: BatchSource, first: int, last: int, config: DataConfig, pin_memory: bool = False
-) -> Generator[Batch]:
+    source: Numbered[_Item], first: int, last: int, config: DataConfig, pin_memory: bool = False
+) -> Generator[_Item]:
     """Batches ``first`` to ``last`` (not included) in order, whatever the number of workers.
 
     Args:
@@ -92,7 +101,7 @@ def iterate_batches(
         atexit.unregister(end)
 
 
-def _started(loader: DataLoader[Batch | CrnnError]) -> Iterator[Batch | CrnnError]:
+def _started(loader: DataLoader[_Item | CrnnError]) -> Iterator[_Item | CrnnError]:
     """The loader's iterator with its workers started, and without torch's handler of SIGCHLD.
 
     The handler raises wherever the training process is when a worker dies: in the middle of a step, of a checkpoint.

@@ -1,0 +1,202 @@
+"""What a run trains on: stored samples, rendered text, or both in one batch.
+
+``data.train`` names the sources; ``synth`` among them is rendered text. Whatever they are, the loop sees a ``BatchFeed``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Protocol
+
+import torch
+from torch.nn.functional import pad
+
+from crnn.config import Config
+from crnn.data.dataset import Batch, StoredBatches, describe_skipped
+from crnn.data.loader import iterate_batches
+from crnn.data.order import places_per_source
+from crnn.errors import ConfigError
+from crnn.synth.source import SynthBatches
+
+__all__ = ["SYNTH", "BatchFeed", "open_batches", "stored_sources"]
+
+SYNTH = "synth"
+"""The name of rendered text among the sources of ``data.train``; a folder of that name is ``./synth``."""
+
+
+class BatchFeed(Protocol):
+    """Batches by number, one after the other."""
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches of one pass over the data; of text without an end, what the settings call one."""
+        ...
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of one pass."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """What was left out, and what else a user should know, a line each."""
+        ...
+
+    def iterate(self, first: int, last: int) -> Generator[Batch]:
+        """This rank's part of batches ``first`` to ``last`` (not included)."""
+        ...
+
+
+def stored_sources(config: Config) -> list[str]:
+    """The sources of ``data.train`` that are stored."""
+    return [spec for spec in config.data.train if spec != SYNTH]
+
+
+def open_batches(
+    config: Config,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> BatchFeed:
+    """What the settings name in ``data.train``.
+
+    Where rendered text is one source of several, ``data.ratios`` are needed, and each rank's batch is shared out by
+    them: its stored samples first, then its rendered ones.
+
+    Args:
+        config: All settings.
+        rank: This process among all.
+        world_size: Processes that share each batch.
+        device: The one that trains; rendered text is composed there.
+        progress: Called with the number of stored labels looked at since the last call.
+
+    Raises:
+        ConfigError: The sources and ratios do not go together, or leave nothing to train on.
+        DataError: A source is missing or unusable.
+    """
+    device = device or torch.device("cpu")
+    stored = stored_sources(config)
+    rendered = len(config.data.train) - len(stored)
+    if not rendered:
+        return _Stored(config, rank, world_size, device, progress)
+    if rendered > 1:
+        raise ConfigError(f'data.train has "{SYNTH}" {rendered} times; expected once. Its share is set by data.ratios')
+    if not stored:
+        return _Rendered(config, rank, world_size, device)
+    if not config.data.ratios:
+        raise ConfigError(
+            f'data.train has "{SYNTH}" beside stored sets, and rendered text has no size that would give it its share; '
+            f"expected data.ratios with {len(config.data.train)} numbers, such as "
+            + str([19.0 if spec == SYNTH else 1.0 for spec in config.data.train])
+        )
+    place = config.data.train.index(SYNTH)
+    ratios = list(config.data.ratios)
+    rendered_places = places_per_source(ratios, config.train.batch_size)[place]
+    del ratios[place]
+    stored_places = config.train.batch_size - rendered_places
+    settings = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"train": tuple(stored), "ratios": tuple(ratios)}),
+            "train": config.train.model_copy(update={"batch_size": stored_places}),
+        }
+    )
+    return _Mixed(
+        [
+            _Stored(settings, rank, world_size, device, progress),
+            _Rendered(config, rank, world_size, device, rendered_places),
+        ]
+    )
+
+
+class _Stored:
+    """Stored samples, read by worker processes."""
+
+    def __init__(
+        self, config: Config, rank: int, world_size: int, device: torch.device, progress: Callable[[int], None]
+    ) -> None:
+        self._config, self._device = config, device
+        self.batches = StoredBatches(config, rank, world_size, progress)
+
+    @property
+    def epoch_batches(self) -> int:
+        return self.batches.epoch_batches
+
+    @property
+    def num_samples(self) -> int:
+        return self.batches.num_samples
+
+    def remarks(self) -> list[str]:
+        lines = []
+        for store, scan in zip(self.batches.stores, self.batches.scans, strict=True):
+            if scan.skipped:
+                lines.append(f"{store.path}: left out {describe_skipped(scan)}")
+            if scan.changed:
+                lost = "".join(c for c, _ in scan.lost.most_common(20))
+                lines.append(f"{store.path}: {scan.changed} labels lose characters outside the charset: {lost!r}")
+        return lines
+
+    def iterate(self, first: int, last: int) -> Generator[Batch]:
+        return iterate_batches(self.batches, first, last, self._config.data, pin_memory=self._device.type != "cpu")
+
+
+class _Rendered:
+    """Rendered text, composed on the device that trains."""
+
+    def __init__(
+        self, config: Config, rank: int, world_size: int, device: torch.device, batch_size: int | None = None
+    ) -> None:
+        self.batches = SynthBatches(config, rank, world_size, device, batch_size)
+
+    @property
+    def epoch_batches(self) -> int:
+        return self.batches.epoch_batches
+
+    @property
+    def num_samples(self) -> int:
+        return self.batches.num_samples
+
+    def remarks(self) -> list[str]:
+        return self.batches.remarks()
+
+    def iterate(self, first: int, last: int) -> Generator[Batch]:
+        return self.batches.iterate(first, last)
+
+
+class _Mixed:
+    """Parts of every batch from several feeds. A pass is one over the stored samples, which come first."""
+
+    def __init__(self, feeds: Sequence[BatchFeed]) -> None:
+        self._feeds = feeds
+
+    @property
+    def epoch_batches(self) -> int:
+        return self._feeds[0].epoch_batches
+
+    @property
+    def num_samples(self) -> int:
+        return self._feeds[0].num_samples
+
+    def remarks(self) -> list[str]:
+        return [line for feed in self._feeds for line in feed.remarks()]
+
+    def iterate(self, first: int, last: int) -> Generator[Batch]:
+        with contextlib.ExitStack() as stack:
+            parts = [stack.enter_context(contextlib.closing(feed.iterate(first, last))) for feed in self._feeds]
+            for batches in zip(*parts, strict=True):
+                yield _joined(batches)
+
+
+def _joined(batches: Iterable[Batch]) -> Batch:
+    """One batch of several, on the device of the last."""
+    every = list(batches)
+    parts = [part.to(every[-1].images.device) for part in every if len(part)] or every[-1:]
+    longest = max(part.targets.shape[1] for part in parts)
+    return Batch(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.widths for part in parts]),
+        torch.cat([pad(part.targets, (0, longest - part.targets.shape[1])) for part in parts]),
+        torch.cat([part.target_lengths for part in parts]),
+        tuple(key for part in parts for key in part.keys),
+        tuple(skipped for part in every for skipped in part.skipped),
+    )

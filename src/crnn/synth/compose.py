@@ -1,0 +1,452 @@
+"""Coverage masks -> pictures: colours, fills, borders, shadows, and what else is in a crop. Batched on one device.
+
+What is random comes from ``Draws`` and is known before the device starts, so an effect that some pictures have is
+computed for those alone, and nothing waits for the device. Each picture depends on its own draws and masks only,
+whichever others are computed with it.
+
+Shape letters: N pictures, C channels, H height, W width; n of N have an effect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from crnn.synth.draws import Draws
+from crnn.synth.geometry import SIDES, Geometry, text_coordinates
+from crnn.synth.glyphs import CELL_MARGIN
+from crnn.synth.palette import Palette
+from crnn.synth.settings import LookConfig
+from crnn.synth.textures import TextureBank
+
+__all__ = ["Beside", "Scene", "compose"]
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+Beside = Callable[[Rows, int], tuple[Tensor, Floats]]
+"""(rows, place) -> cells ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the other words that go with these samples."""
+
+_GROUND_PAD = 0.12
+"""Least space between a word and its neighbour or a line, in text heights: closer ones would be read with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Finished scenes, before a camera sees them.
+
+    Attributes:
+        pictures: ``(N, C, H, W)`` float32 in [0, 1].
+        geometry: What each pixel shows.
+        coverage: ``(N, H, W)`` float32: where the text is.
+    """
+
+    pictures: Tensor
+    geometry: Geometry
+    coverage: Tensor
+
+
+def compose(
+    cells: Tensor,
+    ratios: Floats,
+    beside: Beside,
+    draws: Draws,
+    look: LookConfig,
+    textures: TextureBank,
+    shape: tuple[int, int],
+    channels: int,
+    trace: Callable[[str, Tensor], None] | None = None,
+) -> Scene:
+    """Pictures of words.
+
+    Args:
+        cells: ``(N, Hc, Wc)`` uint8: the words.
+        ratios: ``(N,)`` width over height of their ink.
+        beside: Gives other words, for crops in which parts of others are seen.
+        draws: Of the N samples.
+        look: Shares and strengths.
+        textures: For grounds and fills.
+        shape: H and W.
+        channels: C, 1 or 3.
+        trace: Called with the name of each stage and the pictures as they are then, to explain them.
+    """
+    show = trace or (lambda _stage, _pictures: None)
+    plan = _Neighbours.draw(draws, look)
+    geometry = Geometry.draw(draws, ratios, look, shape, plan.room)
+    u, v = text_coordinates(geometry, cells.device)
+    painter = _Painter(draws, look, textures, geometry, u, v, Palette.draw(draws, look, channels, cells.device))
+    coverage = painter.weighted(_lookup(cells, u, v, geometry.ratio, geometry.text_height, geometry.text_width))
+    show("shape", coverage[:, None])
+    painter.ground(beside)
+    show("ground", painter.pictures)
+    painter.neighbours(beside, plan)
+    painter.lines()
+    show("beside it", painter.pictures)
+    painter.shadows(coverage)
+    painter.outlines(coverage)
+    show("shadow, border", painter.pictures)
+    painter.text(coverage)
+    show("letters", painter.pictures)
+    painter.blend()
+    return Scene(painter.pictures.clamp_(0.0, 1.0), geometry, coverage)
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighbours:
+    """Which crops show a part of another word, and where: up to two, at sides 0 to 3.
+
+    Attributes:
+        rows: Per place (first, second) the samples that have it.
+        sides: ``(N, 2)``.
+        gaps: ``(N, 2)`` space between the words, in text heights.
+        room: ``(N, 4)`` what the crop is larger by, in text heights.
+    """
+
+    rows: tuple[Rows, Rows]
+    sides: npt.NDArray[np.int64]
+    gaps: Floats
+    room: Floats
+
+    @classmethod
+    def draw(cls, draws: Draws, look: LookConfig) -> _Neighbours:
+        first = draws.chance("neighbour", look.neighbour_share)
+        second = first & draws.chance("neighbour second", look.second_neighbour_share)
+        side = draws.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
+        other = (side + 1 + draws.integers("neighbour second side", SIDES - 1)) % SIDES
+        sides = np.stack([side, other], axis=1)
+        gaps = np.stack([draws.uniform("neighbour gap", _GROUND_PAD, 0.6), draws.uniform("gap", _GROUND_PAD, 0.6)], 1)
+        seen = np.stack([draws.uniform("neighbour seen", 0.0, 0.5), draws.uniform("second seen", 0.0, 0.5)], axis=1)
+        room = np.zeros((len(draws), SIDES))
+        for place, has in enumerate((first, second)):
+            rows = np.flatnonzero(has)
+            # Lines above and below are usually nearer, and less of them is seen, than of words beside.
+            upright = sides[rows, place] >= 2
+            gaps[rows, place] *= np.where(upright, 0.6, 1.0)
+            room[rows, sides[rows, place]] = gaps[rows, place] + seen[rows, place] * np.where(upright, 0.6, 1.0)
+        return cls((np.flatnonzero(first), np.flatnonzero(second)), sides, gaps, room)
+
+
+class _Painter:
+    """The pictures while they are painted, from the back to the front."""
+
+    def __init__(
+        self,
+        draws: Draws,
+        look: LookConfig,
+        textures: TextureBank,
+        geometry: Geometry,
+        u: Tensor,
+        v: Tensor,
+        palette: Palette,
+    ) -> None:
+        self.draws, self.look, self.textures, self.geometry = draws, look, textures, geometry
+        self.u, self.v, self.palette = u, v, palette
+        self.device = u.device
+        self.pictures = torch.empty(0)
+
+    # ---- from the back ---------------------------------------------------------------------------------------
+
+    def ground(self, beside: Beside) -> None:
+        """One colour, then gradient, texture, a second area, faint words."""
+        height, width = self.geometry.shape
+        level = self.palette.ground[:, :, None, None]
+        self.pictures = level.expand(-1, -1, height, width).clone()
+        self._add(*self._gradient("ground", self.look.gradient_share))
+        self._add(*self._texture("ground", self.look.texture_share))
+        self._split()
+        self._ghosts(beside)
+
+    def neighbours(self, beside: Beside, plan: _Neighbours) -> None:
+        """Parts of other words, usually of the same colour as the text."""
+        for place, rows in enumerate(plan.rows):
+            if not len(rows):
+                continue
+            at, ratio = self._index(rows), self.geometry.ratio[rows]
+            side, gap = plan.sides[rows, place], plan.gaps[rows, place]
+            cells, other = beside(rows, place)
+            along = self.draws.rows(rows).signed(f"neighbour {place} along", 0.5) * ratio
+            du = np.select([side == 0, side == 1], [-(ratio + other) / 2 - gap, (ratio + other) / 2 + gap], along)
+            dv = np.select([side == 2, side == 3], [-1.0 - gap, 1.0 + gap], 0.0)
+            u = self.u.index_select(0, at) - self._column(du)
+            v = self.v.index_select(0, at) - self._column(dv)
+            height = self.geometry.text_height[rows]
+            width = self.geometry.text_width[rows] * other / ratio
+            coverage = _lookup(cells, u, v, other, height, width)
+            same = self._flags(self.draws.rows(rows).chance(f"neighbour {place} colour", 0.8))
+            colour = torch.where(same, self.palette.text.index_select(0, at), self.palette.other.index_select(0, at))
+            self._cover(at, coverage, colour)
+
+    def lines(self) -> None:
+        """Rules and frames: lines that run through the whole crop, beside the text."""
+        rows = np.flatnonzero(self.draws.chance("frame", self.look.frame_share))
+        if not len(rows):
+            return
+        at, draws, ratio = self._index(rows), self.draws.rows(rows), self.geometry.ratio[rows]
+        kind = draws.choice("frame kind", (0.3, 0.25, 0.1, 0.1, 0.25))  # below, above, left, right, all around
+        gap = draws.uniform("frame gap", _GROUND_PAD, 0.35)
+        u, v = self.u.index_select(0, at), self.v.index_select(0, at)
+        # Distance outside the text's box, towards the side where the line is; far away where there is none.
+        vertical, across = self._column(0.5 + gap), self._column(ratio / 2 + gap)
+        distances = torch.stack([v - vertical, -v - vertical, -u - across, u - across, torch.empty_like(u)])
+        distances[4] = torch.maximum(v.abs() - vertical, u.abs() - across)
+        chosen = distances.gather(0, torch.from_numpy(kind).to(self.device)[None, :, None, None].expand(1, *u.shape))[0]
+        half = self._column(draws.uniform("frame width", 0.015, 0.08))
+        soft = self._column(1.0 / self.geometry.text_height[rows])
+        filled = self._flags(draws.chance("frame filled", 0.3))[..., None]  # all behind the line: the edge of a sign
+        coverage = torch.where(filled, chosen + half, half - chosen.abs()).div(soft).add(0.5).clamp(0.0, 1.0)
+        same = self._flags(draws.chance("frame colour", 0.5))
+        colour = torch.where(same, self.palette.text.index_select(0, at), self.palette.other.index_select(0, at))
+        self._cover(at, coverage, colour)
+
+    def shadows(self, coverage: Tensor) -> None:
+        """Shadows of the letters, and their depth."""
+        rows = np.flatnonzero(self.draws.chance("shadow", self.look.shadow_share))
+        if len(rows):
+            at, draws = self._index(rows), self.draws.rows(rows)
+            right, down = self._offsets(draws, "shadow", self.look.shadow)
+            shadow = _shifted(coverage.index_select(0, at), right, down)
+            soft = self._column(draws.uniform("shadow soft"))
+            shadow = shadow + soft * (_averaged(_averaged(shadow, 2), 1) - shadow)
+            opacity = self._column(draws.uniform("shadow opacity", 0.3, 0.9))
+            self._cover(at, shadow * opacity, self.palette.shadow.index_select(0, at))
+        rows = np.flatnonzero(self.draws.chance("extrusion", self.look.extrusion_share))
+        if len(rows):
+            at, draws = self._index(rows), self.draws.rows(rows)
+            right, down = self._offsets(draws, "extrusion", self.look.shadow)
+            depth = coverage.index_select(0, at)
+            for part in (1.0 / 3.0, 2.0 / 3.0, 1.0):
+                moved = _shifted(depth, np.rint(right * part).astype(np.int64), np.rint(down * part).astype(np.int64))
+                depth = torch.maximum(depth, moved)
+            self._cover(at, depth, self.palette.side.index_select(0, at))
+
+    def outlines(self, coverage: Tensor) -> None:
+        """Borders around the letters."""
+        rows = np.flatnonzero(self._outlined() | self._hollow())
+        if len(rows):
+            at = self._index(rows)
+            widths = self._column(self.draws.rows(rows).uniform("outline width", 0.7, max(0.7, self.look.outline)))
+            colour = torch.where(
+                self._flags(self._hollow()[rows]),
+                self.palette.text.index_select(0, at),
+                self.palette.outline.index_select(0, at),
+            )
+            self._cover(at, _dilated(coverage.index_select(0, at), widths, self.look.outline), colour)
+
+    def text(self, coverage: Tensor) -> None:
+        """The letters, with gradient, texture and relief."""
+        hollow = self._flags(self._hollow())
+        colour = torch.where(hollow, self.palette.ground, self.palette.text)[:, :, None, None]
+        self.pictures += coverage[:, None] * (colour - self.pictures)
+        for rows, change in (
+            self._gradient("text", self.look.gradient_share),
+            self._texture("text", self.look.fill_texture_share),
+            self._relief(coverage),
+        ):
+            if len(rows):
+                self._add(rows, change * coverage.index_select(0, self._index(rows)))
+
+    def blend(self) -> None:
+        """Light and dirt over text and ground alike."""
+        rows = np.flatnonzero(self.draws.chance("blend", self.look.blend_share))
+        if len(rows):
+            at = self._index(rows)
+            strength = self._column(self.draws.rows(rows).uniform("blend strength", 0.1, 1.0) * self.look.blend)
+            field = self._texture_field("blend", rows) * strength * 0.5
+            self.pictures.index_copy_(0, at, self.pictures.index_select(0, at) * (1.0 + field[:, None]))
+
+    def weighted(self, coverage: Tensor) -> Tensor:
+        """Bolder or thinner strokes than the face has."""
+        rows = np.flatnonzero(self.draws.chance("weight", self.look.weight_share))
+        if not len(rows):
+            return coverage
+        change = self.draws.rows(rows).uniform("weight change", -0.4, 1.0) * self.look.weight
+        for some, sign in ((change > 0.0, 1.0), (change <= 0.0, -1.0)):
+            at = self._index(rows[some])
+            if len(at):
+                part = coverage.index_select(0, at)
+                part = part if sign > 0.0 else 1.0 - part
+                part = _dilated(part, self._column(np.abs(change[some])), self.look.weight)
+                coverage.index_copy_(0, at, part if sign > 0.0 else 1.0 - part)
+        return coverage
+
+    # ---- parts -----------------------------------------------------------------------------------------------
+
+    def _gradient(self, of: str, share: float) -> tuple[Rows, Tensor]:
+        rows = np.flatnonzero(self.draws.chance(f"{of} gradient", share))
+        draws = self.draws.rows(rows)
+        at = self._index(rows)
+        angle = draws.uniform(f"{of} gradient angle", 0.0, 2.0 * np.pi)
+        strength = draws.uniform(f"{of} gradient strength", 0.2, 1.0) * self.look.gradient * self.palette.contrast[rows]
+        u = self.u.index_select(0, at) * self._column(np.cos(angle) / self.geometry.ratio[rows])
+        v = self.v.index_select(0, at) * self._column(np.sin(angle))
+        return rows, (u + v).clamp_(-0.7, 0.7) * self._column(strength)
+
+    def _texture(self, of: str, share: float) -> tuple[Rows, Tensor]:
+        rows = np.flatnonzero(self.draws.chance(f"{of} texture", share))
+        strength = self.draws.rows(rows).uniform(f"{of} texture strength", 0.1, 1.0) * self.look.texture
+        return rows, self._texture_field(f"{of} texture", rows) * self._column(strength * self.palette.contrast[rows])
+
+    def _texture_field(self, name: str, rows: Rows) -> Tensor:
+        draws = self.draws.rows(rows)
+        return self.textures.sample(
+            torch.from_numpy(draws.integers(f"{name} tile", len(self.textures))).to(self.device),
+            np.stack([draws.uniform(f"{name} top"), draws.uniform(f"{name} left")], axis=1),
+            draws.log_uniform(f"{name} scale", 0.35, 2.5),
+            draws.uniform(f"{name} angle", 0.0, 2.0 * np.pi),
+            draws.log_uniform(f"{name} aspect", 0.5, 2.0),
+            self.geometry.shape,
+        )
+
+    def _relief(self, coverage: Tensor) -> tuple[Rows, Tensor]:
+        """Light on the edges that face it, shade on the others; the other way round for letters cut in."""
+        rows = np.flatnonzero(self.draws.chance("relief", self.look.relief_share))
+        draws = self.draws.rows(rows)
+        part = coverage.index_select(0, self._index(rows))
+        right, down = self._offsets(draws, "relief", 1.5)
+        edges = _shifted(part, right, down) - _shifted(part, -right, -down)
+        strength = draws.uniform("relief strength", 0.15, 0.6) * self.palette.contrast[rows]
+        return rows, edges * self._column(strength * np.where(draws.chance("relief cut in", 0.5), 1.0, -1.0))
+
+    def _split(self) -> None:
+        """A second area of the ground, behind a straight edge."""
+        rows = np.flatnonzero(self.draws.chance("split", self.look.split_share))
+        if not len(rows):
+            return
+        at, draws, ratio = self._index(rows), self.draws.rows(rows), self.geometry.ratio[rows]
+        angle = draws.uniform("split angle", 0.0, 2.0 * np.pi)
+        through = draws.chance("split through the text", 0.3)
+        reach = np.abs(np.cos(angle)) * ratio / 2 + np.abs(np.sin(angle)) / 2
+        place = reach * np.where(through, draws.uniform("split place", 0.0, 0.9), draws.uniform("place", 1.0, 1.3))
+        distance = (
+            self.u.index_select(0, at) * self._column(np.cos(angle))
+            + self.v.index_select(0, at) * self._column(np.sin(angle))
+            - self._column(place)
+        )
+        soft = self._column(1.0 / self.geometry.text_height[rows])
+        strength = draws.signed("split strength", 1.0) * np.where(through, 0.3, 1.0) * self.palette.contrast[rows]
+        self._add(rows, distance.div(soft).add(0.5).clamp(0.0, 1.0) * self._column(strength))
+
+    def _ghosts(self, beside: Beside) -> None:
+        """Faint words of another size across the ground."""
+        rows = np.flatnonzero(self.draws.chance("ghost", self.look.ghost_share))
+        if not len(rows):
+            return
+        at, draws = self._index(rows), self.draws.rows(rows)
+        scale = draws.log_uniform("ghost scale", 0.7, 3.0)
+        u = (self.u.index_select(0, at) - self._column(draws.signed("ghost across", 1.0))) * self._column(1.0 / scale)
+        v = (self.v.index_select(0, at) - self._column(draws.signed("ghost down", 0.7))) * self._column(1.0 / scale)
+        cells, ratio = beside(rows, 1)
+        height = self.geometry.text_height[rows] * scale
+        width = self.geometry.text_width[rows] * scale * ratio / self.geometry.ratio[rows]
+        coverage = _lookup(cells, u, v, ratio, height, width)
+        self._add(rows, coverage * self._column(draws.signed("ghost strength", 0.25) * self.palette.contrast[rows]))
+
+    def _outlined(self) -> npt.NDArray[np.bool_]:
+        return self.draws.chance("outline", self.look.outline_share)
+
+    def _hollow(self) -> npt.NDArray[np.bool_]:
+        return self.draws.chance("hollow", self.look.hollow_share)
+
+    def _offsets(self, draws: Draws, of: str, strength: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Whole pixels to the right and down, in any direction, at least one; less where letters are small."""
+        angle = draws.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
+        length = draws.uniform(f"{of} length", 1.0, max(1.0, strength))
+        return np.rint(length * np.cos(angle)).astype(np.int64), np.rint(length * np.sin(angle)).astype(np.int64)
+
+    # ---- painting --------------------------------------------------------------------------------------------
+
+    def _add(self, rows: Rows, change: Tensor) -> None:
+        if len(rows):
+            self.pictures.index_add_(0, self._index(rows), change[:, None].expand(-1, self.pictures.shape[1], -1, -1))
+
+    def _cover(self, at: Tensor, coverage: Tensor, colour: Tensor) -> None:
+        below = self.pictures.index_select(0, at)
+        self.pictures.index_copy_(0, at, below + coverage[:, None] * (colour[:, :, None, None] - below))
+
+    def _index(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(rows).to(self.device)
+
+    def _column(self, values: Floats) -> Tensor:
+        return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)[:, None, None]
+
+    def _flags(self, values: npt.NDArray[np.bool_]) -> Tensor:
+        return torch.from_numpy(values).to(self.device)[:, None]
+
+
+def _lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
+    """Coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
+
+    Args:
+        cells: ``(n, Hc, Wc)`` uint8.
+        u: ``(n, H, W)`` float32: across, in heights of the words.
+        v: ``(n, H, W)`` float32: down.
+        ratios: ``(n,)`` width over height of the words.
+        heights: ``(n,)`` height of the words in pixels of the picture.
+        widths: ``(n,)`` width of the words in pixels of the picture.
+    """
+    rows, columns = cells.shape[-2:]
+    ends = np.asarray((1.0 - 2.0 * CELL_MARGIN / columns) / (ratios / 2), dtype=np.float32)
+    x = u * torch.from_numpy(ends).to(u.device)[:, None, None]
+    y = v * (2.0 * (1.0 - 2.0 * CELL_MARGIN / rows))
+    masks = cells.to(torch.float32).mul_(1.0 / 255.0)[:, None]
+    # Four neighbouring pixels of a cell are all that a lookup sees. Where a step is longer, the cell is smoothed first.
+    for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
+        for step in (1.8, 3.0):
+            at = torch.from_numpy(np.flatnonzero(shrinking > step)).to(u.device)
+            if len(at):
+                masks.index_copy_(0, at, _averaged(masks.index_select(0, at), axis))
+    return grid_sample(masks, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def _dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
+    """Coverage grown by ``widths`` (n, 1, 1) pixels, at most ``most``: octagons, with steps in between."""
+    grown = coverage
+    for done in range(math.ceil(most)):
+        across, down = _largest(grown, 2), _largest(grown, 1)
+        larger = _largest(across, 1) if done % 2 else torch.maximum(across, down)
+        grown = grown + (widths - done).clamp(0.0, 1.0) * (larger - grown)
+    return grown
+
+
+def _largest(fields: Tensor, axis: int) -> Tensor:
+    """The largest of three neighbours along an axis."""
+    size = fields.shape[axis] - 1
+    pairs = torch.maximum(fields.narrow(axis, 0, size), fields.narrow(axis, 1, size))
+    result = fields.clone()
+    result.narrow(axis, 0, size).copy_(pairs)
+    ahead = result.narrow(axis, 1, size)
+    torch.maximum(ahead, pairs, out=ahead)
+    return result
+
+
+def _averaged(fields: Tensor, axis: int) -> Tensor:
+    """The average of three neighbours along an axis; at the ends, of nothing and two."""
+    size = fields.shape[axis] - 1
+    result = fields * (1.0 / 3.0)
+    thirds = result.clone()
+    result.narrow(axis, 1, size).add_(thirds.narrow(axis, 0, size))
+    result.narrow(axis, 0, size).add_(thirds.narrow(axis, 1, size))
+    return result
+
+
+def _shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np.int64]) -> Tensor:
+    """Each picture moved by its own whole number of pixels; what comes in is empty."""
+    count, height, width = coverage.shape
+    y = (
+        torch.arange(height, device=coverage.device)[None, :, None]
+        - torch.from_numpy(down).to(coverage.device)[:, None, None]
+    )
+    x = (
+        torch.arange(width, device=coverage.device)[None, None, :]
+        - torch.from_numpy(right).to(coverage.device)[:, None, None]
+    )
+    inside = ((y >= 0) & (y < height)) & ((x >= 0) & (x < width))
+    places = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten(1)
+    return coverage.flatten(1).gather(1, places).view(count, height, width) * inside

@@ -1,0 +1,279 @@
+"""What is written: words, numbers, codes, prices, dates, names and more, each with the label to be read."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from crnn.charset import Charset, LabelRules, LabelSkip
+from crnn.errors import ConfigError, DataError
+from crnn.synth.dice import Dice, Weighted
+from crnn.synth.figures import TEMPLATES, Writer, expand, parse_templates
+from crnn.synth.label_fit import LabelFit
+from crnn.synth.made_up import script
+from crnn.synth.settings import CorpusConfig
+from crnn.synth.vocabulary import Vocabulary
+from crnn.synth.word_forms import Cases, Marks
+
+__all__ = ["Corpus", "Text"]
+
+_TRIES = 200
+"""Texts that are refused, in a row, before the settings are to blame."""
+
+_TRIES_OF_A_KIND = 8
+"""Texts of one kind that are refused before another kind is drawn, so that refusals hardly change the shares."""
+
+_LARGE_SIGNS = "&@#%$+?!€£*"
+"""Signs that can be told when they stand alone."""
+
+_ALIKE = "IOlo"
+"""Letters that cannot be told from digits without others beside them."""
+
+_ENDINGS = (
+    *("co", "ex", "ix", "ly", "fy", "max", "net", "lab", "pro", "one", "air", "bay", "box", "top", "way", "fit", "pay"),
+    *("tech", "soft", "mart", "plus", "land", "star", "shop", "line", "care", "wear", "cell", "bank", "book", "tube"),
+)
+"""Ends of the names of companies and products."""
+
+_FIGURES_IN_PHRASES = ("number", "number", "quantity", "price")
+
+_FIGURE_CASE = Weighted({"as_is": 55.0, "upper": 40.0, "lower": 5.0})
+"""Case of the letters in figures: ``9am`` or ``9AM``, ``2nd`` or ``2ND``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text.
+
+    Attributes:
+        drawn: What is painted; may hold spaces and marks that the label leaves out.
+        label: What the network must say.
+        kind: ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``,
+            ``telephone``, ``quantity``, ``single``, ``web`` or ``phrase``.
+    """
+
+    drawn: str
+    label: str
+    kind: str
+
+
+class Corpus:
+    """Endless texts that a network with this charset can learn to say. May be pickled.
+
+    Args:
+        config: What is drawn, and how often.
+        charset: What the network writes.
+        rules: How labels are normalised; they are never cut, even where ``rules.truncate`` says so.
+        max_steps: Time steps that the network has: no label needs more (``crnn.charset.min_time_steps``).
+
+    Attributes:
+        characters: Every character that may be drawn, sorted.
+        notes: What a user should know: words that are left out, letters that no list has.
+        refused: Texts that were drawn anew, by reason, in this process.
+
+    Raises:
+        ConfigError: Nothing that the settings ask for can be drawn with this charset.
+        DataError: A word list cannot be read, or one of the user's has no word that can be a label.
+
+    Example:
+        >>> corpus = Corpus(CorpusConfig(), Charset("36"), CharsetConfig().rules(), max_steps=24)
+        >>> text = corpus.draw(np.random.default_rng(1))
+    """
+
+    def __init__(self, config: CorpusConfig, charset: Charset, rules: LabelRules, max_steps: int) -> None:
+        self._fit = LabelFit(charset, rules, max_steps)
+        self._vocabulary = Vocabulary(config, self._fit)
+        self._punctuation, self._phrase_words = config.punctuation, config.phrase_words
+        self._uniform_longest = min(config.uniform_longest, self._fit.longest)
+        letters = self._vocabulary.letters
+        self._cases = Cases(config, letters, self._fit)
+        self._marks = Marks((*charset.characters, *sorted(self._vocabulary.characters)), self._fit)
+        digits = [c for c in charset.characters if c.isdecimal()]
+        self._writers = tuple(Writer(system, self._code_letters(letters)) for system in _digit_systems(digits))
+        self._templates = {kind: parse_templates(kind, self._writers[0], self._fit.allows) for kind in TEMPLATES}
+        self._singles = self._single_characters(letters, digits)
+        self._kinds = self._possible_kinds(config)
+        self.notes = self._vocabulary.notes
+        self.refused: Counter[str] = Counter()
+        self.characters = self._all_characters()
+
+    def draw(self, rng: np.random.Generator, writable: frozenset[str] | Callable[[str], bool] | None = None) -> Text:
+        """One text: a pure function of the settings, the generator's state and ``writable``.
+
+        Args:
+            rng: Random numbers; taken in blocks, so that its state afterwards says nothing.
+            writable: Characters that the faces can write, or whether they can write a whole text; default: everything.
+
+        Raises:
+            DataError: Text after text is refused; the message has the reasons.
+        """
+        dice = Dice(rng)
+        reasons: Counter[str] = Counter()
+        for _ in range(_TRIES // _TRIES_OF_A_KIND):
+            kind = self._kinds.draw(dice)
+            for _ in range(_TRIES_OF_A_KIND):
+                drawn = self._make(kind, dice)
+                try:
+                    label = self._fit.label(drawn)
+                except LabelSkip as skip:
+                    reasons[skip.reason] += 1
+                    continue
+                if writable is None or (
+                    writable(drawn) if callable(writable) else writable.issuperset(drawn.replace(" ", ""))
+                ):
+                    if reasons:
+                        self.refused.update(reasons)
+                    return Text(drawn, label, kind)
+                reasons["not_writable"] += 1
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        raise DataError(
+            f"{reasons.total()} texts in a row were refused: {counts}. Check that the faces can write the charset "
+            f"(not_writable), that labels of {self._fit.longest} characters are long enough (too_long, too_many_steps) "
+            "and that charset.unknown drops characters (unknown_character)"
+        )
+
+    def _make(self, kind: str, dice: Dice) -> str:
+        if kind in self._templates:
+            return self._figure(kind, dice)
+        if kind == "word":
+            return self._dressed(dice, self._vocabulary.length(dice), self._vocabulary.word)
+        if kind == "made_up":
+            return self._dressed(dice, max(self._vocabulary.any_length(dice), 3), self._vocabulary.made_up)
+        if kind == "joined":
+            return self._joined(dice)
+        if kind == "brand":
+            return self._brand(dice)
+        if kind == "phrase":
+            return self._phrase(dice)
+        return dice.pick(self._singles.draw(dice))
+
+    def _dressed(self, dice: Dice, length: int, word: Callable[[Dice, int], str]) -> str:
+        """A word in some case, with marks for a share of them."""
+        form = self._cases.form(dice)
+        if not dice.chance(self._punctuation):
+            return self._cases.apply(dice, word(dice, length), form)
+        return self._marks.add(
+            dice,
+            length,
+            lambda size: self._cases.apply(dice, word(dice, size), form),
+            lambda size: self._cases.apply(dice, self._vocabulary.plain(dice, size), form),
+        )
+
+    def _joined(self, dice: Dice) -> str:
+        """One word, or several without a space, whose length is uniform."""
+        length = dice.between(1, self._uniform_longest)
+        form = self._cases.form(dice)
+        if self._vocabulary.has(length) and (length < 4 or dice.chance(0.6)):
+            return self._cases.apply(dice, self._vocabulary.word(dice, length), form)
+        string = ""
+        while length:
+            part = length if length < 8 else dice.between(3, length - 3)
+            string += self._cases.apply(dice, self._vocabulary.plain(dice, part), form)
+            length -= part
+        return string
+
+    def _brand(self, dice: Dice) -> str:
+        style = dice.below(10)
+        if style < 2 and len(self._writers[0].letters):
+            letters = dice.pick(self._writers[0].letters)
+            return dice.pick(letters) + (dice.pick(letters) if style else "") + "&" + dice.pick(letters)
+        first = (
+            self._vocabulary.plain(dice, dice.between(3, 6)) if style < 7 else self._vocabulary.plain_made_up(dice, 4)
+        )
+        second = dice.pick(_ENDINGS)
+        if style < 5 or not self._fit.allows(second):
+            second = self._vocabulary.plain(dice, dice.between(3, 5))
+        if dice.chance(0.5):
+            return first[:1].title() + first[1:].lower() + second[:1].title() + second[1:].lower()
+        return self._cases.apply(dice, first.lower() + second.lower(), self._cases.form(dice))
+
+    def _phrase(self, dice: Dice) -> str:
+        """Words with spaces, as many as are wanted and fit."""
+        form = self._cases.form(dice)
+        room = self._fit.longest
+        parts: list[str] = []
+        for place in range(dice.between(2, self._phrase_words)):
+            # The first leaves room for a space and one character more.
+            length = min(self._vocabulary.length(dice), room if place else room - 2)
+            if length < 1:
+                break
+            kind = dice.pick(_FIGURES_IN_PHRASES)
+            if place and dice.chance(0.1) and len(self._templates[kind]):
+                part = self._figure(kind, dice)
+            else:
+                part = self._cases.apply(dice, self._vocabulary.word(dice, length), form)
+            parts.append(part)
+            room -= len(part) + 1
+        return " ".join(parts) + (self._marks.trailing(dice) if dice.chance(self._punctuation) else "")
+
+    def _figure(self, kind: str, dice: Dice) -> str:
+        writer = dice.pick(self._writers)
+        text = expand(self._templates[kind].draw(dice), dice, writer, self._short_word)
+        if kind == "web":
+            return text.upper() if dice.chance(0.1) else text
+        case = _FIGURE_CASE.draw(dice)
+        return text if case == "as_is" else self._cases.apply(dice, text, case)
+
+    def _short_word(self, dice: Dice) -> str:
+        word = self._vocabulary.plain(dice, dice.between(3, 8))
+        return word[:1].title() + word[1:] if dice.chance(0.2) else word.lower()
+
+    # ---- what there is, found once ----
+
+    def _code_letters(self, letters: tuple[str, ...]) -> tuple[str, ...]:
+        """Letters of codes, per script; vehicle numbers leave out I, O and Q too (ISO 3779), which look like digits."""
+        groups: dict[str, dict[str, None]] = {}
+        for letter in letters:
+            upper = letter.upper()
+            shown = upper if len(upper) == 1 and self._fit.allows(upper) else letter
+            if letter.isalpha() and shown not in _ALIKE:
+                groups.setdefault(script(letter), {})[shown] = None
+        return tuple("".join(group) for group in groups.values())
+
+    def _single_characters(self, letters: tuple[str, ...], digits: list[str]) -> Weighted[str]:
+        shown = dict.fromkeys(form for c in letters if c.isalpha() for form in (c, c.upper()) if len(form) == 1)
+        singles = "".join(c for c in shown if c not in _ALIKE and self._fit.allows(c))
+        signs = "".join(c for c in _LARGE_SIGNS if c in self._fit.charset)
+        return Weighted(
+            (group, weight) for group, weight in ((singles, 55.0), ("".join(digits), 37.0), (signs, 8.0)) if group
+        )
+
+    def _possible_kinds(self, config: CorpusConfig) -> Weighted[str]:
+        names = [name.removesuffix("_weight") for name in type(config).model_fields if name.endswith("_weight")]
+        weights = {name: float(getattr(config, f"{name}_weight")) for name in names}
+        possible = {name: name not in self._templates or len(self._templates[name]) > 0 for name in names}
+        possible["single"] = len(self._singles) > 0
+        possible["phrase"] = " " in self._fit.charset and self._fit.rules.whitespace != "remove"
+        if not any(letter.isalpha() for letter in self._vocabulary.letters):
+            # Digits alone, for meters and dates: strings of digits are words enough, where no figures are wanted.
+            figures = any(weights[name] for name in self._templates if possible[name] and name != "web")
+            possible.update(brand=False, made_up=False, web=False, word=not figures, joined=not figures)
+        kinds = Weighted((name, weights[name]) for name in names if possible[name])
+        if not len(kinds):
+            asked = ", ".join(f"corpus.{name}_weight" for name in names if weights[name])
+            raise ConfigError(
+                f"nothing can be drawn with the charset {self._fit.charset!r}: only {asked} above 0, for which it has "
+                "no characters. Give corpus.word_weight a value above 0"
+            )
+        return kinds
+
+    def _all_characters(self) -> str:
+        found = set(self._fit.charset.characters) | self._vocabulary.characters | self._marks.characters
+        for writer, templates in ((w, t) for w in self._writers for t in self._templates.values()):
+            found.update(writer.digits, *(literal for template in templates.items for literal in template.literals))
+        found.update("$£€₹¥", "".join(_ENDINGS))
+        forms = {form for c in found for form in (*c, *c.lower(), *c.upper(), *c.title())}
+        return "".join(sorted(c for c in forms if self._fit.allows(c)))
+
+
+def _digit_systems(digits: list[str]) -> list[str]:
+    """Digits by script, each in the order of their values; those with all ten, if there are such."""
+    systems: dict[int, list[str]] = {}
+    for digit in digits:
+        systems.setdefault(ord(digit) - unicodedata.decimal(digit), []).append(digit)
+    found = ["".join(sorted(system)) for system in systems.values()]
+    return [system for system in found if len(system) == 10] or found[:1] or [""]

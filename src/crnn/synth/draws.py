@@ -1,0 +1,108 @@
+"""Random numbers by name, for samples by number.
+
+``Draws(seed, indices).uniform("slant")`` is a pure function of the seed, each index and the name. Nothing is consumed
+in order, so a sample looks the same in whatever batch, rank or process it is made, an effect that is switched off does
+not change the others, and there is no state to save.
+
+Reference: the mixing function of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+generators").
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Draws"]
+
+Floats = npt.NDArray[np.float64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Draws:
+    """Independent random numbers for N samples.
+
+    Args:
+        seed: Seed of all draws.
+        indices: ``(N,)`` int64: the numbers of the samples, at least 0.
+
+    Example:
+        >>> both = Draws(1, np.array([4, 9])).uniform("slant")
+        >>> bool(both[1] == Draws(1, np.array([9])).uniform("slant")[0])
+        True
+    """
+
+    def __init__(self, seed: int, indices: npt.NDArray[np.int64]) -> None:
+        self.seed = seed
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self._keys = _mix(_mix(np.full(self.indices.shape, seed, np.uint64)) + self.indices.astype(np.uint64) * _GOLDEN)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def rows(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Draws:
+        """The draws of some of the samples: the same numbers that these rows have in the whole."""
+        some = Draws.__new__(Draws)
+        some.seed, some.indices, some._keys = self.seed, self.indices[rows], self._keys[rows]
+        return some
+
+    def bits(self, name: str) -> npt.NDArray[np.uint64]:
+        """``(N,)`` uniform 64-bit words."""
+        return _mix(self._keys + _code(name))
+
+    def seeds(self, name: str) -> npt.NDArray[np.int64]:
+        """``(N,)`` int64 in [0, 2**31): seeds of pixel noise."""
+        return (self.bits(name) >> np.uint64(33)).astype(np.int64)
+
+    def uniform(self, name: str, low: float | Floats = 0.0, high: float | Floats = 1.0) -> Floats:
+        """``(N,)`` float64 in [low, high)."""
+        unit = (self.bits(name) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.asarray(low + (high - low) * unit)
+
+    def log_uniform(self, name: str, low: float, high: float) -> Floats:
+        """``(N,)`` float64 in [low, high), uniform in the logarithm; both ends above 0."""
+        return np.exp(self.uniform(name, np.log(low), np.log(high)))
+
+    def signed(self, name: str, strength: float) -> Floats:
+        """``(N,)`` float64, uniform in [-strength, strength)."""
+        return self.uniform(name, -strength, strength)
+
+    def normal(self, name: str, mean: float = 0.0, deviation: float = 1.0) -> Floats:
+        """``(N,)`` float64, normally distributed (Box and Muller 1958)."""
+        radius = np.sqrt(-2.0 * np.log1p(-self.uniform(name + "/radius")))
+        return np.asarray(mean + deviation * radius * np.cos(2.0 * np.pi * self.uniform(name + "/angle")))
+
+    def chance(self, name: str, share: float) -> npt.NDArray[np.bool_]:
+        """``(N,)`` bool, true for ``share`` of the samples."""
+        return self.uniform(name) < share
+
+    def integers(self, name: str, count: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """``(N,)`` int64 in [0, count)."""
+        return np.minimum((self.uniform(name) * count).astype(np.int64), np.asarray(count) - 1)
+
+    def choice(self, name: str, weights: Sequence[float]) -> npt.NDArray[np.int64]:
+        """``(N,)`` int64: positions in ``weights``, each drawn in proportion to its weight."""
+        ends = np.cumsum(np.asarray(weights, dtype=np.float64))
+        places = np.searchsorted(ends, self.uniform(name) * ends[-1], side="right")
+        return np.minimum(places, len(ends) - 1).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=1024)
+def _code(name: str) -> npt.NDArray[np.uint64]:
+    """A name as ``(1,)`` 64 random bits."""
+    # Two checksums, as 32 bits alone might collide between two of some hundred names.
+    word = name.encode()
+    return _mix(np.full(1, zlib.crc32(word) << 32 | zlib.adler32(word), np.uint64))
+
+
+def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser, after its addition of the golden ratio; wraps around by design."""
+    z = words + _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,221 @@
+"""Where in a drawn word each pixel of a picture looks: bends, slants, turns, perspective, and the crop around it.
+
+The word lies in its own coordinates (u, v): its height is 1, v grows downwards, the middle of its ink is (0, 0). It is
+bent (circle, wave), moved by an affine map and a perspective, and what is then its bounding box, with margins, is what
+the picture shows. ``Geometry`` has the way back, pixel to (u, v), for N pictures at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn.synth.draws import Draws
+from crnn.synth.noise import smooth_noise
+from crnn.synth.settings import LookConfig
+
+__all__ = ["SIDES", "Geometry", "text_coordinates"]
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+SIDES = 4
+"""Left, right, above, below: the order of everything that has a side."""
+
+_ALONG = np.linspace(-0.5, 0.5, 13)
+_OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
+"""Points around the ink, (26, 2), in units of its width and height: their hull bounds what it becomes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The shapes of N words and the crops around them.
+
+    Attributes:
+        ratio: ``(N,)`` width over height of the ink.
+        inverse: ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous.
+        arc_rows: Words on a circle; ``radius``, one each, in text heights, below 0 for a valley.
+        wave_rows: Words on a wave; ``wave``, ``(n, 3)``: height, length in text heights, phase.
+        elastic_rows: Words whose surface is uneven; ``elastic`` their largest move, ``elastic_seeds``.
+        crop: ``(N, 2)`` height and width of the crop in text heights.
+        shape: Rows and columns of the pictures.
+    """
+
+    ratio: Floats
+    inverse: Floats
+    arc_rows: Rows
+    radius: Floats
+    wave_rows: Rows
+    wave: Floats
+    elastic_rows: Rows
+    elastic: Floats
+    elastic_seeds: npt.NDArray[np.int64]
+    crop: Floats
+    shape: tuple[int, int]
+
+    @property
+    def text_height(self) -> Floats:
+        """``(N,)`` height of the text in pixels of the picture, about."""
+        return np.asarray(self.shape[0] / self.crop[:, 0])
+
+    @property
+    def text_width(self) -> Floats:
+        """``(N,)`` width of the text in pixels of the picture, about."""
+        return np.asarray(self.ratio * self.shape[1] / self.crop[:, 1])
+
+    @classmethod
+    def draw(
+        cls, draws: Draws, ratios: Floats, look: LookConfig, shape: tuple[int, int], room: Floats | None = None
+    ) -> Geometry:
+        """Random geometry.
+
+        Args:
+            draws: Of the N samples.
+            ratios: ``(N,)`` width over height of the ink as it was drawn.
+            look: Shares and strengths.
+            shape: Rows and columns of the pictures.
+            room: ``(N, 4)`` space to leave at each side for other things, in text heights.
+        """
+        ratio = ratios * np.exp(draws.normal("stretch", 0.0, look.stretch)).clip(0.6, 1.7)
+        height, width = shape
+        arc = draws.chance("arc", look.arc_share)
+        # The inner edge of a circle must stay a circle: its radius is above half the text's height.
+        degrees = np.minimum(8.0 + look.arc_degrees * draws.uniform("arc angle") ** 2, look.arc_degrees)
+        angle = np.minimum(np.radians(np.maximum(degrees, 0.1)), ratio / 0.75)
+        radius = np.where(draws.uniform("arc side") < 0.65, 1.0, -1.0) * ratio / angle
+        waved = draws.chance("wave", look.wave_share) & ~arc
+        wave = np.stack(
+            [
+                draws.uniform("wave height", 0.3, 1.0) * look.wave,
+                ratio * draws.log_uniform("wave length", 0.5, 2.0),
+                draws.uniform("wave phase", 0.0, 2.0 * np.pi),
+            ],
+            axis=1,
+        )
+        outline = _OUTLINE * np.stack([ratio, np.ones_like(ratio)], axis=1)[:, None, :]
+        bent = _bend(outline, np.where(arc, radius, np.inf), wave * waved[:, None])
+        forward = _projective(draws, look, bent)
+        scene = _apply(forward, bent)
+        low, high = scene.min(axis=1), scene.max(axis=1)
+        margins = _margins(draws, look) + (0.0 if room is None else room)
+        # Lengths in the scene are about text heights; a word seen from afar gets its margins smaller.
+        scale = np.minimum(1.0, (high - low)[:, 1])[:, None]
+        low = low - margins[:, [0, 2]] * scale
+        high = high + margins[:, [1, 3]] * scale
+        size = np.maximum(high - low, 0.05)
+        # From pixel edges 0..W, 0..H to the scene; the half is where a pixel's middle is.
+        to_scene = np.zeros((len(ratio), 3, 3))
+        to_scene[:, 0, 0], to_scene[:, 1, 1] = size[:, 0] / width, size[:, 1] / height
+        to_scene[:, 0, 2] = low[:, 0] + 0.5 * to_scene[:, 0, 0]
+        to_scene[:, 1, 2] = low[:, 1] + 0.5 * to_scene[:, 1, 1]
+        to_scene[:, 2, 2] = 1.0
+        arc_rows, wave_rows = np.flatnonzero(arc), np.flatnonzero(waved)
+        elastic_rows = np.flatnonzero(draws.chance("elastic", look.elastic_share))
+        return cls(
+            ratio,
+            np.einsum("nij,njk->nik", _inverse(forward), to_scene),
+            arc_rows,
+            radius[arc_rows],
+            wave_rows,
+            wave[wave_rows],
+            elastic_rows,
+            draws.uniform("elastic strength", 0.3, 1.0)[elastic_rows] * look.elastic,
+            draws.seeds("elastic field")[elastic_rows],
+            size[:, ::-1],
+            shape,
+        )
+
+
+def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The place (u, v) in the word that each pixel of each picture shows, ``(N, H, W)`` float32 each."""
+    height, width = geometry.shape
+    m = torch.from_numpy(geometry.inverse.astype(np.float32)).to(device)[..., None, None]
+    column = torch.arange(width, dtype=torch.float32, device=device)
+    row = torch.arange(height, dtype=torch.float32, device=device)[:, None]
+    depth = (m[:, 2, 0] * column + m[:, 2, 2]) + m[:, 2, 1] * row
+    x = ((m[:, 0, 0] * column + m[:, 0, 2]) + m[:, 0, 1] * row) / depth
+    y = ((m[:, 1, 0] * column + m[:, 1, 2]) + m[:, 1, 1] * row) / depth
+    if len(geometry.elastic_rows):
+        rows = _tensor(geometry.elastic_rows, device)
+        strength = _tensor(geometry.elastic, device, torch.float32)[:, None, None]
+        seeds = torch.from_numpy(geometry.elastic_seeds).to(device)
+        x.index_add_(0, rows, strength * smooth_noise(seeds, (3, 7), geometry.shape))
+        y.index_add_(0, rows, strength * smooth_noise(seeds + 1, (2, 6), geometry.shape))
+    if len(geometry.arc_rows):
+        rows = _tensor(geometry.arc_rows, device)
+        radius = _tensor(geometry.radius, device, torch.float32)[:, None, None]
+        side = torch.sign(radius)
+        across, down = x.index_select(0, rows) * side, (radius - y.index_select(0, rows)) * side
+        x.index_copy_(0, rows, radius * torch.atan2(across, down))
+        y.index_copy_(0, rows, radius - side * torch.hypot(across, down))
+    if len(geometry.wave_rows):
+        rows = _tensor(geometry.wave_rows, device)
+        size, length, phase = (_tensor(geometry.wave[:, i], device, torch.float32)[:, None, None] for i in range(3))
+        y.index_add_(0, rows, -size * torch.sin(x.index_select(0, rows) * (2.0 * torch.pi / length) + phase))
+    return x, y
+
+
+def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
+    """Points (N, P, 2) of a straight word on its circle and its wave; an infinite radius is straight."""
+    u, v = points[..., 0], points[..., 1]
+    size, length, phase = (wave[:, i, None] for i in range(3))
+    v = v + size * np.sin(u * (2.0 * np.pi / np.where(length == 0.0, 1.0, length)) + phase)
+    curved = np.isfinite(radius)[:, None]
+    r = np.where(curved, radius[:, None], 1.0)
+    x = np.where(curved, (r - v) * np.sin(u / r), u)
+    y = np.where(curved, r - (r - v) * np.cos(u / r), v)
+    return np.stack([x, y], axis=-1)
+
+
+def _projective(draws: Draws, look: LookConfig, bent: Floats) -> Floats:
+    """Slant, rotation, perspective: ``(N, 3, 3)``."""
+    slant = np.where(draws.chance("slant", look.slant_share), draws.signed("slant strength", look.slant), 0.0)
+    # Letters lean to the right far more often than to the left.
+    slant = np.where(draws.chance("slant side", 0.8), np.abs(slant), slant)
+    turn = draws.normal("rotate", 0.0, look.rotate_degrees).clip(-3 * look.rotate_degrees, 3 * look.rotate_degrees)
+    turn = np.radians(
+        np.where(draws.chance("tilt", look.tilt_share), draws.signed("tilt strength", look.tilt_degrees), turn)
+    )
+    seen = draws.chance("perspective", look.perspective_share)
+    half = np.abs(bent).max(axis=1)  # (N, 2)
+    across = np.where(seen, draws.signed("perspective across", look.perspective), 0.0) / half[:, 0]
+    down = np.where(seen, draws.signed("perspective down", look.perspective), 0.0) / half[:, 1]
+    matrix = np.zeros((len(slant), 3, 3))
+    cos, sin = np.cos(turn), np.sin(turn)
+    # x' = cos (x - slant y) - sin y; y' = sin (x - slant y) + cos y
+    matrix[:, 0, 0], matrix[:, 0, 1] = cos, -slant * cos - sin
+    matrix[:, 1, 0], matrix[:, 1, 1] = sin, -slant * sin + cos
+    matrix[:, 2, 0], matrix[:, 2, 1], matrix[:, 2, 2] = across, down, 1.0
+    return matrix
+
+
+def _apply(matrix: Floats, points: Floats) -> Floats:
+    x, y = points[..., 0], points[..., 1]
+    rows = [matrix[:, i, 0, None] * x + matrix[:, i, 1, None] * y + matrix[:, i, 2, None] for i in range(3)]
+    return np.stack([rows[0] / rows[2], rows[1] / rows[2]], axis=-1)
+
+
+def _inverse(matrix: Floats) -> Floats:
+    """Adjugates of 3x3 matrices: inverses but for a factor, which homogeneous coordinates do not see."""
+    a, b, c = matrix[:, 0], matrix[:, 1], matrix[:, 2]
+    return np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-1)
+
+
+def _margins(draws: Draws, look: LookConfig) -> Floats:
+    """``(N, 4)`` left, right, above, below, in text heights."""
+    common = draws.uniform("margin", 0.0, look.margin)
+    loose = draws.chance("loose", look.loose_share)
+    sides = []
+    for side in ("left", "right", "above", "below"):
+        own = common + draws.normal(f"margin {side}", 0.0, 0.3 * look.margin)
+        more = np.where(draws.chance(f"loose {side}", 0.6), draws.uniform(f"loose by {side}", 0.1, 1.0), 0.0)
+        sides.append(np.maximum(own, -look.cut) + np.where(loose, more * look.loose, 0.0))
+    return np.stack(sides, axis=1)
+
+
+def _tensor(values: npt.NDArray[np.generic], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device=device, dtype=dtype)

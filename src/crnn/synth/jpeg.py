@@ -1,0 +1,172 @@
+"""What storing a picture as JPEG does to its pixels, batched, at any quality and block size.
+
+Baseline JPEG cuts a picture into blocks of 8 by 8, transforms each (DCT), divides the coefficients by a table and
+rounds. Only that rounding changes pixels, so nothing is encoded here. Where the crop was stored larger than the network
+sees it, a block covers fewer of the network's pixels: 4 or 2 along that axis. The picture shrunk by 2 has, but for a
+factor, the low half of the stored block's coefficients, and they are rounded by that part of the table.
+
+All sums are exact: pixels, coefficients and the transform are integers so small that their products add up without
+rounding in float32. A picture therefore comes out the same in any batch, with any matrix kernel, on any device, and
+TF32 changes nothing either.
+
+Shape letters: N pictures, C channels, H height, W width, B blocks of 8 by 8 pixels.
+
+Reference:
+    ITU-T Recommendation T.81 (1992), section A.3.3 (DCT) and Annex K (tables); the Independent JPEG Group's libjpeg,
+    jcparam.c (tables from a quality) and its scaled decoding (low part of the coefficients); JFIF 1.02 (YCbCr).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn.synth.resample import take_rows
+
+__all__ = ["jpeg"]
+
+BLOCK = 8
+
+SCALE = 8192.0
+"""The transform's entries are whole multiples of its inverse: below 2048, so exact in TF32, and sums below 2**24."""
+
+LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+"""T.81, table K.1."""
+
+CHROMINANCE = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
+)
+"""T.81, table K.2."""
+
+
+def jpeg(
+    pictures: Tensor, quality: npt.NDArray[np.int64], shift: npt.NDArray[np.int64], finer: npt.NDArray[np.int64]
+) -> Tensor:
+    """Pictures as they are after having been stored as baseline JPEG.
+
+    Args:
+        pictures: ``(N, C, H, W)`` float32 in [0, 1], C 1 (grey) or 3 (red, green, blue). With three channels, colour
+            is stored at full resolution.
+        quality: ``(N,)`` quality on libjpeg's scale, 1 (worst) to 100.
+        shift: ``(N, 2)`` rows and columns in [0, 8) by which the grid of blocks begins before the picture.
+        finer: ``(N, 2)`` how often the block is halved, per axis, 0 to 2: it is 8, 4 or 2 pixels high and wide.
+
+    Returns:
+        ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
+    """
+    if len(pictures) == 0:
+        return pictures.clone()
+    # Pictures of one block shape lie together, so that one product transforms them.
+    order = np.lexsort((finer[:, 1], finer[:, 0]))
+    device = pictures.device
+    rows = torch.from_numpy(order).to(device)
+    levels = pictures.index_select(0, rows).clamp_(0.0, 1.0).mul_(255.0).round_()
+    if levels.shape[1] == 3:
+        levels = _luminance_first(levels)
+    levels -= 128.0
+    tops, lefts = (torch.from_numpy(shift[order, axis]).to(device)[:, None] for axis in (0, 1))
+    blocks = _blocks(levels, tops, lefts)
+    steps = torch.from_numpy(_steps(quality[order], finer[order], levels.shape[1])).to(device)[:, :, None]
+    blocks = _rounded(blocks.view(*levels.shape[:2], -1, BLOCK * BLOCK), steps, finer[order]).view_as(blocks)
+    levels = _picture(blocks, tops, lefts, *pictures.shape[2:])
+    levels += 128.0
+    levels = _red_first(levels) if levels.shape[1] == 3 else levels.round_()
+    return torch.empty_like(levels).index_copy_(0, rows, levels.clamp_(0.0, 255.0).div_(255.0))
+
+
+def _rounded(blocks: Tensor, steps: Tensor, finer: npt.NDArray[np.int64]) -> Tensor:
+    """Blocks, ``(N, C, B, 64)`` levels about zero, with their coefficients rounded to multiples of ``steps``."""
+    shapes = finer[:, 0] * 3 + finer[:, 1]
+    ends = np.flatnonzero(np.diff(shapes, append=-1)) + 1
+    parts = []
+    start = 0
+    for end in ends.tolist():
+        transform = _transform(int(finer[start, 0]), int(finer[start, 1]), blocks.device)
+        step = steps[start:end]
+        coefficients = blocks[start:end].matmul(transform).div_(step * SCALE).round_().mul_(step / SCALE)
+        parts.append(coefficients.matmul(transform.T))
+        start = end
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _blocks(levels: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
+    """The picture cut into blocks, ``(N, C, blocks across, blocks down, 8, 8)``, columns before rows throughout.
+
+    What a block covers outside the picture is the nearest pixel of its edge.
+    """
+    count, channels, height, width = levels.shape
+    high, wide = ((size + 2 * BLOCK - 2) // BLOCK for size in (height, width))
+    inside = torch.arange(max(high, wide) * BLOCK, device=levels.device)
+    levels = take_rows(levels, inside[: high * BLOCK] - tops).transpose(2, 3)
+    levels = take_rows(levels, inside[: wide * BLOCK] - lefts)
+    return levels.view(count, channels, wide, BLOCK, high, BLOCK).transpose(3, 4).contiguous()
+
+
+def _picture(blocks: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
+    """The reverse of ``_blocks``."""
+    count, channels, wide, high = blocks.shape[:4]
+    levels = blocks.transpose(3, 4).reshape(count, channels, wide * BLOCK, high * BLOCK)
+    inside = torch.arange(max(height, width), device=blocks.device)
+    levels = take_rows(levels, inside[:width] + lefts).transpose(2, 3)
+    return take_rows(levels, inside[:height] + tops)
+
+
+def _steps(quality: npt.NDArray[np.int64], finer: npt.NDArray[np.int64], channels: int) -> npt.NDArray[np.float32]:
+    """``(N, C, 64)``: what each coefficient is rounded to multiples of, columns before rows."""
+    percent = np.where(quality < 50, 5000 // np.maximum(quality, 1), 200 - 2 * quality)[:, None, None]
+    inside = np.arange(BLOCK)
+    rows = (inside % (BLOCK >> finer[:, :1]))[:, None, :]
+    columns = (inside % (BLOCK >> finer[:, 1:]))[:, :, None]
+    # An orthonormal transform of half as many pixels has coefficients smaller by the root of 2.
+    smaller = 2.0 ** (finer.sum(axis=1) / 2.0)[:, None, None]
+    tables = []
+    for table in (LUMINANCE, CHROMINANCE, CHROMINANCE)[:channels]:
+        steps = np.clip((np.array(table)[rows, columns] * percent + 50) // 100, 1, 255)
+        tables.append(np.maximum(np.rint(steps / smaller), 1.0).reshape(-1, BLOCK * BLOCK))
+    return np.stack(tables, axis=1).astype(np.float32)
+
+
+@cache
+def _transform(finer_rows: int, finer_columns: int, device: torch.device) -> Tensor:
+    """``(64, 64)``: from 8 by 8 pixels to the coefficients of the blocks in them; times ``SCALE``, whole numbers."""
+    down, across = _cosines(BLOCK >> finer_rows), _cosines(BLOCK >> finer_columns)
+    return torch.from_numpy(np.rint(SCALE * np.kron(across, down)).T.astype(np.float32).copy()).to(device)
+
+
+def _cosines(size: int) -> npt.NDArray[np.float64]:
+    """``(8, 8)``: the orthonormal DCT of ``size`` points, repeated along the diagonal. A row is a frequency."""
+    k = np.arange(size)
+    matrix = np.cos(np.pi * np.outer(k, 2 * k + 1) / (2 * size)) * np.sqrt(2.0 / size)
+    matrix[0] /= np.sqrt(2.0)
+    return np.kron(np.eye(BLOCK // size), matrix)
+
+
+def _luminance_first(levels: Tensor) -> Tensor:
+    red, green, blue = levels.unbind(1)
+    luminance = red * 0.299 + green * 0.587 + blue * 0.114
+    channels = (luminance, (blue - luminance) * (0.5 / 0.886) + 128.0, (red - luminance) * (0.5 / 0.701) + 128.0)
+    return torch.stack(channels, dim=1).round_()
+
+
+def _red_first(levels: Tensor) -> Tensor:
+    luminance, blueness, redness = levels.round_().clamp_(0.0, 255.0).unbind(1)
+    blueness, redness = blueness - 128.0, redness - 128.0
+    green = luminance - blueness * (0.114 * 1.772 / 0.587) - redness * (0.299 * 1.402 / 0.587)
+    return torch.stack((luminance + redness * 1.402, green, luminance + blueness * 1.772), dim=1).round_()

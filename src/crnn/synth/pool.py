@@ -1,0 +1,169 @@
+"""Which drawn words each batch shows, and the memory that keeps them: functions of settings, seed and number.
+
+A word that has been drawn is used several times, each time with another look. What the pool holds at batch k follows
+from k, never from how fast anybody was, so a run that goes on at batch k, or one with other workers, has the same
+pictures.
+
+The samples of a batch are shared out over lanes, and each lane has words of its own. Ranks take whole lanes, so that no
+rank draws words for another.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn.synth.draws import Draws
+from crnn.synth.glyphs import CELL_HEIGHT
+from crnn.synth.settings import SynthConfig
+from crnn.synth.words import Words, WordWriter
+
+__all__ = ["BESIDE", "PoolPlan", "WordFeed", "WordPool"]
+
+Numbers = npt.NDArray[np.int64]
+
+_LANES = 64
+"""Most lanes of a batch; any number of ranks that divides it draws no word twice."""
+
+BESIDE = 2
+"""Other words that go with each sample, for crops in which parts of others are seen."""
+
+
+class PoolPlan:
+    """Which words the samples of each batch show.
+
+    Args:
+        synth: Size of the pool and how often words are used.
+        seed: Seed of the choice.
+        batch_size: Samples B per batch, all ranks together.
+        rank: This process among all.
+        world_size: Processes that share each batch.
+    """
+
+    def __init__(self, synth: SynthConfig, seed: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.seed, self.batch_size, self.reuse = seed, batch_size, synth.reuse
+        self.lanes = math.gcd(batch_size, _LANES)
+        self.per_lane = batch_size // self.lanes
+        # A batch must find its own new words in the pool.
+        self.window = max(synth.pool_size // self.lanes, self.per_lane)
+        size = batch_size // world_size
+        self._positions = np.arange(rank * size, (rank + 1) * size, dtype=np.int64)
+        self._first_lane = int(self._positions[0]) // self.per_lane
+        self.slots = (int(self._positions[-1]) // self.per_lane - self._first_lane + 1) * self.window
+
+    def samples(self, batch: int) -> Numbers:
+        """``(n,)``: the numbers of this rank's samples of a batch, among all samples of the run."""
+        return batch * self.batch_size + self._positions
+
+    def drawn(self, batch: int) -> int:
+        """Words of each lane that were drawn before a batch: one per sample at first, then fewer."""
+        samples = batch * self.per_lane
+        start = min(samples, self.window // 4)
+        return start + int((samples - start) / self.reuse)
+
+    def words(self, batch: int) -> Numbers:
+        """``(n, 1 + BESIDE)``: numbers of the words that each of this rank's samples shows, and may have beside it."""
+        before, after = self.drawn(batch), self.drawn(batch + 1)
+        lane, place = np.divmod(self._positions, self.per_lane)
+        draws = Draws(self.seed, self.samples(batch))
+        oldest = max(0, after - self.window)
+        held = np.full(len(lane), after - oldest)
+        old = oldest + draws.integers("word", held)
+        own = np.where(place < after - before, before + place, old)
+        others = [oldest + draws.integers(f"word beside {i}", held) for i in range(BESIDE)]
+        return np.stack([own, *others], axis=1) * self.lanes + lane[:, None]
+
+    def slot(self, numbers: Numbers) -> Numbers:
+        """Where in the pool words are kept; two that one batch can show are never in one place."""
+        within, lane = np.divmod(numbers, self.lanes)
+        return (lane - self._first_lane) * self.window + within % self.window
+
+
+class _Ledger:
+    """Which words the pool of one rank holds, of those that batches needed so far."""
+
+    def __init__(self, plan: PoolPlan) -> None:
+        self._plan = plan
+        self._held = np.full(plan.slots, -1, dtype=np.int64)
+
+    def take(self, batch: int) -> Numbers:
+        """The words that a batch needs and the pool has not; from now on it has."""
+        wanted = np.unique(self._plan.words(batch))
+        missing = wanted[self._held[self._plan.slot(wanted)] != wanted]
+        self._held[self._plan.slot(missing)] = missing
+        return missing
+
+
+class WordFeed:
+    """The words that each batch needs and no batch since the first one did, by number of the batch, in order.
+
+    Several processes, each with its own copy and every so-manieth batch, together draw every word once.
+    """
+
+    def __init__(self, plan: PoolPlan, writer: WordWriter, first: int) -> None:
+        self._ledger, self._writer, self._next = _Ledger(plan), writer, first
+
+    def __getitem__(self, batch: int) -> Words:
+        if batch < self._next:
+            raise ValueError(f"batch {batch} was passed; the next one is {self._next}")
+        missing = np.empty(0, dtype=np.int64)
+        while self._next <= batch:
+            missing = self._ledger.take(self._next)
+            self._next += 1
+        return self._writer.write(missing)
+
+
+class WordPool:
+    """The words themselves: memory for as many as the settings say, used again and again.
+
+    Args:
+        plan: How many, and where each is kept.
+        width: Columns of a cell.
+        max_length: Longest target.
+        device: Where the cells are kept; all else stays with the CPU.
+    """
+
+    def __init__(self, plan: PoolPlan, width: int, max_length: int, device: torch.device) -> None:
+        self._plan, self._device = plan, device
+        self._held = np.full(plan.slots, -1, dtype=np.int64)
+        self._cells = torch.zeros((plan.slots, CELL_HEIGHT, width), dtype=torch.uint8, device=device)
+        self._ratios = np.ones(plan.slots)
+        self._targets = np.zeros((plan.slots, max_length), dtype=np.int32)
+        self._lengths = np.zeros(plan.slots, dtype=np.int64)
+        self._texts: list[str] = [""] * plan.slots
+
+    def missing(self, numbers: Numbers) -> Numbers:
+        """Those of the words, each once, that are not there."""
+        wanted = np.unique(numbers)
+        return wanted[self._held[self._plan.slot(wanted)] != wanted]
+
+    def put(self, words: Words) -> None:
+        """Keep words, in the place of older ones."""
+        slots = self._plan.slot(words.numbers)
+        self._held[slots] = words.numbers
+        self._cells.index_copy_(0, self._places(slots), torch.from_numpy(words.cells).to(self._device))
+        self._ratios[slots] = words.ratios
+        self._targets[slots] = words.targets
+        self._lengths[slots] = words.lengths
+        for slot, text in zip(slots.tolist(), words.texts, strict=True):
+            self._texts[slot] = text
+
+    def cells(self, numbers: Numbers) -> tuple[Tensor, npt.NDArray[np.float64]]:
+        """``(n, CELL_HEIGHT, Wc)`` uint8 on the device, and ``(n,)`` width over height, of words that are there."""
+        slots = self._plan.slot(numbers)
+        assert (self._held[slots] == numbers).all()
+        return self._cells.index_select(0, self._places(slots)), self._ratios[slots]
+
+    def targets(self, numbers: Numbers) -> tuple[Numbers, Numbers, list[str]]:
+        """``(n, S)`` class ids with zeros behind each end, ``(n,)`` lengths, and what was drawn."""
+        slots = self._plan.slot(numbers)
+        lengths = self._lengths[slots]
+        targets = self._targets[slots, : int(lengths.max(initial=0))].astype(np.int64)
+        return targets, lengths, [self._texts[slot] for slot in slots.tolist()]
+
+    def _places(self, slots: Numbers) -> Tensor:
+        return torch.from_numpy(slots).to(self._device)

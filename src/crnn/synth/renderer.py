@@ -1,0 +1,127 @@
+"""Settings -> everything that rendering needs; drawn words -> finished pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn.config import Config, time_steps
+from crnn.synth.camera import apply_camera
+from crnn.synth.compose import Beside, Scene, compose
+from crnn.synth.corpus import Corpus
+from crnn.synth.draws import Draws
+from crnn.synth.fonts import find_faces
+from crnn.synth.geometry import Geometry
+from crnn.synth.glyphs import cell_width
+from crnn.synth.textures import TextureBank
+from crnn.synth.words import Words, WordWriter
+
+__all__ = ["Renderer", "native_size", "to_bytes"]
+
+_BESIDE = 1 << 40
+"""Numbers of the words beside sample i are this and 2i, 2i + 1: words that are no sample's own."""
+
+
+class Renderer:
+    """Renders samples by number. May be pickled while it is on a CPU.
+
+    Args:
+        config: Charset, image, corpus, faces, look, camera, and the seed.
+        device: Where pictures are composed.
+        width: Width of the pictures, where it is not that of the settings.
+
+    Attributes:
+        writer: Draws words.
+        faces: What they are drawn with.
+
+    Raises:
+        ConfigError: The settings leave nothing to draw, or no face to draw it with.
+        DataError: A word list, a face or a background cannot be read.
+    """
+
+    def __init__(self, config: Config, device: torch.device | None = None, width: int | None = None) -> None:
+        self.config, self.device = config, device or torch.device("cpu")
+        self.shape = (config.image.image_height, width or config.image.image_width)
+        self.cell_width = cell_width(self.shape[1])
+        steps = time_steps(config.image.image_width)
+        charset = config.charset.charset()
+        corpus = Corpus(config.corpus, charset, config.charset.rules(), steps)
+        self.faces = find_faces(config.faces, corpus.characters)
+        self.max_length = min(config.charset.max_text_length, steps)
+        self.writer = WordWriter(
+            config.train.seed, corpus, self.faces, config.look, charset, self.cell_width, self.max_length
+        )
+        self._textures = TextureBank(config.look, config.train.seed, self.device)
+
+    def remarks(self) -> list[str]:
+        """What was found and what was left out, a line each."""
+        faces = f"rendered text: {len(self.faces)} faces of {len(self.faces.families)} families"
+        if self.faces.skipped:
+            faces += "; left out " + ", ".join(f"{count} {why}" for why, count in self.faces.skipped.most_common())
+        return [faces, *self.writer.corpus.notes]
+
+    @torch.no_grad()
+    def samples(self, numbers: npt.NDArray[np.int64]) -> tuple[Tensor, Words, Scene]:
+        """Samples without a pool: each shows a word of its own.
+
+        Returns:
+            ``(n, C, H, W)`` float32 in [0, 1]; the words; the scenes, before a camera saw them.
+        """
+        words = self.writer.write(numbers)
+        draws = Draws(self.config.train.seed, numbers)
+        cells = torch.from_numpy(words.cells).to(self.device)
+        scene = self.scene(draws, cells, words.ratios, self.beside(numbers))
+        return self.photographed(draws, scene), words, scene
+
+    def beside(self, numbers: npt.NDArray[np.int64]) -> Beside:
+        """The other words that go with these samples, drawn when they are asked for."""
+
+        def drawn(rows: npt.NDArray[np.int64], place: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
+            others = self.writer.write(_BESIDE + 2 * numbers[rows] + place)
+            return torch.from_numpy(others.cells).to(self.device), others.ratios
+
+        return drawn
+
+    def scene(
+        self,
+        draws: Draws,
+        cells: Tensor,
+        ratios: npt.NDArray[np.float64],
+        beside: Beside,
+        trace: Callable[[str, Tensor], None] | None = None,
+    ) -> Scene:
+        """Scenes with these words; see ``crnn.synth.compose``."""
+        return compose(
+            cells,
+            ratios,
+            beside,
+            draws,
+            self.config.look,
+            self._textures,
+            self.shape,
+            self.config.image.image_channels,
+            trace,
+        )
+
+    def photographed(self, draws: Draws, scene: Scene) -> Tensor:
+        """``(n, C, H, W)`` float32 in [0, 1]: what a camera makes of scenes."""
+        return apply_camera(scene.pictures, draws, self.config.camera, native_size(draws, scene.geometry))
+
+
+def native_size(draws: Draws, geometry: Geometry) -> npt.NDArray[np.float64]:
+    """``(N, 2)`` height and width in pixels that crops have in their own files, before they are resized.
+
+    Heights follow those of the crops in the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a
+    tenth above 80.
+    """
+    height = np.exp(draws.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
+    return np.stack([height, height * geometry.crop[:, 1] / geometry.crop[:, 0]], axis=1)
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1] as uint8."""
+    return (pictures * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)

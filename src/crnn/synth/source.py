@@ -1,0 +1,127 @@
+"""Rendered text as a source of batches, like any other: ``source[number] -> Batch``, without an end.
+
+Words are drawn by worker processes, ahead of the batch that needs them; everything after that is done in batches on the
+device that trains, by the process that trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Generator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn.config import Config
+from crnn.data.dataset import Batch
+from crnn.data.loader import iterate_batches
+from crnn.errors import ConfigError
+from crnn.synth.draws import Draws
+from crnn.synth.pool import PoolPlan, WordFeed, WordPool
+from crnn.synth.renderer import Renderer, to_bytes
+
+__all__ = ["SynthBatches"]
+
+_CPU_ROWS = 128
+"""Pictures composed at a time on a CPU, so that what is worked on stays in its cache."""
+
+
+class SynthBatches:
+    """Batches of rendered text, for one rank.
+
+    Args:
+        config: The settings: corpus, faces, look, camera, synth, charset, image, batch size, seed.
+        rank: This process among all.
+        world_size: Number of processes that share each batch.
+        device: Where pictures are composed.
+        batch_size: Samples per batch and rank; default: that of the settings.
+
+    Raises:
+        ConfigError: The settings leave nothing to draw, or no face to draw it with.
+        DataError: A word list, a face folder or a background cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        if config.image.resize != "squash":
+            raise ConfigError(
+                'image.resize is "keep_ratio", and rendered text has one width so far; expected "squash". '
+                "Change it, or make a set with crnn synth write and train on that"
+            )
+        self._config = config
+        self._renderer = Renderer(config, device)
+        self._global_size = (batch_size or config.train.batch_size) * world_size
+        self._plan = PoolPlan(config.synth, config.train.seed, self._global_size, rank, world_size)
+        self._pool = WordPool(self._plan, self._renderer.cell_width, self._renderer.max_length, self._renderer.device)
+        self.skipped: Counter[str] = Counter()
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches of what the settings call an epoch."""
+        return max(1, self._config.synth.epoch_samples // self._global_size)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of what the settings call an epoch."""
+        return self._config.synth.epoch_samples
+
+    def remarks(self) -> list[str]:
+        """What it is made of, and what was left out, a line each."""
+        return self._renderer.remarks()
+
+    def __getitem__(self, number: int) -> Batch:
+        """This rank's part of batch ``number``; words that it needs and that are not there are drawn at once."""
+        self._put(self._pool.missing(self._plan.words(number)))
+        return self._batch(number)
+
+    def iterate(self, first: int, last: int) -> Generator[Batch]:
+        """Batches ``first`` to ``last`` (not included), their words drawn ahead by ``data.workers`` processes.
+
+        Raises:
+            TrainingError: A worker process died.
+            DataError: Words cannot be drawn.
+        """
+        feed = WordFeed(self._plan, self._renderer.writer, first)
+        with contextlib.closing(iterate_batches(feed, first, last, self._config.data)) as drawn:
+            for number, words in zip(range(first, last), drawn, strict=True):
+                self.skipped.update(words.skipped)
+                self._pool.put(words)
+                yield self._batch(number)
+
+    def _put(self, numbers: npt.NDArray[np.int64]) -> None:
+        if len(numbers):
+            words = self._renderer.writer.write(numbers)
+            self.skipped.update(words.skipped)
+            self._pool.put(words)
+
+    @torch.no_grad()
+    def _batch(self, number: int) -> Batch:
+        samples, words = self._plan.samples(number), self._plan.words(number)
+        step = _CPU_ROWS if self._renderer.device.type == "cpu" else len(samples)
+        parts = [
+            to_bytes(self._pictures(samples[start : start + step], words[start : start + step]))
+            for start in range(0, len(samples), step)
+        ]
+        targets, lengths, texts = self._pool.targets(words[:, 0])
+        return Batch(
+            torch.cat(parts),
+            torch.full((len(samples),), self._renderer.shape[1], dtype=torch.int64),
+            torch.from_numpy(targets),
+            torch.from_numpy(lengths),
+            tuple(f"rendered {sample}: {text!r}" for sample, text in zip(samples.tolist(), texts, strict=True)),
+        )
+
+    def _pictures(self, samples: npt.NDArray[np.int64], words: npt.NDArray[np.int64]) -> Tensor:
+        draws = Draws(self._config.train.seed, samples)
+        cells, ratios = self._pool.cells(words[:, 0])
+        scene = self._renderer.scene(draws, cells, ratios, lambda rows, place: self._pool.cells(words[rows, 1 + place]))
+        return self._renderer.photographed(draws, scene)

@@ -1,0 +1,151 @@
+"""Words of a wanted length: from the lists, made up after them, or strings of letters that no list has."""
+
+from __future__ import annotations
+
+from crnn.errors import ConfigError, DataError
+from crnn.synth.dice import Dice, Weighted
+from crnn.synth.label_fit import LabelFit, is_text
+from crnn.synth.made_up import LetterChain, LetterStrings, script
+from crnn.synth.settings import CorpusConfig
+from crnn.synth.word_list import SHIPPED, WordTable, read_word_list
+
+__all__ = ["Vocabulary"]
+
+_CHAIN_WORDS = 25_000
+"""Words after which others are made up: they have every usual sequence of letters, and are counted in 0.1 s."""
+
+_NO_LENGTHS = (0.0, 1.0, 2.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0)
+"""Lengths of words where neither settings nor lists have any."""
+
+_PLAIN_TRIES = 4
+"""Words that are drawn for one without marks inside before one is made up."""
+
+_SHOWN = 40
+"""Letters that a note names before it says how many more there are."""
+
+
+class Vocabulary:
+    """The words that there are for one charset.
+
+    Args:
+        config: Lists, lengths, balance.
+        fit: What labels keep.
+
+    Attributes:
+        letters: Letters and combining marks of the charset, in its order.
+        characters: Every character that words are made of, in the case in which lists and charset have it.
+        notes: What a user should know about the lists.
+
+    Raises:
+        ConfigError: No length that the settings ask for fits.
+        DataError: A word list cannot be read, or one of the user's has no word that can be a label.
+    """
+
+    def __init__(self, config: CorpusConfig, fit: LabelFit) -> None:
+        self._fit, self._balance = fit, config.balance
+        self.notes: tuple[str, ...] = ()
+        lists = [read_word_list(name) for name in config.words]
+        self._table = WordTable(lists, config.word_ratios or [1.0] * len(lists), config.frequency_power, fit)
+        self._check_lists(config.words)
+        self.letters = tuple(c for c in fit.charset.characters if is_text(c) and not c.isdecimal())
+        self._prepare_strings()
+        self._chain: LetterChain | None = None
+        own = self._table.length_weights() if len(self._table) else _NO_LENGTHS
+        weights = (config.length_weights or own)[: fit.longest]
+        self._lengths = Weighted(enumerate(weights, start=1))
+        self._listed = Weighted((n, weights[n - 1]) for n in self._table.lengths if n <= len(weights))
+        if not len(self._lengths):
+            raise ConfigError(
+                f"corpus.length_weights has no weight up to {fit.longest}, the longest label that fits; "
+                "expected one above 0 among the first numbers"
+            )
+        self.characters = self._table.characters | self._strings.characters
+
+    def length(self, dice: Dice) -> int:
+        """A length in characters of the label, distributed as the settings say, of those that the lists have."""
+        # Lists of some lengths only, say of six-letter codes, are drawn with these lengths alone.
+        return (self._listed if len(self._listed) else self._lengths).draw(dice)
+
+    def any_length(self, dice: Dice) -> int:
+        """A length in characters of the label, distributed as the settings say, whatever the lists have."""
+        return self._lengths.draw(dice)
+
+    def word(self, dice: Dice, length: int) -> str:
+        """A word as the lists have it, or a string of letters that they lack.
+
+        Args:
+            dice: Random decisions.
+            length: Characters of its label. Where no list has a word of that length, one is made up.
+        """
+        if self._string_share and dice.chance(self._string_share):
+            return self._strings.draw(dice, length)
+        if self.has(length):
+            return self._table.draw(dice, length, self._balance)
+        return self.made_up(dice, length)
+
+    def plain(self, dice: Dice, length: int) -> str:
+        """A word to be joined with others: in a script of the lists, without marks like the apostrophe of ``isn't``."""
+        if self.has(length):
+            for _ in range(_PLAIN_TRIES):
+                word = self._table.draw(dice, length)
+                if word.isalnum() or all(map(is_text, word)):
+                    return word
+        return self.plain_made_up(dice, length)
+
+    def has(self, length: int) -> bool:
+        """Whether the lists have a word with a label of ``length`` characters."""
+        return length in self._table.lengths
+
+    def made_up(self, dice: Dice, length: int) -> str:
+        """A word that is pronounced like those of the lists, in lower case, or a string of letters that they lack."""
+        if self._string_share and dice.chance(self._string_share):
+            return self._strings.draw(dice, length)
+        return self.plain_made_up(dice, length)
+
+    def plain_made_up(self, dice: Dice, length: int) -> str:
+        """A word to be joined with others that is pronounced like those of the lists; without lists a string."""
+        if self._chain is None:
+            # Made when it is needed first, in the process that needs it: it is larger than the lists.
+            self._chain = LetterChain(self._table.most_frequent(_CHAIN_WORDS))
+        return self._chain.draw(dice, length) if len(self._chain) else self._strings.draw(dice, length)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_chain": None}
+
+    def _check_lists(self, names: tuple[str, ...]) -> None:
+        table, longest = self._table, self._fit.longest
+        for name in dict.fromkeys(names):
+            usable, outside, long = table.usable[name], table.outside[name], table.too_long[name]
+            why = f"{outside:,} have characters that labels would lose, {long:,} are longer than {longest}"
+            if not usable and name != SHIPPED:
+                raise DataError(
+                    f"word list {name}: none of its {outside + long:,} words can be a label: {why}. "
+                    "Extend charset.characters, or take the list out of corpus.words"
+                )
+            if outside or long:
+                self.notes += (f"word list {name}: {usable:,} of {usable + outside + long:,} words are used; {why}",)
+
+    def _prepare_strings(self) -> None:
+        """Finds the scripts of the charset that no word has; strings are made of them, as many as their share."""
+        held = {part for c in self._table.characters for part in c + c.lower() + c.upper() + self._fit.kept(c)}
+        scripts = {script(c) for c in held if is_text(c)}
+        lacking = [c for c in self.letters if c not in held]
+        missing = [c for c in lacking if script(c) not in scripts and script(c) != "COMBINING"]
+        drawable = [c for c in self._fit.charset.characters if not c.isspace()]
+        self._strings = LetterStrings(self.letters or [c for c in drawable if is_text(c)] or drawable, missing)
+        self._string_share = len(missing) / len(self.letters) if len(self._table) and self.letters else 1.0
+        if not len(self._table):
+            self.notes += ("no list has a word for this charset: strings of its own characters are drawn as words",)
+            return
+        if missing:
+            self.notes += (
+                f"no list has a word with {_shown(missing)}: {self._string_share:.0%} of the words are strings of "
+                "them. Add a list that has some to corpus.words",
+            )
+        if rare := [c for c in lacking if c not in missing]:
+            self.notes += (f"no list has a word with {_shown(rare)}: codes and single characters alone have them",)
+
+
+def _shown(letters: list[str]) -> str:
+    rest = len(letters) - _SHOWN
+    return "".join(letters[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

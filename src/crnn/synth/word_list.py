@@ -1,0 +1,282 @@
+"""Word lists: the shipped one and the user's, and a table from which words of a given length are drawn.
+
+The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``scripts/word_list.py``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import gzip
+import importlib.resources
+import itertools
+import unicodedata
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.errors import DataError
+from crnn.synth.dice import Dice
+from crnn.synth.label_fit import LabelFit, is_text
+
+__all__ = ["SHIPPED", "WordList", "WordTable", "read_word_list"]
+
+S = TypeVar("S", bound=np.generic)
+
+SHIPPED = "shipped"
+"""Name of the list that comes with the package."""
+
+_CANDIDATES = 4
+"""Words among which the one with the rarest letter is taken, where that is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordList:
+    """Words as they were read.
+
+    Attributes:
+        name: As the user gave it.
+        text: The words, each with a line feed behind it.
+        frequencies: ``(n,)`` float64, above 0.
+    """
+
+    name: str
+    text: str
+    frequencies: npt.NDArray[np.float64]
+
+
+def read_word_list(name: str) -> WordList:
+    """The shipped list, or a UTF-8 file: a word per line, or word, tab and frequency; empty lines are passed over.
+
+    Raises:
+        DataError: The file cannot be read, is not UTF-8 text, has no word, or a frequency is not a number above 0.
+    """
+    if name == SHIPPED:
+        return _shipped()
+    try:
+        content = Path(name).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"word list {name}: {error.strerror or error}. Expected a text file with one word per line, or {SHIPPED!r}"
+        ) from None
+    return _parse(name, content)
+
+
+@functools.cache
+def _shipped() -> WordList:
+    content = importlib.resources.files("crnn.synth").joinpath("words.txt.gz").read_bytes()
+    return _parse(SHIPPED, gzip.decompress(content))
+
+
+def _parse(name: str, content: bytes) -> WordList:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_text(name, f"byte {error.start} is none") from None
+    if "\0" in text:
+        raise _not_text(name, "it has zero bytes")
+    words, frequencies = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        word, tab, given = line.partition("\t")
+        word = word.strip()
+        if not word:
+            continue
+        frequency = 1.0
+        if tab:
+            try:
+                frequency = float(given)
+            except ValueError:
+                frequency = 0.0
+            if not 0.0 < frequency < float("inf"):
+                raise DataError(
+                    f"word list {name}, line {number}: frequency {given.strip()!r}; expected a number above 0 behind "
+                    "the tab. Correct it, or leave the tab and the frequency out"
+                )
+        words.append(word)
+        frequencies.append(frequency)
+    if not words:
+        raise DataError(f"word list {name} has no words; expected one word per line")
+    return WordList(name, "\n".join([*words, ""]), np.array(frequencies))
+
+
+def _not_text(name: str, what: str) -> DataError:
+    return DataError(f"word list {name} is not UTF-8 text: {what}. Expected one word per line; save it as UTF-8")
+
+
+class WordTable:
+    """The words of some lists that can be labels, drawn by length.
+
+    Args:
+        lists: Word lists.
+        ratios: Shares of the lists, above 0, in the words of every length that they have.
+        power: Words of one list and length are drawn in proportion to their frequency to this power.
+        fit: What labels keep.
+
+    Attributes:
+        lengths: Lengths of labels, rising, for which there are words.
+        characters: Characters of the words.
+        usable: Words per list.
+        outside: Words per list that are left out as they have letters or digits that labels would lose.
+        too_long: Words per list that are left out as their labels are longer than ``fit.longest``.
+    """
+
+    def __init__(self, lists: Sequence[WordList], ratios: Sequence[float], power: float, fit: LabelFit) -> None:
+        self.usable: dict[str, int] = {}
+        self.outside: dict[str, int] = {}
+        self.too_long: dict[str, int] = {}
+        parts = [self._measure(words, power, fit) for words in lists]
+        self._text = "".join(part.text for part in parts)
+        shifts = np.cumsum([0, *(len(part.text) for part in parts)])
+        starts = _joined([part.starts + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
+        ends = _joined([part.ends + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
+        lengths = _joined([part.lengths for part in parts], np.int64)
+        shares = np.array(ratios, dtype=np.float64) / max(sum(ratios), 1e-9)
+        self._own = sum(
+            (share * part.by_length for share, part in zip(shares, parts, strict=True)), np.zeros(fit.longest + 1)
+        )
+        weights = _joined(
+            [part.scaled(share * self._own) for share, part in zip(shares, parts, strict=True)], np.float64
+        )
+        order = np.argsort(lengths, kind="stable")
+        self._starts, self._ends = _packed("i", starts[order]), _packed("i", ends[order])
+        self._sums = _packed("d", np.cumsum(weights[order]))
+        places = np.searchsorted(lengths[order], np.arange(fit.longest + 2))
+        self._bounds = [(low, high) for low, high in itertools.pairwise(places.tolist())]
+        self.lengths = tuple(length for length, (low, high) in enumerate(self._bounds) if high > low)
+        self.characters, rarity = self._rarity(starts[order], ends[order])
+        self._rarity_of = _packed("f", rarity)
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def __getitem__(self, place: int) -> str:
+        return self._text[self._starts[place] : self._ends[place]]
+
+    def draw(self, dice: Dice, length: int, balance: float = 0.0) -> str:
+        """A word whose label has ``length`` characters, which must be one of ``lengths``.
+
+        Args:
+            dice: Random decisions.
+            length: Characters of the label.
+            balance: Share of the words that are the one of four with the rarest letter.
+        """
+        place = self._place(dice, length)
+        if balance and dice.chance(balance):
+            others = [self._place(dice, length) for _ in range(_CANDIDATES - 1)]
+            place = max([place, *others], key=self._rarity_of.__getitem__)
+        return self[place]
+
+    def length_weights(self) -> tuple[float, ...]:
+        """Weights of the lengths 1, 2, 3, ... that the words have of themselves."""
+        return tuple(self._own[1:].tolist())
+
+    def most_frequent(self, count: int) -> list[str]:
+        """Up to ``count`` words, those that are drawn most often first."""
+        weights = np.diff(np.asarray(self._sums), prepend=0.0)
+        return [self[place] for place in np.argsort(-weights, kind="stable")[:count].tolist()]
+
+    def _place(self, dice: Dice, length: int) -> int:
+        low, high = self._bounds[length]
+        before = self._sums[low - 1] if low else 0.0
+        wanted = before + dice.unit() * (self._sums[high - 1] - before)
+        return bisect.bisect_right(self._sums, wanted, low, high - 1)
+
+    def _measure(self, words: WordList, power: float, fit: LabelFit) -> _Measured:
+        """Where the usable words of a list are, and how long their labels; whole lists at a time, for speed."""
+        text = words.text if fit.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
+        codes = _code_points(text)
+        ends = np.flatnonzero(codes == ord("\n"))
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1] + 1])
+        allowed = np.zeros(int(codes.max()) + 1, dtype=bool)
+        sizes = np.zeros(len(allowed), dtype=np.int64)
+        allowed[ord("\n")] = True
+        for code in np.flatnonzero(np.bincount(codes)).tolist():
+            character = chr(code)
+            # What case a word is drawn in is decided later; here one that fits is enough.
+            for form in (character, character.lower(), character.upper()):
+                if character != "\n" and fit.allows(form):
+                    allowed[code], sizes[code] = True, sum(len(fit.kept(part)) for part in form)
+                    break
+        inside = np.logical_and.reduceat(allowed[codes], starts)
+        lengths = np.add.reduceat(sizes[codes], starts)
+        chosen = inside & (lengths > 0) & (lengths <= fit.longest)
+        self.usable[words.name] = int(chosen.sum())
+        self.too_long[words.name] = int((inside & (lengths > fit.longest)).sum())
+        self.outside[words.name] = len(starts) - self.usable[words.name] - self.too_long[words.name]
+        # Of the largest, so that no power overflows; none so small that a length has no weight at all.
+        weights = np.maximum((words.frequencies[chosen] / words.frequencies.max()) ** power, 1e-30)
+        by_length = np.bincount(lengths[chosen], weights, minlength=fit.longest + 1)
+        return _Measured(
+            text, starts[chosen], ends[chosen], lengths[chosen], weights, by_length / max(weights.sum(), 1e-30)
+        )
+
+    def _rarity(
+        self, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+    ) -> tuple[frozenset[str], npt.NDArray[np.float32]]:
+        """The characters of all words, and for each word the negative logarithm of the share of its rarest letter."""
+        if not len(starts):
+            return frozenset(), np.empty(0, dtype=np.float32)
+        codes = _code_points(self._text)
+        # Only what lies in chosen words counts: +1 where one starts, -1 where one ends.
+        steps = np.zeros(len(codes) + 1, dtype=np.int8)
+        steps[starts] += 1
+        steps[ends] -= 1
+        counts = np.bincount(codes[np.cumsum(steps[:-1]) > 0]).astype(np.float64)
+        found = [chr(code) for code in np.flatnonzero(counts).tolist()]
+        folded = {character: ord(character.lower()[0]) for character in found}
+        both = np.zeros(max(len(counts), max(folded.values()) + 1))
+        for character, fold in folded.items():
+            both[fold] += counts[ord(character)]
+        rare = np.zeros(int(codes.max()) + 1, dtype=np.float32)
+        for character in filter(is_text, found):
+            rare[ord(character)] = -np.log(both[folded[character]] / both.sum())
+        order = np.argsort(starts)
+        rarity = np.empty(len(starts), dtype=np.float32)
+        # Segments reach to the next word; what lies between, left-out words, must not count.
+        bounds = np.stack([starts[order], ends[order]], axis=1).ravel()
+        rarity[order] = np.maximum.reduceat(rare[codes], bounds)[::2]
+        return frozenset(found), rarity
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """The usable words of one list.
+
+    Attributes:
+        text: Of the whole list.
+        starts: Where the words start in it.
+        ends: Where they end.
+        lengths: Of their labels.
+        weights: Of the words, above 0.
+        by_length: Share of each length in the list.
+    """
+
+    text: str
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    by_length: npt.NDArray[np.float64]
+
+    def scaled(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The weights, scaled so that those of each length add up to ``sums`` there."""
+        found = np.bincount(self.lengths, self.weights, minlength=len(sums))
+        return self.weights * (sums / np.maximum(found, 1e-30))[self.lengths]
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
+def _joined(parts: list[npt.NDArray[S]], dtype: type[S]) -> npt.NDArray[S]:
+    return np.concatenate([np.empty(0, dtype=dtype), *parts]).astype(dtype)
+
+
+def _packed(code: str, values: npt.NDArray[np.generic]) -> array[Any]:
+    """Numbers that are read one by one: Python's arrays give them four times as fast as numpy's."""
+    return array(code, values.astype(code).tobytes())
