@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench fonts clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,10 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/model_size.py
 	$(BIN)/python benchmarks/train_loop.py
+
+# Several hundred families for rendered text, by scripts/fonts.tsv, into fonts/: needs apt-get, dpkg-deb and npm, no root.
+fonts: setup
+	$(BIN)/python scripts/fonts.py
 
 clean:
 	rm -rf .venv build dist demo src/*.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

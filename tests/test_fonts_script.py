@@ -15,7 +15,8 @@ from fontTools.ttLib import TTFont
 from crnn.synth.face_glyphs import shipped_folder
 
 ROOT = Path(__file__).parents[1]
-OPEN_SANS = shipped_folder() / "open-sans" / "open-sans-latin-400-normal.ttf"
+OSWALD = shipped_folder() / "oswald" / "oswald-latin-400-normal.ttf"
+Printed = pytest.CaptureFixture[str]
 NPM = """#!{python}
 import pathlib, shutil, sys
 assert sys.argv[1:3] == ["pack", "--silent"], sys.argv
@@ -46,7 +47,7 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "archives"
     place.mkdir()
     web = io.BytesIO()
-    with TTFont(OPEN_SANS) as font:
+    with TTFont(OSWALD) as font:
         font.flavor = "woff2"
         font.save(web)
     free, reserved = "SIL OPEN FONT LICENSE", "Copyright X, with Reserved Font Name 'X'"
@@ -149,7 +150,7 @@ def test_a_package_that_is_not_there_fails_alone_and_leaves_nothing(
 
 
 def test_a_missing_program_is_named(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run(script, monkeypatch, "--list", font_list(tmp_path, "good"), "--out", tmp_path / "fonts") == 1

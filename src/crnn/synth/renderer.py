@@ -50,7 +50,9 @@ class Renderer:
         steps = time_steps(config.image.image_width)
         charset = config.charset.charset()
         corpus = Corpus(config.corpus, charset, config.charset.rules(), steps)
-        self.faces = find_faces(config.faces, corpus.characters)
+        letters = charset.characters
+        both_cases = letters != letters.lower() and letters != letters.upper()
+        self.faces = find_faces(config.faces, corpus.characters, case_matters=both_cases)
         self.max_length = min(config.charset.max_text_length, steps)
         self.writer = WordWriter(
             config.train.seed, corpus, self.faces, config.look, charset, self.cell_width, self.max_length
