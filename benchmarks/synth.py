@@ -14,7 +14,7 @@ import contextlib
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -147,6 +147,11 @@ class Step:
         self._optimizer.step()
         loss.item()
 
+    def all(self, batches: Iterable[Batch]) -> None:
+        """A step with each of them."""
+        for batch in batches:
+            self(batch)
+
 
 def training_rates(config: Config, device: torch.device, rounds: int, steps: int) -> tuple[float, float]:
     """Pictures per second of training steps with one constant batch, and fed by rendered text, taking turns."""
@@ -158,13 +163,9 @@ def training_rates(config: Config, device: torch.device, rounds: int, steps: int
         step(constant)
         fixed, fed = [], []
         for _ in range(rounds):
-            fixed.append(rate(size * steps, lambda: [step(constant) for _ in range(steps)], 1))
-            fed.append(rate(size * steps, lambda: [step(batch) for batch in _some(batches, steps)], 1))
+            fixed.append(rate(size * steps, lambda: step.all([constant] * steps), 1))
+            fed.append(rate(size * steps, lambda: step.all(next(batches) for _ in range(steps)), 1))
         return statistics.median(fixed), statistics.median(fed)
-
-
-def _some(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-    return (next(batches) for _ in range(count))
 
 
 def main() -> None:

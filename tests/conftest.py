@@ -107,6 +107,37 @@ def small_config(tmp_path: Path) -> Callable[..., Config]:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_font_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of fonts stays with the tests: the user's cache is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+SYNTH_WORDS = ["Harbour", "bakery", "NORTH", "street", "O'Neil", "co-op", "Zürich", "quick", "taxi", "exit", "jam"]
+
+
+@pytest.fixture
+def synth_config(tmp_path: Path, small_config: Callable[..., Config]) -> Callable[..., Config]:
+    """``small_config`` with rendered text to train on: shipped faces, a dozen words, few textures, a small pool."""
+    (tmp_path / "some_words.txt").write_text("\n".join(SYNTH_WORDS), encoding="utf-8")
+
+    def make(*data: Path | str, folder: str = "run", **sections: dict[str, Any]) -> Config:
+        values: dict[str, dict[str, Any]] = {
+            "charset": {"characters": "36"},
+            "data": {"train": [str(path) for path in data] or ["synth"]},
+            "synth": {"pool_size": 128},
+            "corpus": {"words": [str(tmp_path / "some_words.txt")]},
+            "look": {"texture_tiles": 4},
+        }
+        for section, changes in sections.items():
+            values[section] = {**values.get(section, {}), **changes}
+        return small_config(folder=folder, **values)
+
+    return make
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """torch computes with one thread, so that nothing depends on the machine; afterwards as before."""

@@ -270,7 +270,7 @@ def test_a_run_that_ended_may_be_made_longer(
     report = train(small_config(words, train={"num_steps": 4}), resume=True)
     assert (report.steps, [line["step"] for line in metrics_of(report.folder)]) == (4, [1, 2, 3, 4])
     said = capsys.readouterr().err.splitlines()
-    assert "resumed with another setting: train.num_steps: 2 -> 4" in said
+    assert "not as before the resume: train.num_steps: 2 -> 4" in said
     assert "going on from step 2" in said
     before = shutil.copy(report.weights, report.folder / "before")
     assert train(small_config(words, train={"num_steps": 4}), resume=True).steps == 4  # nothing is left to do

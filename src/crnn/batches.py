@@ -1,6 +1,7 @@
 """What a run trains on: stored samples, rendered text, or both in one batch.
 
-``data.train`` names the sources; ``synth`` among them is rendered text. Whatever they are, the loop sees a ``BatchFeed``.
+``data.train`` names the sources; ``synth`` among them is rendered text. Whatever they are, the loop sees a
+``BatchFeed``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ class BatchFeed(Protocol):
     @property
     def num_samples(self) -> int:
         """Samples of one pass."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A code that changes with what the batches are made of, beyond the settings."""
         ...
 
     def remarks(self) -> list[str]:
@@ -126,6 +132,10 @@ class _Stored:
     def num_samples(self) -> int:
         return self.batches.num_samples
 
+    @property
+    def digest(self) -> str:
+        return ""
+
     def remarks(self) -> list[str]:
         lines = []
         for store, scan in zip(self.batches.stores, self.batches.scans, strict=True):
@@ -156,6 +166,10 @@ class _Rendered:
     def num_samples(self) -> int:
         return self.batches.num_samples
 
+    @property
+    def digest(self) -> str:
+        return self.batches.digest
+
     def remarks(self) -> list[str]:
         return self.batches.remarks()
 
@@ -176,6 +190,10 @@ class _Mixed:
     @property
     def num_samples(self) -> int:
         return self._feeds[0].num_samples
+
+    @property
+    def digest(self) -> str:
+        return "".join(feed.digest for feed in self._feeds)
 
     def remarks(self) -> list[str]:
         return [line for feed in self._feeds for line in feed.remarks()]

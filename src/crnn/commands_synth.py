@@ -35,6 +35,10 @@ shows how the samples come about instead, one in each row, stage by stage. write
 
 _DEFAULT_CONFIG = "crnn-small"
 
+_MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
+_MAX_COUNT = 1_000_000_000
+_MAX_FIRST = 1_000_000_000_000  # the words beside samples have the numbers behind
+
 
 def synth_command(arguments: Sequence[str]) -> int:
     """``crnn synth preview|write ...``."""
@@ -51,27 +55,32 @@ def synth_command(arguments: Sequence[str]) -> int:
 
 
 def _preview(arguments: Sequence[str]) -> int:
-    own, rest = _own_options(arguments, {"count": 0, "first": 0, "explain": False})
+    own, rest = _own_options(arguments, {"count": None, "first": 0, "explain": False})
     target, config = _target_and_config(rest, "preview", "OUT.png")
     path = Path(target)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"{target}: expected a picture file to write, such as preview.png")
     if path.is_dir() or not path.resolve().parent.is_dir():
         raise ConfigError(f"{target}: expected a file in a folder that exists")
+    if own["count"] is None:
+        own["count"] = 8 if own["explain"] else 80
+    _check_numbers(own, _MAX_PREVIEW)
     _require_torch("rendering text")
     from crnn.synth.preview import explain_sheet, preview_sheet
 
-    if own["explain"]:
-        explain_sheet(config, _at_least_one(own["count"] or 8), own["first"]).save(path)
-    else:
-        preview_sheet(config, _at_least_one(own["count"] or 80), own["first"]).save(path)
+    sheet = (explain_sheet if own["explain"] else preview_sheet)(config, own["count"], own["first"], _say)
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:  # the disk, or a format that has no sheets as large
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{target}: cannot be written: {why}. Choose another file, or fewer samples") from error
     print(target)
     return 0
 
 
 def _write(arguments: Sequence[str]) -> int:
     options = {
-        "count": 0,
+        "count": None,
         "first": 0,
         "to": ("lmdb", "list"),
         "shape": ("natural", "network"),
@@ -79,13 +88,14 @@ def _write(arguments: Sequence[str]) -> int:
     }
     own, rest = _own_options(arguments, options)
     target, config = _target_and_config(rest, "write", "DST")
-    if not own["count"]:
+    if own["count"] is None:
         raise ConfigError("--count is not given; expected the number of samples to write")
+    _check_numbers(own, _MAX_COUNT)
     _require_torch("rendering text")
     from crnn.progress import counting_bar
     from crnn.synth.sample_writer import write_samples
 
-    with counting_bar("rendering", _at_least_one(own["count"])) as progress:
+    with counting_bar("rendering", own["count"]) as progress:
         written = write_samples(
             config,
             target,
@@ -95,6 +105,7 @@ def _write(arguments: Sequence[str]) -> int:
             shape=own["shape"],
             encoding=own["format"],
             progress=progress,
+            say=_say,
         )
     print(f"{target}: {written} samples written")
     return 0
@@ -114,7 +125,7 @@ def _own_options(arguments: Sequence[str], options: dict[str, Any]) -> tuple[dic
 
     Args:
         arguments: As typed.
-        options: By name a default, whole number or truth value, or the possible values, the default first.
+        options: By name a default, whole number, ``None`` or truth value, or the possible values, the default first.
     """
     chosen = {name: default[0] if isinstance(default, tuple) else default for name, default in options.items()}
     rest: list[str] = []
@@ -145,10 +156,11 @@ def _value(name: str, given: str, kind: Any) -> Any:
     return int(given)
 
 
-def _at_least_one(count: int) -> int:
-    if not 1 <= count <= 1_000_000_000:
-        raise ConfigError(f"--count is {count}; expected 1 to 1000000000")
-    return count
+def _check_numbers(own: dict[str, Any], most: int) -> None:
+    if not 1 <= own["count"] <= most:
+        raise ConfigError(f"--count is {own['count']}; expected 1 to {most}")
+    if own["first"] > _MAX_FIRST:
+        raise ConfigError(f"--first is {own['first']}; expected 0 to {_MAX_FIRST}")
 
 
 def _require_torch(purpose: str) -> None:

@@ -9,7 +9,7 @@ The ModelZoo's parameters keep their names. Those that follow from other setting
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -188,8 +188,8 @@ class DataConfig(Section):
     """LMDB folders and list files to train on, relative to the current folder; ``synth`` is rendered text."""
 
     ratios: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
-    """Share of each batch per source of ``train``. Default: in proportion to the number of samples; with ``synth`` beside
-    stored sets they must be given."""
+    """Share of each batch per source of ``train``. Default: in proportion to the number of samples; with ``synth``
+    beside stored sets they must be given."""
 
     validation: tuple[str, ...] = ()
     """Sets that choose the best weights, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""

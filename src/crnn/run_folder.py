@@ -15,12 +15,12 @@ are no random states to keep: every random choice of a step follows from seed, s
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from crnn.checkpoint import read_tensors, save_weights, write_atomically, write_tensors
 from crnn.config import Config
-from crnn.config_file import dump_config
+from crnn.config_file import dump_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
 
 __all__ = ["Checkpoint", "RunFolder", "check_same_run"]
@@ -113,7 +113,7 @@ class RunFolder:
         """Where the weights of the end are kept."""
         return self.path / "last.safetensors"
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process, and tidy up what a killed one left half written.
 
@@ -217,7 +217,11 @@ def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
     Raises:
         ConfigError: A setting differs that would make it another run; the message names each with both values.
     """
-    old, new = _flat(checkpoint.settings), _flat(config.model_dump(mode="json", exclude_none=True))
+    settings = checkpoint.settings
+    with contextlib.suppress(ConfigError):
+        # An older version did not have every setting, and did what is now the default.
+        settings = parse_config(settings).model_dump(mode="json", exclude_none=True)
+    old, new = _flat(settings), _flat(config.model_dump(mode="json", exclude_none=True))
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     free = [key for key in changed if key in _FREE_KEYS or key.split(".")[0] in _FREE_SECTIONS]
     clash = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed if key not in free]

@@ -179,7 +179,13 @@ class _Run:
                 f"--resume: {checkpoint.path} is of a run with {ranks} rank(s), here are {self.ranks.world_size}: "
                 "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
             )
-        return check_same_run(checkpoint, self.config)
+        changed = check_same_run(checkpoint, self.config)
+        digest = checkpoint.numbers.get("digest", self.source.digest)
+        if digest != self.source.digest:
+            changed.append(
+                f"the faces of rendered text ({digest} -> {self.source.digest}): other pictures from here on"
+            )
+        return changed
 
     def _start(self, checkpoint: Checkpoint | None) -> TrainState:
         config = self.config
@@ -217,7 +223,7 @@ class _Run:
         for line in self.source.remarks():
             self.monitor.say(line)
         for line in changed:
-            self.monitor.say(f"resumed with another setting: {line}")
+            self.monitor.say(f"not as before the resume: {line}")
         if state.step:
             self.monitor.say(f"going on from step {state.step}")
         elif self.warm_line:
@@ -379,7 +385,8 @@ class _Run:
         self._settled_weights(state)
         skipped = self.ranks.gather(dict(state.skipped))
         if self.monitor is not None:
-            self.folder.save(state.to_checkpoint(self.config, skipped), self.config.checkpoint.keep_checkpoint_max)
+            checkpoint = state.to_checkpoint(self.config, skipped, self.source.digest)
+            self.folder.save(checkpoint, self.config.checkpoint.keep_checkpoint_max)
             self.monitor.restart_clock()
 
     def _finish(self, state: TrainState) -> TrainReport:

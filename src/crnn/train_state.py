@@ -45,13 +45,20 @@ class TrainState:
         """What is evaluated and kept: the running average where there is one."""
         return self.average.state_dict() if self.average is not None else self.network.state_dict()
 
-    def to_checkpoint(self, config: Config, skipped: list[dict[str, int]]) -> Checkpoint:
-        """The state as a checkpoint. ``skipped`` is that of all ranks; nothing else differs between them."""
+    def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:
+        """The state as a checkpoint.
+
+        Args:
+            config: All settings of the run.
+            skipped: Unreadable pictures of all ranks; nothing else differs between them.
+            digest: Of what the run learns from, beyond its settings.
+        """
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
         numbers: dict[str, Any] = {
-            "samples": self.samples, "best": self.best, "validated": self.validated, "skipped": skipped
+            "samples": self.samples, "best": self.best, "validated": self.validated, "skipped": skipped,
+            "digest": digest,
         }  # fmt: skip
         if self.average is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state_dict().items()}

@@ -70,6 +70,7 @@ def iterate_batches(
     loader = DataLoader(
         _Numbers(source, first, last - first),
         batch_size=None,  # items are batches already
+        collate_fn=_as_it_is,  # torch's own makes tensors of arrays, and lists of tuples
         shuffle=False,
         num_workers=config.workers,
         multiprocessing_context=config.worker_start if config.workers else None,
@@ -124,6 +125,10 @@ def _end(workers: Sequence[BaseProcess]) -> None:
     for worker in workers:
         worker.kill()
         worker.join()
+
+
+def _as_it_is(item: _Item) -> _Item:
+    return item
 
 
 def _start_worker(_: int) -> None:

@@ -121,15 +121,15 @@ class _Neighbours:
         side = draws.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
         other = (side + 1 + draws.integers("neighbour second side", SIDES - 1)) % SIDES
         sides = np.stack([side, other], axis=1)
-        gaps = np.stack([draws.uniform("neighbour gap", _GROUND_PAD, 0.6), draws.uniform("gap", _GROUND_PAD, 0.6)], 1)
-        seen = np.stack([draws.uniform("neighbour seen", 0.0, 0.5), draws.uniform("second seen", 0.0, 0.5)], axis=1)
+        # As far as a space is wide, and less of it than a letter: what is seen whole, and near, is read with the word.
+        gaps = np.stack([draws.uniform("neighbour gap", 0.25, 0.7), draws.uniform("second gap", 0.25, 0.7)], axis=1)
+        seen = np.stack([draws.uniform("neighbour seen", 0.0, 0.35), draws.uniform("second seen", 0.0, 0.35)], axis=1)
         room = np.zeros((len(draws), SIDES))
         for place, has in enumerate((first, second)):
             rows = np.flatnonzero(has)
-            # Lines above and below are usually nearer, and less of them is seen, than of words beside.
-            upright = sides[rows, place] >= 2
-            gaps[rows, place] *= np.where(upright, 0.6, 1.0)
-            room[rows, sides[rows, place]] = gaps[rows, place] + seen[rows, place] * np.where(upright, 0.6, 1.0)
+            # Lines above and below are usually nearer than words beside.
+            gaps[rows, place] *= np.where(sides[rows, place] >= 2, 0.5, 1.0)
+            room[rows, sides[rows, place]] = gaps[rows, place] + seen[rows, place]
         return cls((np.flatnonzero(first), np.flatnonzero(second)), sides, gaps, room)
 
 

@@ -83,13 +83,13 @@ class Draws:
 
     def integers(self, name: str, count: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """``(N,)`` int64 in [0, count)."""
-        return np.minimum((self.uniform(name) * count).astype(np.int64), np.asarray(count) - 1)
+        return np.asarray(np.minimum((self.uniform(name) * count).astype(np.int64), np.asarray(count) - 1))
 
     def choice(self, name: str, weights: Sequence[float]) -> npt.NDArray[np.int64]:
         """``(N,)`` int64: positions in ``weights``, each drawn in proportion to its weight."""
         ends = np.cumsum(np.asarray(weights, dtype=np.float64))
         places = np.searchsorted(ends, self.uniform(name) * ends[-1], side="right")
-        return np.minimum(places, len(ends) - 1).astype(np.int64)
+        return np.asarray(np.minimum(places, len(ends) - 1), dtype=np.int64)
 
 
 @functools.lru_cache(maxsize=1024)

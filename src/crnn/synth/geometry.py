@@ -30,6 +30,9 @@ _ALONG = np.linspace(-0.5, 0.5, 13)
 _OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
 """Points around the ink, (26, 2), in units of its width and height: their hull bounds what it becomes."""
 
+_LEAST_SCALE = 0.05
+"""A surface ends where it is seen smaller than that, the middle of the word being 1; words are at 0.5 and more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -136,7 +139,8 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
     m = torch.from_numpy(geometry.inverse.astype(np.float32)).to(device)[..., None, None]
     column = torch.arange(width, dtype=torch.float32, device=device)
     row = torch.arange(height, dtype=torch.float32, device=device)[:, None]
-    depth = (m[:, 2, 0] * column + m[:, 2, 2]) + m[:, 2, 1] * row
+    # Behind the horizon of a strong perspective everything would come again, mirrored.
+    depth = ((m[:, 2, 0] * column + m[:, 2, 2]) + m[:, 2, 1] * row).clamp_min_(_LEAST_SCALE)
     x = ((m[:, 0, 0] * column + m[:, 0, 2]) + m[:, 0, 1] * row) / depth
     y = ((m[:, 1, 0] * column + m[:, 1, 2]) + m[:, 1, 1] * row) / depth
     if len(geometry.elastic_rows):
@@ -150,8 +154,11 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
         radius = _tensor(geometry.radius, device, torch.float32)[:, None, None]
         side = torch.sign(radius)
         across, down = x.index_select(0, rows) * side, (radius - y.index_select(0, rows)) * side
-        x.index_copy_(0, rows, radius * torch.atan2(across, down))
-        y.index_copy_(0, rows, radius - side * torch.hypot(across, down))
+        away = (across * across + down * down).sqrt_()
+        # atan2 itself rounds differently at the end of what a thread computes, and so from batch to batch.
+        angle = 2.0 * torch.atan(across / (away + down).clamp_min_(1e-6))
+        x.index_copy_(0, rows, radius * angle)
+        y.index_copy_(0, rows, radius - side * away)
     if len(geometry.wave_rows):
         rows = _tensor(geometry.wave_rows, device)
         size, length, phase = (_tensor(geometry.wave[:, i], device, torch.float32)[:, None, None] for i in range(3))

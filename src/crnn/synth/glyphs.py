@@ -7,6 +7,7 @@ height is kept beside it. Everything that comes after is a lookup in that cell.
 from __future__ import annotations
 
 import functools
+import math
 import unicodedata
 from dataclasses import dataclass
 
@@ -26,11 +27,27 @@ CELL_HEIGHT = 40
 CELL_MARGIN = 2
 """Empty rows and columns around the ink of a cell, so that its outline ends softly."""
 
-_SIZES = (32, 48, 72, 108, 160)
+_SIZES = (32, 48, 72, 108)
 """Sizes in pixels in which faces are opened; few, as every face is kept open in each size that was needed."""
+
+_TYPICAL_WIDTH = 0.55
+"""Width of a letter in em, about: decides in which size a text is drawn."""
+
+_WIDTH = 220.0
+"""Pixels that a drawn text should be wide, about: more than a cell has, so that it is only ever shrunk much."""
+
+_SMALL_CAPITALS = 0.75
+"""Height of small capitals in that of the others."""
+
+_MAX_EXTENT = 8192
+"""Largest extent in pixels of what is drawn: faces can claim any."""
 
 _SCRIPTS_SHAPED = ("AL", "R", "AN")
 """Bidirectional classes whose letters join or run from the right."""
+
+
+_Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
+"""Where the baseline of a text starts, right and down, the text, and with what it is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +72,16 @@ class Lettering:
     def draw(cls, rng: np.random.Generator, look: LookConfig) -> Lettering:
         """A random one; the same number of random numbers is taken whatever the settings are."""
         chance = rng.random(5)
-        tracking = look.tracking * float(rng.beta(2.0, 5.0)) if chance[0] < look.tracking_share else 0.0
+        wider, tighter, underline = float(rng.beta(2.0, 5.0)), float(rng.random()), float(rng.uniform(0.03, 0.1))
+        tracking = look.tracking * wider if chance[0] < look.tracking_share else 0.0
         if chance[0] > 1.0 - look.tight_share:
-            tracking = -0.07 * float(rng.random())
+            tracking = -0.07 * tighter
         return cls(
             tracking=tracking,
             kerning_jitter=look.letter_jitter if chance[1] < look.letter_jitter_share else 0.0,
             baseline_jitter=look.letter_jitter if chance[2] < look.letter_jitter_share else 0.0,
             small_caps=bool(chance[3] < look.small_caps_share),
-            underline=float(rng.uniform(0.03, 0.1)) if chance[4] < look.underline_share else 0.0,
+            underline=underline if chance[4] < look.underline_share else 0.0,
         )
 
     @property
@@ -114,18 +132,17 @@ def draw_cell(
             f"{text!r} is of a script whose letters join or move, and this Pillow cannot shape it (built without "
             "raqm); install Pillow from its published wheels"
         )
-    size = _size_for(_font(face, 48).getlength(text) / 48.0)
-    font = _font(face, size)
+    size = _size_for(len(text))
     if shaped or lettering.plain:
-        drawn = _draw_together(text, font)
+        drawn = _draw([(0.0, 0.0, text, _font(face, size))])
     else:
-        drawn = _draw_apart(text, face, size, lettering, rng)
-    if lettering.underline and drawn is not None:
-        below = max(1, round(lettering.underline * size))
-        ImageDraw.Draw(drawn).rectangle((0, drawn.height - below, drawn.width, drawn.height), fill=255)
+        drawn = _draw(_letters(text, face, size, lettering, rng))
     ink = drawn.getbbox() if drawn is not None else None
     if drawn is None or ink is None:
         return None
+    if lettering.underline:
+        drawn = _underlined(drawn.crop(ink), size, lettering.underline)
+        ink = (0, 0, *drawn.size)
     inner = (width - 2 * CELL_MARGIN, CELL_HEIGHT - 2 * CELL_MARGIN)
     # Bilinear in Pillow is a triangle as wide as the shrinking asks for, so nothing is aliased.
     stretched = drawn.resize(inner, Image.Resampling.BILINEAR, box=ink)
@@ -134,15 +151,21 @@ def draw_cell(
     return cell, (ink[2] - ink[0]) / (ink[3] - ink[1])
 
 
-def _size_for(em_width: float) -> int:
-    """A size in which the text is at least about as wide as a cell, but not much larger than it."""
-    for size in reversed(_SIZES):
-        if em_width * size <= 260.0:
-            return size
-    return _SIZES[0]
+def _underlined(ink: Image.Image, size: int, thickness: float) -> Image.Image:
+    width, height = ink.size
+    bottom = height + max(1, round(0.05 * size)) + max(1, round(thickness * size))
+    picture = ink.crop((0, 0, width, bottom))
+    ImageDraw.Draw(picture).rectangle((0, bottom - max(1, round(thickness * size)), width, bottom), fill=255)
+    return picture
 
 
-@functools.lru_cache(maxsize=2048)
+def _size_for(length: int) -> int:
+    """A size in which a text of so many characters is at least about as wide as a cell, but not much larger."""
+    wanted = _WIDTH / (_TYPICAL_WIDTH * max(length, 1))
+    return max((size for size in _SIZES if size <= wanted), default=_SIZES[0])
+
+
+@functools.lru_cache(maxsize=8192)
 def _font(face: Face, size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.truetype(face.path, size, index=face.index)
     if face.axes:
@@ -150,42 +173,61 @@ def _font(face: Face, size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _draw_together(text: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
-    left, top, right, bottom = font.getbbox(text)
-    picture = _canvas(right - left, bottom - top)
-    if picture is not None:
-        ImageDraw.Draw(picture).text((1 - left, 1 - top), text, fill=255, font=font)
-    return picture
+@functools.lru_cache(maxsize=65_536)
+def _advance(face: Face, size: int, letter: str) -> float:
+    return _font(face, size).getlength(letter)
 
 
-def _draw_apart(text: str, face: Face, size: int, lettering: Lettering, rng: np.random.Generator) -> Image.Image | None:
+def _letters(text: str, face: Face, size: int, lettering: Lettering, rng: np.random.Generator) -> list[_Placed]:
     """Letter by letter, each at its own place."""
-    large, small = _font(face, size), None
+    small = None
     if lettering.small_caps and any(c.islower() and c.upper() in face.characters for c in text):
-        small = _font(face, _SIZES[max(0, _SIZES.index(size) - 1)])
-    places: list[tuple[float, float, str, ImageFont.FreeTypeFont]] = []
-    boxes = []
+        small = round(_SMALL_CAPITALS * size)
+    placed = []
     x = 0.0
-    jitter = rng.normal(size=(len(text), 2))
+    jitter = rng.normal(size=(len(text), 2)).tolist()
     for letter, (across, down) in zip(text, jitter, strict=True):
-        font = large
+        drawn, own_size = letter, size
         if small is not None and letter.islower() and len(letter.upper()) == 1 and letter.upper() in face.characters:
-            letter, font = letter.upper(), small
-        y = lettering.baseline_jitter * down * size
-        left, top, right, bottom = font.getbbox(letter, anchor="ls")
-        places.append((x, y, letter, font))
-        boxes.append((x + left, y + top, x + right, y + bottom))
-        x += font.getlength(letter) + (lettering.tracking + lettering.kerning_jitter * across) * size
-    left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
-    picture = _canvas(max(b[2] for b in boxes) - left, max(b[3] for b in boxes) - top)
-    if picture is not None:
-        pen = ImageDraw.Draw(picture)
-        for x, y, letter, font in places:
-            pen.text((1 + x - left, 1 + y - top), letter, fill=255, font=font, anchor="ls")
+            drawn, own_size = letter.upper(), small
+        placed.append((x, lettering.baseline_jitter * down * size, drawn, _font(face, own_size)))
+        x += _advance(face, own_size, drawn) + (lettering.tracking + lettering.kerning_jitter * across) * size
+    return placed
+
+
+def _draw(placed: list[_Placed]) -> Image.Image | None:
+    """Texts, each with its baseline starting at its place.
+
+    Measuring what faces will draw costs as much as drawing it. So there is room for most around the baseline, and only
+    what reaches an edge of that is measured, and drawn again.
+    """
+    size = max(font.size for *_, font in placed)
+    last = placed[-1]
+    left, right = -0.5 * size, last[0] + last[3].getlength(last[2]) + 0.5 * size
+    drawn = _on_canvas(placed, left, -1.35 * size, right, 0.65 * size)
+    ink = drawn.getbbox() if drawn is not None else None
+    if drawn is not None and (ink is None or not _at_edge(ink, drawn.size)):
+        return drawn
+    boxes = [(x, y, font.getbbox(text, anchor="ls")) for x, y, text, font in placed]
+    return _on_canvas(
+        placed,
+        min(x + box[0] for x, _, box in boxes) - 1,
+        min(y + box[1] for _, y, box in boxes) - 1,
+        max(x + box[2] for x, _, box in boxes) + 1,
+        max(y + box[3] for _, y, box in boxes) + 1,
+    )
+
+
+def _on_canvas(placed: list[_Placed], left: float, top: float, right: float, bottom: float) -> Image.Image | None:
+    width, height = math.ceil(right - left), math.ceil(bottom - top)
+    if not (1 <= width <= _MAX_EXTENT and 1 <= height <= _MAX_EXTENT):
+        return None
+    picture = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(picture)
+    for x, y, text, font in placed:
+        pen.text((x - left, y - top), text, fill=255, font=font, anchor="ls")
     return picture
 
 
-def _canvas(width: float, height: float) -> Image.Image | None:
-    if width < 1 or height < 1 or width > 8192 or height > 2048:  # faces can claim any extent
-        return None
-    return Image.new("L", (int(np.ceil(width)) + 2, int(np.ceil(height)) + 2))
+def _at_edge(ink: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
+    return ink[0] == 0 or ink[1] == 0 or ink[2] == size[0] or ink[3] == size[1]

@@ -24,6 +24,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from crnn.synth.blocks import row_blocks
+
 __all__ = ["hash_normal", "hash_uniform", "smooth_noise"]
 
 _MASK = 0xFFFFFFFF
@@ -33,7 +35,6 @@ _SIGNED_FACTORS = (0x7FEB352D, 0x846CA68B - (1 << 32))
 _UNIFORM, _NORMAL, _SMOOTH = 0, 1 << 30, 1 << 31  # where each function's counter begins
 
 _BYTES_PER_WORD = 4
-_BLOCK_NUMBERS = 1 << 16  # made at a time on the CPU
 
 
 def _normal_quantiles() -> Tensor:
@@ -97,7 +98,7 @@ def smooth_noise(seeds: Tensor, cells: tuple[int, int], shape: tuple[int, int]) 
     field = corners.view(len(seeds), rows + 1, columns + 1)
     field = _blend(field, columns, shape[1], 2)  # columns first, while there are few rows
     result = torch.empty((len(seeds), *shape), device=seeds.device)
-    for block in _blocks(seeds, math.prod(shape)):
+    for block in row_blocks(len(seeds), math.prod(shape), seeds.device):
         result[block] = _blend(field[block], rows, shape[0], 1)
     return result
 
@@ -129,7 +130,7 @@ def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tenso
     """
     keys = _mixed(_mixed(seeds & _MASK) ^ ((seeds >> 32) & _MASK)).int()[:, None]
     counters = _mixed(torch.arange(start, start + count, device=seeds.device)).int()
-    blocks = _blocks(seeds, count)
+    blocks = row_blocks(len(seeds), count, seeds.device)
     memory = torch.empty((2, blocks[0].stop, count), dtype=torch.int32, device=seeds.device)
     for rows in blocks:
         words, shifted = memory[:, : rows.stop - rows.start]
@@ -141,16 +142,6 @@ def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tenso
         words.bitwise_xor_(shifted.bitwise_and_(0x1FFFF)).mul_(_SIGNED_FACTORS[1])
         torch.bitwise_right_shift(words, 16, out=shifted)
         yield rows, words.bitwise_xor_(shifted.bitwise_and_(0xFFFF))
-
-
-def _blocks(seeds: Tensor, count: int) -> list[slice]:
-    """The rows of ``(N, count)``, all at once or, on the CPU, so many at a time that memory stays in the cache.
-
-    There, fresh memory costs more than the arithmetic that fills it.
-    """
-    total = len(seeds)
-    step = max(1, _BLOCK_NUMBERS // max(1, count)) if seeds.device.type == "cpu" else total
-    return [slice(start, min(start + step, total)) for start in range(0, total, step)] if total else [slice(0, 0)]
 
 
 def _mixed(words: Tensor) -> Tensor:

@@ -71,7 +71,8 @@ class Palette:
             "outline": outline,
             "side": side,
             "shadow": shadow,
-            "other": draws.uniform("other level"),
+            # About as far from the ground as the text: what stands out far more makes cameras and readers lose it.
+            "other": ground + draws.signed("other level", 1.2) * contrast,
         }
         grey = draws.chance("grey", 0.3)
         return cls(
@@ -91,7 +92,9 @@ def _tinted(
         return level[:, None].astype(np.float32)
     hue = draws.uniform(f"{name} hue", 0.0, 2.0 * np.pi)
     direction = np.cos(hue[:, None] + np.array([0.0, 2.0, 4.0]) * np.pi / 3.0)
-    direction -= direction @ _LUMA[:, None]  # along it, the grey level stays
+    # Along it, the grey level stays. Not as a product of matrices: those of one row round differently.
+    direction -= (direction * _LUMA).sum(axis=1, keepdims=True)
     room = np.where(direction > 0.0, 1.0 - level[:, None], level[:, None]) / np.maximum(np.abs(direction), 1e-6)
     amount = room.min(axis=1) * draws.uniform(f"{name} colour") * ~grey
-    return (level[:, None] + amount[:, None] * direction).clip(0.0, 1.0).astype(np.float32)
+    colours: npt.NDArray[np.float64] = (level[:, None] + amount[:, None] * direction).clip(0.0, 1.0)
+    return colours.astype(np.float32)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter
 
 __all__ = ["PATTERNS", "normalised", "pattern"]
 
@@ -20,21 +21,32 @@ _Maker = Callable[[np.random.Generator, int], Tile]
 def pattern(rng: np.random.Generator, size: int) -> Tile:
     """A tile of some kind, often two kinds over each other, ``(size, size)`` float32 in [-1, 1]."""
     tile = normalised(_one(rng, size))
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         other = normalised(_one(rng, size))
         share = rng.uniform(0.15, 0.5)
         if rng.random() < 0.3:  # one inside the shapes of the other
             mask = _soft_steps(normalised(_cloud(rng, size)), rng.uniform(0.02, 0.3))
-            return normalised(tile * (1 - mask) + other * mask)
-        tile = normalised((1 - share) * tile + share * other)
-    return tile
+            tile = tile * (1 - mask) + other * mask
+        else:
+            tile = (1 - share) * tile + share * other
+    if rng.random() < 0.25:  # in half light, or with a shadow over it
+        light = normalised(_slope(rng, size) if rng.random() < 0.5 else _blurred(_edges(rng, size), 2.0))
+        tile = normalised(tile) * (1.0 + 0.6 * light) + rng.uniform(0.2, 1.0) * light
+    if rng.random() < 0.2:  # out of focus
+        tile = _blurred(tile, float(np.exp(rng.uniform(np.log(0.004), np.log(0.03)))) * size)
+    return normalised(tile)
 
 
 def normalised(tile: npt.NDArray[np.floating]) -> Tile:
     """The tile with mean 0, cut at 2.5 standard deviations, which become -1 and 1."""
-    centred = tile - tile.mean()
-    deviation = max(float(centred.std()), 1e-6)
-    return np.clip(centred / (2.5 * deviation), -1.0, 1.0).astype(np.float32)
+    for _ in range(2):  # a cut moves both, of a tile with a few bright spots by much
+        centred = tile - tile.mean()
+        tile = np.clip(centred / (2.5 * max(float(centred.std()), 1e-6)), -1.0, 1.0)
+    return _single(tile)
+
+
+def _single(values: npt.ArrayLike) -> Tile:
+    return np.asarray(values, dtype=np.float32)
 
 
 def _one(rng: np.random.Generator, size: int) -> Tile:
@@ -46,9 +58,7 @@ def _axes(rng: np.random.Generator, size: int) -> tuple[Tile, Tile]:
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0.0, np.pi)], p=[0.4, 0.3, 0.3]) + rng.normal(0.0, 0.03)
     line = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     x, y = np.meshgrid(line, line)
-    return (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32), (np.cos(angle) * y - np.sin(angle) * x).astype(
-        np.float32
-    )
+    return _single(np.cos(angle) * x + np.sin(angle) * y), _single(np.cos(angle) * y - np.sin(angle) * x)
 
 
 def _spectral(rng: np.random.Generator, size: int, slope: float, stretch: float = 1.0, lowest: float = 0.0) -> Tile:
@@ -62,11 +72,11 @@ def _spectral(rng: np.random.Generator, size: int, slope: float, stretch: float 
     amplitude = np.maximum(frequency, 0.5) ** -slope * (frequency >= lowest)
     amplitude[0, 0] = 0.0
     phase = np.exp(2j * np.pi * rng.random(amplitude.shape))
-    return np.fft.irfft2(amplitude * phase, s=(size, size)).astype(np.float32)
+    return _single(np.fft.irfft2(amplitude * phase, s=(size, size)))
 
 
 def _soft_steps(field: Tile, softness: float) -> Tile:
-    return np.clip(field / max(softness, 1e-3) + 0.5, 0.0, 1.0).astype(np.float32)
+    return _single(np.clip(field / max(softness, 1e-3) + 0.5, 0.0, 1.0))
 
 
 def _cloud(rng: np.random.Generator, size: int) -> Tile:
@@ -89,7 +99,7 @@ def _rings(rng: np.random.Generator, size: int) -> Tile:
     x, y = _axes(rng, size)
     bend = normalised(_spectral(rng, size, 2.2)) * rng.uniform(0.03, 0.15)
     rings = np.sin((y + 0.15 * x + bend) * 2 * np.pi * rng.uniform(5.0, 25.0))
-    return (rings + 0.5 * normalised(_brushed(rng, size))).astype(np.float32)
+    return _single(rings + 0.5 * normalised(_brushed(rng, size)))
 
 
 def _slope(rng: np.random.Generator, size: int) -> Tile:
@@ -98,7 +108,7 @@ def _slope(rng: np.random.Generator, size: int) -> Tile:
     if rng.random() < 0.5:
         return (x + 0.3 * rng.normal() * x * np.abs(x)).astype(np.float32)
     cx, cy = rng.uniform(-0.5, 0.5, 2)
-    return np.hypot(x - cx, y - cy).astype(np.float32)
+    return _single(np.hypot(x - cx, y - cy))
 
 
 def _stripes(rng: np.random.Generator, size: int) -> Tile:
@@ -113,7 +123,7 @@ def _stripes(rng: np.random.Generator, size: int) -> Tile:
     if rng.random() < 0.5:  # a dark joint between two
         gap = np.abs(x[..., None] - edges).min(axis=-1)
         tile = tile - 2.0 * (gap < rng.uniform(0.003, 0.015))
-    return tile.astype(np.float32)
+    return _single(tile)
 
 
 def _bricks(rng: np.random.Generator, size: int) -> Tile:
@@ -127,7 +137,7 @@ def _bricks(rng: np.random.Generator, size: int) -> Tile:
     tile = rng.uniform(0.2, 1.0) * levels[row.astype(int) % 64, column.astype(int) % 64]
     joint = rng.uniform(0.02, 0.12)
     inside = (y * rows - row > joint) & (shifted - column > joint * columns / rows)
-    return (np.where(inside, tile, rng.choice([-2.5, 2.5]))).astype(np.float32)
+    return _single(np.where(inside, tile, rng.choice([-2.5, 2.5])))
 
 
 def _checks(rng: np.random.Generator, size: int) -> Tile:
@@ -135,7 +145,7 @@ def _checks(rng: np.random.Generator, size: int) -> Tile:
     x, y = _axes(rng, size)
     count = rng.uniform(4, 28)
     if rng.random() < 0.5:
-        return (np.sin(x * count * np.pi * 2) * np.sin(y * count * np.pi * 2)).astype(np.float32)
+        return _single(np.sin(x * count * np.pi * 2) * np.sin(y * count * np.pi * 2))
     fx, fy = (x * count) % 1.0 - 0.5, (y * count) % 1.0 - 0.5
     return _soft_steps((rng.uniform(0.15, 0.45) - np.hypot(fx, fy)).astype(np.float32), 0.1)
 
@@ -171,7 +181,7 @@ def _scratches(rng: np.random.Generator, size: int) -> Tile:
         bend = rng.uniform(-0.3, 0.3) * y * y + rng.uniform(-0.4, 0.4)
         width = rng.uniform(0.002, 0.01)
         tile = tile + rng.normal() * 1.5 * _soft_steps((width - np.abs(x - bend)).astype(np.float32), width)
-    return tile.astype(np.float32)
+    return _single(tile)
 
 
 def _folds(rng: np.random.Generator, size: int) -> Tile:
@@ -179,12 +189,136 @@ def _folds(rng: np.random.Generator, size: int) -> Tile:
     x, y = _axes(rng, size)
     bend = normalised(_spectral(rng, size, 2.5)) * rng.uniform(0.1, 0.4)
     waves = np.sin((x + bend) * 2 * np.pi * rng.uniform(1.0, 6.0)) + 0.5 * np.sin((x - 0.4 * y) * 2 * np.pi * 3.0)
-    return waves.astype(np.float32)
+    return _single(waves)
+
+
+def _planks(rng: np.random.Generator, size: int) -> Tile:
+    """Boards: each cut from another place of the tree, with joints between them."""
+    fibres = _enlarged(rng.normal(size=(size, max(2, size // int(rng.integers(12, 40))))), size)
+    grain = normalised(fibres) + rng.uniform(0.0, 1.0) * normalised(_enlarged(rng.normal(size=(size // 8, 3)), size))
+    edges = np.sort(rng.uniform(0, size, int(rng.integers(2, 9))))
+    rows = np.arange(size)
+    board = np.searchsorted(edges, rows)
+    moved = rng.integers(0, size, len(edges) + 1)[board]
+    columns = (rows[None, :] + moved[:, None]) % size
+    tile = rng.uniform(0.2, 0.6) * grain[rows[:, None], columns]
+    tile = tile + rng.uniform(0.3, 1.2) * rng.normal(size=len(edges) + 1)[board][:, None]
+    joint = np.abs(rows[:, None] - edges).min(axis=1) < size * rng.uniform(0.003, 0.012)
+    tile = np.where(joint[:, None], tile.min(), tile)
+    return _single(tile.T if rng.random() < 0.5 else tile)
+
+
+def _foliage(rng: np.random.Generator, size: int) -> Tile:
+    """Leaves over leaves, those in front lighter."""
+    picture = Image.new("F", (size, size), -1.0)
+    draw = ImageDraw.Draw(picture)
+    count = int(rng.integers(60, 300))
+    length = size * rng.uniform(0.9, 1.8) / np.sqrt(count)
+    hang, spread, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 3.0), rng.uniform(0.15, 0.5)
+    outline = np.array([[-1, 0], [-0.5, 0.7], [0.1, 1], [0.6, 0.6], [1, 0], [0.6, -0.6], [0.1, -1], [-0.5, -0.7]])
+    for number in range(count):
+        angle = hang + spread * rng.normal()
+        points = outline * length * rng.uniform(0.6, 1.6) * [1.0, width]
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        corners = points @ turn + rng.uniform(-0.1, 1.1, 2) * size
+        draw.polygon(corners.ravel().tolist(), fill=float(2.0 * number / count - 1.0 + 0.5 * rng.normal()))
+    return _blurred(np.asarray(picture), size * 0.003)
+
+
+def _lights(rng: np.random.Generator, size: int) -> Tile:
+    """A street out of focus: fronts, people, lamps."""
+    picture = Image.fromarray(2.0 * normalised(_spectral(rng, size, 2.0)))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(int(rng.integers(4, 16))):
+        left, top = rng.uniform(-0.1, 1.0, 2) * size
+        width, height = np.exp(rng.uniform(np.log(0.05), np.log(0.5), 2)) * size
+        draw.rectangle((left, top, left + width, top + height), fill=float(2.0 * rng.normal()))
+    radius = size * rng.uniform(0.01, 0.05)
+    tile = _blurred(np.asarray(picture), radius)
+    if rng.random() < 0.5:  # an open lens makes discs of lamps
+        picture = Image.fromarray(tile)
+        draw = ImageDraw.Draw(picture)
+        for _ in range(int(rng.integers(3, 14))):
+            x, y = rng.uniform(0.0, 1.0, 2) * size
+            reach = 1.5 * radius * rng.uniform(0.8, 1.2)
+            draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=float(rng.uniform(1.0, 4.0)))
+        tile = 0.5 * tile + 0.5 * _blurred(np.asarray(picture), 0.1 * radius)
+    return tile
+
+
+def _cells(rng: np.random.Generator, size: int) -> Tile:
+    """Pebbles, paving, cracked paint, leather: each point belongs to the nearest of some centres (Worley 1996)."""
+    cells, half = int(rng.integers(4, 16)), size // 2
+    centres = rng.uniform(0.0, 1.0, (cells + 2, cells + 2, 2)).astype(np.float32)
+    line = (np.arange(half, dtype=np.float32) + 0.5) / half * cells
+    own = line.astype(int)
+    nearest = second = np.full((half, half), np.inf, dtype=np.float32)
+    tone = np.zeros((half, half), dtype=np.float32)
+    tones = rng.normal(size=(cells + 2, cells + 2)).astype(np.float32)
+    for down in (0, 1, 2):
+        for across in (0, 1, 2):
+            place = np.ix_(own + down, own + across)
+            y = (own + down - 1 - line)[:, None] + centres[..., 0][place]
+            x = (own + across - 1 - line)[None, :] + centres[..., 1][place]
+            distance = np.sqrt(y * y + x * x)
+            tone = np.where(distance < nearest, tones[place], tone)
+            second = np.minimum(second, np.maximum(nearest, distance))
+            nearest = np.minimum(nearest, distance)
+    joint = np.minimum((second - nearest) / rng.uniform(0.05, 0.4), 1.0)
+    tile = rng.uniform(0.5, 2.0) * joint - rng.uniform(0.0, 1.5) * nearest + rng.uniform(0.0, 0.6) * tone
+    return _enlarged(tile, size)
+
+
+def _panes(rng: np.random.Generator, size: int) -> Tile:
+    """Windows, doors, shop fronts, panels of signs: boxes in boxes, each with its own light."""
+    tile = np.zeros((size, size), dtype=np.float32)
+    line = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    frame, level = int(size * rng.uniform(0.004, 0.03)) + 1, rng.choice([-2.0, 2.0]) * rng.uniform(0.6, 1.2)
+    boxes = [(0, 0, size, size)]
+    for _ in range(int(rng.integers(2, 16))):
+        # Usually the largest is divided, so that their sizes differ by a few times, not by a hundred.
+        boxes.sort(key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+        top, left, bottom, right = boxes.pop(-1 if rng.random() < 0.6 else int(rng.integers(len(boxes))))
+        share = rng.uniform(0.2, 0.8)
+        if (bottom - top) * rng.uniform(0.5, 2.0) > right - left:
+            cut = top + int((bottom - top) * share)
+            boxes += [(top, left, cut, right), (cut, left, bottom, right)]
+        else:
+            cut = left + int((right - left) * share)
+            boxes += [(top, left, bottom, cut), (top, cut, bottom, right)]
+    for top, left, bottom, right in boxes:
+        height, width = bottom - top, right - left
+        slopes = rng.normal(size=2) * 0.8 * (rng.random() < 0.7)
+        light = rng.normal() + slopes[0] * line[:height, None] + slopes[1] * line[None, :width]
+        tile[top:bottom, left:right] = level
+        tile[top + frame : bottom, left + frame : right] = light[frame:, frame:]
+    return tile
+
+
+def _print(rng: np.random.Generator, size: int) -> Tile:
+    """Printed grey: a raster of dots of different sizes."""
+    x, y = _axes(rng, size)
+    count = rng.uniform(12, 50)
+    raster = np.cos(x * count * np.pi * 2) + np.cos(y * count * np.pi * 2)
+    return _soft_steps((raster - 2.0 * normalised(_spectral(rng, size, 2.2))).astype(np.float32), 0.8)
+
+
+def _blurred(tile: Tile, radius: float) -> Tile:
+    """Three boxes in the place of a Gaussian, by Pillow, on bytes; the range of values becomes [-1, 1]."""
+    low, high = float(tile.min()), float(tile.max())
+    grey = np.uint8((tile - low) * (255.0 / max(high - low, 1e-6)))
+    return np.asarray(Image.fromarray(grey).filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 127.5 - 1.0
+
+
+def _enlarged(values: npt.NDArray[np.floating], size: int) -> Tile:
+    picture = Image.fromarray(values.astype(np.float32))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 PATTERNS: tuple[tuple[_Maker, float], ...] = (
-    (_cloud, 3.0), (_grain, 1.5), (_brushed, 1.5), (_rings, 0.7), (_slope, 1.2), (_stripes, 1.2), (_bricks, 1.2),
-    (_checks, 0.6), (_leaves, 1.8), (_edges, 2.5), (_scratches, 0.8), (_folds, 1.0),
+    (_cloud, 2.5), (_grain, 1.2), (_brushed, 1.2), (_rings, 0.6), (_slope, 1.2), (_stripes, 1.0), (_bricks, 1.0),
+    (_checks, 0.5), (_leaves, 1.0), (_edges, 2.0), (_scratches, 0.8), (_folds, 0.8), (_planks, 1.0), (_foliage, 1.2),
+    (_lights, 2.0), (_cells, 1.0), (_panes, 1.5), (_print, 0.4),
 )  # fmt: skip
 """Makers of patterns, and how often each is taken."""
 

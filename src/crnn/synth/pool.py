@@ -62,7 +62,7 @@ class PoolPlan:
     def drawn(self, batch: int) -> int:
         """Words of each lane that were drawn before a batch: one per sample at first, then fewer."""
         samples = batch * self.per_lane
-        start = min(samples, self.window // 4)
+        start = min(samples, max(1, self.window // 4))
         return start + int((samples - start) / self.reuse)
 
     def words(self, batch: int) -> Numbers:
@@ -80,7 +80,8 @@ class PoolPlan:
     def slot(self, numbers: Numbers) -> Numbers:
         """Where in the pool words are kept; two that one batch can show are never in one place."""
         within, lane = np.divmod(numbers, self.lanes)
-        return (lane - self._first_lane) * self.window + within % self.window
+        slots: Numbers = (lane - self._first_lane) * self.window + within % self.window
+        return slots
 
 
 class _Ledger:
@@ -93,7 +94,7 @@ class _Ledger:
     def take(self, batch: int) -> Numbers:
         """The words that a batch needs and the pool has not; from now on it has."""
         wanted = np.unique(self._plan.words(batch))
-        missing = wanted[self._held[self._plan.slot(wanted)] != wanted]
+        missing: Numbers = wanted[self._held[self._plan.slot(wanted)] != wanted]
         self._held[self._plan.slot(missing)] = missing
         return missing
 
@@ -139,7 +140,8 @@ class WordPool:
     def missing(self, numbers: Numbers) -> Numbers:
         """Those of the words, each once, that are not there."""
         wanted = np.unique(numbers)
-        return wanted[self._held[self._plan.slot(wanted)] != wanted]
+        missing: Numbers = wanted[self._held[self._plan.slot(wanted)] != wanted]
+        return missing
 
     def put(self, words: Words) -> None:
         """Keep words, in the place of older ones."""

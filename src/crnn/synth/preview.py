@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,14 +20,22 @@ __all__ = ["explain_sheet", "preview_sheet"]
 _COLUMNS = 8
 
 
-def preview_sheet(config: Config, count: int, first: int = 0) -> Image.Image:
+def preview_sheet(
+    config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
+) -> Image.Image:
     """Samples ``first`` to ``first + count``, each with its label and, where it differs, what was drawn.
+
+    Args:
+        config: Charset, image, corpus, faces, look, camera; ``train.seed``.
+        count: Samples.
+        first: Number of the first one.
+        say: Called with each line that says what was found and what was left out.
 
     Raises:
         ConfigError: The settings leave nothing to draw, or no face to draw it with.
         DataError: A word list, a face or a background cannot be read.
     """
-    renderer = Renderer(config)
+    renderer = _renderer(config, say)
     pictures, captions = [], []
     for start in range(first, first + count, 64):
         numbers = np.arange(start, min(start + 64, first + count), dtype=np.int64)
@@ -40,14 +50,22 @@ def preview_sheet(config: Config, count: int, first: int = 0) -> Image.Image:
     return Image.fromarray(contact_sheet(pictures, captions, columns=min(_COLUMNS, count), cell=cell))
 
 
-def explain_sheet(config: Config, count: int, first: int = 0) -> Image.Image:
+def explain_sheet(
+    config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
+) -> Image.Image:
     """How samples come about: one in a row, from the drawn word to the finished picture.
+
+    Args:
+        config: Charset, image, corpus, faces, look, camera; ``train.seed``.
+        count: Samples.
+        first: Number of the first one.
+        say: Called with each line that says what was found and what was left out.
 
     Raises:
         ConfigError: The settings leave nothing to draw, or no face to draw it with.
         DataError: A word list, a face or a background cannot be read.
     """
-    renderer = Renderer(config)
+    renderer = _renderer(config, say)
     numbers = np.arange(first, first + count, dtype=np.int64)
     words = renderer.writer.write(numbers)
     draws = Draws(config.train.seed, numbers)
@@ -73,6 +91,13 @@ def explain_sheet(config: Config, count: int, first: int = 0) -> Image.Image:
     return Image.fromarray(
         contact_sheet(pictures, captions, columns=len(stages), cell=(2 * width + 8, 2 * height + 26))
     )
+
+
+def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
+    renderer = Renderer(config)
+    for line in renderer.remarks():
+        say(line)
+    return renderer
 
 
 def _pixels(pictures: Tensor) -> npt.NDArray[np.uint8]:

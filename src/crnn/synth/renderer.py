@@ -52,10 +52,12 @@ class Renderer:
         corpus = Corpus(config.corpus, charset, config.charset.rules(), steps)
         letters = charset.characters
         both_cases = letters != letters.lower() and letters != letters.upper()
+        # Where labels tell the cases apart, small capitals for lower-case letters would be labelled wrongly.
+        look = config.look.model_copy(update={"small_caps_share": 0.0}) if both_cases else config.look
         self.faces = find_faces(config.faces, corpus.characters, case_matters=both_cases)
         self.max_length = min(config.charset.max_text_length, steps)
         self.writer = WordWriter(
-            config.train.seed, corpus, self.faces, config.look, charset, self.cell_width, self.max_length
+            config.train.seed, corpus, self.faces, look, charset, self.cell_width, self.max_length
         )
         self._textures = TextureBank(config.look, config.train.seed, self.device)
 

@@ -45,6 +45,7 @@ def write_samples(
     shape: Shape = "natural",
     encoding: Encoding = "png",
     progress: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Write samples ``first`` to ``first + count``.
 
@@ -56,9 +57,10 @@ def write_samples(
         count: Samples.
         first: Number of the first one. A sample is the same whatever the others are.
         to: An LMDB folder, or a folder of pictures and ``labels.tsv``.
-        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: squashed as the network sees it.
+        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: as the network sees it.
         encoding: Of the pictures.
         progress: Called with the number of samples done since the last call.
+        say: Called with each line that says what was found and what was left out.
 
     Returns:
         How many are in the set.
@@ -68,8 +70,11 @@ def write_samples(
         DataError: The folder has something in it, or another set was begun there; the disk is full.
     """
     source = _Chunks(config, first, count, shape, encoding)
+    for line in source.renderer.remarks():
+        say(line)
+    sections = config.model_dump(mode="json", include={"charset", "image", "corpus", "faces", "look", "camera"})
     settings = {
-        "what": "rendered text", "config": config.model_dump(mode="json"), "count": count, "first": first,
+        "what": "rendered text", "seed": config.train.seed, **sections, "count": count, "first": first,
         "shape": shape, "encoding": encoding, "faces": source.renderer.faces.digest,
     }  # fmt: skip
     state = json.dumps(settings, sort_keys=True).encode()

@@ -250,7 +250,7 @@ class LookConfig(Section):
 
     # ---- colours and fills ----
 
-    contrast: tuple[float, float] = (0.1, 0.95)
+    contrast: tuple[Share, Share] = (0.1, 0.95)
     """Smallest and largest difference between text and ground, of the range from black to white (own)."""
 
     low_contrast_share: Share = 0.25
@@ -299,7 +299,7 @@ class LookConfig(Section):
     """Share of words lit from one side, raised from or cut into their ground (MJ: inset)."""
 
     texture_tiles: Annotated[int, Field(ge=1, le=16_384)] = 256
-    """Textures to choose from, made at the start; 64 kB of memory each."""
+    """Textures to choose from, made at the start; 350 kB of memory each."""
 
     backgrounds: tuple[str, ...] = ()
     """Folders with pictures of which parts become textures, beside the procedural ones (MJ, ST: photographs)."""
@@ -329,6 +329,12 @@ class LookConfig(Section):
 
     blend: Annotated[float, Field(ge=0.0, le=1.0)] = 0.35
     """Largest strength of that, as a share of the light."""
+
+    @model_validator(mode="after")
+    def _check_contrast(self) -> Self:
+        if self.contrast[0] > self.contrast[1]:
+            raise ValueError(f"contrast is {list(self.contrast)}; expected the smaller number first")
+        return self
 
 
 class CameraConfig(Section):

@@ -74,6 +74,11 @@ class SynthBatches:
         """Samples of what the settings call an epoch."""
         return self._config.synth.epoch_samples
 
+    @property
+    def digest(self) -> str:
+        """A code of the faces, which the settings only name by their folders."""
+        return self._renderer.faces.digest
+
     def remarks(self) -> list[str]:
         """What it is made of, and what was left out, a line each."""
         return self._renderer.remarks()

@@ -1,47 +1,57 @@
-"""A bank of textures on the device that composes: procedural ones, and pictures from the user's folders.
+"""A bank of textures on the device that composes: procedural ones, and parts of the user's pictures.
 
-Tiles are made once, large and smooth, so that one lookup per pixel, without interpolation, serves every scale.
+Tiles are made once; a crop of one costs one lookup per pixel. What makes that possible: a word of the bank holds a
+pixel, its right and lower neighbours and the one between those, so that one lookup gives all that bilinear
+interpolation needs; and each tile is there in several sizes (Williams 1983, "Pyramidal Parametrics"), so that a crop
+from far away does not flicker. All is integers up to one exact conversion: a crop is the same alone and in any batch,
+and on every device.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.errors import ConfigError, ImageError
-from crnn.image import load_image
-from crnn.picture_file import read_picture_file
+from crnn.synth.backgrounds import background_tiles
+from crnn.synth.blocks import row_blocks
 from crnn.synth.patterns import normalised, pattern
 from crnn.synth.settings import LookConfig
 
 __all__ = ["TextureBank"]
 
-_log = logging.getLogger(__name__)
+Floats = npt.NDArray[np.float64]
 
-_TEXTURES = 4
-"""First word of the seeds of textures, apart from those of words and of ``crnn.data``."""
+TILE_SIZE = 256
+"""Pixels; a power of two."""
 
-_SIZE = 256
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-_MAX_LISTED = 100_000
-_EXAMPLES = 3
-_LEAST_DEVIATION = 4.0  # of a background's crop, in grey levels: flat ones are no texture
+LEVELS = 4
+"""Sizes of each tile, each half of the one before."""
+
+_TEXTURES = 4  # first word of the seeds of textures, apart from those of words and of `crnn.data`
+
+_SIZES = [TILE_SIZE >> level for level in range(LEVELS)]
+_WORDS = sum(size * size for size in _SIZES)  # of a tile, in all its sizes
+_STARTS = np.cumsum([0, *(size * size for size in _SIZES)])[:-1]
+
+# Positions are in 1/65536 of a pixel. Overflow is harmless: twice a tile's size divides 2**32.
+_FRACTION_BITS = 16
+_ONE = 1 << _FRACTION_BITS
+
+_PAIR = 0x00FF00FF  # two bytes, with room above each for a product with a weight of up to 256
+_WHITE = 255 << 16  # a byte after both interpolations
 
 
 class TextureBank:
     """Square grey tiles, and crops of them.
 
     Args:
-        look: How many tiles, which of them are from folders.
-        seed: Of the tiles.
-        device: Where they are kept.
+        look: How many tiles, and which share of them is from which folders.
+        seed: Of the tiles: with the same folders the same seed gives the same bank.
+        device: Where it is kept; ``LookConfig.texture_tiles`` says how much memory that takes.
 
     Attributes:
         skipped: Background pictures that were left out, by reason.
@@ -52,124 +62,89 @@ class TextureBank:
 
     def __init__(self, look: LookConfig, seed: int, device: torch.device) -> None:
         self.skipped: Counter[str] = Counter()
-        count = look.texture_tiles
-        pictured = round(count * look.background_share) if look.backgrounds else 0
-        tiles = np.empty((count, _SIZE, _SIZE), dtype=np.uint8)
-        for number in range(count - pictured):
-            tiles[number] = _to_bytes(pattern(np.random.default_rng([seed, _TEXTURES, number]), _SIZE))
+        self._count = look.texture_tiles
+        pictured = round(self._count * look.background_share) if look.backgrounds else 0
+        drawn = self._count - pictured
+        words = np.empty((self._count, _WORDS), dtype=np.int32)
+        for number in range(drawn):
+            words[number] = _packed(pattern(np.random.default_rng([seed, _TEXTURES, number]), TILE_SIZE))
         if pictured:
-            tiles[count - pictured :] = self._from_folders(look.backgrounds, pictured, seed)
-        self._tiles = torch.from_numpy(tiles).to(device).view(-1)
-        self._count = count
+            rng = np.random.default_rng([seed, _TEXTURES])
+            parts, self.skipped = background_tiles(look.backgrounds, pictured, TILE_SIZE, rng)
+            for number, part in enumerate(parts, start=drawn):
+                words[number] = _packed(normalised(part.astype(np.float32)))
+        self._words = torch.from_numpy(words).to(device).view(-1)
 
     def __len__(self) -> int:
         return self._count
 
     def sample(
-        self,
-        tile: Tensor,
-        origin: npt.NDArray[np.float64],
-        scale: npt.NDArray[np.float64],
-        angle: npt.NDArray[np.float64],
-        aspect: npt.NDArray[np.float64],
-        shape: tuple[int, int],
+        self, tile: Tensor, origin: Floats, scale: Floats, angle: Floats, aspect: Floats, shape: tuple[int, int]
     ) -> Tensor:
-        """Crops of tiles, turned and stretched; behind an edge a tile goes on mirrored.
+        """Crops of tiles, turned and stretched; behind its edges a tile goes on mirrored.
 
         Args:
-            tile: ``(n,)`` int64: which tiles, on the device.
+            tile: ``(n,)`` int64 in [0, ``len``): which tiles, on the device.
             origin: ``(n, 2)`` in [0, 1): where in the tile the upper left corner is: down, across.
-            scale: ``(n,)`` pixels of the tile per pixel of the crop's height.
+            scale: ``(n,)`` above 0: pixels of the tile per pixel of the crop, down.
             angle: ``(n,)`` radians.
-            aspect: ``(n,)`` by how much more the tile is shrunk across than down.
+            aspect: ``(n,)`` above 0: by how much more the tile is shrunk across than down.
             shape: H and W of the crops.
 
         Returns:
-            ``(n, H, W)`` float32 in [-1, 1], about 0 on the whole.
+            ``(n, H, W)`` float32 in [-1, 1]. Each tile has mean 0 and a standard deviation of about 0.4.
         """
-        device = self._tiles.device
-        cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
-        values = np.stack([origin[:, 0] * _SIZE, origin[:, 1] * _SIZE, cos, sin, cos * aspect, sin * aspect], axis=1)
-        top, left, cos_y, sin_y, cos_x, sin_x = (
-            torch.from_numpy(values.astype(np.float32)).to(device).T[:, :, None, None].unbind()
-        )
-        rows = torch.arange(shape[0], dtype=torch.float32, device=device)[:, None]
-        columns = torch.arange(shape[1], dtype=torch.float32, device=device)
-        y = (top + cos_y * rows) + sin_x * columns
-        x = (left - sin_y * rows) + cos_x * columns
-        places = _mirrored(y).mul_(_SIZE).add_(_mirrored(x)).add_((tile * (_SIZE * _SIZE)).int()[:, None, None])
-        found = self._tiles.index_select(0, places.view(-1)).view(places.shape)
-        return found.to(torch.float32).mul_(1.0 / 127.5).sub_(1.0)
+        # Between the steps down and across: neither is then far from the size that suits it.
+        level = np.clip(np.rint(np.log2(scale * np.sqrt(aspect))), 0, LEVELS - 1).astype(np.int64)
+        step = scale / 2.0**level
+        cos, sin = np.cos(angle) * step, np.sin(angle) * step
+        size = np.array(_SIZES)[level]
+        positions = [origin[:, 0] * size, origin[:, 1] * size, cos, -sin, sin * aspect, cos * aspect]
+        fixed = np.rint(np.stack(positions) * _ONE).astype(np.int64)
+        rows = torch.from_numpy(np.concatenate([[_STARTS[level], size], fixed]).astype(np.int32))
+        rows = rows.to(self._words.device)
+        rows[0] += (tile * _WORDS).int()
+        result = torch.empty((len(tile), *shape), device=self._words.device)
+        for block in row_blocks(len(tile), shape[0] * shape[1], self._words.device):
+            self._look_up(rows[:, block, None, None], result[block])
+        return result
 
-    def _from_folders(self, folders: tuple[str, ...], count: int, seed: int) -> npt.NDArray[np.uint8]:
-        """Crops of random pictures, each shrunk so that it is seen at another scale."""
-        paths = _pictures(folders)
-        rng = np.random.default_rng([seed, _TEXTURES])
-        order = rng.permutation(len(paths))
-        tiles: list[npt.NDArray[np.uint8]] = []
-        examples: list[str] = []
-        for number in range(max(4 * count, 64)):
-            if len(tiles) == count:
-                break
-            path = paths[order[number % len(paths)]]
-            try:
-                pixels = load_image(read_picture_file(str(path)), 1)[0]
-            except ImageError as error:
-                self.skipped[error.reason] += 1
-                examples.append(str(error))
-                continue
-            crop = _crop(pixels, np.random.default_rng([seed, _TEXTURES, number, 1]))
-            if crop.std() < _LEAST_DEVIATION:
-                self.skipped["flat"] += 1
-                continue
-            tiles.append(_to_bytes(normalised(crop)))
-        if self.skipped:
-            _log.warning("look.backgrounds: left out %s; for example %s", dict(self.skipped), examples[:_EXAMPLES])
-        if not tiles:
-            raise ConfigError(
-                f"look.backgrounds: none of the pictures in {', '.join(folders)} can be used ({dict(self.skipped)}); "
-                "give folders with photographs"
-            )
-        return np.stack([tiles[number % len(tiles)] for number in range(count)])
+    def _look_up(self, rows: Tensor, result: Tensor) -> None:
+        """Write the crops of some rows, given ``(8, n, 1, 1)`` int32: where they are in the bank and in the tile."""
+        start, size, top, left, down_y, down_x, across_y, across_x = rows.unbind()
+        height, width = result.shape[1:]
+        down = torch.arange(height, dtype=torch.int32, device=rows.device)[:, None]
+        across = torch.arange(width, dtype=torch.int32, device=rows.device)
+        last = size * (2 * _ONE) - 1  # of a tile and its mirror image
+        y = _mirrored((top + down_y * down) + across_y * across, last)
+        x = _mirrored((left + down_x * down) + across_x * across, last)
+        places = (y >> _FRACTION_BITS).mul_(size).add_(x >> _FRACTION_BITS).add_(start)
+        words = self._words.index_select(0, places.view(-1)).view(places.shape)
+        # A pixel and the one below it in one word, the two at their right in another: interpolated together.
+        right = (words >> 8).bitwise_and_(_PAIR)
+        weight = x.bitwise_right_shift_(_FRACTION_BITS - 8).bitwise_and_(0xFF)
+        pair = right.mul_(weight).add_(words.bitwise_and_(_PAIR).mul_(weight.neg_().add_(256)))
+        lower = (pair >> 16).bitwise_and_(0xFFFF)
+        upper = pair.bitwise_and_(0xFFFF)
+        weight = y.bitwise_right_shift_(_FRACTION_BITS - 8).bitwise_and_(0xFF)
+        grey = lower.sub_(upper).mul_(weight).add_(upper.bitwise_left_shift_(8))
+        torch.mul(grey, 2.0 / _WHITE, out=result)
+        result.sub_(1.0)
 
 
-def _mirrored(position: Tensor) -> Tensor:
-    """Whole positions in a tile, int32, forwards and backwards again and again."""
-    place = position.floor().to(torch.int32).remainder_(2 * _SIZE)
-    return torch.minimum(place, (2 * _SIZE - 1) - place)
+def _mirrored(position: Tensor, last: Tensor) -> Tensor:
+    """Positions brought into the tile, int32; changes ``position``. ``last`` is 2**k - 1: the wrap is a mask."""
+    position.bitwise_and_(last)
+    return torch.minimum(position, position ^ last)
 
 
-def _to_bytes(tile: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    return np.rint((tile + 1.0) * 127.5).astype(np.uint8)
-
-
-def _crop(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A square part of a picture, of a random size, as a tile."""
-    height, width = pixels.shape
-    side = int(min(height, width) * rng.uniform(0.3, 1.0))
-    side = max(2, side)
-    top, left = int(rng.integers(0, max(1, height - side + 1))), int(rng.integers(0, max(1, width - side + 1)))
-    part = pixels[top : top + side, left : left + side].astype(np.float32)
-    places = (np.arange(_SIZE) + 0.5) / _SIZE * min(part.shape)
-    whole = np.clip(places.astype(int), 0, min(part.shape) - 1)
-    return part[np.ix_(whole, whole)]
-
-
-def _pictures(folders: tuple[str, ...]) -> list[Path]:
-    paths: list[Path] = []
-    for folder in folders:
-        root = Path(folder)
-        if not root.is_dir():
-            raise ConfigError(f"look.backgrounds: {folder}: there is no such folder; expected folders with pictures")
-        found = []
-        for place, _, names in os.walk(root):
-            found += [Path(place) / name for name in names if Path(name).suffix.lower() in _SUFFIXES]
-            if len(found) > _MAX_LISTED:
-                break
-        paths += sorted(found)[:_MAX_LISTED]
-    if not paths:
-        raise ConfigError(
-            f"look.backgrounds: no picture in {', '.join(folders)}; expected files with the suffixes "
-            f"{', '.join(sorted(_SUFFIXES))}"
-        )
-    return paths
+def _packed(tile: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """A tile in all its sizes, one after another, each pixel with its neighbours; ``tile`` is in [-1, 1]."""
+    levels = []
+    for size in _SIZES:
+        grey = np.rint((tile + 1.0) * 127.5).astype(np.uint32)
+        grey = np.pad(grey, ((0, 1), (0, 1)), mode="edge")
+        words = grey[:-1, :-1] | grey[:-1, 1:] << 8 | grey[1:, :-1] << 16 | grey[1:, 1:] << 24
+        levels.append(words.ravel())
+        tile = tile.reshape(size // 2, 2, size // 2, 2).mean(axis=(1, 3))
+    return np.concatenate(levels).view(np.int32)
