@@ -213,6 +213,9 @@ class DataConfig(_Section):
     ratios: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
     """Share of each batch per source of ``train``. Default: in proportion to the number of samples."""
 
+    shards: Literal["all", "own"] = "all"
+    """``own``: of a set in shards each rank reads its own ones only, the others need not be on its machine."""
+
     validation: tuple[str, ...] = ()
     """Sets that choose the best weights, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""
 

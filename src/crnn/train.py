@@ -18,12 +18,10 @@ import contextlib
 import inspect
 import logging
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -34,22 +32,26 @@ from torch.nn.parallel import DistributedDataParallel
 from crnn.charset import NAMED_CHARSETS
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
-from crnn.data.dataset import Batch, StoredBatches, describe_skipped, network_input
+from crnn.contact_sheet import contact_sheet
+from crnn.data.dataset import Batch, StoredBatches, network_input
+from crnn.data.label_scan import describe_skipped
 from crnn.data.loader import iterate_batches
-from crnn.data.source import open_source, split_name
+from crnn.data.rank_stores import check_training_data
+from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, has_fast_bf16, is_lost_peer, start_ranks, sync_batch_norm
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
 from crnn.evaluate import evaluate
 from crnn.image import load_image
 from crnn.loss import ctc_loss
 from crnn.model import CRNN, build_model
-from crnn.monitor import Monitor, StepStats, contact_sheet
+from crnn.monitor import Monitor, StepStats
 from crnn.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
 from crnn.progress import counting_bar
 from crnn.protocol import CharsetName
 from crnn.recognizer import Recognizer, TorchEngine
 from crnn.results import Evaluation
 from crnn.run_folder import Checkpoint, RunFolder, check_same_run
+from crnn.signals import signals_collected
 from crnn.train_state import TrainState
 
 __all__ = ["TrainReport", "train"]
@@ -99,8 +101,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
     """
     if not config.data.train:
         raise ConfigError("data.train is empty; expected LMDB folders or list files to train on (--data.train PATH)")
-    for spec in (*config.data.train, *config.data.validation):
-        open_source(split_name(spec)[1]).close()  # a missing or empty set is found now, not after the first hour
+    check_training_data(config.data)  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     with contextlib.ExitStack() as stack:
@@ -118,7 +119,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
                     f"{folder.path} holds the weights of a run and no checkpoint to go on from; start a new run in "
                     "another --checkpoint.save_checkpoint_path, with these weights as --train.warm_start"
                 )
-        stop = stack.enter_context(_catch_signals())
+        stop = stack.enter_context(signals_collected())
         try:
             return _Run(config, ranks, folder, stop).run(resume)
         except RuntimeError as error:
@@ -135,7 +136,7 @@ class _Run:
     def __init__(self, config: Config, ranks: Ranks, folder: RunFolder, stop: list[int]) -> None:
         self.config, self.ranks, self.folder, self.stop = config, ranks, folder, stop
         with counting_bar("checking labels", enabled=ranks.is_main) as progress:
-            self.source = StoredBatches(config, ranks.rank, ranks.world_size, progress)
+            self.source = StoredBatches(config, ranks.rank, ranks.world_size, progress, ranks.gather)
         self.epoch_steps = max(1, self.source.epoch_batches // config.optim.accumulate_steps)
         self.num_steps = config.train.num_steps or config.train.epoch_size * self.epoch_steps
         precision = config.train.precision
@@ -211,12 +212,12 @@ class _Run:
             f"on {self.ranks.device}{' in bf16' if self.bf16 else ''}, {self.ranks.world_size} rank(s); "
             f"{self.source.num_samples} samples, {self.num_steps} steps"
         )
-        for store, scan in zip(self.source.stores, self.source.scans, strict=True):
-            if scan.skipped:
-                self.monitor.say(f"{store.path}: left out {describe_skipped(scan)}")
-            if scan.changed:
-                lost = "".join(c for c, _ in scan.lost.most_common(20))
-                self.monitor.say(f"{store.path}: {scan.changed} labels lose characters outside the charset: {lost!r}")
+        for found in self.source.counts:
+            if found.skipped:
+                self.monitor.say(f"{found.path}: left out {describe_skipped(found)}")
+            if found.changed:
+                lost = "".join(c for c, _ in found.lost.most_common(20))
+                self.monitor.say(f"{found.path}: {found.changed} labels lose characters outside the charset: {lost!r}")
         for line in changed:
             self.monitor.say(f"resumed with another setting: {line}")
         if state.step:
@@ -441,24 +442,3 @@ def _pictured(result: Evaluation) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
                 sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
                 captions.append(f"{sample.prediction} {sign}")
     return contact_sheet(pictures, captions) if pictures else None
-
-
-@contextlib.contextmanager
-def _catch_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of ending at once; a second Ctrl-C ends at once after all."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def handler(number: int, _: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
