@@ -7,6 +7,7 @@ rank 1 fails while it trains.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -189,17 +190,27 @@ def check_separate_batch_norm(folder: Path) -> None:
     assert all(torch.equal(kept[name.removeprefix("ema.")], t) for name, t in seen[0][2].items() if "ema" in name)
 
 
-def check_resume(folder: Path) -> None:
-    """A signal to one rank stops both, and the run goes on bit for bit; each rank's unreadable pictures are counted."""
+@contextlib.contextmanager
+def stopped_in_step(step: int) -> Iterator[None]:
+    """In here rank 1 sends itself a signal in that step."""
     rank, calls = int(os.environ["RANK"]), 0
 
     def stopping(logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        if calls == 5 and rank == 1:
+        if calls == step and rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return ctc_loss(logits, targets, lengths)
 
+    crnn.train.ctc_loss = stopping
+    try:
+        yield
+    finally:
+        crnn.train.ctc_loss = ctc_loss
+
+
+def check_resume(folder: Path) -> None:
+    """A signal to one rank stops both, and the run goes on bit for bit; each rank's unreadable pictures are counted."""
     sections: dict[str, dict[str, Any]] = {
         "model": {"use_dropout": True, "dropout": 0.3},
         "optim": {"ema_decay": 0.9},
@@ -207,11 +218,8 @@ def check_resume(folder: Path) -> None:
         "train": {"num_steps": 12},
     }
     reports: list[TrainReport] = [train_here(settings(folder, "never", **sections))]
-    crnn.train.ctc_loss = stopping
-    try:
+    with stopped_in_step(5):
         stopped = train_here(settings(folder, "stopped", **sections))
-    finally:
-        crnn.train.ctc_loss = ctc_loss
     assert (stopped.steps, stopped.stopped_by) == (5, signal.SIGTERM)
     reports.append(train_here(settings(folder, "stopped", **sections), resume=True))
     whole, resumed = reports
@@ -222,6 +230,36 @@ def check_resume(folder: Path) -> None:
     assert len(left[1]["numbers"]["skipped"]) == 2
     assert left[0].keys() == right[0].keys()
     assert [name for name in left[0] if not torch.equal(left[0][name], right[0][name])] == []
+
+
+def check_shards(folder: Path) -> None:
+    """Each rank has only its own shards: they train what one rank with all shards trains, also when stopped.
+
+    For the tolerance see ``test_two_ranks_train_what_one_rank_with_the_whole_batch_trains``.
+    """
+    sections: dict[str, dict[str, Any]] = {
+        "data": {"train": ("shards",), "validation": (), "shards": "own"},
+        "optim": {"optimizer": "sgd", "learning_rate": 1e-3},
+        "train": {"num_steps": 8, "channels_last": False},
+    }
+    with contextlib.chdir(folder / f"disk{os.environ['RANK']}"):
+        whole = train_here(settings(folder, "whole_shards", **sections))
+        with stopped_in_step(3):
+            assert train_here(settings(folder, "stopped_shards", **sections)).steps == 3
+        resumed = train_here(settings(folder, "stopped_shards", **sections), resume=True)
+    left, right = (read_tensors(r.folder / "checkpoints/step-00000008.safetensors")[0] for r in (whole, resumed))
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+    if os.environ["RANK"] == "0":
+        os.environ["WORLD_SIZE"] = "1"
+        sections["train"]["batch_size"] = 8
+        with contextlib.chdir(folder / "disk"):
+            alone = read_tensors(train(settings(folder, "alone_shards", **sections)).weights)[0]
+        os.environ["WORLD_SIZE"] = "2"
+        config = settings(folder, "unused")
+        start = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1).state_dict()
+        assert max((alone[name] - tensor).abs().max() for name, tensor in start.items()) > 1e-3
+        for name, tensor in read_tensors(whole.weights)[0].items():
+            torch.testing.assert_close(tensor, alone[name], rtol=0.0, atol=1e-5)
 
 
 def check_refusal(folder: Path) -> None:
@@ -267,6 +305,7 @@ CHECKS: list[Callable[[Path], None]] = [
     check_evaluation,
     check_separate_batch_norm,
     check_resume,
+    check_shards,
     check_refusal,
 ]
 

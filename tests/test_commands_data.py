@@ -17,6 +17,7 @@ import scipy.io
 from PIL import Image
 
 import crnn.cli
+from crnn.data.formats.icdar import NUM_SAMPLES
 from crnn.data.formats.registry import FORMATS, FormatName, open_reader, published_count
 from crnn.data.formats.share import ShareReader, parse_share
 from crnn.data.listfile import ListFile
@@ -143,6 +144,26 @@ def test_published_counts(tmp_path):
     (tmp_path / "train.xml").touch()
     assert published_count("svt", tmp_path / "train.xml", None) == 257
     assert published_count("iiit5k", tmp_path, "train") == 2000
+    assert published_count("ic03", tmp_path, None) is None
+
+
+def test_published_counts_of_the_icdar_words_follow_their_names(tmp_path):
+    for form, names in (
+        ("ic13", ["Challenge2_Training_Task3_Images_GT", "Challenge2_Test_Task3_Images"]),
+        ("ic15", ["ch4_training_word_images_gt", "ch4_test_word_images_gt"]),
+    ):
+        for split, name in zip(("train", "test"), names, strict=True):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "gt.txt").touch()
+            expected = NUM_SAMPLES[f"{form}_{split}"]
+            assert published_count(form, tmp_path / name, None) == expected
+            assert published_count(form, tmp_path / name / "gt.txt", None) == expected
+    (tmp_path / "Challenge4_Test_Task3_GT.txt").touch()
+    assert published_count("ic15", tmp_path / "Challenge4_Test_Task3_GT.txt", None) == 2077
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "gt.txt").touch()
+    assert published_count("ic15", tmp_path / "words" / "gt.txt", None) is None
+    assert published_count("ic13", tmp_path / "words", None) is None
 
 
 def test_shares_do_not_meet_and_cover_everything(given_reader, tmp_path):
@@ -158,7 +179,10 @@ def test_shares_do_not_meet_and_cover_everything(given_reader, tmp_path):
     for keys in found:
         scenes = {key.split("#")[0] for key in keys}
         assert len(keys) == 2 * len(scenes)  # no scene is divided
+    reader.notes = ("a word about the set",)
+    assert ShareReader(reader, 0, 0.5).notes == ("a word about the set",)
     for share in shares:
+        assert share.notes == ()
         assert len(share) == len(reader)
         assert sum(isinstance(item, Skipped) and item.reason == "no_label" for item in share) == 1
     for start, stop in ((0.5, 0.5), (-0.1, 1), (0, 1.1), (float("nan"), 1)):

@@ -105,12 +105,13 @@ def test_kill_9_in_the_middle_loses_and_doubles_nothing(word_list, tmp_path, rec
         assert sorted(entry.name for entry in tmp_path.glob("parts*")) == ["parts.partial"]
         assert b"num-samples" not in records_of(tmp_path / "parts.partial")
     done = convert(ListReader(source), str(path), workers=0)
-    assert done.begun_at >= 25
+    assert done.begun_at >= 19  # more than the first had; the last commit of each was still being written
     assert records_of(path) == records_of(tmp_path / "whole")
 
 
 def test_other_settings_or_another_source_do_not_go_on(mixed_words, tmp_path, monkeypatch):
     monkeypatch.setattr(convert_module, "_JOB_RECORDS", 3)
+    monkeypatch.setattr(convert_module, "_HEAVIER", 1)
     path = str(tmp_path / "store")
     progress, stop = stopped_at(1)
     assert not convert(mixed_words, path, workers=0, origin={"format": "given"}, progress=progress, stop=stop).complete

@@ -35,9 +35,10 @@ def test_records_are_those_of_the_store(tmp_path):
     assert found[0] == Record(key="image-000000001", label="one", path="image-000000001")
     assert (found[1].lexicon, found[1].large_lexicon) == (("zwei", "drei"), ("eins", "zwei", "drei", "vier"))
     assert found[2].label == "größe 日本"
-    assert [reader.picture_bytes(record) for record in reversed(found)] == [b"picture 3", b"picture 2", b"picture 1"]
+    pictures = [reader.picture_bytes(record.path) for record in reversed(found)]
+    assert pictures == [b"picture 3", b"picture 2", b"picture 1"]
     reader.close()
-    assert reader.picture_bytes(found[1]) == b"picture 2"  # it opens again
+    assert reader.picture_bytes(found[1].path) == b"picture 2"  # it opens again
     reader.close()
 
 
@@ -73,7 +74,7 @@ def test_bad_records_are_counted_and_bad_pictures_say_why(tmp_path):
     ]
     for index, reason in ((3, "empty"), (5, "missing")):
         with pytest.raises(ImageError) as caught:
-            reader.picture_bytes(found[index])
+            reader.picture_bytes(found[index].path)
         assert caught.value.reason == reason
 
 
@@ -104,7 +105,7 @@ def test_workers_read_pictures(tmp_path):
     records = list(reader)  # so that this process has the file open
     assert list(pickle.loads(pickle.dumps(reader))) == records
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(reader.picture_bytes, records) == [b"picture 1", b"picture 2"]
+        assert pool.map(reader.picture_bytes, [record.path for record in records]) == [b"picture 1", b"picture 2"]
         pool.close()
         pool.join()
     reader.close()

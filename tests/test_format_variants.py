@@ -272,10 +272,10 @@ def test_a_store_may_be_the_set(tmp_path):
     out = "!not_in_variant"
     assert labels(variant) == ["one", out, out, "three"]
     record = next(iter(variant))
-    assert pickle.loads(pickle.dumps(variant)).picture_bytes(record) == samples[0][1]
+    assert pickle.loads(pickle.dumps(variant)).picture_bytes(record.path) == samples[0][1]
     like = LikeReader(full, write_store(tmp_path / "part", [samples[1], samples[3]]))
     assert (like.matched_by, labels(like)) == ("pictures", [out, "a", out, "three"])
-    assert like.picture_bytes(record) == samples[0][1]
+    assert like.picture_bytes(record.path) == samples[0][1]
 
 
 @settings(max_examples=300)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from crnn.config import ImageConfig
 from crnn.errors import ConfigError, ImageError
-from crnn.image import MAX_PIXELS, image_size, load_image, normalise, resize, target_width
+from crnn.image import MAX_PIXELS, image_size, load_image, load_resized, normalise, resize, target_width
 
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG2000"]
 
@@ -268,6 +268,40 @@ def test_resize_of_one_colour_is_that_colour():
     pixels = np.full((7, 300, 3), (10, 20, 30), np.uint8)
     assert np.array_equal(resize(pixels, KEEP)[:, 5, 5], [10, 20, 30])
     assert len(np.unique(resize(pixels, KEEP).reshape(3, -1), axis=1).T) == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resized", ["squash", "keep_ratio"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_a_picture_resized_at_once_is_the_same(mode, form, resized, channels, encode_image, noise, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(noise(40, 77)).convert("L").convert(mode)
+    try:
+        data = encode_image(image, form, **({"exif": exif} if form in ("PNG", "JPEG", "TIFF") else {}))
+    except (OSError, ValueError):
+        pytest.skip(f"{form} holds no {mode}")
+    (tmp_path / "x").write_bytes(data)
+    config = ImageConfig(image_channels=channels, resize=resized)
+    with Image.open(tmp_path / "x") as opened:
+        opened.load()
+    for source in (data, tmp_path / "x", opened, noise(50, 30)):
+        for width in (None, 64):
+            expected = resize(load_image(source, channels), config, width)
+            found = load_resized(source, config, width)
+            np.testing.assert_array_equal(found, expected)
+            assert found.flags.c_contiguous
+            assert found.flags.writeable
+            assert found.dtype == np.uint8
+
+
+def test_what_cannot_be_read_cannot_be_resized(encode_image, noise):
+    data = encode_image(Image.fromarray(noise(60, 80)))
+    for bad, reason in ((data[:2000], "truncated"), (b"", "empty"), (b"text", "not_an_image")):
+        with pytest.raises(ImageError) as caught:
+            load_resized(bad, ImageConfig())
+        assert caught.value.reason == reason
 
 
 def test_interpolation_is_antialiased_and_follows_the_setting(noise):

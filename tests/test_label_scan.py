@@ -7,7 +7,7 @@ import pytest
 
 from crnn.charset import Charset, LabelRules
 from crnn.config import CharsetConfig, ImageConfig, time_steps
-from crnn.data.dataset import describe_skipped, scan_labels
+from crnn.data.label_scan import describe_skipped, scan_labels
 from crnn.errors import CharsetError, DataError
 from crnn.image import target_width
 

@@ -15,7 +15,7 @@ import pytest
 
 from crnn.config import Config
 from crnn.errors import TrainingError
-from crnn.monitor import Monitor, StepStats, contact_sheet
+from crnn.monitor import Monitor, StepStats
 from crnn.progress import counting_bar
 
 Configs = Callable[..., Config]
@@ -286,27 +286,6 @@ def test_a_run_without_tensorboard_writes_none(tmp_path: Path, monitor_of: Any) 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Pictures and bars
-
-
-def test_a_contact_sheet_shows_every_picture_with_its_caption() -> None:
-    grey = np.full((10, 20, 1), 200, np.uint8)
-    red = np.zeros((64, 64, 3), np.uint8)
-    red[..., 0] = 255
-    wide = np.zeros((8, 4000, 3), np.uint8)
-    sheet = contact_sheet([grey, red, wide, grey, grey], ["one", "two", "字é", "", "five"])
-    assert (sheet.shape, sheet.dtype) == ((120, 720, 3), np.uint8)
-    assert (sheet[4:36, 4:68] == 200).all()  # 20 x 10 enlarged to 32 pixels of height
-    assert (sheet[4:36, 184:216] == (255, 0, 0)).all()
-    assert (sheet[4:36, 364:536] == 0).all()  # cut to the cell
-    assert (sheet[4:36, 536:540] == 255).all()
-    captions = [(sheet[y + 38 : y + 60, x : x + 180] < 128).any() for y, x in ((0, 0), (0, 180), (0, 360), (60, 0))]
-    assert all(captions)
-    assert (sheet[38:60, 540:] == 255).all()
-    assert (sheet[60:, 180:] == 255).all()
-
-
-def test_a_sheet_without_pictures_is_empty() -> None:
-    assert (contact_sheet([], []) == 255).all()
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -17,8 +17,8 @@ from crnn.errors import ImageError
 
 
 def prepared(folder, *records: Record, **settings) -> list[Prepared]:
-    prepare = Prepare([PictureFolder(folder).picture_bytes], PictureSettings(**settings))
-    results = list(prepare([Request(0, record) for record in records]))
+    prepare = Prepare([PictureFolder(folder).read], PictureSettings(**settings))
+    results = list(prepare([Request(0, record.path, record.region) for record in records]))
     assert len(results) == len(records)
     assert all("\n" not in result.message for result in results)
     return results
@@ -117,9 +117,8 @@ def test_sources_are_told_apart(tmp_path, encode_image, noise):
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "x.png").write_bytes(encode_image(Image.fromarray(noise(20, 20, seed=number))))
-    prepare = Prepare([PictureFolder(tmp_path / str(n)).picture_bytes for n in range(2)], PictureSettings())
-    record = Record("x", "x", "x.png", Box(0, 0, 20, 20))
-    first, second, again = prepare([Request(0, record), Request(1, record), Request(0, record)])
+    prepare = Prepare([PictureFolder(tmp_path / str(n)).read for n in range(2)], PictureSettings())
+    first, second, again = prepare([Request(number, "x.png", Box(0, 0, 20, 20)) for number in (0, 1, 0)])
     assert first == again != second
 
 

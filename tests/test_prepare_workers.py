@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import crnn.data.prepare_workers as workers_module
-from crnn.data.formats.record import Record
 from crnn.data.prepare import Prepared, Request
 from crnn.data.prepare_workers import prepare_in_order, usable_cores
 from crnn.errors import DataError
@@ -24,22 +23,22 @@ from crnn.errors import DataError
 
 def uneven(requests):
     for request in requests:
-        number = int(request.record.key)
+        number = int(request.path)
         if number % 40 == 0:
             time.sleep(0.1)
-        yield Prepared(request.record.key.encode() * 1000, number, 1)
+        yield Prepared(request.path.encode() * 1000, number, 1)
 
 def failing(requests):
     for request in requests:
-        if request.record.key == "7":
+        if request.path == "7":
             raise DataError("7: is damaged")
-        if request.record.key == "8":
+        if request.path == "8":
             raise ZeroDivisionError("a bug")
         yield Prepared(b"x")
 
 def dying(requests):
     for request in requests:
-        if request.record.key == "7":
+        if request.path == "7":
             os.kill(os.getpid(), signal.SIGKILL)
         yield Prepared(b"x")
 """
@@ -56,7 +55,7 @@ def preparing(tmp_path, monkeypatch):
 def jobs_of(sizes):
     number = 0
     for size in sizes:
-        yield [Request(0, Record(str(number + i), "", "")) for i in range(size)]
+        yield [Request(0, str(number + i)) for i in range(size)]
         number += size
 
 
@@ -99,7 +98,7 @@ def test_what_a_worker_raises_arrives(preparing):
         list(prepare_in_order(preparing.failing, jobs_of([10]), 1))
     assert str(caught.value) == "7: is damaged"
     with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug"):
-        list(prepare_in_order(preparing.failing, [[Request(0, Record("8", "", ""))]], 1))
+        list(prepare_in_order(preparing.failing, [[Request(0, "8")]], 1))
     assert multiprocessing.active_children() == []
 
 
@@ -131,11 +130,10 @@ def test_workers_do_not_outlive_the_main_process(preparing, tmp_path):
         "import multiprocessing, os, signal, sys\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from preparing_for_tests import uneven\n"
-        "from crnn.data.formats.record import Record\n"
         "from crnn.data.prepare import Request\n"
         "from crnn.data.prepare_workers import prepare_in_order\n"
         "if __name__ == '__main__':\n"
-        "    jobs = ([Request(0, Record(str(n), '', ''))] for n in range(10**6))\n"
+        "    jobs = ([Request(0, str(n))] for n in range(10**6))\n"
         "    results = prepare_in_order(uneven, jobs, 2)\n"
         "    next(results)\n"
         "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"

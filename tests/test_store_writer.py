@@ -163,7 +163,7 @@ def test_the_file_grows_with_its_contents(tmp_path):
     with LmdbWriter(tmp_path / "store", map_size=1 << 16, commit_every=10) as writer:
         for number in range(60):
             writer.add(image, str(number))
-        assert writer._environment.info()["map_size"] < 4 * 60 * len(image)
+        assert writer._file._environment.info()["map_size"] < 4 * 60 * len(image)
     size = (tmp_path / "store" / "data.mdb").stat().st_size
     assert 60 * len(image) < size < 1.1 * 60 * len(image)
     with LmdbStore(tmp_path / "store") as store:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import pad
 
 from crnn.config import Config
-from crnn.data.dataset import Batch, StoredBatches, describe_skipped
+from crnn.data.dataset import Batch, StoredBatches
+from crnn.data.label_scan import describe_skipped
 from crnn.data.loader import iterate_batches
 from crnn.data.order import places_per_source
 from crnn.errors import ConfigError
@@ -64,6 +65,7 @@ def open_batches(
     world_size: int = 1,
     device: torch.device | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    gather: Callable[[Any], list[Any]] = lambda value: [value],
 ) -> BatchFeed:
     """What the settings name in ``data.train``.
 
@@ -76,6 +78,7 @@ def open_batches(
         world_size: Processes that share each batch.
         device: The one that trains; rendered text is composed there.
         progress: Called with the number of stored labels looked at since the last call.
+        gather: Gives the values of all ranks to each rank; called where each reads its own shards.
 
     Raises:
         ConfigError: The sources and ratios do not go together, or leave nothing to train on.
@@ -85,7 +88,7 @@ def open_batches(
     stored = stored_sources(config)
     rendered = len(config.data.train) - len(stored)
     if not rendered:
-        return _Stored(config, rank, world_size, device, progress)
+        return _Stored(config, rank, world_size, device, progress, gather)
     if rendered > 1:
         raise ConfigError(f'data.train has "{SYNTH}" {rendered} times; expected once. Its share is set by data.ratios')
     if not stored:
@@ -109,7 +112,7 @@ def open_batches(
     )
     return _Mixed(
         [
-            _Stored(settings, rank, world_size, device, progress),
+            _Stored(settings, rank, world_size, device, progress, gather),
             _Rendered(config, rank, world_size, device, rendered_places),
         ]
     )
@@ -119,10 +122,16 @@ class _Stored:
     """Stored samples, read by worker processes."""
 
     def __init__(
-        self, config: Config, rank: int, world_size: int, device: torch.device, progress: Callable[[int], None]
+        self,
+        config: Config,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        progress: Callable[[int], None],
+        gather: Callable[[Any], list[Any]],
     ) -> None:
         self._config, self._device = config, device
-        self.batches = StoredBatches(config, rank, world_size, progress)
+        self.batches = StoredBatches(config, rank, world_size, progress, gather)
 
     @property
     def epoch_batches(self) -> int:
@@ -138,12 +147,12 @@ class _Stored:
 
     def remarks(self) -> list[str]:
         lines = []
-        for store, scan in zip(self.batches.stores, self.batches.scans, strict=True):
-            if scan.skipped:
-                lines.append(f"{store.path}: left out {describe_skipped(scan)}")
-            if scan.changed:
-                lost = "".join(c for c, _ in scan.lost.most_common(20))
-                lines.append(f"{store.path}: {scan.changed} labels lose characters outside the charset: {lost!r}")
+        for found in self.batches.counts:
+            if found.skipped:
+                lines.append(f"{found.path}: left out {describe_skipped(found)}")
+            if found.changed:
+                lost = "".join(c for c, _ in found.lost.most_common(20))
+                lines.append(f"{found.path}: {found.changed} labels lose characters outside the charset: {lost!r}")
         return lines
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:

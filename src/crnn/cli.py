@@ -242,7 +242,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "read": ("read pictures of words and short lines", _with_tyro(read, "read")),
     "train": ("train a network", train_command),
     "evaluate": ("measure a model on benchmark sets", _with_tyro(evaluate_command, "evaluate")),
-    "data": ("convert published datasets", lambda arguments: data_command(arguments, parse_arguments)),
+    "data": ("convert and inspect datasets", lambda arguments: data_command(arguments, parse_arguments)),
     "synth": ("render text: look at it, or write it as a set", synth_command),
     "config": ("show the resolved settings of a preset or file", config_command),
 }

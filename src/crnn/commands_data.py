@@ -6,25 +6,22 @@ imported before it is needed.
 
 from __future__ import annotations
 
-import contextlib
 import json as json_module
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from crnn.commands_inspect import inspect_command, lexicon_command
 from crnn.data.formats.registry import FORMATS, FormatName
 from crnn.errors import ConfigError
+from crnn.signals import signals_collected
 
 if TYPE_CHECKING:
     from crnn.data.formats.record import Reader
-    from crnn.data.tally import Conversion, Skips
 
 __all__ = ["convert_command", "data_command"]
 
@@ -33,7 +30,7 @@ Parse = Callable[[Callable[..., int], Sequence[str], str], int]
 
 
 def data_command(arguments: Sequence[str], parse: Parse) -> int:
-    """``crnn data convert FORMAT SRC ... DST``.
+    """``crnn data convert FORMAT SRC ... DST``, ``crnn data inspect DATA``, ``crnn data lexicon DATA ... OUT.txt``.
 
     Args:
         arguments: What follows ``data``.
@@ -44,6 +41,8 @@ def data_command(arguments: Sequence[str], parse: Parse) -> int:
     """
     commands: dict[str, tuple[str, Callable[..., int]]] = {
         "convert": ("published files to an LMDB store or a list", convert_command),
+        "inspect": ("what is in a set and what is wrong with it", inspect_command),
+        "lexicon": ("the full lexicon of a set", lexicon_command),
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: crnn data COMMAND ...\n")
@@ -60,6 +59,7 @@ def convert_command(
     format: Annotated[tyro.conf.Positional[FormatName], tyro.conf.arg(metavar="FORMAT")],  # noqa: A002
     paths: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SRC [SRC ...] DST")],
     to: Literal["lmdb", "list"] = "lmdb",
+    shards: int | None = None,
     split: Literal["train", "val", "test", "all"] | None = None,
     variant: str = "",
     like: str = "",
@@ -90,6 +90,7 @@ def convert_command(
         format: What SRC is: mjsynth, synthtext, ic03, ic13, ic15, iiit5k, svt, list, csv, folder, names or lmdb.
         paths: The set as it is published (several are put one after the other), and the folder to write.
         to: An LMDB store, or pictures with labels.tsv.
+        shards: Write that many stores, for sets larger than a disk; each rank of a training can have its own part.
         split: Part of the set (mjsynth: train; others: test).
         variant: Filtered variant: IC03_867, IC13_857, IC13_1015, ...
         like: An LMDB whose samples to take; needed for IC15_1811 and IC03_860.
@@ -112,9 +113,7 @@ def convert_command(
         restart: Begin anew instead of going on.
         json: Print one JSON object.
     """
-    from crnn.data.convert import convert
     from crnn.data.prepare import PictureSettings
-    from crnn.progress import counting_bar
 
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")
@@ -124,36 +123,36 @@ def convert_command(
         "upright": upright or None, "root": root, "path_column": path_column, "label_column": label_column,
     }  # fmt: skip
     selection = {"variant": variant, "like": like, "share": share}
-    readers = [_open(format, source, options, **selection) for source in sources]
+    chosen = {name: value for name, value in {**options, **selection}.items() if value not in (None, "")}
+    encoding = FORMATS[format].encoding if encoding == "auto" else encoding
+    return _convert(
+        [_open(format, source, options, **selection) for source in sources],
+        destination,
+        as_json=json,
+        to=to,
+        shards=shards,
+        pictures=PictureSettings(check=check, max_height=max_height, encoding=encoding, quality=quality),
+        origin={"format": format, "source": ", ".join(str(Path(source).absolute()) for source in sources), **chosen},
+        expected=_expected(format, sources, destination, split, selection),
+        workers=workers,
+        max_bad_share=max_bad_share,
+        restart=restart,
+    )
+
+
+def _convert(readers: Sequence[Reader], destination: str, *, as_json: bool, **settings: Any) -> int:
+    """Convert until done or stopped, and say which."""
+    from crnn.data.convert import convert
+    from crnn.data.tally import summary
+    from crnn.progress import counting_bar
+
     for reader in readers:
         for note in getattr(reader, "notes", ()):
             print(f"crnn data convert: {note}", file=sys.stderr)
-    chosen = {name: value for name, value in {**options, **selection}.items() if value not in (None, "")}
-    origin = {"format": format, "source": ", ".join(str(Path(source).absolute()) for source in sources), **chosen}
-    settings = PictureSettings(
-        check=check,
-        max_height=max_height,
-        encoding=FORMATS[format].encoding if encoding == "auto" else encoding,
-        quality=quality,
-    )
-    with (
-        _stopped_by_signals() as caught,
-        counting_bar("converting", sum(len(reader) for reader in readers)) as progress,
-    ):
-        done = convert(
-            readers,
-            destination,
-            to=to,
-            pictures=settings,
-            origin=origin,
-            expected=_expected(format, sources, destination, split, selection),
-            workers=workers,
-            max_bad_share=max_bad_share,
-            restart=restart,
-            progress=progress,
-            stop=lambda: caught,
-        )
-    if json:
+    total = sum(len(reader) for reader in readers)
+    with signals_collected() as caught, counting_bar("converting", total) as progress:
+        done = convert(readers, destination, progress=progress, stop=lambda: caught, **settings)
+    if as_json:
         print(json_module.dumps(done.as_dict(), ensure_ascii=False))
     elif done.complete:
         print(summary(done))
@@ -165,28 +164,6 @@ def convert_command(
         )
         return 128 + caught[0]
     return 0
-
-
-def summary(done: Conversion) -> str:
-    """What a person wants to know of a conversion: what was written, and what was not, by reason."""
-    counts = f"{done.path}: {done.written} samples written"
-    if done.expected is not None:
-        counts += f"; the published set has {done.expected}"
-        difference = done.written - done.expected
-        counts += "" if difference == 0 else f", {abs(difference)} {'more' if difference > 0 else 'fewer'}"
-    lines = [counts]
-    lines += [_line("skipped", reason, skips) for reason, skips in done.skipped.items()]
-    lines += [_line("left out", reason, skips) for reason, skips in done.left_out.items()]
-    if done.lexicon_words_left_out:
-        lines.append(f"  {done.lexicon_words_left_out} lexicon words left out: they have white space in them")
-    if done.lexicons_left_out:
-        lines.append(f"  the lexicons of {done.lexicons_left_out} samples left out: a list has no place for them")
-    return "\n".join(lines)
-
-
-def _line(what: str, reason: str, skips: Skips) -> str:
-    more = ", ..." if skips.count > len(skips.examples) else ""
-    return f"  {what} {skips.count}: {reason} ({', '.join(skips.examples)}{more})"
 
 
 def _open(name: FormatName, source: str, options: dict[str, Any], *, variant: str, like: str, share: str) -> Reader:
@@ -218,24 +195,3 @@ def _expected(
         return None
     by_name = expected_count(os.path.basename(os.path.normpath(destination)))  # noqa: PTH119 - as it was typed
     return published_count(name, sources[0], split) or by_name
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of ending at once; a second Ctrl-C ends at once after all."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def handler(number: int, _: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -191,6 +191,9 @@ class DataConfig(Section):
     """Share of each batch per source of ``train``. Default: in proportion to the number of samples; with ``synth``
     beside stored sets they must be given."""
 
+    shards: Literal["all", "own"] = "all"
+    """``own``: of a set in shards each rank reads its own ones only, the others need not be on its machine."""
+
     validation: tuple[str, ...] = ()
     """Sets that choose the best weights, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""
 

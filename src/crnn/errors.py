@@ -57,8 +57,9 @@ class ImageError(DataError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process borders (data workers) by pickling; the keyword argument must come along.
-        return (_rebuild_image_error, (str(self), self.reason))
+        # Exceptions cross process borders (data workers) by pickling; the keyword argument must come along, and the
+        # attributes, as notes (the traceback over there) are one of them.
+        return (_rebuild_image_error, (str(self), self.reason), self.__dict__)
 
 
 class CheckpointError(CrnnError, RuntimeError):
@@ -76,11 +77,10 @@ class MissingExtraError(CrnnError, ImportError):
         super().__init__(f"{purpose} needs the package '{package}'. Install it with: pip install 'crnn[{extra}]'")
         self.package = package
         self.extra = extra
-
         self.purpose = purpose
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (MissingExtraError, (self.package, self.extra, self.purpose))
+        return (MissingExtraError, (self.package, self.extra, self.purpose), self.__dict__)
 
 
 def _rebuild_image_error(message: str, reason: str) -> ImageError:

@@ -3,6 +3,7 @@
 ::
 
     source --load_image--> (H, W, C) uint8 --resize--> (C, H, W) uint8 --normalise--> (C, H, W) float32 in [-1, 1]
+    source --------------load_resized----------------> (C, H, W) uint8
 
 Training, evaluation and reading all come through here, so a picture gives the same numbers in each of them, whether it
 came as a path, as encoded bytes, as a Pillow image or as an array. H, W and C are height, width and colour channels.
@@ -22,8 +23,18 @@ from PIL import Image
 from crnn.config import ImageConfig
 from crnn.errors import ConfigError, ImageError
 from crnn.picture_file import MAX_PIXELS, check_size, open_picture, pillow_error, read_picture_file
+from crnn.picture_header import PNG_ORIENTATION_CHUNKS, header_size
 
-__all__ = ["MAX_PIXELS", "ImageSource", "image_size", "load_image", "normalise", "resize", "target_width"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageSource",
+    "image_size",
+    "load_image",
+    "load_resized",
+    "normalise",
+    "resize",
+    "target_width",
+]
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[Any] | Image.Image
 """What can be read: a path, the encoded bytes of a picture file, an array, or a Pillow image."""
@@ -39,9 +50,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-
-# In a PNG these may also follow the pixels.
-_PNG_ORIENTATION_CHUNKS = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -66,28 +74,25 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
             rest cannot) or ``too_large`` (more than ``MAX_PIXELS``).
         ConfigError: ``channels`` is neither 1 nor 3.
     """
-    if channels not in (1, 3):
-        raise ConfigError(f"channels is {channels!r}; expected 1 (grey) or 3 (red, green, blue)")
-    image: Image.Image
-    if isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
-        image = open_picture(read_picture_file(name), name)
-    elif isinstance(source, bytes | bytearray | memoryview):
-        name = "image bytes"
-        image = open_picture(bytes(source), name)
-    elif isinstance(source, np.ndarray):
-        name = "image array"
-        image = _from_array(source, name)
-    elif isinstance(source, Image.Image):
-        name = f"Pillow image {getattr(source, 'filename', '')}".rstrip()
-        check_size(source.size, name)
-        image = source
-    else:
-        raise ImageError(
-            f"image is a {type(source).__name__}; expected a path, bytes, an array or a Pillow image",
-            reason="not_an_image",
-        )
-    return _pixels(image, "L" if channels == 1 else "RGB", name)
+    pixels = np.array(_decoded(source, channels))
+    return pixels[:, :, np.newaxis] if channels == 1 else pixels
+
+
+def load_resized(source: ImageSource, config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
+    """A picture at the size of the network: ``resize`` of ``load_image``, without an array between the two.
+
+    Args:
+        source: As for ``load_image``.
+        config: The ``image`` settings.
+        width: Width in pixels. Default: ``target_width``.
+
+    Returns:
+        A new C-contiguous array ``(C, image_height, width)``, ``uint8``.
+
+    Raises:
+        ImageError: The picture cannot be read; as for ``load_image``.
+    """
+    return _resized(_decoded(source, config.image_channels), config, width)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -98,13 +103,17 @@ def image_size(data: bytes) -> tuple[int, int]:
     Raises:
         ImageError: As for ``load_image``, as far as the header tells.
     """
+    size = header_size(data)
+    if size is not None:
+        check_size(size, "image bytes")
+        return size
     image = open_picture(data, "image bytes")
     width, height = image.size
     if image.format == "TIFF":
         # Pillow's own size is turned already, in some versions.
         tags = cast(Any, image).tag_v2
         width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-    elif image.format == "PNG" and not any(chunk in data for chunk in _PNG_ORIENTATION_CHUNKS):
+    elif image.format == "PNG" and not any(chunk in data for chunk in PNG_ORIENTATION_CHUNKS):
         return width, height  # for a PNG without EXIF data Pillow would decode the pixels to search behind them
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
@@ -146,12 +155,7 @@ def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None
     Returns:
         A new C-contiguous array ``(C, image_height, width)``, ``uint8``.
     """
-    height, own_width, channels = pixels.shape
-    if width is None:
-        width = target_width((own_width, height), config)
-    image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    resized = np.asarray(image.resize((width, config.image_height), _RESAMPLING[config.interpolation]))
-    return np.array(resized.reshape(config.image_height, width, channels).transpose(2, 0, 1), order="C")
+    return _resized(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), config, width)
 
 
 def normalise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -173,7 +177,33 @@ def normalise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return values
 
 
-def _pixels(image: Image.Image, mode: Literal["L", "RGB"], name: str) -> npt.NDArray[np.uint8]:
+def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
+    """A picture as it is to be seen: upright, over white, ``L`` or ``RGB``."""
+    if channels not in (1, 3):
+        raise ConfigError(f"channels is {channels!r}; expected 1 (grey) or 3 (red, green, blue)")
+    image: Image.Image
+    if isinstance(source, str | os.PathLike):
+        name = os.fsdecode(source)
+        image = open_picture(read_picture_file(name), name)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        name = "image bytes"
+        image = open_picture(bytes(source), name)
+    elif isinstance(source, np.ndarray):
+        name = "image array"
+        image = _from_array(source, name)
+    elif isinstance(source, Image.Image):
+        name = f"Pillow image {getattr(source, 'filename', '')}".rstrip()
+        check_size(source.size, name)
+        image = source
+    else:
+        raise ImageError(
+            f"image is a {type(source).__name__}; expected a path, bytes, an array or a Pillow image",
+            reason="not_an_image",
+        )
+    return _upright(image, "L" if channels == 1 else "RGB", name)
+
+
+def _upright(image: Image.Image, mode: Literal["L", "RGB"], name: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # see open_picture
@@ -181,12 +211,16 @@ def _pixels(image: Image.Image, mode: Literal["L", "RGB"], name: str) -> npt.NDA
     try:
         flat = _flatten(image, mode)
         turn = _UPRIGHT.get(_orientation(image))
-        if turn is not None:
-            flat = flat.transpose(turn)
-        pixels = np.array(flat)
+        return flat if turn is None else flat.transpose(turn)
     except Exception as error:  # a palette or a transparency that contradicts the pixels, a mode without conversion
         raise pillow_error(error, name, f"has unusable pixels of mode {image.mode}", "not_an_image") from error
-    return pixels[:, :, np.newaxis] if mode == "L" else pixels
+
+
+def _resized(image: Image.Image, config: ImageConfig, width: int | None) -> npt.NDArray[np.uint8]:
+    if width is None:
+        width = target_width(image.size, config)
+    resized = np.asarray(image.resize((width, config.image_height), _RESAMPLING[config.interpolation]))
+    return np.array(resized.reshape(config.image_height, width, -1).transpose(2, 0, 1), order="C")
 
 
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:

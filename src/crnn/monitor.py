@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -28,7 +27,7 @@ from crnn.checkpoint import write_atomically
 from crnn.config import Config
 from crnn.errors import TrainingError
 
-__all__ = ["Monitor", "StepStats", "contact_sheet"]
+__all__ = ["Monitor", "StepStats"]
 
 _log = logging.getLogger(__name__)
 
@@ -195,32 +194,6 @@ class Monitor:
             done = stats.step - self._epoch_first_step + 1  # fewer than ``step`` where the run went on within the epoch
             print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", flush=True)
             self._epoch_start, self._epoch_first_step = time.perf_counter(), stats.step + 1
-
-
-def contact_sheet(
-    pictures: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str], columns: int = 4
-) -> npt.NDArray[np.uint8]:
-    """A few pictures with a caption under each, as one picture.
-
-    Args:
-        pictures: ``(H, W, C)`` uint8 each, C of 1 or 3; drawn at 32 pixels of height.
-        captions: One line each.
-        columns: Pictures in a row.
-
-    Returns:
-        ``(H, W, 3)`` uint8.
-    """
-    cell, rows = (180, 60), -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (cell[0] * columns, cell[1] * max(rows, 1)), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(12)
-    for place, (pixels, caption) in enumerate(zip(pictures, captions, strict=True)):
-        x, y = cell[0] * (place % columns), cell[1] * (place // columns)
-        picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-        width = min(max(1, picture.width * 32 // picture.height), cell[0] - 8)
-        sheet.paste(picture.resize((width, 32)).convert("RGB"), (x + 4, y + 4))
-        draw.text((x + 4, y + 40), caption, fill="black", font=font)
-    return np.asarray(sheet)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

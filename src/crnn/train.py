@@ -18,12 +18,10 @@ import contextlib
 import inspect
 import logging
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -35,21 +33,24 @@ from crnn.batches import open_batches, stored_sources
 from crnn.charset import NAMED_CHARSETS
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
+from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch, network_input
-from crnn.data.source import open_source, split_name
+from crnn.data.rank_stores import check_training_data
+from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, has_fast_bf16, is_lost_peer, start_ranks, sync_batch_norm
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
 from crnn.evaluate import evaluate
 from crnn.image import load_image
 from crnn.loss import ctc_loss
 from crnn.model import CRNN, build_model
-from crnn.monitor import Monitor, StepStats, contact_sheet
+from crnn.monitor import Monitor, StepStats
 from crnn.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
 from crnn.progress import counting_bar
 from crnn.protocol import CharsetName
 from crnn.recognizer import Recognizer, TorchEngine
 from crnn.results import Evaluation
 from crnn.run_folder import Checkpoint, RunFolder, check_same_run
+from crnn.signals import signals_collected
 from crnn.train_state import TrainState
 
 __all__ = ["TrainReport", "train"]
@@ -102,8 +103,8 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
             "data.train is empty; expected LMDB folders or list files to train on, or synth for rendered text "
             "(--data.train synth)"
         )
-    for spec in (*stored_sources(config), *config.data.validation):
-        open_source(split_name(spec)[1]).close()  # a missing or empty set is found now, not after the first hour
+    stored = config.data.model_copy(update={"train": tuple(stored_sources(config))})
+    check_training_data(stored)  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     with contextlib.ExitStack() as stack:
@@ -121,7 +122,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
                     f"{folder.path} holds the weights of a run and no checkpoint to go on from; start a new run in "
                     "another --checkpoint.save_checkpoint_path, with these weights as --train.warm_start"
                 )
-        stop = stack.enter_context(_catch_signals())
+        stop = stack.enter_context(signals_collected())
         try:
             return _Run(config, ranks, folder, stop).run(resume)
         except RuntimeError as error:
@@ -138,7 +139,7 @@ class _Run:
     def __init__(self, config: Config, ranks: Ranks, folder: RunFolder, stop: list[int]) -> None:
         self.config, self.ranks, self.folder, self.stop = config, ranks, folder, stop
         with counting_bar("checking labels", enabled=ranks.is_main) as progress:
-            self.source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
+            self.source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress, ranks.gather)
         self.epoch_steps = max(1, self.source.epoch_batches // config.optim.accumulate_steps)
         self.num_steps = config.train.num_steps or config.train.epoch_size * self.epoch_steps
         precision = config.train.precision
@@ -441,24 +442,3 @@ def _pictured(result: Evaluation) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
                 sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
                 captions.append(f"{sample.prediction} {sign}")
     return contact_sheet(pictures, captions) if pictures else None
-
-
-@contextlib.contextmanager
-def _catch_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of ending at once; a second Ctrl-C ends at once after all."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def handler(number: int, _: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -2,7 +2,7 @@
 
 ::
 
-    reader --records--> jobs --> worker processes (crnn.data.prepare) --in order--> LmdbWriter or ListWriter
+    reader --records--> jobs --> worker processes (crnn.data.prepare) --in order--> one of three writers
 
 What is written does not depend on the number of workers, nor on how often it was stopped. The partial store holds, in
 the same transaction as its samples, how far the reader was read and what was skipped until then; a conversion with the
@@ -15,7 +15,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Literal, cast
 
 from crnn.data.formats.record import Reader, Record, Skipped
@@ -23,6 +23,7 @@ from crnn.data.list_writer import ListWriter
 from crnn.data.picture_folder import PictureFolder
 from crnn.data.prepare import PictureSettings, PictureSource, Prepare, Prepared, Request
 from crnn.data.prepare_workers import prepare_in_order, usable_cores
+from crnn.data.shard_writer import ShardedWriter
 from crnn.data.store_writer import LmdbWriter
 from crnn.data.tally import LEFT_OUT, Conversion, Tally
 from crnn.errors import ConfigError, CrnnError, DataError
@@ -30,7 +31,9 @@ from crnn.errors import ConfigError, CrnnError, DataError
 __all__ = ["convert"]
 
 _COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
-_JOB_RECORDS, _JOB_ITEMS = 64, 4096
+_SHARDS_COMMIT_BYTES, _SHARDS_COMMIT_SAMPLES = 128 << 20, 100_000  # each shard waits for the disk by itself
+_JOB_RECORDS, _JOB_ITEMS = 512, 4096
+_HEAVIER = 8  # a word of a scene than a whole picture, in work; a record with lexicons than one without, in memory
 _MAX_SCENE_RECORDS = 512  # words of one scene that go to one worker; for more than these it is decoded again
 _FEW_SAMPLES = 200  # done before worker processes would have started
 _SHARE_FROM = 1000  # samples that a share of bad ones is told from, before the end
@@ -41,6 +44,7 @@ def convert(
     path: str,
     *,
     to: Literal["lmdb", "list"] = "lmdb",
+    shards: int | None = None,
     pictures: PictureSettings | None = None,
     origin: Mapping[str, object] | None = None,
     expected: int | None = None,
@@ -57,10 +61,11 @@ def convert(
     ``if __name__ == "__main__"``.
 
     Args:
-        readers: The samples. A reader with a method ``picture_bytes(record)`` gives the bytes itself (it is pickled);
+        readers: The samples. A reader with a method ``picture_bytes(path)`` gives the bytes itself (it is pickled);
             otherwise the pictures are files below its root.
         path: The store or folder to write; it must not exist yet, or be empty.
         to: ``lmdb``, or ``list`` for pictures in folders with a list file.
+        shards: Write that many shards (``crnn.data.shards``) instead of one store.
         pictures: What happens to the pictures.
         origin: What else decides what is written (format, source, options of the reader), so that a partial result of
             something else is not gone on with. Values are compared as text.
@@ -94,7 +99,7 @@ def convert(
         workers = 0 if total < _FEW_SAMPLES else usable_cores()
     origin = {"roots": [str(reader.root) for reader in readers]} if origin is None else origin
     settings = {key: str(value) for key, value in {**origin, "to": to, **asdict(pictures), "samples": total}.items()}
-    writer = ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
+    writer = _writer(path, to, shards, total)
     if restart:
         writer.discard_earlier()
     run = _Run(writer, readers, settings, total, keeps_lexicons=to == "lmdb")
@@ -103,9 +108,20 @@ def convert(
     return run.summary(complete=complete, expected=expected)
 
 
+def _writer(path: str, to: str, shards: int | None, total: int) -> LmdbWriter | ListWriter | ShardedWriter:
+    if shards is None:
+        return ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
+    if to == "list":
+        raise ConfigError(f"shards is {shards} and to is list; expected lmdb with it, as only stores come in shards")
+    writer = ShardedWriter(path, shards)
+    if shards > total > 0:
+        raise ConfigError(f"shards is {shards}, but there are {total} samples; expected one for each shard at least")
+    return writer
+
+
 def _source(reader: Reader) -> PictureSource:
     given: PictureSource | None = getattr(reader, "picture_bytes", None)
-    return PictureFolder(reader.root).picture_bytes if given is None else given
+    return PictureFolder(reader.root).read if given is None else given
 
 
 class _StopAsked(Exception):  # noqa: N818 - no error
@@ -121,7 +137,7 @@ class _Run:
 
     def __init__(
         self,
-        writer: LmdbWriter | ListWriter,
+        writer: LmdbWriter | ListWriter | ShardedWriter,
         readers: Sequence[Reader],
         settings: Mapping[str, str],
         total: int,
@@ -178,6 +194,7 @@ class _Run:
             expected=expected,
             begun_at=self._begun_at,
             total=self._total,
+            shards=self._writer.num_shards if isinstance(self._writer, ShardedWriter) else None,
         )
 
     def _convert(self, prepare: Prepare, workers: int) -> None:
@@ -208,8 +225,8 @@ class _Run:
         taken = 0
         for source, item in items:
             if isinstance(item, Record):
-                request = Request(source, _without_lexicons(item))
-                if len(job) >= _MAX_SCENE_RECORDS or (len(job) >= _JOB_RECORDS and not _same_scene(job[-1], request)):
+                request = Request(source, item.path, item.region)
+                if job and _is_full(job, request, heavy=bool(item.region or item.lexicon or item.large_lexicon)):
                     yield job
                     job, taken = [], 0
                 job.append(request)
@@ -221,13 +238,15 @@ class _Run:
         yield job
 
     def _store(self, part: Sequence[Prepared]) -> None:
+        waiting = self._waiting
         for prepared in part:
-            self._store_skipped()
-            record = self._waiting[0]
+            if not isinstance(waiting[0], Record):
+                self._store_skipped()
+            record = waiting[0]
             assert isinstance(record, Record)
             self._add(record, prepared)
             self._tally.done(record)
-            self._waiting.popleft()
+            waiting.popleft()
         self._store_skipped()
 
     def _store_skipped(self) -> None:
@@ -241,14 +260,12 @@ class _Run:
         if reason:
             self._tally.skip(record.key, reason, prepared.message)
             return
+        size = (prepared.width, prepared.height)
+        if not (record.lexicon or record.large_lexicon):
+            self._writer.add(prepared.image, record.label, size=size)
+            return
         lexicon, large = self._fit_words(record.lexicon), self._fit_words(record.large_lexicon)
-        self._writer.add(
-            prepared.image,
-            record.label,
-            lexicon=lexicon or None,
-            large_lexicon=large or None,
-            size=(prepared.width, prepared.height),
-        )
+        self._writer.add(prepared.image, record.label, lexicon=lexicon or None, large_lexicon=large or None, size=size)
         self._tally.lexicon_words_left_out += len(record.lexicon) - len(lexicon)
         self._tally.lexicon_words_left_out += len(record.large_lexicon) - len(large)
         if (lexicon or large) and not self._keeps_lexicons:
@@ -278,15 +295,17 @@ class _Run:
         return ": " + "; ".join(shown) if shown else ""
 
     def _commit_if_due(self) -> None:
+        sharded = isinstance(self._writer, ShardedWriter)
         if (
-            self._writer.pending_bytes >= _COMMIT_BYTES
-            or self._writer.num_samples - self._committed_samples >= _COMMIT_SAMPLES
+            self._writer.pending_bytes >= (_SHARDS_COMMIT_BYTES if sharded else _COMMIT_BYTES)
+            or self._writer.num_samples - self._committed_samples
+            >= (_SHARDS_COMMIT_SAMPLES if sharded else _COMMIT_SAMPLES)
             or time.monotonic() - self._committed_at >= _COMMIT_SECONDS
         ):
-            self._commit()
+            self._commit(wait=False)
 
-    def _commit(self) -> None:
-        self._writer.commit(self._tally.to_state(self._settings))
+    def _commit(self, *, wait: bool = True) -> None:
+        self._writer.commit(self._tally.to_state(self._settings), wait=wait)
         self._committed_samples = self._writer.num_samples
         self._committed_at = time.monotonic()
 
@@ -295,21 +314,17 @@ class _NothingUsableError(DataError):
     pass
 
 
-def _without_lexicons(record: Record) -> Record:
-    if not (record.lexicon or record.large_lexicon):
-        return record
-    return replace(record, lexicon=(), large_lexicon=())
-
-
-def _same_scene(request: Request, other: Request) -> bool:
-    return (
-        request.record.region is not None
-        and request.source == other.source
-        and request.record.path == other.record.path
-    )
+def _is_full(job: Sequence[Request], following: Request, *, heavy: bool) -> bool:
+    """Whether a job ends before what follows it, which is heavier than a whole picture or not."""
+    if len(job) < (_JOB_RECORDS // _HEAVIER if heavy else _JOB_RECORDS):
+        return False
+    same_scene = following.region is not None and following[:2] == job[-1][:2]
+    return not same_scene or len(job) >= _MAX_SCENE_RECORDS
 
 
 def _is_text(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -8,38 +8,30 @@ Shape letters: N batch, C image channels, H height, W width, T time steps, S tar
 
 from __future__ import annotations
 
-import logging
-from array import array
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
-from crnn.config import Config, ImageConfig, time_steps
+from crnn.config import Config
 from crnn.data.augment import augment
+from crnn.data.label_scan import LabelCounts, LabelScan, describe_skipped, scan_labels
 from crnn.data.order import SampleOrder
-from crnn.data.source import SampleStore, open_source, split_name
-from crnn.errors import CharsetError, DataError, ImageError
-from crnn.image import image_size, load_image, resize, target_width
+from crnn.data.rank_stores import RankStores, open_rank_stores
+from crnn.errors import DataError, ImageError
+from crnn.image import load_image, load_resized, resize
 
 __all__ = [
     "Batch",
     "BatchSource",
-    "LabelScan",
     "StoredBatches",
     "collate",
-    "describe_skipped",
     "network_input",
-    "scan_labels",
 ]
-
-_log = logging.getLogger(__name__)
 
 _AUGMENT = 2
 """First word of the seed of augmentation, apart from those of ``crnn.data.order``."""
@@ -110,105 +102,6 @@ class BatchSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LabelScan:
-    """What a look at all labels of a store found; no label is kept.
-
-    Attributes:
-        indices: ``(n,)`` uint32: the samples whose labels can be used.
-        skipped: Samples left out, by reason.
-        examples: For each reason, the keys of the first three.
-        changed: Labels that lost characters which the charset has not.
-        lost: How often each such character was met.
-        widths: ``(n,)`` uint16: width of each usable sample under ``keep_ratio``, else ``None``.
-    """
-
-    indices: npt.NDArray[np.uint32]
-    skipped: Counter[str]
-    examples: dict[str, list[str]]
-    changed: int
-    lost: Counter[str]
-    widths: npt.NDArray[np.uint16] | None = None
-
-
-def scan_labels(
-    store: SampleStore,
-    charset: Charset,
-    rules: LabelRules,
-    image: ImageConfig,
-    progress: Callable[[int], None] = lambda _: None,
-) -> LabelScan:
-    """Find the samples of a store that can be trained on.
-
-    A label that the rules leave out, or that needs more time steps than its picture gives (``too_long_for_width``), is
-    counted by reason with the keys of the first few.
-
-    Args:
-        store: Its labels are read one after the other; under ``keep_ratio`` its pictures' headers, too.
-        charset: What targets are made of.
-        rules: How labels become targets.
-        image: Gives the time steps.
-        progress: Called with the number of labels looked at since the last call.
-
-    Raises:
-        CharsetError: The rules say ``error`` for unknown characters, and there is one; the message names the sample.
-    """
-    usable = array("I")  # four bytes a sample: there may be many millions
-    widths = array("H")
-    skipped: Counter[str] = Counter()
-    lost: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    changed = 0
-    fixed_steps = time_steps(image.image_width) if image.resize == "squash" else None
-
-    def skip(index: int, reason: str) -> None:
-        skipped[reason] += 1
-        if len(examples.setdefault(reason, [])) < 3:
-            examples[reason].append(store.key(index))
-
-    for index in range(len(store)):
-        if index % 1024 == 1023:
-            progress(1024)
-        try:
-            raw = store.label(index)
-            label = rules.apply(raw, charset)
-            if label != raw and rules.unknown == "drop_character":
-                gone = [c for c in rules.form(raw) if c not in charset]
-                changed += bool(gone)
-                lost.update(gone)
-            width = image.image_width
-            if fixed_steps is None:
-                size = store.stored_size(index) or image_size(store.image_bytes(index))
-                width = target_width(size, image)
-        except LabelSkip as left_out:
-            skip(index, left_out.reason)
-            continue
-        except CharsetError as error:
-            raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
-        except ImageError as error:
-            skip(index, error.reason)
-            continue
-        except DataError:
-            skip(index, "unreadable_record")
-            continue
-        steps = fixed_steps or time_steps(width)
-        if 2 * len(label) - 1 > steps and min_time_steps(charset.encode(label)) > steps:
-            skip(index, "too_long_for_width")
-            continue
-        usable.append(index)
-        if fixed_steps is None:
-            widths.append(width)
-    progress(len(store) % 1024)
-    return LabelScan(
-        np.frombuffer(usable, dtype=np.uint32),
-        skipped,
-        examples,
-        changed,
-        lost,
-        np.frombuffer(widths, dtype=np.uint16) if fixed_steps is None else None,
-    )
-
-
 class StoredBatches:
     """Batches of stored samples, for one rank. May be pickled to worker processes.
 
@@ -217,36 +110,73 @@ class StoredBatches:
         rank: This process among all.
         world_size: Number of processes that share each batch.
         progress: Called with the number of labels looked at since the last call, while labels are checked.
+        gather: Gives the values of all ranks to each rank, in order of rank (``Ranks.gather``). Called where
+            ``data.shards`` is ``own``, as no rank can look at all labels then.
+
+    Attributes:
+        stores: The stores that this rank reads, by number.
+        scans: What was found in each of them.
+        counts: What was found in each source, on all ranks.
 
     Raises:
         DataError: A source is missing, empty, or has no usable sample; the message says why samples were left out.
         CharsetError: As for ``scan_labels``.
-        ConfigError: A ratio gives a source no place in a batch.
+        ConfigError: A ratio gives a source no place in a batch, or its shards cannot be shared out to the ranks.
     """
 
     def __init__(
-        self, config: Config, rank: int = 0, world_size: int = 1, progress: Callable[[int], None] = lambda _: None
+        self,
+        config: Config,
+        rank: int = 0,
+        world_size: int = 1,
+        progress: Callable[[int], None] = lambda _: None,
+        gather: Callable[[Any], list[Any]] = lambda value: [value],
     ) -> None:
         self._config = config
         self._charset = config.charset.charset()
         self._rules = config.charset.rules()
         self._rank, self._world_size = rank, world_size
-        self.stores = [open_source(split_name(spec)[1]) for spec in config.data.train]
-        self.scans = [scan_labels(s, self._charset, self._rules, config.image, progress) for s in self.stores]
-        for store, scan in zip(self.stores, self.scans, strict=True):
+        sources = open_rank_stores(config.data, config.train.batch_size * world_size, rank, world_size)
+        self.stores = sources.stores
+        self.scans: dict[int, LabelScan] = {}
+        for number, store in self.stores.items():
+            self.scans[number] = scan = scan_labels(store, self._charset, self._rules, config.image, progress)
             if not len(scan.indices):
                 raise DataError(
                     f"{store.path}: none of its {len(store)} samples can be trained on ({describe_skipped(scan)}); "
                     "check charset.characters, charset.max_text_length and image.image_width"
                 )
+        found = self._on_all_ranks(sources, gather)
+        self.counts = [
+            LabelCounts.sum(path, [found[number][0] for number in numbers]) if count else found[numbers[0]][0]
+            for path, count, numbers in sources.by_source()
+        ]
+        widths = [known for _, known in found if known is not None]
         self._order = SampleOrder(
-            [len(scan.indices) for scan in self.scans],
+            [counts.usable for counts, _ in found],
             config.data.ratios,
             config.train.batch_size * world_size,
             config.train.seed,
-            [scan.widths for scan in self.scans if scan.widths is not None] or None,
+            widths or None,
             config.data.bucket_batches,
+            shards=sources.shards,
+            world_size=world_size,
         )
+
+    def _on_all_ranks(
+        self, sources: RankStores, gather: Callable[[Any], list[Any]]
+    ) -> list[tuple[LabelCounts, npt.NDArray[np.uint16] | None]]:
+        """What was found in each store and, where they are needed, the widths of its usable samples.
+
+        This is all that a rank has to know of the others' shards to make the same order as they.
+        """
+        found = {number: (scan.counts(self.stores[number].path), scan.widths) for number, scan in self.scans.items()}
+        if sources.shards:
+            gathered = gather((sources.identities, found))
+            sources.check_same([identities for identities, _ in gathered])
+            found = {number: entry for _, part in reversed(gathered) for number, entry in part.items()}
+        assert set(found) == set(range(len(found))), "gather has not asked all ranks"
+        return [found[number] for number in range(len(found))]
 
     @property
     def epoch_batches(self) -> int:
@@ -255,12 +185,12 @@ class StoredBatches:
 
     @property
     def num_samples(self) -> int:
-        """Usable samples of all sources."""
-        return int(sum(len(scan.indices) for scan in self.scans))
+        """Usable samples of all sources, on all ranks."""
+        return sum(found.usable for found in self.counts)
 
     def __getitem__(self, number: int) -> Batch:
         """This rank's part of batch ``number``. A sample that cannot be read is left out and named in ``skipped``."""
-        plan = self._order.plan(number).share(self._rank, self._world_size)
+        plan = self._order.plan(number, self._rank, self._world_size)
         pictures: list[npt.NDArray[np.uint8]] = []
         targets: list[list[int]] = []
         keys: list[str] = []
@@ -279,10 +209,10 @@ class StoredBatches:
         return collate(pictures, targets, keys, skipped)
 
     def _picture(self, data: bytes, draw: int, width: int | None) -> npt.NDArray[np.uint8]:
-        pixels = load_image(data, self._config.image.image_channels)
-        if self._config.augment.probability > 0.0:
-            rng = np.random.default_rng([self._config.train.seed, _AUGMENT, draw])
-            pixels = augment(pixels, self._config.augment, rng)
+        if self._config.augment.probability == 0.0:
+            return load_resized(data, self._config.image, width)
+        rng = np.random.default_rng([self._config.train.seed, _AUGMENT, draw])
+        pixels = augment(load_image(data, self._config.image.image_channels), self._config.augment, rng)
         return resize(pixels, self._config.image, width)
 
 
@@ -312,12 +242,4 @@ def collate(
         torch.tensor(lengths, dtype=torch.int64),
         tuple(keys),
         tuple(skipped),
-    )
-
-
-def describe_skipped(scan: LabelScan) -> str:
-    """``reason: count (key, key, ...)`` for every reason that a scan found, the most frequent first."""
-    return "; ".join(
-        f"{reason}: {count} ({', '.join(scan.examples[reason])}{', ...' if count > len(scan.examples[reason]) else ''})"
-        for reason, count in scan.skipped.most_common()
     )

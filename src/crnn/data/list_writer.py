@@ -10,10 +10,9 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
-from crnn.data.partial_folder import PartialFolder
+from crnn.data.partial_folder import FolderWriter
 from crnn.errors import DataError
 
 __all__ = ["LIST_NAME", "ListWriter"]
@@ -35,7 +34,7 @@ _SUFFIXES = (
 )
 
 
-class ListWriter:
+class ListWriter(FolderWriter):
     """Writes a folder of pictures and their list; a context manager.
 
     Pictures are numbered in the order in which they come, a thousand to a folder, and their bytes are written as they
@@ -58,43 +57,9 @@ class ListWriter:
     pending_bytes = 0
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        super().__init__(path, _NAMES)
         self.num_samples = 0
-        self.state: bytes | None = None
-        self._folder = PartialFolder(path, _NAMES)
         self._list: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self._folder.open(go_on=True)
-        try:
-            self._go_on()
-        except BaseException as error:
-            self._leave()
-            if isinstance(error, OSError):
-                raise self._write_error(error) from error
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._leave()
-            return
-        try:
-            self._finish()
-        except BaseException:
-            self._leave()
-            raise
-        self._folder.publish()
-
-    def discard_earlier(self) -> None:
-        """Remove the partial store of an earlier writer, before entering this one.
-
-        Raises:
-            DataError: There is something in it that no writer put there, or another writer is at it.
-        """
-        self._folder.discard_earlier()
 
     def add(
         self,
@@ -140,11 +105,12 @@ class ListWriter:
             raise self._write_error(error) from error
         self.num_samples = number
 
-    def commit(self, state: bytes) -> None:
+    def commit(self, state: bytes, *, wait: bool = True) -> None:  # noqa: ARG002 - the interface of LmdbWriter
         """Keep what the caller needs to go on from here.
 
         Args:
             state: What the next writer's ``state`` will be; UTF-8 text.
+            wait: Nothing is waited for in any case.
 
         Raises:
             DataError: The disk is full.
@@ -163,7 +129,7 @@ class ListWriter:
     def _state_path(self) -> Path:
         return self._folder.partial / _STATE_NAME
 
-    def _go_on(self) -> None:
+    def _begin(self) -> None:
         list_path = self._folder.partial / LIST_NAME
         length = 0
         if self._state_path.exists():

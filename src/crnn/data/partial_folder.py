@@ -7,11 +7,13 @@ whoever comes first, and a file in it is locked until that process ends, however
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 from crnn.errors import DataError
 
@@ -20,7 +22,7 @@ try:
 except ImportError:  # Windows: there only the making of the folder keeps two writers apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PartialFolder"]
+__all__ = ["FolderWriter", "PartialFolder"]
 
 _LOCK_NAME = "writer.lock"
 
@@ -30,7 +32,8 @@ class PartialFolder:
 
     Args:
         path: The folder to write, as the user typed it.
-        names: What its writer puts into it. A partial folder with anything else in it is not ours and never removed.
+        names: What its writer puts into it; ``*`` and ``[0-9]`` are those of the shell. A partial folder with anything
+            else in it is not ours and never removed.
 
     Attributes:
         path: As given.
@@ -54,10 +57,7 @@ class PartialFolder:
             DataError: The folder has something in it, another writer is at the partial one, or was killed there and
                 ``go_on`` is false, or nothing can be written there.
         """
-        if self._folder.exists() and not (self._folder.is_dir() and not any(self._folder.iterdir())):
-            raise DataError(
-                f"{self.path}: exists already; expected a new or empty folder. Choose another, or remove it"
-            )
+        self.check_free()
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             # Fails where it exists: of two writers at once, one is refused.
@@ -76,6 +76,17 @@ class PartialFolder:
                     "If none is running, remove that folder and start again"
                 ) from None
             raise DataError(f"{self.path}: cannot be written: {error}. Choose another folder") from error
+
+    def check_free(self) -> None:
+        """Refuse a folder that has something in it.
+
+        Raises:
+            DataError: It has.
+        """
+        if self._folder.exists() and not (self._folder.is_dir() and not any(self._folder.iterdir())):
+            raise DataError(
+                f"{self.path}: exists already; expected a new or empty folder. Choose another, or remove it"
+            )
 
     def publish(self) -> None:
         """Give the folder its name.
@@ -130,7 +141,8 @@ class PartialFolder:
             lock.close()
 
     def _foreign(self) -> str:
-        return min({entry.name for entry in self.partial.iterdir()} - self._names, default="")
+        found = (entry.name for entry in self.partial.iterdir())
+        return min((name for name in found if not any(fnmatch.fnmatchcase(name, n) for n in self._names)), default="")
 
     def _take_lock(self) -> None:
         self._lock = (self.partial / _LOCK_NAME).open("ab")
@@ -144,3 +156,72 @@ class PartialFolder:
             raise DataError(
                 f"{self.partial}: another process is writing there; expected to be alone. Wait for it to end"
             ) from None
+
+
+class FolderWriter:
+    """Writes a folder that gets its name when it is left without an exception; a context manager.
+
+    What is written, and how, is a subclass's business: ``_begin``, ``_finish`` and ``_leave``.
+
+    Args:
+        path: The folder to write. It must not exist yet, or be empty.
+        names: What the writer puts into it; see ``PartialFolder``.
+        go_on: Whether to go on with what an earlier writer left.
+
+    Attributes:
+        path: As given.
+        state: What the last ``commit`` of an earlier writer was given; ``None`` where there was none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], names: Collection[str], *, go_on: bool = True) -> None:
+        self.path = os.fspath(path)
+        self.state: bytes | None = None
+        self._folder = PartialFolder(path, names)
+        self._goes_on = go_on
+
+    def __enter__(self) -> Self:
+        self._folder.open(go_on=self._goes_on)
+        try:
+            self._begin()
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, OSError):
+                raise self._write_error(error) from error
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._leave()
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self._leave()
+            raise
+        self._folder.publish()
+
+    def discard_earlier(self) -> None:
+        """Remove the partial folder of an earlier writer, before entering this one.
+
+        Raises:
+            DataError: There is something in it that no writer put there, or another writer is at it.
+        """
+        self._folder.discard_earlier()
+
+    def _begin(self) -> None:
+        """Begin to write into the partial folder, or go on."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Write what is left and close everything."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """Close everything and let go of the partial folder, which stays unless it is removed here."""
+        raise NotImplementedError
+
+    def _write_error(self, error: OSError) -> DataError:
+        return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")

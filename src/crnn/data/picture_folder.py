@@ -6,13 +6,13 @@ import errno
 import os
 import stat
 
-from crnn.data.formats.record import Record
 from crnn.data.listfile import MAX_IMAGE_BYTES
 from crnn.errors import ImageError
 
 __all__ = ["PictureFolder"]
 
 _MAX_FOLDERS = 10_000
+_SMALL_BYTES = 16 << 10  # nearly all word pictures have fewer, and to ask for their size first takes as long as to read
 _FLAGS = os.O_RDONLY
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # O_NONBLOCK: not to wait for a writer of a pipe
     _FLAGS |= getattr(os, _name, 0)
@@ -22,7 +22,7 @@ class PictureFolder:
     """The files below one folder, by their relative paths. It can be pickled.
 
     Links are followed as long as they stay inside. Folders are resolved once and remembered, since sets have millions
-    of files in thousands of folders: what is asked of the system per picture is to open, measure and read it.
+    of files in thousands of folders: what is asked of the system for a small picture is to open and to read it.
 
     Args:
         root: The folder.
@@ -47,6 +47,9 @@ class PictureFolder:
         try:
             descriptor = self._open(path)
             try:
+                data = os.read(descriptor, _SMALL_BYTES)
+                if 0 < len(data) < _SMALL_BYTES:
+                    return data
                 status = os.fstat(descriptor)
                 size = status.st_size
                 if not stat.S_ISREG(status.st_mode):
@@ -57,7 +60,6 @@ class PictureFolder:
                     raise ImageError(
                         f"{path}: has {size} bytes; expected at most {MAX_IMAGE_BYTES}", reason="too_large"
                     )
-                data = os.read(descriptor, size)
                 while len(data) < size and (more := os.read(descriptor, size - len(data))):
                     data += more
                 return data
@@ -68,10 +70,6 @@ class PictureFolder:
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the path
             why = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"{path}: cannot be read: {why}; expected a picture", reason="missing") from error
-
-    def picture_bytes(self, record: Record) -> bytes:
-        """``read`` of the record's path."""
-        return self.read(record.path)
 
     def _open(self, path: str) -> int:
         if path.startswith("/"):

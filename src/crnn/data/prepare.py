@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from PIL import Image
 
 from crnn.data.cropping import crop, decode_scene, decode_upright, encode, limit_height
-from crnn.data.formats.record import Box, Quad, Record
+from crnn.data.formats.record import Box, Quad
 from crnn.errors import ConfigError, ImageError
 from crnn.image import image_size, load_image
 
@@ -52,8 +52,8 @@ class PictureSettings:
             raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
 
 
-PictureSource: TypeAlias = Callable[[Record], bytes]
-"""Gives the bytes of the picture that a record names, or raises an ``ImageError``; it can be pickled."""
+PictureSource: TypeAlias = Callable[[str], bytes]
+"""Gives the bytes of the picture that a record's ``path`` names, or raises an ``ImageError``; it can be pickled."""
 
 
 class Request(NamedTuple):
@@ -61,11 +61,13 @@ class Request(NamedTuple):
 
     Attributes:
         source: Number of its source.
-        record: The record, without its lexicons.
+        path: Where that has the picture.
+        region: The part of it that is wanted; ``None``: all of it, whose bytes are kept.
     """
 
     source: int
-    record: Record
+    path: str
+    region: Box | Quad | None = None
 
 
 class Prepared(NamedTuple):
@@ -110,21 +112,21 @@ class Prepare:
         """
         for request in requests:
             try:
-                if request.record.region is None:
+                if request.region is None:
                     yield self._whole(request)
                 else:
-                    yield self._part(request, request.record.region)
+                    yield self._part(request, request.region)
             except ImageError as error:
                 yield Prepared(b"", reason=error.reason, message=str(error))
 
     def _bytes(self, request: Request) -> bytes:
-        return self._sources[request.source](request.record)
+        return self._sources[request.source](request.path)
 
     def _whole(self, request: Request) -> Prepared:
         data, settings = self._bytes(request), self._settings
         width, height = image_size(data)
         if settings.max_height is not None and height > settings.max_height:
-            image = limit_height(decode_upright(data, request.record.path), settings.max_height)
+            image = limit_height(decode_upright(data, request.path), settings.max_height)
             return Prepared(encode(image, settings.encoding, settings.quality), *image.size)
         if settings.check == "full" or not _ends_well(data):
             load_image(data, 3)
@@ -135,11 +137,11 @@ class Prepare:
         return Prepared(encode(image, self._settings.encoding, self._settings.quality), *image.size)
 
     def _decoded(self, request: Request) -> Image.Image:
-        key = (request.source, request.record.path)
+        key = (request.source, request.path)
         if self._scene_key != key:
             self._scene_key, self._scene = None, None  # two decoded scenes at once would be twice the memory
             try:
-                self._scene = decode_scene(self._bytes(request), request.record.path)
+                self._scene = decode_scene(self._bytes(request), request.path)
             except ImageError as error:
                 self._scene = error  # so are all other words in it
             self._scene_key = key
@@ -151,7 +153,6 @@ class Prepare:
 
 def _ends_well(data: bytes) -> bool:
     """Whether a picture has its end, as far as that can be told without decoding it."""
-    tail = data[-_TAIL_BYTES:]
     if data.startswith(b"\xff\xd8\xff"):
-        return b"\xff\xd9" in tail
-    return data.startswith(b"\x89PNG") and b"IEND" in tail
+        return data.endswith(b"\xff\xd9") or b"\xff\xd9" in data[-_TAIL_BYTES:]
+    return data.startswith(b"\x89PNG") and b"IEND" in data[-_TAIL_BYTES:]

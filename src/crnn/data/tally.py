@@ -11,7 +11,7 @@ from typing import Any
 from crnn.data.formats.record import Record, Skipped
 from crnn.errors import DataError
 
-__all__ = ["LEFT_OUT", "Conversion", "Skips", "Tally"]
+__all__ = ["LEFT_OUT", "Conversion", "Skips", "Tally", "summary"]
 
 LEFT_OUT = frozenset({"not_in_variant", "other_share"})
 """Reasons that are wishes of whoever converts, and no faults of a sample."""
@@ -64,6 +64,7 @@ class Conversion:
         expected: Samples that the published set has, where it is known.
         begun_at: Samples of the reader that an earlier, stopped conversion had done.
         total: Samples of the reader.
+        shards: Shards that the samples were dealt to; ``None``: one store.
     """
 
     path: str
@@ -76,6 +77,7 @@ class Conversion:
     expected: int | None
     begun_at: int
     total: int
+    shards: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -177,6 +179,29 @@ class Tally:
                 f"{partial}: the first {self.position} samples of the source are not what they were when this was "
                 "begun. Begin anew with --restart"
             )
+
+
+def summary(done: Conversion) -> str:
+    """What a person wants to know of a conversion: what was written, and what was not, by reason."""
+    where = "" if done.shards is None else f" to {done.shards} shards"
+    counts = f"{done.path}: {done.written} samples written{where}"
+    if done.expected is not None:
+        counts += f"; the published set has {done.expected}"
+        difference = done.written - done.expected
+        counts += "" if difference == 0 else f", {abs(difference)} {'more' if difference > 0 else 'fewer'}"
+    lines = [counts]
+    lines += [_line("skipped", reason, skips) for reason, skips in done.skipped.items()]
+    lines += [_line("left out", reason, skips) for reason, skips in done.left_out.items()]
+    if done.lexicon_words_left_out:
+        lines.append(f"  {done.lexicon_words_left_out} lexicon words left out: they have white space in them")
+    if done.lexicons_left_out:
+        lines.append(f"  the lexicons of {done.lexicons_left_out} samples left out: a list has no place for them")
+    return "\n".join(lines)
+
+
+def _line(what: str, reason: str, skips: Skips) -> str:
+    more = ", ..." if skips.count > len(skips.examples) else ""
+    return f"  {what} {skips.count}: {reason} ({', '.join(skips.examples)}{more})"
 
 
 def mark(item: Record | Skipped, checksum: int) -> int:

@@ -56,9 +56,7 @@ class Renderer:
         look = config.look.model_copy(update={"small_caps_share": 0.0}) if both_cases else config.look
         self.faces = find_faces(config.faces, corpus.characters, case_matters=both_cases)
         self.max_length = min(config.charset.max_text_length, steps)
-        self.writer = WordWriter(
-            config.train.seed, corpus, self.faces, look, charset, self.cell_width, self.max_length
-        )
+        self.writer = WordWriter(config.train.seed, corpus, self.faces, look, charset, self.cell_width, self.max_length)
         self._textures = TextureBank(config.look, config.train.seed, self.device)
 
     def remarks(self) -> list[str]:

@@ -136,7 +136,12 @@ def relative_path(path: str) -> str | None:
         [None, None, None, None]
     """
     path = path.replace("\\", "/")
-    parts = path.split("/")
-    if path.startswith("/") or ".." in parts or _DRIVE.match(path):
+    if path.startswith("/") or (":" in path and _DRIVE.match(path)):
         return None
+    path = path.removeprefix("./")
+    parts = path.split("/")
+    if ".." in parts:
+        return None
+    if "" not in parts and "." not in parts:
+        return path
     return "/".join(part for part in parts if part not in ("", ".")) or None

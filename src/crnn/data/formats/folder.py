@@ -7,8 +7,10 @@ alphabetical order, one at a time, with those below them; what is hidden (``._li
 
 References:
     The pairs, checked against Calamari-OCR/calamari (``file.py``), which takes the name up to its first dot, so that
-    ``line7.bin.png`` belongs to ``line7.gt.txt``. Kraken and tesstrain use the same names; their code was not looked
-    up. For the names of pictures see ``crnn.data.formats.mjsynth``.
+    ``line7.bin.png`` belongs to ``line7.gt.txt``; tesseract-ocr/tesstrain (README: ``.tif``, ``.png``, ``.bin.png`` and
+    ``.nrm.png``, each replaced by ``.gt.txt``; one line of text); mittagessen/kraken (``arrow_dataset.py``: the text of
+    ``.gt.txt`` without its line ends; the name ends at the first dot or at the last, by version). For the names of
+    pictures see ``crnn.data.formats.mjsynth``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""An LMDB folder as a set to convert: to copy, merge, split, filter or re-encode it.
+"""An LMDB folder, or one in shards, as a set to convert: to copy, merge, split, filter or re-encode it.
 
 The pictures are no files, so that a record's ``path`` names the record of the store (``image-000000001``) and the
-reader itself gives the bytes: readers may have a method ``picture_bytes(record)``, which is called, in whichever
+reader itself gives the bytes: readers may have a method ``picture_bytes(path)``, which is called, in whichever
 process it is needed, instead of opening ``root / path``. Such a reader can be pickled.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crnn.data.formats.record import Record, Skipped
-from crnn.data.store import LmdbStore
+from crnn.data.shards import open_store
 from crnn.errors import DataError
 
 __all__ = ["StoreReader"]
@@ -24,7 +24,7 @@ class StoreReader:
     """The samples of an LMDB folder, in its order, with their lexicons.
 
     Args:
-        source: The folder that has ``data.mdb`` in it.
+        source: The folder that has ``data.mdb`` in it, or ``shards.json``.
         indices: The samples to read, counted from 0, such as ``range(0, 1000)``; left out, all.
 
     Raises:
@@ -34,7 +34,7 @@ class StoreReader:
 
     def __init__(self, source: str | os.PathLike[str], *, indices: Sequence[int] | None = None) -> None:
         self.root = Path(source)
-        self._store = LmdbStore(source)
+        self._store = open_store(source)
         self._indices = range(len(self._store)) if indices is None else indices
         if len(self._indices) and not 0 <= min(self._indices) <= max(self._indices) < len(self._store):
             raise DataError(
@@ -57,19 +57,21 @@ class StoreReader:
                     raise
                 yield Skipped(key, "bad_record")
             else:
-                yield Record(key=key, label=label, path=key, lexicon=lexicon, large_lexicon=large_lexicon)
+                # By its number in the set, so that a share of it is the same share in shards and in one store.
+                path = f"{_KEY}{index + 1:09d}"
+                yield Record(key=key, label=label, path=path, lexicon=lexicon, large_lexicon=large_lexicon)
 
     def __repr__(self) -> str:
         return f"StoreReader({str(self.root)!r})"
 
-    def picture_bytes(self, record: Record) -> bytes:
-        """The bytes of a record's picture, as they are stored.
+    def picture_bytes(self, path: str) -> bytes:
+        """The bytes of the picture that a record's ``path`` names, as they are stored.
 
         Raises:
             ImageError: There is no such record (``missing``), or there is nothing in it (``empty``).
             DataError: The file is damaged.
         """
-        return self._store.image_bytes(int(record.path.removeprefix(_KEY)) - 1)
+        return self._store.image_bytes(int(path.removeprefix(_KEY)) - 1)
 
     def close(self) -> None:
         """Give the file back. Reading again opens it again."""

@@ -25,7 +25,7 @@ from typing import Literal
 from crnn.data.formats.annotation import AnnotationLines, decoded, kind_of, printable, relative_path
 from crnn.data.formats.folder import label_of_name
 from crnn.data.formats.record import Record, Skipped
-from crnn.errors import DataError
+from crnn.errors import ConfigError, DataError
 
 __all__ = ["NUM_SAMPLES", "MjsynthReader", "Split"]
 
@@ -57,6 +57,7 @@ class MjsynthReader:
         notes: What a person should know about the files, a sentence each.
 
     Raises:
+        ConfigError: There is no such split, or no such source of labels.
         DataError: There is no such set there, its annotation has nothing of the published form in it, or the lexicon
             contradicts the names of the pictures.
     """
@@ -69,9 +70,9 @@ class MjsynthReader:
         label: Literal["lexicon", "name"] = "lexicon",
     ) -> None:
         if split not in NUM_SAMPLES:
-            raise ValueError(f"split is {split!r}; expected train, val, test or all")
+            raise ConfigError(f"split is {split!r}; expected train, val, test or all")
         if label not in ("lexicon", "name"):
-            raise ValueError(f"label is {label!r}; expected lexicon or name")
+            raise ConfigError(f"label is {label!r}; expected lexicon or name")
         names = ("train", "val", "test") if split == "all" else (split,)
         self.root, self._files = _found(os.fspath(source), [f"annotation_{name}.txt" for name in names])
         lexicon = self.root / "lexicon.txt"

@@ -29,7 +29,8 @@ class Format:
         summary: What it is, in a line.
         options: The names of what the reader can be given besides the source, and what users call it.
         encoding: Of what is cut out of its pictures, where the user does not say.
-        counts: Published samples by split; the first one is the split that is read where none is named.
+        counts: Published samples by split. Of a format with the option ``split`` the first one is read where none is
+            named; of others the names of files and folders say which it is.
     """
 
     module: str
@@ -65,8 +66,20 @@ FORMATS: dict[FormatName, Format] = {
         summary="words.xml with scenes, or word.xml with words",
         options={"split": "split", "kind": "variant"},
     ),
-    "ic13": Format(module="icdar", reader="IcdarReader", summary="word pictures with gt.txt", options=_ICDAR),
-    "ic15": Format(module="icdar", reader="IcdarReader", summary="word pictures with gt.txt", options=_ICDAR),
+    "ic13": Format(
+        module="icdar",
+        reader="IcdarReader",
+        summary="word pictures with gt.txt",
+        options=_ICDAR,
+        counts={"train": 848, "test": 1095},
+    ),
+    "ic15": Format(
+        module="icdar",
+        reader="IcdarReader",
+        summary="word pictures with gt.txt",
+        options=_ICDAR,
+        counts={"train": 4468, "test": 2077},
+    ),
     "iiit5k": Format(
         module="iiit5k",
         reader="Iiit5kReader",
@@ -133,12 +146,20 @@ def published_count(name: FormatName, source: str | os.PathLike[str], split: str
 
     Args:
         name: The format.
-        source: Where it is read from; of a file the name says which split it is.
+        source: Where it is read from; its name can say which split it is.
         split: The one that was asked for; ``None``: the reader's own choice.
     """
-    counts = FORMATS[name].counts
+    form = FORMATS[name]
     path = Path(source)
-    if split is None or path.is_file():
-        named = (found for found in counts if found and path.is_file() and found in path.name.lower())
-        split = next(named, next(iter(counts), ""))
-    return counts.get(split)
+    if "split" in form.options:
+        if split is not None and not path.is_file():
+            return form.counts.get(split)
+        return form.counts.get(_split_in(path.name if path.is_file() else "", form) or next(iter(form.counts), ""))
+    # Challenge4_Test_Task3_GT.txt; ch4_training_word_images_gt, or gt.txt in it.
+    folder = path.absolute().parent.name if path.is_file() else ""
+    return form.counts.get(_split_in(path.name, form) or _split_in(folder, form))
+
+
+def _split_in(name: str, form: Format) -> str:
+    """The split that a name speaks of, or nothing."""
+    return next((split for split in form.counts if split and split in name.lower()), "")

@@ -22,6 +22,9 @@ class ShareReader:
         start: In [0, 1): the lowest number that is in.
         stop: In (start, 1]: the lowest that is out again.
 
+    Attributes:
+        notes: Those of the set.
+
     Raises:
         ConfigError: That is no range.
     """
@@ -30,6 +33,7 @@ class ShareReader:
         if not 0 <= start < stop <= 1:
             raise ConfigError(f"the share is {start}:{stop}; expected START:STOP with 0 <= START < STOP <= 1")
         self.root = reader.root
+        self.notes: tuple[str, ...] = getattr(reader, "notes", ())
         self._reader = reader
         self._range = (start, stop)
         picture_bytes = getattr(reader, "picture_bytes", None)

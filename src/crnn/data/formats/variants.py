@@ -197,7 +197,7 @@ class LikeReader(_Selection):
         self, reader: Reader, reference: str | os.PathLike[str], *, candidate: Callable[[str], bool] | None = None
     ) -> None:
         super().__init__(reader)
-        pictures = getattr(reader, "picture_bytes", None) or PictureFolder(reader.root).picture_bytes
+        pictures = getattr(reader, "picture_bytes", None) or PictureFolder(reader.root).read
         traces = [
             (position, _trace(pictures, sample))
             for position, sample in enumerate(reader)
@@ -283,11 +283,11 @@ def _places(traces: Sequence[Hashable], wanted: Sequence[Hashable]) -> list[int]
     return places if len(places) == len(wanted) else []
 
 
-def _trace(pictures: Callable[[Record], bytes], record: Record) -> _Trace:
+def _trace(pictures: Callable[[str], bytes], record: Record) -> _Trace:
     if record.region is not None:
         return _Trace(record.label.casefold(), None, None)
     try:
-        data = pictures(record)
+        data = pictures(record.path)
     except ImageError:
         data = b""
     return _picture_trace(record.label, data, record.key)

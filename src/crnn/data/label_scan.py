@@ -1,0 +1,168 @@
+"""The look at all labels before training: which samples can be used, and why the others cannot."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.config import ImageConfig, time_steps
+from crnn.data.source import SampleStore
+from crnn.errors import CharsetError, DataError, ImageError
+from crnn.image import image_size, target_width
+
+__all__ = ["LabelCounts", "LabelScan", "describe_skipped", "scan_labels"]
+
+_MAX_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """What a look at all labels of a source found, of all its stores and ranks together.
+
+    Attributes:
+        path: The source, as the user typed it.
+        usable: Samples whose labels can be used.
+        skipped: Samples left out, by reason.
+        examples: For each reason, the keys of the first three.
+        changed: Labels that lost characters which the charset has not.
+        lost: How often each such character was met.
+    """
+
+    path: str
+    usable: int
+    skipped: Counter[str]
+    examples: dict[str, list[str]]
+    changed: int
+    lost: Counter[str]
+
+    @classmethod
+    def sum(cls, path: str, parts: Iterable[LabelCounts]) -> LabelCounts:
+        """The counts of a source from those of its shards, whose names stand before their keys."""
+        whole = cls(path, 0, Counter(), {}, 0, Counter())
+        usable = changed = 0
+        for part in parts:
+            usable, changed = usable + part.usable, changed + part.changed
+            whole.skipped.update(part.skipped)
+            whole.lost.update(part.lost)
+            for reason, keys in part.examples.items():
+                found = whole.examples.setdefault(reason, [])
+                found += [f"{Path(part.path).name}/{key}" for key in keys[: _MAX_EXAMPLES - len(found)]]
+        return cls(path, usable, whole.skipped, whole.examples, changed, whole.lost)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScan:
+    """What a look at all labels of a store found; no label is kept.
+
+    Attributes:
+        indices: ``(n,)`` uint32: the samples whose labels can be used.
+        skipped: Samples left out, by reason.
+        examples: For each reason, the keys of the first three.
+        changed: Labels that lost characters which the charset has not.
+        lost: How often each such character was met.
+        widths: ``(n,)`` uint16: width of each usable sample under ``keep_ratio``, else ``None``.
+    """
+
+    indices: npt.NDArray[np.uint32]
+    skipped: Counter[str]
+    examples: dict[str, list[str]]
+    changed: int
+    lost: Counter[str]
+    widths: npt.NDArray[np.uint16] | None = None
+
+    def counts(self, path: str) -> LabelCounts:
+        """Without what is known of each sample."""
+        return LabelCounts(path, len(self.indices), self.skipped, self.examples, self.changed, self.lost)
+
+
+def scan_labels(
+    store: SampleStore,
+    charset: Charset,
+    rules: LabelRules,
+    image: ImageConfig,
+    progress: Callable[[int], None] = lambda _: None,
+) -> LabelScan:
+    """Find the samples of a store that can be trained on.
+
+    A label that the rules leave out, or that needs more time steps than its picture gives (``too_long_for_width``), is
+    counted by reason with the keys of the first few.
+
+    Args:
+        store: Its labels are read one after the other; under ``keep_ratio`` its pictures' headers, too.
+        charset: What targets are made of.
+        rules: How labels become targets.
+        image: Gives the time steps.
+        progress: Called with the number of labels looked at since the last call.
+
+    Raises:
+        CharsetError: The rules say ``error`` for unknown characters, and there is one; the message names the sample.
+    """
+    usable = array("I")  # four bytes a sample: there may be many millions
+    widths = array("H")
+    skipped: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    changed = 0
+    fixed_steps = time_steps(image.image_width) if image.resize == "squash" else None
+
+    def skip(index: int, reason: str) -> None:
+        skipped[reason] += 1
+        if len(examples.setdefault(reason, [])) < _MAX_EXAMPLES:
+            examples[reason].append(store.key(index))
+
+    for index in range(len(store)):
+        if index % 1024 == 1023:
+            progress(1024)
+        try:
+            raw = store.label(index)
+            label = rules.apply(raw, charset)
+            if label != raw and rules.unknown == "drop_character":
+                gone = [c for c in rules.form(raw) if c not in charset]
+                changed += bool(gone)
+                lost.update(gone)
+            width = image.image_width
+            if fixed_steps is None:
+                size = store.stored_size(index) or image_size(store.image_bytes(index))
+                width = target_width(size, image)
+        except LabelSkip as left_out:
+            skip(index, left_out.reason)
+            continue
+        except CharsetError as error:
+            raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
+        except ImageError as error:
+            skip(index, error.reason)
+            continue
+        except DataError:
+            skip(index, "unreadable_record")
+            continue
+        steps = fixed_steps or time_steps(width)
+        if 2 * len(label) - 1 > steps and min_time_steps(charset.encode(label)) > steps:
+            skip(index, "too_long_for_width")
+            continue
+        usable.append(index)
+        if fixed_steps is None:
+            widths.append(width)
+    progress(len(store) % 1024)
+    return LabelScan(
+        np.frombuffer(usable, dtype=np.uint32),
+        skipped,
+        examples,
+        changed,
+        lost,
+        np.frombuffer(widths, dtype=np.uint16) if fixed_steps is None else None,
+    )
+
+
+def describe_skipped(scan: LabelScan | LabelCounts) -> str:
+    """``reason: count (key, key, ...)`` for every reason that a scan found, the most frequent first."""
+    return "; ".join(
+        f"{reason}: {count} ({', '.join(scan.examples[reason])}{', ...' if count > len(scan.examples[reason]) else ''})"
+        for reason, count in scan.skipped.most_common()
+    )

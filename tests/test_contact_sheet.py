@@ -1,0 +1,103 @@
+"""Contact sheets: every picture in its place with its ratio kept, captions of any script, marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ImageFont
+
+from crnn.contact_sheet import contact_sheet
+from crnn.errors import ConfigError
+
+
+def filled(height: int, width: int, *colour: int) -> np.ndarray:
+    return np.full((height, width, len(colour)), colour, np.uint8)
+
+
+def test_every_picture_is_there_with_its_caption() -> None:
+    grey, red, wide = filled(10, 20, 200), filled(64, 64, 255, 0, 0), filled(8, 4000, 0, 0, 0)
+    sheet = contact_sheet([grey, red, wide, grey, grey], ["one", "two", "字é", "", "five"])
+    assert (sheet.shape, sheet.dtype) == ((120, 720, 3), np.uint8)
+    assert (sheet[4:41, 4:78] == 200).all()  # 20 x 10 enlarged to 74 x 37
+    assert (sheet[4:41, 184:221] == (255, 0, 0)).all()
+    assert (sheet[4, 364:536] == 0).all()  # as wide as the cell, and one row high
+    assert (sheet[5:41, 364:540] == 255).all()
+    captions = [(sheet[y + 41 : y + 60, x : x + 180] < 128).any() for y, x in ((0, 0), (0, 180), (0, 360), (60, 0))]
+    assert all(captions)
+    assert (sheet[41:60, 540:] == 255).all()  # the fourth has none
+    assert (sheet[60:, 180:] == 255).all()  # and there is no sixth picture
+
+
+def test_a_sheet_without_pictures_is_white() -> None:
+    assert (contact_sheet([], []) == 255).all()
+
+
+def test_cells_columns_and_lines() -> None:
+    sheet = contact_sheet([filled(10, 10, 0)] * 3, ["a\nb", "", "c"], columns=2, cell=(50, 70))
+    assert sheet.shape == (140, 100, 3)
+    assert (sheet[4:36, 4:36] == 0).all()  # two lines below, for all cells alike
+    assert (sheet[36:, :50][:34] < 128).any()
+    assert (sheet[66:74, 54:] == 255).all()
+
+
+def test_marked_pictures_are_framed_in_red() -> None:
+    sheet = contact_sheet([filled(10, 10, 90)] * 2, ["x", "y"], columns=2, cell=(40, 50), marked=[1])
+    red = (sheet == (208, 0, 0)).all(axis=2)
+    assert red[:, 40].all()
+    assert red[:, 79].all()
+    assert red[0, 40:].all()
+    assert red[49, 40:].all()
+    assert not red[:, :40].any()
+    assert (sheet[4:31, 44:71] == 90).all()  # the frame covers nothing of it
+
+
+def test_what_cannot_be_read_is_a_crossed_box() -> None:
+    sheet = contact_sheet([None], ["gone"])
+    box = (sheet[4:41] == 224).all(axis=2)
+    assert box[0, 4:78].all()
+    assert box[:, 4].all()
+    assert not box[:, 78:].any()
+    assert 100 < box.sum() < 500
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["字典", "Ελλάδα", "صباح", "नमस्ते", "🙂", "e\u0301", "\ud800x", "a\tb\0", "\u202eleft", "\x1b[31m", "\u2028", " "],
+    ids=ascii,
+)
+def test_captions_of_any_script(caption: str) -> None:
+    with_caption, without = contact_sheet([filled(9, 9, 0)], [caption]), contact_sheet([filled(9, 9, 0)], [""])
+    assert with_caption.shape == without.shape
+    assert (with_caption[:41] == without[:41]).all()
+    assert (with_caption != without).any() == (caption != " ")
+
+
+def test_long_captions_end_in_dots_inside_their_cell() -> None:
+    for caption in ("w" * 40, "i" * 1_000_000):
+        sheet = contact_sheet([filled(9, 9, 0)] * 2, [caption, ""], columns=2)
+        assert (sheet[41:, 180:] == 255).all()
+        assert (sheet[41:, 100:180] < 128).any()
+    exact = contact_sheet([filled(9, 9, 0)], ["short"])
+    assert (exact != contact_sheet([filled(9, 9, 0)], ["short..."])).any()
+
+
+def test_another_face(tmp_path: Path) -> None:
+    face = ImageFont.load_default(12)
+    face.path.seek(0)
+    (tmp_path / "face.ttf").write_bytes(face.path.read())
+    given = contact_sheet([filled(9, 9, 0)], ["Text"], font_path=tmp_path / "face.ttf")
+    assert (given[41:] < 128).any()
+
+
+def test_wrong_arguments() -> None:
+    picture = filled(9, 9, 0)
+    with pytest.raises(ValueError, match="zip"):
+        contact_sheet([picture], [])
+    with pytest.raises(ValueError, match="expected at least 1, with room for a picture in each"):
+        contact_sheet([picture], [""], columns=0)
+    with pytest.raises(ValueError, match="with room for a picture"):
+        contact_sheet([picture], ["a\nb\nc\nd"])
+    with pytest.raises(ConfigError, match=r"font no\.ttf: cannot be read .*expected a TrueType or OpenType file"):
+        contact_sheet([picture], ["a"], font_path="no.ttf")

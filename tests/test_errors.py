@@ -1,0 +1,31 @@
+"""Exceptions that come out of other processes are what they were there."""
+
+import pickle
+
+import pytest
+
+from crnn.errors import (
+    CharsetError,
+    CheckpointError,
+    ConfigError,
+    CrnnError,
+    DataError,
+    ImageError,
+    MissingExtraError,
+    TrainingError,
+)
+
+ERRORS = [kind("what is wrong") for kind in (CharsetError, CheckpointError, ConfigError, DataError, TrainingError)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [*ERRORS, ImageError("a.png: cut short", reason="truncated"), MissingExtraError("lmdb", "data", "reading")],
+    ids=lambda error: type(error).__name__,
+)
+def test_they_come_over_a_process_border_with_everything(error: CrnnError) -> None:
+    error.add_note("Traceback of the worker")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), vars(again)) == (str(error), vars(error))
+    assert again.__notes__ == ["Traceback of the worker"]
