@@ -1,7 +1,7 @@
 """What each ingredient of rendered text is worth: the same small training without it, judged on real crops.
 
     python benchmarks/synth_ingredients.py --data iiit5k=iiit5k/labels.tsv svt=svt/labels.tsv [--faces FOLDER ...]
-        [--samples 320000] [--arms all plain ...] [--runs FOLDER]
+        [--samples 256000] [--arms ARM ...] [--runs FOLDER] [--threads 1]
 
 Every arm trains crnn-small from the same seed on the same number of samples that nobody drew before, and is evaluated
 once, at the end, on pictures that no arm ever trained on. Arms that are done are not done again, so that the table can
@@ -60,6 +60,9 @@ def settings(arm: str, options: argparse.Namespace, folder: Path) -> Config:
     values["optim"] |= {"learning_rate": options.learning_rate, "ema_decay": 0.995}
     steps = options.samples // options.batch_size
     values["train"] |= {"batch_size": options.batch_size, "num_steps": steps, "tensorboard": False}
+    if options.threads:
+        values["train"]["threads"] = options.threads
+        values["data"]["workers"] = 0
     values["checkpoint"] |= {"save_checkpoint_path": str(folder), "save_checkpoint_steps": max(1, steps // 4)}
     for section, changes in ARMS[arm].items():
         values[section] |= changes
@@ -99,11 +102,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="[NAME=]DATA: real crops, never trained on")
     parser.add_argument("--faces", nargs="+", default=["shipped"], help="as faces.folders")
-    parser.add_argument("--samples", type=int, default=320_000)
+    parser.add_argument("--samples", type=int, default=256_000)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM")
     parser.add_argument("--runs", default="runs/ingredients")
+    parser.add_argument("--threads", type=int, help="for several arms side by side: 1, and one process")
     options = parser.parse_args()
     results: dict[str, dict[str, Any]] = {}
     for arm in options.arms:

@@ -24,6 +24,7 @@ from crnn.data.formats.record import Box, Record, Skipped
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image
 from crnn.recognizer import Recognizer
+from crnn.synth.face_glyphs import shipped_folder
 
 # The same examples on every machine and in every run: a test that fails, fails for everyone.
 hypothesis.settings.register_profile("crnn", derandomize=True, deadline=None, database=None)
@@ -120,7 +121,7 @@ SYNTH_WORDS = ["Harbour", "bakery", "NORTH", "street", "O'Neil", "co-op", "Züri
 
 @pytest.fixture
 def synth_config(tmp_path: Path, small_config: Callable[..., Config]) -> Callable[..., Config]:
-    """``small_config`` with rendered text to train on: shipped faces, a dozen words, few textures, a small pool."""
+    """``small_config`` with rendered text to train on: some faces, a dozen words, few textures, a small pool."""
     (tmp_path / "some_words.txt").write_text("\n".join(SYNTH_WORDS), encoding="utf-8")
 
     def make(*data: Path | str, folder: str = "run", **sections: dict[str, Any]) -> Config:
@@ -129,6 +130,9 @@ def synth_config(tmp_path: Path, small_config: Callable[..., Config]) -> Callabl
             "data": {"train": [str(path) for path in data] or ["synth"]},
             "synth": {"pool_size": 128},
             "corpus": {"words": [str(tmp_path / "some_words.txt")]},
+            "faces": {
+                "folders": [str(shipped_folder() / name) for name in ("open-sans", "anton", "bangers", "pacifico")]
+            },
             "look": {"texture_tiles": 4},
         }
         for section, changes in sections.items():

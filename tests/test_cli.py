@@ -56,7 +56,7 @@ def test_help_names_every_command(run: Run) -> None:
     for arguments in ([], ["-h"], ["--help"]):
         status, out, err = run(*arguments)
         assert (status, err) == (0, "")
-        assert re.findall(r"^  (\w+) ", out, re.MULTILINE) == ["read", "train", "evaluate", "data", "config"]
+        assert re.findall(r"^  (\w+) ", out, re.MULTILINE) == ["read", "train", "evaluate", "data", "synth", "config"]
 
 
 def test_version(run: Run) -> None:

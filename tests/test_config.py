@@ -113,7 +113,8 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         ),
         (
             "lr = 1.0",
-            "unknown key 'lr'; expected one of: model, image, charset, data, augment, optim, train, eval, checkpoint",
+            "unknown key 'lr'; expected one of: model, image, charset, data, augment, synth, corpus, "
+            "faces, look, camera, optim, train, eval, checkpoint",
         ),
     ],
 )
@@ -265,6 +266,15 @@ def trees(draw):
     image["min_width"], image["max_width"] = sorted((image["min_width"], image["max_width"]))
     if len(data["ratios"]) != len(data["train"]):
         data["ratios"] = ()
+    corpus, faces = tree["corpus"], tree["faces"]
+    look, camera = tree["look"], tree["camera"]
+    look["contrast_least"], look["contrast_most"] = sorted((look["contrast_least"], look["contrast_most"]))
+    camera["jpeg_worst"], camera["jpeg_best"] = sorted((camera["jpeg_worst"], camera["jpeg_best"]))
+    corpus["case_lower"] = corpus["word_weight"] = 1.0
+    corpus["length_weights"] = corpus["length_weights"] if any(corpus["length_weights"]) else ()
+    corpus["word_ratios"] = ()
+    faces["folders"] = faces["folders"] or ("shipped",)
+    faces["min_weight"], faces["max_weight"] = sorted((faces["min_weight"], faces["max_weight"]))
     if draw(st.booleans()):
         charset = Charset(tree["charset"]["characters"])
         model |= {"class_num": charset.num_classes, "blank": charset.blank}

@@ -333,9 +333,20 @@ def test_all_settings_that_clash_are_named_at_once(small_config: Configs) -> Non
     assert "num_steps" not in str(caught.value)
 
 
-def test_a_setting_that_the_old_run_did_not_know_is_named(small_config: Configs) -> None:
+def test_a_setting_that_the_old_run_did_not_know_had_its_default(small_config: Configs) -> None:
     config = small_config(Path("a.tsv"))
     old = from_run(config)
     settings = {**old.settings, "optim": {k: v for k, v in old.settings["optim"].items() if k != "clip_norm"}}
-    with pytest.raises(ConfigError, match=r"optim\.clip_norm was None, is 5\.0"):
+    older = Checkpoint(5, {}, {}, settings, old.path)
+    assert check_same_run(older, config) == []
+    optim = config.optim.model_copy(update={"clip_norm": 3.0})
+    with pytest.raises(ConfigError, match=r"optim\.clip_norm was 5\.0, is 3\.0"):
+        check_same_run(older, config.model_copy(update={"optim": optim}))
+
+
+def test_a_setting_of_a_later_version_is_named(small_config: Configs) -> None:
+    config = small_config(Path("a.tsv"))
+    old = from_run(config)
+    settings = {**old.settings, "optim": {**old.settings["optim"], "lookahead": 2}}
+    with pytest.raises(ConfigError, match=r"optim\.lookahead was 2, is None"):
         check_same_run(Checkpoint(5, {}, {}, settings, old.path), config)

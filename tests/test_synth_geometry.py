@@ -33,14 +33,14 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 CPU = torch.device("cpu")
-SHAPE = (96, 300)
+SHAPE = (48, 150)
 
 
 def look(kind: str = "straight", **changes: Any) -> LookConfig:
     return LookConfig(**{**STILL, **KINDS[kind], **changes})
 
 
-def drawn(some: LookConfig, count: int = 60, shape: tuple[int, int] = SHAPE, **options: Any) -> Geometry:
+def drawn(some: LookConfig, count: int = 30, shape: tuple[int, int] = SHAPE, **options: Any) -> Geometry:
     """Words from a single letter to a long line."""
     return Geometry.draw(draws(count), ratios(count), some, shape, **options)
 
@@ -103,7 +103,7 @@ def test_what_a_pixel_looks_at_is_drawn_at_that_pixel(kind: str) -> None:
     assert bool(bent) == (kind in ("arc", "strong arc", "wave", "all"))
     for n, ratio in enumerate(geometry.ratio):
         ink = (np.abs(u[n]) <= ratio / 2 + 0.1) & (np.abs(v[n]) <= 0.5)
-        assert ink.sum() > 100
+        assert ink.sum() > 50
         x, y = pixels_of(geometry, n, u[n][ink], v[n][ink])
         assert np.abs(x - columns[ink]).max() < 0.02, n
         assert np.abs(y - rows[ink]).max() < 0.02, n
@@ -142,8 +142,9 @@ def scale(geometry: Geometry) -> np.ndarray:
 def jacobians(geometry: Geometry) -> np.ndarray:
     """(N, 2, 2) how (u, v) change with x and y in text heights, in the middle of each picture."""
     middle = (geometry.shape[0] // 2, geometry.shape[1] // 2)
+    both = fields(geometry)
     changes = [
-        [(np.gradient(f[n], axis=1)[middle], np.gradient(f[n], axis=0)[middle]) for f in fields(geometry)]
+        [(np.gradient(f[n], axis=1)[middle], np.gradient(f[n], axis=0)[middle]) for f in both]
         for n in range(len(geometry.ratio))
     ]
     return np.array(changes) / scale(geometry)[:, None, :]
@@ -151,7 +152,7 @@ def jacobians(geometry: Geometry) -> np.ndarray:
 
 def test_straight_text_fills_the_picture() -> None:
     geometry = drawn(look())
-    assert (geometry.ratio == ratios(60)).all()
+    assert (geometry.ratio == ratios(30)).all()
     assert geometry.crop[:, 0] == pytest.approx(1.0)
     assert geometry.crop[:, 1] == pytest.approx(geometry.ratio)
     assert geometry.text_height == pytest.approx(SHAPE[0])
@@ -239,12 +240,11 @@ def test_no_word_is_on_a_circle_and_a_wave() -> None:
 
 
 def test_an_uneven_surface_moves_points_by_what_is_set() -> None:
-    even = fields(drawn(look("all")))
     uneven = fields(drawn(look("all", elastic_share=0.5, elastic=0.1, arc_share=0.0, wave_share=0.0)))
     even = fields(drawn(look("all", arc_share=0.0, wave_share=0.0)))
     moved = [np.abs(b - a).max(axis=(1, 2)) for a, b in zip(even, uneven, strict=True)]
     rows = moved[0] > 0.0
-    assert 15 < rows.sum() < 45
+    assert 8 < rows.sum() < 22
     for some in moved:
         assert (some > 0.0).tolist() == rows.tolist()
         assert some.max() <= 0.1
@@ -281,14 +281,14 @@ def test_loose_crops_have_space_at_some_sides() -> None:
     found = sides(drawn(look(loose_share=0.5, loose=0.8), 400))
     loose = found > 1e-6
     assert 0.35 < loose.any(axis=1).mean() < 0.6
-    assert 0.2 < loose.all(axis=1).mean() / loose.any(axis=1).mean() < 0.9 or loose.mean() > 0.2
+    assert loose.mean() / loose.any(axis=1).mean() == pytest.approx(0.6, abs=0.06)
     assert found.max() <= 0.8
     assert found[loose].min() >= 0.08 - 1e-6
 
 
 def test_room_is_left_where_it_is_asked_for() -> None:
-    room = np.zeros((60, 4))
-    room[np.arange(60), np.arange(60) % 4] = 0.1 + np.arange(60) / 60
+    room = np.zeros((30, 4))
+    room[np.arange(30), np.arange(30) % 4] = 0.1 + np.arange(30) / 30
     plain, found = drawn(look("slanted", margin=0.1)), drawn(look("slanted", margin=0.1), room=room)
     assert sides(found) - sides(plain) == pytest.approx(room, abs=1e-6)
 

@@ -385,7 +385,7 @@ def test_a_set_that_is_missing_or_empty_is_found_before_training(
 
 
 def test_a_run_without_data_is_refused(small_config: Configs) -> None:
-    with pytest.raises(ConfigError, match=r"data\.train is empty; expected .* \(--data\.train PATH\)"):
+    with pytest.raises(ConfigError, match=r"data\.train is empty; expected .* \(--data\.train synth\)"):
         train(small_config())
 
 

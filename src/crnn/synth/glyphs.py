@@ -206,7 +206,7 @@ def _draw(placed: list[_Placed]) -> Image.Image | None:
     left, right = -0.5 * size, last[0] + last[3].getlength(last[2]) + 0.5 * size
     drawn = _on_canvas(placed, left, -1.35 * size, right, 0.65 * size)
     ink = drawn.getbbox() if drawn is not None else None
-    if drawn is not None and (ink is None or not _at_edge(ink, drawn.size)):
+    if drawn is not None and ink is not None and not _at_edge(ink, drawn.size):
         return drawn
     boxes = [(x, y, font.getbbox(text, anchor="ls")) for x, y, text, font in placed]
     return _on_canvas(

@@ -45,7 +45,7 @@ class Palette:
     @classmethod
     def draw(cls, draws: Draws, look: LookConfig, channels: int, device: torch.device) -> Palette:
         """Random colours."""
-        low, high = look.contrast
+        low, high = look.contrast_least, look.contrast_most
         faint = draws.chance("low contrast", look.low_contrast_share)
         contrast = draws.uniform("contrast", low, np.where(faint, low + (high - low) / 3, high))
         # Paper white and lamp black are more frequent than the greys between.

@@ -250,8 +250,11 @@ class LookConfig(Section):
 
     # ---- colours and fills ----
 
-    contrast: tuple[Share, Share] = (0.1, 0.95)
-    """Smallest and largest difference between text and ground, of the range from black to white (own)."""
+    contrast_least: Share = 0.1
+    """Smallest difference between text and ground, of the range from black to white (own)."""
+
+    contrast_most: Share = 0.95
+    """Largest difference between text and ground."""
 
     low_contrast_share: Share = 0.25
     """Share of words whose difference is drawn from the lowest third (own: a quarter of SVT's crops)."""
@@ -332,8 +335,8 @@ class LookConfig(Section):
 
     @model_validator(mode="after")
     def _check_contrast(self) -> Self:
-        if self.contrast[0] > self.contrast[1]:
-            raise ValueError(f"contrast is {list(self.contrast)}; expected the smaller number first")
+        if self.contrast_least > self.contrast_most:
+            raise ValueError(f"contrast_least {self.contrast_least} is above contrast_most {self.contrast_most}")
         return self
 
 
