@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	touch $(STAMP)
 
-# Draws words, trains a small network on them, evaluates it on words it has not seen, and reads pictures with it.
+# Trains a small network on rendered words, evaluates it on words it has not seen, and reads pictures with it.
 demo: setup
 	$(BIN)/python scripts/demo.py
 
@@ -36,6 +36,7 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/model_size.py
 	$(BIN)/python benchmarks/train_loop.py
+	$(BIN)/python benchmarks/synth.py --rounds 3
 
 # Several hundred families for rendered text, by scripts/fonts.tsv, into fonts/: needs apt-get, dpkg-deb and npm, no root.
 fonts: setup

@@ -70,7 +70,7 @@ def test_version(run: Run) -> None:
         (["read", "x.png", "-h"], ["--batch-size"]),
         (["evaluate", "--help"], ["MODEL", "[NAME=]DATA", "--protocol {parseq,clovaai,modelzoo}", "--report"]),
         (["train", "--help"], ["--resume", "crnn-small", "--train.num_steps", "--optim.learning_rate"]),
-        (["train", "tiny", "--help"], ["--train.num_steps", "(default: 1200)"]),
+        (["train", "tiny", "--help"], ["--train.num_steps", "(default: 1600)"]),
         (["config", "--help"], ["crnn config show CONFIG", "modelzoo", "--data.train"]),
         (["config", "show", "--help"], ["crnn config show CONFIG", "--data.train"]),
     ],

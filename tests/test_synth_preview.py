@@ -175,7 +175,7 @@ def test_help_is_given(arguments: list[str], capsys: pytest.CaptureFixture[str])
         (["preview", "out.png", "--explain=yes"], "--explain takes no value, 'yes' is given"),
         (["preview", "out.png", "nonsense"], "config 'nonsense' is neither a file nor a preset"),
         (["preview", "out.png", "tiny", "more"], "more"),
-        (["preview", "out.png", "--to", "list"], "--to"),
+        (["preview", "out.png", "--to", "list"], "unknown key 'to'"),
         (["preview", "out.png", "--look.arc_shar", "1"], "look.arc_shar"),
         (["preview", "out.png", "--look.arc_share", "2"], "look.arc_share is 2"),
         (["preview", "out.png", "--faces.folders", "nowhere"], "faces.folders: 'nowhere' does not exist"),
@@ -222,5 +222,5 @@ def test_rendering_needs_torch(
     for arguments in (["preview", str(tmp_path / "out.png")], ["write", str(tmp_path / "set"), "--count", "1"]):
         assert main(["synth", *arguments, settings]) == 2
         error = capsys.readouterr().err
-        assert "rendering text needs torch" in error
+        assert "rendering text needs the package 'torch'. Install it with: pip install 'crnn[train]'" in error
         assert error.count("\n") == 1

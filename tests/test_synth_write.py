@@ -220,7 +220,7 @@ def test_the_command_writes_a_set(settings: str, tmp_path: Path, to: str, capsys
         (["set", "--count", "3", "--to", "folder"], "--to is 'folder'; expected one of: lmdb, list"),
         (["set", "--count", "3", "--shape", "square"], "--shape is 'square'; expected one of: natural, network"),
         (["set", "--count", "3", "--format", "gif"], "--format is 'gif'; expected one of: png, jpeg"),
-        (["set", "--count", "3", "--explain"], "--explain"),
+        (["set", "--count", "3", "--explain"], "unknown key 'explain'"),
         (["set", "nonsense", "--count", "3"], "config 'nonsense' is neither a file nor a preset"),
         (["full", "--count", "3", "--look.texture_tiles", "1"], "full: exists already"),
         (["set", "--count", "3", "--faces.families", "Nobody"], "faces.folders: none of 24 font files"),

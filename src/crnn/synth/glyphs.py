@@ -39,6 +39,9 @@ _WIDTH = 220.0
 _SMALL_CAPITALS = 0.75
 """Height of small capitals in that of the others."""
 
+_MAX_OPEN = 1024
+"""Faces, each in one size, that a process keeps open, 250 kB each. Opening one costs a fifth of drawing a word."""
+
 _MAX_EXTENT = 8192
 """Largest extent in pixels of what is drawn: faces can claim any."""
 
@@ -165,7 +168,7 @@ def _size_for(length: int) -> int:
     return max((size for size in _SIZES if size <= wanted), default=_SIZES[0])
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=_MAX_OPEN)
 def _font(face: Face, size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.truetype(face.path, size, index=face.index)
     if face.axes:
