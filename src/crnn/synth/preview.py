@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,8 @@ def preview_sheet(
     height, width = renderer.shape
     # Twice as large: what matters are single pixels.
     cell = (2 * width + 8, 2 * height + 26)
-    return Image.fromarray(contact_sheet(pictures, captions, columns=min(_COLUMNS, count), cell=cell))
+    face = _caption_face(renderer, captions)
+    return Image.fromarray(contact_sheet(pictures, captions, columns=min(_COLUMNS, count), cell=cell, font_path=face))
 
 
 def explain_sheet(
@@ -89,7 +90,13 @@ def explain_sheet(
             captions.append(text if stage == "word" else stage)
     height, width = renderer.shape
     return Image.fromarray(
-        contact_sheet(pictures, captions, columns=len(stages), cell=(2 * width + 8, 2 * height + 26))
+        contact_sheet(
+            pictures,
+            captions,
+            columns=len(stages),
+            cell=(2 * width + 8, 2 * height + 26),
+            font_path=_caption_face(renderer, words.texts),
+        )
     )
 
 
@@ -98,6 +105,16 @@ def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
     for line in renderer.remarks():
         say(line)
     return renderer
+
+
+def _caption_face(renderer: Renderer, captions: Sequence[str]) -> str | None:
+    """The face in use that can write most of the captions; ``None``: ASCII will do, which Pillow's own face has."""
+    needed = {c for caption in captions for c in caption if not c.isspace()}
+    if all(c.isascii() for c in needed):
+        return None
+    return max(
+        renderer.faces.faces, key=lambda face: (len(needed & face.characters), not face.italic, -abs(face.weight - 400))
+    ).path
 
 
 def _pixels(pictures: Tensor) -> npt.NDArray[np.uint8]:
