@@ -48,8 +48,8 @@ PRESETS = "crnn-small, crnn-vgg, modelzoo, tiny"
 
 CASES = {
     # ---- commands
-    "bogus": "command 'bogus' is unknown; expected one of: read, train, evaluate, data, config",
-    "--read": "command '--read' is unknown; expected one of: read, train, evaluate, data, config",
+    "bogus": "command 'bogus' is unknown; expected one of: read, train, evaluate, data, synth, config",
+    "--read": "command '--read' is unknown; expected one of: read, train, evaluate, data, synth, config",
     # ---- read: what is missing
     "read": "no image is given; expected files, folders, or - for a list of paths on stdin",
     "read 1.png": "--model is not given, and no weights ship with this version; expected a weights file or a run "
@@ -96,7 +96,8 @@ CASES = {
     "train --train.seed 3": f"the first argument is --train.seed; expected CONFIG: a TOML file or a preset ({PRESETS})",
     "train huge": f"config 'huge' is neither a file nor a preset; presets are: {PRESETS}",
     "train text": "text: not valid TOML: ...",
-    "train tiny": "data.train is empty; expected LMDB folders or list files to train on (--data.train PATH)",
+    "train tiny": "data.train is empty; expected LMDB folders or list files to train on, or synth for rendered text "
+    "(--data.train synth)",
     "train tiny --data.train nowhere": "nowhere: there is no such file or folder; expected an LMDB folder or a list "
     "file. Check the path",
     "config": f"config (nothing): expected 'crnn config show CONFIG'; presets are: {PRESETS}",
@@ -106,7 +107,8 @@ CASES = {
     "train tiny --train.num_stps 3": "flags: unknown key 'train.num_stps'; did you mean 'train.num_steps'?",
     "train tiny --num-steps 3": "flags: unknown key 'num_steps'; did you mean 'train.num_steps'?",
     "train tiny --trian.seed=3": "flags: unknown key 'trian'; did you mean 'train'?",
-    "train tiny --resum": "flags: unknown key 'resum'; expected one of: model, image, charset, data, augment, optim, "
+    "train tiny --resum": "flags: unknown key 'resum'; expected one of: model, image, charset, data, augment, synth, "
+    "corpus, faces, look, camera, optim, "
     "train, eval, checkpoint",
     "train tiny --train 5": "flags: train is '5'; input should be a section of settings: [train]",
     "train tiny extra": "extra: no such option. See crnn train CONFIG --help",

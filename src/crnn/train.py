@@ -221,7 +221,8 @@ class _Run:
             f"on {self.ranks.device}{' in bf16' if self.bf16 else ''}, {self.ranks.world_size} rank(s); "
             f"{self.source.num_samples} samples, {self.num_steps} steps"
         )
-        for line in self.source.remarks():
+        self.remarks = self.source.remarks()
+        for line in self.remarks:
             self.monitor.say(line)
         for line in changed:
             self.monitor.say(f"not as before the resume: {line}")
@@ -397,6 +398,9 @@ class _Run:
         weights = self._settled_weights(state)
         if self.monitor is not None:
             self.folder.save_weights(self.folder.last, weights, self.config, self._info(state, None))
+            for line in self.source.remarks():
+                if line not in self.remarks:  # what was only found while training
+                    self.monitor.say(line)
             if stopped:
                 after = "; --resume goes on from here" if self.config.checkpoint.save_checkpoint else ""
                 self.monitor.say(f"stopped at step {state.step} of {self.num_steps}{after}")

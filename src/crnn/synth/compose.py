@@ -220,9 +220,10 @@ class _Painter:
         if len(rows):
             at, draws = self._index(rows), self.draws.rows(rows)
             right, down = self._offsets(draws, "extrusion", self.look.shadow)
-            depth = coverage.index_select(0, at)
+            front = coverage.index_select(0, at)
+            depth = front
             for part in (1.0 / 3.0, 2.0 / 3.0, 1.0):
-                moved = _shifted(depth, np.rint(right * part).astype(np.int64), np.rint(down * part).astype(np.int64))
+                moved = _shifted(front, np.rint(right * part).astype(np.int64), np.rint(down * part).astype(np.int64))
                 depth = torch.maximum(depth, moved)
             self._cover(at, depth, self.palette.side.index_select(0, at))
 

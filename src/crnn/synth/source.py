@@ -80,8 +80,12 @@ class SynthBatches:
         return self._renderer.faces.digest
 
     def remarks(self) -> list[str]:
-        """What it is made of, and what was left out, a line each."""
-        return self._renderer.remarks()
+        """What it is made of, and what was left out so far, a line each."""
+        lines = self._renderer.remarks()
+        if self.skipped:
+            reasons = ", ".join(f"{count} {why}" for why, count in self.skipped.most_common())
+            lines.append(f"rendered text: {self.skipped.total()} texts were passed over: {reasons}")
+        return lines
 
     def __getitem__(self, number: int) -> Batch:
         """This rank's part of batch ``number``; words that it needs and that are not there are drawn at once."""
