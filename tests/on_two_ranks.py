@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import crnn.distributed
+import crnn.objective
 import crnn.train
 from crnn.checkpoint import read_tensors
 from crnn.config import Config
@@ -202,11 +203,11 @@ def stopped_in_step(step: int) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
         return ctc_loss(logits, targets, lengths)
 
-    crnn.train.ctc_loss = stopping
+    crnn.objective.ctc_loss = stopping
     try:
         yield
     finally:
-        crnn.train.ctc_loss = ctc_loss
+        crnn.objective.ctc_loss = ctc_loss
 
 
 def check_resume(folder: Path) -> None:
@@ -284,7 +285,7 @@ def fail(folder: Path) -> None:
             raise MemoryError("rank 1 has no memory left")
         return ctc_loss(logits, targets, lengths)
 
-    crnn.train.ctc_loss = failing
+    crnn.objective.ctc_loss = failing
     train_here(settings(folder, "failing"))
 
 

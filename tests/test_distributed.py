@@ -101,11 +101,11 @@ def test_the_checks_that_need_two_ranks(tmp_path: Path, word_list: Words, small_
     ended = two_ranks("-W", "error", str(SCRIPT), str(tmp_path / "results"), str(tmp_path), *free_ports(15))
     assert [status for status, _, _ in ended] == [0, 0], ended
     results = [json.loads((tmp_path / f"results.{rank}").read_text()) for rank in (0, 1)]
-    assert len(results[0]) == len(results[1]) == 9
     bad = [
         f"rank {rank}, {name}:\n{text}" for rank in (0, 1) for name, text in results[rank].items() if text != "passed"
     ]
     assert not bad, "\n".join(bad)
+    assert len(results[0]) == len(results[1]) == 9
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that everybody knows
 
+import crnn.objective
 import crnn.train
 from crnn.checkpoint import load_weights, save_weights
 from crnn.config import Config
@@ -343,7 +344,7 @@ def test_a_loss_that_is_not_finite_stops_a_run_and_names_its_samples(
         return loss * value if calls == 3 else loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(crnn.train, "ctc_loss", broken)
+        patch.setattr(crnn.objective, "ctc_loss", broken)
         with pytest.raises(TrainingError, match=r"step 3: loss (nan|inf), gradient norm .*: not finite\.") as caught:
             train(config)
     message = str(caught.value)
@@ -364,7 +365,7 @@ def test_a_gradient_that_is_not_finite_stops_a_run(
     def broken(logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         return ctc_loss(logits, targets, lengths) + (logits.sum() * 0.0).sqrt()  # finite, with an infinite slope
 
-    monkeypatch.setattr(crnn.train, "ctc_loss", broken)
+    monkeypatch.setattr(crnn.objective, "ctc_loss", broken)
     with pytest.raises(TrainingError, match=r"step 1: loss \d+\.\d+, gradient norm (nan|inf): not finite\."):
         train(small_config(word_list(8)))
 

@@ -28,6 +28,7 @@ __all__ = [
     "EvalConfig",
     "ImageConfig",
     "ModelConfig",
+    "ObjectiveConfig",
     "OptimConfig",
     "ReaderConfig",
     "TrainConfig",
@@ -293,6 +294,10 @@ class OptimConfig(Section):
     """Decay of the running average of the weights, which is then what is evaluated and kept; 0 is off."""
 
 
+class ObjectiveConfig(Section):
+    """What is minimised beside CTC. The network that is read with stays the same; all is off unless it is asked for."""
+
+
 class TrainConfig(Section):
     """The loop."""
 
@@ -325,6 +330,10 @@ class TrainConfig(Section):
 
     warm_start: str | None = None
     """Weights file or run folder to start from. Rows of shared characters are kept when the charset differs."""
+
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What a step does whose loss or gradient is not finite: ``stop`` ends the run and names the samples; ``skip`` leaves
+    weights, optimiser and averages as they are, names them, counts the step and goes on. Ten in a row end it anyway."""
 
     log_steps: Annotated[int, Field(ge=1)] = 20
     """Steps between two lines of ``metrics.jsonl``."""
@@ -398,6 +407,7 @@ class Config(ReaderConfig):
     faces: FaceConfig = FaceConfig()
     look: LookConfig = LookConfig()
     camera: CameraConfig = CameraConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

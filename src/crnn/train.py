@@ -8,43 +8,39 @@
 
 The number of a step decides its samples, its augmentation, its learning rate and its dropout, so a run that goes on
 from a checkpoint does what it would have done. One path serves one rank or many, bf16 or not, accumulation or not.
-
-The loss of a step is the sum over the samples of all ranks and all accumulated batches, divided by their number.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from crnn.batches import open_batches, stored_sources
 from crnn.charset import NAMED_CHARSETS
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
 from crnn.contact_sheet import contact_sheet
-from crnn.data.dataset import Batch, network_input
+from crnn.data.dataset import Batch
 from crnn.data.rank_stores import check_training_data
 from crnn.data.source import open_source
-from crnn.distributed import Ranks, average_buffers, has_fast_bf16, is_lost_peer, start_ranks, sync_batch_norm
+from crnn.distributed import Ranks, average_buffers, is_lost_peer, start_ranks, sync_batch_norm
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
 from crnn.evaluate import evaluate
 from crnn.image import load_image
-from crnn.loss import ctc_loss
-from crnn.model import CRNN, build_model
+from crnn.model import build_model
 from crnn.monitor import Monitor, StepStats
-from crnn.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
+from crnn.objective import Objective
+from crnn.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.progress import counting_bar
 from crnn.protocol import CharsetName
 from crnn.recognizer import Recognizer, TorchEngine
@@ -52,10 +48,14 @@ from crnn.results import Evaluation
 from crnn.run_folder import Checkpoint, RunFolder, check_same_run
 from crnn.signals import signals_collected
 from crnn.train_state import TrainState
+from crnn.train_step import StepResult, TrainStep, uses_bf16
 
 __all__ = ["TrainReport", "train"]
 
 _log = logging.getLogger(__name__)
+
+_MAX_NOT_FINITE_IN_A_ROW = 10
+"""Skipped steps one after the other that end a run: its weights are broken, not a batch."""
 
 _MIN_BAD_SAMPLES = 10
 """Unreadable pictures before ``data.max_bad_share`` can stop a run: one in a small set is no trend."""
@@ -71,6 +71,7 @@ class TrainReport:
         best_accuracy: Of the validation sets together, in [0, 1]; ``None`` where nothing was validated.
         weights: The file to read with: the best weights, or the last where nothing was validated.
         skipped: Pictures that could not be read while training, by reason.
+        not_finite: Steps that were skipped because their loss or gradient was not finite (``train.non_finite``).
         stopped_by: The signal that ended the run before its last step, or ``None``.
     """
 
@@ -79,6 +80,7 @@ class TrainReport:
     best_accuracy: float | None
     weights: Path
     skipped: dict[str, int]
+    not_finite: int
     stopped_by: int | None
 
 
@@ -142,9 +144,7 @@ class _Run:
             self.source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress, ranks.gather)
         self.epoch_steps = max(1, self.source.epoch_batches // config.optim.accumulate_steps)
         self.num_steps = config.train.num_steps or config.train.epoch_size * self.epoch_steps
-        precision = config.train.precision
-        self.bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(ranks.device))
-        self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.bf16 = uses_bf16(config, ranks.device)
         # Waiting for the device at every step would leave it idle; on the CPU there is nothing to wait for.
         self.look_every = 1 if ranks.device.type == "cpu" else config.train.log_steps
 
@@ -156,7 +156,7 @@ class _Run:
         state = self._start(checkpoint)
         if self.ranks.is_main:
             self.folder.write_settings(self.config)
-        forward = self._distributed(state.network)
+        step = TrainStep(self.config, self.ranks, state, self.stop)
         # A network of its own for evaluation, so that the training one is never switched between its modes.
         reader = build_model(self.config.model, self.config.image, state.network.num_classes, seed=0)
         engine = TorchEngine(
@@ -170,7 +170,7 @@ class _Run:
                     Monitor(self.folder.path, self.config, self.num_steps, self.epoch_steps, state.step)
                 )
                 self._introduce(state, changed)
-            self._loop(state, forward)
+            self._loop(state, step)
             return self._finish(state)
 
     def _check_same_run(self, checkpoint: Checkpoint) -> list[str]:
@@ -194,24 +194,16 @@ class _Run:
         self.warm_line = ""
         if config.train.warm_start is not None and checkpoint is None:
             self.warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
-        network.to(self.ranks.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        network.to(self.ranks.device).to(memory_format=memory_format)  # type: ignore[call-overload]
         if self.ranks.world_size > 1 and config.train.sync_batch_norm:
             network = sync_batch_norm(network)
-        network.train()
+        objective = Objective(network, config.objective).to(self.ranks.device).train()
         average = WeightAverage(network, config.optim.ema_decay) if config.optim.ema_decay > 0.0 else None
-        state = TrainState(network, build_optimizer(network, config.optim), average)
+        state = TrainState(objective, build_optimizer(objective, config.optim), average)
         if checkpoint is not None:
             state.restore(checkpoint, self.ranks.rank)
         return state
-
-    def _distributed(self, network: CRNN) -> nn.Module:
-        if self.ranks.world_size == 1:
-            return network
-        # Buffers are not broadcast: batch statistics are either shared by all ranks or averaged before they are used.
-        # torch 2.13 renamed the argument and warns of the old name; up to 2.12 there is no other.
-        renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-        options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
-        return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
 
     def _introduce(self, state: TrainState, changed: list[str]) -> None:
         assert self.monitor is not None
@@ -233,18 +225,21 @@ class _Run:
 
     # ---- loop ------------------------------------------------------------------------------------------------
 
-    def _loop(self, state: TrainState, forward: nn.Module) -> None:
+    def _loop(self, state: TrainState, step: TrainStep) -> None:
         accumulate = self.config.optim.accumulate_steps
         if state.validated < state.step and self._validation_due(state.step):
             self._validate(state)  # the run was stopped before it could do that
         batches = self.source.iterate(state.step * accumulate, self.num_steps * accumulate)
-        waiting: deque[tuple[int, float, Tensor, Tensor, tuple[str, ...]]] = deque()
+        waiting: deque[tuple[int, float, StepResult]] = deque()
         with contextlib.closing(batches):
             while state.step < self.num_steps:
                 rate = learning_rate(self.config.optim, state.step, self.num_steps, self.epoch_steps)
-                counts, norm, keys = self._step(state, forward, batches, rate)
+                parts = list(islice(batches, accumulate))
+                for batch in parts:
+                    self._count_skipped(state, batch)
+                result = step(parts, rate)
                 state.step += 1
-                waiting.append((state.step, rate, counts, norm, keys))
+                waiting.append((state.step, rate, result))
                 save, validate = self._save_due(state.step), self._validation_due(state.step)
                 last = state.step == self.num_steps
                 if state.step % self.look_every == 0 or save or validate or last:
@@ -263,82 +258,47 @@ class _Run:
         settings = self.config.checkpoint
         return settings.save_checkpoint and (step % settings.save_checkpoint_steps == 0 or step == self.num_steps)
 
-    def _step(
-        self, state: TrainState, forward: nn.Module, batches: Iterator[Batch], rate: float
-    ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        """One optimiser step.
-
-        Returns:
-            Sum of the loss, samples, and whether to stop, ``(3,)`` over all ranks; the gradient's norm; keys.
-        """
-        accumulate = self.config.optim.accumulate_steps
-        nominal = self.config.train.batch_size * self.ranks.world_size * accumulate
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        state.optimizer.zero_grad(set_to_none=True)
-        counts = torch.zeros(3, dtype=torch.float64, device="cpu")
-        loss_sum = torch.zeros((), device=self.ranks.device)
-        keys: tuple[str, ...] = ()
-        for part in range(accumulate):
-            batch = next(batches)
-            self._count_skipped(state, batch)
-            keys += batch.keys
-            # Dropout is the only random choice of a step that is drawn from torch's generator. Seeded after the batch
-            # has come: a data loader that has just started draws from that generator, too.
-            number = self.config.train.seed * 1_000_003 + state.step * accumulate + part
-            torch.manual_seed(number * 1_009 + self.ranks.rank)
-            with _unsynchronised(forward) if part + 1 < accumulate else contextlib.nullcontext():
-                loss = self._loss(forward, batch)
-                # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
-                torch.autograd.backward(loss * (self.ranks.world_size / nominal))
-            loss_sum += loss.detach()
-            counts[1] += len(batch)
-        counts[2] = len(self.stop)
-        counts = counts.to(self.ranks.device, torch.float32)
-        counts[0] = loss_sum
-        self.ranks.sum(counts)
-        # Samples that could not be read made the batch smaller than the divisor above.
-        norm = clip_gradients(
-            state.network.parameters(), self.config.optim.clip_norm, nominal / counts[1].clamp(min=1.0)
-        )
-        state.optimizer.step()
-        if state.average is not None:
-            state.average.update()
-        return counts, norm, keys
-
-    def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
-        if not len(batch):
-            # Nothing could be read; the other ranks still wait for this one's gradients.
-            shape = (1, self.config.image.image_channels, self.config.image.image_height, self.config.image.image_width)
-            nothing: Tensor = forward(torch.zeros(shape, device=self.ranks.device)).sum() * 0.0
-            return nothing
-        batch = batch.to(self.ranks.device)
-        images = network_input(batch.images).contiguous(memory_format=self.memory_format)
-        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = forward(images)
-        return ctc_loss(logits, batch.targets, batch.target_lengths)
-
-    def _look(self, state: TrainState, waiting: deque[tuple[int, float, Tensor, Tensor, tuple[str, ...]]]) -> bool:
-        """Wait for the steps done since the last look; stop on a loss that is not finite.
+    def _look(self, state: TrainState, waiting: deque[tuple[int, float, StepResult]]) -> bool:
+        """Wait for the steps done since the last look; stop, or take note, where a loss is not finite.
 
         Returns:
             Whether a signal asks to end the run, on any rank.
         """
         stop = False
         while waiting:
-            step, rate, counts, norm, keys = waiting.popleft()
-            loss_sum, samples, stopping = counts.tolist()
-            if not np.isfinite(loss_sum) or not np.isfinite(norm.item()):
-                raise TrainingError(
-                    f"step {step}: loss {loss_sum / max(samples, 1):g}, gradient norm {norm.item():g}: not finite. "
-                    f"Samples of this rank: {', '.join(keys)}. Look at them, lower optim.learning_rate or "
-                    "optim.clip_norm; the checkpoints before it are untouched"
-                )
-            state.samples += int(samples)
+            step, rate, result = waiting.popleft()
+            loss_sum, samples, stopping = result.counts.tolist()
+            stats = StepStats(step, loss_sum / max(samples, 1), result.norm.item(), rate, int(samples))
+            if stats.is_finite:
+                state.samples += stats.samples
+                state.not_finite_in_a_row = 0
+            else:
+                self._not_finite(state, stats, result)
             stop = stop or stopping > 0
             if self.monitor is not None:
-                self.monitor.step(StepStats(step, loss_sum / max(samples, 1), norm.item(), rate, int(samples)))
+                self.monitor.step(stats)
         return stop
+
+    def _not_finite(self, state: TrainState, stats: StepStats, result: StepResult) -> None:
+        """Name the samples of a step whose loss or gradient is not finite, and stop unless it was skipped."""
+        own = f"Samples of this rank: {', '.join(result.keys)}"
+        if np.isfinite(result.own_loss.item()) and not np.isfinite(stats.loss):
+            own = "The loss of this rank is finite: another one names the samples"
+        what = f"step {stats.step}: loss {stats.loss:g}, gradient norm {stats.gradient_norm:g}: not finite"
+        advice = "Look at them, lower optim.learning_rate or optim.clip_norm"
+        if self.config.train.non_finite == "stop":
+            raise TrainingError(
+                f'{what}. {own}. {advice}, or go on past such steps with train.non_finite "skip"; '
+                "the checkpoints before it are untouched"
+            )
+        state.not_finite += 1
+        state.not_finite_in_a_row += 1
+        if state.not_finite_in_a_row >= _MAX_NOT_FINITE_IN_A_ROW:
+            raise TrainingError(
+                f"{what}, the {state.not_finite_in_a_row}th step in a row that is skipped. {own}. {advice}; "
+                "the checkpoints before it are untouched"
+            )
+        _log.warning("%s; nothing moved. %s", what, own)
 
     def _count_skipped(self, state: TrainState, batch: Batch) -> None:
         for key, reason in batch.skipped:
@@ -412,6 +372,7 @@ class _Run:
             state.best[0] if self.config.data.validation and state.best[0] >= 0.0 else None,
             self.folder.best if self.folder.best.exists() else self.folder.last,
             dict(skipped),
+            state.not_finite,
             (self.stop[0] if self.stop else int(signal.SIGTERM)) if stopped else None,
         )
 
@@ -422,11 +383,6 @@ class _Run:
             "validation": result.as_dict() if result is not None else None,
             "data": list(self.config.data.train),
         }
-
-
-def _unsynchronised(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Keep gradients to this rank: more batches follow before the optimiser moves."""
-    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _named_charset(config: Config) -> CharsetName | Any:
