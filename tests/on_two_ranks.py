@@ -214,7 +214,8 @@ def check_resume(folder: Path) -> None:
     """A signal to one rank stops both, and the run goes on bit for bit; each rank's unreadable pictures are counted."""
     sections: dict[str, dict[str, Any]] = {
         "model": {"use_dropout": True, "dropout": 0.3},
-        "optim": {"ema_decay": 0.9},
+        "objective": {"guide_weight": 0.5, "consistency_weight": 0.2, "distillation_weight": 0.1},
+        "optim": {"ema_decay": 0.9, "optimizer": "muon"},
         "data": {"workers": 0, "max_bad_share": 1.0},
         "train": {"num_steps": 12},
     }

@@ -1,18 +1,23 @@
-"""The benchmark of stored data measures all that it says, on a tree that is MJSynth's in its layout."""
+"""The benchmarks measure all that they say, at tiny sizes. That of stored data: on a tree in MJSynth's layout."""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from crnn.data.formats.mjsynth import MjsynthReader
 from crnn.data.formats.record import Record
 from crnn.image import image_size
+from crnn.synth.face_glyphs import shipped_folder
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "data.py"
 NUM_PICTURES = 200
@@ -54,3 +59,228 @@ def test_the_benchmark_of_stored_data(tmp_path: Path) -> None:
     assert "200 pictures, 2 processes, cache cold" in shown
     assert all(name in shown for name in (*named, "convert / tar", "sum of the pictures' sizes", "store"))
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == made  # it was used again
+
+
+# ---- limits of a step, memory ----------------------------------------------------------------------------------------
+
+
+def figures(name: str, *options: str, statuses: tuple[int, ...] = (0,)) -> dict[str, object]:
+    command = [sys.executable, str(SCRIPT.parent / name), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in statuses, done.stderr
+    return {"status": done.returncode, **json.loads(done.stdout)}
+
+
+@pytest.mark.slow
+def test_the_limits_of_a_step() -> None:
+    tiny = ["--batch", "2", "--threads", "1", "--product", "64", "--copy", "1", "--rounds", "1", "--json"]
+    found = figures("roofline.py", "--backbone", "small", *tiny)
+    assert [(top["precision"], top["threads"]) for top in found["ceilings"]] == [("bf16", 1), ("fp32", 1)]
+    assert all(top["product"] > 0 and top["copies"]["1"] > 0 for top in found["ceilings"])
+    assert [(step["precision"], step["batch"]) for step in found["steps"]] == [("bf16", 2), ("fp32", 2)]
+    bf16, fp32 = ({row["name"]: row for row in step["rows"]} for step in found["steps"])
+    assert list(bf16) == list(fp32)
+    assert len(fp32) == 7 + 7 + 4 + 2
+    for row in (*bf16.values(), *fp32.values()):
+        assert sum(row["limit"]) >= sum(row["merged"]) > 0
+        assert sum(row["measured"]) > 0
+    # small's second convolution: 3 x 3, 32 to 48, on 16 x 50 places; and what follows it, down to 8 x 25
+    products, x, y, weights = 9 * 32 * 48 * 16 * 50, 2 * 32 * 16 * 50, 2 * 48 * 16 * 50, 9 * 32 * 48
+    conv, after = "conv2", next(name for name in fp32 if name.startswith("norm2"))
+    relu = y // 4 if after.index("pool") < after.index("relu") else y
+    assert fp32[conv]["multiply_adds"] == bf16[conv]["multiply_adds"] == [2 * products, 4 * products]
+    assert fp32[conv]["moved"] == [4 * (x + weights + y), 8 * (x + weights + y)]
+    assert bf16[conv]["moved"] == [2 * (x + y) + 4 * weights, 4 * (x + y) + 8 * weights]
+    assert fp32[after]["moved"] == [
+        4 * (4 * y + y // 4 + 2 * relu) + 8 * y // 4,
+        4 * (6 * y + y // 4 + 3 * relu) + 8 * y // 4,
+    ]
+    lstm = 2 * 4 * 128 * (256 + 128)  # both directions, four gates
+    assert fp32["rnn1"]["multiply_adds"] == [2 * 24 * lstm, 4 * 24 * lstm]
+    assert sum(fp32["clipping, AdamW, average"]["moved"]) == 13 * 4 * found["steps"][0]["parameters"]
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    specification = importlib.util.spec_from_file_location("memory_benchmark", SCRIPT.parent / "memory.py")
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, specification.name, module)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_growth_is_counted_after_the_first_fifth(memory: ModuleType) -> None:
+    seconds = [float(second) for second in range(5, 1001, 5)]
+    level = [min(second, 200) * 10**6 for second in range(5, 1001, 5)]
+    flat = memory.trend(seconds, level)
+    assert (flat.growth, flat.slope, flat.ends) == (pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1), (2e8, 2e8))
+    leaking = memory.trend(seconds, [value + 1000 * int(second) for value, second in zip(level, seconds, strict=True)])
+    assert leaking.slope == pytest.approx(3.6e6)
+    assert leaking.growth == pytest.approx(800e3 / (200e6 + 200e3))
+    assert leaking.peak == 201 * 10**6
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from /proc")
+def test_memory_of_processes(memory: ModuleType) -> None:
+    inner = "x = bytearray(b'1') * (64 << 20); print(1, flush=True); input()"
+    command = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {inner!r}]); p.wait()"
+    with subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"1\n"
+        seen = memory.look(process.pid, 1.0)
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert seen.processes == 1
+    assert 64 << 20 < seen.workers["own"] < seen.workers["all"] < 100 << 20
+    assert 0 < seen.training["own"] < 50 << 20
+    assert seen.total() == seen.training["all"] + seen.workers["all"]
+    assert memory.look(process.pid, 2.0) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from /proc")
+def test_the_benchmark_of_memory(tmp_path: Path) -> None:
+    for number in range(8):
+        Image.new("L", (60, 20), 20 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "words.tsv").write_text("".join(f"{number}.png\tword{number}\n" for number in range(8)), "utf-8")
+    options = ["--minutes", "0.05", "--every", "0.25", "--preset", "tiny", "--json"]
+    training = ["--train.batch_size", "4", "--train.log_steps", "1", "--train.threads", "1", "--train.no-tensorboard"]
+    found = figures("memory.py", "watch", str(tmp_path / "words.tsv"), *options, "--", *training, statuses=(0, 1))
+    assert len(found["looks"]) == 12
+    assert found["steps"] > 1
+    assert {look["processes"] for look in found["looks"]} == {1}
+    assert set(found["trends"]) == {"all", "all, own", "all, files", "training process", "workers"}
+    assert found["status"] == int(found["trends"]["all, own"]["growth"] > 0.03)
+    assert found["trends"]["training process"]["peak"] > found["trends"]["workers"]["peak"] > 10e6
+
+    peaks = figures("memory.py", "peaks", "--backbone", "small", "--precision", "fp32", "--batch", "2", "64", "--json")
+    assert set(peaks["small, fp32"]) == {"2", "64"}
+    assert peaks["small, fp32"]["64"] - peaks["small, fp32"]["2"] > 62 * 500_000  # what conv1 and conv2 keep alone
+    assert peaks["nothing"]["0"] < peaks["small, fp32"]["2"]
+
+
+# ---- what helps the network to learn ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def learning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    specification = importlib.util.spec_from_file_location("learning_benchmark", SCRIPT.parent / "learning.py")
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, specification.name, module)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_beginning_of_a_run(learning: ModuleType, tmp_path: Path) -> None:
+    losses = {
+        step: 40.0 if step <= 40 else 20.0 if step < 300 else 16.1 if step < 400 else 15.9
+        for step in range(10, 1001, 10)
+    }
+    lines = [{"step": step, "loss": loss} for step, loss in losses.items()]
+    lines += [{"step": step, "validation": {"combined_accuracy": step / 10_000}} for step in range(50, 1001, 50)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    options = argparse.Namespace(data=["words.tsv"], faces=["shipped"], exclude=[], samples=128_000)
+    config = learning.settings("base", options, tmp_path)
+    assert config.train.num_steps == 1000
+    found = learning.beginning(tmp_path / "metrics.jsonl", config)
+    assert found == {"left_plateau": 400 * 128, "first_tenth": 1000 * 128}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:20]), "utf-8")
+    assert learning.beginning(tmp_path / "metrics.jsonl", config) == {"left_plateau": None, "first_tenth": None}
+
+
+def test_every_arm_has_its_settings(learning: ModuleType, tmp_path: Path) -> None:
+    options = argparse.Namespace(data=["a.tsv", "b.tsv"], faces=["shipped"], exclude=["* BRK"], samples=25_600)
+    seen = []
+    for arm in learning.ARMS:
+        config = learning.settings(arm, options, tmp_path)
+        pictures = config.train.num_steps * config.train.batch_size
+        assert pictures == (12_800 if config.objective.consistency_weight else 25_600), arm
+        assert config.data.validation == ("b.tsv",)
+        assert (config.train.threads, config.data.workers) == (1, 0)
+        seen.append(config.model_dump())
+    assert all(one != other for place, one in enumerate(seen) for other in seen[:place])
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_learning(tmp_path: Path) -> None:
+    for number in range(8):
+        Image.new("L", (60, 20), 20 * number).save(tmp_path / f"{number}.png")
+    words = tmp_path / "words.tsv"
+    words.write_text("".join(f"{number}.png\tword{number}\n" for number in range(8)), "utf-8")
+    options = ["--samples", "256", "--faces", str(shipped_folder() / "anton"), "--runs", str(tmp_path / "runs")]
+    command = [sys.executable, str(SCRIPT.parent / "learning.py"), "--data", str(words), *options]
+    command += ["--arms", "base", "muon", "consistency 0.2"]
+
+    def table() -> list[list[str]]:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][-4:]
+
+    heads, *rows = table()
+    assert [row[0] for row in rows] == ["base", "muon", "consistency 0.2"]
+    assert heads[:5] == ["arm", "words", "together", "difference", "one standard error"]
+    assert heads[5:] == ["processor minutes", "plateau left", "10 % read"]
+    assert all(float(row[5].split()[0]) > 0 for row in rows)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
+    assert len(made) == 3
+    assert table() == [heads, *rows]  # nothing is done again
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+# ---- accelerators ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_accelerators(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT.parent / "gpu.py"), "--device", "cpu", "--tiny", "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "gpu.json").read_text())
+    assert not [row for row in rows if "failed" in row.values() or "failed" in row]
+    found = {(row["part"], row["name"]): row for row in rows}
+    fp32, bf16 = (found["gradients", f"small {name}"]["gradient_error"] for name in ("fp32", "bf16"))
+    assert fp32 < 1e-4 < bf16 < 0.5
+    assert found["ctc", "batched, fp32"]["gradient_error"] < 1e-4
+    assert found["rendering", "8 pictures"]["equal"] == 1.0
+    assert found["waiting", "batches made ahead"]["same_as_without"]
+    assert found["training", "cpu fp32"]["largest_difference"] == 0.0
+    assert found["ctc rates", "4 batched"]["loss"] == pytest.approx(found["ctc rates", "4 torch's"]["loss"], rel=1e-4)
+    whole, *parts = (found["rendering rates", f"6 {stage}"] for stage in ("whole batch", "scenes", "camera", "bytes"))
+    assert whole["operations"] >= sum(part["operations"] for part in parts)
+    assert 1e6 < whole["bytes_per_picture"] < 1e8
+    rates = [row["images_per_s"] for row in rows if row["part"] in ("step", "loop")]
+    assert len(rates) == 4
+    assert min(rates) > 0
+    assert "done" in (tmp_path / "gpu.txt").read_text()
+
+
+# ---- decoding --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_decoding(trained_run) -> None:
+    tiny = ["--repeats", "1", "--batch", "5", "--words", "1500", "--file-words", "300"]
+    found = figures("decode.py", str(trained_run.folder), str(trained_run.words), *tiny, "--json")
+    assert found["load"]["lines"] == 300
+    assert 290 < found["load"]["words"] <= 300 < found["load"]["nodes"]
+    ((_, of_set),) = found["sets"].items()
+    assert of_set["shape"] == [len(trained_run.labels), 11, 37]
+    assert [row["lexicon"] for row in of_set["lexicons"]] == ["50", "1k", "set", "large"]
+    assert [row["words"] for row in of_set["lexicons"]] == [50, 1000, len(trained_run.labels), 1500]
+    rows = {row["method"]: row for row in of_set["methods"]}
+    assert {name for name, row in rows.items() if row["limit_ms"]} >= {
+        "greedy",
+        "50 words each",
+        "1k words each",
+        "large",
+    }
+    for row in rows.values():
+        assert 0.0 < row["ms"] <= row["slowest_ms"]
+        assert row["of_limit"] is None or row["of_limit"] == pytest.approx(row["ms"] / row["limit_ms"])
+        assert row["accuracy"] == 1.0  # the network knows these words by heart
+    two = figures(
+        "decode.py", str(trained_run.folder), str(trained_run.words), *tiny, "--only", "large", "greedy", "--json"
+    )
+    ((_, of_set),) = two["sets"].items()
+    assert [row["method"] for row in of_set["methods"]] == ["greedy", "large"]

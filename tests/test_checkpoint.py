@@ -164,7 +164,9 @@ def test_a_run_folder_means_its_best_weights_and_else_its_last(tmp_path: Path) -
 
 
 def test_what_is_not_there_is_said_as_it_was_typed() -> None:
-    with pytest.raises(CheckpointError, match="model 'crnn-huge' is neither a weights file nor a run folder"):
+    with pytest.raises(
+        CheckpointError, match="model 'crnn-huge' is no weights file, run folder or shipped name .crnn-small."
+    ):
         load_weights("crnn-huge")
     with pytest.raises(CheckpointError, match="no/such/file: no such file"):
         read_tensors(Path("no/such/file"))

@@ -56,7 +56,8 @@ def test_help_names_every_command(run: Run) -> None:
     for arguments in ([], ["-h"], ["--help"]):
         status, out, err = run(*arguments)
         assert (status, err) == (0, "")
-        assert re.findall(r"^  (\w+) ", out, re.MULTILINE) == ["read", "train", "evaluate", "data", "synth", "config"]
+        commands = ["read", "train", "evaluate", "calibrate", "lm", "data", "synth", "config"]
+        assert re.findall(r"^  (\w+) ", out, re.MULTILINE) == commands
 
 
 def test_version(run: Run) -> None:
@@ -66,7 +67,7 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "flags"),
     [
-        (["read", "--help"], ["--model", "--decode {greedy,beam}", "--json", "crnn.load"]),
+        (["read", "--help"], ["--model", "--decode {auto,greedy,beam,exact,lexicon,near}", "--json", "crnn.load"]),
         (["read", "x.png", "-h"], ["--batch-size"]),
         (["evaluate", "--help"], ["MODEL", "[NAME=]DATA", "--protocol {parseq,clovaai,modelzoo}", "--report"]),
         (["train", "--help"], ["--resume", "crnn-small", "--train.num_steps", "--optim.learning_rate"]),
@@ -148,8 +149,8 @@ def test_read_json_has_a_line_for_every_picture_in_order(run: Run, trained_run: 
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["image"] for line in lines] == [str(path) for path in given]
     assert [sorted(line) for line in lines] == [
-        ["characters", "image", "score", "text"], ["error", "image"], ["error", "image"],
-        ["characters", "image", "score", "text"],
+        ["characters", "confidence", "image", "score", "text"], ["error", "image"], ["error", "image"],
+        ["characters", "confidence", "image", "score", "text"],
     ]  # fmt: skip
     assert (lines[0]["text"], lines[3]["text"]) == ("cat", "dog")
     assert lines[0]["score"] <= 0
@@ -247,13 +248,13 @@ def test_evaluate_json_has_the_keys_that_programs_rely_on(run: Run, trained_run:
     assert status == 0
     assert out.count("\n") == 1
     result = json.loads(out)
-    assert list(result) == ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy"]
+    assert list(result) == ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy", "calibration"]
     assert (result["model"], result["protocol"]) == (str(trained_run.folder), "clovaai")
     (dataset,) = result["datasets"]
     assert {
         "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer"
     } <= set(dataset)  # fmt: skip
-    assert set(dataset) - {"expected", "warnings"} == {
+    assert set(dataset) - {"expected", "warnings", "lexicons"} == {
         "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer"
     }  # fmt: skip
     assert (dataset["name"], dataset["samples"], dataset["skipped"], dataset["accuracy"]) == ("SVT", 12, {}, 1.0)

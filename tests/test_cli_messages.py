@@ -48,13 +48,11 @@ PRESETS = "crnn-small, crnn-vgg, modelzoo, tiny"
 
 CASES = {
     # ---- commands
-    "bogus": "command 'bogus' is unknown; expected one of: read, train, evaluate, data, synth, config",
-    "--read": "command '--read' is unknown; expected one of: read, train, evaluate, data, synth, config",
+    "bogus": "command 'bogus' is unknown; expected one of: read, train, evaluate, calibrate, lm, data, synth, config",
+    "--read": "command '--read' is unknown; expected one of: read, train, evaluate, calibrate, lm, data, synth, config",
     # ---- read: what is missing
     "read": "no image is given; expected files, folders, or - for a list of paths on stdin",
-    "read 1.png": "--model is not given, and no weights ship with this version; expected a weights file or a run "
-    "folder, such as 'crnn train' writes",
-    "read 1.png --model nope": "model 'nope' is neither a weights file nor a run folder",
+    "read 1.png --model nope": "model 'nope' is no weights file, run folder or shipped name (crnn-small)",
     "read 1.png --model words": "words: a folder without best.safetensors or last.safetensors; expected a run folder",
     "read 1.png --model text": "text: not a safetensors file, or cut short (...); expected one written by crnn",
     "read empty --model m": "empty: no picture there; expected picture files, folders that hold files with a picture's "
@@ -68,7 +66,8 @@ CASES = {
     "read 1.png --batch-size x": "--batch-size is 'x'; expected a whole number. See crnn read --help",
     "read 1.png --batch-size=1.5": "--batch-size is '1.5'; expected a whole number. See crnn read --help",
     "read 1.png --threads many": "--threads is 'many'; expected a whole number. See crnn read --help",
-    "read 1.png --decode lexicon": "--decode is 'lexicon'; expected one of: greedy, beam. See crnn read --help",
+    "read 1.png --decode best": "--decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near. "
+    "See crnn read --help",
     "read 1.png --engine onnx": "--engine is 'onnx'; expected one of: auto, torch. See crnn read --help",
     "read 1.png --beam-width": "--beam-width has no value; expected one behind it. See crnn read --help",
     "read 1.png --batchsize 3": "--batchsize 3: no such option; did you mean --batch-size? See crnn read --help",
@@ -77,7 +76,7 @@ CASES = {
     # ---- evaluate
     "evaluate": "no model is given; expected a weights file or a run folder, and the data behind it",
     "evaluate m": "no data is given; expected LMDB folders or list files",
-    "evaluate nope words": "model 'nope' is neither a weights file nor a run folder",
+    "evaluate nope words": "model 'nope' is no weights file, run folder or shipped name (crnn-small)",
     "evaluate m nowhere": "nowhere: there is no such file or folder; expected an LMDB folder or a list file. Check the "
     "path",
     "evaluate m words words": "2 sets are called 'words'; give each a name of its own with NAME=DATA",
@@ -108,7 +107,7 @@ CASES = {
     "train tiny --num-steps 3": "flags: unknown key 'num_steps'; did you mean 'train.num_steps'?",
     "train tiny --trian.seed=3": "flags: unknown key 'trian'; did you mean 'train'?",
     "train tiny --resum": "flags: unknown key 'resum'; expected one of: model, image, charset, data, augment, synth, "
-    "corpus, faces, look, camera, optim, "
+    "corpus, faces, look, camera, objective, optim, "
     "train, eval, checkpoint",
     "train tiny --train 5": "flags: train is '5'; input should be a section of settings: [train]",
     "train tiny extra": "extra: no such option. See crnn train CONFIG --help",
@@ -167,7 +166,7 @@ def test_debug_adds_the_traceback_above_the_line(run: Run) -> None:
     assert (status, out) == (2, "")
     lines = err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1] == "crnn read: model 'nope' is neither a weights file nor a run folder"
+    assert lines[-1] == "crnn read: model 'nope' is no weights file, run folder or shipped name (crnn-small)"
 
 
 def test_ctrl_c_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         (
             "lr = 1.0",
             "unknown key 'lr'; expected one of: model, image, charset, data, augment, synth, corpus, "
-            "faces, look, camera, optim, train, eval, checkpoint",
+            "faces, look, camera, objective, optim, train, eval, checkpoint",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -155,6 +156,53 @@ def test_a_dead_worker_ends_the_run_where_its_batch_is_waited_for(busy):
         list(batches)
     assert "Continue with --resume, with fewer data.workers" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_that_hangs_is_ended(monkeypatch):
+    taken = multiprocessing.Event()  # a worker that is stopped too early has not sent the batches before
+
+    def stop():
+        taken.wait()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    batches = iterate_batches(Numbered(at_2=stop), 0, 6, DataConfig(workers=1))
+    assert [next(batches).keys, next(batches).keys] == [("0",), ("1",)]
+    taken.set()
+    monkeypatch.setattr("crnn.data.loader.WAIT_SECONDS", 2.0)
+    began = time.monotonic()
+    with pytest.raises(TrainingError, match=r"^no data worker gave the next batch for 2 s, so they were ended; is"):
+        next(batches)
+    assert time.monotonic() - began < 60.0
+
+
+@pytest.mark.slow
+def test_slow_batches_and_slow_users_are_no_hanging_workers(monkeypatch):
+    """Three seconds are too long for one batch, not for several, and not where nobody waits."""
+    slow = Numbered(**{f"at_{number}": lambda: time.sleep(1.2) for number in range(1, 4)})
+    batches = iterate_batches(slow, 0, 5, DataConfig(workers=1))
+    assert next(batches).keys == ("0",)
+    monkeypatch.setattr("crnn.data.loader.WAIT_SECONDS", 3.0)
+    assert [next(batches).keys for _ in range(3)] == [("1",), ("2",), ("3",)]
+    time.sleep(4.0)
+    assert [batch.keys for batch in batches] == [("4",)]
+
+
+def test_a_batch_that_cannot_be_sent_ends_the_run(capfd):
+    """Python says so and drops it, and it would be waited for without an end."""
+
+    class Unsendable:
+        def __reduce__(self):
+            raise OSError(28, "No space left on device")
+
+    class Source:
+        def __getitem__(self, number):
+            return Unsendable() if number == 1 else number
+
+    batches = iterate_batches(Source(), 0, 3, DataConfig(workers=1))
+    assert next(batches) == 0
+    with pytest.raises(TrainingError, match=r"^a data worker died .*it could not hand over a batch, as it said above"):
+        next(batches)
+    assert capfd.readouterr().err == "data worker: [Errno 28] No space left on device\n"
 
 
 ERRORS = [

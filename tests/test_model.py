@@ -185,7 +185,31 @@ def test_normalisation_follows_every_convolution_or_those_of_the_paper(backbone)
             conv = network.backbone.get_submodule(f"conv{number}")
             assert (conv.bias is None) == (number in expected)
             follower = names[names.index(f"conv{number}") + 1]
-            assert follower == (f"norm{number}" if number in expected else f"relu{number}")
+            assert (follower == f"norm{number}") == (number in expected)
+
+
+@both_backbones
+def test_pooling_before_relu_is_relu_before_pooling(backbone):
+    """To the last bit, gradients too: the papers' order costs a twentieth of the time more."""
+    network = network_of(backbone=backbone)
+    modules = dict(network.backbone.named_children())
+    order = list(modules)
+    for name in order.copy():
+        if name.startswith("pool"):
+            place, relu = order.index(name), f"relu{name[4:]}"
+            assert order[place + 1] == relu
+            order[place : place + 2] = [relu, name]
+    published = nn.Sequential(*(modules[name] for name in order))
+    found = []
+    for backbone_module in (network.backbone, published):
+        images = pictures().requires_grad_()
+        features = backbone_module(images)
+        features.square().sum().backward()
+        found.append((features.detach(), images.grad, network.backbone.conv1.weight.grad.clone()))
+        network.zero_grad()
+    assert order != list(modules)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_dropout_has_an_effect_while_training_and_none_otherwise():

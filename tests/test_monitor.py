@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import re
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +121,8 @@ def test_a_run_that_goes_on_drops_what_it_does_again(tmp_path: Path, monitor_of:
     dropped = [json.dumps({"step": 3, "loss": 3.0}), '{"loss": 1}', "[]", "", "\0\0\0", '{"step": 2, "lo']
     text = "\n".join([*(json.dumps(line, ensure_ascii=False) for line in kept), *dropped])
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b"\n\xff\xfe{")  # what a power cut leaves need not be text
     with monitor_of(first_step=2) as monitor:
         monitor.step(stats(3))
     assert lines_of(tmp_path)[:-1] == kept
@@ -150,6 +156,63 @@ def test_metrics_that_cannot_be_written_end_the_run_in_our_words(monitor_of: Any
         monitor,
     ):
         monitor.step(stats(1))
+
+
+def test_metrics_that_cannot_be_opened_are_said(tmp_path: Path, monitor_of: Any) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "nowhere" / "metrics.jsonl")
+    with pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl: No such file or directory; correct that"):
+        monitor_of()
+
+
+def test_a_full_disk_ends_what_is_drawn_for_tensorboard_and_not_the_run(
+    tmp_path: Path, monitor_of: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    class Board:
+        def add_scalar(self, *_: Any) -> None:
+            nonlocal calls
+            calls += 1
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("crnn.monitor._tensorboard", lambda *_: Board())
+    with monitor_of(tensorboard=True) as monitor:
+        monitor.step(stats(1))
+        monitor.step(stats(2))
+        monitor.validation(2, RESULT, None, True)
+    assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 2]
+    assert calls == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith("TensorBoard's file cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("number", "unheard"), [(errno.EPIPE, True), (errno.EIO, True), (errno.ENOSPC, False)], ids=["pipe", "tty", "disk"]
+)
+def test_a_reader_that_goes_away_is_noticed(
+    monitor_of: Any, monkeypatch: pytest.MonkeyPatch, stream: str, number: int, unheard: bool
+) -> None:
+    """A closed pipe or terminal: nobody hears. A full disk that stderr goes to: the run need not end for that."""
+
+    class Gone(io.StringIO):
+        writes = 0
+
+        def write(self, _: str) -> int:
+            Gone.writes += 1
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(sys, stream, Gone())
+    with monitor_of(num_steps=16, log_format="modelzoo") as monitor:
+        assert not monitor.unheard
+        for step in (8, 16):
+            monitor.step(stats(step))
+            monitor.say("something")
+        assert monitor.unheard is unheard
+    assert Gone.writes == 1  # and is left in peace
 
 
 # ---------------------------------------------------------------------------------------------------------------------

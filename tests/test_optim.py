@@ -49,6 +49,15 @@ def test_one_cycle_climbs_in_a_line_and_falls_in_a_cosine():
     assert learning_rate(OptimConfig(**settings), 50, 50, 10) == pytest.approx(0.01)
 
 
+def test_linear_climbs_and_falls_in_lines():
+    settings = {"schedule": "linear", "learning_rate": 0.1, "warmup": 0.2, "final_learning_rate": 0.02}
+    values = rates(50, **settings)
+    assert values[:10] == pytest.approx([0.01 * step for step in range(1, 11)])
+    assert values[10:] == pytest.approx([0.1 - 0.08 * step / 40 for step in range(40)])
+    assert learning_rate(OptimConfig(**settings), 50, 50, 10) == pytest.approx(0.02)
+    assert learning_rate(OptimConfig(**settings), 60, 50, 10) == pytest.approx(0.02)
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.001, 0.33, 1.0])
 def test_one_cycle_with_any_warm_up(warmup):
     values = rates(33, schedule="one_cycle", learning_rate=0.1, warmup=warmup)

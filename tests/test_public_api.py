@@ -15,8 +15,9 @@ import crnn
 from crnn import errors
 
 PUBLIC = {
-    "Character", "Charset", "CharsetError", "CheckpointError", "Config", "ConfigError", "CrnnError", "DataError",
-    "ImageError", "MissingExtraError", "Reading", "Recognizer", "TrainingError", "__version__", "load", "load_config",
+    "Alternative", "Character", "Charset", "CharsetError", "CheckpointError", "Config", "ConfigError", "CrnnError",
+    "DataError", "Explanation", "ImageError", "MissingExtraError", "Reading", "Recognizer", "TrainingError",
+    "__version__", "explain", "load", "load_config",
 }  # fmt: skip
 
 MODULES = sorted(found.name for found in pkgutil.walk_packages(crnn.__path__, "crnn."))

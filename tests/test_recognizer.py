@@ -15,7 +15,8 @@ from PIL import Image
 from crnn.config import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.decode import sequence_log_probs
 from crnn.errors import CheckpointError, ConfigError, ImageError
-from crnn.recognizer import Reading, Recognizer, _borders
+from crnn.reading import Reading, _borders
+from crnn.recognizer import Recognizer
 
 Draw = Callable[..., bytes]
 MakeReader = Callable[..., Recognizer]

@@ -75,11 +75,12 @@ def test_the_engine_leaves_the_network_as_it_was(trained_run: Any, one_thread: N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "nothing/here"}, "model 'nothing/here' is neither a weights file nor a run folder"),
+        ({"model": "nothing/here"}, "model 'nothing/here' is no weights file, run folder or shipped name (crnn-small)"),
         ({"model": "."}, "a folder without best.safetensors or last.safetensors; expected a run folder"),
         ({"engine": "onnx"}, "engine is 'onnx'; expected one of: auto, torch"),
         ({"precision": "fp16"}, "precision is 'fp16'; expected one of: fp32, bf16"),
-        ({"decode": "lexicon"}, "decode is 'lexicon'; expected one of: greedy, beam"),
+        ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near"),
+        ({"decode": "lexicon"}, "decode is 'lexicon', and no lexicon is given; expected one"),
         ({"threads": 0}, "threads is 0; expected 1 or more"),
         ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
         ({"device": "abacus"}, "'abacus', which cannot be used here"),

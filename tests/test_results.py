@@ -12,11 +12,11 @@ from crnn.metrics import score_texts, wilson_interval
 from crnn.results import DatasetResult, Evaluation, SampleResult
 
 # Other programs read these names.
-EVALUATION_KEYS = ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy"]
+EVALUATION_KEYS = ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy", "calibration"]
 DATASET_KEYS = [
     "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer",
 ]  # fmt: skip
-MORE_DATASET_KEYS = ["expected", "warnings"]  # what stderr and the table say of the count
+MORE_DATASET_KEYS = ["expected", "warnings", "lexicons"]
 
 
 def dataset(
@@ -80,10 +80,12 @@ def test_json_has_the_figures_of_the_sums() -> None:
                 "one_minus_ned": 0.9375,  # 1 - (1/4) / 4
                 "cer": pytest.approx(1 / 12),
                 "warnings": [],
+                "lexicons": [],
             }
         ],
         "mean_accuracy": 0.75,
         "combined_accuracy": 0.75,
+        "calibration": values["calibration"],  # its own tests are those of crnn.reliability
     }
     assert 0 < low < 0.75 < high < 1
 

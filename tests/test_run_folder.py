@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -259,6 +260,58 @@ def test_a_lock_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         pass
 
 
+def test_a_lock_on_a_full_disk_is_said(tmp_path: Path) -> None:
+    folder, limits = RunFolder(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # no file can grow, only meanwhile
+    try:
+        with (
+            pytest.raises(CheckpointError, match=r"cannot write in the run folder .*: File too large; choose another"),
+            folder.lock(),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_nothing_is_written_into_a_folder_that_is_another_one_by_now(tmp_path: Path, small_config: Configs) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        folder.save(checkpoint(1), keep=3)
+        folder.path.rename(tmp_path / "moved")
+        for act in (
+            lambda: folder.save(checkpoint(2), keep=3),
+            lambda: folder.save_weights(folder.last, {}, small_config(), {}),
+        ):
+            with pytest.raises(
+                CheckpointError, match=r"the run folder .*run is gone \(No such file or directory\): it"
+            ):
+                act()
+        with RunFolder(tmp_path / "run").lock(), pytest.raises(CheckpointError, match=r"is another one than when the"):
+            folder.save(checkpoint(2), keep=3)
+        assert folder.checkpoints() == []
+        (tmp_path / "run" / "run.lock").unlink()
+        (tmp_path / "run" / "checkpoints").rmdir()
+        (tmp_path / "run").rmdir()
+        (tmp_path / "moved").rename(tmp_path / "run")
+        folder.save(checkpoint(2), keep=3)
+    assert steps_in(folder) == [2, 1]
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save(checkpoint(1), keep=1)
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    folder.save(checkpoint(2), keep=1)
+    assert steps_in(folder) == [2, 1]
+    assert "step-00000001.safetensors: cannot be removed (Operation not permitted); it stays" in caplog.text
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Whether it is the same run
 
@@ -283,6 +336,7 @@ def test_the_same_settings_are_the_same_run(small_config: Configs) -> None:
         ("train", "epoch_size", 10, 11),
         ("train", "device", "cpu", "auto"),
         ("train", "threads", None, 2),
+        ("train", "non_finite", "stop", "skip"),
         ("train", "log_steps", 1, 20),
         ("train", "log_format", "crnn", "modelzoo"),
         ("train", "tensorboard", True, False),

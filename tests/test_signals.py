@@ -8,7 +8,7 @@ import pytest
 
 from crnn.signals import signals_collected
 
-WANTED = (signal.SIGINT, signal.SIGTERM)
+WANTED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("number", WANTED)
@@ -30,6 +30,17 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_closed_terminal_is_nothing_to_a_run_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_collected() as caught:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert caught == []
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_of_the_main_thread_nothing_is_changed() -> None:

@@ -1,12 +1,10 @@
-"""Runs that learn from rendered text, alone or beside stored sets: from the command line, stopped, on two ranks."""
+"""Runs that learn from rendered text, alone or beside stored sets: from the command line, stopped, resumed."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import torch
 from crnn.checkpoint import load_weights, read_tensors
 from crnn.cli import main
 from crnn.config import Config
-from crnn.config_file import dump_config
 from crnn.errors import ConfigError
 from crnn.monitor import Monitor, StepStats
 from crnn.train import train
@@ -161,26 +158,3 @@ def test_what_cannot_be_trained_on_is_said_before_anything_is_written(
     assert not (tmp_path / "run" / "config.toml").exists()
     # The folder is not taken for one that holds a run.
     assert train(synth_config(train={"num_steps": 1})).steps == 1
-
-
-@pytest.mark.slow
-def test_two_ranks_learn_what_one_learns(synth_config: Configs, tmp_path: Path) -> None:
-    """2 x 4 samples are 1 x 8; for the tolerances see ``test_distributed.py``."""
-    sections: dict[str, Any] = {"optim": {"optimizer": "sgd", "learning_rate": 1e-3}, "synth": {"pool_size": 64}}
-    one = synth_config(folder="one", **sections, train={"batch_size": 8, "channels_last": False, "num_steps": 6})
-    two = synth_config(folder="two", **sections, train={"batch_size": 4, "channels_last": False, "num_steps": 6})
-    report = train(one)
-    settings = tmp_path / "two.toml"
-    settings.write_text(dump_config(two), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ended = subprocess.run(
-        [*command, "-m", "crnn", "train", str(settings)], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("rendered text: 6 faces of 4 families") == 1
-    losses = [[line["loss"] for line in metrics_of(folder)] for folder in (report.folder, tmp_path / "two")]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    expected, found = load_weights(report.weights), load_weights(tmp_path / "two")
-    for name, tensor in expected.state.items():
-        torch.testing.assert_close(found.state[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from crnn.errors import ImageError as ImageError
     from crnn.errors import MissingExtraError as MissingExtraError
     from crnn.errors import TrainingError as TrainingError
-    from crnn.recognizer import Character as Character
-    from crnn.recognizer import Reading as Reading
+    from crnn.explanation import Explanation as Explanation
+    from crnn.explanation import explain as explain
+    from crnn.reading import Alternative as Alternative
+    from crnn.reading import Character as Character
+    from crnn.reading import Reading as Reading
     from crnn.recognizer import Recognizer as Recognizer
     from crnn.recognizer import load as load
 
 _HOMES = {
-    "Character": "recognizer",
+    "Alternative": "reading",
+    "Character": "reading",
     "Charset": "charset",
     "CharsetError": "errors",
     "CheckpointError": "errors",
@@ -37,11 +41,13 @@ _HOMES = {
     "ConfigError": "errors",
     "CrnnError": "errors",
     "DataError": "errors",
+    "Explanation": "explanation",
     "ImageError": "errors",
     "MissingExtraError": "errors",
-    "Reading": "recognizer",
+    "Reading": "reading",
     "Recognizer": "recognizer",
     "TrainingError": "errors",
+    "explain": "explanation",
     "load": "recognizer",
     "load_config": "config_file",
 }

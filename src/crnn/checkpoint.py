@@ -24,17 +24,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from crnn.calibration import Calibration
 from crnn.charset import Charset
 from crnn.config import ReaderConfig
 from crnn.config_file import parse_reader_config
-from crnn.errors import CheckpointError
+from crnn.errors import CheckpointError, ConfigError
 from crnn.model import CRNN, build_model
+from crnn.shipped import shipped_names, shipped_weights
 
 __all__ = [
     "Weights",
     "load_weights",
     "read_tensors",
     "resolve_weights",
+    "save_calibration",
     "save_weights",
     "warm_start",
     "write_atomically",
@@ -54,12 +57,14 @@ class Weights:
         config: Settings that rebuild the network.
         info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
         path: Where it was read.
+        calibration: What confidences are made with, where it was fitted (``crnn calibrate``).
     """
 
     state: dict[str, Tensor]
     config: ReaderConfig
     info: dict[str, Any]
     path: Path
+    calibration: Calibration | None = None
 
     def build(self) -> CRNN:
         """The network with these weights, on the CPU, in evaluation mode.
@@ -194,15 +199,45 @@ def load_weights(source: str | Path) -> Weights:
         raise CheckpointError(f"{path}: settings in the file cannot be used: {error}") from error
     if config.charset.charset().characters != metadata.get("characters"):
         raise CheckpointError(f"{path}: the charset's name and its characters in the file contradict each other")
-    return Weights(tensors, config, metadata.get("info", {}), path)
+    calibration = None
+    if metadata.get("calibration") is not None:
+        try:
+            calibration = Calibration.from_dict(metadata["calibration"])
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}. Make it anew with crnn calibrate") from error
+    return Weights(tensors, config, metadata.get("info", {}), path, calibration)
+
+
+def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
+    """Write a calibration into a weights file; everything else in it stays as it is.
+
+    Args:
+        source: The weights file, or a run folder (its best weights).
+        calibration: Takes the place of one that is there.
+        out: Another file to write instead, so that the source stays without.
+
+    Returns:
+        The file that was written, atomically.
+
+    Raises:
+        CheckpointError: The source is no weights file, or the file cannot be written.
+    """
+    weights = load_weights(source)  # whole, ours, and of a version that is known
+    tensors, metadata = read_tensors(weights.path)
+    path = weights.path if out is None else Path(out)
+    write_tensors(path, tensors, {**metadata, "calibration": calibration.as_dict()})
+    return path
 
 
 def resolve_weights(source: str | Path) -> Path:
-    """The weights file that ``source`` means: itself, or ``best.safetensors`` (else ``last``) of a run folder.
+    """The weights file that ``source`` means: shipped weights by name, itself, or ``best`` (else ``last``) of a run.
 
     Raises:
         CheckpointError: There is nothing like that.
     """
+    shipped = shipped_weights(str(source))
+    if shipped is not None:
+        return shipped
     path = Path(source)
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
@@ -210,7 +245,8 @@ def resolve_weights(source: str | Path) -> Path:
                 return path / name
         raise CheckpointError(f"{source}: a folder without best.safetensors or last.safetensors; expected a run folder")
     if not path.is_file():
-        raise CheckpointError(f"model {str(source)!r} is neither a weights file nor a run folder")
+        names = ", ".join(shipped_names())
+        raise CheckpointError(f"model {str(source)!r} is no weights file, run folder or shipped name ({names})")
     return path
 
 

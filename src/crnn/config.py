@@ -198,8 +198,9 @@ class DataConfig(Section):
     validation: tuple[str, ...] = ()
     """Sets that choose the best weights, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""
 
-    workers: Annotated[int, Field(ge=0, le=256)] = 1
-    """Processes that read and augment. 0 reads in the training process. Batches do not depend on it."""
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    """Processes per rank that read and augment, or draw words; 0 does it in the training process. Batches do not depend
+    on it. Default: 1 on a CPU, which has better things to do; beside an accelerator all cores but two, at most 16."""
 
     worker_start: Literal["fork", "spawn", "forkserver"] = "fork"
     """How workers start; ``spawn`` where a library in the process does not survive a fork."""
@@ -257,32 +258,34 @@ class AugmentConfig(Section):
 class OptimConfig(Section):
     """How the weights move."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW (MindOCR, PARSeq) or SGD with momentum (ModelZoo)."""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """AdamW (MindOCR, PARSeq); SGD with momentum (ModelZoo); or Muon (Jordan et al. 2024) for the matrices inside of
+    the network and AdamW for the rest, with the learning rate of AdamW."""
 
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     """Peak learning rate for the batch as it is; it is not scaled by the number of ranks."""
 
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Momentum of SGD, or AdamW's beta1 (ModelZoo: 0.95)."""
+    """Momentum of SGD (ModelZoo: 0.95) and Muon (its author: 0.95), and AdamW's beta1."""
 
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     """AdamW's second moment; shorter than 0.999 because runs are short."""
 
     nesterov: bool = True
-    """Nesterov momentum for SGD (ModelZoo: on)."""
+    """Nesterov momentum for SGD (ModelZoo: on) and Muon."""
 
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """Decoupled for AdamW, added to the gradient for SGD. Never applied to biases and normalisation."""
+    """Decoupled for AdamW and Muon, added to the gradient for SGD. Never applied to biases and normalisation."""
 
-    schedule: Literal["cosine", "one_cycle", "constant", "cosine_epoch"] = "one_cycle"
-    """``cosine`` and ``one_cycle`` (linear warm-up, then cosine) per step; ``cosine_epoch``: the ModelZoo's steps."""
+    schedule: Literal["cosine", "one_cycle", "linear", "constant", "cosine_epoch"] = "one_cycle"
+    """``cosine``, ``one_cycle`` (linear warm-up, then cosine) and ``linear`` (the same warm-up, then a line) per step;
+    ``cosine_epoch``: the ModelZoo's steps."""
 
     warmup: Share = 0.075
-    """Share of the run in which ``one_cycle`` climbs to the peak (PARSeq: 0.075)."""
+    """Share of the run in which ``one_cycle`` and ``linear`` climb to the peak (PARSeq: 0.075)."""
 
     final_learning_rate: Annotated[float, Field(ge=0.0)] = 0.0
-    """Learning rate at the end of the cosines."""
+    """Learning rate at the end of the cosines and of the line."""
 
     clip_norm: Annotated[float, Field(ge=0.0)] = 5.0
     """Largest norm of the whole gradient (DTRB: 5, ModelZoo: 10, PARSeq: 20); 0 never clips."""
@@ -296,6 +299,33 @@ class OptimConfig(Section):
 
 class ObjectiveConfig(Section):
     """What is minimised beside CTC. The network that is read with stays the same; all is off unless it is asked for."""
+
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the loss that is the KL divergence of every frame from the uniform distribution, summed over frames, as
+    CTC is (Kim et al. 2017, arXiv 1711.02212)."""
+
+    focal_gamma: Annotated[float, Field(ge=0.0, le=8.0)] = 0.0
+    """A sample that is read with probability p counts ``(1 - p) ** gamma`` times (Feng et al. 2019)."""
+
+    shortcut_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of CTC from the convolutions, past the LSTMs (Retsinas et al. 2022, arXiv 2404.11339: 0.1)."""
+
+    guide_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of a decoder with attention that reads from the convolutions (GTC, Hu et al. 2020, arXiv 2002.01276;
+    PP-OCRv3: 1)."""
+
+    consistency_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the difference between two disturbed views of each picture (CR-CTC, Yao et al. 2024, arXiv 2410.05101:
+    0.2). Above 0 the network sees each picture twice: half of ``train.batch_size`` costs the same, as in the paper."""
+
+    distillation_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of every frame's own class in the best alignment, summed over frames (DCTC, Zhang et al. 2023,
+    arXiv 2308.08806)."""
+
+    blank_bias: Annotated[float, Field(ge=-20.0, le=20.0)] = 0.0
+    """Added to the initial bias of the blank, in nats. Above 0 a run starts where CTC leads it first anyway, at blanks
+    (after Lin et al. 2017, arXiv 1708.02002, who start at the prior of a rare class): 4 is about the share of blanks in
+    the frames of short words. A warm start brings its own."""
 
 
 class TrainConfig(Section):
@@ -322,18 +352,30 @@ class TrainConfig(Section):
     channels_last: bool = True
     """Memory order of pictures and convolutions; faster on most devices, the same results."""
 
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the convolutions (torch.compile): less memory traffic, and a minute more at the start. ``auto``: on CUDA,
+    for pictures of one width, where a compiler is at hand. On the CPU it made training slower."""
+
+    cuda_graph: bool = False
+    """Start the forward and backward pass of a batch as one CUDA graph: pays where the processor is the slower one. One
+    rank, one width, no accumulation."""
+
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of torch on the CPU. Default: torch's own choice."""
 
     sync_batch_norm: bool = True
     """Ranks share batch statistics, so that n ranks compute what one rank with the whole batch would."""
 
+    rank_timeout: Annotated[float, Field(ge=1.0)] = 600.0
+    """Seconds that a rank waits for another one before it ends with an error. More than rank 0 needs to write a
+    checkpoint, and more than one rank needs longer than another to look at its data."""
+
     warm_start: str | None = None
     """Weights file or run folder to start from. Rows of shared characters are kept when the charset differs."""
 
     non_finite: Literal["stop", "skip"] = "stop"
-    """What a step does whose loss or gradient is not finite: ``stop`` ends the run and names the samples; ``skip`` leaves
-    weights, optimiser and averages as they are, names them, counts the step and goes on. Ten in a row end it anyway."""
+    """At a loss or gradient that is not finite: ``stop`` ends the run and names the samples; ``skip`` names and counts
+    them and goes on, with weights, optimiser and averages as they were. Ten such steps in a row end the run anyway."""
 
     log_steps: Annotated[int, Field(ge=1)] = 20
     """Steps between two lines of ``metrics.jsonl``."""

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from crnn.charset import min_time_steps
 from crnn.errors import DataError
-from crnn.log_probs import log_probs_shape
+from crnn.log_probs import BEST, LINEAR, LOG, Ring, log_probs_shape
 
 __all__ = [
     "DecodedText",
@@ -138,13 +138,13 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
         rows = np.arange(num_samples)
     elif rows.size and not 0 <= rows.min() <= rows.max() < num_samples:
         raise DataError(f"rows go from {rows.min()} to {rows.max()}; expected samples from 0 to {num_samples - 1}")
-    totals = _total(_lattice(log_probs, rows, targets), _LINEAR)
+    totals = _total(_lattice(log_probs, rows, targets), LINEAR)
     safe = totals > _SAFE_PROBABILITY
     scores = np.log(totals, where=safe, out=np.full(len(targets), -np.inf))
     # Ten times slower, and needed by texts that are next to impossible only.
     rest = np.flatnonzero(~safe)
     if rest.size:
-        scores[rest] = _total(_lattice(log_probs, rows[rest], [targets[m] for m in rest.tolist()]), _LOG)
+        scores[rest] = _total(_lattice(log_probs, rows[rest], [targets[m] for m in rest.tolist()]), LOG)
     return np.minimum(scores, 0.0)
 
 
@@ -185,7 +185,7 @@ def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[li
     num_samples, num_steps, _ = log_probs_shape(log_probs)
     rows = np.arange(num_samples)
     lattice = _lattice(log_probs, rows, targets)
-    states = list(_forward(lattice, _BEST))
+    states = list(_forward(lattice, BEST))
     written = lattice.lengths.copy()  # j of the state at step t, walking back from the end
     on_blank, on_char = (scores[rows, written] for scores in states[-1])
     unreachable = np.flatnonzero((np.maximum(on_blank, on_char) == -np.inf) & (written > 0))
@@ -208,22 +208,6 @@ def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[li
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The lattice of one target: forward sums, and the maximum in their place
-
-
-@dataclass(frozen=True, slots=True)
-class _Ring:
-    """What plays plus and times in the recursion, with their neutral elements, and what a log-probability becomes."""
-
-    plus: np.ufunc
-    times: np.ufunc
-    zero: float
-    one: float
-    take_exp: bool
-
-
-_LINEAR = _Ring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
-_LOG = _Ring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
-_BEST = _Ring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +247,7 @@ def _lattice(log_probs: _Floats, rows: _Indices, targets: Sequence[Sequence[int]
     return _Lattice(flat, base + padded, base + blank, may_skip, lengths, num_steps, num_classes)
 
 
-def _forward(lattice: _Lattice, ring: _Ring) -> Iterator[tuple[_Doubles, _Doubles]]:
+def _forward(lattice: _Lattice, ring: Ring) -> Iterator[tuple[_Doubles, _Doubles]]:
     """The state before step 0 and after each step: what ends in a blank and what in a character, ``(M, S + 1)`` each.
 
     Column j: j characters are written. Column 0 of the second is always zero: no character is there to stand on.
@@ -285,7 +269,7 @@ def _forward(lattice: _Lattice, ring: _Ring) -> Iterator[tuple[_Doubles, _Double
         yield blanks, chars
 
 
-def _total(lattice: _Lattice, ring: _Ring) -> _Doubles:
+def _total(lattice: _Lattice, ring: Ring) -> _Doubles:
     blanks, chars = deque(_forward(lattice, ring), maxlen=1).pop()
     every = np.arange(lattice.lengths.size)
     total: _Doubles = ring.plus(blanks[every, lattice.lengths], chars[every, lattice.lengths])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-from crnn.errors import ConfigError
+from crnn.errors import ConfigError, CrnnError, TrainingError
 
 __all__ = [
     "Ranks",
@@ -28,6 +32,7 @@ __all__ = [
     "average_buffers",
     "has_fast_bf16",
     "is_lost_peer",
+    "is_timeout",
     "resolve_device",
     "start_ranks",
     "sync_batch_norm",
@@ -36,7 +41,9 @@ __all__ = [
 _T = TypeVar("_T")
 
 TIMEOUT = timedelta(minutes=10)
-"""A rank that waits longer than this for another one ends with an error instead of hanging."""
+"""Default of ``start_ranks``; ``train.rank_timeout`` sets it for a run."""
+
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 @contextmanager
-def start_ranks(device_name: str) -> Iterator[Ranks]:
-    """Join the run's process group when ``torchrun`` started this process, and leave it at the end."""
+def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[Ranks]:
+    """Join the run's process group when ``torchrun`` started this process, and leave it at the end.
+
+    Args:
+        device_name: As for ``resolve_device``.
+        timeout: How long a rank waits for another one before it ends with an error. Default: ``TIMEOUT``.
+    """
+    timeout = timeout or TIMEOUT
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     device = resolve_device(device_name)
     if world_size == 1:
@@ -116,19 +129,71 @@ def start_ranks(device_name: str) -> Iterator[Ranks]:
     # gloo beside the accelerator's backend: gathered objects and barriers then need no device memory.
     if device.type != "cpu":
         backend = f"cpu:gloo,{device.type}:{backend}"
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    rank = int(os.environ["RANK"])
     try:
-        yield Ranks(dist.get_rank(), world_size, device)
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        store = _store_of_this_start(store, rank, world_size, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    except RuntimeError as error:  # torch's are subclasses, and gloo's are not
+        if isinstance(error, CrnnError):
+            raise
+        raise TrainingError(
+            f"rank {rank} of {world_size} cannot reach the others ({str(error).splitlines()[0]}); look at what they "
+            "say, and whether MASTER_ADDR and the rendezvous endpoint are right"
+        ) from error
+    try:
+        yield Ranks(rank, world_size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _store_of_this_start(store: Store, rank: int, world_size: int, timeout: timedelta) -> Store:
+    """A part of ``store`` that only the ranks that are alive now know of.
+
+    ``torchrun --max-restarts`` starts new processes with the store of those that died. A rank that is first to come
+    would find where the dead ones could be reached, and end. The number of the restart in the environment is no way
+    out: each node counts its own (https://github.com/pytorch/pytorch/issues/135712). So every rank shows a new word,
+    and rank 0 answers with the name of the part; to words of the dead, too, which nobody hears.
+    """
+    own = secrets.token_hex(8)
+    if rank > 0:
+        store.set(f"crnn/hello/{rank}", own)
+        name = store.get(f"crnn/answer/{own}").decode()
+        store.set(f"crnn/{name}/heard/{rank}", "")
+        return PrefixStore(f"crnn/{name}", store)
+    answered: dict[int, str] = {}
+    missing = set(range(1, world_size))
+    end = time.monotonic() + timeout.total_seconds()
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"crnn/hello/{other}"]):
+                word = store.get(f"crnn/hello/{other}").decode()
+                if answered.get(other) != word:
+                    store.set(f"crnn/answer/{word}", own)
+                    answered[other] = word
+            if store.check([f"crnn/{own}/heard/{other}"]):
+                missing.remove(other)
+        if missing and time.monotonic() > end:
+            raise TrainingError(
+                f"rank 0 waited {timeout.total_seconds():g} s for rank(s) {', '.join(map(str, sorted(missing)))} to "
+                "start; look at what they say, or raise train.rank_timeout"
+            )
+        time.sleep(_POLL_SECONDS if missing else 0.0)
+    return PrefixStore(f"crnn/{own}", store)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
     """Whether this came up because another rank ended: gloo and nccl say so in words only, each in their own."""
     text = str(error).lower()
     return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
-        words in text for words in ("closed by peer", "reset by peer", "broken pipe")
+        words in text for words in ("closed by peer", "reset by peer", "broken pipe", "timed out waiting")
     )
+
+
+def is_timeout(error: RuntimeError) -> bool:
+    """Whether this came up because another rank is alive and did not answer in time."""
+    return "timed out" in str(error).lower() or "timeout" in str(error).lower()
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

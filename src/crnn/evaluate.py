@@ -1,28 +1,42 @@
 """A recogniser over benchmark sets, under a published protocol: accuracy, 1-NED and CER with their counts.
 
-Every sample of a set ends in one of two places: it is compared, or it is skipped and counted by reason. Ranks share
-out the samples; each counts its own, and what they counted is put together before anything is divided, so that the
-numbers depend neither on the batch size nor on the number of ranks.
+Samples come from ``crnn.set_reader``, which counts those that are skipped. The network runs once for each picture; what
+it says is decoded as often as asked for: freely, and with each lexicon.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
-from crnn.charset import NAMED_CHARSETS, LabelSkip
+import numpy as np
+
+from crnn.calibration import Calibration, fit_calibration, temperature_scores
+from crnn.charset import NAMED_CHARSETS
 from crnn.data.source import SampleStore, open_source, split_name
+from crnn.decode import greedy
 from crnn.distributed import Ranks
-from crnn.errors import CharsetError, DataError, ImageError
+from crnn.errors import ConfigError, DataError
 from crnn.metrics import score_texts
 from crnn.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
-from crnn.recognizer import Recognizer
-from crnn.results import DatasetResult, Evaluation, SampleResult
+from crnn.recognizer import NetworkOutput, Recognizer
+from crnn.results import DatasetResult, Evaluation, LexiconResult, SampleResult
+from crnn.set_lexicons import LexiconSearch, SetLexicon, check_lexicon, lexicon_name, open_lexicon
+from crnn.set_reader import ReadSet, read_set
 
-__all__ = ["count_samples", "evaluate"]
+__all__ = ["calibrate", "count_samples", "evaluate"]
 
 ProtocolCharset = Literal["auto"] | CharsetName
+
+
+class _Found(NamedTuple):
+    """What was read of one sample: freely (``None``: not at all), and the best word of each lexicon."""
+
+    text: str | None
+    score: float
+    confidence: float | None
+    words: tuple[str | None, ...]
 
 
 def evaluate(
@@ -32,6 +46,10 @@ def evaluate(
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
     model: str = "",
+    lexicons: Sequence[str] = (),
+    lexicon_search: LexiconSearch = "lexicon",
+    lexicon_margin: float | None = None,
+    lexicon_only: bool = False,
     ranks: Ranks | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
@@ -44,27 +62,90 @@ def evaluate(
         charset: Characters that are compared. ``auto``: the model's own where it is none of 36, 62 and 94 (then
             under PARSeq's rules), else 36, which is what papers report.
         model: Name for the result.
+        lexicons: Each gives every set one more accuracy. ``50``, ``1k``: the lexicons that are kept with the samples;
+            ``full``: the labels of the set; or a file.
+        lexicon_search: ``lexicon``: the likeliest word; ``near``: the paper's approximation of it.
+        lexicon_margin: As ``DecodingOptions`` has it, for these lexicons.
+        lexicon_only: Nothing is read freely; the readings with the one lexicon are the readings.
         ranks: Processes that share the work; each gets the whole result.
         progress: Called with the number of samples done since the last call, on this rank.
 
     Raises:
-        DataError: A set is missing or empty, or two have one name.
+        DataError: A set is missing or empty, two have one name, or no set has the lexicons that are asked for.
         CharsetError: The model's own rules make unknown characters an error, and a label has one.
-        ConfigError: The protocol has no such evaluation.
+        ConfigError: The protocol has no such evaluation, or a lexicon is neither a name nor a file.
     """
-    stores = [(name, open_source(path)) for name, path in map(split_name, data)]
-    for name, count in Counter(name for name, _ in stores).items():
+    if lexicon_only and len(lexicons) != 1:
+        raise ConfigError(f"{len(lexicons)} lexicons are given to read with and nothing else; expected one")
+    for name, count in Counter(map(lexicon_name, lexicons)).items():
         if count > 1:
-            raise DataError(f"{count} sets are called {name!r}; give each a name of its own with NAME=DATA")
-    for _, store in stores:
-        if not len(store):
-            raise DataError(f"{store.path}: has no samples; expected at least one")
-    rules = [_protocol(recognizer, name, protocol, charset) for name, _ in stores]
-    results = [
-        _evaluate_set(recognizer, name, store, rule, ranks, progress)
-        for (name, store), rule in zip(stores, rules, strict=True)
-    ]
+            raise ConfigError(f"{count} lexicons are called {name!r}; expected each once, files under different names")
+    for spec in lexicons:
+        check_lexicon(spec)
+    sets = _open_sets(recognizer, data, protocol, charset)
+    rules = recognizer.config.charset.rules()
+    results = []
+    for dataset, store, rule in sets:
+        own = [
+            open_lexicon(spec, store, recognizer.charset, rules, search=lexicon_search, margin=lexicon_margin)
+            for spec in lexicons
+        ]
+        read = _reading_all(recognizer, own, lexicon_only=lexicon_only)
+        found = read_set(recognizer, store, rule, read, ranks=ranks, progress=progress)
+        results.append(_dataset_result(dataset, store, rule, found, () if lexicon_only else own))
+    for k, spec in enumerate(lexicons):
+        if not any(result.samples if lexicon_only else result.lexicons[k].sums.samples for result in results):
+            raise DataError(
+                f"lexicon {spec!r}: {', '.join(result.path for result in results)}: no sample has such a lexicon; "
+                "expected LMDB stores of sets that are published with them (SVT, IIIT5K), 'full', or a file"
+            )
     return Evaluation(model, protocol, tuple(results))
+
+
+def calibrate(
+    recognizer: Recognizer,
+    data: Sequence[str],
+    *,
+    protocol: ProtocolName = "parseq",
+    charset: ProtocolCharset = "auto",
+    progress: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Calibration:
+    """Fit the temperature under which confidences are true, on labelled pictures that the network has not learned from.
+
+    Args:
+        recognizer: What computes; readings are those of the best path.
+        data: Sets as for ``evaluate``; all their samples count alike.
+        protocol: As for ``evaluate``; it says when a reading is right.
+        charset: As for ``evaluate``.
+        progress: Called with the number of samples done since the last call.
+        say: Called with each line that says what was left out of a set.
+
+    Raises:
+        DataError: A set is missing or empty, two have one name, or there are too few readings, or none that is right,
+            or none that is wrong.
+        CharsetError: As for ``evaluate``.
+        ConfigError: As for ``evaluate``.
+    """
+
+    def read(output: NetworkOutput, _: list[int]) -> list[tuple[str, np.ndarray]]:
+        texts = greedy(output.log_probs)
+        scores = temperature_scores(output.log_probs, texts)
+        return [(recognizer.charset.decode(ids), row) for ids, row in zip(texts, scores, strict=True)]
+
+    scores, correct, names = [], [], []
+    for name, store, rule in _open_sets(recognizer, data, protocol, charset):
+        names.append(name)
+        found = read_set(recognizer, store, rule, read, progress=progress)
+        for reason, count in found.skipped.items():
+            say(f"{name}: {count} samples left out: {reason}")
+        for line in found.unreadable[:3]:
+            say(f"{name}: unreadable picture {line}")
+        for sample in found.samples:
+            text, row = sample.found
+            scores.append(row)
+            correct.append(rule.prediction(text) == sample.label)
+    return fit_calibration(np.array(scores), np.array(correct, dtype=np.bool_), names)
 
 
 def count_samples(data: Sequence[str]) -> int:
@@ -76,6 +157,19 @@ def count_samples(data: Sequence[str]) -> int:
     return sum(len(open_source(split_name(spec)[1])) for spec in data)
 
 
+def _open_sets(
+    recognizer: Recognizer, data: Sequence[str], protocol: ProtocolName, charset: ProtocolCharset
+) -> list[tuple[str, SampleStore, Protocol]]:
+    stores = [(name, open_source(path)) for name, path in map(split_name, data)]
+    for name, count in Counter(name for name, _ in stores).items():
+        if count > 1:
+            raise DataError(f"{count} sets are called {name!r}; give each a name of its own with NAME=DATA")
+    for _, store in stores:
+        if not len(store):
+            raise DataError(f"{store.path}: has no samples; expected at least one")
+    return [(name, store, _protocol(recognizer, name, protocol, charset)) for name, store in stores]
+
+
 def _protocol(recognizer: Recognizer, dataset: str, protocol: ProtocolName, charset: ProtocolCharset) -> Protocol:
     own = recognizer.charset.characters
     if charset == "auto" and set(own) not in [set(characters) for characters in NAMED_CHARSETS.values()]:
@@ -83,53 +177,52 @@ def _protocol(recognizer: Recognizer, dataset: str, protocol: ProtocolName, char
     return protocol_for(protocol, "36" if charset == "auto" else charset, dataset)
 
 
-def _evaluate_set(
-    recognizer: Recognizer,
-    name: str,
-    store: SampleStore,
-    protocol: Protocol,
-    ranks: Ranks | None,
-    progress: Callable[[int], None],
+def _reading_all(
+    recognizer: Recognizer, lexicons: Sequence[SetLexicon], *, lexicon_only: bool
+) -> Callable[[NetworkOutput, list[int]], list[_Found]]:
+    """Decodes what the network says of a batch: freely, and with each lexicon."""
+    charset, decoder = recognizer.charset, recognizer.decoder
+
+    def read(output: NetworkOutput, indices: list[int]) -> list[_Found]:
+        matches = [lexicon.matches(output.log_probs, indices, posterior=lexicon_only) for lexicon in lexicons]
+        if lexicon_only:
+            known = decoder.matched(output.log_probs, [row or [] for row in matches[0]])
+            return [
+                _Found(None if row is None else charset.decode(d.text.ids), d.text.score, d.confidence, ())
+                for d, row in zip(known, matches[0], strict=True)
+            ]
+        words = [
+            tuple(None if row is None else charset.decode(row[0].ids) if row else "" for row in rows)
+            for rows in zip(*matches, strict=True)
+        ] or [()] * len(indices)
+        free = decoder.decode(output.log_probs)
+        return [
+            _Found(charset.decode(d.text.ids), d.text.score, d.confidence, own)
+            for d, own in zip(free, words, strict=True)
+        ]
+
+    return read
+
+
+def _dataset_result(
+    name: str, store: SampleStore, protocol: Protocol, found: ReadSet[_Found], lexicons: Sequence[SetLexicon]
 ) -> DatasetResult:
-    rank, world_size = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
-    skipped: Counter[str] = Counter()
-    unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches; the set's counts
-    samples: list[SampleResult] = []
-    kept: deque[tuple[int, str, str]] = deque()  # those that wait for their reading, in the order of their pictures
-
-    def pictures() -> Iterator[bytes]:
-        for index in range(rank, len(store), world_size):
-            progress(1)
-            try:
-                raw = store.label(index)
-                label = protocol.label(raw)
-                picture = store.image_bytes(index)
-            except LabelSkip as skip:
-                skipped[skip.reason] += 1
-                continue
-            except CharsetError as error:
-                raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
-            except DataError as error:
-                skipped[error.reason if isinstance(error, ImageError) else "unreadable_record"] += 1
-                unreadable.append((index, f"{store.key(index)}: {error}"))
-                continue
-            kept.append((index, raw, label))
-            yield picture
-
-    for reading in recognizer.stream(pictures()):
-        index, raw, label = kept.popleft()
-        if isinstance(reading, ImageError):
-            skipped[reading.reason] += 1
-            unreadable.append((index, f"{store.key(index)}: {reading}"))
-            continue
-        prediction = protocol.prediction(reading.text)
-        samples.append(SampleResult(index, store.key(index), raw, label, prediction, reading.score))
-
-    if ranks is not None:
-        parts = ranks.gather((samples, skipped, unreadable))
-        samples = sorted((s for part in parts for s in part[0]), key=lambda s: s.index)
-        skipped = sum((part[1] for part in parts), Counter())
-        unreadable = [found for part in parts for found in part[2]]
+    samples = tuple(
+        SampleResult(
+            s.index, s.key, s.raw_label, s.label, protocol.prediction(s.found.text), s.found.score, s.found.confidence
+        )
+        for s in found.samples
+        if s.found.text is not None
+    )
+    skipped = dict(found.skipped)
+    if len(samples) < len(found.samples):
+        skipped["no_lexicon"] = len(found.samples) - len(samples)
+    results = []
+    for k, lexicon in enumerate(lexicons):
+        pairs = [(s.label, word) for s in found.samples if (word := s.found.words[k]) is not None]
+        sums = score_texts((label, protocol.prediction(word)) for label, word in pairs)
+        words = None if lexicon.shared is None else len(lexicon.shared)
+        results.append(LexiconResult(lexicon.name, words, sums, len(found.samples) - len(pairs)))
     return DatasetResult(
         name,
         store.path,
@@ -137,6 +230,7 @@ def _evaluate_set(
         score_texts((s.label, s.prediction) for s in samples),
         dict(sorted(skipped.items())),
         protocol.expected_count,
-        tuple(samples),
-        tuple(line for _, line in sorted(unreadable)[:3]),
+        samples,
+        tuple(found.unreadable[:3]),
+        tuple(results),
     )

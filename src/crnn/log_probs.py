@@ -8,6 +8,7 @@ Shape letters: N batch, T time steps, V classes with the blank (the last one, V 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,38 @@ import numpy.typing as npt
 
 from crnn.errors import DataError
 
-__all__ = ["check_log_probs", "log_probs_shape"]
+__all__ = ["BEST", "LINEAR", "LOG", "Ring", "check_log_probs", "log_probs_shape"]
 
 _Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """What plays plus and times in the recursions of CTC, with their neutral elements.
+
+    Attributes:
+        plus: Of several ways to the same state.
+        times: Of a way and its next step.
+        zero: What is impossible.
+        one: What is certain.
+        take_exp: Numbers are probabilities and not their logarithms.
+    """
+
+    plus: np.ufunc
+    times: np.ufunc
+    zero: float
+    one: float
+    take_exp: bool
+
+
+LINEAR = Ring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
+"""Sums over all alignments, as fast as it gets; what is below 1e-308 is lost."""
+
+LOG = Ring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
+"""The same with logarithms, some ten times slower; nothing is lost."""
+
+BEST = Ring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
+"""The best alignment."""
 
 
 def check_log_probs(log_probs: _Floats, num_classes: int | None = None) -> None:

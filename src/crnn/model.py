@@ -27,7 +27,7 @@ __all__ = ["BACKBONES", "CRNN", "ConvLayer", "build_backbone", "build_model"]
 
 
 class ConvLayer(NamedTuple):
-    """One row of a backbone's table: a convolution, normalisation, ReLU and the pooling after it."""
+    """One row of a backbone's table: a convolution, normalisation, pooling and ReLU."""
 
     channels: int
     kernel: int = 3
@@ -101,6 +101,11 @@ class CRNN(nn.Module):
         """Number of classes V, with the blank, which is the last."""
         return self.head.out_features
 
+    @property
+    def depth(self) -> int:
+        """Depth D of the feature sequence that the backbone gives to the LSTMs."""
+        return self.rnn1.input_size
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every class at every time step.
 
@@ -113,16 +118,45 @@ class CRNN(nn.Module):
         Raises:
             DataError: The pictures have another height or number of channels, or are too narrow for one time step.
         """
+        return self.classify(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``(N, T, D)`` of the convolutions: the first half of ``forward``."""
         if images.ndim != 4 or images.shape[1:3] != (self.image_channels, self.height) or images.shape[3] < 8:
             raise DataError(
                 f"images have shape {tuple(images.shape)}; expected (N, {self.image_channels}, {self.height}, W >= 8)"
             )
-        features = self.backbone(images)  # ............ (N, D, 1, T)
-        sequence = features.squeeze(2).transpose(1, 2)  # (N, T, D)
-        sequence = self.neck(self.rnn1(sequence)[0])  # . (N, T, hidden)
+        features: Tensor = self.backbone(images)  # ..... (N, D, 1, T)
+        return features.squeeze(2).transpose(1, 2)  # ... (N, T, D)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits ``(N, T, V)`` from features ``(N, T, D)``: the second half of ``forward``.
+
+        Under autocast on an accelerator this half is in float32. cuDNN's LSTMs know no bf16 before torch 2.10: torch
+        then takes slow ones of its own, or autocast makes them half precision, whose range gradients leave. In float32
+        they multiply in TF32, which is fast enough for 6 % of the network's arithmetic.
+        """
+        device = features.device.type
+        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if device == "cpu" or not mixed:
+            return self._classify(features)
+        with torch.autocast(device, enabled=False):
+            return self._classify(features.float())
+
+    def _classify(self, features: Tensor) -> Tensor:
+        sequence = self.neck(self.rnn1(features)[0])  # . (N, T, hidden)
         sequence = self.rnn2(self.dropout(sequence))[0]  # (N, T, 2 * hidden)
         logits: Tensor = self.head(sequence)  # ......... (N, T, V)
         return logits
+
+
+class _Backbone(nn.Sequential):
+    """A sequence whose ``forward`` is not torch's own: ``compile`` passes over code that is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x
 
 
 def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> nn.Sequential:
@@ -133,7 +167,7 @@ def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_nor
         image_channels: Channels C of the pictures.
         batch_norm: ``all`` or ``paper``: which convolutions are normalised.
     """
-    modules = nn.Sequential()
+    modules = _Backbone()
     depth = image_channels
     for number, layer in enumerate(layers, start=1):
         normalised = batch_norm == "all" or number in _PAPER_BATCH_NORM
@@ -142,9 +176,10 @@ def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_nor
         modules.add_module(f"conv{number}", conv)
         if normalised:
             modules.add_module(f"norm{number}", nn.BatchNorm2d(layer.channels))
-        modules.add_module(f"relu{number}", nn.ReLU(inplace=True))
+        # The maximum and ReLU change places without changing anything but the time: ReLU has a quarter left to do.
         if layer.pool is not None:
             modules.add_module(f"pool{number}", nn.MaxPool2d(layer.pool))
+        modules.add_module(f"relu{number}", nn.ReLU(inplace=True))
         depth = layer.channels
     return modules
 

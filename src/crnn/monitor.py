@@ -7,16 +7,18 @@ same weights.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import logging
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, TextIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +55,11 @@ class StepStats:
     learning_rate: float
     samples: int
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether loss and gradient are numbers; where they are not, the step was skipped."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
 
 class Monitor:
     """Reports the steps of one run.
@@ -71,7 +78,10 @@ class Monitor:
         self._num_steps = num_steps
         self._metrics_path = folder / "metrics.jsonl"
         _drop_lines_after(self._metrics_path, first_step)
-        self._metrics = self._metrics_path.open("a", encoding="utf-8")
+        try:
+            self._metrics = self._metrics_path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._unwritten(error) from error
         self._board = _tensorboard(folder, first_step) if config.train.tensorboard else None
         self._window: list[StepStats] = []
         self._epoch_first_step = first_step + 1
@@ -79,7 +89,9 @@ class Monitor:
         self._last_line = 0.0
         self._rate = 0.0
         self._best = ""
-        console = Console(file=sys.stderr)
+        stderr = sys.stderr  # while the bar is there, rich puts itself in the place of both
+        self._out, self._err = _Listener(lambda: sys.stdout), _Listener(lambda: stderr)
+        console = Console(file=cast(IO[str], self._err))
         self._terminal = console.is_terminal
         self._progress = Progress(
             TextColumn("[bold]train"),
@@ -103,7 +115,13 @@ class Monitor:
         with contextlib.suppress(OSError):  # what a full disk kept back was reported when it was written
             self._metrics.close()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
+
+    @property
+    def unheard(self) -> bool:
+        """Whether what was told cannot be heard any more: the reader of stdout or stderr has gone."""
+        return bool({self._out.lost, self._err.lost} & {errno.EPIPE, errno.EIO})
 
     def say(self, text: str) -> None:
         """One line to stderr, above the progress bar."""
@@ -132,9 +150,12 @@ class Monitor:
             self._metrics.write(json.dumps(values, ensure_ascii=False) + "\n")
             self._metrics.flush()
         except OSError as error:
-            raise TrainingError(
-                f"cannot write {self._metrics_path}: {error.strerror}; make room and continue with --resume"
-            ) from error
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> TrainingError:
+        advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "correct that"
+        why = error.strerror or str(error)
+        return TrainingError(f"cannot write {self._metrics_path}: {why}; {advice} and continue with --resume")
 
     def validation(self, step: int, result: Mapping[str, Any], sheet: npt.NDArray[np.uint8] | None, best: bool) -> None:
         """Report a validation: to ``metrics.jsonl``, TensorBoard and the screen.
@@ -150,31 +171,46 @@ class Monitor:
         parts = [f"{d['name']} {100 * (d['accuracy'] or 0.0):.2f} %" for d in result["datasets"]]
         self._best = f"best {100 * accuracy:.1f} %" if best else self._best
         self.say(f"step {step}: {', '.join(parts)}" + (" (best so far)" if best else ""))
-        if self._board is not None:
-            for dataset in result["datasets"]:
-                for key in ("accuracy", "one_minus_ned", "cer"):
-                    if dataset[key] is not None:
-                        self._board.add_scalar(f"{key}/{dataset['name']}", dataset[key], step)
-            if sheet is not None:
-                self._board.add_image("readings", sheet, step, dataformats="HWC")
+        for dataset in result["datasets"]:
+            self._draw_scalars(
+                step, {f"{k}/{dataset['name']}": dataset[k] for k in ("accuracy", "one_minus_ned", "cer")}
+            )
+        if sheet is not None:
+            self._draw(lambda board: board.add_image("readings", sheet, step, dataformats="HWC"))
+
+    def _draw(self, draw: Callable[[Any], object]) -> None:
+        """Let something be drawn for TensorBoard; where its file cannot be written, the run goes on without it."""
+        if self._board is None:
+            return
+        try:
+            draw(self._board)
+        except OSError as error:
+            _log.warning("TensorBoard's file cannot be written (%s); it ends here", error.strerror or error)
+            self._board = None
+
+    def _draw_scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        self._draw(lambda board: [board.add_scalar(k, value, step) for k, value in values.items() if value is not None])
 
     def _report(self, stats: StepStats) -> None:
         now = time.perf_counter()
         samples = sum(s.samples for s in self._window)
+        finite = [s for s in self._window if s.is_finite]
         self._rate = samples / max(now - self._window_start, 1e-9)
-        loss = sum(s.loss * s.samples for s in self._window) / max(samples, 1)
+        loss = sum(s.loss * s.samples for s in finite) / max(sum(s.samples for s in finite), 1)
         values = {
             "step": stats.step,
             "epoch": round(stats.step / self._epoch_steps, 4),
-            "loss": loss,
-            "gradient_norm": stats.gradient_norm,
+            "loss": loss if finite else None,
+            "gradient_norm": finite[-1].gradient_norm if finite else None,
             "learning_rate": stats.learning_rate,
             "samples_per_s": round(self._rate, 1),
         }
+        if len(finite) < len(self._window):
+            values["skipped_steps"] = len(self._window) - len(finite)
         self.record(values)
-        if self._board is not None:
-            for key in ("loss", "gradient_norm", "learning_rate", "samples_per_s"):
-                self._board.add_scalar(f"train/{key}", values[key], stats.step)
+        self._draw_scalars(
+            stats.step, {f"train/{k}": values[k] for k in ("loss", "gradient_norm", "learning_rate", "samples_per_s")}
+        )
         text = f"loss {loss:.3f}  {self._rate:.0f} img/s  {self._best}"
         self._progress.update(self._task, completed=stats.step, text=text)
         if not self._terminal and (now - self._last_line > _PLAIN_LINE_SECONDS or stats.step == self._num_steps):
@@ -188,12 +224,43 @@ class Monitor:
         epoch, step = divmod(stats.step - 1, self._epoch_steps)
         step += 1
         if stats.step % self._config.train.log_steps == 0 or step == self._epoch_steps or last:
-            print(f"epoch: {epoch + 1} step: {step}, loss is {stats.loss:.10g}", flush=True)
+            print(f"epoch: {epoch + 1} step: {step}, loss is {stats.loss:.10g}", file=self._out, flush=True)
         if step == self._epoch_steps or last:
             elapsed = time.perf_counter() - self._epoch_start
             done = stats.step - self._epoch_first_step + 1  # fewer than ``step`` where the run went on within the epoch
-            print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", flush=True)
+            print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", file=self._out, flush=True)
             self._epoch_start, self._epoch_first_step = time.perf_counter(), stats.step + 1
+
+
+class _Listener:
+    """A stream whose reader may go away: what comes afterwards is dropped instead of ending a run of many hours.
+
+    Attributes:
+        lost: Why nothing could be written any more (``errno``), or ``None``.
+    """
+
+    def __init__(self, stream: Callable[[], TextIO]) -> None:
+        self._stream = stream
+        self.lost: int | None = None
+
+    def write(self, text: str) -> int:
+        """Write, unless the reader has gone."""
+        self._do(lambda: self._stream().write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, unless the reader has gone."""
+        self._do(lambda: self._stream().flush())
+
+    def _do(self, act: Callable[[], object]) -> None:
+        if self.lost is None:
+            try:
+                act()
+            except OSError as error:
+                self.lost = error.errno
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream(), name)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
@@ -201,7 +268,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")

@@ -11,29 +11,38 @@ Shape letters: N batch, C image channels, W width, T time steps, V classes with 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crnn.beam import decode_beam
 from crnn.charset import Charset
 from crnn.config import ReaderConfig
-from crnn.decode import DecodedText, decode_greedy
+from crnn.decoding import Decoder, DecodingOptions
 from crnn.errors import CheckpointError, ConfigError, ImageError, MissingExtraError
 from crnn.image import ImageSource, load_image, normalise, resize, target_width
+from crnn.reading import Reading, reading_of
+from crnn.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from crnn.model import CRNN
 
-__all__ = ["Character", "DecodeMethod", "Engine", "EngineName", "Reading", "Recognizer", "TorchEngine", "load"]
+__all__ = [
+    "Engine",
+    "EngineName",
+    "NetworkOutput",
+    "Recognizer",
+    "TorchEngine",
+    "load",
+]
 
-DecodeMethod = Literal["greedy", "beam"]
+_R = TypeVar("_R")
+
 EngineName = Literal["auto", "torch"]
 Precision = Literal["fp32", "bf16"]
 
@@ -42,36 +51,20 @@ _WINDOW_BATCHES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Character:
-    """One character of a reading.
+class NetworkOutput:
+    """What the network says of pictures that went through it together.
 
     Attributes:
-        text: The character.
-        score: Largest log-probability of its class over the time steps that it is aligned to, at most 0.
-        start: Left border in pixels of the picture as it was given.
-        end: Right border, likewise. Neighbours share the border halfway between the steps aligned to them.
+        log_probs: ``(N, T, V)`` float32, normalised over V.
+        places: For each picture its place in the order in which pictures came, from 0.
+        width: Of the network's pictures, in pixels.
+        original_widths: Of the pictures as they were given.
     """
 
-    text: str
-    score: float
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a picture says.
-
-    Attributes:
-        text: The text; empty when the network sees none.
-        score: Natural-log probability of the text under the network: the sum over all its CTC alignments, at most 0.
-            ``math.exp(score)`` is a probability.
-        characters: The characters of the text with their scores and places, left to right.
-    """
-
-    text: str
-    score: float
-    characters: tuple[Character, ...]
+    log_probs: npt.NDArray[np.float32]
+    places: tuple[int, ...]
+    width: int
+    original_widths: tuple[int, ...]
 
 
 class Engine(Protocol):
@@ -128,11 +121,18 @@ class Recognizer:
         engine: What computes log-probabilities.
         config: Settings of its weights: charset and image.
         batch_size: Pictures per forward pass.
-        decode: ``greedy``, or ``beam``: prefix beam search, which finds the likeliest text more often.
-        beam_width: Prefixes that the beam keeps.
+        temperature: That of the weights' calibration; without one there are no confidences for free texts.
+        options: How texts are found: those of ``crnn.decoding.DecodingOptions``.
+
+    Attributes:
+        config: As given.
+        charset: Of the network.
+        batch_size: As given.
+        decoder: What finds texts.
 
     Raises:
-        ConfigError: ``batch_size`` or ``beam_width`` is below 1, or ``decode`` is neither method.
+        ConfigError: A number is out of range, an option cannot be used, or options contradict each other.
+        DataError: The lexicon or the language model cannot be used.
     """
 
     def __init__(
@@ -141,19 +141,16 @@ class Recognizer:
         config: ReaderConfig,
         *,
         batch_size: int = 64,
-        decode: DecodeMethod = "greedy",
-        beam_width: int = 10,
+        temperature: float | None = None,
+        **options: Unpack[DecodingOptions],
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("beam_width", beam_width)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; expected 1 or more")
-        _check_choice("decode", decode, DecodeMethod)
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
         self.config = config
         self.charset: Charset = config.charset.charset()
         self.batch_size = batch_size
+        self.decoder = Decoder(self.charset, config.charset.rules(), temperature=temperature, **options)
         self._engine = engine
-        self._decode = decode
-        self._beam_width = beam_width
 
     @overload
     def read(self, images: ImageSource) -> Reading: ...  # type: ignore[overload-overlap]  # a str is one path
@@ -191,16 +188,45 @@ class Recognizer:
         Yields:
             For each picture, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
         """
+        return self.run(images, self.readings)
+
+    def readings(self, output: NetworkOutput) -> list[Reading]:
+        """What the pictures of one batch say."""
+        decoded = self.decoder.decode(output.log_probs)
+        return [
+            reading_of(text, self.charset, output.width, original)
+            for text, original in zip(decoded, output.original_widths, strict=True)
+        ]
+
+    def run(
+        self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
+    ) -> Iterator[_R | ImageError]:
+        """Pictures through the network, and what a function makes of its output.
+
+        Args:
+            images: Any number of pictures; the iterable is only drawn from as results are taken.
+            function: Called with each batch; gives one result for each picture in it.
+
+        Yields:
+            For each picture, in order, its result, or the ``ImageError`` that says why there is none.
+
+        Raises:
+            CheckpointError: The network gives no numbers (nan).
+        """
         sources = iter(images)
         # Where all pictures have one width there is nothing to sort, and readings need not wait for more of them.
         batches = _WINDOW_BATCHES if self.config.image.resize == "keep_ratio" else 1
+        first = 0
         while window := list(islice(sources, self.batch_size * batches)):
-            yield from self._read_window(window)
+            yield from self._run_window(window, first, function)
+            first += len(window)
 
-    def _read_window(self, window: Sequence[ImageSource]) -> list[Reading | ImageError]:
-        results: list[Reading | ImageError | None] = [None] * len(window)
+    def _run_window(
+        self, window: Sequence[ImageSource], first: int, function: Callable[[NetworkOutput], Sequence[_R]]
+    ) -> list[_R | ImageError]:
+        results: dict[int, _R | ImageError] = {}
         by_width: dict[int, list[tuple[int, int, npt.NDArray[np.uint8]]]] = {}
-        for place, source in enumerate(window):
+        for place, source in enumerate(window, first):
             try:
                 pixels = load_image(source, self.config.image.image_channels)
             except ImageError as error:
@@ -211,29 +237,19 @@ class Recognizer:
             by_width.setdefault(width, []).append((place, pixels.shape[1], fitted))
         for width, members in sorted(by_width.items()):
             for start in range(0, len(members), self.batch_size):
-                chunk = members[start : start + self.batch_size]
-                images = normalise(np.stack([pixels for _, _, pixels in chunk]))
-                for (place, original, _), text in zip(chunk, self._texts(images), strict=True):
-                    results[place] = self._reading(text, width, original)
-        return [result for result in results if result is not None]
+                places, originals, pictures = zip(*members[start : start + self.batch_size], strict=True)
+                log_probs = self._log_probs(normalise(np.stack(pictures)))
+                found = function(NetworkOutput(log_probs, places, width, originals))
+                results.update(zip(places, found, strict=True))
+        return [results[place] for place in range(first, first + len(window))]
 
-    def _texts(self, images: npt.NDArray[np.float32]) -> list[DecodedText]:
+    def _log_probs(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         log_probs = self._engine.log_probs(images)
         if np.isnan(log_probs).any():
             raise CheckpointError(
                 "the network gives no numbers (nan); its weights are damaged, or its training went astray. Use others"
             )
-        if self._decode == "greedy":
-            return decode_greedy(log_probs)
-        return decode_beam(log_probs, self._beam_width)
-
-    def _reading(self, text: DecodedText, width: int, original_width: int) -> Reading:
-        borders = [b * original_width / width for b in _borders(text.spans, width)]
-        characters = tuple(
-            Character(self.charset.decode([i]), score, start, end)
-            for i, score, (start, end) in zip(text.ids, text.character_scores, borders, strict=True)
-        )
-        return Reading(self.charset.decode(text.ids), text.score, characters)
+        return log_probs
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:
@@ -242,54 +258,37 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
         raise ConfigError(f"{name} is {value!r}; expected one of: {', '.join(get_args(choices))}")
 
 
-def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[npt.NDArray[np.float64]]:
-    """Left and right border of each character in pixels of the network's picture.
-
-    Time step t looks at the pixels around 4 (t + 1): two poolings make a column of four pixels, the last convolution
-    joins two columns. Neighbours share the border halfway between their steps; the outermost characters reach as far
-    out as half the mean gap between neighbours, or two pixels where there is one character.
-    """
-    edges = np.asarray(spans, dtype=np.float64).reshape(-1, 2) * 4.0 + (2.0, 2.0)
-    gaps = edges[1:, 0] - edges[:-1, 1]
-    margin = float(gaps.mean()) / 2.0 if len(gaps) else 2.0
-    edges[1:, 0] -= gaps / 2.0
-    edges[:-1, 1] += gaps / 2.0
-    if len(edges):
-        edges[0, 0] -= margin
-        edges[-1, 1] += margin
-    return list(edges.clip(0.0, width))
-
-
 def load(
-    model: str | Path,
+    model: str | Path = DEFAULT_MODEL,
     *,
     engine: EngineName = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
     batch_size: int = 64,
-    decode: DecodeMethod = "greedy",
-    beam_width: int = 10,
+    **options: Unpack[DecodingOptions],
 ) -> Recognizer:
     """Load a reader.
 
     Args:
-        model: A weights file or a run folder.
+        model: Name of weights that ship with the package, a weights file, or a run folder.
         engine: What computes; ``auto`` takes the fastest that is installed.
         device: ``auto``, ``cpu``, or an accelerator's name.
         precision: ``bf16`` is faster where the device has it; readings may differ from ``fp32`` in the rare case.
         threads: Threads of the engine on the CPU. Default: the engine's own choice.
         batch_size: Pictures per forward pass.
-        decode: ``greedy`` or ``beam``.
-        beam_width: Prefixes that the beam keeps.
+        options: How texts are found: ``decode``, ``beam_width``, ``lexicon``, ``lexicon_margin``, ``lm``,
+            ``lm_weight``, ``pattern``, ``allow``, ``block``, ``n_best``, as ``crnn.decoding.DecodingOptions`` has them.
 
     Raises:
         CheckpointError: The weights are missing, damaged, foreign, or from a newer version.
-        ConfigError: The device cannot be used here, a number is out of range, or a choice is unknown.
+        ConfigError: The device cannot be used here, a number is out of range, a choice is unknown, or options
+            contradict each other.
+        DataError: The lexicon or the language model cannot be used.
         MissingExtraError: No engine is installed.
 
     Example:
-        ``crnn.load("runs/crnn").read("word.png").text``
+        ``crnn.load().read("word.png").text``, ``crnn.load("runs/crnn", lexicon="towns.txt")``
     """
     _check_choice("engine", engine, EngineName)  # one engine so far: both names mean it
     _check_choice("precision", precision, Precision)
@@ -306,4 +305,5 @@ def load(
         torch.set_num_threads(threads)
     weights = load_weights(model)
     compute: Any = TorchEngine(weights.build(), str(resolve_device(device)), precision)
-    return Recognizer(compute, weights.config, batch_size=batch_size, decode=decode, beam_width=beam_width)
+    temperature = None if weights.calibration is None else weights.calibration.temperature
+    return Recognizer(compute, weights.config, batch_size=batch_size, temperature=temperature, **options)

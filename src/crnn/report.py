@@ -24,6 +24,7 @@ from crnn.analysis import Confusion, LengthRow, accuracy_by_length, confusions, 
 from crnn.errors import ConfigError, CrnnError
 from crnn.image import load_image
 from crnn.metrics import TextSums
+from crnn.report_trust import lexicon_part, trust_part
 from crnn.results import DatasetResult, Evaluation, SampleResult
 
 __all__ = ["MAX_CONFUSIONS", "MAX_ERRORS", "Picture", "write_report"]
@@ -86,6 +87,8 @@ def _page(evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str,
     yield f'<p class="lead">{" · ".join(f"{_text(name)}: {_text(value)}" for name, value in facts)}</p>\n'
     yield from _tiles(evaluation, total)
     yield from _summary(evaluation, total)
+    yield from lexicon_part(evaluation)
+    yield from trust_part(evaluation.reliability, total)
     yield '<div class="pair">\n'
     yield from _lengths(accuracy_by_length(samples))
     yield from _confusions(confusions(samples, MAX_CONFUSIONS))
@@ -183,7 +186,10 @@ def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, picture:
             texts.append(("Raw", _text(sample.raw_label)))
         yield f'<li><div class="picture">{_thumbnail(picture, dataset, sample.index)}</div><dl>'
         yield "".join(f'<dt>{name}</dt><dd class="text"><bdi>{text}</bdi></dd>' for name, text in texts)
-        yield f"<dt>Score</dt><dd>{_score(sample.score)}</dd></dl>"
+        yield f"<dt>Score</dt><dd>{_score(sample.score)}</dd>"
+        if sample.confidence is not None:
+            yield f"<dt>Sure</dt><dd>{_percent(sample.confidence)}</dd>"
+        yield "</dl>"
         yield f'<div class="source">{_text(dataset)} · {_text(sample.key)}</div></li>\n'
     yield "</ol>\n"
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from crnn.metrics import TextSums
 from crnn.protocol import combined_accuracy, mean_accuracy
+from crnn.reliability import Reliability, measure_reliability
 
-__all__ = ["DatasetResult", "Evaluation", "SampleResult"]
+__all__ = ["DatasetResult", "Evaluation", "LexiconResult", "SampleResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class SampleResult:
         label: The label as the protocol compares it.
         prediction: The reading as the protocol compares it.
         score: Log-probability of the reading.
+        confidence: Probability in [0, 1] that the reading is right; ``None`` where the weights are not calibrated.
     """
 
     index: int
@@ -30,6 +32,29 @@ class SampleResult:
     label: str
     prediction: str
     score: float
+    confidence: float | None = None
+
+    @property
+    def correct(self) -> bool:
+        """Whether the reading is the label."""
+        return self.prediction == self.label
+
+
+@dataclass(frozen=True, slots=True)
+class LexiconResult:
+    """The same samples, read with a lexicon.
+
+    Attributes:
+        name: ``50``, ``1k``, ``full``, or the name of a file.
+        words: Number of words; ``None`` where samples have lexicons of their own.
+        sums: Counts over the samples that have a lexicon.
+        without: Samples that have none; they are in no count.
+    """
+
+    name: str
+    words: int | None
+    sums: TextSums
+    without: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +70,7 @@ class DatasetResult:
         expected: Published number of samples of a set of that name, or ``None``.
         samples: The compared samples, in the set's order.
         unreadable: Up to three keys of pictures that could not be read, with why.
+        lexicons: The same samples with lexicons, in the order given.
     """
 
     name: str
@@ -55,6 +81,7 @@ class DatasetResult:
     expected: int | None
     samples: tuple[SampleResult, ...]
     unreadable: tuple[str, ...]
+    lexicons: tuple[LexiconResult, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -66,6 +93,12 @@ class DatasetResult:
                 f"{self.name}: {self.sums.samples} samples compared, {self.expected} published (skipped: {skipped}); "
                 "figures are not comparable with published ones"
             )
+        lines += [
+            f"{self.name}: {lexicon.without} of {self.sums.samples} samples have no lexicon {lexicon.name!r}; they are "
+            "not in its accuracy"
+            for lexicon in self.lexicons
+            if lexicon.without
+        ]
         return lines
 
 
@@ -103,6 +136,19 @@ class Evaluation:
         """1-NED over all samples of all sets together."""
         return sum((result.sums for result in self.datasets), TextSums()).one_minus_ned
 
+    @property
+    def reliability(self) -> Reliability:
+        """How far the readings of all sets together can be trusted."""
+        samples = [sample for result in self.datasets for sample in result.samples]
+        return measure_reliability(
+            [s.score for s in samples], [s.confidence for s in samples], [s.correct for s in samples]
+        )
+
+    @property
+    def lexicon_names(self) -> tuple[str, ...]:
+        """The lexicons in the order given."""
+        return tuple(lexicon.name for lexicon in self.datasets[0].lexicons) if self.datasets else ()
+
     def as_dict(self) -> dict[str, Any]:
         """What ``crnn evaluate --json`` prints. Accuracies are in [0, 1]; ``null`` where a set has no sample."""
         return {
@@ -120,11 +166,23 @@ class Evaluation:
                     "one_minus_ned": _number(result.sums.one_minus_ned),
                     "cer": _number(result.sums.cer),
                     "warnings": result.warnings,
+                    "lexicons": [
+                        {
+                            "name": lexicon.name,
+                            "words": lexicon.words,
+                            "samples": lexicon.sums.samples,
+                            "accuracy": _number(lexicon.sums.accuracy),
+                            "accuracy_low": lexicon.sums.accuracy_interval[0],
+                            "accuracy_high": lexicon.sums.accuracy_interval[1],
+                        }
+                        for lexicon in result.lexicons
+                    ],
                 }
                 for result in self.datasets
             ],
             "mean_accuracy": _number(self.mean_accuracy),
             "combined_accuracy": _number(self.combined_accuracy),
+            "calibration": self.reliability.as_dict(),
         }
 
 

@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -39,7 +39,7 @@ FORMAT_VERSION = 1
 
 _log = logging.getLogger(__name__)
 
-_held_locks: set[TextIO] = set()
+_held_locks: set[BinaryIO] = set()
 """Lock files that this process holds; forked children let go of them."""
 
 _FREE_SECTIONS = ("eval", "checkpoint")
@@ -51,7 +51,10 @@ _FREE_KEYS = {
     "train.epoch_size",
     "train.num_steps",
     "train.device",
+    "train.compile",
+    "train.cuda_graph",
     "train.threads",
+    "train.rank_timeout",
     "train.non_finite",
     "train.log_steps",
     "train.log_format",
@@ -67,8 +70,8 @@ class Checkpoint:
 
     Attributes:
         step: Optimiser steps done.
-        tensors: ``model.NAME``, ``helper.NAME`` where something helps it to learn, ``optim.INDEX.NAME`` and, where the weights
-            are averaged, ``ema.NAME``.
+        tensors: ``model.NAME``, ``helper.NAME`` where something helps it to learn, ``optim.INDEX.NAME`` and, where the
+            weights are averaged, ``ema.NAME``.
         numbers: JSON-able state: best accuracy, counts of skipped samples, steps of the average.
         settings: The settings of the run that wrote it.
         path: Where it was read; ``None`` before it is written.
@@ -98,6 +101,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._checkpoints = self.path / "checkpoints"
+        self._lock_file: BinaryIO | None = None
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -124,32 +128,55 @@ class RunFolder:
             CheckpointError: The folder cannot be written.
         """
         try:
-            file = (self.path / "run.lock").open("a+")
+            file = (self.path / "run.lock").open("a+b", buffering=0)
         except OSError as error:
-            raise CheckpointError(
-                f"cannot write in the run folder {self.path}: {error.strerror}; choose another "
-                "checkpoint.save_checkpoint_path"
-            ) from error
+            raise self._unusable(error) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however this process ends
             except OSError:
                 file.seek(0)
                 raise TrainingError(
-                    f"another run (process {file.read().strip() or 'unknown'}) is training in {self.path}; "
+                    f"another run (process {file.read().decode().strip() or 'unknown'}) is training in {self.path}; "
                     "wait for it, or choose another checkpoint.save_checkpoint_path"
                 ) from None
-            file.seek(0)
-            file.truncate()
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            for partial in [*self.path.glob("*.partial"), *self._checkpoints.glob("*.partial")]:
-                partial.unlink(missing_ok=True)
+            try:
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
+                for partial in [*self.path.glob("*.partial"), *self._checkpoints.glob("*.partial")]:
+                    partial.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._unusable(error) from error
             _held_locks.add(file)
+            self._lock_file = file
             try:
                 yield
             finally:
+                self._lock_file = None
                 _held_locks.discard(file)
+
+    def _unusable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"cannot write in the run folder {self.path}: {error.strerror}; choose another "
+            "checkpoint.save_checkpoint_path"
+        )
+
+    def _check_ours(self) -> None:
+        """That the folder is still the one that was locked: what another run keeps there must not be written over."""
+        if self._lock_file is None:
+            return
+        try:
+            there, held = (self.path / "run.lock").stat(), os.fstat(self._lock_file.fileno())
+        except OSError as error:
+            raise CheckpointError(
+                f"the run folder {self.path} is gone ({error.strerror}): it was moved or removed, or its disk is no "
+                "longer there, while the run went on. Bring it back and continue with --resume"
+            ) from error
+        if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            raise CheckpointError(
+                f"the run folder {self.path} is another one than when the run began: it was removed and made again. "
+                "Nothing is written there; start again in a folder of its own"
+            )
 
     def holds_a_run(self) -> bool:
         """Whether an earlier run left checkpoints or weights here."""
@@ -169,8 +196,10 @@ class RunFolder:
         """Write a checkpoint, then remove all but the latest ``keep``.
 
         Raises:
-            CheckpointError: As for ``crnn.checkpoint.write_atomically``; earlier checkpoints are untouched.
+            CheckpointError: As for ``crnn.checkpoint.write_atomically``, or the folder is not there any more; earlier
+                checkpoints are untouched.
         """
+        self._check_ours()
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
         metadata = {
             "format": CHECKPOINT_FORMAT,
@@ -182,7 +211,10 @@ class RunFolder:
         write_tensors(path, checkpoint.tensors, metadata)
         # Those of later steps could not be used when this run went on from an earlier one: they must not count.
         for old in [p for p in self.checkpoints() if _step_of(p) <= checkpoint.step][keep:]:
-            old.unlink(missing_ok=True)
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s: cannot be removed (%s); it stays", old, error.strerror)
         return path
 
     def load_latest(self) -> Checkpoint | None:
@@ -206,7 +238,12 @@ class RunFolder:
         return None
 
     def save_weights(self, path: Path, state: Mapping[str, Tensor], config: Config, info: Mapping[str, Any]) -> None:
-        """Write a weights file that also names the settings of the whole run."""
+        """Write a weights file that also names the settings of the whole run.
+
+        Raises:
+            CheckpointError: As for ``save``.
+        """
+        self._check_ours()
         save_weights(path, state, config, {**info, "run": config.model_dump(mode="json", exclude_none=True)})
 
 

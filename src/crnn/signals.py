@@ -13,9 +13,10 @@ __all__ = ["signals_collected"]
 
 @contextmanager
 def signals_collected() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of ending at once; a second Ctrl-C ends at once after all.
+    """Collect SIGINT, SIGTERM and SIGHUP instead of ending at once; a second Ctrl-C ends at once after all.
 
-    Outside of the main thread, where Python allows no handlers, nothing is collected.
+    SIGHUP, which says that the terminal was closed, is left alone where it is ignored, as under ``nohup``. Outside of
+    the main thread, where Python allows no handlers, nothing is collected.
 
     Yields:
         The numbers of the signals that came, filled as they come; true as soon as there is one.
@@ -33,7 +34,10 @@ def signals_collected() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield caught
     finally:

@@ -17,6 +17,7 @@ import logging
 import signal
 from collections import Counter, deque
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crnn.ahead import batches_ahead
 from crnn.batches import open_batches, stored_sources
 from crnn.charset import NAMED_CHARSETS
 from crnn.checkpoint import load_weights, warm_start
@@ -33,13 +35,14 @@ from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch
 from crnn.data.rank_stores import check_training_data
 from crnn.data.source import open_source
-from crnn.distributed import Ranks, average_buffers, is_lost_peer, start_ranks, sync_batch_norm
+from crnn.distributed import Ranks, average_buffers, is_lost_peer, is_timeout, start_ranks, sync_batch_norm
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
 from crnn.evaluate import evaluate
+from crnn.heap import keep_freed_memory
 from crnn.image import load_image
 from crnn.model import build_model
 from crnn.monitor import Monitor, StepStats
-from crnn.objective import Objective
+from crnn.objective import Objective, bias_blank
 from crnn.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.progress import counting_bar
 from crnn.protocol import CharsetName
@@ -71,8 +74,8 @@ class TrainReport:
         best_accuracy: Of the validation sets together, in [0, 1]; ``None`` where nothing was validated.
         weights: The file to read with: the best weights, or the last where nothing was validated.
         skipped: Pictures that could not be read while training, by reason.
-        not_finite: Steps that were skipped because their loss or gradient was not finite (``train.non_finite``).
         stopped_by: The signal that ended the run before its last step, or ``None``.
+        not_finite: Steps that were skipped because their loss or gradient was not finite (``train.non_finite``).
     """
 
     folder: Path
@@ -80,8 +83,8 @@ class TrainReport:
     best_accuracy: float | None
     weights: Path
     skipped: dict[str, int]
-    not_finite: int
     stopped_by: int | None
+    not_finite: int = 0
 
 
 def train(config: Config, *, resume: bool = False) -> TrainReport:
@@ -92,7 +95,8 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
         resume: Go on from the latest checkpoint of the run folder; start where there is none.
 
     Returns:
-        How the run ended; also after SIGTERM or Ctrl-C, which save a checkpoint and end it.
+        How the run ended; also after SIGTERM, SIGHUP or Ctrl-C, or when nobody reads its output any more (a broken
+        pipe), which save a checkpoint and end it.
 
     Raises:
         ConfigError: Settings contradict each other, the data, or the run that is resumed; or the folder holds a run.
@@ -109,8 +113,9 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
     check_training_data(stored)  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
-        ranks = stack.enter_context(start_ranks(config.train.device))
+        ranks = stack.enter_context(start_ranks(config.train.device, timedelta(seconds=config.train.rank_timeout)))
         folder = RunFolder(config.checkpoint.save_checkpoint_path)
         if ranks.is_main:
             stack.enter_context(folder.lock())
@@ -129,9 +134,13 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
             return _Run(config, ranks, folder, stop).run(resume)
         except RuntimeError as error:
             if ranks.world_size > 1 and not isinstance(error, CrnnError) and is_lost_peer(error):
-                raise TrainingError(
-                    f"rank {ranks.rank} ends because another rank did; look at what that one says"
-                ) from error
+                why = "ends because another rank did; look at what that one says"
+                if is_timeout(error):
+                    why = (
+                        f"waited {config.train.rank_timeout:g} s for another rank, which hangs or is that much slower; "
+                        "continue with --resume, or with a longer train.rank_timeout"
+                    )
+                raise TrainingError(f"rank {ranks.rank} {why}") from error
             raise
 
 
@@ -151,7 +160,8 @@ class _Run:
     # ---- set-up ----------------------------------------------------------------------------------------------
 
     def run(self, resume: bool) -> TrainReport:
-        checkpoint = self.folder.load_latest() if resume else None
+        # Of rank 0 for all: on other machines the folder may be empty, and all have to go on from the same step.
+        checkpoint = self.ranks.broadcast(self.folder.load_latest() if resume and self.ranks.is_main else None)
         changed = self._check_same_run(checkpoint) if checkpoint is not None else []
         state = self._start(checkpoint)
         if self.ranks.is_main:
@@ -191,6 +201,7 @@ class _Run:
     def _start(self, checkpoint: Checkpoint | None) -> TrainState:
         config = self.config
         network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=config.train.seed)
+        bias_blank(network, config.objective.blank_bias)
         self.warm_line = ""
         if config.train.warm_start is not None and checkpoint is None:
             self.warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
@@ -198,7 +209,7 @@ class _Run:
         network.to(self.ranks.device).to(memory_format=memory_format)  # type: ignore[call-overload]
         if self.ranks.world_size > 1 and config.train.sync_batch_norm:
             network = sync_batch_norm(network)
-        objective = Objective(network, config.objective).to(self.ranks.device).train()
+        objective = Objective(network, config.objective, config.train.seed).to(self.ranks.device).train()
         average = WeightAverage(network, config.optim.ema_decay) if config.optim.ema_decay > 0.0 else None
         state = TrainState(objective, build_optimizer(objective, config.optim), average)
         if checkpoint is not None:
@@ -229,7 +240,9 @@ class _Run:
         accumulate = self.config.optim.accumulate_steps
         if state.validated < state.step and self._validation_due(state.step):
             self._validate(state)  # the run was stopped before it could do that
-        batches = self.source.iterate(state.step * accumulate, self.num_steps * accumulate)
+        batches = batches_ahead(
+            self.source.iterate(state.step * accumulate, self.num_steps * accumulate), self.ranks.device
+        )
         waiting: deque[tuple[int, float, StepResult]] = deque()
         with contextlib.closing(batches):
             while state.step < self.num_steps:
@@ -277,6 +290,8 @@ class _Run:
             stop = stop or stopping > 0
             if self.monitor is not None:
                 self.monitor.step(stats)
+                if self.monitor.unheard and not self.stop:
+                    self.stop.append(signal.SIGPIPE)  # seen by all ranks at the next step
         return stop
 
     def _not_finite(self, state: TrainState, stats: StepStats, result: StepResult) -> None:
@@ -372,8 +387,8 @@ class _Run:
             state.best[0] if self.config.data.validation and state.best[0] >= 0.0 else None,
             self.folder.best if self.folder.best.exists() else self.folder.last,
             dict(skipped),
-            state.not_finite,
             (self.stop[0] if self.stop else int(signal.SIGTERM)) if stopped else None,
+            state.not_finite,
         )
 
     def _info(self, state: TrainState, result: Evaluation | None) -> dict[str, Any]:

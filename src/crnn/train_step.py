@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from crnn.config import Config
+from crnn.accelerate import CapturedStep, captures, compile_backbone, compiles, tune_kernels
+from crnn.config import Config, time_steps
 from crnn.data.dataset import Batch, network_input
 from crnn.distributed import Ranks, has_fast_bf16
 from crnn.optim import StepGuard, clip_gradients
@@ -58,6 +59,14 @@ class TrainStep:
         self._format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self._forward = _distributed(state.objective, ranks)
         self._parameters = list(state.objective.parameters())
+        self._compiled = compiles(config, ranks.device, ranks.world_size)
+        if self._compiled:
+            compile_backbone(state.network)
+        tune_kernels(config, ranks.device)
+        self._captured: CapturedStep | None = None
+        if captures(config, ranks.device, ranks.world_size):
+            longest = min(config.charset.max_text_length, time_steps(config.image.image_width))
+            self._captured = CapturedStep(self._loss_of, state.objective, 1.0 / config.train.batch_size, longest)
         skips = config.train.non_finite == "skip"
         self._guard = StepGuard(state.objective, state.optimizer) if skips else None
 
@@ -83,10 +92,8 @@ class TrainStep:
             number = config.train.seed * 1_000_003 + state.step * len(parts) + place
             torch.manual_seed(number * 1_009 + self._ranks.rank)
             with contextlib.nullcontext() if place + 1 == len(parts) else _unsynchronised(self._forward):
-                loss = self._loss(batch)
                 # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
-                torch.autograd.backward(loss * (world_size / nominal))
-            loss_sum += loss.detach()
+                loss_sum += self._gradients(batch.to(device), world_size / nominal)
         found = [0.0, float(sum(map(len, parts))), float(bool(self._stop))]
         counts = torch.tensor(found).to(device, non_blocking=True)
         counts[0] = loss_sum
@@ -102,14 +109,24 @@ class TrainStep:
             state.average.update(moved)
         return StepResult(counts, norm, loss_sum, sum((batch.keys for batch in parts), ()))
 
-    def _loss(self, batch: Batch) -> Tensor:
-        if not len(batch):
+    def _gradients(self, batch: Batch, factor: float) -> Tensor:
+        """Add up the gradients of a batch; the loss, summed over its samples, without a graph behind it."""
+        full = len(batch) == self._config.train.batch_size
+        if full and self._captured is not None:
+            return self._captured(batch)
+        empty = not len(batch)
+        if empty:
             # Nothing could be read; the other ranks still wait for this one's gradients.
-            return self._loss(_blank_batch(self._config)) * 0.0
-        batch = batch.to(self._ranks.device)
-        images = network_input(batch.images).contiguous(memory_format=self._format)
+            factor, batch = 0.0, _blank_batch(self._config).to(self._ranks.device)
+        with contextlib.nullcontext() if full or not self._compiled else torch.compiler.set_stance("force_eager"):
+            loss = self._loss_of(batch.images, batch.targets, batch.target_lengths)
+            torch.autograd.backward(loss * factor)
+        return loss.detach() * 0.0 if empty else loss.detach()
+
+    def _loss_of(self, images: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        images = network_input(images).contiguous(memory_format=self._format)
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
-            loss: Tensor = self._forward(images, batch.targets, batch.target_lengths)
+            loss: Tensor = self._forward(images, targets, target_lengths)
         return loss
 
 

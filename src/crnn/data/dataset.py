@@ -24,6 +24,7 @@ from crnn.data.order import SampleOrder
 from crnn.data.rank_stores import RankStores, open_rank_stores
 from crnn.errors import DataError, ImageError
 from crnn.image import load_image, load_resized, resize
+from crnn.upload import on_device
 
 __all__ = [
     "Batch",
@@ -61,14 +62,18 @@ class Batch:
         return len(self.keys)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on ``device``, copied without waiting where memory is pinned."""
+        """The same batch with its tensors on ``device``, copied without waiting (``crnn.upload``)."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
-            widths=self.widths.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            target_lengths=self.target_lengths.to(device, non_blocking=True),
+            images=on_device(self.images, device),
+            widths=on_device(self.widths, device),
+            targets=on_device(self.targets, device),
+            target_lengths=on_device(self.target_lengths, device),
         )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors of the batch."""
+        return self.images, self.widths, self.targets, self.target_lengths
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the data loader calls it for accelerators."""

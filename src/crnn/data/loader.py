@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import multiprocessing
+import multiprocessing.queues
+import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Generator, Iterator, Sequence
@@ -18,6 +22,17 @@ from crnn.config import DataConfig
 from crnn.errors import CrnnError, TrainingError
 
 __all__ = ["Numbered", "iterate_batches"]
+
+WAIT_SECONDS = 600.0
+"""A batch that takes longer is not waited for: its worker hangs."""
+
+_NAP_SECONDS = 1.0
+"""In which that time is counted."""
+
+_CANNOT_SEND = 74
+"""Exit status of a worker whose batch cannot be sent (``EX_IOERR``)."""
+
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when the one that started it ends
 
 _Item_co = TypeVar("_Item_co", covariant=True)
 _Item = TypeVar("_Item")
@@ -64,17 +79,18 @@ def iterate_batches(
         pin_memory: Put batches into page-locked memory, for accelerators.
 
     Raises:
-        TrainingError: A worker process died.
+        TrainingError: A worker process died, or none gave the next batch for ``WAIT_SECONDS``.
         CrnnError: What the source raised, in whichever process.
     """
+    count = 1 if config.workers is None else config.workers
     loader = DataLoader(
         _Numbers(source, first, last - first),
         batch_size=None,  # items are batches already
         collate_fn=_as_it_is,  # torch's own makes tensors of arrays, and lists of tuples
         shuffle=False,
-        num_workers=config.workers,
-        multiprocessing_context=config.worker_start if config.workers else None,
-        prefetch_factor=4 if config.workers else None,
+        num_workers=count,
+        multiprocessing_context=config.worker_start if count else None,
+        prefetch_factor=4 if count else None,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
     )
@@ -83,19 +99,18 @@ def iterate_batches(
     workers = [process for process in multiprocessing.active_children() if process not in others]
     end = functools.partial(_end, workers)
     atexit.register(end)  # for a program that ends while batches are left
+    watch = _Watch(workers)
     try:
-        for batch in batches:
+        while (batch := watch.next(batches)) is not None:
             if isinstance(batch, CrnnError):
                 raise batch
             yield batch
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):  # a worker's own exception is "Caught ... in" one
             raise
-        raise TrainingError(
-            f"a data worker died ({str(error).splitlines()[0]}); the machine may have run out of memory. "
-            "Continue with --resume, with fewer data.workers if it happens again"
-        ) from error
+        raise TrainingError(_why_dead(error, workers, watch)) from error
     finally:
+        watch.close()
         # This asks the workers to end; but not yet, if the traceback of an exception still holds the iterator.
         del batches
         end()
@@ -117,6 +132,64 @@ def _started(loader: DataLoader[_Item | CrnnError]) -> Iterator[_Item | CrnnErro
     return batches
 
 
+class _Watch:
+    """Ends workers that give nothing for too long, so that whoever waits for them finds them dead and goes on.
+
+    A worker that hangs (a disk that does not answer, a lock that was held when it was forked) would be waited for
+    without an end. Time is counted in short naps, so that a process that was stopped for a while and goes on, or a
+    machine that slept, does not count as one that hangs.
+    """
+
+    def __init__(self, workers: Sequence[BaseProcess]) -> None:
+        self.fired = False
+        self._workers = workers
+        self._closed = threading.Event()
+        self._waiting: object | None = None
+        if workers:
+            threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def next(self, items: Iterator[_Item]) -> _Item | None:
+        """The next item, ``None`` behind the last one."""
+        self._waiting = object()
+        try:
+            return next(items, None)
+        finally:
+            self._waiting = None
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        seen, naps = None, 0
+        while not self._closed.wait(_NAP_SECONDS):
+            waiting = self._waiting
+            naps = naps + 1 if waiting is not None and waiting is seen else 0
+            seen = waiting
+            if naps * _NAP_SECONDS >= WAIT_SECONDS:
+                self.fired = True
+                for worker in self._workers:
+                    worker.kill()
+                return
+
+
+def _why_dead(error: RuntimeError, workers: Sequence[BaseProcess], watch: _Watch) -> str:
+    if watch.fired:
+        return (
+            f"no data worker gave the next batch for {WAIT_SECONDS:g} s, so they were ended; is the disk that the data "
+            "are on still there? Continue with --resume"
+        )
+    why = "the machine may have run out of memory"
+    if any(worker.exitcode == _CANNOT_SEND for worker in workers):
+        why = "it could not hand over a batch, as it said above: the machine's shared memory (/dev/shm) may be full"
+    elif any(worker.exitcode == -signal.SIGBUS for worker in workers):
+        why = "a store was cut short while it was read, or the machine's shared memory (/dev/shm) is full"
+    return (
+        f"a data worker died ({str(error).splitlines()[0]}); {why}. "
+        "Continue with --resume, with fewer data.workers if it happens again"
+    )
+
+
 def _end(workers: Sequence[BaseProcess]) -> None:
     """End workers that are still there, in the one way that they do not ignore; they have nothing to lose.
 
@@ -131,7 +204,19 @@ def _as_it_is(item: _Item) -> _Item:
     return item
 
 
+def _end_unsent(error: BaseException, _: object) -> None:
+    """Where a batch cannot be sent, Python would say so and drop it, and it would be waited for without an end."""
+    print(f"data worker: {str(error).splitlines()[0] if str(error) else repr(error)}", file=sys.stderr, flush=True)
+    os._exit(_CANNOT_SEND)
+
+
 def _start_worker(_: int) -> None:
+    # A worker that outlives a killed rank by seconds holds its copies of the rank's sockets, and the other ranks wait
+    # as long to find that it is gone. Only Linux has this; elsewhere torch's own watch ends the worker in 5 s.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # type: ignore[attr-defined]
     # Ctrl-C, and what a scheduler sends, go to all processes: the training process saves, then ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

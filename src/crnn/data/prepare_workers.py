@@ -39,8 +39,8 @@ _JOBS_AT_A_WORKER = 2  # one to work at, one so as not to wait for the next
 _JOBS_AHEAD = 4  # per worker, finished or not
 _WAKE_SECONDS = 0.5  # in which the caller notices that it was asked to stop
 
-# Ctrl-C, and what a scheduler sends, go to all processes: the main one ends the workers.
-_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C, the end of a terminal, and what a scheduler sends, go to all processes: the main one ends the workers.
+_NOT_FOR_WORKERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _Asked = TypeVar("_Asked")
 _Result = TypeVar("_Result")

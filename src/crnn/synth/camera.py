@@ -28,6 +28,7 @@ from crnn.synth.noise import hash_normal, hash_uniform
 from crnn.synth.optics import blur
 from crnn.synth.resample import enlarge, shrink
 from crnn.synth.settings import CameraConfig
+from crnn.upload import on_device
 
 __all__ = ["apply_camera"]
 
@@ -137,21 +138,21 @@ class _Part:
     def tensor(self, values: npt.NDArray[np.floating]) -> Tensor:
         """Numbers of each sample, ``(n, ...)``, as ``(n, ..., 1, 1, 1)`` float32, four axes in all."""
         values = values.astype(np.float32)
-        return torch.from_numpy(values.reshape(values.shape + (1,) * (4 - values.ndim))).to(self.image.device)
+        return on_device(values.reshape(values.shape + (1,) * (4 - values.ndim)), self.image.device)
 
     def uniform(self, name: str, low: float, high: float) -> Tensor:
         """One number of each sample, ``(n, 1, 1, 1)`` float32."""
         return self.tensor(self.draws.uniform(name, low, high))
 
     def seeds(self, name: str) -> Tensor:
-        return torch.from_numpy(self.draws.seeds(name)).to(self.image.device)
+        return on_device(self.draws.seeds(name), self.image.device)
 
 
 def _chosen(image: Tensor, draws: Draws, which: npt.NDArray[np.bool_] | np.bool_) -> _Part | None:
     rows = np.flatnonzero(which)
     if not len(rows):
         return None
-    index = torch.from_numpy(rows).to(image.device)
+    index = on_device(rows, image.device)
     return _Part(image, rows, index, draws.rows(rows), image.index_select(0, index))
 
 

@@ -25,6 +25,7 @@ from crnn.synth.glyphs import CELL_MARGIN
 from crnn.synth.palette import Palette
 from crnn.synth.settings import LookConfig
 from crnn.synth.textures import TextureBank
+from crnn.upload import on_device
 
 __all__ = ["Beside", "Scene", "compose"]
 
@@ -196,7 +197,7 @@ class _Painter:
         vertical, across = self._column(0.5 + gap), self._column(ratio / 2 + gap)
         distances = torch.stack([v - vertical, -v - vertical, -u - across, u - across, torch.empty_like(u)])
         distances[4] = torch.maximum(v.abs() - vertical, u.abs() - across)
-        chosen = distances.gather(0, torch.from_numpy(kind).to(self.device)[None, :, None, None].expand(1, *u.shape))[0]
+        chosen = distances.gather(0, on_device(kind, self.device)[None, :, None, None].expand(1, *u.shape))[0]
         half = self._column(draws.uniform("frame width", 0.015, 0.08))
         soft = self._column(1.0 / self.geometry.text_height[rows])
         filled = self._flags(draws.chance("frame filled", 0.3))[..., None]  # all behind the line: the edge of a sign
@@ -297,7 +298,7 @@ class _Painter:
     def _texture_field(self, name: str, rows: Rows) -> Tensor:
         draws = self.draws.rows(rows)
         return self.textures.sample(
-            torch.from_numpy(draws.integers(f"{name} tile", len(self.textures))).to(self.device),
+            on_device(draws.integers(f"{name} tile", len(self.textures)), self.device),
             np.stack([draws.uniform(f"{name} top"), draws.uniform(f"{name} left")], axis=1),
             draws.log_uniform(f"{name} scale", 0.35, 2.5),
             draws.uniform(f"{name} angle", 0.0, 2.0 * np.pi),
@@ -372,13 +373,13 @@ class _Painter:
         self.pictures.index_copy_(0, at, below + coverage[:, None] * (colour[:, :, None, None] - below))
 
     def _index(self, rows: Rows) -> Tensor:
-        return torch.from_numpy(rows).to(self.device)
+        return on_device(rows, self.device)
 
     def _column(self, values: Floats) -> Tensor:
-        return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)[:, None, None]
+        return on_device(np.asarray(values, dtype=np.float32), self.device)[:, None, None]
 
     def _flags(self, values: npt.NDArray[np.bool_]) -> Tensor:
-        return torch.from_numpy(values).to(self.device)[:, None]
+        return on_device(values, self.device)[:, None]
 
 
 def _lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
@@ -394,13 +395,13 @@ def _lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats
     """
     rows, columns = cells.shape[-2:]
     ends = np.asarray((1.0 - 2.0 * CELL_MARGIN / columns) / (ratios / 2), dtype=np.float32)
-    x = u * torch.from_numpy(ends).to(u.device)[:, None, None]
+    x = u * on_device(ends, u.device)[:, None, None]
     y = v * (2.0 * (1.0 - 2.0 * CELL_MARGIN / rows))
     masks = cells.to(torch.float32).mul_(1.0 / 255.0)[:, None]
     # Four neighbouring pixels of a cell are all that a lookup sees. Where a step is longer, the cell is smoothed first.
     for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
         for step in (1.8, 3.0):
-            at = torch.from_numpy(np.flatnonzero(shrinking > step)).to(u.device)
+            at = on_device(np.flatnonzero(shrinking > step), u.device)
             if len(at):
                 masks.index_copy_(0, at, _averaged(masks.index_select(0, at), axis))
     return grid_sample(masks, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)[:, 0]
@@ -440,14 +441,8 @@ def _averaged(fields: Tensor, axis: int) -> Tensor:
 def _shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np.int64]) -> Tensor:
     """Each picture moved by its own whole number of pixels; what comes in is empty."""
     count, height, width = coverage.shape
-    y = (
-        torch.arange(height, device=coverage.device)[None, :, None]
-        - torch.from_numpy(down).to(coverage.device)[:, None, None]
-    )
-    x = (
-        torch.arange(width, device=coverage.device)[None, None, :]
-        - torch.from_numpy(right).to(coverage.device)[:, None, None]
-    )
+    y = torch.arange(height, device=coverage.device)[None, :, None] - on_device(down, coverage.device)[:, None, None]
+    x = torch.arange(width, device=coverage.device)[None, None, :] - on_device(right, coverage.device)[:, None, None]
     inside = ((y >= 0) & (y < height)) & ((x >= 0) & (x < width))
     places = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten(1)
     return coverage.flatten(1).gather(1, places).view(count, height, width) * inside

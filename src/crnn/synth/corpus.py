@@ -27,6 +27,12 @@ _TRIES = 200
 _TRIES_OF_A_KIND = 8
 """Texts of one kind that are refused before another kind is drawn, so that refusals hardly change the shares."""
 
+_FIRST_LONGEST = 3
+"""Longest label of the first words under ``corpus.short_first``."""
+
+_SHORT_TRIES = 32
+"""Texts that are too long before the shortest of them has to do: lists may have nothing shorter."""
+
 _LARGE_SIGNS = "&@#%$+?!€£*"
 """Signs that can be told when they stand alone."""
 
@@ -88,6 +94,7 @@ class Corpus:
         self._fit = LabelFit(charset, rules, max_steps)
         self._vocabulary = Vocabulary(config, self._fit)
         self._punctuation, self._phrase_words = config.punctuation, config.phrase_words
+        self._short_first = config.short_first
         self._uniform_longest = min(config.uniform_longest, self._fit.longest)
         letters = self._vocabulary.letters
         self._cases = Cases(config, letters, self._fit)
@@ -101,18 +108,34 @@ class Corpus:
         self.refused: Counter[str] = Counter()
         self.characters = self._all_characters()
 
-    def draw(self, rng: np.random.Generator, writable: frozenset[str] | Callable[[str], bool] | None = None) -> Text:
-        """One text: a pure function of the settings, the generator's state and ``writable``.
+    def longest(self, number: int) -> int | None:
+        """Characters that the label of a word may have under ``corpus.short_first``; ``None``: as many as fit.
+
+        Args:
+            number: The word's, counted from 0 at the start of the run.
+        """
+        return None if number >= self._short_first else _FIRST_LONGEST + 10 * number // self._short_first
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        writable: frozenset[str] | Callable[[str], bool] | None = None,
+        longest: int | None = None,
+    ) -> Text:
+        """One text: a pure function of the settings, the generator's state, ``writable`` and ``longest``.
 
         Args:
             rng: Random numbers; taken in blocks, so that its state afterwards says nothing.
             writable: Characters that the faces can write, or whether they can write a whole text; default: everything.
+            longest: Characters that the label may have; the shortest of some texts where none is that short. Default:
+                as many as fit.
 
         Raises:
             DataError: Text after text is refused; the message has the reasons.
         """
         dice = Dice(rng)
         reasons: Counter[str] = Counter()
+        shortest: Text | None = None
         for _ in range(_TRIES // _TRIES_OF_A_KIND):
             kind = self._kinds.draw(dice)
             for _ in range(_TRIES_OF_A_KIND):
@@ -125,10 +148,19 @@ class Corpus:
                 if writable is None or (
                     writable(drawn) if callable(writable) else writable.issuperset(drawn.replace(" ", ""))
                 ):
+                    text = Text(drawn, label, kind)
+                    if longest is not None and len(label) > longest:
+                        reasons["not_short"] += 1
+                        shortest = text if shortest is None or len(label) < len(shortest.label) else shortest
+                        if reasons["not_short"] < _SHORT_TRIES:
+                            continue
+                        text = shortest
                     if reasons:
                         self.refused.update(reasons)
-                    return Text(drawn, label, kind)
+                    return text
                 reasons["not_writable"] += 1
+        if shortest is not None:
+            return shortest
         counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         raise DataError(
             f"{reasons.total()} texts in a row were refused: {counts}. Check that the faces can write the charset "

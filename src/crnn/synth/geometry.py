@@ -17,6 +17,7 @@ from torch import Tensor
 from crnn.synth.draws import Draws
 from crnn.synth.noise import smooth_noise
 from crnn.synth.settings import LookConfig
+from crnn.upload import on_device
 
 __all__ = ["SIDES", "Geometry", "text_coordinates"]
 
@@ -136,7 +137,7 @@ class Geometry:
 def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
     """The place (u, v) in the word that each pixel of each picture shows, ``(N, H, W)`` float32 each."""
     height, width = geometry.shape
-    m = torch.from_numpy(geometry.inverse.astype(np.float32)).to(device)[..., None, None]
+    m = on_device(geometry.inverse.astype(np.float32), device)[..., None, None]
     column = torch.arange(width, dtype=torch.float32, device=device)
     row = torch.arange(height, dtype=torch.float32, device=device)[:, None]
     # Behind the horizon of a strong perspective everything would come again, mirrored.
@@ -146,7 +147,7 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
     if len(geometry.elastic_rows):
         rows = _tensor(geometry.elastic_rows, device)
         strength = _tensor(geometry.elastic, device, torch.float32)[:, None, None]
-        seeds = torch.from_numpy(geometry.elastic_seeds).to(device)
+        seeds = on_device(geometry.elastic_seeds, device)
         x.index_add_(0, rows, strength * smooth_noise(seeds, (3, 7), geometry.shape))
         y.index_add_(0, rows, strength * smooth_noise(seeds + 1, (2, 6), geometry.shape))
     if len(geometry.arc_rows):
@@ -225,4 +226,4 @@ def _margins(draws: Draws, look: LookConfig) -> Floats:
 
 
 def _tensor(values: npt.NDArray[np.generic], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device=device, dtype=dtype)
+    return on_device(np.ascontiguousarray(values), device).to(dtype=dtype)

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from crnn.synth.resample import take_rows
+from crnn.upload import on_device
 
 __all__ = ["jpeg"]
 
@@ -76,14 +77,14 @@ def jpeg(
     # Pictures of one block shape lie together, so that one product transforms them.
     order = np.lexsort((finer[:, 1], finer[:, 0]))
     device = pictures.device
-    rows = torch.from_numpy(order).to(device)
+    rows = on_device(order, device)
     levels = pictures.index_select(0, rows).clamp_(0.0, 1.0).mul_(255.0).round_()
     if levels.shape[1] == 3:
         levels = _luminance_first(levels)
     levels -= 128.0
-    tops, lefts = (torch.from_numpy(shift[order, axis]).to(device)[:, None] for axis in (0, 1))
+    tops, lefts = (on_device(shift[order, axis], device)[:, None] for axis in (0, 1))
     blocks = _blocks(levels, tops, lefts)
-    steps = torch.from_numpy(_steps(quality[order], finer[order], levels.shape[1])).to(device)[:, :, None]
+    steps = on_device(_steps(quality[order], finer[order], levels.shape[1]), device)[:, :, None]
     blocks = _rounded(blocks.view(*levels.shape[:2], -1, BLOCK * BLOCK), steps, finer[order]).view_as(blocks)
     levels = _picture(blocks, tops, lefts, *pictures.shape[2:])
     levels += 128.0

@@ -17,6 +17,7 @@ Reference:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from statistics import NormalDist
@@ -47,6 +48,11 @@ def _normal_quantiles() -> Tensor:
 _QUANTILES = _normal_quantiles()
 
 
+@functools.cache
+def _quantiles(device: torch.device) -> Tensor:
+    return _QUANTILES.to(device)  # once: copying waits for the device
+
+
 def hash_uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Uniform numbers, one per seed and position.
 
@@ -74,7 +80,7 @@ def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
         ``(N, *shape)`` float32.
     """
     count = math.prod(shape)
-    quantiles = _QUANTILES.to(seeds.device)
+    quantiles = _quantiles(seeds.device)
     result = torch.empty((len(seeds), count), device=seeds.device)
     for rows, words in _words(seeds, -(-count // _BYTES_PER_WORD), _NORMAL):
         places = words.view(torch.uint8)[:, :count].reshape(-1).int()

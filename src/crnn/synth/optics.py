@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from crnn.upload import on_device
+
 __all__ = ["MAX_SIGMA", "blur"]
 
 Floats = npt.NDArray[np.float64]
@@ -67,8 +69,8 @@ def blur(pictures: Tensor, sigma: Floats, motion: Floats) -> Tensor:
         # Full lanes, filled up with the first sample: oneDNN compiles a kernel for every number of groups that it
         # meets, in the time of some hundred pictures.
         filled = np.append(chosen, np.repeat(chosen[:1], -len(chosen) % LANES))
-        kernels = torch.from_numpy(_kernels(sigma[filled], motion[filled], radius)).to(pictures.device)
-        rows = torch.from_numpy(filled).to(pictures.device)
+        kernels = on_device(_kernels(sigma[filled], motion[filled], radius), pictures.device)
+        rows = on_device(filled, pictures.device)
         padded = nn.functional.pad(levels.index_select(0, rows), (radius,) * 4, mode="replicate")
         # One group per channel of a sample: each has its own kernel.
         kernels = kernels[:, None].expand(-1, channels, -1, -1).reshape(-1, 1, *kernels.shape[1:])

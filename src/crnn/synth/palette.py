@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crnn.synth.draws import Draws
 from crnn.synth.settings import LookConfig
+from crnn.upload import on_device
 
 __all__ = ["Palette"]
 
@@ -78,7 +79,7 @@ class Palette:
         return cls(
             contrast,
             **{
-                name: torch.from_numpy(_tinted(draws, name, level.clip(0.0, 1.0), grey, channels)).to(device)
+                name: on_device(_tinted(draws, name, level.clip(0.0, 1.0), grey, channels), device)
                 for name, level in levels.items()
             },
         )

@@ -10,6 +10,7 @@ rank draws words for another.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -21,6 +22,7 @@ from crnn.synth.draws import Draws
 from crnn.synth.glyphs import CELL_HEIGHT
 from crnn.synth.settings import SynthConfig
 from crnn.synth.words import Words, WordWriter
+from crnn.upload import on_device
 
 __all__ = ["BESIDE", "PoolPlan", "WordFeed", "WordPool"]
 
@@ -129,13 +131,18 @@ class WordPool:
     """
 
     def __init__(self, plan: PoolPlan, width: int, max_length: int, device: torch.device) -> None:
-        self._plan, self._device = plan, device
+        self._plan, self._width, self._device = plan, width, device
         self._held = np.full(plan.slots, -1, dtype=np.int64)
-        self._cells = torch.zeros((plan.slots, CELL_HEIGHT, width), dtype=torch.uint8, device=device)
         self._ratios = np.ones(plan.slots)
         self._targets = np.zeros((plan.slots, max_length), dtype=np.int32)
         self._lengths = np.zeros(plan.slots, dtype=np.int64)
         self._texts: list[str] = [""] * plan.slots
+
+    @functools.cached_property
+    def _cells(self) -> Tensor:
+        # Made when the first words come: workers that were forked before keep no copy of it while it fills.
+        shape = (self._plan.slots, CELL_HEIGHT, self._width)
+        return torch.zeros(shape, dtype=torch.uint8, device=self._device)
 
     def missing(self, numbers: Numbers) -> Numbers:
         """Those of the words, each once, that are not there."""
@@ -147,7 +154,7 @@ class WordPool:
         """Keep words, in the place of older ones."""
         slots = self._plan.slot(words.numbers)
         self._held[slots] = words.numbers
-        self._cells.index_copy_(0, self._places(slots), torch.from_numpy(words.cells).to(self._device))
+        self._cells.index_copy_(0, self._places(slots), on_device(words.cells, self._device))
         self._ratios[slots] = words.ratios
         self._targets[slots] = words.targets
         self._lengths[slots] = words.lengths
@@ -168,4 +175,4 @@ class WordPool:
         return targets, lengths, [self._texts[slot] for slot in slots.tolist()]
 
     def _places(self, slots: Numbers) -> Tensor:
-        return torch.from_numpy(slots).to(self._device)
+        return on_device(slots, self._device)

@@ -19,6 +19,7 @@ from crnn.synth.geometry import Geometry
 from crnn.synth.glyphs import cell_width
 from crnn.synth.textures import TextureBank
 from crnn.synth.words import Words, WordWriter
+from crnn.upload import on_device
 
 __all__ = ["Renderer", "native_size", "to_bytes"]
 
@@ -75,7 +76,7 @@ class Renderer:
         """
         words = self.writer.write(numbers)
         draws = Draws(self.config.train.seed, numbers)
-        cells = torch.from_numpy(words.cells).to(self.device)
+        cells = on_device(words.cells, self.device)
         scene = self.scene(draws, cells, words.ratios, self.beside(numbers))
         return self.photographed(draws, scene), words, scene
 
@@ -84,7 +85,7 @@ class Renderer:
 
         def drawn(rows: npt.NDArray[np.int64], place: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
             others = self.writer.write(_BESIDE + 2 * numbers[rows] + place)
-            return torch.from_numpy(others.cells).to(self.device), others.ratios
+            return on_device(others.cells, self.device), others.ratios
 
         return drawn
 

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from crnn.upload import on_device
+
 __all__ = ["enlarge", "shrink", "take_rows"]
 
 Integers = npt.NDArray[np.int64]
@@ -52,7 +54,7 @@ def shrink(pictures: Tensor, sizes: Integers) -> Tensor:
         ``(N, C, H, W)`` float32: the upper left ``sizes`` are the samples, what follows repeats the last of them.
     """
     for axis in (0, 1):
-        size = torch.from_numpy(sizes[:, axis]).to(pictures.device)[:, None]  # (N, 1)
+        size = on_device(sizes[:, axis], pictures.device)[:, None]  # (N, 1)
         length = pictures.shape[2]
         steps = length / size.float()
         index = torch.arange(length, device=pictures.device).minimum(size - 1)  # (N, H)
@@ -74,10 +76,10 @@ def enlarge(pictures: Tensor, sizes: Integers, kind: Integers) -> Tensor:
     Returns:
         ``(N, C, H, W)`` float32; bicubic overshoots at edges.
     """
-    cubic = torch.from_numpy(kind == 0).to(pictures.device)[:, None]
-    nearest = torch.from_numpy(kind == 2).to(pictures.device)[:, None]
+    cubic = on_device(kind == 0, pictures.device)[:, None]
+    nearest = on_device(kind == 2, pictures.device)[:, None]
     for axis in (0, 1):
-        size = torch.from_numpy(sizes[:, axis]).to(pictures.device)[:, None]  # (N, 1)
+        size = on_device(sizes[:, axis], pictures.device)[:, None]  # (N, 1)
         length = pictures.shape[2]
         steps = size.float() / length
         index = torch.arange(length, device=pictures.device)

@@ -50,6 +50,11 @@ class CorpusConfig(Section):
     uniform_longest: Annotated[int, Field(ge=1, le=256)] = 18
     """Longest label of ``joined_weight``, bounded by what fits (ST: 25; 4 pixels a letter are not readable; own)."""
 
+    short_first: Annotated[int, Field(ge=0)] = 0
+    """Drawn words at the start, by number, that are kept short: labels of 3 characters first, of one more after every
+    tenth of these words, of all lengths afterwards. CTC's first thousands of steps give blanks alone, and short labels
+    end that sooner (own). 0: all lengths from the first word on."""
+
     balance: Share = 0.25
     """Share of words that are the one of four with the rarest letter (after ST's character augmentation; own)."""
 

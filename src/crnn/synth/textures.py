@@ -20,6 +20,7 @@ from crnn.synth.backgrounds import background_tiles
 from crnn.synth.blocks import row_blocks
 from crnn.synth.patterns import normalised, pattern
 from crnn.synth.settings import LookConfig
+from crnn.upload import on_device
 
 __all__ = ["TextureBank"]
 
@@ -101,8 +102,7 @@ class TextureBank:
         size = np.array(_SIZES)[level]
         positions = [origin[:, 0] * size, origin[:, 1] * size, cos, -sin, sin * aspect, cos * aspect]
         fixed = np.rint(np.stack(positions) * _ONE).astype(np.int64)
-        rows = torch.from_numpy(np.concatenate([[_STARTS[level], size], fixed]).astype(np.int32))
-        rows = rows.to(self._words.device)
+        rows = on_device(np.concatenate([[_STARTS[level], size], fixed]).astype(np.int32), self._words.device)
         rows[0] += (tile * _WORDS).int()
         result = torch.empty((len(tile), *shape), device=self._words.device)
         for block in row_blocks(len(tile), shape[0] * shape[1], self._words.device):

@@ -83,16 +83,18 @@ class WordWriter:
         skipped: Counter[str] = Counter()
         for row, number in enumerate(numbers):
             rng = np.random.default_rng([self.seed, _WORD, int(number)])
-            cells[row], ratios[row], label, text = self._word(rng, skipped)
+            cells[row], ratios[row], label, text = self._word(rng, skipped, self.corpus.longest(int(number)))
             ids = self.charset.encode(label)
             targets[row, : len(ids)], lengths[row] = ids, len(ids)
             texts.append(text)
         return Words(numbers, cells, ratios, targets, lengths, tuple(texts), skipped)
 
-    def _word(self, rng: np.random.Generator, skipped: Counter[str]) -> tuple[npt.NDArray[np.uint8], float, str, str]:
+    def _word(
+        self, rng: np.random.Generator, skipped: Counter[str], longest: int | None
+    ) -> tuple[npt.NDArray[np.uint8], float, str, str]:
         tried = []
         for _ in range(_MAX_TRIES):
-            text = self.corpus.draw(rng, self.faces.characters)
+            text = self.corpus.draw(rng, self.faces.characters, longest)
             face = self.faces.pick(rng, text.drawn.replace(" ", ""))  # a space needs no ink
             lettering = Lettering.draw(rng, self.look)
             if face is None:

@@ -1,0 +1,72 @@
+"""Make the weights file that ships with the package from one of a run.
+
+    python scripts/ship_weights.py runs/crnn-small crnn-small [--samples 3500000] [--hours 2.4] [--hardware "two cores"]
+
+Tensors become float16 (the network computes in float32 again when they are loaded). What a file says of itself is kept
+where it means something elsewhere: steps, samples, and the settings of the run without the folders of a machine.
+``src/crnn/weights/SHA256SUMS`` gets the file's checksum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crnn.checkpoint import load_weights, read_tensors, resolve_weights, write_tensors
+
+FOLDER = Path(__file__).resolve().parents[1] / "src" / "crnn" / "weights"
+
+
+def shipped_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Floating tensors as float16.
+
+    Raises:
+        ValueError: A number is too large for float16.
+    """
+    halves = {}
+    for name, tensor in state.items():
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        if tensor.is_floating_point() and not torch.isfinite(half).all():
+            raise ValueError(f"{name} has numbers beyond float16")
+        halves[name] = half
+    return halves
+
+
+def told(info: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """What the file says of its making; paths are of no use to others."""
+    settings = {section: dict(values) for section, values in info.get("run", {}).items()}
+    for section, key in (("data", "validation"), ("checkpoint", "save_checkpoint_path"), ("train", "warm_start")):
+        settings.get(section, {}).pop(key, None)
+    faces = settings.get("faces", {})
+    faces["folders"] = [f if f in ("shipped", "system") else Path(f).name for f in faces.get("folders", [])]
+    return {"step": info.get("step"), "samples": info.get("samples"), **facts, "run": settings}
+
+
+def main() -> None:
+    """Write the file and its checksum."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="weights file or run folder")
+    parser.add_argument("name", help="name under which it ships")
+    parser.add_argument("--samples", type=int, help="pictures seen in all stretches of the training")
+    parser.add_argument("--hours", type=float, help="wall time of all stretches")
+    parser.add_argument("--hardware", help="what it was trained on")
+    options = parser.parse_args()
+    path = resolve_weights(options.run)
+    weights = load_weights(path)
+    _, metadata = read_tensors(path)
+    facts = {k: getattr(options, k) for k in ("samples", "hours", "hardware") if getattr(options, k) is not None}
+    metadata["info"] = told(weights.info, facts)
+    FOLDER.mkdir(exist_ok=True)
+    target = FOLDER / f"{options.name}.safetensors"
+    write_tensors(target, shipped_state(weights.state), metadata)
+    sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n" for f in sorted(FOLDER.glob("*.safetensors"))]
+    (FOLDER / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
+    print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""The ways to find texts: what each option means, what goes together, and that scores and confidences are one thing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crnn.beam import beam_search
+from crnn.calibration import temper
+from crnn.charset import Charset, LabelRules
+from crnn.decode import decode_greedy, sequence_log_probs
+from crnn.decoding import Decoder, lexicon_rules
+from crnn.errors import CharsetError, ConfigError, DataError
+from crnn.language_model import CharacterModel
+from crnn.lexicon import Lexicon
+
+Draw = Callable[..., np.ndarray]
+
+ABC = Charset("abc")
+LOWER = LabelRules(case="lower", unknown="drop_character")
+WORDS = ["a", "ab", "abc", "cab", "b", "bb"]
+
+
+def decoder(**options: Any) -> Decoder:
+    return Decoder(ABC, LOWER, **options)
+
+
+def texts(found: list[Any]) -> list[str]:
+    return [ABC.decode(d.text.ids) for d in found]
+
+
+@pytest.fixture
+def log_probs(random_log_probs: Draw) -> np.ndarray:
+    return random_log_probs(0, 40, 6, 4, sharpness=2.0)
+
+
+# -- methods ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "greedy"),
+        ({"allow": "ab"}, "greedy"),
+        ({"block": "c"}, "greedy"),
+        ({"n_best": 3}, "beam"),
+        ({"pattern": "a.*"}, "exact"),
+        ({"pattern": "a.*", "n_best": 3, "block": "b"}, "exact"),
+        ({"lexicon": WORDS}, "lexicon"),
+        ({"lexicon": WORDS, "lexicon_margin": 1.0, "n_best": 2}, "lexicon"),
+        ({"lexicon": WORDS, "decode": "near"}, "near"),
+        ({"decode": "exact"}, "exact"),
+        ({"decode": "beam"}, "beam"),
+    ],
+    ids=str,
+)
+def test_auto_is_what_the_options_ask_for(options: dict[str, Any], method: str) -> None:
+    assert decoder(**options).method == method
+
+
+def test_a_character_model_asks_for_the_beam() -> None:
+    assert decoder(lm=CharacterModel.train(WORDS, ABC)).method == "beam"
+
+
+def test_greedy_is_the_best_path(log_probs: np.ndarray) -> None:
+    found = decoder().decode(log_probs)
+    assert [d.text for d in found] == decode_greedy(log_probs)
+    assert all(d.confidence is None and d.others == () for d in found)
+
+
+def test_exact_finds_the_likeliest_text_and_the_next(log_probs: np.ndarray, path_sums: Callable[..., Any]) -> None:
+    found = decoder(decode="exact", n_best=3).decode(log_probs)
+    for sample, d in zip(log_probs, found, strict=True):
+        sums = sorted(((p, ids) for ids, (p, _) in path_sums(sample).items()), reverse=True)[:3]
+        assert [d.text.ids, *(c.ids for c in d.others)] == [ids for _, ids in sums]
+        assert d.text.score == pytest.approx(math.log(sums[0][0]))
+
+
+def test_the_likeliest_word_of_a_lexicon(log_probs: np.ndarray) -> None:
+    found = decoder(lexicon=WORDS, n_best=len(WORDS)).decode(log_probs)
+    for n, d in enumerate(found):
+        ids = [tuple(ABC.encode(word)) for word in WORDS]
+        scores = sequence_log_probs(log_probs, ids, np.full(len(ids), n))
+        order = np.argsort(-scores)
+        assert [d.text.ids, *(c.ids for c in d.others)] == [ids[k] for k in order]
+        assert d.text.score == pytest.approx(scores.max())
+        # Words have a confidence without any calibration: their share of the lexicon.
+        shares = np.exp(scores) / np.exp(scores).sum()
+        assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(shares[order].tolist())
+
+
+def test_a_lexicon_comes_as_words_file_or_object(tmp_path: Path, log_probs: np.ndarray) -> None:
+    (tmp_path / "words.txt").write_text("".join(f"{word}\n" for word in WORDS))
+    given = [WORDS, tmp_path / "words.txt", str(tmp_path / "words.txt"), Lexicon.from_words(WORDS, ABC)]
+    results = [texts(decoder(lexicon=lexicon).decode(log_probs)) for lexicon in given]
+    assert all(result == results[0] for result in results)
+    assert set(results[0]) <= set(WORDS)
+
+
+def test_words_of_a_lexicon_get_the_form_of_labels_and_lose_no_end() -> None:
+    rules = LabelRules(case="lower", unknown="drop_character", max_length=3, truncate=True)
+    found = Decoder(ABC, rules, lexicon=["A-B-C-A", "CAB"]).lexicon
+    assert found is not None
+    assert found.words == ["abca", "cab"]
+    assert lexicon_rules(LabelRules(unknown="error")).unknown == "drop_sample"
+
+
+def test_the_free_text_wins_by_more_than_the_margin(log_probs: np.ndarray) -> None:
+    free = decode_greedy(log_probs)
+    words = decoder(lexicon=WORDS).decode(log_probs)
+    margins = [f.score - w.text.score for f, w in zip(free, words, strict=True)]
+    margin = float(np.median([m for m in margins if m > 0]))
+    found = decoder(lexicon=WORDS, lexicon_margin=margin, temperature=0.5).decode(log_probs)
+    took = [m > margin for m in margins]
+    assert 0 < sum(took) < len(took)
+    for d, f, w, is_free in zip(found, free, words, took, strict=True):
+        assert d.text.ids == (f if is_free else w.text).ids
+        if not is_free:
+            assert d.confidence == w.confidence
+    rows = [n for n, is_free in enumerate(took) if is_free]
+    tempered = sequence_log_probs(temper(log_probs[rows], 0.5), [free[n].ids for n in rows])
+    assert [found[n].confidence for n in rows] == pytest.approx(np.exp(tempered).tolist())
+
+
+def test_a_pattern_binds_the_whole_text(log_probs: np.ndarray) -> None:
+    found = texts(decoder(pattern="A[bc]?").decode(log_probs))  # in the case that labels have
+    assert set(found) <= {"a", "ab", "ac"}
+    assert len(set(found)) == 3
+
+
+def test_only_allowed_characters_and_no_blocked_ones(log_probs: np.ndarray) -> None:
+    for method in ("greedy", "beam", "exact"):
+        allowed = decoder(decode=method, allow="AB").decode(log_probs)
+        assert set("".join(texts(allowed))) == {"a", "b"}
+        assert texts(decoder(decode=method, block="cC").decode(log_probs)) == texts(allowed)
+        scores = sequence_log_probs(log_probs, [d.text.ids for d in allowed])
+        assert [d.text.score for d in allowed] == pytest.approx(scores.tolist())  # that of the network, unchanged
+    assert set("".join(texts(decoder(allow="ab", block="b").decode(log_probs)))) == {"a"}
+
+
+def test_a_character_model_changes_texts_and_no_score(log_probs: np.ndarray) -> None:
+    model = CharacterModel.train(["cab"] * 5, ABC)
+    plain = decoder(decode="beam").decode(log_probs)
+    fused = decoder(lm=model, lm_weight=3.0).decode(log_probs)
+    assert texts(fused).count("cab") > texts(plain).count("cab")
+    scores = sequence_log_probs(log_probs, [d.text.ids for d in fused])
+    assert [d.text.score for d in fused] == pytest.approx(scores.tolist())
+    assert decoder(lm=model, lm_weight=0.0).decode(log_probs) == plain
+
+
+# -- several texts, confidences, nothing ------------------------------------------------------------------------------
+
+
+def test_the_others_are_those_of_the_beam(log_probs: np.ndarray) -> None:
+    found = decoder(n_best=4, beam_width=30).decode(log_probs)
+    for d, pairs in zip(found, beam_search(log_probs, 30), strict=True):
+        assert [(d.text.ids, d.text.score), *((c.ids, c.score) for c in d.others)] == pairs[:4]
+
+
+@pytest.mark.parametrize("options", [{}, {"decode": "exact"}, {"n_best": 3}, {"allow": "ab"}], ids=str)
+def test_confidences_of_free_texts_are_probabilities_at_the_temperature(
+    options: dict[str, Any], log_probs: np.ndarray
+) -> None:
+    plain, warm = decoder(**options).decode(log_probs), decoder(temperature=0.6, **options).decode(log_probs)
+    for n, (cold, d) in enumerate(zip(plain, warm, strict=True)):
+        assert cold.text == d.text  # texts and scores never depend on it
+        assert [c.ids for c in cold.others] == [c.ids for c in d.others]
+        candidates = [d.text.ids, *(c.ids for c in d.others)]
+        rows = np.full(len(candidates), n)
+        expected = np.exp(sequence_log_probs(temper(log_probs, 0.6), candidates, rows)).tolist()
+        assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("options", [{"lexicon": ["abcabcabc"]}, {"pattern": "aaaaaa"}], ids=str)
+def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_probs: np.ndarray) -> None:
+    for d in decoder(n_best=2, temperature=0.8, **options).decode(log_probs):
+        assert (d.text.ids, d.text.score, d.others) == ((), -math.inf, ())
+
+
+@pytest.mark.parametrize("options", [{}, {"decode": "beam"}, {"decode": "exact"}, {"lexicon": WORDS}], ids=str)
+def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
+    assert decoder(temperature=0.5, **options).decode(np.zeros((0, 5, 4))) == []
+
+
+# -- what does not go together ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near"),
+        ({"decode": "lexicon"}, "decode is 'lexicon', and no lexicon is given; expected one, a file with one word a"),
+        ({"decode": "near"}, "decode is 'near', and no lexicon is given"),
+        (
+            {"decode": "greedy", "lexicon": WORDS},
+            "decode is 'greedy', which has no use for lexicon; leave it out, or take decode 'lexicon' or 'near'",
+        ),
+        ({"decode": "greedy", "n_best": 2}, "has no use for n_best; leave it out, or take decode 'beam' or 'lexicon'"),
+        ({"decode": "beam", "pattern": "a"}, "has no use for pattern; leave it out, or take decode 'exact'"),
+        ({"decode": "near", "lexicon": WORDS, "lexicon_margin": 1.0}, "has no use for lexicon_margin"),
+        (
+            {"lexicon": WORDS, "pattern": "a"},
+            "lexicon and pattern do not go together: lexicon goes with decode 'lexicon' or 'near'; pattern goes with",
+        ),
+        ({"lexicon": WORDS, "allow": "a"}, "lexicon and allow do not go together"),
+        ({"lexicon_margin": 1.0}, "lexicon_margin is given without a lexicon; expected both, or neither"),
+        ({"lm_weight": 1.0}, "lm_weight is given without lm, the language model; expected both, or neither"),
+        ({"lexicon": WORDS, "lexicon_margin": -1.0}, "lexicon_margin is -1.0; expected a number, 0 or more"),
+        ({"lexicon": WORDS, "lexicon_margin": math.nan}, "lexicon_margin is nan; expected a number, 0 or more"),
+        ({"n_best": 0}, "n_best is 0; expected 1 or more"),
+        ({"n_best": 5000, "decode": "exact"}, "n_best is 5000; expected at most 1000"),
+        ({"n_best": 11}, "n_best is 11, and the beam holds 10 prefixes"),
+        ({"beam_width": 0}, "beam_width is 0; expected 1 or more"),
+        ({"temperature": 0.0}, "temperature is 0.0; expected a number above 0"),
+        ({"pattern": "a("}, "pattern 'a\\('"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_one_line_says_what_is_wrong(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        decoder(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_network_cannot_write_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CharsetError, match="'x', which is not in the charset"):
+        decoder(allow="ax")
+    with pytest.raises(CharsetError, match="leave no character of the charset"):
+        decoder(block="abc")
+    with pytest.raises(ConfigError, match=r"the lexicon is in Charset\('xyz'\), the network writes Charset\('abc'\)"):
+        decoder(lexicon=Lexicon.from_words(["x"], Charset("xyz")))
+    with pytest.raises(DataError, match="no word"):
+        decoder(lexicon=["xyz"])
+    with pytest.raises(DataError, match=r"nowhere\.txt"):
+        decoder(lexicon=tmp_path / "nowhere.txt")

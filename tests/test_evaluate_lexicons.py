@@ -1,0 +1,181 @@
+"""Evaluation with lexicons beside the free reading, and the calibration of a recogniser on sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crnn.calibration import temper
+from crnn.data.store_writer import LmdbWriter
+from crnn.decode import greedy, sequence_log_probs
+from crnn.errors import ConfigError, DataError
+from crnn.evaluate import calibrate, evaluate
+from crnn.recognizer import Recognizer
+
+MakeReader = Callable[..., Recognizer]
+Barcode = Callable[..., bytes]
+
+# Label, what the picture shows, its 50 words, its 1,000 words.
+SAMPLES: list[tuple[str, str, list[str] | None, list[str] | None]] = [
+    ("Bird", "bard", ["BIRD", "cat", "fox"], ["bird", "fox"]),
+    ("cat", "cat", ["dog", "cat"], ["cat", "dog"]),
+    ("dog", "dgg", ["cow", "dog"], ["dgg", "dog"]),  # "dgg" itself is among the larger one's words
+    ("it's", "its", ["It's", "is"], None),
+    ("fox", "fox", None, None),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path, barcode: Barcode) -> str:
+    with LmdbWriter(tmp_path / "words") as writer:
+        for label, shown, small, large in SAMPLES:
+            writer.add(barcode(shown), label, lexicon=small, large_lexicon=large)
+    return str(tmp_path / "words")
+
+
+@pytest.fixture
+def list_set(tmp_path: Path, barcode: Barcode) -> str:
+    folder = tmp_path / "listed"
+    folder.mkdir()
+    for number, (_, shown, _, _) in enumerate(SAMPLES):
+        (folder / f"{number}.png").write_bytes(barcode(shown))
+    (folder / "labels.tsv").write_text("".join(f"{n}.png\t{label}\n" for n, (label, *_) in enumerate(SAMPLES)))
+    return str(folder)
+
+
+def test_lexicons_beside_the_free_reading(store: str, barcode_reader: MakeReader, tmp_path: Path) -> None:
+    (tmp_path / "animals.txt").write_text("bird\ncat\nfox\n")
+    lexicons = ["50", "1k", "full", str(tmp_path / "animals.txt")]
+    reader = barcode_reader()
+    result = evaluate(reader, [store], lexicons=lexicons)
+    (dataset,) = result.datasets
+    assert dataset.sums.correct == 3  # cat, its, fox
+    found = {r.name: (r.words, r.sums.correct, r.sums.samples, r.without) for r in dataset.lexicons}
+    assert found == {
+        "50": (None, 4, 4, 1),
+        "1k": (None, 2, 3, 2),
+        "full": (5, 5, 5, 0),
+        "animals.txt": (3, 3, 5, 0),
+    }
+    assert result.lexicon_names == ("50", "1k", "full", "animals.txt")
+    assert len(reader._engine.shapes) == len({shape[3] for shape in reader._engine.shapes})  # each picture once
+    assert dataset.warnings == [
+        "words: 1 of 5 samples have no lexicon '50'; they are not in its accuracy",
+        "words: 2 of 5 samples have no lexicon '1k'; they are not in its accuracy",
+    ]
+    values = json.loads(json.dumps(result.as_dict(), allow_nan=False))["datasets"][0]["lexicons"]
+    assert [(v["name"], v["words"], v["samples"], v["accuracy"]) for v in values] == [
+        ("50", None, 4, 1.0), ("1k", None, 3, pytest.approx(2 / 3)), ("full", 5, 5, 1.0), ("animals.txt", 3, 5, 0.6),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_batches_change_nothing(batch_size: int, store: str, barcode_reader: MakeReader) -> None:
+    lexicons = ["50", "1k", "full"]
+    expected = evaluate(barcode_reader(), [store], lexicons=lexicons)
+    assert evaluate(barcode_reader(batch_size=batch_size), [store], lexicons=lexicons) == expected
+
+
+def test_the_lexicon_alone_makes_its_readings_the_readings(store: str, barcode_reader: MakeReader) -> None:
+    result = evaluate(barcode_reader(), [store], lexicons=["50"], lexicon_only=True)
+    (dataset,) = result.datasets
+    assert [(s.label, s.prediction) for s in dataset.samples] == [
+        ("bird", "bird"), ("cat", "cat"), ("dog", "dog"), ("its", "its"),
+    ]  # fmt: skip
+    assert dataset.skipped == {"no_lexicon": 1}
+    assert dataset.lexicons == ()
+    assert all(s.confidence is not None and 0.5 < s.confidence <= 1 for s in dataset.samples)
+    assert result.as_dict()["datasets"][0]["accuracy"] == 1.0
+
+
+def test_a_word_near_the_reading_and_a_margin(list_set: str, barcode_reader: MakeReader, tmp_path: Path) -> None:
+    (tmp_path / "far.txt").write_text("elephants\nbirds\n")
+    only = {"lexicons": [str(tmp_path / "far.txt")], "lexicon_only": True}
+
+    def readings(**options: Any) -> list[str]:
+        return [s.prediction for s in evaluate(barcode_reader(), [list_set], **only, **options).datasets[0].samples]
+
+    # Of words more than three edits away the paper's way knows nothing: it then has the free reading.
+    assert readings(lexicon_search="near") == ["birds", "cat", "dgg", "birds", "fox"]
+    assert readings() == ["birds"] * 5
+    assert readings(lexicon_margin=0.0) == ["bard", "cat", "dgg", "its", "fox"]
+
+
+def test_sets_without_the_lexicon_are_said(list_set: str, store: str, barcode_reader: MakeReader) -> None:
+    reader = barcode_reader()
+    with pytest.raises(
+        DataError, match=r"lexicon '50': .*listed.*: no sample has such a lexicon; expected LMDB stores"
+    ):
+        evaluate(reader, [list_set], lexicons=["50"])
+    with pytest.raises(DataError, match="no sample has such a lexicon"):
+        evaluate(reader, [list_set], lexicons=["1k"], lexicon_only=True)
+    both = evaluate(reader, [list_set, store], lexicons=["50"])  # where another set has it
+    assert [r.lexicons[0].sums.samples for r in both.datasets] == [0, 4]
+    assert both.as_dict()["datasets"][0]["lexicons"][0]["accuracy"] is None
+
+
+def test_what_is_no_lexicon_is_said_before_anything_is_read(store: str, barcode_reader: MakeReader) -> None:
+    reader = barcode_reader()
+    with pytest.raises(ConfigError, match="lexicon '100' is neither 50, 1k or full nor a file"):
+        evaluate(reader, [store], lexicons=["50", "100"])
+    with pytest.raises(ConfigError, match="2 lexicons are called '50'"):
+        evaluate(reader, [store], lexicons=["50", "50"])
+    with pytest.raises(ConfigError, match="2 lexicons are given to read with and nothing else; expected one"):
+        evaluate(reader, [store], lexicons=["50", "1k"], lexicon_only=True)
+    assert reader._engine.shapes == []
+
+
+# -- calibration ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lucky_set(tmp_path: Path, barcode: Barcode) -> str:
+    """Words of one to four bars; every third label is another one."""
+    folder = tmp_path / "lucky"
+    folder.mkdir()
+    lines = []
+    for number in range(90):
+        word = "abcd"[: 1 + number % 4]
+        (folder / f"{number}.png").write_bytes(barcode(word))
+        lines.append(f"{number}.png\t{word if number % 3 else word + 'x'}\n")
+    (folder / "labels.tsv").write_text("".join(lines))
+    return str(folder)
+
+
+def test_a_recogniser_is_calibrated_on_sets(lucky_set: str, barcode_reader: MakeReader) -> None:
+    done: list[int] = []
+    found = calibrate(barcode_reader(), [f"mine={lucky_set}"], progress=done.append)
+    assert (found.samples, found.accuracy, found.data) == (90, pytest.approx(2 / 3), ("mine",))
+    assert sum(done) == 90
+    # Each bar is 90 % sure of itself, so that texts are 40 to 80 % sure, and in truth all are right in two of three.
+    reader = barcode_reader(temperature=found.temperature)
+    result = evaluate(reader, [lucky_set])
+    measured = result.reliability
+    assert measured.error_before == pytest.approx(found.error_before)
+    assert measured.error_after is not None
+    assert measured.error_after < min(measured.error_before, found.error_after)  # fitted on these very readings
+    assert evaluate(barcode_reader(), [lucky_set]).reliability.error_after is None
+    plain = [(s.prediction, s.score) for s in evaluate(barcode_reader(), [lucky_set]).datasets[0].samples]
+    assert [(s.prediction, s.score) for s in result.datasets[0].samples] == plain
+
+
+def test_a_confidence_is_that_of_the_tempered_network(barcode_reader: MakeReader, barcode: Barcode) -> None:
+    reader = barcode_reader(temperature=0.5)
+    picture = barcode("tree")
+    outputs: list[np.ndarray] = []
+
+    def keep(output: Any) -> list[None]:
+        outputs.append(output.log_probs)
+        return [None]
+
+    assert list(reader.run([picture], keep)) == [None]
+    expected = np.exp(sequence_log_probs(temper(outputs[0], 0.5), greedy(outputs[0])))[0]
+    reading = reader.read(picture)
+    assert reading.confidence == pytest.approx(expected)
+    assert reading.score == barcode_reader().read(picture).score
+    assert barcode_reader().read(picture).confidence is None

@@ -1,0 +1,133 @@
+"""Explanations: the numbers are those of the reading, and the picture shows them where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import crnn
+from crnn.decode import greedy, sequence_log_probs
+from crnn.errors import ConfigError, ImageError
+from crnn.explanation import Explanation, explain
+from crnn.explanation_sheet import find_font
+from crnn.recognizer import Recognizer
+
+MakeReader = Callable[..., Recognizer]
+Barcode = Callable[..., bytes]
+
+OWN, OTHER = (24, 92, 196), (206, 110, 20)
+
+
+def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: MakeReader) -> None:
+    reader = barcode_reader(temperature=0.7)
+    found = explain(reader, barcode("tree", scale=2), runners_up=4)
+    reading = reader.read(barcode("tree", scale=2))
+    assert found.reading.text == "tree"
+    assert (found.reading.score, found.reading.confidence) == (reading.score, reading.confidence)
+    assert found.reading.characters == reading.characters
+    assert found.pixels.shape == (64, 160, 1)
+    assert (found.log_probs.shape, found.width, found.method) == ((19, 37), 80, "greedy")
+    assert found.spans == ((1, 3), (5, 7), (9, 11), (13, 15))  # where the bars are
+    others = found.reading.alternatives
+    assert len(others) == 4
+    assert len({a.text for a in others} | {"tree"}) == 5
+    assert [a.score for a in others] == sorted((a.score for a in others), reverse=True)
+    ids = [reader.charset.encode(a.text) for a in others]
+    scores = sequence_log_probs(found.log_probs[None], ids, np.zeros(4, dtype=int))
+    assert [a.score for a in others] == pytest.approx(scores.tolist())
+    assert all(a.confidence is not None and 0 <= a.confidence < (reading.confidence or 0) for a in others)
+
+
+def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_reader: MakeReader) -> None:
+    picture = barcode("bard")
+    word = explain(barcode_reader(lexicon=["bird", "cat"]), picture)
+    assert (word.reading.text, word.method) == ("bird", "lexicon")
+    assert word.reading.alternatives[0].text == "bard"  # of free texts the likeliest
+    assert len(word.spans) == 4
+    own = explain(barcode_reader(lexicon=["bird", "cat", "bart"], n_best=3), picture)
+    assert [a.text for a in own.reading.alternatives] == ["bird", "cat"]
+    assert own.reading.text == "bart"
+    assert explain(barcode_reader(), picture, runners_up=0).reading.alternatives == ()
+
+
+def test_rows_are_the_classes_that_play_a_part(barcode: Barcode, barcode_reader: MakeReader) -> None:
+    found = explain(barcode_reader(), barcode("dad"))
+    rows = found.rows()
+    assert [row.character for row in rows if row.belongs] == ["d", "a"]
+    assert rows[-1].character == ""
+    assert rows[0].spans == ((1, 3), (9, 11))
+    assert rows[1].spans == ((5, 7),)
+    probabilities = np.exp(found.log_probs)
+    np.testing.assert_allclose(rows[0].probabilities, probabilities[:, 3], rtol=1e-6)
+    np.testing.assert_allclose(rows[-1].probabilities, probabilities[:, -1], rtol=1e-6)
+    assert greedy(found.log_probs[None]) == [[3, 0, 3]]
+
+
+def near(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
+    return int((np.abs(pixels.astype(int) - colour).max(axis=2) < 20).sum())
+
+
+def test_the_picture_shows_the_bars_under_the_letters(barcode: Barcode, barcode_reader: MakeReader) -> None:
+    found = explain(barcode_reader(), barcode("t5"))  # a bar of grey 114, and one of 186
+    sheet = found.draw()
+    assert sheet.mode == "RGB"
+    pixels = np.asarray(sheet)
+    assert near(pixels, OTHER) > 50  # the names of the runners-up
+    first, cell = (
+        80,
+        44,
+    )  # where the axis begins, and the width of a step on it, whose pixels are those around 4 (t + 1)
+    for step, grey in ((1, 114), (2, 114), (3, 255), (5, 186), (6, 186), (7, 255)):
+        column = pixels[:, first + cell * (step + 1) + 8]  # beside the numbers
+        crop = column[60:100]
+        assert np.abs(crop.astype(int) - grey).max() < 12
+        assert (near(column[:, None], OWN) > 15) == (grey < 255)
+    assert explain(barcode_reader(), barcode("t5")).draw().tobytes() == sheet.tobytes()
+
+
+@pytest.mark.parametrize(
+    "picture", [np.full((5, 400), 255, dtype=np.uint8), np.full((300, 20), 255, dtype=np.uint8)], ids=["flat", "tall"]
+)
+def test_pictures_of_any_shape_that_show_nothing(picture: np.ndarray, barcode_reader: MakeReader) -> None:
+    found = explain(barcode_reader(), picture)
+    assert (found.reading.text, found.spans) == ("", ())
+    sheet = found.draw()
+    assert sheet.width < 2600
+    assert sheet.height < 1500
+
+
+def test_a_colour_picture_and_long_lines(barcode_reader: MakeReader) -> None:
+    reader = barcode_reader(image={"image_channels": 3})
+    found = explain(reader, Image.new("RGB", (500, 40), (250, 60, 10)))
+    assert found.pixels.shape == (40, 500, 3)
+    assert near(np.asarray(found.draw()), (250, 60, 10)) > 1000
+
+
+def test_other_scripts_are_written_in_a_face_that_has_them(barcode: Barcode, barcode_reader: MakeReader) -> None:
+    characters = "кругаё "
+    word = "круг а"
+    found = explain(barcode_reader(characters), barcode(word, characters))
+    assert found.reading.text == word
+    face = find_font(set(word))
+    assert face is not None  # a face that ships has Cyrillic
+    assert found.draw().tobytes() == found.draw(face[0]).tobytes()
+    assert find_font("abc 12!") is None
+    assert find_font("\u0378") is None  # no character at all
+    with pytest.raises(ConfigError, match=r"font nowhere\.ttf: cannot be read"):
+        found.draw("nowhere.ttf")
+
+
+def test_a_picture_that_cannot_be_read_is_the_error_of_reading(barcode_reader: MakeReader, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        explain(barcode_reader(), tmp_path / "gone.png")
+
+
+def test_the_package_has_it(barcode: Barcode, barcode_reader: MakeReader) -> None:
+    found: Any = crnn.explain(barcode_reader(), barcode("a"))
+    assert isinstance(found, crnn.Explanation)
+    assert crnn.Explanation is Explanation

@@ -1,0 +1,63 @@
+"""Weights that come with the package: there, whole, loadable by name, and readers of words."""
+
+import hashlib
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+import crnn
+from crnn.checkpoint import load_weights
+from crnn.errors import CheckpointError
+from crnn.shipped import DEFAULT_MODEL, shipped_names, shipped_weights
+
+
+def test_the_default_ships() -> None:
+    assert DEFAULT_MODEL in shipped_names()
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_the_checksums_are_those_of_the_files(name: str) -> None:
+    path = shipped_weights(name)
+    assert path is not None
+    sums = dict(line.split("  ")[::-1] for line in (path.parent / "SHA256SUMS").read_text().splitlines())
+    assert sums[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert set(sums) == {f"{other}.safetensors" for other in shipped_names()}
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_what_a_file_says_of_itself_means_something_elsewhere(name: str) -> None:
+    weights = load_weights(name)
+    settings = weights.info["run"]
+    assert settings["data"]["train"] == ["synth"]
+    assert all("/" not in folder for folder in settings["faces"]["folders"])
+    assert weights.info["samples"] > 1_000_000
+    text = str(weights.info)
+    assert not [word for word in text.replace("'", " ").split() if word.startswith("/")]
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_drawn_words_are_read(name: str) -> None:
+    """By a face that Pillow brings along, dark on light and light on dark, in sizes that crops have."""
+    reader = crnn.load(name)
+    words = ["market", "HOTEL", "Platform", "exit", "2024", "coffee"]
+    pictures = []
+    for number, word in enumerate(words):
+        font = ImageFont.load_default(20 + 8 * number)
+        left, top, right, bottom = (int(v) for v in font.getbbox(word))
+        paper, ink = ((245, 245, 240), (20, 30, 60)) if number % 2 == 0 else ((30, 60, 40), (250, 240, 200))
+        picture = Image.new("RGB", (right - left + 16, bottom - top + 10), paper)
+        ImageDraw.Draw(picture).text((8 - left, 5 - top), word, font=font, fill=ink)
+        pictures.append(picture)
+    readings = reader.read(pictures)
+    assert [reading.text for reading in readings] == [word.lower() for word in words]
+    assert all(math.exp(reading.score) > 0.5 for reading in readings)
+
+
+def test_a_name_wins_over_a_folder_that_a_path_still_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DEFAULT_MODEL).mkdir()
+    assert load_weights(DEFAULT_MODEL).path == shipped_weights(DEFAULT_MODEL)
+    with pytest.raises(CheckpointError, match="a folder without best"):
+        load_weights(f"./{DEFAULT_MODEL}")
