@@ -139,7 +139,7 @@ def stdout_closed(lab: Lab, name: str) -> Found:
     return _unheard(lab, name, 1)
 
 
-@case("the reader of stderr goes away", _STOPPED, 15.0)
+@case("the reader of stderr goes away", "finishes its step, saves, ends; goes on", 15.0)
 def stderr_closed(lab: Lab, name: str) -> Found:
     return _unheard(lab, name, 2)
 

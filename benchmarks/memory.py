@@ -310,6 +310,7 @@ def measure(options: argparse.Namespace) -> bool:
 def main() -> int:
     """Exit status 1 where a long training's memory is not flat, 2 where nothing could be measured."""
     options = _arguments(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the training ends, too
     try:
         if memory_of(os.getpid()) is None:
             raise RuntimeError("/proc/self/smaps_rollup is not there; expected Linux 4.14 or newer")

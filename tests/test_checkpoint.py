@@ -164,9 +164,7 @@ def test_a_run_folder_means_its_best_weights_and_else_its_last(tmp_path: Path) -
 
 
 def test_what_is_not_there_is_said_as_it_was_typed() -> None:
-    with pytest.raises(
-        CheckpointError, match="model 'crnn-huge' is no weights file, run folder or shipped name .crnn-small."
-    ):
+    with pytest.raises(CheckpointError, match="model 'crnn-huge' is no weights file, run folder or shipped name"):
         load_weights("crnn-huge")
     with pytest.raises(CheckpointError, match="no/such/file: no such file"):
         read_tensors(Path("no/such/file"))

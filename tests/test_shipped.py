@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn
-from crnn.checkpoint import load_weights
+from crnn.calibration import Calibration
+from crnn.checkpoint import load_weights, save_calibration
 from crnn.errors import CheckpointError
 from crnn.shipped import DEFAULT_MODEL, shipped_names, shipped_weights
 
@@ -53,6 +54,25 @@ def test_drawn_words_are_read(name: str) -> None:
     readings = reader.read(pictures)
     assert [reading.text for reading in readings] == [word.lower() for word in words]
     assert all(math.exp(reading.score) > 0.5 for reading in readings)
+
+
+def test_a_file_of_the_package_is_not_written_to(tmp_path: Path) -> None:
+    path = shipped_weights(DEFAULT_MODEL)
+    assert path is not None
+    before = path.read_bytes()
+    values = {
+        "temperature": 1.5,
+        "samples": 9,
+        "accuracy": 0.9,
+        "error_before": 0.1,
+        "error_after": 0.05,
+        "data": ["a"],
+    }
+    calibration = Calibration.from_dict(values)
+    with pytest.raises(CheckpointError, match="ships with the package and stays as it is; expected another file"):
+        save_calibration(DEFAULT_MODEL, calibration)
+    assert save_calibration(DEFAULT_MODEL, calibration, tmp_path / "own.safetensors").is_file()
+    assert path.read_bytes() == before
 
 
 def test_a_name_wins_over_a_folder_that_a_path_still_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

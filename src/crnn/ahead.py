@@ -47,7 +47,8 @@ class StreamLane:
         # What batches are made of, a bank of textures, say, may still be on its way.
         self._stream.wait_stream(self._module.current_stream(device))
 
-    def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:  # noqa: D102 - as in Lane
+    def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
+        """As ``Lane`` says, on a stream of its own."""
         with self._module.stream(self._stream):
             batch = next(batches, None)
             if batch is None:
@@ -55,7 +56,8 @@ class StreamLane:
             batch = batch.to(self._device)
             return batch, self._stream.record_event()
 
-    def take(self, batch: Batch, done: Any) -> None:  # noqa: D102
+    def take(self, batch: Batch, done: Any) -> None:
+        """As ``Lane`` says."""
         current = self._module.current_stream(self._device)
         current.wait_event(done)
         for tensor in batch.tensors():

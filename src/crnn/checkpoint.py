@@ -220,8 +220,12 @@ def save_calibration(source: str | Path, calibration: Calibration, out: str | Pa
         The file that was written, atomically.
 
     Raises:
-        CheckpointError: The source is no weights file, or the file cannot be written.
+        CheckpointError: The source is no weights file, or ships and ``out`` is not given, or it cannot be written.
     """
+    if out is None and shipped_weights(str(source)) is not None:
+        raise CheckpointError(
+            f"{source} ships with the package and stays as it is; expected another file to write, --out"
+        )
     weights = load_weights(source)  # whole, ours, and of a version that is known
     tensors, metadata = read_tensors(weights.path)
     path = weights.path if out is None else Path(out)
