@@ -145,7 +145,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
         error = math.sqrt((accuracy * (1 - accuracy) + other * (1 - other)) / count)
         cells = [f"{100 * dataset['accuracy']:.1f}" for dataset in found["datasets"]]
         cells += [f"{100 * accuracy:.1f}", f"{100 * (accuracy - other):+.1f}", f"{100 * error:.1f}"]
-        cells += [f"{found['seconds'] / 60:.1f} (x {found['seconds'] / first['seconds']:.2f})"]
+        cells += [f"{found['seconds'] / 60:.2f} (x {found['seconds'] / first['seconds']:.2f})"]
         cells += [f"{found[key]:,}" if found[key] else "-" for key in ("left_plateau", "first_tenth")]
         print(f"| {arm} | {' | '.join(cells)} |", flush=True)
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import random
+import signal
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +30,14 @@ from crnn.synth.face_glyphs import shipped_folder
 # The same examples on every machine and in every run: a test that fails, fails for everyone.
 hypothesis.settings.register_profile("crnn", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("crnn")
+
+
+# Started in the background of a script, or under nohup, this process has been told to ignore them, and those that it
+# starts would be, too: tests of Ctrl-C and of closed terminals would then test that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
