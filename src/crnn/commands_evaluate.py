@@ -49,7 +49,7 @@ def evaluate_command(
     ranks share the work.
 
     Args:
-        model: Weights file or run folder.
+        model: Name of weights that ship, a weights file, or a run folder.
         data: LMDB folders and list files.
         protocol: Rules for labels and readings.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
