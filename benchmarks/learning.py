@@ -35,7 +35,7 @@ BATCH = 128
 BASE: dict[str, dict[str, Any]] = {
     "look": {"perspective_share": 0.3, "perspective": 0.15},
     "camera": {"low_resolution": 0.7, "shrink_share": 0.06},
-    "optim": {"learning_rate": RATE, "ema_decay": 0.995},
+    "optim": {"optimizer": "muon", "momentum": 0.95, "learning_rate": RATE, "ema_decay": 0.995},
     "train": {"batch_size": BATCH},
 }
 """What the arms have in common, over the preset's settings."""
@@ -47,14 +47,16 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "learning rate x 0.5": {"optim": {"learning_rate": 0.5 * RATE}},
     "batch 64": {"train": {"batch_size": 64}, "optim": {"learning_rate": RATE / math.sqrt(2), "ema_decay": 0.9975}},
     "batch 256": {"train": {"batch_size": 256}, "optim": {"learning_rate": RATE * math.sqrt(2), "ema_decay": 0.99}},
-    "sgd": {"optim": {"optimizer": "sgd", "learning_rate": 0.05}},
+    "adamw": {"optim": {"optimizer": "adamw", "momentum": 0.9}},
+    "sgd": {"optim": {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05}},
+    "climb 0.3": {"optim": {"warmup": 0.3}},
+    "adamw, climb 0.3": {"optim": {"optimizer": "adamw", "momentum": 0.9, "warmup": 0.3}},
     "cosine": {"optim": {"schedule": "cosine"}},
     "linear": {"optim": {"schedule": "linear"}},
     "constant": {"optim": {"schedule": "constant"}},
     "no average": {"optim": {"ema_decay": 0.0}},
     "blank bias 4": {"objective": {"blank_bias": 4.0}},
     "short first": {"corpus": {"short_first": 20_000}},
-    "muon": {"optim": {"optimizer": "muon", "momentum": 0.95}},
     "smoothing 0.01": {"objective": {"label_smoothing": 0.01}},
     "focal 1": {"objective": {"focal_gamma": 1.0}},
     "shortcut 0.1": {"objective": {"shortcut_weight": 0.1}},

@@ -208,7 +208,7 @@ def test_the_benchmark_of_learning(tmp_path: Path) -> None:
     words.write_text("".join(f"{number}.png\tword{number}\n" for number in range(8)), "utf-8")
     options = ["--samples", "256", "--faces", str(shipped_folder() / "anton"), "--runs", str(tmp_path / "runs")]
     command = [sys.executable, str(SCRIPT.parent / "learning.py"), "--data", str(words), *options]
-    command += ["--arms", "base", "muon", "consistency 0.2"]
+    command += ["--arms", "base", "adamw", "consistency 0.2"]
 
     def table() -> list[list[str]]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -217,7 +217,7 @@ def test_the_benchmark_of_learning(tmp_path: Path) -> None:
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][-4:]
 
     heads, *rows = table()
-    assert [row[0] for row in rows] == ["base", "muon", "consistency 0.2"]
+    assert [row[0] for row in rows] == ["base", "adamw", "consistency 0.2"]
     assert heads[:5] == ["arm", "words", "together", "difference", "one standard error"]
     assert heads[5:] == ["processor minutes", "plateau left", "10 % read"]
     assert all(float(row[5].split()[0]) > 0 for row in rows)
