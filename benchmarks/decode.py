@@ -38,20 +38,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crnn.beam import Fusion, beam_search, decode_beam
 from crnn.charset import Charset
-from crnn.commands_lm import lm_command
+from crnn.commands.lm import lm_command
 from crnn.config import CharsetConfig
 from crnn.data.source import open_source
-from crnn.decode import decode_greedy, greedy
-from crnn.language_model_file import load_language_model
-from crnn.lexicon import Lexicon
-from crnn.lexicon_search import LexiconMatch, decode_lexicon, decode_near
-from crnn.pattern import compile_pattern
-from crnn.prefix_search import ExactTexts, search_exact
-from crnn.protocol import own_protocol
+from crnn.decoding.beam import Fusion, beam_search, decode_beam
+from crnn.decoding.ctc import decode_greedy, greedy
+from crnn.decoding.language_model_file import load_language_model
+from crnn.decoding.lexicon import Lexicon
+from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_near
+from crnn.decoding.pattern import compile_pattern
+from crnn.decoding.prefix_search import ExactTexts, search_exact
+from crnn.evaluation.protocol import own_protocol
+from crnn.evaluation.set_reader import read_set
 from crnn.recognizer import load
-from crnn.set_reader import read_set
 from crnn.synth.word_list import SHIPPED, read_word_list
 
 _Floats = npt.NDArray[np.floating[Any]]

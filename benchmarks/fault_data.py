@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import crnn.data.loader
-import crnn.objective
+import crnn.training.objective
 from fault_case import (
     END,
     Case,
@@ -135,14 +135,14 @@ def broken_loss(steps: range) -> Callable[[], None]:
     """To prepare a process: the loss of these steps, from 1, is NaN, and so are the batch statistics."""
 
     def prepare() -> None:
-        forward, calls = crnn.objective.Objective.forward, 0
+        forward, calls = crnn.training.objective.Objective.forward, 0
 
-        def broken(self: crnn.objective.Objective, images: Tensor, *rest: Tensor) -> Tensor:
+        def broken(self: crnn.training.objective.Objective, images: Tensor, *rest: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
             return forward(self, images * torch.nan if calls in steps else images, *rest)
 
-        crnn.objective.Objective.forward = broken  # type: ignore[assignment, method-assign]
+        crnn.training.objective.Objective.forward = broken  # type: ignore[assignment, method-assign]
 
     return prepare
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from crnn.run_folder import Checkpoint, RunFolder
+from crnn.training.run_folder import Checkpoint, RunFolder
 from fault_case import (
     END,
     Case,

@@ -32,8 +32,8 @@ import crnn.train
 from crnn.checkpoint import read_tensors
 from crnn.cli import main
 from crnn.config_file import dump_config, parse_config
-from crnn.monitor import Monitor, StepStats
 from crnn.synth.face_glyphs import shipped_folder
+from crnn.training.monitor import Monitor, StepStats
 
 __all__ = ["Lab", "Training", "at_step", "die_while_saving", "same_run", "terminate"]
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from crnn.accelerate import CapturedStep
-from crnn.ahead import batches_ahead
-from crnn.batched_ctc import batched_ctc_loss
 from crnn.config import Config
 from crnn.data.dataset import network_input
 from crnn.model import build_model
 from crnn.synth.source import SynthBatches
+from crnn.training.accelerate import CapturedStep
+from crnn.training.ahead import batches_ahead
+from crnn.training.batched_ctc import batched_ctc_loss
 from gpu_setup import Report, constant_batch, settings, training_step, wait
 
 __all__ = ["check_ctc", "check_gradients", "check_rendering", "check_training", "check_waiting"]

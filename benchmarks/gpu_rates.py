@@ -19,7 +19,6 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from crnn.batched_ctc import batched_ctc_loss
 from crnn.config import Config
 from crnn.model import build_model
 from crnn.synth.camera import apply_camera
@@ -27,6 +26,7 @@ from crnn.synth.draws import Draws
 from crnn.synth.renderer import native_size, to_bytes
 from crnn.synth.source import SynthBatches
 from crnn.train import train
+from crnn.training.batched_ctc import batched_ctc_loss
 from gpu_setup import Report, Times, constant_batch, settings, training_step, wait
 from roofline_counts import layers_of
 from train_loop import draw_words

@@ -18,10 +18,10 @@ from crnn.config_file import load_config, parse_config
 from crnn.data.dataset import Batch
 from crnn.distributed import Ranks
 from crnn.model import build_model
-from crnn.objective import Objective
-from crnn.optim import WeightAverage, build_optimizer
-from crnn.train_state import TrainState
-from crnn.train_step import TrainStep
+from crnn.training.objective import Objective
+from crnn.training.optim import WeightAverage, build_optimizer
+from crnn.training.state import TrainState
+from crnn.training.step import TrainStep
 
 __all__ = ["Report", "Times", "constant_batch", "settings", "training_step", "wait"]
 

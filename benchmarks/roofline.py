@@ -31,7 +31,7 @@ from crnn.config import Config
 from crnn.config_file import load_config
 from crnn.loss import ctc_loss
 from crnn.model import CRNN, build_model
-from crnn.optim import WeightAverage, build_optimizer, clip_gradients
+from crnn.training.optim import WeightAverage, build_optimizer, clip_gradients
 from roofline_ceilings import PRECISIONS, Ceiling, ceiling
 from roofline_counts import Cost, Layer, layers_of, loss_cost, update_cost
 

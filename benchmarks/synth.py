@@ -26,10 +26,10 @@ from crnn.data.dataset import Batch, network_input
 from crnn.distributed import has_fast_bf16
 from crnn.loss import ctc_loss
 from crnn.model import build_model
-from crnn.optim import build_optimizer, clip_gradients
 from crnn.synth.draws import Draws
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.source import SynthBatches
+from crnn.training.optim import build_optimizer, clip_gradients
 
 
 def settings(preset: str, faces: list[str], batch_size: int | None = None, workers: int = 1) -> Config:

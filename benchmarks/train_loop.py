@@ -25,8 +25,8 @@ from crnn.data.dataset import StoredBatches, network_input
 from crnn.distributed import has_fast_bf16
 from crnn.loss import ctc_loss
 from crnn.model import build_model
-from crnn.optim import build_optimizer, clip_gradients
 from crnn.train import train
+from crnn.training.optim import build_optimizer, clip_gradients
 
 
 def settings(backbone: str, data: str, folder: str, steps: int) -> Config:

@@ -24,20 +24,20 @@ import torch
 from torch.distributed import TCPStore
 
 import crnn.train
-import crnn.train_step
+import crnn.training.step
 from crnn.config_file import load_config
 from crnn.errors import CrnnError
 from crnn.train import train
-from crnn.train_step import StepResult, TrainStep
+from crnn.training.step import StepResult, TrainStep
 
 SIGNALS = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL}
 
 
 def train_in_double() -> None:
     """From here on networks are trained in float64; they are evaluated in float32 as ever."""
-    make_objective, make_input = crnn.train.Objective, crnn.train_step.network_input
+    make_objective, make_input = crnn.train.Objective, crnn.training.step.network_input
     crnn.train.Objective = lambda network, *rest: make_objective(network.double(), *rest)  # type: ignore[misc,assignment]
-    crnn.train_step.network_input = lambda images: make_input(images).double()
+    crnn.training.step.network_input = lambda images: make_input(images).double()
 
 
 def run_rank(path: Path, rank: int, world_size: int, action: str, ports: list[Connection]) -> None:

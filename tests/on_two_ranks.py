@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 import crnn.distributed
-import crnn.objective
 import crnn.train
+import crnn.training.objective
 from crnn.checkpoint import read_tensors
 from crnn.config import Config
 from crnn.config_file import load_config
@@ -203,11 +203,11 @@ def stopped_in_step(step: int) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
         return ctc_loss(logits, targets, lengths)
 
-    crnn.objective.ctc_loss = stopping
+    crnn.training.objective.ctc_loss = stopping
     try:
         yield
     finally:
-        crnn.objective.ctc_loss = ctc_loss
+        crnn.training.objective.ctc_loss = ctc_loss
 
 
 def check_resume(folder: Path) -> None:
@@ -286,7 +286,7 @@ def fail(folder: Path) -> None:
             raise MemoryError("rank 1 has no memory left")
         return ctc_loss(logits, targets, lengths)
 
-    crnn.objective.ctc_loss = failing
+    crnn.training.objective.ctc_loss = failing
     train_here(settings(folder, "failing"))
 
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from crnn import accelerate
-from crnn.accelerate import CapturedStep, captures, compile_backbone, compiles
 from crnn.config import Config
 from crnn.config_file import parse_config
 from crnn.data.dataset import Batch
 from crnn.distributed import Ranks
 from crnn.errors import ConfigError
 from crnn.model import build_model
-from crnn.objective import Objective
-from crnn.optim import build_optimizer
-from crnn.train_state import TrainState
-from crnn.train_step import TrainStep
+from crnn.training import accelerate
+from crnn.training.accelerate import CapturedStep, captures, compile_backbone, compiles
+from crnn.training.objective import Objective
+from crnn.training.optim import build_optimizer
+from crnn.training.state import TrainState
+from crnn.training.step import TrainStep
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SIZE = 6
@@ -145,7 +145,7 @@ def test_compiled_steps_are_the_plain_ones(backend: str, monkeypatch: pytest.Mon
         compile_backbone(network, backend)
 
     plain = run(settings(compile=False), BATCHES)
-    monkeypatch.setattr("crnn.train_step.compile_backbone", compile_with)
+    monkeypatch.setattr("crnn.training.step.compile_backbone", compile_with)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     found = run(settings(compile=True), BATCHES)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.ahead import DEPTH, batches_ahead
 from crnn.data.dataset import Batch
 from crnn.errors import DataError
+from crnn.training.ahead import DEPTH, batches_ahead
 
 CPU = torch.device("cpu")
 

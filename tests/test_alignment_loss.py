@@ -1,4 +1,4 @@
-"""The best alignment against all alignments, written out. Shape letters as in ``crnn.alignment_loss``."""
+"""The best alignment against all alignments, written out. Shape letters as in ``crnn.training.alignment_loss``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from crnn.alignment_loss import alignment_loss, best_alignment
 from crnn.loss import ctc_loss
+from crnn.training.alignment_loss import alignment_loss, best_alignment
 
 TARGETS = [(), (0,), (1, 0), (0, 0), (1, 1), (0, 1, 0), (1, 0, 0)]
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn.allowed import allowed_classes, restrict
-from crnn.beam import beam_search
 from crnn.charset import Charset, LabelRules
-from crnn.decode import decode_greedy
+from crnn.decoding.allowed import allowed_classes, restrict
+from crnn.decoding.beam import beam_search
+from crnn.decoding.ctc import decode_greedy
+from crnn.decoding.prefix_search import search_exact
 from crnn.errors import CharsetError, DataError
-from crnn.prefix_search import search_exact
 
 
 def allowed_text(charset, **lists):

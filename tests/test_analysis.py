@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from crnn.analysis import Confusion, LengthRow, accuracy_by_length, confusions, worst_errors
+from crnn.evaluation.analysis import Confusion, LengthRow, accuracy_by_length, confusions, worst_errors
+from crnn.evaluation.results import DatasetResult, SampleResult
 from crnn.metrics import TextSums, score_texts
-from crnn.results import DatasetResult, SampleResult
 
 
 def sample(label: str, prediction: str, score: float = -0.5) -> SampleResult:

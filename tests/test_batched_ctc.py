@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from crnn.batched_ctc import batched_ctc_loss
 from crnn.charset import min_time_steps
+from crnn.training.batched_ctc import batched_ctc_loss
 
 
 def of_torch(logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:

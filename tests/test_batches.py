@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.batches import SYNTH, open_batches, stored_sources
 from crnn.config import Config
 from crnn.data.dataset import Batch, StoredBatches
 from crnn.errors import ConfigError, DataError
 from crnn.synth.source import SynthBatches
+from crnn.training.batches import SYNTH, open_batches, stored_sources
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

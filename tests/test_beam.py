@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn import beam
-from crnn.beam import beam_search, decode_beam
-from crnn.decode import DecodedText, align, decode_greedy, greedy, sequence_log_probs
+from crnn.decoding import beam
+from crnn.decoding.beam import beam_search, decode_beam
+from crnn.decoding.ctc import DecodedText, align, decode_greedy, greedy, sequence_log_probs
 from crnn.errors import ConfigError, DataError
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from crnn.calibration import (
+from crnn.decoding.ctc import greedy, sequence_log_probs
+from crnn.errors import ConfigError, DataError
+from crnn.evaluation.calibration import (
     MIN_SAMPLES,
     Calibration,
     fit_calibration,
@@ -18,9 +20,7 @@ from crnn.calibration import (
     temperature_scores,
     text_confidences,
 )
-from crnn.decode import greedy, sequence_log_probs
-from crnn.errors import ConfigError, DataError
-from crnn.reliability import expected_calibration_error
+from crnn.evaluation.reliability import expected_calibration_error
 
 Draw = Callable[..., np.ndarray]
 

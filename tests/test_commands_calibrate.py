@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crnn.calibration import Calibration
 from crnn.checkpoint import load_weights, read_tensors, save_calibration, write_tensors
 from crnn.cli import main
 from crnn.errors import CheckpointError
+from crnn.evaluation.calibration import Calibration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -293,7 +293,7 @@ def test_evaluate_says_what_does_not_go_together(options: list[str], message: st
 
 
 def test_scores_of_readings_are_finite_or_null() -> None:
-    from crnn.commands_read import _values
+    from crnn.commands.read import _values
     from crnn.reading import Alternative, Reading
 
     values = _values(Reading("", -math.inf, (), None, (Alternative("a", -1.0, 0.5),)), with_alternatives=True)

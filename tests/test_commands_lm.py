@@ -10,8 +10,8 @@ import pytest
 
 from crnn.charset import Charset
 from crnn.cli import main
-from crnn.language_model import CharacterModel
-from crnn.language_model_file import load_language_model
+from crnn.decoding.language_model import CharacterModel
+from crnn.decoding.language_model_file import load_language_model
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn.decode import DecodedText, align, align_batch, decode_greedy, greedy, sequence_log_probs
+from crnn.decoding.ctc import DecodedText, align, align_batch, decode_greedy, greedy, sequence_log_probs
 from crnn.errors import DataError
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crnn.beam import beam_search
-from crnn.calibration import temper
 from crnn.charset import Charset, LabelRules
-from crnn.decode import decode_greedy, sequence_log_probs
-from crnn.decoding import Decoder, lexicon_rules
+from crnn.decoding.beam import beam_search
+from crnn.decoding.ctc import decode_greedy, sequence_log_probs
+from crnn.decoding.decoder import Decoder, lexicon_rules
+from crnn.decoding.language_model import CharacterModel
+from crnn.decoding.lexicon import Lexicon
 from crnn.errors import CharsetError, ConfigError, DataError
-from crnn.language_model import CharacterModel
-from crnn.lexicon import Lexicon
+from crnn.evaluation.calibration import temper
 
 Draw = Callable[..., np.ndarray]
 

@@ -16,8 +16,8 @@ from crnn.charset import NAMED_CHARSETS
 from crnn.data.store_writer import LmdbWriter
 from crnn.errors import CharsetError, ConfigError, DataError
 from crnn.evaluate import count_samples, evaluate
+from crnn.evaluation.results import Evaluation
 from crnn.recognizer import Recognizer
-from crnn.results import Evaluation
 
 MakeReader = Callable[..., Recognizer]
 MakeSet = Callable[..., str]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import crnn
-from crnn.decode import greedy, sequence_log_probs
+from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.errors import ConfigError, ImageError
 from crnn.explanation import Explanation, explain
 from crnn.explanation_sheet import find_font

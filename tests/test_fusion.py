@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn import beam
-from crnn.beam import Fusion, beam_search, decode_beam
 from crnn.charset import Charset
-from crnn.decode import align, sequence_log_probs
+from crnn.decoding import beam
+from crnn.decoding.beam import Fusion, beam_search, decode_beam
+from crnn.decoding.ctc import align, sequence_log_probs
+from crnn.decoding.language_model import CharacterModel
 from crnn.errors import ConfigError, DataError
-from crnn.language_model import CharacterModel
 
 
 @pytest.fixture(scope="module")

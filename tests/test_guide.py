@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crnn.guide import AttentionGuide
+from crnn.training.guide import AttentionGuide
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from crnn import language_model
 from crnn.charset import Charset, LabelRules
+from crnn.decoding import language_model
+from crnn.decoding.language_model import CharacterModel
+from crnn.decoding.language_model_file import load_language_model, save_language_model
+from crnn.decoding.ngram_counts import MAX_ORDER, count_ngrams
 from crnn.errors import CharsetError, ConfigError, DataError
-from crnn.language_model import CharacterModel
-from crnn.language_model_file import load_language_model, save_language_model
-from crnn.ngram_counts import MAX_ORDER, count_ngrams
 
 ABC = Charset("abc")
 words_of_abc = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=8)
@@ -280,7 +280,7 @@ def test_metadata_that_cannot_be_used(model, tmp_path, monkeypatch):
     path = tmp_path / "words.lm"
     save_language_model(model, path)
     arrays, metadata = read_parts(path)
-    monkeypatch.setattr("crnn.language_model_file._digest", lambda *_: "fits")
+    monkeypatch.setattr("crnn.decoding.language_model_file._digest", lambda *_: "fits")
     for change in wrong:
         save_file(arrays, path, metadata={**metadata, **change, "sha256": "fits"})
         with pytest.raises(DataError, match="The file was changed"):

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn import lexicon as lexicon_module
-from crnn import word_lines, word_trie
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.config import CharsetConfig
+from crnn.decoding import lexicon as lexicon_module
+from crnn.decoding import word_lines, word_trie
+from crnn.decoding.lexicon import Lexicon
 from crnn.errors import CharsetError, DataError
-from crnn.lexicon import Lexicon
 
 CHARSET = Charset("36")
 

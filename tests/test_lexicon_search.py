@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from crnn import lexicon_search, trie_search
-from crnn.beam import beam_search
 from crnn.charset import Charset
-from crnn.decode import greedy, sequence_log_probs
+from crnn.decoding import lexicon_search, trie_search
+from crnn.decoding.beam import beam_search
+from crnn.decoding.ctc import greedy, sequence_log_probs
+from crnn.decoding.lexicon import Lexicon
+from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_near
 from crnn.errors import ConfigError, DataError
-from crnn.lexicon import Lexicon
-from crnn.lexicon_search import LexiconMatch, decode_lexicon, decode_near
 
 CHARSET = Charset("36")
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from crnn.decoding.log_probs import check_log_probs, log_probs_shape
 from crnn.errors import DataError
-from crnn.log_probs import check_log_probs, log_probs_shape
 
 
 def test_shape():

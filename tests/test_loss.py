@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crnn.charset import min_time_steps
-from crnn.decode import sequence_log_probs
+from crnn.decoding.ctc import sequence_log_probs
 from crnn.loss import consistency_loss, ctc_loss, focal_ctc_loss, uniform_divergence
 
 

@@ -11,7 +11,7 @@ from crnn import model as model_module
 from crnn.charset import Charset
 from crnn.config import BACKBONE_CHANNELS, ImageConfig, ModelConfig, time_steps
 from crnn.data.dataset import collate, network_input
-from crnn.decode import greedy
+from crnn.decoding.ctc import greedy
 from crnn.errors import DataError
 from crnn.image import load_image, resize
 from crnn.loss import ctc_loss

@@ -19,8 +19,8 @@ import pytest
 
 from crnn.config import Config
 from crnn.errors import TrainingError
-from crnn.monitor import Monitor, StepStats
 from crnn.progress import counting_bar
+from crnn.training.monitor import Monitor, StepStats
 
 Configs = Callable[..., Config]
 
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("crnn.monitor.time", clock)
+    monkeypatch.setattr("crnn.training.monitor.time", clock)
     return clock
 
 
@@ -178,7 +178,7 @@ def test_a_full_disk_ends_what_is_drawn_for_tensorboard_and_not_the_run(
         def close(self) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("crnn.monitor._tensorboard", lambda *_: Board())
+    monkeypatch.setattr("crnn.training.monitor._tensorboard", lambda *_: Board())
     with monitor_of(tensorboard=True) as monitor:
         monitor.step(stats(1))
         monitor.step(stats(2))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from crnn.config import ImageConfig, ModelConfig, ObjectiveConfig, OptimConfig
 from crnn.model import build_model
-from crnn.muon import Muon, orthogonalised
-from crnn.objective import Objective
-from crnn.optim import build_optimizer
+from crnn.training.muon import Muon, orthogonalised
+from crnn.training.objective import Objective
+from crnn.training.optim import build_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import crnn.objective
-from crnn.alignment_loss import alignment_loss
+import crnn.training.objective
 from crnn.checkpoint import load_weights, read_tensors
 from crnn.config import Config, ImageConfig, ModelConfig, ObjectiveConfig
 from crnn.loss import consistency_loss, ctc_loss, focal_ctc_loss, uniform_divergence
 from crnn.model import CRNN, build_model
-from crnn.objective import Objective, bias_blank
 from crnn.train import train
+from crnn.training.alignment_loss import alignment_loss
+from crnn.training.objective import Objective, bias_blank
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -94,7 +94,7 @@ def test_terms_are_added_by_their_weights() -> None:
 def test_two_views_cost_the_mean_of_both_and_their_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     images, *text = batch()
     views = iter([images * 0.5, images + 0.1])
-    monkeypatch.setattr(crnn.objective, "disturbed", lambda _: next(views))
+    monkeypatch.setattr(crnn.training.objective, "disturbed", lambda _: next(views))
     first, second = network()(torch.cat([images * 0.5, images + 0.1])).chunk(2)
     expected = 0.5 * (ctc_loss(first, *text) + ctc_loss(second, *text)) + 0.2 * consistency_loss(first, second)
     torch.testing.assert_close(objective(consistency_weight=0.2)(images, *text), expected)

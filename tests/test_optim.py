@@ -10,7 +10,7 @@ from torch import nn
 
 from crnn.config import ImageConfig, ModelConfig, OptimConfig
 from crnn.model import build_model
-from crnn.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
+from crnn.training.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
 
 
 def rates(num_steps, steps_per_epoch=10, **settings):

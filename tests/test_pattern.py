@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn.charset import Charset, LabelRules
+from crnn.decoding.pattern import Pattern, compile_pattern
 from crnn.errors import CharsetError, ConfigError
-from crnn.pattern import Pattern, compile_pattern
 
 SMALL = Charset("ab1-")
 ALL_TEXTS = ["".join(text) for length in range(5) for text in itertools.product("ab1-", repeat=length)]

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn import prefix_search
-from crnn.beam import beam_search, decode_beam
 from crnn.charset import Charset
-from crnn.decode import DecodedText, align, sequence_log_probs
+from crnn.decoding import prefix_search
+from crnn.decoding.beam import beam_search, decode_beam
+from crnn.decoding.ctc import DecodedText, align, sequence_log_probs
+from crnn.decoding.pattern import Pattern, compile_pattern
+from crnn.decoding.prefix_search import decode_exact, search_exact
 from crnn.errors import ConfigError, DataError
-from crnn.pattern import Pattern, compile_pattern
-from crnn.prefix_search import decode_exact, search_exact
 
 EXPRESSIONS = [None, "a*", "aa", "a{3}", "[ab]{2}c", "(ab|c)+", "a?b?c?", "[^a]{1,2}", "...", "(a|bb)*c", ""]
 

@@ -10,8 +10,7 @@ import pytest
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.config import CharsetConfig
 from crnn.errors import CharsetError, ConfigError
-from crnn.metrics import TextSums
-from crnn.protocol import (
+from crnn.evaluation.protocol import (
     PUBLISHED_COUNTS,
     Protocol,
     combined_accuracy,
@@ -20,6 +19,7 @@ from crnn.protocol import (
     own_protocol,
     protocol_for,
 )
+from crnn.metrics import TextSums
 
 
 def outcome(protocol: Protocol, raw: str) -> str:

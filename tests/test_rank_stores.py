@@ -19,8 +19,8 @@ from crnn.data.rank_stores import check_training_data, open_rank_stores
 from crnn.data.shards import ShardList, open_shards, shard_name
 from crnn.data.source import open_source
 from crnn.errors import ConfigError, DataError
-from crnn.monitor import Monitor, StepStats
 from crnn.train import train
+from crnn.training.monitor import Monitor, StepStats
 
 KEEP_RATIO = {"resize": "keep_ratio", "width_step": 16, "min_width": 32, "max_width": 128}
 AUGMENT = {"probability": 1.0, "rotate_degrees": 8.0, "noise": 6.0}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from crnn.config import CharsetConfig, ImageConfig, ReaderConfig
-from crnn.decode import sequence_log_probs
+from crnn.decoding.ctc import sequence_log_probs
 from crnn.errors import CheckpointError, ConfigError, ImageError
 from crnn.reading import Reading, _borders
 from crnn.recognizer import Recognizer

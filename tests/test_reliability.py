@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from crnn.reliability import (
+from crnn.evaluation.reliability import (
     CoverageRow,
     ReliabilityBin,
     coverage_rows,

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError
+from crnn.evaluation.report import MAX_CONFUSIONS, MAX_ERRORS, Picture, write_report
+from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
 from crnn.metrics import TextSums, score_texts
-from crnn.report import MAX_CONFUSIONS, MAX_ERRORS, Picture, write_report
-from crnn.results import DatasetResult, Evaluation, SampleResult
 
 
 def result(

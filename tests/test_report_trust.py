@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from crnn.evaluation.report import write_report
+from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 from crnn.metrics import score_texts
-from crnn.report import write_report
-from crnn.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 
 
 def dataset(

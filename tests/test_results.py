@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
 from crnn.metrics import score_texts, wilson_interval
-from crnn.results import DatasetResult, Evaluation, SampleResult
 
 # Other programs read these names.
 EVALUATION_KEYS = ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy", "calibration"]
@@ -85,7 +85,7 @@ def test_json_has_the_figures_of_the_sums() -> None:
         ],
         "mean_accuracy": 0.75,
         "combined_accuracy": 0.75,
-        "calibration": values["calibration"],  # its own tests are those of crnn.reliability
+        "calibration": values["calibration"],  # its own tests are those of crnn.evaluation.reliability
     }
     assert 0 < low < 0.75 < high < 1
 

@@ -22,9 +22,9 @@ from crnn.checkpoint import load_weights, read_tensors
 from crnn.config import Config
 from crnn.config_file import dump_config, load_config
 from crnn.errors import CheckpointError, ConfigError
-from crnn.monitor import Monitor, StepStats
-from crnn.run_folder import Checkpoint, RunFolder
 from crnn.train import train
+from crnn.training.monitor import Monitor, StepStats
+from crnn.training.run_folder import Checkpoint, RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

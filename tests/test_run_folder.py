@@ -19,7 +19,7 @@ from crnn.config import Config
 from crnn.config_file import load_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
 from crnn.model import build_model
-from crnn.run_folder import Checkpoint, RunFolder, check_same_run
+from crnn.training.run_folder import Checkpoint, RunFolder, check_same_run
 
 Configs = Callable[..., Config]
 
@@ -192,7 +192,7 @@ def test_the_settings_are_kept_beside_the_run(tmp_path: Path, small_config: Conf
 HOLDER = """
 import os, sys, time
 
-from crnn.run_folder import RunFolder
+from crnn.training.run_folder import RunFolder
 with RunFolder(sys.argv[1]).lock():
     ended = os.fork()  # that a child ends does not free the lock
     if ended == 0:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn
-from crnn.calibration import Calibration
 from crnn.checkpoint import load_weights, save_calibration
 from crnn.errors import CheckpointError
+from crnn.evaluation.calibration import Calibration
 from crnn.shipped import DEFAULT_MODEL, shipped_names, shipped_weights
 
 

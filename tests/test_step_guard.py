@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import crnn.objective
+import crnn.training.objective
 from crnn.checkpoint import read_tensors
 from crnn.config import Config
 from crnn.errors import TrainingError
-from crnn.objective import Objective
-from crnn.optim import StepGuard, WeightAverage
 from crnn.train import train
+from crnn.training.objective import Objective
+from crnn.training.optim import StepGuard, WeightAverage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -212,7 +212,7 @@ def test_what_was_counted_survives_a_resume(
 def test_an_infinite_gradient_is_skipped_though_the_loss_is_finite(
     word_list: Words, small_config: Configs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ctc_loss, calls = crnn.objective.ctc_loss, 0
+    ctc_loss, calls = crnn.training.objective.ctc_loss, 0
 
     def broken(logits: Tensor, *rest: Tensor) -> Tensor:
         nonlocal calls
@@ -220,7 +220,7 @@ def test_an_infinite_gradient_is_skipped_though_the_loss_is_finite(
         loss = ctc_loss(logits, *rest)
         return loss + (logits.sum() * 0.0).sqrt() if calls == 2 else loss  # finite, with an infinite slope
 
-    monkeypatch.setattr(crnn.objective, "ctc_loss", broken)
+    monkeypatch.setattr(crnn.training.objective, "ctc_loss", broken)
     report = train(small_config(word_list(16), train=SKIP))
     assert report.not_finite == 1
     assert re.search(r"step 2: loss \d+\.\d+, gradient norm (nan|inf): not finite; nothing moved", caplog.text)

@@ -16,8 +16,8 @@ from crnn.checkpoint import load_weights, read_tensors
 from crnn.cli import main
 from crnn.config import Config
 from crnn.errors import ConfigError
-from crnn.monitor import Monitor, StepStats
 from crnn.train import train
+from crnn.training.monitor import Monitor, StepStats
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

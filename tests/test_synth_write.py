@@ -128,7 +128,7 @@ def test_a_set_does_not_depend_on_workers(synth_config: Configs, tmp_path: Path)
 
 
 def test_training_reads_it(synth_config: Configs, tmp_path: Path) -> None:
-    from crnn.batches import open_batches
+    from crnn.training.batches import open_batches
 
     write_samples(synth_config(), tmp_path / "set", 40)
     batch = next(open_batches(synth_config(tmp_path / "set")).iterate(0, 1))

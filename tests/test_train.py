@@ -16,20 +16,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that everybody knows
 
-import crnn.objective
 import crnn.train
+import crnn.training.objective
 from crnn.checkpoint import load_weights, save_weights
 from crnn.config import Config
 from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError
 from crnn.evaluate import evaluate
+from crnn.evaluation.results import DatasetResult, Evaluation
 from crnn.loss import ctc_loss
 from crnn.metrics import score_texts
 from crnn.model import CRNN, build_model
-from crnn.monitor import Monitor, StepStats
 from crnn.recognizer import load
-from crnn.results import DatasetResult, Evaluation
-from crnn.run_folder import RunFolder
 from crnn.train import train
+from crnn.training.monitor import Monitor, StepStats
+from crnn.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -239,7 +239,7 @@ def test_the_best_weights_are_those_of_the_best_validation(
     assert kept.info["step"] == best
     assert kept.info["validation"]["combined_accuracy"] == report.best_accuracy
     (of_step,) = (path for path in RunFolder(report.folder).checkpoints() if path.stem.endswith(f"{best:08d}"))
-    state = {n.removeprefix("model."): t for n, t in crnn.run_folder.read_tensors(of_step)[0].items()}
+    state = {n.removeprefix("model."): t for n, t in crnn.training.run_folder.read_tensors(of_step)[0].items()}
     assert torch.equal(kept.state["head.weight"], state["head.weight"])
     assert [line["best"] for line in lines_of(report.folder) if "best" in line].count(True) >= 1
 
@@ -344,7 +344,7 @@ def test_a_loss_that_is_not_finite_stops_a_run_and_names_its_samples(
         return loss * value if calls == 3 else loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(crnn.objective, "ctc_loss", broken)
+        patch.setattr(crnn.training.objective, "ctc_loss", broken)
         with pytest.raises(TrainingError, match=r"step 3: loss (nan|inf), gradient norm .*: not finite\.") as caught:
             train(config)
     message = str(caught.value)
@@ -365,7 +365,7 @@ def test_a_gradient_that_is_not_finite_stops_a_run(
     def broken(logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         return ctc_loss(logits, targets, lengths) + (logits.sum() * 0.0).sqrt()  # finite, with an infinite slope
 
-    monkeypatch.setattr(crnn.objective, "ctc_loss", broken)
+    monkeypatch.setattr(crnn.training.objective, "ctc_loss", broken)
     with pytest.raises(TrainingError, match=r"step 1: loss \d+\.\d+, gradient norm (nan|inf): not finite\."):
         train(small_config(word_list(8)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crnn.views import disturbed
+from crnn.training.views import disturbed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

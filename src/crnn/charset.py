@@ -2,7 +2,7 @@
 
 ``Charset`` maps characters to class ids; it alone decides that the blank is the last class. ``LabelRules`` turn the
 label of a dataset into one that the charset can write, or say why they cannot. Every published protocol is a set of
-such rules (``crnn.protocol``), and a training run has its own (``CharsetConfig``).
+such rules (``crnn.evaluation.protocol``), and a training run has its own (``CharsetConfig``).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Charset:
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of class ids in [0, blank); blanks and repeats must already be removed (``crnn.decode``)."""
+        """The text of class ids in [0, blank); blanks and repeats must already be removed (``crnn.decoding.ctc``)."""
         return "".join(self.characters[i] for i in ids)
 
     def unknown(self, label: str) -> str:

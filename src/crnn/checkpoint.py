@@ -1,9 +1,9 @@
 """Weights files, and the tensor files they are made of. Nothing is pickled: tensors are safetensors, the rest is JSON.
 
 A *weights file* rebuilds its own network with nothing else at hand: its metadata holds the settings (model, image,
-charset), the charset's characters, the version and a checksum. A *checkpoint* (``crnn.run_folder``) holds all that a
-run needs to go on exactly. Both are written beside their place and renamed into it, so that a file that exists is
-whole, and both carry a SHA-256 over all tensors, so that a file that changed on disk is refused.
+charset), the charset's characters, the version and a checksum. A *checkpoint* (``crnn.training.run_folder``) holds all
+that a run needs to go on exactly. Both are written beside their place and renamed into it, so that a file that exists
+is whole, and both carry a SHA-256 over all tensors, so that a file that changed on disk is refused.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from crnn.calibration import Calibration
 from crnn.charset import Charset
 from crnn.config import ReaderConfig
 from crnn.config_file import parse_reader_config
 from crnn.errors import CheckpointError, ConfigError
+from crnn.evaluation.calibration import Calibration
 from crnn.model import CRNN, build_model
 from crnn.shipped import shipped_names, shipped_weights
 

@@ -18,15 +18,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
-from crnn.arguments import config_from, parse_arguments
-from crnn.commands_calibrate import calibrate_command
-from crnn.commands_data import data_command
-from crnn.commands_evaluate import evaluate_command
-from crnn.commands_lm import lm_command
-from crnn.commands_read import read_command
-from crnn.commands_synth import synth_command
+from crnn.commands.arguments import config_from, parse_arguments
+from crnn.commands.calibrate import calibrate_command
+from crnn.commands.data import data_command
+from crnn.commands.evaluate import evaluate_command
+from crnn.commands.lm import lm_command
+from crnn.commands.read import read_command
+from crnn.commands.synth import synth_command
+from crnn.commands.terminal import require_torch
 from crnn.errors import ConfigError, CrnnError
-from crnn.terminal import require_torch
 
 __all__ = ["main"]
 

@@ -1,7 +1,7 @@
 """A recogniser over benchmark sets, under a published protocol: accuracy, 1-NED and CER with their counts.
 
-Samples come from ``crnn.set_reader``, which counts those that are skipped. The network runs once for each picture; what
-it says is decoded as often as asked for: freely, and with each lexicon.
+Samples come from ``crnn.evaluation.set_reader``, which counts those that are skipped. The network runs once for each
+picture; what it says is decoded as often as asked for: freely, and with each lexicon.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from crnn.calibration import Calibration, fit_calibration, temperature_scores
 from crnn.charset import NAMED_CHARSETS
 from crnn.data.source import SampleStore, open_source, split_name
-from crnn.decode import greedy
+from crnn.decoding.ctc import greedy
 from crnn.distributed import Ranks
 from crnn.errors import ConfigError, DataError
+from crnn.evaluation.calibration import Calibration, fit_calibration, temperature_scores
+from crnn.evaluation.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
+from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
+from crnn.evaluation.set_lexicons import LexiconSearch, SetLexicon, check_lexicon, lexicon_name, open_lexicon
+from crnn.evaluation.set_reader import ReadSet, read_set
 from crnn.metrics import score_texts
-from crnn.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
 from crnn.recognizer import NetworkOutput, Recognizer
-from crnn.results import DatasetResult, Evaluation, LexiconResult, SampleResult
-from crnn.set_lexicons import LexiconSearch, SetLexicon, check_lexicon, lexicon_name, open_lexicon
-from crnn.set_reader import ReadSet, read_set
 
 __all__ = ["calibrate", "count_samples", "evaluate"]
 

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crnn.beam import beam_search
-from crnn.calibration import temper
 from crnn.charset import Charset
-from crnn.decode import sequence_log_probs
-from crnn.decoding import Decoded
+from crnn.decoding.beam import beam_search
+from crnn.decoding.ctc import sequence_log_probs
+from crnn.decoding.decoder import Decoded
 from crnn.errors import ImageError
+from crnn.evaluation.calibration import temper
 from crnn.explanation_sheet import Row, RunnerUp, draw_sheet
 from crnn.image import ImageSource, load_image
 from crnn.reading import Alternative, Reading, reading_of

@@ -1,8 +1,8 @@
 """CTC, and what can be asked of its distributions beside it: all sums over samples, in float32, in nats.
 
 The sum over the samples is divided by their number in the whole batch (all ranks, all accumulated parts) by
-``crnn.train_step``, and by nothing else: ``reduction="mean"`` of torch would first divide each sample by the length of
-its label, so that short words weigh more. DTRB's authors trace about one point of accuracy to that (clovaai, pull
+``crnn.training.step``, and by nothing else: ``reduction="mean"`` of torch would first divide each sample by the length
+of its label, so that short words weigh more. DTRB's authors trace about one point of accuracy to that (clovaai, pull
 request 209).
 
 Shape letters: N batch, T time steps, V classes with the blank, S target length.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from crnn.batched_ctc import batched_ctc_loss
+from crnn.training.batched_ctc import batched_ctc_loss
 
 __all__ = ["consistency_loss", "ctc_loss", "focal_ctc_loss", "uniform_divergence"]
 

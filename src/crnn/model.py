@@ -4,7 +4,7 @@ Shape letters: N batch, C image channels, H height, W width, T time steps, D fea
 
 The flow is ``images (N, C, 32, W) -> backbone (N, D, 1, T) -> (N, T, D) -> rnn -> head -> logits (N, T, V)`` with
 ``T = W // 4 - 1`` (24 for 100 pixels) for both backbones. The network gives logits and nothing else: the loss is in
-``crnn.loss``, reading the logits in ``crnn.decode``.
+``crnn.loss``, reading the logits in ``crnn.decoding.ctc``.
 
 Where it follows the ModelZoo rather than the paper: the pooling windows of the third and fourth pooling are 2x1 with
 no overlap or padding (T = 24 instead of 26), and batch normalisation may follow every convolution. Where it follows

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset
-from crnn.decoding import Decoded
+from crnn.decoding.decoder import Decoded
 
 __all__ = ["Alternative", "Character", "Reading", "reading_of"]
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from crnn.charset import Charset
 from crnn.config import ReaderConfig
-from crnn.decoding import Decoder, DecodingOptions
+from crnn.decoding.decoder import Decoder, DecodingOptions
 from crnn.errors import CheckpointError, ConfigError, ImageError, MissingExtraError
 from crnn.image import ImageSource, load_image, normalise, resize, target_width
 from crnn.reading import Reading, reading_of
@@ -122,7 +122,7 @@ class Recognizer:
         config: Settings of its weights: charset and image.
         batch_size: Pictures per forward pass.
         temperature: That of the weights' calibration; without one there are no confidences for free texts.
-        options: How texts are found: those of ``crnn.decoding.DecodingOptions``.
+        options: How texts are found: those of ``crnn.decoding.decoder.DecodingOptions``.
 
     Attributes:
         config: As given.
@@ -278,7 +278,8 @@ def load(
         threads: Threads of the engine on the CPU. Default: the engine's own choice.
         batch_size: Pictures per forward pass.
         options: How texts are found: ``decode``, ``beam_width``, ``lexicon``, ``lexicon_margin``, ``lm``,
-            ``lm_weight``, ``pattern``, ``allow``, ``block``, ``n_best``, as ``crnn.decoding.DecodingOptions`` has them.
+            ``lm_weight``, ``pattern``, ``allow``, ``block``, ``n_best``, as ``crnn.decoding.decoder.DecodingOptions``
+            has them.
 
     Raises:
         CheckpointError: The weights are missing, damaged, foreign, or from a newer version.

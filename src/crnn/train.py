@@ -26,8 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crnn.ahead import batches_ahead
-from crnn.batches import open_batches, stored_sources
 from crnn.charset import NAMED_CHARSETS
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
@@ -38,20 +36,22 @@ from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, is_lost_peer, is_timeout, start_ranks, sync_batch_norm
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
 from crnn.evaluate import evaluate
-from crnn.heap import keep_freed_memory
+from crnn.evaluation.protocol import CharsetName
+from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
 from crnn.model import build_model
-from crnn.monitor import Monitor, StepStats
-from crnn.objective import Objective, bias_blank
-from crnn.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.progress import counting_bar
-from crnn.protocol import CharsetName
 from crnn.recognizer import Recognizer, TorchEngine
-from crnn.results import Evaluation
-from crnn.run_folder import Checkpoint, RunFolder, check_same_run
 from crnn.signals import signals_collected
-from crnn.train_state import TrainState
-from crnn.train_step import StepResult, TrainStep, uses_bf16
+from crnn.training.ahead import batches_ahead
+from crnn.training.batches import open_batches, stored_sources
+from crnn.training.heap import keep_freed_memory
+from crnn.training.monitor import Monitor, StepStats
+from crnn.training.objective import Objective, bias_blank
+from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
+from crnn.training.run_folder import Checkpoint, RunFolder, check_same_run
+from crnn.training.state import TrainState
+from crnn.training.step import StepResult, TrainStep, uses_bf16
 
 __all__ = ["TrainReport", "train"]
 

@@ -1,0 +1,96 @@
+"""``crnn calibrate``: fits the temperature of a weights file on labelled pictures, and keeps it there.
+
+Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from crnn.commands.terminal import check_writable, print_json, require_torch
+from crnn.errors import ConfigError
+
+__all__ = ["calibrate_command"]
+
+
+def calibrate_command(
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
+    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
+    out: str = "",
+    protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
+    charset: Literal["auto", "36", "62", "94"] = "auto",
+    json: bool = False,
+    engine: Literal["auto", "torch"] = "auto",
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch_size: int = 64,
+    threads: int | None = None,
+) -> int:
+    """Make confidences true: fit a temperature on labelled pictures, and keep it in the weights file.
+
+    Texts and scores stay as they are; readings get a confidence beside the score. Take pictures like those that will be
+    read, some hundreds of them, and none that the network has learned from. In Python: ``crnn.evaluate.calibrate``.
+
+    Args:
+        model: Weights file or run folder (its best weights); the file gets the temperature, and stays as it is else.
+        data: LMDB folders and list files.
+        out: Write this file instead, and leave the model as it is.
+        protocol: Rules that say when a reading is right.
+        charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
+        json: Print one JSON object.
+        engine: What computes.
+        device: auto, cpu, or an accelerator's name.
+        precision: bf16 is faster where the device has it.
+        batch_size: Pictures per forward pass.
+        threads: Threads on the CPU; default: the engine's choice.
+    """
+    if not model:
+        raise ConfigError("no model is given; expected a weights file or a run folder, and the data behind it")
+    if not data:
+        raise ConfigError("no data is given; expected LMDB folders or list files with labelled pictures")
+    check_writable("--out", out, "calibrated.safetensors")
+    require_torch("calibrating", "torch")
+    from crnn.checkpoint import save_calibration
+    from crnn.evaluate import calibrate, count_samples
+    from crnn.evaluation.calibration import is_at_the_end
+    from crnn.progress import counting_bar
+    from crnn.recognizer import load
+
+    reader = load(
+        model,
+        engine=engine,
+        device=device,
+        precision=precision,
+        threads=threads,
+        batch_size=batch_size,
+        decode="greedy",
+    )
+    with counting_bar("reading", count_samples(data)) as progress:
+        found = calibrate(reader, data, protocol=protocol, charset=charset, progress=progress, say=_say)
+    path = save_calibration(model, found, out or None)
+    if json:
+        print_json({"model": str(path), **found.as_dict()})
+    else:
+        print(
+            f"{path}: temperature {found.temperature:.3f} from {found.samples} readings, {100 * found.accuracy:.2f} % "
+            f"right; expected calibration error {100 * found.error_before:.2f} % before, "
+            f"{100 * found.error_after:.2f} % after (on readings that it was not fitted on)"
+        )
+    if is_at_the_end(found.temperature):
+        _say(
+            "the temperature is at the end of what is tried; there are too few pictures, or too few of them are right "
+            "or wrong, to say more"
+        )
+    elif found.error_after > found.error_before:
+        _say(
+            "confidences are no better than scores as they are; the weights were well calibrated, or these are too few "
+            "pictures to tell"
+        )
+    return 0
+
+
+def _say(line: str) -> None:
+    print(f"crnn calibrate: {line}", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""``crnn evaluate``: a model on benchmark sets, as a table, JSON or a page.
+
+Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from crnn.commands.terminal import check_writable, print_json, require_torch
+from crnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from crnn.evaluation.results import DatasetResult, Evaluation
+
+__all__ = ["evaluate_command"]
+
+
+def evaluate_command(
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
+    data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
+    protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
+    charset: Literal["auto", "36", "62", "94"] = "auto",
+    decode: Literal["auto", "greedy", "beam", "exact", "lexicon", "near"] = "auto",
+    beam_width: int = 10,
+    lexicon: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="50|1k|full|FILE")] = (),
+    lexicon_margin: float | None = None,
+    lm: str | None = None,
+    lm_weight: float | None = None,
+    pattern: str | None = None,
+    allow: str | None = None,
+    block: str | None = None,
+    report: str = "",
+    json: bool = False,
+    engine: Literal["auto", "torch"] = "auto",
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch_size: int = 64,
+    threads: int | None = None,
+) -> int:
+    """Measure a model on benchmark sets under a published protocol.
+
+    In Python: ``from crnn.evaluate import evaluate``, then ``evaluate(crnn.load(model), data)``. Under ``torchrun``
+    ranks share the work.
+
+    Args:
+        model: Name of weights that ship, a weights file, or a run folder.
+        data: LMDB folders and list files.
+        protocol: Rules for labels and readings.
+        charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
+        decode: How texts are found; lexicon and near: read with the one --lexicon and nothing else.
+        beam_width: Prefixes that the beam keeps.
+        lexicon: Once more with a lexicon, beside the free reading: 50 or 1k (those kept with the samples), full (the
+            set's labels) or a file. May be given several times.
+        lexicon_margin: Take the free reading where its score is higher than the best word's by more than this (nats).
+        lm: Character model for the beam, written by crnn lm.
+        lm_weight: How much it counts; default 0.4.
+        pattern: Regular expression that the whole text must match.
+        allow: The only characters that readings may have.
+        block: Characters that they may not have.
+        report: Write a page that explains the result: worst errors, calibration, accuracy by length (OUT.html).
+        json: Print one JSON object instead of the table.
+        engine: What computes.
+        device: auto, cpu, or an accelerator's name.
+        precision: bf16 is faster where the device has it.
+        batch_size: Pictures per forward pass; results do not depend on it.
+        threads: Threads on the CPU; default: the engine's choice.
+    """
+    if not model:
+        raise ConfigError("no model is given; expected a weights file or a run folder, and the data behind it")
+    if not data:
+        raise ConfigError("no data is given; expected LMDB folders or list files")
+    with_lexicon = decode in ("lexicon", "near")
+    if with_lexicon and len(lexicon) != 1:
+        raise ConfigError(
+            f"--decode {decode} reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
+            "file. For several beside the free reading leave --decode out"
+        )
+    if lexicon_margin is not None and not lexicon:
+        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
+    if lexicon_margin is not None and not 0 <= lexicon_margin < float("inf"):
+        raise ConfigError(f"--lexicon-margin is {lexicon_margin}; expected a number, 0 or more")
+    if lexicon_margin is not None and decode == "near":
+        raise ConfigError("--lexicon-margin is given, and --decode near has no use for it; leave one of them out")
+    check_writable("--report", report, "report.html")
+    require_torch("evaluating", "torch")
+    from crnn.distributed import start_ranks
+    from crnn.evaluate import count_samples, evaluate
+    from crnn.progress import counting_bar
+    from crnn.recognizer import load
+
+    with start_ranks(device) as ranks:
+        reader = load(
+            model,
+            engine=engine,
+            device=str(ranks.device),
+            precision=precision,
+            threads=threads,
+            batch_size=batch_size,
+            decode="auto" if decode in ("lexicon", "near") else decode,
+            beam_width=beam_width,
+            lm=lm,
+            lm_weight=lm_weight,
+            pattern=pattern,
+            allow=allow,
+            block=block,
+        )
+        total = -(-count_samples(data) // ranks.world_size)
+        with counting_bar("reading", total, enabled=ranks.is_main) as progress:
+            result = evaluate(
+                reader,
+                data,
+                protocol=protocol,
+                charset=charset,
+                model=model,
+                lexicons=lexicon,
+                lexicon_search="near" if decode == "near" else "lexicon",
+                lexicon_margin=lexicon_margin,
+                lexicon_only=with_lexicon,
+                ranks=ranks,
+                progress=progress,
+            )
+        if not ranks.is_main:
+            return 0
+    if json:
+        print_json(result.as_dict())
+    else:
+        _print_table(result)
+    for dataset in result.datasets:
+        for line in dataset.warnings:
+            print(f"crnn evaluate: {line}", file=sys.stderr)
+    if report:
+        from crnn.evaluation.report import write_report
+
+        way = reader.decoder.method if not with_lexicon else f"{decode}, {lexicon[0]}"
+        write_report(Path(report), result, _stored_pictures(result), details=(("Decoding", way),))
+        print(f"crnn evaluate: report written to {report}", file=sys.stderr)
+    return 1 if any(dataset.unreadable for dataset in result.datasets) else 0
+
+
+def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
+    """Finds the encoded picture of a sample by the name of its set and its place there."""
+    from crnn.data.source import open_source
+
+    stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
+    return lambda name, index: stores[name].image_bytes(index)
+
+
+def _print_table(result: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result.model}, {result.title}", title_justify="left")
+    headings = ("dataset", *result.lexicon_names, "accuracy", "95 %", "1-NED", "CER", "samples", "skipped")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
+    for dataset in result.datasets:
+        table.add_row(*_table_row(dataset))
+    if len(result.datasets) > 1:
+        total = sum(dataset.sums.samples for dataset in result.datasets)
+        between = [""] * len(result.lexicon_names)
+        table.add_section()
+        table.add_row("mean", *between, f"{100 * result.mean_accuracy:.2f}", "", "", "", "", "")
+        table.add_row("combined", *between, f"{100 * result.combined_accuracy:.2f}", "", "", "", str(total), "")
+    console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
+    console.width = max(console.width, 110 + 10 * len(result.lexicon_names))
+    with console.capture() as captured:
+        console.print(table)
+    print(captured.get(), end="", flush=True)
+
+
+def _table_row(dataset: DatasetResult) -> list[str]:
+    sums = dataset.sums
+    low, high = sums.accuracy_interval
+    with_lexicons = [
+        f"{100 * lexicon.sums.accuracy:.2f}" if lexicon.sums.samples else "-" for lexicon in dataset.lexicons
+    ]
+    return [
+        dataset.name,
+        *with_lexicons,
+        f"{100 * sums.accuracy:.2f}",
+        f"{100 * low:.2f} - {100 * high:.2f}",
+        f"{100 * sums.one_minus_ned:.2f}",
+        f"{100 * sums.cer:.2f}",
+        str(sums.samples) + ("" if dataset.expected in (None, sums.samples) else f" of {dataset.expected}"),
+        ", ".join(f"{reason}: {count}" for reason, count in dataset.skipped.items()) or "-",
+    ]

@@ -1,0 +1,227 @@
+"""``crnn read``: pictures in, a line for each out.
+
+Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from crnn.commands.terminal import check_writable, print_json
+from crnn.errors import ConfigError, ImageError
+from crnn.shipped import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from crnn.decoding.lexicon import Lexicon
+    from crnn.reading import Reading
+    from crnn.recognizer import Recognizer
+
+__all__ = ["read_command"]
+
+_PICTURE_SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+
+_MAX_EXPLAINED = 16
+"""Pictures that one file of explanations shows."""
+
+
+def read_command(
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE|FOLDER|-")],
+    model: str = DEFAULT_MODEL,
+    decode: Literal["auto", "greedy", "beam", "exact", "lexicon", "near"] = "auto",
+    beam_width: int = 10,
+    lexicon: str | None = None,
+    lexicon_margin: float | None = None,
+    lm: str | None = None,
+    lm_weight: float | None = None,
+    pattern: str | None = None,
+    allow: str | None = None,
+    block: str | None = None,
+    n_best: int = 1,
+    explain: str = "",
+    explain_font: str = "",
+    engine: Literal["auto", "torch"] = "auto",
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch_size: int = 64,
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Read pictures of words and short lines.
+
+    Prints ``path<TAB>text<TAB>score`` for each, in order. In Python: ``crnn.load(model).read(images)``.
+
+    Args:
+        images: Files, folders (all pictures in them, sorted), or - for a list of paths on stdin.
+        model: Name of weights that ship with the package, a weights file, or a run folder.
+        decode: How texts are found; auto: what the options below ask for, else greedy, the best path.
+        beam_width: Prefixes that a beam keeps.
+        lexicon: File with the words that a reading may be, one a line (.gz too).
+        lexicon_margin: Take the free reading where its score is higher than the best word's by more than this (nats).
+        lm: Character model for the beam, written by crnn lm.
+        lm_weight: How much it counts; default 0.4.
+        pattern: Regular expression that the whole text must match.
+        allow: The only characters that readings may have.
+        block: Characters that they may not have.
+        n_best: Texts to find for each picture; --json shows the others as alternatives.
+        explain: Write a picture that shows how the readings come about (OUT.png).
+        explain_font: Font file for it; default: one that has the characters.
+        engine: What computes.
+        device: auto, cpu, or an accelerator's name.
+        precision: bf16 is faster where the device has it.
+        batch_size: Pictures per forward pass.
+        threads: Threads on the CPU; default: the engine's choice.
+        json: One JSON object a line: image, text, score, confidence, characters; or image, error.
+    """
+    from crnn.recognizer import load
+
+    if not images:
+        raise ConfigError("no image is given; expected files, folders, or - for a list of paths on stdin")
+    check_writable("--explain", explain, "why.png")
+    reader = load(
+        model,
+        engine=engine,
+        device=device,
+        precision=precision,
+        threads=threads,
+        batch_size=batch_size,
+        decode=decode,
+        beam_width=beam_width,
+        lexicon=lexicon,
+        lexicon_margin=lexicon_margin,
+        lm=lm,
+        lm_weight=lm_weight,
+        pattern=pattern,
+        allow=allow,
+        block=block,
+        n_best=n_best,
+    )
+    if reader.decoder.lexicon is not None:
+        _say_skipped(str(lexicon), reader.decoder.lexicon)
+    count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
+    if not count:
+        raise ConfigError(
+            f"{', '.join(images)}: no picture there; expected picture files, folders that hold files with a picture's "
+            "suffix, or a path on each line of stdin for -"
+        )
+    if explain:
+        _explain(reader, explained, explain, explain_font or None)
+    return 1 if bad else 0
+
+
+def _read_all(reader: Recognizer, images: tuple[str, ...], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
+    """Read and print; how many pictures there were, how many could not be read, the first few that could."""
+    waiting: deque[str] = deque()  # paths whose readings are still to come
+
+    def remembered() -> Iterator[str]:
+        for path in _expand(images):
+            waiting.append(path)
+            yield path
+
+    count = bad = 0
+    kept: list[str] = []
+    for reading in reader.stream(remembered()):
+        path = waiting.popleft()
+        count += 1
+        if isinstance(reading, ImageError):
+            bad += 1
+            if json:
+                print_json({"image": path, "error": str(reading)})
+            else:
+                print(f"crnn read: {reading}", file=sys.stderr)
+            continue
+        if len(kept) < keep:
+            kept.append(path)
+        if json:
+            print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.n_best > 1)})
+        else:
+            print(f"{path}\t{reading.text}\t{reading.score:.4f}", flush=True)
+    return count, bad, kept
+
+
+def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
+    """A reading as JSON has it; a score of minus infinity (no text can be what was asked for) is ``null``."""
+    values: dict[str, Any] = {
+        "text": reading.text,
+        "score": _number(reading.score),
+        "confidence": reading.confidence,
+        "characters": [
+            {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
+            for c in reading.characters
+        ],
+    }
+    if with_alternatives:
+        values["alternatives"] = [
+            {"text": a.text, "score": _number(a.score), "confidence": a.confidence} for a in reading.alternatives
+        ]
+    return values
+
+
+def _number(score: float) -> float | None:
+    return score if math.isfinite(score) else None
+
+
+def _say_skipped(path: str, lexicon: Lexicon) -> None:
+    """What of a lexicon's file is no word of it, but for words that it has twice."""
+    skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
+    if skipped:
+        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
+        print(f"crnn read: lexicon {path}: {len(lexicon)} words; left out {told}", file=sys.stderr)
+
+
+def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:
+    from PIL import Image
+
+    from crnn.explanation import explain
+
+    if not paths:
+        print(f"crnn read: {target} is not written: no picture could be read", file=sys.stderr)
+        return
+    sheets = [explain(reader, path).draw(font) for path in paths[:_MAX_EXPLAINED]]
+    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    _save(whole, target)
+    more = f", the first {_MAX_EXPLAINED} pictures" if len(paths) > _MAX_EXPLAINED else ""
+    print(f"crnn read: explained in {target}{more}", file=sys.stderr)
+
+
+def _save(sheet: Image.Image, target: str) -> None:
+    try:
+        sheet.save(target)
+    except (OSError, ValueError) as error:  # the disk, or a suffix of no picture
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--explain {target}: cannot be written: {why}; expected a file such as why.png") from error
+
+
+def _expand(images: Iterable[str]) -> Iterator[str]:
+    """Paths of pictures from files, folders and ``-``."""
+    for image in images:
+        if image == "-":
+            # As bytes: paths are not always text in the encoding of the terminal.
+            yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
+        elif Path(image).is_dir():
+            others = []
+            for path in sorted(p for p in Path(image).rglob("*") if p.is_file()):
+                if path.suffix.lower() in _PICTURE_SUFFIXES:
+                    yield str(path)
+                else:
+                    others.append(path.name)
+            if others:
+                shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+                print(f"crnn read: {image}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)
+        else:
+            yield image

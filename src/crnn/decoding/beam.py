@@ -1,0 +1,312 @@
+"""Prefix beam search: likelier texts than the best path finds.
+
+Many paths collapse to one text, and the text of the best path need not be the likeliest. The search holds the likeliest
+prefixes of texts, step by step, and adds up the paths of each. Log-probabilities ``(N, T, V)`` come in, as in
+``crnn.decoding.ctc``, whose scores and alignments the texts that are found get; numpy only, and all samples in one
+pass.
+
+With a ``Fusion`` the search knows what words look like: prefixes, and at the end texts, are ranked by
+
+    score + weight * (log-probability of the character model) + length_bonus * (number of characters)
+
+where the score is what it is without: the log-probability of the text under the network alone.
+
+Shape letters: N batch, T time steps, V classes with the blank (the last one, V - 1), B prefixes that a beam holds, K
+classes that may extend them. All logarithms are natural.
+
+References:
+    Graves and Jaitly 2014, "Towards End-to-End Speech Recognition with Recurrent Neural Networks" (prefix beam search);
+    Hannun et al. 2014, arXiv 1408.2873 (the same with blank and non-blank endings kept apart, and with a language
+    model; ours predicts characters, and the end of the word).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.decoding.ctc import DecodedText, align_batch, sequence_log_probs
+from crnn.decoding.language_model import CharacterModel
+from crnn.decoding.log_probs import log_probs_shape
+from crnn.errors import ConfigError, DataError
+
+__all__ = ["Fusion", "beam_search", "decode_beam", "describe_texts"]
+
+_Floats = npt.NDArray[np.floating[Any]]
+_Doubles = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
+
+_FUSED_CLASSES = 128
+
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with mixed bits (2 ** 64 over the golden ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A character model beside the network, and what it counts.
+
+    Attributes:
+        model: Of the network's charset.
+        weight: What its log-probabilities are multiplied with, at least 0. The defaults of both come from crops of
+            signs and a model of the shipped words; the clearer the pictures, the less it should be.
+        length_bonus: Added for each character, in nats: a model finds longer texts less likely, of whatever picture.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    model: CharacterModel
+    weight: float = 0.4
+    length_bonus: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.weight < math.inf and math.isfinite(self.length_bonus)):
+            raise ConfigError(
+                f"weight is {self.weight} and length_bonus is {self.length_bonus}; expected a weight of 0 or more, and "
+                "a finite bonus"
+            )
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether ranks are the scores."""
+        return self.weight == 0.0 and self.length_bonus == 0.0
+
+    def priors(self, targets: Sequence[Sequence[int]]) -> _Doubles:
+        """What is added to the score of each text, ``(M,)``; class ids as for ``CharacterModel.log_probs``."""
+        lengths = np.fromiter(map(len, targets), dtype=np.float64, count=len(targets))
+        return self.weight * self.model.log_probs(targets) + self.length_bonus * lengths
+
+
+def beam_search(
+    log_probs: _Floats, beam_width: int = 10, fusion: Fusion | None = None
+) -> list[list[tuple[tuple[int, ...], float]]]:
+    """The likeliest texts, each with its log-probability.
+
+    The search merges the paths of one prefix exactly. It keeps ``beam_width`` prefixes per step, so that a text may be
+    missed, but the score of a text that is found is its full one (``sequence_log_probs``).
+
+    Args:
+        log_probs: ``(N, T, V)``.
+        beam_width: Number of prefixes kept, at least 1.
+        fusion: What else ranks texts. Of a charset of more than 128 characters each step then extends by the 128
+            likeliest ones (by ``beam_width`` of them, where that is more).
+
+    Returns:
+        For each sample up to ``beam_width`` pairs of ids and score, the best first: by score, with a fusion by rank,
+        and equal ones by ids. Texts of probability 0 are left out.
+
+    Raises:
+        DataError: The shape is wrong, or the character model is for another number of classes.
+        ConfigError: ``beam_width`` is below 1.
+
+    Reference:
+        Hannun et al. 2014, arXiv 1408.2873, algorithm 1.
+    """
+    num_samples, num_steps, num_classes = log_probs_shape(log_probs)
+    if beam_width < 1:
+        raise ConfigError(f"beam_width is {beam_width}; expected at least 1")
+    if fusion is not None and fusion.changes_nothing:
+        fusion = None
+    if fusion is not None and fusion.model.charset.num_classes != num_classes:
+        raise DataError(
+            f"log_probs have shape {log_probs.shape}, so {num_classes} classes, the character model has "
+            f"{fusion.model.charset.num_classes}; expected one for the charset of the network"
+        )
+    # Extensions of one prefix rank as their classes do; a class that leads to a prefix already held counts for that
+    # one, and only the class that repeats the last character may fall behind. So whatever survives is among the
+    # beam_width + 1 likeliest classes of its step, and the result is the same as with all. A fusion ranks otherwise.
+    chars = log_probs[:, :, :-1].reshape(num_samples * num_steps, num_classes - 1)
+    likely = _top(chars, beam_width + 1 if fusion is None else max(beam_width, _FUSED_CLASSES))
+    likely_scores = np.take_along_axis(chars, likely, axis=1).astype(np.float64)
+    shape = (num_samples, num_steps, likely.shape[1])
+    likely, likely_scores = likely.reshape(shape), likely_scores.reshape(shape)
+    beams = _Beams.start(num_samples, num_steps, 0 if fusion is None else fusion.model.start)
+    for t in range(num_steps):
+        scores = log_probs[:, t].astype(np.float64)  # (N, V)
+        beams = _advance(beams, scores, likely[:, t], likely_scores[:, t], beam_width, fusion)
+    rows, columns = np.nonzero(beams.totals > -np.inf)
+    lengths = beams.lengths[rows, columns].tolist()
+    texts = [tuple(ids[:length]) for ids, length in zip(beams.ids[rows, columns].tolist(), lengths, strict=True)]
+    scores = sequence_log_probs(log_probs, texts, rows)
+    ranks = scores if fusion is None else scores + fusion.priors(texts)
+    found: list[list[tuple[float, tuple[int, ...], float]]] = [[] for _ in range(num_samples)]
+    for n, rank, text, score in zip(rows.tolist(), ranks.tolist(), texts, scores.tolist(), strict=True):
+        found[n].append((-rank, text, score))
+    return [[(text, score) for _, text, score in sorted(texts_of_one)] for texts_of_one in found]
+
+
+def decode_beam(log_probs: _Floats, beam_width: int, fusion: Fusion | None = None) -> list[DecodedText]:
+    """The best text that ``beam_search`` finds in each sample, with the spans of its best alignment.
+
+    A sample in which every text has probability 0 (at some step all classes are -inf) reads as the empty text, with the
+    score -inf.
+
+    Args:
+        log_probs: ``(N, T, V)``.
+        beam_width: Number of prefixes kept, at least 1.
+        fusion: As for ``beam_search``.
+
+    Raises:
+        DataError: As for ``beam_search``.
+        ConfigError: ``beam_width`` is below 1.
+    """
+    nothing: tuple[tuple[int, ...], float] = ((), -np.inf)
+    return describe_texts(
+        log_probs, [found[0] if found else nothing for found in beam_search(log_probs, beam_width, fusion)]
+    )
+
+
+def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], float]]) -> list[DecodedText]:
+    """Texts that a search found, with the spans of their best alignments.
+
+    Args:
+        log_probs: ``(N, T, V)``.
+        texts: N pairs of ids and score; a text without a score above -inf must be empty.
+
+    Raises:
+        DataError: As for ``align_batch``.
+    """
+    # What was found has an alignment, since its score is above -inf; so has the empty text, which shows no character.
+    spans = align_batch(log_probs, [ids for ids, _ in texts])
+    return [
+        DecodedText(ids, score, tuple(places), _character_scores(sample, ids, places))
+        for sample, (ids, score), places in zip(log_probs, texts, spans, strict=True)
+    ]
+
+
+def _character_scores(log_probs: _Floats, ids: tuple[int, ...], spans: list[tuple[int, int]]) -> tuple[float, ...]:
+    """Largest log-probability ``(T, V)`` of each character in its span, at most 0 (see ``DecodedText``)."""
+    return tuple(min(float(log_probs[start:end, k].max()), 0.0) for k, (start, end) in zip(ids, spans, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Beams:
+    """The prefixes that a search holds, ``(N, B)``. Those of probability 0 are dead: they only fill places."""
+
+    blanks: _Doubles  # log-probability of the paths that collapse to the prefix and end in a blank
+    chars: _Doubles  # the same for those that end in its last character
+    totals: _Doubles  # both together
+    ids: npt.NDArray[np.int32]  # (N, B, T), -1 after the end
+    lengths: _Indices
+    last: _Indices  # last character; for the empty prefix any will do, since its ``totals`` are its ``blanks``
+    hashes: npt.NDArray[np.uint64]
+    parent_hashes: npt.NDArray[np.uint64]  # of the prefix without its last character
+    priors: _Doubles  # what a fusion adds to ``totals``, without that for the end of the text
+    states: _Indices  # of its character model
+
+    @classmethod
+    def start(cls, num_samples: int, num_steps: int, state: int = 0) -> _Beams:
+        shape = (num_samples, 1)
+        index, key = np.zeros(shape, dtype=np.intp), np.zeros(shape, dtype=np.uint64)
+        ids = np.full((*shape, num_steps), -1, dtype=np.int32)
+        return cls(
+            blanks=np.zeros(shape),
+            chars=np.full(shape, -np.inf),
+            totals=np.zeros(shape),
+            ids=ids,
+            lengths=index,
+            last=index,
+            hashes=key,
+            parent_hashes=key,
+            priors=np.zeros(shape),
+            states=np.full(shape, state, dtype=np.intp),
+        )
+
+
+def _advance(
+    beams: _Beams, scores: _Doubles, likely: _Indices, likely_scores: _Doubles, width: int, fusion: Fusion | None
+) -> _Beams:
+    """One time step: every prefix stays or is extended by one of the ``likely`` classes ``(N, K)``; the best stay."""
+    (num_samples, held), num_likely = beams.totals.shape, likely.shape[1]
+    every = np.arange(num_samples)[:, None]
+    last_scores = scores[every, beams.last]
+    stay_blanks = beams.totals + scores[:, -1:]
+    stay_chars = beams.chars + last_scores
+    # The character that a prefix ends in is written again only after a blank.
+    repeats = likely[:, None, :] == beams.last[:, :, None]
+    extended = np.where(repeats, beams.blanks[:, :, None], beams.totals[:, :, None]) + likely_scores[:, None, :]
+
+    n, parent, child = _families(beams)
+    again = beams.last[n, parent] == beams.last[n, child]
+    passed = np.where(again, beams.blanks[n, parent], beams.totals[n, parent]) + last_scores[n, child]
+    stay_chars[n, child] = np.logaddexp(stay_chars[n, child], passed)
+    pair, k = np.nonzero(likely[n] == beams.last[n, child][:, None])
+    extended[n[pair], parent[pair], k] = -np.inf  # now a part of the child
+
+    stay_totals = np.logaddexp(stay_blanks, stay_chars)
+    candidates = np.concatenate([stay_totals, extended.reshape(num_samples, held * num_likely)], axis=1)
+    priors, states = beams.priors, beams.states
+    if fusion is None:
+        chosen = _top(candidates, width)
+    else:
+        priors, states = _fused(fusion, beams, likely)
+        chosen = _top(candidates + priors, width)
+    is_new = chosen >= held
+    source, which = np.divmod(chosen - held, num_likely)
+    source = np.where(is_new, source, chosen)
+    added = likely[every, which]
+    totals = candidates[every, chosen]
+    ids, lengths, hashes = beams.ids[every, source], beams.lengths[every, source], beams.hashes[every, source]
+    rows, columns = np.nonzero(is_new)
+    ids[rows, columns, lengths[rows, columns]] = added[rows, columns]
+    return _Beams(
+        blanks=np.where(is_new, -np.inf, stay_blanks[every, source]),
+        chars=np.where(is_new, totals, stay_chars[every, source]),
+        totals=totals,
+        ids=ids,
+        lengths=lengths + is_new,
+        last=np.where(is_new, added, beams.last[every, source]),
+        hashes=np.where(is_new, hashes * _HASH_FACTOR + added.astype(np.uint64) + np.uint64(1), hashes),
+        parent_hashes=np.where(is_new, hashes, beams.parent_hashes[every, source]),
+        priors=priors if fusion is None else priors[every, chosen],
+        states=states if fusion is None else states[every, chosen],
+    )
+
+
+def _fused(fusion: Fusion, beams: _Beams, likely: _Indices) -> tuple[_Doubles, _Indices]:
+    """Priors and states of all candidates of ``_advance``, ``(N, B + B K)``."""
+    log_probs, following = fusion.model.next_log_probs(beams.states)
+    added = np.take_along_axis(log_probs, likely[:, None, :], axis=2).astype(np.float64)
+    extended = beams.priors[:, :, None] + fusion.weight * added + fusion.length_bonus
+    states = np.take_along_axis(following, likely[:, None, :], axis=2).astype(np.intp)
+    flat = (len(likely), likely.shape[1] * beams.priors.shape[1])
+    return (
+        np.concatenate([beams.priors, extended.reshape(flat)], axis=1),
+        np.concatenate([beams.states, states.reshape(flat)], axis=1),
+    )
+
+
+def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:
+    """All ``(n, parent, child)`` among living prefixes where the child is the parent and one more character."""
+    alive = beams.totals > -np.inf
+    found = beams.hashes[:, :, None] == beams.parent_hashes[:, None, :]
+    found &= alive[:, :, None]
+    found &= alive[:, None, :]
+    n, parent, child = np.nonzero(found)
+    # The hashes only make it quick; prefixes are the same when their ids are.
+    without_last = beams.ids[n, child]
+    ends = beams.lengths[n, child] - 1
+    without_last[np.arange(n.size), ends] = -1
+    same = (without_last == beams.ids[n, parent]).all(axis=1) & (ends == beams.lengths[n, parent])
+    return n[same], parent[same], child[same]
+
+
+def _top(scores: _Floats, count: int) -> _Indices:
+    """Columns of the ``count`` largest numbers of each row, in ascending order; of equal numbers the first columns."""
+    num_rows, num_columns = scores.shape
+    if num_columns <= count:
+        return np.broadcast_to(np.arange(num_columns), scores.shape)
+    # Not argpartition: which of several equal numbers it takes depends on the processor.
+    smallest = np.partition(scores, num_columns - count, axis=1)[:, num_columns - count, None]
+    taken = scores >= smallest
+    if np.count_nonzero(taken) > num_rows * count:
+        above = scores > smallest
+        room = count - np.count_nonzero(above, axis=1)[:, None]
+        taken = above | (taken & (np.cumsum(taken & ~above, axis=1) <= room))
+    columns: _Indices = np.flatnonzero(taken) % num_columns
+    return columns.reshape(num_rows, count)

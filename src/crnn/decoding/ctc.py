@@ -1,0 +1,311 @@
+"""From log-probabilities to texts, the probability of each, and where its characters stand.
+
+The network gives log-probabilities ``(N, T, V)``; here the best path becomes class ids, which ``Charset.decode`` turns
+into text, and any text that is given gets its probability and its alignment. ``crnn.decoding.beam`` searches for
+likelier texts on top of this. Numpy only, so that reading needs no torch; the arithmetic loops over time steps, never
+over samples.
+
+Shape letters: N batch, T time steps, V classes with the blank (the last one, V - 1), S target length. All logarithms
+are natural. The functions look at the shape and trust the numbers, which ``crnn.decoding.log_probs`` can check.
+
+One lattice serves every target: ``j`` characters are written, and the last step stands on a blank or on character
+``j``. Summing over it gives the probability of the text, the maximum over it the best alignment.
+
+References:
+    Graves et al. 2006, "Connectionist Temporal Classification" (best path, forward algorithm).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.charset import min_time_steps
+from crnn.decoding.log_probs import BEST, LINEAR, LOG, Ring, log_probs_shape
+from crnn.errors import DataError
+
+__all__ = [
+    "DecodedText",
+    "align",
+    "align_batch",
+    "decode_greedy",
+    "greedy",
+    "sequence_log_probs",
+]
+
+_Floats = npt.NDArray[np.floating[Any]]
+_Doubles = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
+_Mask = npt.NDArray[np.bool_]
+
+_SAFE_PROBABILITY = 1e-280
+"""Above it the forward sum over plain probabilities is as good as one over logarithms: underflow loses less than 1e-307
+per state and step, and what follows a state cannot make that larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedText:
+    """One text with its probability and the place of its characters.
+
+    Attributes:
+        ids: Class ids without blanks.
+        score: Log-probability of the text, summed over all its alignments (``sequence_log_probs``), at most 0.
+        spans: For each character the time steps ``[start, end)`` in which it is shown: by the best path for the text of
+            ``greedy``, by the best alignment of the text for any other.
+        character_scores: For each character the largest log-probability of its class over the steps of its span: in
+            (-inf, 0] and comparable between characters, but not a decomposition of ``score``.
+    """
+
+    ids: tuple[int, ...]
+    score: float
+    spans: tuple[tuple[int, int], ...]
+    character_scores: tuple[float, ...]
+
+
+def greedy(log_probs: _Floats) -> list[list[int]]:
+    """Class ids of the best path: the likeliest class of each step, repeats merged, blanks removed.
+
+    Args:
+        log_probs: ``(N, T, V)``. Of equal classes the lowest id wins.
+
+    Returns:
+        N lists of ids in [0, V - 1).
+
+    Raises:
+        DataError: The shape is wrong.
+
+    Reference:
+        Graves et al. 2006, section 3.2 (best path decoding).
+    """
+    blank = log_probs_shape(log_probs)[2] - 1
+    best = log_probs.argmax(axis=2)  # (N, T)
+    starts = _run_starts(best, blank)
+    return _split(best[starts].tolist(), np.count_nonzero(starts, axis=1))
+
+
+def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
+    """The texts of ``greedy`` with their scores, and the spans that the best path itself gives.
+
+    Args:
+        log_probs: ``(N, T, V)``.
+
+    Raises:
+        DataError: The shape is wrong.
+    """
+    num_classes = log_probs_shape(log_probs)[2]
+    best = log_probs.argmax(axis=2)  # (N, T)
+    starts = _run_starts(best, num_classes - 1)
+    counts = np.count_nonzero(starts, axis=1)
+    ids = _split(best[starts].tolist(), counts)
+    # From one start to the next (in one row for all samples) there is the run and then only blanks, which are masked.
+    peaks = np.take_along_axis(log_probs, best[:, :, None], axis=2)[:, :, 0].astype(np.float64)
+    peaks[best == num_classes - 1] = -np.inf
+    peaks = np.minimum(np.maximum.reduceat(peaks.ravel(), np.flatnonzero(starts)), 0.0)
+    character_scores = _split(peaks.tolist(), counts)
+    spans = _split(_spans(best, num_classes - 1), counts)
+    scores = sequence_log_probs(log_probs, ids).tolist()
+    columns = zip(ids, scores, spans, character_scores, strict=True)
+    return [DecodedText(tuple(i), score, tuple(s), tuple(c)) for i, score, s, c in columns]
+
+
+def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], rows: _Indices | None = None) -> _Doubles:
+    """Log-probability of each target: the sum over all alignments that CTC collapses to it.
+
+    Args:
+        log_probs: ``(N, T, V)``.
+        targets: M sequences of class ids in [0, V - 1); the empty one stands for blanks only.
+        rows: ``(M,)``, for each target the sample in [0, N) that it is scored in. Default: one target for each sample,
+            in their order.
+
+    Returns:
+        ``(M,)`` float64, minus what ``ctc_loss`` gives. -inf where a target has no alignment in T steps. Never above 0,
+        though the rounding of float32 may put the sum there.
+
+    Raises:
+        DataError: The shape is wrong, there are not as many targets as rows, a row is not in [0, N), or an id is not a
+            character's.
+
+    Reference:
+        Graves et al. 2006, section 4.1 (forward algorithm).
+    """
+    num_samples = log_probs_shape(log_probs)[0]
+    if rows is None:
+        rows = np.arange(num_samples)
+    elif rows.size and not 0 <= rows.min() <= rows.max() < num_samples:
+        raise DataError(f"rows go from {rows.min()} to {rows.max()}; expected samples from 0 to {num_samples - 1}")
+    totals = _total(_lattice(log_probs, rows, targets), LINEAR)
+    safe = totals > _SAFE_PROBABILITY
+    scores = np.log(totals, where=safe, out=np.full(len(targets), -np.inf))
+    # Ten times slower, and needed by texts that are next to impossible only.
+    rest = np.flatnonzero(~safe)
+    if rest.size:
+        scores[rest] = _total(_lattice(log_probs, rows[rest], [targets[m] for m in rest.tolist()]), LOG)
+    return np.minimum(scores, 0.0)
+
+
+def align(log_probs: _Floats, target: Sequence[int]) -> list[tuple[int, int]]:
+    """For each character of one target the time steps ``[start, end)`` in which the best alignment shows it.
+
+    Args:
+        log_probs: ``(T, V)``.
+        target: Class ids in [0, V - 1), shape ``(S,)``.
+
+    Raises:
+        DataError: As for ``align_batch``.
+    """
+    if log_probs.ndim != 2:
+        raise DataError(f"log_probs have shape {log_probs.shape}; expected (T, V), or use align_batch")
+    return align_batch(log_probs[None], [target])[0]
+
+
+def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """For each character of each target the time steps ``[start, end)`` in which the best alignment shows it.
+
+    Of equally good alignments the same one is always chosen.
+
+    Args:
+        log_probs: ``(N, T, V)``.
+        targets: N sequences of class ids in [0, V - 1).
+
+    Returns:
+        N lists of one pair per character, in order and without overlap.
+
+    Raises:
+        DataError: The shape is wrong, there are not N targets, an id is not a character's, a target needs more than T
+            steps, or every alignment of it has probability 0.
+
+    Reference:
+        Rabiner 1989, "A Tutorial on Hidden Markov Models", section III B (Viterbi).
+    """
+    num_samples, num_steps, _ = log_probs_shape(log_probs)
+    rows = np.arange(num_samples)
+    lattice = _lattice(log_probs, rows, targets)
+    states = list(_forward(lattice, BEST))
+    written = lattice.lengths.copy()  # j of the state at step t, walking back from the end
+    on_blank, on_char = (scores[rows, written] for scores in states[-1])
+    unreachable = np.flatnonzero((np.maximum(on_blank, on_char) == -np.inf) & (written > 0))
+    if unreachable.size:
+        raise DataError(_why_unreachable(int(unreachable[0]), targets, num_steps))
+    is_char = on_char > on_blank
+    path = np.zeros((num_samples, num_steps), dtype=np.intp)  # j where character j is shown, 0 for blank
+    for t in range(num_steps - 1, -1, -1):
+        path[:, t] = np.where(is_char, written, 0)
+        blanks, chars = states[t]
+        before = np.maximum(written - 1, 0)
+        stay = chars[rows, written]
+        from_blank = blanks[rows, before]
+        from_char = np.where(lattice.may_skip[rows, before], chars[rows, before], -np.inf)
+        entered = is_char & (np.maximum(from_blank, from_char) > stay)
+        was_char = np.where(is_char, ~entered | (from_char > from_blank), stay > blanks[rows, written])
+        written, is_char = np.where(entered, before, written), was_char
+    return _split(_spans(path, 0), lattice.lengths)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The lattice of one target: forward sums, and the maximum in their place
+
+
+@dataclass(frozen=True, slots=True)
+class _Lattice:
+    """M targets padded to the longest, each with the sample that it is to be found in."""
+
+    flat: _Floats  # (N * T * V,)
+    chars_at: _Indices  # (M, S) where in ``flat`` the class of each character stands at step 0
+    blanks_at: _Indices  # (M, 1) the same for the blank
+    may_skip: _Mask  # (M, S) no blank is needed before this character
+    lengths: _Indices  # (M,)
+    num_steps: int
+    num_classes: int
+
+
+def _lattice(log_probs: _Floats, rows: _Indices, targets: Sequence[Sequence[int]]) -> _Lattice:
+    if len(targets) != rows.size:
+        raise DataError(f"there are {len(targets)} targets for {rows.size} samples of log_probs; expected one for each")
+    _, num_steps, num_classes = log_probs.shape
+    blank = num_classes - 1
+    lengths = np.fromiter(map(len, targets), dtype=np.intp, count=len(targets))
+    ids = np.fromiter(itertools.chain.from_iterable(targets), dtype=np.intp, count=int(lengths.sum()))
+    if ids.size and (ids.min() < 0 or ids.max() >= blank):
+        position = int(np.flatnonzero((ids < 0) | (ids >= blank))[0])
+        n = int(np.searchsorted(np.cumsum(lengths), position, side="right"))
+        raise DataError(
+            f"target {n} has the class id {ids[position]}; expected ids of characters, from 0 to {blank - 1} "
+            f"({blank} is the blank)"
+        )
+    longest = max(1, int(lengths.max(initial=0)))  # at least one column, so that every row can be indexed
+    padded = np.full((len(targets), longest), blank, dtype=np.intp)
+    padded[np.arange(longest) < lengths[:, None]] = ids
+    may_skip = np.ones(padded.shape, dtype=np.bool_)
+    may_skip[:, 1:] = padded[:, 1:] != padded[:, :-1]
+    base = rows[:, None] * (num_steps * num_classes)
+    flat = np.ascontiguousarray(log_probs).reshape(-1)
+    return _Lattice(flat, base + padded, base + blank, may_skip, lengths, num_steps, num_classes)
+
+
+def _forward(lattice: _Lattice, ring: Ring) -> Iterator[tuple[_Doubles, _Doubles]]:
+    """The state before step 0 and after each step: what ends in a blank and what in a character, ``(M, S + 1)`` each.
+
+    Column j: j characters are written. Column 0 of the second is always zero: no character is there to stand on.
+    """
+    shape = (lattice.chars_at.shape[0], lattice.chars_at.shape[1] + 1)
+    blanks, chars = np.full(shape, ring.zero), np.full(shape, ring.zero)
+    blanks[:, 0] = ring.one
+    yield blanks, chars
+    for t in range(lattice.num_steps):
+        now = lattice.flat[t * lattice.num_classes :]
+        blank_score = now.take(lattice.blanks_at).astype(np.float64)  # (M, 1)
+        char_scores = now.take(lattice.chars_at).astype(np.float64)  # (M, S)
+        if ring.take_exp:
+            blank_score, char_scores = np.exp(blank_score), np.exp(char_scores)
+        entering = ring.plus(blanks[:, :-1], np.where(lattice.may_skip, chars[:, :-1], ring.zero))
+        next_chars = np.full(shape, ring.zero)
+        ring.times(ring.plus(chars[:, 1:], entering), char_scores, out=next_chars[:, 1:])
+        blanks, chars = ring.times(ring.plus(blanks, chars), blank_score), next_chars
+        yield blanks, chars
+
+
+def _total(lattice: _Lattice, ring: Ring) -> _Doubles:
+    blanks, chars = deque(_forward(lattice, ring), maxlen=1).pop()
+    every = np.arange(lattice.lengths.size)
+    total: _Doubles = ring.plus(blanks[every, lattice.lengths], chars[every, lattice.lengths])
+    return total
+
+
+def _why_unreachable(n: int, targets: Sequence[Sequence[int]], num_steps: int) -> str:
+    needed = min_time_steps(list(targets[n]))
+    if needed > num_steps:
+        return (
+            f"target {n} has {len(targets[n])} characters and needs {needed} time steps with the blanks between equal "
+            f"neighbours, but log_probs have {num_steps}; use a wider image or a shorter target"
+        )
+    return f"target {n} cannot be aligned: each of its alignments meets a step where log_probs are -inf"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs and lists
+
+
+def _run_starts(path: _Indices, blank: int) -> _Mask:
+    """Where a run of one class that is not the blank begins, ``(N, T)``."""
+    starts: _Mask = path != blank
+    starts[:, 1:] &= path[:, 1:] != path[:, :-1]
+    return starts
+
+
+def _spans(path: _Indices, blank: int) -> list[tuple[int, int]]:
+    """First step and step after the last of each such run, sample after sample."""
+    starts = np.nonzero(_run_starts(path, blank))[1]
+    ends = np.nonzero(_run_starts(path[:, ::-1], blank)[:, ::-1])[1] + 1
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _split(flat: list[Any], counts: _Indices) -> list[list[Any]]:
+    """Consecutive pieces of ``flat`` of the given lengths."""
+    ends = np.cumsum(counts).tolist()
+    return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -1,0 +1,323 @@
+"""Lexicons: the words that a reading may be, kept compactly, with the trie in which they are searched.
+
+Words pass the label rules of the charset, as labels do, so that the lexicon holds texts that the network can write;
+what is left out is counted by reason and named. Words keep the order in which they came: of words that are equally
+likely the first wins. ``crnn.decoding.lexicon_search`` reads with a lexicon.
+
+A lexicon takes one byte per character (two or four where the charset has more than 255) and four per word; its trie,
+which is made when it is first needed, nine per node, and there are two to four nodes for each word: 30 to 60 bytes a
+word in all, 35 for the English list that ships. Ten million random words take 0.5 GB, and 1.6 GB while they are read.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.charset import Charset, LabelRules
+from crnn.config import CharsetConfig
+from crnn.decoding.word_lines import lines_of_file, lines_of_words
+from crnn.decoding.word_trie import WordTrie, build_trie
+from crnn.errors import DataError
+
+__all__ = ["Lexicon", "SkippedWords"]
+
+_Ids = npt.NDArray[np.unsignedinteger[Any]]
+_Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
+_Ends = npt.NDArray[np.int32]
+_Mask = npt.NDArray[np.bool_]
+
+_LONGEST_WORD = 256
+"""Most characters of a word where the rules set no limit: longer ones come of files that are no word lists."""
+
+_MOST_CHARACTERS = 1 << 28
+"""Most characters of all words together: 268 million, some 30 million words, whose nodes int32 can number."""
+
+_SPACES = (
+    "\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""All white space but the line feed; looked for one by one, which is ten times as fast as a regular expression."""
+
+_FEW_WORDS = 10_000  # so many are looked up in a dictionary in less time than a trie takes
+_NUM_EXAMPLES = 5
+
+
+class SkippedWords(NamedTuple):
+    """Words that were left out for one reason.
+
+    Attributes:
+        number: How many.
+        examples: The first few, as they were given.
+    """
+
+    number: int
+    examples: tuple[str, ...]
+
+
+class Lexicon:
+    """Words in the order in which they were given, each once; made by ``from_words`` or ``load``.
+
+    Attributes:
+        charset: What the words are written in.
+        skipped: Words that were left out, by reason: those of ``LabelSkip`` (``unknown_character``, ``too_long``,
+            ``empty_label``), and ``duplicate``, under the label rules, of an earlier one.
+    """
+
+    def __init__(self, charset: Charset, ids: _Ids, ends: _Ends, skipped: dict[str, SkippedWords]):
+        self.charset = charset
+        self.skipped = skipped
+        self._ids = ids
+        self._ends = ends  # (words + 1,), the first of them 0
+
+    @classmethod
+    def from_words(
+        cls, words: Iterable[str], charset: Charset, *, rules: LabelRules | None = None, keep_empty: bool = False
+    ) -> Lexicon:
+        """A lexicon of words.
+
+        Args:
+            words: As people write them.
+            charset: What the network writes.
+            rules: How words become labels; they are never cut. Default: the charset's own rules for case, Unicode and
+                white space (``CharsetConfig``); words with other characters are left out.
+            keep_empty: The empty text is a word where it is among ``words``.
+
+        Raises:
+            DataError: No word is left; the message says why.
+            CharsetError: The rules say ``error`` for unknown characters, and there is one.
+        """
+        if isinstance(words, str):
+            raise DataError(
+                f"words are the text {words[:40]!r}; expected a list of words, or use Lexicon.load for a file"
+            )
+        return cls._from_blocks("the lexicon", lines_of_words(words), charset, rules, keep_empty)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
+        """A lexicon from a file: UTF-8, one word a line, plain or compressed (``.gz``); what follows a tab is not read.
+
+        Args:
+            path: The file.
+            charset: What the network writes.
+            rules: As for ``from_words``.
+
+        Raises:
+            DataError: The file cannot be read, is not UTF-8 text, is too large, or has no word for the charset.
+            CharsetError: As for ``from_words``.
+        """
+        name = f"lexicon {os.fspath(path)}"
+        return cls._from_blocks(name, lines_of_file(name, Path(path)), charset, rules, keep_empty=False)
+
+    @classmethod
+    def _from_blocks(
+        cls, name: str, blocks: Iterable[str], charset: Charset, rules: LabelRules | None, keep_empty: bool
+    ) -> Lexicon:
+        collected = _Collected(name, charset, _default_rules(charset) if rules is None else rules, keep_empty)
+        for block in blocks:
+            collected.add(block)
+        ids, ends = collected.joined()
+        trie: WordTrie | None = None
+        if len(ends) - 1 <= _FEW_WORDS:
+            repeated = _repeated(ids, ends)
+        else:
+            trie, repeated = build_trie(ids, ends, charset.blank)
+        if repeated.any():
+            every = cls(charset, ids, ends, {})
+            collected.skip("duplicate", repeated, every.text)  # as labels: which lines they came from is not kept
+            ids, ends = ids[np.repeat(~repeated, every.lengths)], _ends(every.lengths[~repeated])
+            if trie is not None:
+                index = np.cumsum(~repeated, dtype=np.int32) - np.int32(1)
+                trie = replace(trie, words=np.where(trie.words < 0, trie.words, index[trie.words]))
+        if len(ends) == 1:
+            raise DataError(_why_none(name, collected.skipped, charset))
+        lexicon = cls(charset, ids, ends, collected.skipped)
+        if trie is not None:
+            lexicon.__dict__["trie"] = trie
+        return lexicon
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __repr__(self) -> str:
+        return f"Lexicon of {len(self):,} words in {self.charset!r}"
+
+    @property
+    def words(self) -> list[str]:
+        """All words, as labels."""
+        text = self.charset.decode(self._ids.tolist())
+        return [text[start:end] for start, end in itertools.pairwise(self._ends.tolist())]
+
+    def text(self, index: int) -> str:
+        """A word, as a label."""
+        return self.charset.decode(self.ids(index))
+
+    def ids(self, index: int) -> tuple[int, ...]:
+        """Class ids of a word."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"word {index} of a lexicon of {len(self)}")
+        return tuple(self._ids[self._ends[index] : self._ends[index + 1]].tolist())
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """``(words,)``: characters of each."""
+        return np.diff(self._ends)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the words take, with the trie if it is made."""
+        trie: WordTrie | None = self.__dict__.get("trie")
+        return self._ids.nbytes + self._ends.nbytes + (trie.num_bytes if trie else 0)
+
+    @functools.cached_property
+    def trie(self) -> WordTrie:
+        """The prefixes of the words."""
+        return build_trie(self._ids, self._ends, self.charset.blank)[0]
+
+
+# ---- from text to ids ------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=16)
+def _default_rules(charset: Charset) -> LabelRules:
+    rules = CharsetConfig(characters=charset.characters, unknown="drop_sample").rules()
+    return replace(rules, max_length=_LONGEST_WORD)
+
+
+class _Collected:
+    """Class ids of words, taken block by block."""
+
+    def __init__(self, name: str, charset: Charset, rules: LabelRules, keep_empty: bool) -> None:
+        self.skipped: dict[str, SkippedWords] = {}
+        self._name = name
+        self._charset = charset
+        self._rules = rules
+        self._keep_empty = keep_empty
+        codes = [ord(character) for character in charset.characters]
+        self._table = np.full(max(*codes, ord("\n")) + 2, -1, dtype=np.int32)  # the last place is for all others
+        self._table[codes] = np.arange(charset.blank)
+        self._outside = re.compile(f"[^\n{re.escape(charset.characters)}]+")
+        self._ids = [np.empty(0, dtype=np.min_scalar_type(charset.blank))]
+        self._lengths = [np.empty(0, dtype=np.int64)]
+        self._num_characters = 0
+
+    def add(self, block: str) -> None:
+        """Take the words of lines, each of which ends in a line feed."""
+        lines: list[str] = []
+
+        def given(line: int) -> str:
+            lines.extend(() if lines else block.split("\n"))  # once, where it is needed at all
+            return lines[line]
+
+        text, measured = self._formed(block)
+        codes = _code_points(text)
+        ends = np.flatnonzero(codes == ord("\n"))
+        lengths = np.diff(ends, prepend=-1) - 1
+        ids = self._table.take(codes, mode="clip")
+        left_out = np.zeros(len(ends), dtype=np.bool_)
+        if self._rules.max_length is not None:
+            if len(measured) != len(text):
+                ends_before = np.flatnonzero(_code_points(measured) == ord("\n"))
+            else:  # no step between the two makes one line shorter and another one longer
+                ends_before = ends
+            left_out |= self.skip("too_long", np.diff(ends_before, prepend=-1) > self._rules.max_length + 1, given)
+        unknown = np.zeros(len(ends), dtype=np.bool_)
+        unknown[np.searchsorted(ends, np.flatnonzero((ids < 0) & (codes != ord("\n"))))] = True
+        unknown &= ~left_out
+        if self._rules.unknown == "error" and unknown.any():
+            self._charset.encode(text.split("\n")[unknown.argmax()])  # raises, naming the characters
+        left_out |= self.skip("unknown_character", unknown, given)
+        if not self._keep_empty:
+            left_out |= self.skip("empty_label", (lengths == 0) & ~left_out, given)
+        kept = np.repeat(~left_out, lengths + 1)
+        kept[ends] = False
+        self._ids.append(ids[kept].astype(self._ids[0].dtype))
+        self._lengths.append(lengths[~left_out])
+        self._num_characters += self._ids[-1].size
+        if self._num_characters > _MOST_CHARACTERS:
+            raise DataError(
+                f"{self._name} has more than {_MOST_CHARACTERS:,} characters; expected fewer. Leave out the words that "
+                "are not needed, or read without a lexicon"
+            )
+
+    def skip(self, reason: str, which: _Mask, name_of: Callable[[int], str]) -> _Mask:
+        """Count words that are left out, and keep the names of the first few."""
+        count = int(np.count_nonzero(which))
+        if count:
+            before, examples = self.skipped.get(reason, SkippedWords(0, ()))
+            first = np.flatnonzero(which)[: _NUM_EXAMPLES - len(examples)].tolist()
+            self.skipped[reason] = SkippedWords(before + count, (*examples, *map(name_of, first)))
+        return which
+
+    def joined(self) -> tuple[_Ids, _Ends]:
+        """Class ids of all words, and where each ends."""
+        return np.concatenate(self._ids), _ends(np.concatenate(self._lengths))
+
+    def _formed(self, block: str) -> tuple[str, str]:
+        """The lines as ``LabelRules.apply`` makes them one by one, and as they are when it counts their characters."""
+        rules, text = self._rules, block
+        if rules.whitespace == "remove":
+            text = _without_spaces(text, "")
+        elif rules.whitespace == "collapse":
+            text = _collapsed(text)
+        if rules.unicode != "keep" and not text.isascii():
+            text = unicodedata.normalize("NFKD" if rules.unicode == "ascii" else rules.unicode, text)
+            text = text.encode("ascii", "ignore").decode("ascii") if rules.unicode == "ascii" else text
+        measured = text
+        if rules.case != "keep":
+            text = text.lower() if rules.case == "lower" else text.upper()
+        if rules.unknown == "drop_character":
+            text = self._outside.sub("", text)
+        return _collapsed(text) if rules.whitespace == "collapse" else text, measured
+
+
+def _without_spaces(text: str, instead: str) -> str:
+    for space in _SPACES:
+        if space in text:
+            text = text.replace(space, instead)
+    return text
+
+
+def _collapsed(text: str) -> str:
+    text = _without_spaces(text, " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text.replace(" \n", "\n").replace("\n ", "\n").removeprefix(" ")
+
+
+def _code_points(text: str) -> _Codes:
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _why_none(name: str, skipped: dict[str, SkippedWords], charset: Charset) -> str:
+    found = "; ".join(
+        f"{reason}: {count:,} ({', '.join(map(repr, examples))})" for reason, (count, examples) in skipped.items()
+    )
+    return (
+        f"{name} has no word that can be read ({found or 'it is empty'}); expected words in the characters "
+        f"{charset.characters!r}"
+    )
+
+
+def _ends(lengths: npt.NDArray[np.integer[Any]]) -> _Ends:
+    return np.concatenate([np.zeros(1, dtype=np.int32), np.cumsum(lengths, dtype=np.int32)])
+
+
+def _repeated(ids: _Ids, ends: _Ends) -> _Mask:
+    """Which of the words are there already when their turn comes."""
+    data, size = ids.tobytes(), ids.itemsize
+    words = [data[start * size : end * size] for start, end in itertools.pairwise(ends.tolist())]
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(word, index) != index for index, word in enumerate(words)], dtype=np.bool_)

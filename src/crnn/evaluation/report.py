@@ -1,0 +1,267 @@
+"""One HTML page that explains an evaluation: how good, on which words, which characters, and the worst readings.
+
+``write_report`` makes the page of a ``crnn.evaluation.results.Evaluation``. It is one file that needs nothing else
+(style and pictures are inside, there are no scripts), so it can be kept with the weights or sent to someone. The same
+evaluation gives the same bytes. The numbers come from tested functions: ``crnn.evaluation.results``, ``crnn.metrics``
+and ``crnn.evaluation.analysis``.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+import math
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+from PIL import Image
+from rapidfuzz.distance import Levenshtein
+
+from crnn.errors import ConfigError, CrnnError
+from crnn.evaluation.analysis import Confusion, LengthRow, accuracy_by_length, confusions, worst_errors
+from crnn.evaluation.report_trust import lexicon_part, trust_part
+from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
+from crnn.image import load_image
+from crnn.metrics import TextSums
+
+__all__ = ["MAX_CONFUSIONS", "MAX_ERRORS", "Picture", "write_report"]
+
+MAX_ERRORS = 60
+"""Wrong readings that a report shows."""
+
+MAX_CONFUSIONS = 20
+"""Confusions of characters that a report shows."""
+
+_THUMBNAIL = (160, 48)  # pixels; larger pictures are made smaller, so that a report stays below a megabyte
+
+_CONTROL_PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
+
+# The policy is a second lock: even markup that slipped through could load and run nothing.
+_HEAD = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+"""
+
+Picture = Callable[[str, int], bytes | None]
+"""The encoded picture of a sample, by the name of its set and its index there; ``None`` if there is none."""
+
+
+def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]] = ()) -> None:
+    """Write the report of an evaluation as one HTML file, in full or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        evaluation: What was found.
+        picture: Finds the pictures of wrong readings. A ``CrnnError`` or ``OSError`` that it raises leaves a gap and
+            nothing more.
+        details: More to say about how the evaluation was made (decoding, engine, versions): pairs of name and value.
+
+    Raises:
+        ConfigError: The file cannot be written; what was at ``path`` before is still there.
+    """
+    # A label may hold lone surrogates, which UTF-8 has no bytes for.
+    page = "".join(_page(evaluation, picture, details)).encode("utf-8", errors="backslashreplace")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(page)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        why = error.strerror or str(error)
+        raise ConfigError(f"report {path} cannot be written: {why}; give a file in a folder that exists") from error
+
+
+def _page(evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]]) -> Iterator[str]:
+    datasets = evaluation.datasets
+    samples = [sample for dataset in datasets for sample in dataset.samples]
+    total = sum((dataset.sums for dataset in datasets), TextSums())
+    title = f"Evaluation of {_text(evaluation.model)}"
+    facts = (("Protocol", evaluation.title), *details)
+    style = (resources.files("crnn") / "evaluation" / "report.css").read_text(encoding="utf-8")
+    yield f"{_HEAD}<title>{title}</title>\n<style>\n{style}</style></head>\n<body>\n<h1>{title}</h1>\n"
+    yield f'<p class="lead">{" · ".join(f"{_text(name)}: {_text(value)}" for name, value in facts)}</p>\n'
+    yield from _tiles(evaluation, total)
+    yield from _summary(evaluation, total)
+    yield from lexicon_part(evaluation)
+    yield from trust_part(evaluation.reliability, total)
+    yield '<div class="pair">\n'
+    yield from _lengths(accuracy_by_length(samples))
+    yield from _confusions(confusions(samples, MAX_CONFUSIONS))
+    yield "</div>\n"
+    yield from _errors(worst_errors(datasets, MAX_ERRORS), total.samples - total.correct, picture)
+    yield "</body></html>\n"
+
+
+def _tiles(evaluation: Evaluation, total: TextSums) -> Iterator[str]:
+    skipped = sum(sum(dataset.skipped.values()) for dataset in evaluation.datasets)
+    yield '<dl class="tiles">'
+    for name, value, note in (
+        ("Word accuracy", _percent(evaluation.combined_accuracy), f"95 % interval {_interval(total)}"),
+        ("Mean of the sets", _percent(evaluation.mean_accuracy), "every set weighs the same"),
+        ("Samples", f"{total.samples:,}", f"{total.samples - total.correct:,} read wrongly"),
+        ("Skipped", f"{skipped:,}", "left out of every number"),
+    ):
+        yield f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
+    yield "</dl>\n"
+
+
+def _summary(evaluation: Evaluation, total: TextSums) -> Iterator[str]:
+    yield "<h2>Datasets</h2>\n<p>Accuracy: share of samples read without any error; the line is its 95 % interval. "
+    yield "1-NED: one minus the edit distance over the length of the longer text, averaged. "
+    yield "CER: edits per character of the labels.</p>\n"
+    yield _table_head("Dataset", "#Accuracy", "", "#1-NED", "#CER", "#Samples", "Skipped")
+    for dataset in evaluation.datasets:
+        skipped = [f"{n:,} {_text(reason.replace('_', ' '))}" for reason, n in sorted(dataset.skipped.items()) if n]
+        yield _summary_row(_text(dataset.name), dataset.sums, _expected(dataset), "<br>".join(skipped))
+    yield "</tbody>"
+    if len(evaluation.datasets) > 1:
+        mean = _percent(evaluation.mean_accuracy)
+        yield f"<tfoot>{_summary_row('Combined', total, '', '')}"
+        yield f'<tr><th>Mean</th><td class="num">{mean}</td><td colspan="5"></td></tr></tfoot>'
+    yield "</table></div>\n"
+    warnings = [f"<li>{_text(warning)}</li>" for dataset in evaluation.datasets for warning in dataset.warnings]
+    if warnings:
+        yield f'<ul class="warnings">{"".join(warnings)}</ul>\n'
+
+
+def _summary_row(name: str, sums: TextSums, expected: str, skipped: str) -> str:
+    accuracy = f'{_percent(sums.accuracy)}<span class="sub">{_interval(sums)}</span>'
+    numbers = (_percent(sums.one_minus_ned), _percent(sums.cer), f"{sums.samples:,}{expected}")
+    cells = "".join(f'<td class="num">{number}</td>' for number in numbers)
+    return f'<tr><th>{name}</th><td class="num">{accuracy}</td><td>{_bar(sums)}</td>{cells}<td>{skipped}</td></tr>\n'
+
+
+def _expected(dataset: DatasetResult) -> str:
+    if dataset.expected is None:
+        return ""
+    if dataset.expected == dataset.sums.samples:
+        return '<br><span class="flag good">as published</span>'
+    return f'<br><span class="flag warn">published: {dataset.expected:,}</span>'
+
+
+def _lengths(rows: Sequence[LengthRow]) -> Iterator[str]:
+    yield "<section><h2>Accuracy by length</h2>\n<p>Characters of the label, all datasets together.</p>\n"
+    yield _table_head("#Length", "#Samples", "#Wrong", "#Accuracy", "")
+    for row in rows:
+        length = f"{row.length}{'+' if row.or_more else ''}"
+        wrong = row.sums.samples - row.sums.correct
+        numbers = (f"{row.sums.samples:,}", f"{wrong:,}", _percent(row.sums.accuracy))
+        cells = "".join(f'<td class="num">{number}</td>' for number in numbers)
+        yield f'<tr><th class="num">{length}</th>{cells}<td>{_bar(row.sums)}</td></tr>\n'
+    yield "</tbody></table></div></section>\n"
+
+
+def _confusions(rows: Sequence[Confusion]) -> Iterator[str]:
+    yield "<section><h2>Confused characters</h2>\n"
+    if rows:
+        yield "<p>The most frequent ones. Share: of all such characters in the labels.</p>\n"
+        yield _table_head("Label", "Read as", "#Times", "#Share", "")
+        for row in rows:
+            share = _percent(row.count / row.occurrences if row.occurrences else math.nan)
+            bar = f'<div class="bar" style="--value:{100 * row.count / rows[0].count:.1f}%"><i></i></div>'
+            yield f"<tr><td>{_glyph(row.expected)}</td><td>{_glyph(row.read)}</td>"
+            yield f'<td class="num">{row.count:,}</td><td class="num">{share}</td><td>{bar}</td></tr>\n'
+        yield "</tbody></table></div></section>\n"
+    else:
+        yield "<p>None.</p></section>\n"
+
+
+def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, picture: Picture) -> Iterator[str]:
+    yield "<h2>Worst errors</h2>\n"
+    if not errors:
+        yield "<p>No reading was wrong.</p>\n"
+        return
+    shown = f"{len(errors)} of {num_wrong:,}" if len(errors) < num_wrong else f"all {num_wrong:,}"
+    yield f"<p>The wrong readings that the model is surest of ({shown}). Some labels may be wrong, too.</p>\n"
+    yield '<ol class="errors">\n'
+    for dataset, sample in errors:
+        label, reading = _marked(sample.label, sample.prediction)
+        texts = [("Label", label), ("Read", reading)]
+        if sample.raw_label != sample.label:
+            texts.append(("Raw", _text(sample.raw_label)))
+        yield f'<li><div class="picture">{_thumbnail(picture, dataset, sample.index)}</div><dl>'
+        yield "".join(f'<dt>{name}</dt><dd class="text"><bdi>{text}</bdi></dd>' for name, text in texts)
+        yield f"<dt>Score</dt><dd>{_score(sample.score)}</dd>"
+        if sample.confidence is not None:
+            yield f"<dt>Sure</dt><dd>{_percent(sample.confidence)}</dd>"
+        yield "</dl>"
+        yield f'<div class="source">{_text(dataset)} · {_text(sample.key)}</div></li>\n'
+    yield "</ol>\n"
+
+
+def _thumbnail(picture: Picture, dataset: str, index: int) -> str:
+    pixels = None
+    with contextlib.suppress(CrnnError, OSError):
+        data = picture(dataset, index)
+        pixels = None if data is None else load_image(data, 3)
+    if pixels is None:
+        return '<span class="nothing">no picture</span>'
+    image = Image.fromarray(pixels)
+    image.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}" alt="">'
+
+
+def _marked(label: str, prediction: str) -> tuple[str, str]:
+    """Both texts as HTML, with what differs marked; a bar stands where the other text has more."""
+    gap = '<span class="gap"></span>'
+    shown_label, shown_reading = [], []
+    for operation in Levenshtein.opcodes(label, prediction):
+        expected = _text(label[operation.src_start : operation.src_end])
+        read = _text(prediction[operation.dest_start : operation.dest_end])
+        if operation.tag != "equal":
+            expected = f'<mark class="lost">{expected}</mark>' if expected else gap
+            read = f'<mark class="wrong">{read}</mark>' if read else gap
+        shown_label.append(expected)
+        shown_reading.append(read)
+    return "".join(shown_label), "".join(shown_reading)
+
+
+def _glyph(character: str) -> str:
+    if not character:
+        return '<span class="nothing">nothing</span>'
+    name = unicodedata.name(character, f"U+{ord(character):04X}").lower()
+    category = unicodedata.category(character)
+    if category[0] in "CZ":  # nothing to see: white space, controls
+        return f'<span class="nothing">{name}</span>'
+    shown = f"\u25cc{character}" if category[0] == "M" else character  # a combining mark needs something to sit on
+    return f'<bdi class="glyph" title="{name}">{_text(shown)}</bdi>'
+
+
+def _table_head(*names: str) -> str:
+    """Start of a table; ``#`` marks the columns of numbers."""
+    cells = "".join(f'<th class="num">{n[1:]}</th>' if n.startswith("#") else f"<th>{n}</th>" for n in names)
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n'
+
+
+def _bar(sums: TextSums) -> str:
+    if not sums.samples:
+        return ""
+    low, high = sums.accuracy_interval
+    style = f"--value:{100 * sums.accuracy:.2f}%;--low:{100 * low:.2f}%;--high:{100 * high:.2f}%"
+    return f'<div class="bar" style="{style}"><i></i><b></b></div>'
+
+
+def _interval(sums: TextSums) -> str:
+    low, high = sums.accuracy_interval
+    return f"{100 * low:.1f} to {100 * high:.1f}" if sums.samples else "–"
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.2f} %"
+
+
+def _score(score: float) -> str:
+    return "–" if math.isnan(score) else f"{_percent(math.exp(min(score, 0.0)))} (log-probability {score:.3f})"
+
+
+def _text(text: str) -> str:
+    """Text as HTML: escaped, and control characters as their symbols, because HTML cannot write them."""
+    return html.escape(text.translate(_CONTROL_PICTURES))

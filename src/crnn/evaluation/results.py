@@ -1,0 +1,190 @@
+"""What an evaluation found: every compared sample, the counts per set, the figures that papers print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
+from crnn.evaluation.reliability import Reliability, measure_reliability
+from crnn.metrics import TextSums
+
+__all__ = ["DatasetResult", "Evaluation", "LexiconResult", "SampleResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """One compared sample.
+
+    Attributes:
+        index: Its place in the set.
+        key: What names it in the set.
+        raw_label: The label as the set has it.
+        label: The label as the protocol compares it.
+        prediction: The reading as the protocol compares it.
+        score: Log-probability of the reading.
+        confidence: Probability in [0, 1] that the reading is right; ``None`` where the weights are not calibrated.
+    """
+
+    index: int
+    key: str
+    raw_label: str
+    label: str
+    prediction: str
+    score: float
+    confidence: float | None = None
+
+    @property
+    def correct(self) -> bool:
+        """Whether the reading is the label."""
+        return self.prediction == self.label
+
+
+@dataclass(frozen=True, slots=True)
+class LexiconResult:
+    """The same samples, read with a lexicon.
+
+    Attributes:
+        name: ``50``, ``1k``, ``full``, or the name of a file.
+        words: Number of words; ``None`` where samples have lexicons of their own.
+        sums: Counts over the samples that have a lexicon.
+        without: Samples that have none; they are in no count.
+    """
+
+    name: str
+    words: int | None
+    sums: TextSums
+    without: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetResult:
+    """One set under one protocol.
+
+    Attributes:
+        name: As in the table.
+        path: Where the set is.
+        title: The protocol's rules for this set, in a few words.
+        sums: Counts over the compared samples.
+        skipped: Samples that were not compared, by reason.
+        expected: Published number of samples of a set of that name, or ``None``.
+        samples: The compared samples, in the set's order.
+        unreadable: Up to three keys of pictures that could not be read, with why.
+        lexicons: The same samples with lexicons, in the order given.
+    """
+
+    name: str
+    path: str
+    title: str
+    sums: TextSums
+    skipped: dict[str, int]
+    expected: int | None
+    samples: tuple[SampleResult, ...]
+    unreadable: tuple[str, ...]
+    lexicons: tuple[LexiconResult, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the table must know about the count of samples."""
+        lines = [f"{self.name}: unreadable picture {line}" for line in self.unreadable]
+        if self.expected is not None and self.sums.samples != self.expected:
+            skipped = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items()) or "none"
+            lines.append(
+                f"{self.name}: {self.sums.samples} samples compared, {self.expected} published (skipped: {skipped}); "
+                "figures are not comparable with published ones"
+            )
+        lines += [
+            f"{self.name}: {lexicon.without} of {self.sums.samples} samples have no lexicon {lexicon.name!r}; they are "
+            "not in its accuracy"
+            for lexicon in self.lexicons
+            if lexicon.without
+        ]
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Several sets under one protocol.
+
+    Attributes:
+        model: What was evaluated, as the user named it.
+        protocol: The protocol's name.
+        datasets: The sets in the order given.
+    """
+
+    model: str
+    protocol: str
+    datasets: tuple[DatasetResult, ...]
+
+    @property
+    def title(self) -> str:
+        """The protocol in a few words: its rules for each set, each said once."""
+        return "; ".join(dict.fromkeys(result.title for result in self.datasets))
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Arithmetic mean of the sets' accuracies: papers' "average"."""
+        return mean_accuracy(result.sums for result in self.datasets)
+
+    @property
+    def combined_accuracy(self) -> float:
+        """Accuracy over all samples of all sets together: PARSeq's "combined"."""
+        return combined_accuracy(result.sums for result in self.datasets)
+
+    @property
+    def one_minus_ned(self) -> float:
+        """1-NED over all samples of all sets together."""
+        return sum((result.sums for result in self.datasets), TextSums()).one_minus_ned
+
+    @property
+    def reliability(self) -> Reliability:
+        """How far the readings of all sets together can be trusted."""
+        samples = [sample for result in self.datasets for sample in result.samples]
+        return measure_reliability(
+            [s.score for s in samples], [s.confidence for s in samples], [s.correct for s in samples]
+        )
+
+    @property
+    def lexicon_names(self) -> tuple[str, ...]:
+        """The lexicons in the order given."""
+        return tuple(lexicon.name for lexicon in self.datasets[0].lexicons) if self.datasets else ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``crnn evaluate --json`` prints. Accuracies are in [0, 1]; ``null`` where a set has no sample."""
+        return {
+            "model": self.model,
+            "protocol": self.protocol,
+            "datasets": [
+                {
+                    "name": result.name,
+                    "samples": result.sums.samples,
+                    "skipped": result.skipped,
+                    "expected": result.expected,
+                    "accuracy": _number(result.sums.accuracy),
+                    "accuracy_low": result.sums.accuracy_interval[0],
+                    "accuracy_high": result.sums.accuracy_interval[1],
+                    "one_minus_ned": _number(result.sums.one_minus_ned),
+                    "cer": _number(result.sums.cer),
+                    "warnings": result.warnings,
+                    "lexicons": [
+                        {
+                            "name": lexicon.name,
+                            "words": lexicon.words,
+                            "samples": lexicon.sums.samples,
+                            "accuracy": _number(lexicon.sums.accuracy),
+                            "accuracy_low": lexicon.sums.accuracy_interval[0],
+                            "accuracy_high": lexicon.sums.accuracy_interval[1],
+                        }
+                        for lexicon in result.lexicons
+                    ],
+                }
+                for result in self.datasets
+            ],
+            "mean_accuracy": _number(self.mean_accuracy),
+            "combined_accuracy": _number(self.combined_accuracy),
+            "calibration": self.reliability.as_dict(),
+        }
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value  # NaN is not JSON

@@ -1,0 +1,223 @@
+"""How the weights move: the optimiser, the learning rate at a step, the running average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crnn.config import OptimConfig
+from crnn.distributed import has_fast_bf16
+from crnn.model import CRNN
+from crnn.training.muon import Muon
+
+__all__ = ["StepGuard", "WeightAverage", "build_optimizer", "clip_gradients", "learning_rate"]
+
+
+def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of these settings. Weight decay spares biases and normalisation, which are vectors.
+
+    Muon moves what is inside of each ``CRNN``: convolutions after the first, LSTMs gate by gate, the layer between
+    them. The first convolution, the last layer and all that only exists while training are AdamW's.
+
+    Args:
+        network: The network, or a module that holds it among others, on its device.
+        config: The settings.
+    """
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        nesterov = config.nesterov and config.momentum > 0.0
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+    if config.optimizer == "muon":
+        return _muon(network, groups, config)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, config.beta2), fused=True)
+
+
+def _muon(network: nn.Module, groups: list[dict[str, Any]], config: OptimConfig) -> Muon:
+    single, gates = [], []
+    for crnn in network.modules():
+        if isinstance(crnn, CRNN):
+            convolutions = [m.weight for m in crnn.backbone.modules() if isinstance(m, nn.Conv2d)]
+            single += [*convolutions[1:], crnn.neck.weight]
+            gates += [p for rnn in (crnn.rnn1, crnn.rnn2) for p in rnn.parameters() if p.ndim == 2]
+    inside = {id(p) for p in (*single, *gates)}
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) not in inside]
+    groups = [
+        {"params": single, "weight_decay": config.weight_decay, "parts": 1},
+        {"params": gates, "weight_decay": config.weight_decay, "parts": 4},
+        *groups,
+    ]
+    bf16 = has_fast_bf16(next(network.parameters()).device)
+    return Muon(
+        [group for group in groups if group["params"]],
+        config.learning_rate, config.momentum, config.beta2, config.nesterov, bf16,
+    )  # fmt: skip
+
+
+def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, a pure function so that a resumed run has the same.
+
+    Args:
+        config: Peak, end, schedule, warm-up.
+        step: Optimiser step, counted from 0.
+        num_steps: Steps of the whole run.
+        steps_per_epoch: Steps of one pass over the data; only the ModelZoo's ``cosine_epoch`` looks at it.
+
+    Reference: ``cosine_epoch`` is the ModelZoo's ``cosine_decay_lr_with_start_step``; ``one_cycle`` is Smith 2018
+    (arXiv 1708.07120) with a linear climb and a cosine fall, without its cycling momentum; ``linear`` falls along a
+    line instead (Defazio et al. 2023, arXiv 2310.07831, find it at least as good as others).
+    """
+    peak, end = config.learning_rate, config.final_learning_rate
+    if config.schedule == "constant":
+        return peak
+    if config.schedule == "cosine_epoch":
+        num_epochs = max(1, math.ceil(num_steps / steps_per_epoch))
+        progress = min(step // steps_per_epoch, num_epochs) / num_epochs
+    elif config.schedule == "cosine":
+        progress = step / num_steps
+    else:
+        warmup_steps = config.warmup * num_steps
+        if step + 1 <= warmup_steps:
+            return peak * (step + 1) / warmup_steps
+        progress = (step - warmup_steps) / max(1.0, num_steps - warmup_steps)
+        if config.schedule == "linear":
+            return end + (peak - end) * (1.0 - min(progress, 1.0))
+    return end + 0.5 * (peak - end) * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+class WeightAverage:
+    """Exponential running average of all floating parameters and buffers of a network.
+
+    The decay grows from 0.1 at the first steps as ``(1 + t) / (10 + t)``, so that the random initial weights are
+    forgotten early. Running statistics of batch normalisation are averaged with the weights that they belong to.
+
+    Args:
+        network: The network that is averaged.
+        decay: Final decay per step, in (0, 1).
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self._state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        # Lists made once: the update is one fused call, every step.
+        self._source: dict[str, Tensor] = dict(network.state_dict(keep_vars=False))
+        self._names = [name for name, tensor in self._source.items() if tensor.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, moved: Tensor | None = None) -> None:
+        """Take the network's present weights in.
+
+        Args:
+            moved: Float scalar on the device: 1, or 0 where the weights did not move and the average shall not either.
+        """
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        averages = [self._state[name] for name in self._names]
+        sources = [self._source[name] for name in self._names]
+        if moved is None:
+            torch._foreach_lerp_(averages, sources, 1.0 - decay)
+        else:
+            torch._foreach_lerp_(averages, sources, [moved * (1.0 - decay)] * len(averages))
+        for name in self._state.keys() - set(self._names):
+            self._state[name].copy_(self._source[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights, under the network's names."""
+        return self._state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor], steps: int) -> None:
+        """Go on from saved averages."""
+        self.steps = steps
+        for name, tensor in self._state.items():
+            tensor.copy_(state[name])
+
+
+class StepGuard:
+    """Lets a step whose loss or gradient is not finite change nothing, without waiting for the device.
+
+    Fused kernels look at a flag on the device, the one that loss scaling uses, and leave parameters and their own
+    tensors alone. What other optimisers did is taken back from copies, and so are buffers, which the forward pass has
+    changed by then.
+
+    Args:
+        module: What is trained.
+        optimizer: Its optimiser.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._buffers = list(module.buffers())
+        self._before = [torch.empty_like(buffer) for buffer in self._buffers]
+        self._masked = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+            for parameter in group["params"]:
+                # Fused SGD makes these in its first step and leaves them uninitialised if that one is skipped.
+                if group["momentum"] and "momentum_buffer" not in optimizer.state[parameter]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """To be called before the forward pass."""
+        if self._buffers:
+            torch._foreach_copy_(self._before, self._buffers)
+
+    @torch.no_grad()
+    def step(self, finite: Tensor) -> Tensor:
+        """Move the weights where ``finite``, a bool scalar on the device, is true.
+
+        Returns:
+            The same as float32: 1 where they moved.
+        """
+        moved = finite.float()
+        if self._masked:
+            self._optimizer.found_inf = 1.0 - moved  # type: ignore[attr-defined]
+            self._optimizer.step()
+        else:
+            before = {id(tensor): tensor.clone() for tensor in self._tensors()}
+            self._optimizer.step()
+            for tensor in self._tensors():  # what the first step has made began as zeros
+                _keep(tensor, finite, before.get(id(tensor), torch.zeros_like(tensor)))
+        for buffer, remembered in zip(self._buffers, self._before, strict=True):
+            _keep(buffer, finite, remembered)
+        return moved
+
+    def _tensors(self) -> list[Tensor]:
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        return parameters + [v for s in self._optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+
+
+def _keep(tensor: Tensor, wanted: Tensor, before: Tensor) -> None:
+    """Leave the tensor as it is where ``wanted``, else put back what was there before, in place."""
+    tensor.copy_(torch.where(wanted.to(tensor.device), tensor, before))
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, scale: Tensor | float = 1.0) -> Tensor:
+    """Multiply all gradients by ``scale``, then shorten them together to ``max_norm`` if they are longer.
+
+    Args:
+        parameters: Those without a gradient are passed over.
+        max_norm: Largest Euclidean norm of all gradients together; 0 never shortens.
+        scale: Factor applied first, in the same pass over memory; a scalar on the device or a number.
+
+    Returns:
+        The norm after scaling and before clipping, a float32 scalar on the device: nothing is waited for.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) * scale
+    factor = torch.ones_like(norm) * scale
+    if max_norm > 0.0:
+        factor = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor)
+    return norm

@@ -1,0 +1,159 @@
+"""One optimiser step: batches in, weights moved, and what happened as numbers on the device.
+
+Nothing here waits for the device. The loss of a step is the sum over the samples of all ranks and all accumulated
+batches, divided by their number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from crnn.config import Config, time_steps
+from crnn.data.dataset import Batch, network_input
+from crnn.distributed import Ranks, has_fast_bf16
+from crnn.training.accelerate import CapturedStep, captures, compile_backbone, compiles, tune_kernels
+from crnn.training.optim import StepGuard, clip_gradients
+from crnn.training.state import TrainState
+
+__all__ = ["StepResult", "TrainStep", "uses_bf16"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step found.
+
+    Attributes:
+        counts: ``(3,)`` float32 over all ranks, on the device: sum of the loss, samples, ranks that want to stop.
+        norm: Norm of the gradient before clipping, a float32 scalar on the device.
+        own_loss: Sum of the loss over the samples of this rank, a float32 scalar on the device.
+        keys: The samples of this rank.
+    """
+
+    counts: Tensor
+    norm: Tensor
+    own_loss: Tensor
+    keys: tuple[str, ...]
+
+
+class TrainStep:
+    """Moves the weights of a run by one step.
+
+    Args:
+        config: All settings.
+        ranks: This process among all.
+        state: What is trained.
+        stop: Signals that this process got so far; all ranks hear of them with the counts of a step.
+    """
+
+    def __init__(self, config: Config, ranks: Ranks, state: TrainState, stop: Sequence[int] = ()) -> None:
+        self._config, self._ranks, self._state, self._stop = config, ranks, state, stop
+        self._bf16 = uses_bf16(config, ranks.device)
+        self._format = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self._forward = _distributed(state.objective, ranks)
+        self._parameters = list(state.objective.parameters())
+        self._compiled = compiles(config, ranks.device, ranks.world_size)
+        if self._compiled:
+            compile_backbone(state.network)
+        tune_kernels(config, ranks.device)
+        self._captured: CapturedStep | None = None
+        if captures(config, ranks.device, ranks.world_size):
+            longest = min(config.charset.max_text_length, time_steps(config.image.image_width))
+            self._captured = CapturedStep(self._loss_of, state.objective, 1.0 / config.train.batch_size, longest)
+        skips = config.train.non_finite == "skip"
+        self._guard = StepGuard(state.objective, state.optimizer) if skips else None
+
+    def __call__(self, parts: Sequence[Batch], rate: float) -> StepResult:
+        """Do a step.
+
+        Args:
+            parts: The batches whose gradients are added up: this rank's part of each.
+            rate: Learning rate.
+        """
+        config, state, device = self._config, self._state, self._ranks.device
+        world_size = self._ranks.world_size
+        nominal = config.train.batch_size * world_size * len(parts)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.zero_grad(set_to_none=True)
+        if self._guard is not None:
+            self._guard.remember()
+        loss_sum = torch.zeros((), device=device)
+        for place, batch in enumerate(parts):
+            # Dropout is the only random choice of a step that is drawn from torch's generator. Seeded after the batch
+            # has come: a data loader that has just started draws from that generator, too.
+            number = config.train.seed * 1_000_003 + state.step * len(parts) + place
+            torch.manual_seed(number * 1_009 + self._ranks.rank)
+            with contextlib.nullcontext() if place + 1 == len(parts) else _unsynchronised(self._forward):
+                # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
+                loss_sum += self._gradients(batch.to(device), world_size / nominal)
+        found = [0.0, float(sum(map(len, parts))), float(bool(self._stop))]
+        counts = torch.tensor(found).to(device, non_blocking=True)
+        counts[0] = loss_sum
+        self._ranks.sum(counts)
+        # Samples that could not be read made the batch smaller than the divisor above.
+        norm = clip_gradients(self._parameters, config.optim.clip_norm, nominal / counts[1].clamp(min=1.0))
+        moved = None
+        if self._guard is None:
+            state.optimizer.step()
+        else:
+            moved = self._guard.step(torch.isfinite(counts[0]) & torch.isfinite(norm))
+        if state.average is not None:
+            state.average.update(moved)
+        return StepResult(counts, norm, loss_sum, sum((batch.keys for batch in parts), ()))
+
+    def _gradients(self, batch: Batch, factor: float) -> Tensor:
+        """Add up the gradients of a batch; the loss, summed over its samples, without a graph behind it."""
+        full = len(batch) == self._config.train.batch_size
+        if full and self._captured is not None:
+            return self._captured(batch)
+        empty = not len(batch)
+        if empty:
+            # Nothing could be read; the other ranks still wait for this one's gradients.
+            factor, batch = 0.0, _blank_batch(self._config).to(self._ranks.device)
+        with contextlib.nullcontext() if full or not self._compiled else torch.compiler.set_stance("force_eager"):
+            loss = self._loss_of(batch.images, batch.targets, batch.target_lengths)
+            torch.autograd.backward(loss * factor)
+        return loss.detach() * 0.0 if empty else loss.detach()
+
+    def _loss_of(self, images: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        images = network_input(images).contiguous(memory_format=self._format)
+        with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
+            loss: Tensor = self._forward(images, targets, target_lengths)
+        return loss
+
+
+def uses_bf16(config: Config, device: torch.device) -> bool:
+    """Whether these settings mean bf16 on that device."""
+    precision = config.train.precision
+    return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
+def _distributed(objective: nn.Module, ranks: Ranks) -> nn.Module:
+    """The module that shares its gradients with all ranks."""
+    if ranks.world_size == 1:
+        return objective
+    # Buffers are not broadcast: batch statistics are either shared by all ranks or averaged before they are used.
+    # torch 2.13 renamed the argument and warns of the old name; up to 2.12 there is no other.
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True, **options)
+
+
+def _unsynchronised(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Keep gradients to this rank: more batches follow before the optimiser moves."""
+    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def _blank_batch(config: Config) -> Batch:
+    """One grey picture without text, whose loss is finite."""
+    shape = (1, config.image.image_channels, config.image.image_height, config.image.image_width)
+    nothing = torch.zeros(1, 1, dtype=torch.int64)
+    return Batch(torch.zeros(shape), torch.full((1,), shape[3]), nothing, torch.zeros(1, dtype=torch.int64), ("blank",))
