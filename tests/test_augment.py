@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn.config import AugmentConfig
 from crnn.data.augment import MAX_GROWTH, MAX_HEIGHT, augment
+from crnn.training.settings import AugmentConfig
 
 OFF = {
     "rotate_degrees": 0.0,

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from crnn.config import DataConfig
 from crnn.data.dataset import StoredBatches, collate
 from crnn.data.loader import iterate_batches
 from crnn.errors import ConfigError, DataError, ImageError, MissingExtraError, TrainingError
+from crnn.training.settings import DataConfig
 
 pytestmark = [
     # torch thinks that a machine of one core should not be asked for two workers.
@@ -107,7 +107,7 @@ def test_workers_end_when_the_batches_are_closed():
 def test_a_program_ends_though_batches_are_left():
     program = """
         import numpy as np
-        from crnn.config import DataConfig
+        from crnn.training.settings import DataConfig
         from crnn.data.dataset import collate
         from crnn.data.loader import iterate_batches
 

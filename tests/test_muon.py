@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crnn.config import ImageConfig, ModelConfig, ObjectiveConfig, OptimConfig
+from crnn.config import ImageConfig, ModelConfig
 from crnn.model import build_model
 from crnn.training.muon import Muon, orthogonalised
 from crnn.training.objective import Objective
 from crnn.training.optim import build_optimizer
+from crnn.training.settings import ObjectiveConfig, OptimConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

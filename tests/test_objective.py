@@ -12,12 +12,13 @@ from torch import Tensor
 
 import crnn.training.objective
 from crnn.checkpoint import load_weights, read_tensors
-from crnn.config import Config, ImageConfig, ModelConfig, ObjectiveConfig
+from crnn.config import Config, ImageConfig, ModelConfig
 from crnn.loss import consistency_loss, ctc_loss, focal_ctc_loss, uniform_divergence
 from crnn.model import CRNN, build_model
 from crnn.train import train
 from crnn.training.alignment_loss import alignment_loss
 from crnn.training.objective import Objective, bias_blank
+from crnn.training.settings import ObjectiveConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

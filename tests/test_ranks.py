@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.distributed import HashStore, PrefixStore
 
 from crnn.checkpoint import read_tensors
-from crnn.config import Config, DataConfig
+from crnn.config import Config
 from crnn.config_file import dump_config
 from crnn.data.loader import iterate_batches
 from crnn.distributed import _store_of_this_start, is_lost_peer, is_timeout
 from crnn.errors import TrainingError
 from crnn.model import build_model
+from crnn.training.settings import DataConfig
 
 Configs = Callable[..., Config]
 Words = Callable[..., Path]

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 from PIL.Image import Resampling
 
-from crnn.config import AugmentConfig
+from crnn.training.settings import AugmentConfig
 
 __all__ = ["augment"]
 

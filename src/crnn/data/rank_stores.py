@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crnn.config import DataConfig
 from crnn.data.order import check_sharing
 from crnn.data.shards import ShardList, is_sharded, open_shards
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.errors import ConfigError, DataError
+from crnn.training.settings import DataConfig
 
 __all__ = ["RankStores", "check_training_data", "open_rank_stores"]
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from crnn.config import ObjectiveConfig
 from crnn.loss import consistency_loss, ctc_loss, focal_ctc_loss, uniform_divergence
 from crnn.model import CRNN
 from crnn.training.alignment_loss import alignment_loss
 from crnn.training.guide import AttentionGuide
+from crnn.training.settings import ObjectiveConfig
 from crnn.training.views import disturbed
 
 __all__ = ["Objective", "Shortcut", "bias_blank"]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crnn.config import OptimConfig
 from crnn.distributed import has_fast_bf16
 from crnn.model import CRNN
 from crnn.training.muon import Muon
+from crnn.training.settings import OptimConfig
 
 __all__ = ["StepGuard", "WeightAverage", "build_optimizer", "clip_gradients", "learning_rate"]
 
