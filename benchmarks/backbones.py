@@ -15,9 +15,10 @@ import time
 import torch
 from torch import Tensor
 
-from crnn.config import ImageConfig, ModelConfig
+from crnn.backbones import BACKBONES, ConvLayer
 from crnn.loss import ctc_loss
-from crnn.model import BACKBONES, CRNN, ConvLayer, build_backbone, build_model
+from crnn.model import CRNN, build_backbone, build_model
+from crnn.reader_config import ImageConfig, ModelConfig
 
 BATCH_SIZE = 64
 

@@ -40,7 +40,6 @@ import numpy.typing as npt
 
 from crnn.charset import Charset
 from crnn.commands.lm import lm_command
-from crnn.config import CharsetConfig
 from crnn.data.source import open_source
 from crnn.decoding.beam import Fusion, beam_search, decode_beam
 from crnn.decoding.ctc import decode_greedy, greedy
@@ -51,6 +50,7 @@ from crnn.decoding.pattern import compile_pattern
 from crnn.decoding.prefix_search import ExactTexts, search_exact
 from crnn.evaluation.protocol import own_protocol
 from crnn.evaluation.set_reader import read_set
+from crnn.reader_config import CharsetConfig
 from crnn.recognizer import load
 from crnn.synth.word_list import SHIPPED, read_word_list
 

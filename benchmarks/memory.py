@@ -32,7 +32,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn.config import BACKBONE_CHANNELS
+from crnn.reader_config import BACKBONE_CHANNELS
 
 LIMIT = 0.03
 """Most growth of what is a program's own, after the first fifth, that is called flat."""

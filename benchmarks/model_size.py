@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from crnn.config import ImageConfig, ModelConfig
 from crnn.model import CRNN, build_model
+from crnn.reader_config import ImageConfig, ModelConfig
 
 
 def multiply_adds(network: CRNN, width: int) -> dict[str, int]:

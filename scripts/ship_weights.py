@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from crnn.checkpoint import load_weights, read_tensors, resolve_weights, write_tensors
+from crnn.checkpoint import load_weights, read_tensors, write_tensors
+from crnn.weights_file import resolve_weights
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "crnn" / "weights"
 

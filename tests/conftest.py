@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 import random
 import signal
 import struct
@@ -19,17 +20,22 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn.config import CharsetConfig, Config, ImageConfig, ReaderConfig
+from crnn.config import Config
 from crnn.config_file import parse_config
 from crnn.data.formats.record import Box, Record, Skipped
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image
+from crnn.reader_config import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.recognizer import Recognizer
 from crnn.synth.face_glyphs import shipped_folder
 
 # The same examples on every machine and in every run: a test that fails, fails for everyone.
 hypothesis.settings.register_profile("crnn", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("crnn")
+
+
+# What tests start imports ONNX Runtime in many ways; none of them tells its vendor.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 # Started in the background of a script, or under nohup, this process has been told to ignore them, and those that it
@@ -85,7 +91,7 @@ def word_list(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def picture_of() -> Callable[..., bytes]:
     """``draw_word``."""
     return draw_word
@@ -186,7 +192,7 @@ class BarcodeEngine:
 
     def log_probs(self, images: np.ndarray) -> np.ndarray:
         self.shapes.append(images.shape)
-        levels = images[:, 0, 16, 4::4][:, : images.shape[3] // 4 - 1] * 127.5 + 127.5
+        levels = images[:, 0, 16, 4::4][:, : images.shape[3] // 4 - 1].astype(np.float64)
         classes = np.minimum(np.rint(levels / self.grey).astype(int), self.num_classes - 1)
         probabilities = np.full((*classes.shape, self.num_classes), 0.1 / (self.num_classes - 1))
         np.put_along_axis(probabilities, classes[..., None], 0.9, axis=2)

@@ -32,11 +32,12 @@ from crnn.config import Config
 from crnn.config_file import load_config
 from crnn.data.dataset import StoredBatches, network_input
 from crnn.distributed import Ranks, SyncBatchNorm2d, average_buffers, start_ranks, sync_batch_norm
+from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import ConfigError, TrainingError
 from crnn.evaluate import evaluate
 from crnn.loss import ctc_loss
 from crnn.model import build_model
-from crnn.recognizer import Recognizer, TorchEngine
+from crnn.recognizer import Recognizer
 from crnn.train import TrainReport, train
 
 _ports: Iterator[str]

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -284,3 +285,44 @@ def test_the_benchmark_of_decoding(trained_run) -> None:
     )
     ((_, of_set),) = two["sets"].items()
     assert [row["method"] for row in of_set["methods"]] == ["greedy", "large"]
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_reading(trained_run, tmp_path: Path) -> None:
+    tiny = ["--data", f"words={trained_run.words}", "--pictures", "6", "--latencies", "3", "--seconds", "0.01"]
+    tiny += ["--threads", "1", "--keep", str(tmp_path / "kept.jsonl"), "--precisions", "fp32", "int8", "--json"]
+    parts = ["--parts", "accuracy", "start", "latency", "rates"]
+
+    def run(*options: str) -> tuple[dict[tuple[str, str, int], dict[str, object]], dict[str, object]]:
+        found = figures("read.py", str(trained_run.folder), *tiny, *options)
+        return {(row["part"], row["engine"], row["batch"]): row for row in found["rows"]}, found
+
+    rows, found = run("--engines", "torch", *parts, "--batches", "1", "4", "--rounds", "1", "--budget", "0")
+    assert (rows, found["missing"]) == ({}, 5)  # nothing was measured yet, and it says how much there is to do
+    options = ["--engines", "torch", "tesseract", "--batches", "1", "4", "--rounds", "2", *parts]
+    rows, found = run(*options)
+    assert found["missing"] == 0
+    assert (rows["accuracy", "torch", 0]["right"], rows["accuracy", "torch", 0]["samples"]) == (6, 6)
+    assert 0 < rows["latency", "torch", 0]["p50"] <= rows["latency", "torch", 0]["p99"]
+    assert rows["start", "torch", 0]["seconds"] > 0.1
+    assert 50 < rows["start", "torch", 0]["mib"] < 2000
+    for batch in (1, 4):
+        row = rows["rates", "torch", batch]
+        assert row["network"] > 0
+        assert row["pixels"] > 0
+        assert row["files"] > 0
+    assert "does not compute in int8" in found["left_out"][f"{trained_run.folder}, torch int8"]
+    assert ("tesseract" in found["left_out"]) == (("rates", "tesseract", 0) not in rows)
+    kept = (tmp_path / "kept.jsonl").read_text()
+    assert run(*options)[0] == rows  # nothing is measured again
+    assert (tmp_path / "kept.jsonl").read_text() == kept
+    command = [sys.executable, str(SCRIPT.parent / "read.py"), str(trained_run.folder), *tiny[:-1], *options]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert re.search(r"\| torch, fp32, 4 \| [\d,]+ \| [\d,]+ \| [\d,]+ \| - \|", shown)
+    assert "| run, torch, fp32 | 6 | 6 | 100.0 |" in shown
+    refused = subprocess.run([*command, "--seconds", "0.02"], capture_output=True, text=True, timeout=300, check=False)
+    assert refused.returncode == 1
+    assert "made under other conditions" in refused.stderr

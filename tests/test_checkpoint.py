@@ -23,16 +23,15 @@ from crnn.charset import Charset
 from crnn.checkpoint import (
     load_weights,
     read_tensors,
-    resolve_weights,
     save_weights,
     warm_start,
     write_atomically,
     write_tensors,
 )
-from crnn.config import ReaderConfig
-from crnn.config_file import parse_reader_config
 from crnn.errors import CheckpointError
 from crnn.model import CRNN, build_model
+from crnn.reader_config import ReaderConfig, parse_reader_config
+from crnn.weights_file import resolve_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -461,6 +460,32 @@ def test_a_warm_start_keeps_exactly_the_rows_of_shared_characters(
             (row,) = charset.encode(character)
             source = old.state[name]["abcdef".index(character)] if character in kept else fresh[name][row]
             assert torch.equal(tensor[row], source), (name, character)
+
+
+@pytest.mark.parametrize(
+    ("old_characters", "new", "sources", "words"),
+    [
+        ("abcdef", "ABÄ-b", "aba b", "1 characters and the blank kept, {}: 'ABÄ', new: '-', left behind: 'cdef'"),
+        ("ABCDEF", "aé", "AE", "0 characters and the blank kept, {}: 'aé', left behind: 'BCDF'"),
+        ("abcdeF", "fA\ufb00", "   ", "0 characters and the blank kept, new: 'fA\ufb00', left behind: 'abcdeF'"),
+        ("äbcdef", "aÄ", " ä", "0 characters and the blank kept, {}: 'Ä', new: 'a', left behind: 'bcdef'"),
+    ],
+    ids=["folded", "folded to capitals", "case and ligatures told apart", "accents told apart"],
+)
+def test_a_warm_start_begins_a_character_as_what_it_was_read_as(
+    tmp_path: Path, old_characters: str, new: str, sources: str, words: str
+) -> None:
+    charset = Charset(new)
+    path = saved(tmp_path / "old", settings(old_characters))
+    old = load_weights(path)
+    network = network_of(settings(new), seed=99)
+    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    words = words.format("begun as their other case or base letter")
+    assert warm_start(network, charset, old) == f"warm start from {path}: {words}"
+    for name in ("head.weight", "head.bias"):
+        for row, source in enumerate(sources):
+            expected = fresh[name][row] if source == " " else old.state[name][old_characters.index(source)]
+            assert torch.equal(network.state_dict()[name][row], expected), (name, new[row])
 
 
 @pytest.mark.parametrize(

@@ -111,16 +111,20 @@ sys.meta_path.insert(0, NoTorch())
 sys.modules.pop("torch", None)
 import importlib.util
 find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+gone = ("torch", "onnx", "onnxruntime", "openvino")
+importlib.util.find_spec = lambda name, *rest: None if name in gone else find(name, *rest)
 from crnn.cli import main
-for line in ("read x.png --model m", "evaluate m words", "train tiny --data.train words"):
+lines = ("read x.png --model m", "read x.png --engine torch", "evaluate m words", "train tiny --data.train words")
+for line in lines:
     print(main(line.split()))
 """
     done = in_a_process("-c", program, cwd=tmp_path)
-    assert done.stdout.split() == ["2", "2", "2"]
+    assert done.stdout.split() == ["2", "2", "2", "2"]
     needs = "needs the package 'torch'. Install it with: pip install"
     assert done.stderr.splitlines() == [
-        f"crnn read: reading with the torch engine {needs} 'crnn[torch]'",
+        "crnn read: no engine that can do it is installed; openvino needs the package 'openvino'. Install it with: pip "
+        "install 'crnn[openvino]'",
+        f"crnn read: reading with the engine torch {needs} 'crnn[torch]'",
         f"crnn evaluate: evaluating {needs} 'crnn[torch]'",
         f"crnn train: training {needs} 'crnn[train]'",
     ]

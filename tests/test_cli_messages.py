@@ -68,7 +68,8 @@ CASES = {
     "read 1.png --threads many": "--threads is 'many'; expected a whole number. See crnn read --help",
     "read 1.png --decode best": "--decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near. "
     "See crnn read --help",
-    "read 1.png --engine onnx": "--engine is 'onnx'; expected one of: auto, torch. See crnn read --help",
+    "read 1.png --engine tflite": "--engine is 'tflite'; expected one of: auto, torch, onnx, openvino. "
+    "See crnn read --help",
     "read 1.png --beam-width": "--beam-width has no value; expected one behind it. See crnn read --help",
     "read 1.png --batchsize 3": "--batchsize 3: no such option; did you mean --batch-size? See crnn read --help",
     "read 1.png --foo 3": "--foo 3: no such option. See crnn read --help",

@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import BACKBONE_CHANNELS, CharsetConfig, Config, ImageConfig, ModelConfig, ReaderConfig, time_steps
-from crnn.config_file import dump_config, load_config, parse_config, parse_reader_config, preset_names
+from crnn.config import Config
+from crnn.config_file import dump_config, load_config, parse_config, preset_names
 from crnn.errors import ConfigError, CrnnError
+from crnn.reader_config import (
+    BACKBONE_CHANNELS,
+    CharsetConfig,
+    ImageConfig,
+    ModelConfig,
+    ReaderConfig,
+    parse_reader_config,
+    time_steps,
+)
 from crnn.training.settings import DataConfig, OptimConfig, TrainConfig
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from crnn.cli import main
-from crnn.config import Config, ImageConfig, ModelConfig
+from crnn.config import Config
 from crnn.config_file import load_config, preset_names
+from crnn.reader_config import ImageConfig, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src" / "crnn").rglob("*.py"))
@@ -185,7 +186,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def shipped() -> list[Path]:
     """Every text file of the project, but for what is made and the history."""
-    folders = ("src", "tests", "scripts", "benchmarks", "docs", ".ci")
+    folders = ("src", "tests", "scripts", "benchmarks", "examples", "docs", ".ci")
     found = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()]
     found += [p for p in ROOT.iterdir() if p.is_file() and p.suffix in ("", ".md", ".toml", ".txt")]
     return sorted(p for p in found if "__pycache__" not in p.parts and ".egg-info" not in str(p) and p.suffix != ".pyc")

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import CharsetConfig
 from crnn.data.full_lexicon import full_lexicon, write_lexicon
 from crnn.data.listfile import ListFile
 from crnn.data.store import LmdbStore
 from crnn.data.store_writer import LmdbWriter
 from crnn.errors import CharsetError, DataError
+from crnn.reader_config import CharsetConfig
 
 CHARSET, RULES = Charset("36"), CharsetConfig().rules()
 

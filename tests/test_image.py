@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crnn.config import ImageConfig
 from crnn.errors import ConfigError, ImageError
-from crnn.image import MAX_PIXELS, image_size, load_image, load_resized, normalise, resize, target_width
+from crnn.image import MAX_PIXELS, image_size, load_fitted, load_image, load_resized, normalise, resize, target_width
+from crnn.reader_config import ImageConfig
 
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG2000"]
 
@@ -338,3 +338,13 @@ def test_normalise():
     assert np.abs(result - parseq).max() <= 2**-23
     assert np.array_equal(result, -result[::-1, ::-1, ::-1])
     assert values[1, 1, 63] == 255
+
+
+def test_fitted_is_resized_with_the_width_as_it_is_seen(encode_image, smooth_image):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored as 40 x 24, seen as 24 x 40
+    for config in (ImageConfig(), ImageConfig(resize="keep_ratio", image_channels=3)):
+        for source, width in [(encode_image(smooth_image()), 40), (encode_image(smooth_image(), exif=exif), 24)]:
+            pixels, original_width = load_fitted(source, config)
+            assert original_width == width
+            assert np.array_equal(pixels, load_resized(source, config))

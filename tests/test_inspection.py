@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import CharsetConfig, ImageConfig
 from crnn.data.examine import FAULTS, FLAGS, REMARKS, InspectionSettings, characters_outside
 from crnn.data.inspection import Groups, Inspection, Member, inspect_store
 from crnn.data.inspection_text import inspection_text
@@ -21,6 +20,7 @@ from crnn.data.listfile import ListFile
 from crnn.data.store import LmdbStore
 from crnn.data.store_writer import LmdbWriter
 from crnn.errors import ConfigError, DataError, ImageError
+from crnn.reader_config import CharsetConfig, ImageConfig
 
 
 def picture(seed: int, width: int = 40, height: int = 20, kind: str = "PNG") -> bytes:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import CharsetConfig, ImageConfig, time_steps
 from crnn.data.label_scan import describe_skipped, scan_labels
 from crnn.errors import CharsetError, DataError
 from crnn.image import target_width
+from crnn.reader_config import CharsetConfig, ImageConfig, time_steps
 
 KEEP_RATIO = {"resize": "keep_ratio", "width_step": 16, "min_width": 32, "max_width": 128}
 

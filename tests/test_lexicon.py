@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn.charset import Charset, LabelRules, LabelSkip
-from crnn.config import CharsetConfig
 from crnn.decoding import lexicon as lexicon_module
 from crnn.decoding import word_lines, word_trie
 from crnn.decoding.lexicon import Lexicon
 from crnn.errors import CharsetError, DataError
+from crnn.reader_config import CharsetConfig
 
 CHARSET = Charset("36")
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from crnn import model as model_module
+from crnn import backbones as backbones_module
+from crnn.backbones import BACKBONES
 from crnn.charset import Charset
-from crnn.config import BACKBONE_CHANNELS, ImageConfig, ModelConfig, time_steps
 from crnn.data.dataset import collate, network_input
 from crnn.decoding.ctc import greedy
 from crnn.errors import DataError
 from crnn.image import load_image, resize
 from crnn.loss import ctc_loss
-from crnn.model import BACKBONES, CRNN, build_model
+from crnn.model import CRNN, build_model
+from crnn.reader_config import BACKBONE_CHANNELS, ImageConfig, ModelConfig, time_steps
 
 NUM_CLASSES = 37
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,7 +57,7 @@ def test_the_shapes_of_real_arithmetic_are_the_same(backbone, width):
 
 def commented_shapes():
     """(D, H, W as text) of each row, from the comments of the table."""
-    source = inspect.getsource(model_module)
+    source = inspect.getsource(backbones_module)
     table = source[source.index("BACKBONES: ") : source.index("_PAPER_BATCH_NORM")]
     for name, rows in re.findall(r'"(\w+)": \((.*?)\n    \),', table, re.DOTALL):
         yield name, re.findall(r"ConvLayer\(.*#[ .]*(\d+), (\d+), (W/.*)", rows)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crnn.config import ImageConfig, ModelConfig
 from crnn.model import build_model
+from crnn.reader_config import ImageConfig, ModelConfig
 from crnn.training.muon import Muon, orthogonalised
 from crnn.training.objective import Objective
 from crnn.training.optim import build_optimizer

@@ -12,9 +12,10 @@ from torch import Tensor
 
 import crnn.training.objective
 from crnn.checkpoint import load_weights, read_tensors
-from crnn.config import Config, ImageConfig, ModelConfig
+from crnn.config import Config
 from crnn.loss import consistency_loss, ctc_loss, focal_ctc_loss, uniform_divergence
 from crnn.model import CRNN, build_model
+from crnn.reader_config import ImageConfig, ModelConfig
 from crnn.train import train
 from crnn.training.alignment_loss import alignment_loss
 from crnn.training.objective import Objective, bias_blank

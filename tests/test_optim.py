@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from crnn.config import ImageConfig, ModelConfig
 from crnn.model import build_model
+from crnn.reader_config import ImageConfig, ModelConfig
 from crnn.training.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
 from crnn.training.settings import OptimConfig
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from crnn.charset import Charset, LabelRules, LabelSkip
-from crnn.config import CharsetConfig
 from crnn.errors import CharsetError, ConfigError
 from crnn.evaluation.protocol import (
     PUBLISHED_COUNTS,
@@ -20,6 +19,7 @@ from crnn.evaluation.protocol import (
     protocol_for,
 )
 from crnn.metrics import TextSums
+from crnn.reader_config import CharsetConfig
 
 
 def outcome(protocol: Protocol, raw: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn.config import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.decoding.ctc import sequence_log_probs
 from crnn.errors import CheckpointError, ConfigError, ImageError
+from crnn.reader_config import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.reading import Reading, _borders
 from crnn.recognizer import Recognizer
 
@@ -117,31 +117,12 @@ def test_sizes_below_one_are_refused(batch_size: int, barcode_reader: MakeReader
         barcode_reader(batch_size=batch_size)
     with pytest.raises(ConfigError, match=rf"beam_width is {batch_size}; expected 1 or more"):
         barcode_reader(decode="beam", beam_width=batch_size)
+    with pytest.raises(ConfigError, match=rf"threads is {batch_size}; expected 1 or more"):
+        barcode_reader(threads=batch_size)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Streams and pictures that cannot be read
-
-
-def test_a_stream_is_drawn_as_its_readings_are_taken(barcode: Draw, barcode_reader: MakeReader) -> None:
-    drawn = 0
-
-    def endless() -> Iterator[bytes]:
-        nonlocal drawn
-        while True:
-            drawn += 1
-            yield barcode("ab")
-
-    stream = barcode_reader(batch_size=2).stream(endless())
-    assert drawn == 0
-    assert next(stream).text == "ab"
-    first = drawn
-    assert 1 <= first <= 64  # a bounded window, whatever follows
-    for _ in range(first - 1):
-        next(stream)
-    assert drawn == first  # all that was drawn is given before more is drawn
-    next(stream)
-    assert drawn <= 2 * first
+# Pictures that cannot be read
 
 
 def bad_pictures(png_by_hand: Callable[..., bytes], barcode: Draw) -> dict[str, tuple[Any, str]]:
@@ -215,8 +196,8 @@ def test_a_network_that_gives_no_numbers_is_an_error(barcode: Draw, barcode_read
 
 def test_the_score_is_the_probability_of_the_text(barcode: Draw, barcode_reader: MakeReader) -> None:
     reader = barcode_reader()
-    pixels = np.asarray(Image.open(io.BytesIO(barcode("to"))), dtype=np.float32)
-    log_probs = reader._engine.log_probs((pixels[None, None] - 127.5) / 127.5)
+    pixels = np.asarray(Image.open(io.BytesIO(barcode("to"))))
+    log_probs = reader._engine.log_probs(pixels[None, None])
     expected = sequence_log_probs(log_probs, [reader.charset.encode("to")])[0]
     reading = reader.read(barcode("to"))
     assert reading.score == pytest.approx(expected, abs=1e-6)

@@ -14,8 +14,10 @@ import pytest
 
 from crnn.checkpoint import load_weights, save_weights
 from crnn.config import Config
+from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError
-from crnn.recognizer import Reading, TorchEngine, load
+from crnn.reading import Reading
+from crnn.recognizer import load
 
 
 def texts(readings: list[Reading]) -> list[str]:
@@ -60,7 +62,7 @@ def test_half_precision_reads_the_same_words(trained_run: Any, one_thread: None)
 
 def test_the_engine_leaves_the_network_as_it_was(trained_run: Any, one_thread: None) -> None:
     network = load_weights(trained_run.folder).build().train()
-    images = np.random.default_rng(0).uniform(-1, 1, (3, 1, 32, 48)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 32, 48), dtype=np.uint8)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first = TorchEngine(network).log_probs(images)
     second = TorchEngine(network, channels_last=False).log_probs(images)
@@ -77,8 +79,8 @@ def test_the_engine_leaves_the_network_as_it_was(trained_run: Any, one_thread: N
     [
         ({"model": "nothing/here"}, "model 'nothing/here' is no weights file, run folder or shipped name (crnn-small)"),
         ({"model": "."}, "a folder without best.safetensors or last.safetensors; expected a run folder"),
-        ({"engine": "onnx"}, "engine is 'onnx'; expected one of: auto, torch"),
-        ({"precision": "fp16"}, "precision is 'fp16'; expected one of: fp32, bf16"),
+        ({"engine": "tensorrt"}, "engine is 'tensorrt'; expected one of: auto, torch, onnx, openvino"),
+        ({"precision": "fp16"}, "precision is 'fp16'; expected one of: fp32, bf16, int8"),
         ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near"),
         ({"decode": "lexicon"}, "decode is 'lexicon', and no lexicon is given; expected one"),
         ({"threads": 0}, "threads is 0; expected 1 or more"),
@@ -104,22 +106,23 @@ def test_load_says_what_is_wrong(
     assert "\n" not in str(caught.value)
 
 
-def test_without_torch_the_message_says_what_to_install() -> None:
+def test_without_an_engine_the_message_says_what_to_install() -> None:
     program = """
 import sys
 
-class NoTorch:
+class NoEngines:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "torch":
+        if name.partition(".")[0] in ("torch", "onnx", "onnxruntime", "openvino"):
             raise ModuleNotFoundError(name)
 
-sys.meta_path.insert(0, NoTorch())
+sys.meta_path.insert(0, NoEngines())
 import crnn
 from crnn.recognizer import Recognizer
-try:
-    crnn.load("weights.safetensors")
-except crnn.MissingExtraError as error:
-    print(error)
+for engine in ("auto", "torch", "openvino", "onnx"):
+    try:
+        crnn.load("weights.safetensors", engine=engine)
+    except crnn.MissingExtraError as error:
+        print(error)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -128,9 +131,13 @@ except crnn.MissingExtraError as error:
         check=True,
         env={**os.environ, "PYTHONPATH": ""},
     )
-    assert done.stdout.strip() == (
-        "reading with the torch engine needs the package 'torch'. Install it with: pip install 'crnn[torch]'"
-    )
+    assert done.stdout.splitlines() == [
+        "no engine that can do it is installed; openvino needs the package 'openvino'. "
+        "Install it with: pip install 'crnn[openvino]'",
+        "reading with the engine torch needs the package 'torch'. Install it with: pip install 'crnn[torch]'",
+        "reading with the engine openvino needs the package 'openvino'. Install it with: pip install 'crnn[openvino]'",
+        "reading with the engine onnx needs the package 'onnxruntime'. Install it with: pip install 'crnn[onnx]'",
+    ]
     assert done.stderr == ""
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn.charset import min_time_steps
-from crnn.config import CharsetConfig
+from crnn.reader_config import CharsetConfig
 from crnn.synth.corpus import Corpus, Text
 from crnn.synth.figures import TEMPLATES
 from crnn.synth.settings import CorpusConfig

@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from crnn.charset import LabelRules
-from crnn.config import CharsetConfig
 from crnn.errors import ConfigError, DataError
+from crnn.reader_config import CharsetConfig
 from crnn.synth.corpus import Corpus, Text
 from crnn.synth.settings import CorpusConfig
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crnn.config import CharsetConfig, Config
+from crnn.config import Config
+from crnn.reader_config import CharsetConfig
 from crnn.synth.corpus import Corpus
 from crnn.synth.renderer import Renderer
 from crnn.synth.settings import CorpusConfig

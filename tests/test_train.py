@@ -180,7 +180,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(word_list: Wor
         assert all(torch.equal(kept[n], tensor) for n, tensor in checkpoint.group("ema").items())
         assert not torch.equal(kept["head.weight"], checkpoint.group("model")["head.weight"])
     (line,) = (line for line in lines_of(report.folder) if "validation" in line)
-    again = evaluate(load(report.weights), [str(words)], model=str(report.folder))
+    again = evaluate(load(report.weights, engine="torch", device="cpu"), [str(words)], model=str(report.folder))
     assert again.as_dict() == line["validation"]
 
 
@@ -434,6 +434,29 @@ def test_a_warm_start_begins_with_the_weights_of_another_run(
         assert torch.allclose(new["head.weight"][row], old["head.weight"]["abcdefghij".index(character)], atol=1e-7)
     assert torch.allclose(new["head.weight"][11], old["head.weight"][10], atol=1e-7)
     assert load_weights(report.weights).info["run"]["train"]["warm_start"] == str(source.folder)
+
+
+def test_a_warm_start_keeps_what_it_began_with_where_training_makes_it_worse(
+    trained_run: Any, small_config: Configs, tmp_path: Path
+) -> None:
+    config = small_config(
+        trained_run.words,
+        model={"hidden_size": 32},
+        image={"image_width": 48},
+        charset={"characters": "36"},
+        data={"validation": [str(trained_run.words)]},
+        optim={"learning_rate": 0.3, "schedule": "constant"},
+        eval={"eval_steps": 3},
+        train={"num_steps": 3, "warm_start": str(trained_run.folder)},
+    )
+    report = train(config)
+    lines = [json.loads(line) for line in (report.folder / "metrics.jsonl").read_text().splitlines()]
+    looks = {line["step"]: line["validation"]["combined_accuracy"] for line in lines if "validation" in line}
+    assert looks[0] == report.best_accuracy == 1.0
+    assert looks[3] < 1.0
+    best = load_weights(report.folder)
+    assert all(torch.equal(tensor, load_weights(trained_run.folder).state[name]) for name, tensor in best.state.items())
+    assert best.info["step"] == 0
 
 
 def test_a_warm_start_from_weights_that_do_not_fit_is_refused(

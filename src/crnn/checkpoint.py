@@ -3,49 +3,52 @@
 A *weights file* rebuilds its own network with nothing else at hand: its metadata holds the settings (model, image,
 charset), the charset's characters, the version and a checksum. A *checkpoint* (``crnn.training.run_folder``) holds all
 that a run needs to go on exactly. Both are written beside their place and renamed into it, so that a file that exists
-is whole, and both carry a SHA-256 over all tensors, so that a file that changed on disk is refused.
+is whole, and both carry a SHA-256 over all tensors, so that a file that changed on disk is refused. What of this needs
+no torch is in ``crnn.weights_file``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from crnn.charset import Charset
-from crnn.config import ReaderConfig
-from crnn.config_file import parse_reader_config
-from crnn.errors import CheckpointError, ConfigError
+from crnn.errors import CheckpointError
 from crnn.evaluation.calibration import Calibration
 from crnn.model import CRNN, build_model
-from crnn.shipped import shipped_names, shipped_weights
+from crnn.reader_config import CharsetConfig, ReaderConfig
+from crnn.shipped import shipped_weights
+from crnn.weights_file import (
+    FORMAT_VERSION,
+    WEIGHTS_FORMAT,
+    TensorBytes,
+    read_tensor_file,
+    resolve_weights,
+    tensor_digest,
+    weights_metadata,
+)
 
 __all__ = [
     "Weights",
     "load_weights",
     "read_tensors",
-    "resolve_weights",
     "save_calibration",
     "save_weights",
     "warm_start",
     "write_atomically",
     "write_tensors",
 ]
-
-WEIGHTS_FORMAT = "crnn-weights"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
-    texts["sha256"] = _digest(held, texts)
+    texts["sha256"] = tensor_digest({name: _tensor_bytes(tensor) for name, tensor in held.items()}, texts)
     write_atomically(path, save_safetensors(held, metadata=texts))
 
 
@@ -127,27 +130,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: The file is missing, truncated, not ours, or its checksum does not fit.
     """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            texts = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; expected a weights file or a run folder") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a safetensors file, or cut short ({str(error).splitlines()[0]}); expected one written by crnn"
-        ) from error
-    expected = texts.pop("sha256", None)
-    if expected is None or "format" not in texts:
-        raise CheckpointError(
-            f"{path}: a safetensors file without crnn's metadata; expected a file written by crnn train or crnn export"
-        )
-    if _digest(tensors, texts) != expected:
-        raise CheckpointError(f"{path}: checksum does not fit, the file is damaged; use another copy or checkpoint")
-    try:
-        return tensors, {key: json.loads(text) for key, text in texts.items()}
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: metadata is not JSON ({error}); expected a file written by crnn") from error
+    return read_tensor_file(path, "pt", _tensor_bytes)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, info: Mapping[str, Any]) -> None:
@@ -184,28 +167,8 @@ def load_weights(source: str | Path) -> Weights:
     """
     path = resolve_weights(source)
     tensors, metadata = read_tensors(path)
-    if metadata["format"] != WEIGHTS_FORMAT:
-        raise CheckpointError(
-            f"{path}: is a {metadata['format']!r} file; expected weights, such as best.safetensors of the run folder"
-        )
-    if metadata.get("format_version") not in range(1, FORMAT_VERSION + 1):
-        raise CheckpointError(
-            f"{path}: has format version {metadata.get('format_version')!r} of crnn {metadata.get('crnn_version')}; "
-            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
-        )
-    try:
-        config = parse_reader_config(metadata["config"], str(path))
-    except (KeyError, TypeError, ValueError) as error:  # ConfigError is a ValueError; the others: it is no mapping
-        raise CheckpointError(f"{path}: settings in the file cannot be used: {error}") from error
-    if config.charset.charset().characters != metadata.get("characters"):
-        raise CheckpointError(f"{path}: the charset's name and its characters in the file contradict each other")
-    calibration = None
-    if metadata.get("calibration") is not None:
-        try:
-            calibration = Calibration.from_dict(metadata["calibration"])
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}. Make it anew with crnn calibrate") from error
-    return Weights(tensors, config, metadata.get("info", {}), path, calibration)
+    config, info, calibration = weights_metadata(path, metadata)
+    return Weights(tensors, config, info, path, calibration)
 
 
 def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
@@ -233,31 +196,12 @@ def save_calibration(source: str | Path, calibration: Calibration, out: str | Pa
     return path
 
 
-def resolve_weights(source: str | Path) -> Path:
-    """The weights file that ``source`` means: shipped weights by name, itself, or ``best`` (else ``last``) of a run.
-
-    Raises:
-        CheckpointError: There is nothing like that.
-    """
-    shipped = shipped_weights(str(source))
-    if shipped is not None:
-        return shipped
-    path = Path(source)
-    if path.is_dir():
-        for name in ("best.safetensors", "last.safetensors"):
-            if (path / name).is_file():
-                return path / name
-        raise CheckpointError(f"{source}: a folder without best.safetensors or last.safetensors; expected a run folder")
-    if not path.is_file():
-        names = ", ".join(shipped_names())
-        raise CheckpointError(f"model {str(source)!r} is no weights file, run folder or shipped name ({names})")
-    return path
-
-
 def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
     """Copy weights into a network whose charset, and so whose last layer, may be another one.
 
-    Rows of the last layer are copied for characters that both charsets have, and for the blank; the rest start new.
+    Rows of the last layer are copied for characters that both charsets have, and for the blank. A character that the
+    old charset lacks starts with the row of the one that the old label rules made of it, its other case or its base
+    letter (``A`` and ``Ä`` with that of ``a``), since pictures of it were read as that; the rest start new.
 
     Args:
         network: Changed in place.
@@ -273,10 +217,9 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
     state = weights.build().state_dict()
     own = network.state_dict()
     old_charset = weights.config.charset.charset()
-    shared = [c for c in charset.characters if c in old_charset]
-    new = [c for c in charset.characters if c not in old_charset]
-    to_rows = torch.tensor([*charset.encode("".join(shared)), charset.blank])
-    from_rows = torch.tensor([*old_charset.encode("".join(shared)), old_charset.blank])
+    sources = _read_before_as(charset, weights.config.charset)
+    to_rows = torch.tensor([*charset.encode("".join(sources)), charset.blank])
+    from_rows = torch.tensor([*old_charset.encode("".join(sources.values())), old_charset.blank])
     head = ("head.weight", "head.bias")
     wrong = [n for n in own if n not in head and (n not in state or state[n].shape != own[n].shape)]
     wrong += [n for n in state if n not in own]
@@ -290,12 +233,23 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
         merged[to_rows] = state[name][from_rows]
         state[name] = merged
     network.load_state_dict(state)
-    dropped = [c for c in old_charset.characters if c not in charset]
+    shared = [c for c, source in sources.items() if c == source]
+    relatives = [c for c, source in sources.items() if c != source]
+    new = [c for c in charset.characters if c not in sources]
+    dropped = [c for c in old_charset.characters if c not in sources.values()]
     return (
         f"warm start from {weights.path}: {len(shared)} characters and the blank kept"
+        + (f", begun as their other case or base letter: {''.join(relatives)!r}" if relatives else "")
         + (f", new: {''.join(new)!r}" if new else "")
         + (f", left behind: {''.join(dropped)!r}" if dropped else "")
     )
+
+
+def _read_before_as(charset: Charset, old: CharsetConfig) -> dict[str, str]:
+    """For each character that a reader with the old settings could name, in order: as which one."""
+    old_charset, rules = old.charset(), replace(old.rules(), max_length=None)
+    found = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
+    return {c: source for c, source in found.items() if len(source) == 1 and source in old_charset}
 
 
 def _sync_folder(path: Path) -> None:
@@ -310,16 +264,9 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors, and over the metadata."""
-    digest = hashlib.sha256()
-    for key in sorted(texts):
-        digest.update(f"{key}={texts[key]}\n".encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
+def _tensor_bytes(tensor: Tensor) -> TensorBytes:
+    flat = tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b""
+    return TensorBytes(str(tensor.dtype), tuple(tensor.shape), flat)
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -3,7 +3,7 @@
 Results go to stdout, all else to stderr. Exit status: 0 done, 1 a result is bad (an unreadable picture), 2 the input or
 a setting is bad (one line; ``--debug`` adds the traceback), 128 + n ended by signal n.
 
-Nothing heavy is imported before a command needs it: ``crnn --help`` imports no torch.
+Nothing is imported before a command needs it: ``crnn --help`` imports no torch, ``crnn read`` no settings of trainings.
 """
 
 from __future__ import annotations
@@ -17,14 +17,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from crnn.commands.arguments import config_from, parse_arguments
-from crnn.commands.calibrate import calibrate_command
-from crnn.commands.data import data_command
-from crnn.commands.evaluate import evaluate_command
-from crnn.commands.lm import lm_command
-from crnn.commands.read import read_command
-from crnn.commands.synth import synth_command
 from crnn.commands.terminal import require_torch
 from crnn.errors import ConfigError, CrnnError
 
@@ -33,8 +27,9 @@ __all__ = ["main"]
 
 def train_command(arguments: Sequence[str]) -> int:
     """``crnn train CONFIG [--section.key VALUE ...] [--resume]``: every setting is a flag."""
-    rest = [a for a in arguments if a != "--resume"]
-    config = config_from(rest, "train")
+    from crnn.commands.config_flags import config_from
+
+    config = config_from([a for a in arguments if a != "--resume"], "train")
     require_torch("training", "train")
     from crnn.train import train
 
@@ -50,6 +45,7 @@ def train_command(arguments: Sequence[str]) -> int:
 
 def config_command(arguments: Sequence[str]) -> int:
     """``crnn config show CONFIG [--section.key VALUE ...]``: the resolved settings as TOML."""
+    from crnn.commands.config_flags import config_from
     from crnn.config_file import dump_config, preset_names
 
     if arguments and arguments[0] in ("-h", "--help"):
@@ -63,17 +59,41 @@ def config_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _with_tyro(function: Callable[..., int], name: str) -> Callable[[Sequence[str]], int]:
-    return lambda arguments: parse_arguments(function, arguments, prog=f"crnn {name}")
+def data_command(arguments: Sequence[str]) -> int:
+    """``crnn data ...``."""
+    from crnn.commands.arguments import parse_arguments
+    from crnn.commands.data import data_command
+
+    return data_command(arguments, parse_arguments)
+
+
+def synth_command(arguments: Sequence[str]) -> int:
+    """``crnn synth ...``."""
+    from crnn.commands.synth import synth_command
+
+    return synth_command(arguments)
+
+
+def _with_tyro(name: str) -> Callable[[Sequence[str]], int]:
+    """``NAME_command`` of ``crnn.commands.NAME``; it is found when it is called for: each imports a good deal."""
+
+    def run(arguments: Sequence[str]) -> int:
+        from crnn.commands.arguments import parse_arguments
+
+        function = getattr(import_module(f"crnn.commands.{name}"), f"{name}_command")
+        status: int = parse_arguments(function, arguments, prog=f"crnn {name}")
+        return status
+
+    return run
 
 
 _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "read": ("read pictures of words and short lines", _with_tyro(read_command, "read")),
+    "read": ("read pictures of words and short lines", _with_tyro("read")),
     "train": ("train a network", train_command),
-    "evaluate": ("measure a model on benchmark sets", _with_tyro(evaluate_command, "evaluate")),
-    "calibrate": ("make the confidences of a model true", _with_tyro(calibrate_command, "calibrate")),
-    "lm": ("make a character model from word lists", _with_tyro(lm_command, "lm")),
-    "data": ("convert and inspect datasets", lambda arguments: data_command(arguments, parse_arguments)),
+    "evaluate": ("measure a model on benchmark sets", _with_tyro("evaluate")),
+    "calibrate": ("make the confidences of a model true", _with_tyro("calibrate")),
+    "lm": ("make a character model from word lists", _with_tyro("lm")),
+    "data": ("convert and inspect datasets", data_command),
     "synth": ("render text: look at it, or write it as a set", synth_command),
     "config": ("show the resolved settings of a preset or file", config_command),
 }

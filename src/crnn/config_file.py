@@ -1,4 +1,4 @@
-"""Settings to and from TOML, and one clear line for each setting that is wrong.
+"""Settings to and from TOML.
 
 Precedence, and nothing else: the defaults of ``crnn.config`` < one TOML file (or a preset's name) < command-line flags
 (``--section.key VALUE``, put on top by ``crnn.cli``).
@@ -6,22 +6,20 @@ Precedence, and nothing else: the defaults of ``crnn.config`` < one TOML file (o
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pydantic
 import tomli_w
 
-from crnn.config import Config, ReaderConfig
+from crnn.config import Config
+from crnn.config_errors import checked_settings
 from crnn.errors import ConfigError
+from crnn.reader_config import ReaderConfig
 
-__all__ = ["describe_errors", "dump_config", "load_config", "parse_config", "parse_reader_config", "preset_names"]
-
-_Tree = TypeVar("_Tree", bound=ReaderConfig)
+__all__ = ["dump_config", "load_config", "parse_config", "preset_names"]
 
 
 def preset_names() -> list[str]:
@@ -62,59 +60,9 @@ def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:
     Raises:
         ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
     """
-    return _validate(Config, values, source)
-
-
-def parse_reader_config(values: Mapping[str, Any], source: str) -> ReaderConfig:
-    """The settings that a weights file carries.
-
-    Raises:
-        ConfigError: As for ``parse_config``.
-    """
-    return _validate(ReaderConfig, values, source)
+    return checked_settings(Config, values, source)
 
 
 def dump_config(config: ReaderConfig) -> str:
     """The settings as TOML, which ``parse_config`` reads back to an equal tree; those without a value are left out."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
-
-
-def _validate(kind: type[_Tree], values: Mapping[str, Any], source: str) -> _Tree:
-    try:
-        return kind.model_validate(dict(values))
-    except pydantic.ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(describe_errors(error, kind))) from None
-
-
-def describe_errors(error: pydantic.ValidationError, kind: type[pydantic.BaseModel] = Config) -> Iterator[str]:
-    """One line for each finding of pydantic, in our form: the key, what was given, what was expected."""
-    for finding in error.errors():
-        key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "literal[")))
-        if finding["type"] == "extra_forbidden":
-            yield f"unknown key {key!r}; {_hint(key, kind)}"
-        elif finding["type"] == "value_error":
-            message = finding["msg"].removeprefix("Value error, ")
-            yield f"{key}: {message}" if key else message
-        elif finding["type"] == "tuple_type":
-            yield f"{key} is {finding['input']!r}; input should be a list: [{finding['input']!r}]"
-        elif finding["type"] == "model_type":
-            yield f"{key} is {finding['input']!r}; input should be a section of settings: [{key}]"
-        else:
-            yield f"{key} is {finding['input']!r}; {finding['msg'][0].lower()}{finding['msg'][1:]}"
-
-
-def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
-    """What an unknown key may have meant: the same name elsewhere, a similar one beside it, a similar one elsewhere."""
-    sections = {
-        name: list(field.annotation.model_fields)
-        for name, field in kind.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel)
-    }
-    paths = {name: f"{section}.{name}" for section, names in reversed(sections.items()) for name in names}
-    section, _, name = key.rpartition(".")
-    beside = sections.get(section, list(sections))
-    # Names are compared without their section, which would make all names of a section look alike.
-    near = [paths[name]] if name in paths else []
-    near += [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1)]
-    near += [paths[k] for k in difflib.get_close_matches(name, paths, n=1, cutoff=0.8)]
-    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(beside)}"

@@ -20,15 +20,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from crnn.config import ImageConfig
 from crnn.errors import ConfigError, ImageError
 from crnn.picture_file import MAX_PIXELS, check_size, open_picture, pillow_error, read_picture_file
 from crnn.picture_header import PNG_ORIENTATION_CHUNKS, header_size
+from crnn.reader_config import ImageConfig
 
 __all__ = [
     "MAX_PIXELS",
     "ImageSource",
     "image_size",
+    "load_fitted",
     "load_image",
     "load_resized",
     "normalise",
@@ -93,6 +94,16 @@ def load_resized(source: ImageSource, config: ImageConfig, width: int | None = N
         ImageError: The picture cannot be read; as for ``load_image``.
     """
     return _resized(_decoded(source, config.image_channels), config, width)
+
+
+def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[np.uint8], int]:
+    """What ``load_resized`` gives, and the picture's own width in pixels.
+
+    Raises:
+        ImageError: The picture cannot be read; as for ``load_image``.
+    """
+    image = _decoded(source, config.image_channels)
+    return _resized(image, config, None), image.width
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -15,54 +15,14 @@ Reference: Shi, Bai and Yao 2015, arXiv 1507.05717, table 1; ModelZoo ``official
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from crnn.config import BACKBONE_CHANNELS, ImageConfig, ModelConfig
+from crnn.backbones import BACKBONES, ConvLayer, is_normalised
 from crnn.errors import DataError
+from crnn.reader_config import BACKBONE_CHANNELS, ImageConfig, ModelConfig
 
-__all__ = ["BACKBONES", "CRNN", "ConvLayer", "build_backbone", "build_model"]
-
-
-class ConvLayer(NamedTuple):
-    """One row of a backbone's table: a convolution, normalisation, pooling and ReLU."""
-
-    channels: int
-    kernel: int = 3
-    stride: int = 1
-    padding: int = 1
-    pool: tuple[int, int] | None = None
-
-
-BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
-    "vgg": (  # .............................. (D, H, W) after the row, for a picture of 32 x W
-        ConvLayer(64, pool=(2, 2)),  # ....... 64, 16, W/2
-        ConvLayer(128, pool=(2, 2)),  # ...... 128, 8, W/4
-        ConvLayer(256),  # ................... 256, 8, W/4
-        ConvLayer(256, pool=(2, 1)),  # ...... 256, 4, W/4
-        ConvLayer(512),  # ................... 512, 4, W/4
-        ConvLayer(512, pool=(2, 1)),  # ...... 512, 2, W/4
-        ConvLayer(512, kernel=2, padding=0),  # 512, 1, W/4 - 1
-    ),
-    # For CPUs. Chosen by measured speed (docs/experiments.md): halving the picture in the first convolution costs a
-    # quarter of the time of a 3x3 one with pooling at full size, which pays for three times the arithmetic behind it;
-    # depths are multiples of 16 because the vector and tile units of CPUs are.
-    "small": (
-        ConvLayer(32, kernel=4, stride=2),  #  32, 16, W/2
-        ConvLayer(48, pool=(2, 2)),  # ....... 48, 8, W/4
-        ConvLayer(96),  # .................... 96, 8, W/4
-        ConvLayer(96, pool=(2, 1)),  # ....... 96, 4, W/4
-        ConvLayer(160),  # ................... 160, 4, W/4
-        ConvLayer(160, pool=(2, 1)),  # ...... 160, 2, W/4
-        ConvLayer(256, kernel=2, padding=0),  # 256, 1, W/4 - 1
-    ),
-}
-
-_PAPER_BATCH_NORM = (3, 5, 7)
-"""Convolutions, counted from one, that batch normalisation follows under ``batch_norm = "paper"``: those of Shi's
-published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
+__all__ = ["CRNN", "build_backbone", "build_model"]
 
 
 class CRNN(nn.Module):
@@ -170,7 +130,7 @@ def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_nor
     modules = _Backbone()
     depth = image_channels
     for number, layer in enumerate(layers, start=1):
-        normalised = batch_norm == "all" or number in _PAPER_BATCH_NORM
+        normalised = is_normalised(number, batch_norm)
         # A bias before batch normalisation would be subtracted again with the mean.
         conv = nn.Conv2d(depth, layer.channels, layer.kernel, layer.stride, layer.padding, bias=not normalised)
         modules.add_module(f"conv{number}", conv)

@@ -8,9 +8,12 @@ spent on it. Whatever is wrong leaves as an ``ImageError``, never as a warning o
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib
 import io
+import logging
 import os
 import re
 import struct
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_PIXELS", "check_size", "open_picture", "pillow_error", "read_picture_file"]
+__all__ = ["MAX_PIXELS", "check_size", "open_picture", "pillow_error", "read_picture_file", "silence_codecs"]
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded: about 150 MB of colour pixels."""
@@ -150,6 +153,20 @@ def pillow_error(error: Exception, name: str, problem: str, reason: str) -> Imag
         problem, reason = "too large to decode", "too_large"
     wanted = "expected a whole picture" if reason == "truncated" else _WANTED
     return ImageError(f"{name}: {problem} ({str(error) or type(error).__name__}); {wanted}", reason=reason)
+
+
+def silence_codecs() -> None:
+    """Keep libtiff and Pillow from writing of damaged pictures to stderr, for the rest of the process.
+
+    What they say reaches callers in the ``ImageError``, too; libtiff adds a line of its own for every bad row. For
+    programs that own their process, as commands do.
+    """
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    with contextlib.suppress(OSError, AttributeError):  # a Pillow with libtiff inside of it, or with none
+        # Pillow has no function for it. The symbol is looked up in what Pillow is linked to: its own copy of libtiff.
+        set_handler = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
 
 
 def _codec(data: bytes) -> tuple[str, str] | None:

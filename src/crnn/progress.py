@@ -26,6 +26,8 @@ def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) 
     """
     console = Console(file=sys.stderr)
     columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (enabled and console.is_terminal)) as bar:
+    disable = not (enabled and console.is_terminal)
+    # What is printed to stdout meanwhile is a result and belongs there, not on the console of the bar.
+    with Progress(*columns, console=console, transient=True, disable=disable, redirect_stdout=False) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)

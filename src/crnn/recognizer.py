@@ -2,8 +2,7 @@
 
 ``Recognizer`` takes pictures of any kind and number, brings them to the network's array with ``crnn.image``, batches
 those of one width without padding, and gives one ``Reading`` for each in the order in which they came. What computes
-the log-probabilities is an ``Engine``; the torch engine is the one of this version, and torch is imported only when it
-is made.
+the log-probabilities is an ``Engine`` (``crnn.engines``); ``load`` opens one, and imports no other.
 
 Shape letters: N batch, C image channels, W width, T time steps, V classes with the blank.
 """
@@ -12,42 +11,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack, get_args, overload
+from typing import TypeVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from crnn.charset import Charset
-from crnn.config import ReaderConfig
 from crnn.decoding.decoder import Decoder, DecodingOptions
-from crnn.errors import CheckpointError, ConfigError, ImageError, MissingExtraError
-from crnn.image import ImageSource, load_image, normalise, resize, target_width
+from crnn.engines.engine import Engine, Mode, Precision
+from crnn.engines.opening import EngineChoice, open_model
+from crnn.errors import CheckpointError, ConfigError, ImageError
+from crnn.image import ImageSource, load_fitted
+from crnn.read_ahead import available_threads, read_ahead
+from crnn.reader_config import ReaderConfig
 from crnn.reading import Reading, reading_of
 from crnn.shipped import DEFAULT_MODEL
+from crnn.width_batches import FittedPicture, in_width_batches
 
-if TYPE_CHECKING:
-    from crnn.model import CRNN
-
-__all__ = [
-    "Engine",
-    "EngineName",
-    "NetworkOutput",
-    "Recognizer",
-    "TorchEngine",
-    "load",
-]
+__all__ = ["NetworkOutput", "Recognizer", "load"]
 
 _R = TypeVar("_R")
 
-EngineName = Literal["auto", "torch"]
-Precision = Literal["fp32", "bf16"]
-
-_WINDOW_BATCHES = 8
-"""Batches' worth of pictures that are held at once while they are sorted by width; it bounds the memory of streams."""
+_HELD_BATCHES = 8
+"""Batches' worth of pictures that may wait for others of their width; it bounds the memory of streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,60 +57,15 @@ class NetworkOutput:
     original_widths: tuple[int, ...]
 
 
-class Engine(Protocol):
-    """What computes log-probabilities."""
-
-    def log_probs(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """``(N, C, 32, W)`` float32 in [-1, 1] -> ``(N, T, V)`` float32, normalised over V."""
-        ...
-
-
-class TorchEngine:
-    """The network in torch.
-
-    Args:
-        network: In evaluation mode; moved to the device.
-        device: Where it computes.
-        precision: ``fp32``, or ``bf16``: autocast.
-        channels_last: Memory order of pictures and convolutions.
-    """
-
-    def __init__(
-        self, network: CRNN, device: str = "cpu", precision: Precision = "fp32", channels_last: bool = True
-    ) -> None:
-        import torch
-
-        self._torch = torch
-        self._device = torch.device(device)
-        self._precision = precision
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._network = network.to(self._device).to(memory_format=self._format)  # type: ignore[call-overload]
-
-    def log_probs(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As ``Engine`` says."""
-        torch = self._torch
-        was_training = self._network.training
-        self._network.eval()
-        try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
-            ):
-                tensor = torch.from_numpy(images).to(self._device).contiguous(memory_format=self._format)
-                logits = self._network(tensor)
-                result: npt.NDArray[np.float32] = logits.float().log_softmax(-1).cpu().numpy()
-        finally:
-            self._network.train(was_training)
-        return result
-
-
 class Recognizer:
     """Reads pictures of words and short lines.
 
     Args:
         engine: What computes log-probabilities.
         config: Settings of its weights: charset and image.
-        batch_size: Pictures per forward pass.
+        batch_size: Pictures per forward pass. With 1, each is read when it comes, and nothing is made ahead.
+        threads: That open and resize pictures ahead of the network; with 1 the caller's own does. Default: one for
+            each processor, up to eight.
         temperature: That of the weights' calibration; without one there are no confidences for free texts.
         options: How texts are found: those of ``crnn.decoding.decoder.DecodingOptions``.
 
@@ -141,12 +86,16 @@ class Recognizer:
         config: ReaderConfig,
         *,
         batch_size: int = 64,
+        threads: int | None = None,
         temperature: float | None = None,
         **options: Unpack[DecodingOptions],
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads is {threads}; expected 1 or more, or none for one for each processor")
         self.config = config
+        self._threads = available_threads() if threads is None else threads
         self.charset: Charset = config.charset.charset()
         self.batch_size = batch_size
         self.decoder = Decoder(self.charset, config.charset.rules(), temperature=temperature, **options)
@@ -213,37 +162,30 @@ class Recognizer:
         Raises:
             CheckpointError: The network gives no numbers (nan).
         """
-        sources = iter(images)
-        # Where all pictures have one width there is nothing to sort, and readings need not wait for more of them.
-        batches = _WINDOW_BATCHES if self.config.image.resize == "keep_ratio" else 1
-        first = 0
-        while window := list(islice(sources, self.batch_size * batches)):
-            yield from self._run_window(window, first, function)
-            first += len(window)
+        # One picture after the other: a reading does not wait for the next picture, which may be slow to come.
+        threads = self._threads if self.batch_size > 1 else 1
 
-    def _run_window(
-        self, window: Sequence[ImageSource], first: int, function: Callable[[NetworkOutput], Sequence[_R]]
-    ) -> list[_R | ImageError]:
-        results: dict[int, _R | ImageError] = {}
-        by_width: dict[int, list[tuple[int, int, npt.NDArray[np.uint8]]]] = {}
-        for place, source in enumerate(window, first):
-            try:
-                pixels = load_image(source, self.config.image.image_channels)
-            except ImageError as error:
-                results[place] = error
-                continue
-            width = target_width((pixels.shape[1], pixels.shape[0]), self.config.image)
-            fitted = resize(pixels, self.config.image, width)
-            by_width.setdefault(width, []).append((place, pixels.shape[1], fitted))
-        for width, members in sorted(by_width.items()):
-            for start in range(0, len(members), self.batch_size):
-                places, originals, pictures = zip(*members[start : start + self.batch_size], strict=True)
-                log_probs = self._log_probs(normalise(np.stack(pictures)))
-                found = function(NetworkOutput(log_probs, places, width, originals))
-                results.update(zip(places, found, strict=True))
-        return [results[place] for place in range(first, first + len(window))]
+        def compute(places: Sequence[int], pictures: Sequence[FittedPicture]) -> Sequence[_R]:
+            pixels = np.stack([picture.pixels for picture in pictures])
+            originals = tuple(picture.original_width for picture in pictures)
+            return function(NetworkOutput(self._log_probs(pixels), tuple(places), pixels.shape[3], originals))
 
-    def _log_probs(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        # Pillow's images load and remember things when they are looked at: none may be seen by two threads.
+        sources = (self._fitted(image) if isinstance(image, Image.Image) else image for image in images)
+        with closing(read_ahead(self._fitted, sources, threads=threads, ahead=self.batch_size)) as pictures:
+            yield from in_width_batches(
+                pictures, compute, batch_size=self.batch_size, held=self.batch_size * _HELD_BATCHES
+            )
+
+    def _fitted(self, source: ImageSource | FittedPicture | ImageError) -> FittedPicture | ImageError:
+        if isinstance(source, FittedPicture | ImageError):
+            return source
+        try:
+            return FittedPicture(*load_fitted(source, self.config.image))
+        except ImageError as error:
+            return error
+
+    def _log_probs(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         log_probs = self._engine.log_probs(images)
         if np.isnan(log_probs).any():
             raise CheckpointError(
@@ -252,30 +194,28 @@ class Recognizer:
         return log_probs
 
 
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuse a choice that a caller without a type checker got wrong: another one would be taken in silence."""
-    if value not in get_args(choices):
-        raise ConfigError(f"{name} is {value!r}; expected one of: {', '.join(get_args(choices))}")
-
-
 def load(
     model: str | Path = DEFAULT_MODEL,
     *,
-    engine: EngineName = "auto",
+    engine: EngineChoice = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    mode: Mode = "throughput",
     batch_size: int = 64,
     **options: Unpack[DecodingOptions],
 ) -> Recognizer:
     """Load a reader.
 
     Args:
-        model: Name of weights that ship with the package, a weights file, or a run folder.
-        engine: What computes; ``auto`` takes the fastest that is installed.
-        device: ``auto``, ``cpu``, or an accelerator's name.
-        precision: ``bf16`` is faster where the device has it; readings may differ from ``fp32`` in the rare case.
-        threads: Threads of the engine on the CPU. Default: the engine's own choice.
+        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        engine: What computes: ``openvino``, ``onnx`` or ``torch``; ``auto`` takes the first of them that is installed
+            and can do what is asked for.
+        device: ``auto``, ``cpu``, or an accelerator's name, for torch.
+        precision: ``bf16`` and ``int8`` are faster where the processor has them; readings may differ from ``fp32`` in
+            the rare case. ``int8`` reads shipped weights, or files that were exported so.
+        threads: Threads on the CPU. Default: ``OMP_NUM_THREADS``, else the engine's own choice.
+        mode: ``throughput`` for many pictures; ``latency`` where each one is waited for.
         batch_size: Pictures per forward pass.
         options: How texts are found: ``decode``, ``beam_width``, ``lexicon``, ``lexicon_margin``, ``lm``,
             ``lm_weight``, ``pattern``, ``allow``, ``block``, ``n_best``, as ``crnn.decoding.decoder.DecodingOptions``
@@ -283,28 +223,20 @@ def load(
 
     Raises:
         CheckpointError: The weights are missing, damaged, foreign, or from a newer version.
-        ConfigError: The device cannot be used here, a number is out of range, a choice is unknown, or options
+        ConfigError: The engine or the device cannot do it, a number is out of range, a choice is unknown, or options
             contradict each other.
         DataError: The lexicon or the language model cannot be used.
-        MissingExtraError: No engine is installed.
+        MissingExtraError: The engine, or any, is not installed.
 
     Example:
         ``crnn.load().read("word.png").text``, ``crnn.load("runs/crnn", lexicon="towns.txt")``
     """
-    _check_choice("engine", engine, EngineName)  # one engine so far: both names mean it
-    _check_choice("precision", precision, Precision)
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}; expected 1 or more, or none for the engine's own choice")
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtraError("torch", "torch", "reading with the torch engine") from None
-    from crnn.checkpoint import load_weights
-    from crnn.distributed import resolve_device
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    weights = load_weights(model)
-    compute: Any = TorchEngine(weights.build(), str(resolve_device(device)), precision)
-    temperature = None if weights.calibration is None else weights.calibration.temperature
-    return Recognizer(compute, weights.config, batch_size=batch_size, temperature=temperature, **options)
+    opened = open_model(model, engine=engine, device=device, precision=precision, threads=threads, mode=mode)
+    return Recognizer(
+        opened.engine,
+        opened.config,
+        batch_size=batch_size,
+        threads=threads,
+        temperature=opened.temperature,
+        **options,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["DEFAULT_MODEL", "shipped_names", "shipped_weights"]
+__all__ = ["DEFAULT_MODEL", "shipped_engine_file", "shipped_names", "shipped_weights"]
 
 DEFAULT_MODEL = "crnn-small"
 """What reads where nobody says what should: of the weights that ship, the most words right per millisecond."""
@@ -27,3 +27,9 @@ def shipped_weights(name: str) -> Path | None:
     A name wins over a file or folder of the same name, which ``./name`` still means.
     """
     return Path(str(files("crnn") / "weights" / (name + _SUFFIX))) if name in shipped_names() else None
+
+
+def shipped_engine_file(name: str, precision: str) -> Path | None:
+    """The exported file of that precision that ships beside the weights of that name; ``None`` where there is none."""
+    path = Path(str(files("crnn") / "weights" / f"{name}.{precision}.onnx"))
+    return path if name in shipped_names() and path.is_file() else None

@@ -34,6 +34,7 @@ from crnn.data.dataset import Batch
 from crnn.data.rank_stores import check_training_data
 from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, is_lost_peer, is_timeout, start_ranks, sync_batch_norm
+from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
 from crnn.evaluate import evaluate
 from crnn.evaluation.protocol import CharsetName
@@ -41,7 +42,7 @@ from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
 from crnn.model import build_model
 from crnn.progress import counting_bar
-from crnn.recognizer import Recognizer, TorchEngine
+from crnn.recognizer import Recognizer
 from crnn.signals import signals_collected
 from crnn.training.ahead import batches_ahead
 from crnn.training.batches import open_batches, stored_sources
@@ -180,6 +181,8 @@ class _Run:
                     Monitor(self.folder.path, self.config, self.num_steps, self.epoch_steps, state.step)
                 )
                 self._introduce(state, changed)
+            if self.warm_line and self.config.data.validation:
+                self._validate(state)  # what the run starts from, and keeps if nothing is better
             self._loop(state, step)
             return self._finish(state)
 

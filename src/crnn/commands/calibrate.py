@@ -23,9 +23,9 @@ def calibrate_command(
     protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     json: bool = False,
-    engine: Literal["auto", "torch"] = "auto",
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto",
     device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16", "int8"] = "fp32",
     batch_size: int = 64,
     threads: int | None = None,
 ) -> int:
@@ -41,9 +41,9 @@ def calibrate_command(
         protocol: Rules that say when a reading is right.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
         json: Print one JSON object.
-        engine: What computes.
-        device: auto, cpu, or an accelerator's name.
-        precision: bf16 is faster where the device has it.
+        engine: What computes; auto: OpenVINO, else ONNX Runtime, else torch, by what is installed.
+        device: auto, cpu, or an accelerator's name, for torch.
+        precision: bf16 and int8 are faster where the processor has them; int8 takes shipped or exported weights.
         batch_size: Pictures per forward pass.
         threads: Threads on the CPU; default: the engine's choice.
     """

@@ -37,9 +37,9 @@ def evaluate_command(
     block: str | None = None,
     report: str = "",
     json: bool = False,
-    engine: Literal["auto", "torch"] = "auto",
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto",
     device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16", "int8"] = "fp32",
     batch_size: int = 64,
     threads: int | None = None,
 ) -> int:
@@ -49,7 +49,7 @@ def evaluate_command(
     ranks share the work.
 
     Args:
-        model: Name of weights that ship, a weights file, or a run folder.
+        model: Name of weights that ship, a weights file, a run folder, or an exported file.
         data: LMDB folders and list files.
         protocol: Rules for labels and readings.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
@@ -65,9 +65,9 @@ def evaluate_command(
         block: Characters that they may not have.
         report: Write a page that explains the result: worst errors, calibration, accuracy by length (OUT.html).
         json: Print one JSON object instead of the table.
-        engine: What computes.
-        device: auto, cpu, or an accelerator's name.
-        precision: bf16 is faster where the device has it.
+        engine: What computes; auto: OpenVINO, else ONNX Runtime, else torch, by what is installed.
+        device: auto, cpu, or an accelerator's name, for torch.
+        precision: bf16 and int8 are faster where the processor has them; int8 takes shipped or exported weights.
         batch_size: Pictures per forward pass; results do not depend on it.
         threads: Threads on the CPU; default: the engine's choice.
     """
@@ -90,11 +90,12 @@ def evaluate_command(
     check_writable("--report", report, "report.html")
     require_torch("evaluating", "torch")
     from crnn.distributed import start_ranks
+    from crnn.engines.opening import is_for_cpus
     from crnn.evaluate import count_samples, evaluate
     from crnn.progress import counting_bar
     from crnn.recognizer import load
 
-    with start_ranks(device) as ranks:
+    with start_ranks("cpu" if device == "auto" and is_for_cpus(model, engine, precision) else device) as ranks:
         reader = load(
             model,
             engine=engine,

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from crnn.config import CharsetConfig, ImageConfig
     from crnn.data.inspection import Inspection
     from crnn.data.tally import Conversion
+    from crnn.reader_config import CharsetConfig, ImageConfig
 
 __all__ = ["inspect_command", "lexicon_command"]
 
@@ -164,7 +164,8 @@ def _measured_by(
     config: str, image: dict[str, Any], charset: str, rules: dict[str, Any]
 ) -> tuple[ImageConfig, CharsetConfig]:
     """The two sections of the settings that samples are measured by, with flags on top of a preset or a file."""
-    from crnn.config_file import load_config, parse_reader_config
+    from crnn.config_file import load_config
+    from crnn.reader_config import parse_reader_config
 
     # Only two sections: a preset's model.class_num would contradict another charset, and plays no part here.
     base = load_config(config).model_dump(include={"image", "charset"}) if config else {"image": {}, "charset": {}}

@@ -9,7 +9,8 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,9 +52,9 @@ def read_command(
     n_best: int = 1,
     explain: str = "",
     explain_font: str = "",
-    engine: Literal["auto", "torch"] = "auto",
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto",
     device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16", "int8"] = "fp32",
     batch_size: int = 64,
     threads: int | None = None,
     json: bool = False,
@@ -64,7 +65,7 @@ def read_command(
 
     Args:
         images: Files, folders (all pictures in them, sorted), or - for a list of paths on stdin.
-        model: Name of weights that ship with the package, a weights file, or a run folder.
+        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
         decode: How texts are found; auto: what the options below ask for, else greedy, the best path.
         beam_width: Prefixes that a beam keeps.
         lexicon: File with the words that a reading may be, one a line (.gz too).
@@ -77,13 +78,14 @@ def read_command(
         n_best: Texts to find for each picture; --json shows the others as alternatives.
         explain: Write a picture that shows how the readings come about (OUT.png).
         explain_font: Font file for it; default: one that has the characters.
-        engine: What computes.
-        device: auto, cpu, or an accelerator's name.
-        precision: bf16 is faster where the device has it.
+        engine: What computes; auto: OpenVINO, else ONNX Runtime, else torch, by what is installed.
+        device: auto, cpu, or an accelerator's name, for torch.
+        precision: bf16 and int8 are faster where the processor has them; int8 takes shipped or exported weights.
         batch_size: Pictures per forward pass.
         threads: Threads on the CPU; default: the engine's choice.
         json: One JSON object a line: image, text, score, confidence, characters; or image, error.
     """
+    from crnn.picture_file import silence_codecs
     from crnn.recognizer import load
 
     if not images:
@@ -109,6 +111,7 @@ def read_command(
     )
     if reader.decoder.lexicon is not None:
         _say_skipped(str(lexicon), reader.decoder.lexicon)
+    silence_codecs()
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
     if not count:
         raise ConfigError(
@@ -123,31 +126,48 @@ def read_command(
 def _read_all(reader: Recognizer, images: tuple[str, ...], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
     """Read and print; how many pictures there were, how many could not be read, the first few that could."""
     waiting: deque[str] = deque()  # paths whose readings are still to come
+    problems: list[str] = []
+    paths: Iterable[str] = _expand(images, problems)
+    shows_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # where results appear there, they are the progress
+    if shows_bar and "-" not in images:
+        paths = list(paths)
 
     def remembered() -> Iterator[str]:
-        for path in _expand(images):
+        for path in paths:
             waiting.append(path)
             yield path
 
     count = bad = 0
     kept: list[str] = []
-    for reading in reader.stream(remembered()):
-        path = waiting.popleft()
-        count += 1
-        if isinstance(reading, ImageError):
-            bad += 1
+    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(_ignore) as advance:
+        for reading in reader.stream(remembered()):
+            path = waiting.popleft()
+            count += 1
+            advance(1)
+            if isinstance(reading, ImageError):
+                bad += 1
+                if json:
+                    print_json({"image": path, "error": str(reading)})
+                else:
+                    print(f"crnn read: {reading}", file=sys.stderr)
+                continue
+            if len(kept) < keep:
+                kept.append(path)
             if json:
-                print_json({"image": path, "error": str(reading)})
+                print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.n_best > 1)})
             else:
-                print(f"crnn read: {reading}", file=sys.stderr)
-            continue
-        if len(kept) < keep:
-            kept.append(path)
-        if json:
-            print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.n_best > 1)})
-        else:
-            print(f"{path}\t{reading.text}\t{reading.score:.4f}", flush=True)
-    return count, bad, kept
+                print(f"{path}\t{reading.text}\t{reading.score:.4f}", flush=True)
+    return count, bad + len(problems), kept
+
+
+def _bar(total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    from crnn.progress import counting_bar  # here: it takes a while to import
+
+    return counting_bar("reading", total)
+
+
+def _ignore(_: int) -> None:
+    """In place of a bar."""
 
 
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
@@ -207,21 +227,30 @@ def _save(sheet: Image.Image, target: str) -> None:
         raise ConfigError(f"--explain {target}: cannot be written: {why}; expected a file such as why.png") from error
 
 
-def _expand(images: Iterable[str]) -> Iterator[str]:
-    """Paths of pictures from files, folders and ``-``."""
+def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
+    """Paths of pictures from files, folders and ``-``; ``problems`` gets a line for each folder that cannot be seen."""
     for image in images:
         if image == "-":
             # As bytes: paths are not always text in the encoding of the terminal.
             yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
-        elif Path(image).is_dir():
-            others = []
-            for path in sorted(p for p in Path(image).rglob("*") if p.is_file()):
-                if path.suffix.lower() in _PICTURE_SUFFIXES:
-                    yield str(path)
-                else:
-                    others.append(path.name)
-            if others:
-                shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-                print(f"crnn read: {image}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)
+        elif os.path.isdir(image):  # noqa: PTH112 - Path raises for names that are too long or may not be seen
+            yield from _pictures_in(image, problems)
         else:
             yield image
+
+
+def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
+    def say(error: OSError) -> None:
+        problems.append(f"{os.fsdecode(error.filename)}: folder cannot be opened ({error.strerror}); left out")
+        print(f"crnn read: {problems[-1]}", file=sys.stderr)
+
+    others = []
+    for path in sorted(Path(at, name) for at, _, names in os.walk(folder, onerror=say) for name in names):
+        # A link to nothing is a picture that is missing; a pipe would be waited for.
+        if path.suffix.lower() in _PICTURE_SUFFIXES and (path.is_file() or not path.exists()):
+            yield str(path)
+        else:
+            others.append(path.name)
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        print(f"crnn read: {folder}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)

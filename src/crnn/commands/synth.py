@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crnn.commands.arguments import config_from
+from crnn.commands.config_flags import config_from
 from crnn.errors import ConfigError, MissingExtraError
 
 __all__ = ["synth_command"]

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
-from crnn.config import CharsetConfig, ImageConfig, time_steps
 from crnn.data.source import SampleStore
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.image import load_image, target_width
+from crnn.reader_config import CharsetConfig, ImageConfig, time_steps
 
 __all__ = [
     "FAULTS",

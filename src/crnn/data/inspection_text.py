@@ -6,10 +6,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 
-from crnn.config import time_steps
 from crnn.data.examine import InspectionSettings
 from crnn.data.histogram import Histogram
 from crnn.data.inspection import Finding, Groups, Inspection, Member, Overlap
+from crnn.reader_config import time_steps
 
 __all__ = ["inspection_text"]
 

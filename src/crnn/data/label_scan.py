@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
-from crnn.config import ImageConfig, time_steps
 from crnn.data.source import SampleStore
 from crnn.errors import CharsetError, DataError, ImageError
 from crnn.image import image_size, target_width
+from crnn.reader_config import ImageConfig, time_steps
 
 __all__ = ["LabelCounts", "LabelScan", "describe_skipped", "scan_labels"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import CharsetConfig
 from crnn.decoding.log_probs import log_probs_shape
 from crnn.errors import CharsetError, DataError
+from crnn.reader_config import CharsetConfig
 
 __all__ = ["allowed_classes", "restrict", "written_as"]
 

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import CharsetConfig
 from crnn.decoding.word_lines import lines_of_file, lines_of_words
 from crnn.decoding.word_trie import WordTrie, build_trie
 from crnn.errors import DataError
+from crnn.reader_config import CharsetConfig
 
 __all__ = ["Lexicon", "SkippedWords"]
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules, LabelSkip
-from crnn.config import CharsetConfig
 from crnn.errors import ConfigError, DataError
+from crnn.reader_config import CharsetConfig
 
 __all__ = ["DEFAULT_ORDER", "MAX_ORDER", "NgramCounts", "count_ngrams"]
 

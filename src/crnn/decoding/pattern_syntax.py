@@ -22,9 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import CharsetConfig
 from crnn.decoding.allowed import written_as
 from crnn.errors import CharsetError, ConfigError
+from crnn.reader_config import CharsetConfig
 
 __all__ = ["Choice", "Node", "OneOf", "Repeat", "Sequence", "parse_pattern"]
 

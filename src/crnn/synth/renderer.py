@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.config import Config, time_steps
+from crnn.config import Config
+from crnn.reader_config import time_steps
 from crnn.synth.camera import apply_camera
 from crnn.synth.compose import Beside, Scene, compose
 from crnn.synth.corpus import Corpus

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from crnn.config import Config, time_steps
+from crnn.config import Config
 from crnn.data.dataset import Batch, network_input
 from crnn.distributed import Ranks, has_fast_bf16
+from crnn.reader_config import time_steps
 from crnn.training.accelerate import CapturedStep, captures, compile_backbone, compiles, tune_kernels
 from crnn.training.optim import StepGuard, clip_gradients
 from crnn.training.state import TrainState

@@ -1,0 +1,78 @@
+// Reads pictures with an exported network in JavaScript: ONNX Runtime Web (WebAssembly) is all that it needs.
+//
+//     npm install onnxruntime-web
+//     crnn export crnn-small crnn-small.onnx
+//     node read_plain.mjs crnn-small.onnx word.pgm ...
+//
+// Node opens no pictures by itself, so that they come as they go into the network: 100 x 32 grey pixels, as PGM files
+// (in Python: Image.open("word.png").convert("L").resize((100, 32), Image.Resampling.BICUBIC).save("word.pgm")).
+// In a browser they come from a canvas; see docs/engines.md.
+
+import { readFileSync } from "node:fs";
+import * as ort from "onnxruntime-web";
+
+/** The metadata of an ONNX file, which ONNX Runtime Web does not give: field 14 of its outermost protobuf message. */
+function metadata(bytes) {
+  const found = {};
+  for (const [field, entry] of fields(bytes)) {
+    if (field === 14) {
+      const [key, value] = fields(entry).map(([, text]) => new TextDecoder().decode(text));
+      found[key] = value;
+    }
+  }
+  return found;
+}
+
+/** Numbers and bytes of those fields of a protobuf message that have a length; numbers are passed over. */
+function fields(bytes) {
+  const found = [];
+  let at = 0;
+  const number = () => {
+    let value = 0;
+    for (let unit = 1; ; unit *= 128) {
+      const byte = bytes[at++];
+      value += (byte & 127) * unit;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const tag = number();
+    const length = number();
+    if ((tag & 7) === 2) {
+      found.push([tag >>> 3, bytes.subarray(at, at + length)]);
+      at += length;
+    }
+  }
+  return found;
+}
+
+/** The text of log-probabilities of T steps and V classes: best classes, repeats and blanks (the last class) left out. */
+function greedy(logProbs, [, T, V], characters) {
+  let text = "";
+  let before = -1;
+  for (let t = 0; t < T; t++) {
+    const step = logProbs.subarray(t * V, (t + 1) * V);
+    const best = step.indexOf(Math.max(...step));
+    if (best !== before && best < characters.length) text += characters[best];
+    before = best;
+  }
+  return text;
+}
+
+/** Pixels of a PGM file of 100 x 32. */
+function pixels(path) {
+  const bytes = readFileSync(path);
+  const header = /^P5\s+100\s+32\s+255\s/.exec(bytes.subarray(0, 32).toString("latin1"));
+  if (header === null) throw new Error(`${path}: not a PGM file (P5) of 100 x 32 pixels`);
+  return new Uint8Array(bytes.subarray(header[0].length, header[0].length + 3200));
+}
+
+const [file, ...pictures] = process.argv.slice(2);
+ort.env.logLevel = "error"; // its warnings are about graphs, and for those who write them
+const model = readFileSync(file);
+const characters = [...JSON.parse(metadata(model).crnn_metadata).characters];
+const session = await ort.InferenceSession.create(model);
+for (const path of pictures) {
+  const { log_probs } = await session.run({ images: new ort.Tensor("uint8", pixels(path), [1, 1, 32, 100]) });
+  console.log(`${path}\t${greedy(log_probs.data, log_probs.dims, characters)}`);
+}

@@ -1,0 +1,22 @@
+"""Reads pictures with an exported network, and without crnn: NumPy, Pillow and ONNX Runtime are all that it needs.
+
+crnn export crnn-small crnn-small.onnx
+python examples/read_plain.py crnn-small.onnx word.png ...
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+characters = json.loads(session.get_modelmeta().custom_metadata_map["crnn_metadata"])["characters"]
+for path in sys.argv[2:]:
+    picture = Image.open(path).convert("L").resize((100, 32), Image.Resampling.BICUBIC)
+    (log_probs,) = session.run(["log_probs"], {"images": np.asarray(picture)[np.newaxis, np.newaxis]})  # (1, T, V)
+    best = log_probs[0].argmax(axis=1)
+    # A class counts where it differs from the one before it; the last class is the blank.
+    kept = [k for k, before in zip(best, [-1, *best[:-1]], strict=True) if k != before and k < len(characters)]
+    print(path, "".join(characters[k] for k in kept), sep="\t")

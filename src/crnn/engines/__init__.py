@@ -1,0 +1,1 @@
+"""What computes: pixels to log-probabilities, in torch, ONNX Runtime or OpenVINO."""

@@ -1,0 +1,97 @@
+"""The network in ONNX Runtime, on the CPU. The one place that imports it."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_threads, in_parts
+from crnn.errors import CheckpointError, MissingExtraError
+
+__all__ = ["OnnxEngine", "import_onnxruntime"]
+
+_ONLY_ERRORS = 3  # of ONNX Runtime's levels of logging: its warnings are about graphs, and for those who write them
+
+
+class OnnxEngine:
+    """Log-probabilities by ONNX Runtime (``crnn.engines.engine.Engine``).
+
+    Args:
+        model: A graph as ``crnn.engines.network_graph`` builds it, serialised, or the file that holds one.
+        channels: Channels C of its pictures.
+        threads: Default: ``OMP_NUM_THREADS``, else the processors that this process may use.
+        mode: Under ``throughput`` the pictures of a batch are shared out over the threads.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        CheckpointError: It cannot run the graph.
+        ConfigError: ``threads`` is below 1.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self, model: bytes | Path, *, channels: int, threads: int | None = None, mode: Mode = "throughput"
+    ) -> None:
+        threads = cpu_threads(threads) or _processors()
+        runtime = import_onnxruntime()
+        options = runtime.SessionOptions()
+        options.log_severity_level = _ONLY_ERRORS
+        # With one thread a run computes in the thread that calls it, and several may call at once.
+        options.intra_op_num_threads = 1 if mode == "throughput" else threads
+        options.inter_op_num_threads = 1
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self._session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no common class but this one
+            where = "" if isinstance(model, bytes) else f"{model}: "
+            raise CheckpointError(f"{where}ONNX Runtime cannot run this graph: {str(error).splitlines()[0]}") from error
+        (given,) = self._session.get_inputs()
+        self._input = given.name
+        self._channels = channels
+        self._workers = threads if mode == "throughput" else 1
+        self._pool: ThreadPoolExecutor | None = None
+
+    def log_probs(self, images: Pixels) -> LogProbs:
+        """As ``Engine`` says.
+
+        Raises:
+            DataError: As for ``crnn.engines.engine.check_pixels``.
+        """
+        check_pixels(images, self._channels)
+        parts = in_parts(images, self._workers)
+        if len(parts) == 1:
+            return self._run(images)
+        if self._pool is None:  # one picture needs none
+            self._pool = ThreadPoolExecutor(self._workers - 1, thread_name_prefix="crnn-onnx")
+        others = [self._pool.submit(self._run, part) for part in parts[1:]]
+        return np.concatenate([self._run(parts[0]), *(other.result() for other in others)])
+
+    def _run(self, images: Pixels) -> LogProbs:
+        result: LogProbs = self._session.run(None, {self._input: images})[0]
+        return result
+
+
+def import_onnxruntime() -> Any:
+    """The package ``onnxruntime``, without its telemetry.
+
+    Its releases (1.32 on Linux, say) tell their vendor of every import, and leave a number for that in the user's
+    cache, unless an environment variable speaks against it before the import. One that the user has set stands.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "onnx", "reading with the engine onnx") from None
+    return onnxruntime
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

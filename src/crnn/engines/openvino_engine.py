@@ -1,0 +1,116 @@
+"""The network in OpenVINO, on the CPU. The one place that imports it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads, in_parts
+from crnn.errors import CheckpointError, MissingExtraError
+
+__all__ = ["OpenVinoEngine", "import_openvino"]
+
+_TYPES: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""What is computed in where the graph does not say int8. Left to itself, OpenVINO takes bf16 where a CPU has it."""
+
+_IMPORTING = threading.Lock()
+
+
+class OpenVinoEngine:
+    """Log-probabilities by OpenVINO (``crnn.engines.engine.Engine``); one batch at a time.
+
+    Args:
+        model: A graph as ``crnn.engines.network_graph`` builds it, serialised, or a file: ``.onnx``, or ``.xml`` beside
+            its ``.bin``.
+        channels: Channels C of its pictures.
+        precision: ``fp32``; ``bf16``; ``int8``, where the graph is quantised.
+        threads: Default: ``OMP_NUM_THREADS``, else OpenVINO's own choice.
+        mode: Under ``throughput`` the pictures of a batch are shared out over streams, each with its threads.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        CheckpointError: It cannot run the graph.
+        ConfigError: ``threads`` is below 1.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        model: bytes | Path,
+        *,
+        channels: int,
+        precision: Precision = "fp32",
+        threads: int | None = None,
+        mode: Mode = "throughput",
+    ) -> None:
+        threads = cpu_threads(threads)
+        self._openvino = import_openvino()
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": mode.upper(),
+            "INFERENCE_PRECISION_HINT": _TYPES[precision],
+            # Pinned threads are good for a machine of one's own; beside other work they wait for a busy processor.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        try:
+            core = self._openvino.Core()
+            compiled = core.compile_model(core.read_model(model), "CPU", options)
+            requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        except RuntimeError as error:
+            where = "" if isinstance(model, bytes) else f"{model}: "
+            why = [line for line in str(error).splitlines() if line][-1]
+            raise CheckpointError(f"{where}OpenVINO cannot run this graph: {why}") from error
+        self._requests = [compiled.create_infer_request() for _ in range(max(1, requests))]
+        self._channels = channels
+        self._busy = threading.Lock()
+
+    def log_probs(self, images: Pixels) -> LogProbs:
+        """As ``Engine`` says.
+
+        Raises:
+            DataError: As for ``crnn.engines.engine.check_pixels``.
+        """
+        check_pixels(images, self._channels)
+        parts = [np.ascontiguousarray(part) for part in in_parts(images, len(self._requests))]
+        with self._busy:
+            started = self._requests[: len(parts)]
+            for request, part in zip(started, parts, strict=True):
+                request.start_async({0: self._openvino.Tensor(part, shared_memory=True)})
+            for request in started:
+                request.wait()
+            # What a request gives is overwritten by its next run.
+            return np.concatenate([request.get_output_tensor(0).data for request in started])
+
+
+def import_openvino() -> Any:
+    """The package ``openvino``, without its telemetry.
+
+    ``import openvino`` counts itself with its vendor and leaves files in the user's home for it, unless the package
+    ``openvino_telemetry`` is missing. So for the moment of the import it is.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    with _IMPORTING:
+        if "openvino" in sys.modules:
+            return sys.modules["openvino"]
+        hidden = {
+            name: module for name, module in sys.modules.items() if name.partition(".")[0] == "openvino_telemetry"
+        }
+        for name in hidden:
+            del sys.modules[name]
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # what the import system takes for missing
+        try:
+            import openvino
+        except ImportError:
+            raise MissingExtraError("openvino", "openvino", "reading with the engine openvino") from None
+        finally:
+            del sys.modules["openvino_telemetry"]
+            sys.modules.update(hidden)
+    return openvino

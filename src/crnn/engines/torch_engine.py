@@ -1,0 +1,59 @@
+"""The network in torch: on the CPU and on every accelerator that torch knows, and while it is being trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from crnn.data.dataset import network_input
+from crnn.engines.engine import LogProbs, Pixels, check_pixels
+from crnn.model import CRNN
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """Log-probabilities by torch (``crnn.engines.engine.Engine``).
+
+    Args:
+        network: In evaluation mode; moved to the device.
+        device: Where it computes.
+        precision: ``fp32``, or ``bf16``: autocast.
+        channels_last: Memory order of pictures and convolutions.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        network: CRNN,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        channels_last: bool = True,
+    ) -> None:
+        self._device = torch.device(device)
+        self._precision = precision
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._network = network.to(self._device).to(memory_format=self._format)  # type: ignore[call-overload]
+
+    def log_probs(self, images: Pixels) -> LogProbs:
+        """As ``Engine`` says.
+
+        Raises:
+            DataError: As for ``crnn.engines.engine.check_pixels``.
+        """
+        check_pixels(images, self._network.image_channels)
+        was_training = self._network.training
+        self._network.eval()
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+            ):
+                values = network_input(torch.from_numpy(images).to(self._device))  # as bytes, a quarter of the way
+                logits = self._network(values.contiguous(memory_format=self._format))
+                result: LogProbs = logits.float().log_softmax(-1).cpu().numpy()
+        finally:
+            self._network.train(was_training)
+        return result

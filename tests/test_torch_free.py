@@ -1,0 +1,145 @@
+"""Reading without torch: no import of it, and no package but those that the project names for the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import Distribution, PathDistribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+
+NO_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, NoTorch())
+"""
+
+
+def python(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_the_command_imports_no_torch(engine: str, trained_run: Any) -> None:
+    pictures = [str(trained_run.words.parent / "images" / f"{n}.png") for n in (1, 4)]
+    # The settings of trainings take a tenth of the time from the start to the answer.
+    end = "\nassert 'crnn.config' not in sys.modules\nsys.exit(status)"
+    program = NO_TORCH + "from crnn.cli import main\nstatus = main(sys.argv[1:])" + end
+    done = python(program, "read", "--json", "--model", str(trained_run.folder), "--engine", engine, *pictures)
+    assert (done.returncode, done.stderr) == (0, "")
+    readings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [reading["text"] for reading in readings] == [trained_run.labels[0], trained_run.labels[3]]
+
+
+def test_an_array_a_lexicon_and_the_default_engine_without_torch(trained_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\n".join(trained_run.labels), encoding="utf-8")
+    program = f"""{NO_TORCH}
+import crnn
+import numpy as np
+from PIL import Image
+
+reader = crnn.load({str(trained_run.folder)!r}, lexicon={str(tmp_path / "words.txt")!r})
+picture = np.asarray(Image.open({str(trained_run.words.parent / "images" / "2.png")!r}))
+print(reader.read([picture] * 3)[2].text, type(reader._engine).__name__)
+"""
+    done = python(program)
+    assert (done.stdout, done.stderr) == (f"{trained_run.labels[1]} OpenVinoEngine\n", "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The wheel, beside what it names and nothing else
+
+
+def built_wheel(folder: Path) -> Path:
+    """The wheel of this tree, built without a network from a copy of what belongs in it."""
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", source / "src", ignore=ignored)
+    program = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1]
+
+
+def needed(root: Distribution, extra: str) -> set[str]:
+    """Names of the distributions that one needs with this extra, and of those that they need."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(root, ""), (root, extra)]
+    while waiting:
+        distribution, extra = waiting.pop()
+        for requirement in map(Requirement, distribution.requires or ()):
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            for wanted in {(requirement.name, e) for e in ("", *requirement.extras)} - found:
+                found.add(wanted)
+                waiting.append((Distribution.from_name(requirement.name), wanted[1]))
+    return {name for name, _ in found}
+
+
+def linked_site(folder: Path, names: set[str]) -> Path:
+    """A folder that has the packages of these distributions and no other."""
+    folder.mkdir()
+    for name in names:
+        installed = Distribution.from_name(name)
+        for top in {file.parts[0] for file in installed.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(installed.locate_file(top))))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_the_wheel_reads_with_what_it_names_alone(engine: str, tmp_path: Path, picture_of: Any) -> None:
+    wheel = built_wheel(tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    (information,) = (tmp_path / "unpacked").glob("crnn-*.dist-info")
+    names = needed(PathDistribution(information), engine)
+    assert {"numpy", "pillow", "safetensors"} <= {name.lower() for name in names}
+    assert "torch" not in names
+    site = linked_site(tmp_path / "site", names)
+    (tmp_path / "word.png").write_bytes(picture_of("hello"))
+    program = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from crnn.cli import main
+assert sys.modules["crnn"].__file__.startswith(sys.argv[1])
+status = main(["read", sys.argv[3], "--json"])
+assert "torch" not in sys.modules
+sys.exit(status)
+"""
+    done = subprocess.run(
+        # -I and -S: neither the environment nor site-packages; what is found is the standard library and these two.
+        [sys.executable, "-I", "-S", "-c", program, str(tmp_path / "unpacked"), str(site), str(tmp_path / "word.png")],
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["text"] == "hello"
