@@ -133,7 +133,8 @@ def latencies(reader: Recognizer, crops: Sequence[Crop], count: int) -> list[flo
     """Milliseconds from a path to its reading, one after the other."""
     for crop in crops[:5]:
         reader.read(crop.path)
-    return [1e3 * _seconds(functools.partial(reader.read, crop.path)) for crop in itertools.islice(itertools.cycle(crops), count)]
+    asked = itertools.islice(itertools.cycle(crops), count)
+    return [1e3 * _seconds(functools.partial(reader.read, crop.path)) for crop in asked]
 
 
 def accuracy(texts: Sequence[str], crops: Sequence[Crop]) -> dict[str, int]:

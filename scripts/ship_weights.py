@@ -2,9 +2,12 @@
 
     python scripts/ship_weights.py runs/crnn-small crnn-small [--samples 3500000] [--hours 2.4] [--hardware "two cores"]
 
+Beside it goes its int8 form for engines, ``crnn-small.int8.onnx``, quantised with rendered words, so that it has seen
+no more data than the weights have.
+
 Tensors become float16 (the network computes in float32 again when they are loaded). What a file says of itself is kept
 where it means something elsewhere: steps, samples, and the settings of the run without the folders of a machine.
-``src/crnn/weights/SHA256SUMS`` gets the file's checksum.
+``src/crnn/weights/SHA256SUMS`` gets the checksums.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 import torch
 
 from crnn.checkpoint import load_weights, read_tensors, write_tensors
+from crnn.export import export
 from crnn.weights_file import resolve_weights
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "crnn" / "weights"
@@ -64,9 +68,12 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     target = FOLDER / f"{options.name}.safetensors"
     write_tensors(target, shipped_state(weights.state), metadata)
-    sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n" for f in sorted(FOLDER.glob("*.safetensors"))]
+    report = export(target, FOLDER / f"{options.name}.int8.onnx", precision="int8")
+    files = sorted([*FOLDER.glob("*.safetensors"), *FOLDER.glob("*.onnx")])
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     (FOLDER / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
-    print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
+    for file in (target, report.path):
+        print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

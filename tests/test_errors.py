@@ -10,12 +10,16 @@ from crnn.errors import (
     ConfigError,
     CrnnError,
     DataError,
+    ExportMismatchError,
     ImageError,
     MissingExtraError,
     TrainingError,
 )
 
-ERRORS = [kind("what is wrong") for kind in (CharsetError, CheckpointError, ConfigError, DataError, TrainingError)]
+ERRORS = [
+    kind("what is wrong")
+    for kind in (CharsetError, CheckpointError, ConfigError, DataError, ExportMismatchError, TrainingError)
+]
 
 
 @pytest.mark.parametrize(

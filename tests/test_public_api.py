@@ -16,8 +16,8 @@ from crnn import errors
 
 PUBLIC = {
     "Alternative", "Character", "Charset", "CharsetError", "CheckpointError", "Config", "ConfigError", "CrnnError",
-    "DataError", "Explanation", "ImageError", "MissingExtraError", "Reading", "Recognizer", "TrainingError",
-    "__version__", "explain", "load", "load_config",
+    "DataError", "Explanation", "ExportMismatchError", "ImageError", "MissingExtraError", "Reading", "Recognizer",
+    "TrainingError", "__version__", "explain", "load", "load_config",
 }  # fmt: skip
 
 MODULES = sorted(found.name for found in pkgutil.walk_packages(crnn.__path__, "crnn."))

@@ -3,15 +3,17 @@
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 from crnn.checkpoint import load_weights, save_calibration
+from crnn.engines.engine_file import read_engine_file
 from crnn.errors import CheckpointError
 from crnn.evaluation.calibration import Calibration
-from crnn.shipped import DEFAULT_MODEL, shipped_names, shipped_weights
+from crnn.shipped import DEFAULT_MODEL, shipped_engine_file, shipped_names, shipped_weights
 
 
 def test_the_default_ships() -> None:
@@ -24,7 +26,29 @@ def test_the_checksums_are_those_of_the_files(name: str) -> None:
     assert path is not None
     sums = dict(line.split("  ")[::-1] for line in (path.parent / "SHA256SUMS").read_text().splitlines())
     assert sums[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert set(sums) == {f"{other}.safetensors" for other in shipped_names()}
+    assert set(sums) == {file.name for file in path.parent.iterdir()} - {"SHA256SUMS"}
+    assert {f"{other}.safetensors" for other in shipped_names()} <= set(sums)
+
+
+def test_all_that_ships_is_small() -> None:
+    path = shipped_weights(DEFAULT_MODEL)
+    assert path is not None
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) < 32_000_000
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_the_int8_file_was_made_from_the_weights_beside_it(name: str) -> None:
+    path, engine_file = shipped_weights(name), shipped_engine_file(name, "int8")
+    assert path is not None
+    assert engine_file is not None
+    sums = dict(line.split("  ")[::-1] for line in (path.parent / "SHA256SUMS").read_text().splitlines())
+    assert sums[engine_file.name] == hashlib.sha256(engine_file.read_bytes()).hexdigest()
+    file = read_engine_file(engine_file)
+    assert file.precision == "int8"
+    assert file.config == load_weights(name).config
+    assert file.calibration == load_weights(name).calibration
+    assert file.info["source_sha256"] == sums[path.name]
+    assert file.info["pictures"].endswith("rendered words")  # it has seen no crops of anybody
 
 
 @pytest.mark.parametrize("name", shipped_names())
@@ -38,10 +62,11 @@ def test_what_a_file_says_of_itself_means_something_elsewhere(name: str) -> None
     assert not [word for word in text.replace("'", " ").split() if word.startswith("/")]
 
 
+@pytest.mark.parametrize("options", [{}, *({"engine": e, "precision": "int8"} for e in ("onnx", "openvino"))], ids=str)
 @pytest.mark.parametrize("name", shipped_names())
-def test_drawn_words_are_read(name: str) -> None:
+def test_drawn_words_are_read(name: str, options: dict[str, Any]) -> None:
     """By a face that Pillow brings along, dark on light and light on dark, in sizes that crops have."""
-    reader = crnn.load(name)
+    reader = crnn.load(name, **options)
     words = ["market", "HOTEL", "Platform", "exit", "2024", "coffee"]
     pictures = []
     for number, word in enumerate(words):

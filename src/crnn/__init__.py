@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from crnn.errors import ConfigError as ConfigError
     from crnn.errors import CrnnError as CrnnError
     from crnn.errors import DataError as DataError
+    from crnn.errors import ExportMismatchError as ExportMismatchError
     from crnn.errors import ImageError as ImageError
     from crnn.errors import MissingExtraError as MissingExtraError
     from crnn.errors import TrainingError as TrainingError
@@ -42,6 +43,7 @@ _HOMES = {
     "CrnnError": "errors",
     "DataError": "errors",
     "Explanation": "explanation",
+    "ExportMismatchError": "errors",
     "ImageError": "errors",
     "MissingExtraError": "errors",
     "Reading": "reading",

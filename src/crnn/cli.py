@@ -91,6 +91,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "read": ("read pictures of words and short lines", _with_tyro("read")),
     "train": ("train a network", train_command),
     "evaluate": ("measure a model on benchmark sets", _with_tyro("evaluate")),
+    "export": ("write a network as a file for engines", _with_tyro("export")),
     "calibrate": ("make the confidences of a model true", _with_tyro("calibrate")),
     "lm": ("make a character model from word lists", _with_tyro("lm")),
     "data": ("convert and inspect datasets", data_command),

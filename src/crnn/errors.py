@@ -8,6 +8,7 @@
       DataError          (ValueError)    a dataset, a record or a label cannot be used
         ImageError                       one picture cannot be read; carries a ``reason`` for counting
       CheckpointError    (RuntimeError)  a weights file or a checkpoint is missing, damaged or foreign
+      ExportMismatchError  (RuntimeError)  an exported network does not compute what its source computes
       TrainingError      (RuntimeError)  a run cannot go on (non-finite loss, a dead worker, a locked folder)
       MissingExtraError  (ImportError)   an optional package is not installed; says what to install
 
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "CrnnError",
     "DataError",
+    "ExportMismatchError",
     "ImageError",
     "MissingExtraError",
     "TrainingError",
@@ -64,6 +66,10 @@ class ImageError(DataError):
 
 class CheckpointError(CrnnError, RuntimeError):
     """A weights file or a checkpoint is missing, damaged, foreign or from a newer version."""
+
+
+class ExportMismatchError(CrnnError, RuntimeError):
+    """An exported network does not compute what its source computes."""
 
 
 class TrainingError(CrnnError, RuntimeError):

@@ -1,0 +1,74 @@
+"""``crnn export``: a network as a file for ONNX Runtime, OpenVINO and others.
+
+Part of the command line (see ``crnn.cli``): parses, calls one function of the package, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from crnn.errors import ConfigError, ExportMismatchError
+
+if TYPE_CHECKING:
+    from crnn.export import ExportReport
+
+__all__ = ["export_command"]
+
+
+def export_command(
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
+    out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT.onnx|OUT.xml")] = "",
+    precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    data: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
+    samples: int = 512,
+) -> int:
+    """Write a network as a file for engines: .onnx for ONNX Runtime, OpenVINO and browsers, .xml for OpenVINO.
+
+    The file takes pixels as they are, and carries settings, characters and a checksum; crnn read --model OUT reads with
+    it. It is read back and compared with its source, and not written where they differ (exit status 1). In Python:
+    ``crnn.export.export``.
+
+    Args:
+        model: Name of weights that ship, a weights file, or a run folder.
+        out: The file to write; an .xml gets a .bin beside it.
+        precision: bf16: for .xml alone. int8: a quarter of the size and several times as fast.
+        data: LMDB folder or list file with pictures like those that will be read, to quantise and to compare with; may
+            be given several times. Default: rendered words.
+        samples: How many pictures.
+    """
+    if not model:
+        raise ConfigError("no model is given; expected a weights file, a run folder or a name, and the file to write")
+    if not out:
+        raise ConfigError("no file to write is given; expected OUT.onnx or OUT.xml behind the model")
+    from crnn.export import export
+
+    try:
+        report = export(model, out, precision=precision, data=data, samples=samples, say=_say)
+    except ExportMismatchError as error:  # a result, and a bad one
+        _say(str(error))
+        return 1
+    for line in _lines(report):
+        print(line)
+    return 0
+
+
+def _lines(report: ExportReport) -> list[str]:
+    files = " and ".join(f"{name} ({size / 1e6:.2f} MB)" for name, size in report.sizes.items())
+    lines = [f"{report.path}: {files}, {report.precision}"]
+    if report.quantised is not None:
+        lines.append(f"  quantised: {report.quantised}; with {report.pictures}")
+    for found in report.comparisons:
+        widths = ", ".join(str(width) for width in found.widths)
+        lines.append(
+            f"  {found.engine} against {report.source}, widths {widths}: {found.texts} of {found.pictures} texts "
+            f"differ, log-probabilities by at most {found.log_probs:.2g}, distributions by {found.distribution:.2g} on "
+            f"average; scores of a picture alone and in a batch by {found.alone:.2g}"
+        )
+    return lines
+
+
+def _say(line: str) -> None:
+    print(f"crnn export: {line}", file=sys.stderr)

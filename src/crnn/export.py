@@ -1,0 +1,339 @@
+"""From weights to a file that engines open: built, quantised, read back, compared, and only then put in place.
+
+``.onnx`` is read by ONNX Runtime, OpenVINO, ONNX Runtime Web and others; ``.xml`` (with its ``.bin``) is OpenVINO's
+own. What is in them beside the graph is in ``crnn.engines.engine_file``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from crnn.decoding.ctc import decode_greedy
+from crnn.engines.engine import Engine, EngineName, LogProbs, Pixels, Precision
+from crnn.engines.engine_file import ENGINE_FORMAT, FORMAT_VERSION, METADATA_KEY, SHA256_KEY, UNSEALED, sealed
+from crnn.engines.opening import installed_engines, open_model
+from crnn.engines.openvino_engine import import_openvino
+from crnn.errors import CheckpointError, ConfigError, ExportMismatchError, MissingExtraError
+from crnn.trial_pictures import drawn_pictures, rendered_pictures, stored_pictures
+from crnn.weights_file import WeightsFile, read_weights
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["LIMITS", "Comparison", "ExportReport", "Limits", "export"]
+
+_DRAWN = 48
+"""Drawn words, where they are only compared with."""
+
+_COMPARED = 384
+"""Pictures that are compared, about, where more were taken to quantise with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far an exported network may be from its source.
+
+    Attributes:
+        log_probs: Largest difference of a log-probability, where all of them must agree.
+        distribution: Mean total variation distance of the distributions over classes, in [0, 1].
+        texts: Share of readings that may differ.
+    """
+
+    log_probs: float | None
+    distribution: float
+    texts: float
+
+
+LIMITS: dict[Precision, Limits] = {
+    "fp32": Limits(log_probs=1e-3, distribution=1e-4, texts=0.0),
+    "bf16": Limits(log_probs=None, distribution=0.02, texts=0.05),
+    "int8": Limits(log_probs=None, distribution=0.02, texts=0.1),
+}
+"""On real crops ``crnn-small`` has 0.0004 and 0.3 % in bf16, 0.0014 and 0.6 % in int8. Rendered words are harder to
+read, and where a reading hangs by a thread, another one is no fault of the file's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An exported network in an engine, beside its source, on the same pictures.
+
+    Attributes:
+        engine: That computed the exported one.
+        log_probs: Largest difference of a log-probability.
+        distribution: Mean total variation distance of the distributions over classes, in [0, 1].
+        texts: How many readings differ.
+        pictures: Of how many.
+        widths: Widths of the pictures, in pixels.
+        alone: Largest difference of a score between a picture alone and the same one in a batch, in nats.
+        alone_texts: How many of these readings differ.
+    """
+
+    engine: EngineName
+    log_probs: float
+    distribution: float
+    texts: int
+    pictures: int
+    widths: tuple[int, ...]
+    alone: float
+    alone_texts: int
+
+    def problem(self, limits: Limits) -> str | None:
+        """What is beyond the limits; ``None``: nothing."""
+        found = []
+        if limits.log_probs is not None and not self.log_probs <= limits.log_probs:  # also where it is no number
+            found.append(f"log-probabilities differ by {self.log_probs:.2g}, at most {limits.log_probs:g} is allowed")
+        if not self.distribution <= limits.distribution:
+            found.append(f"distributions by {self.distribution:.2g} on average, at most {limits.distribution:g}")
+        if self.texts > limits.texts * self.pictures:
+            found.append(f"{self.texts} of {self.pictures} texts, at most {100 * limits.texts:g} %")
+        if self.alone_texts > limits.texts * self.pictures:
+            found.append(f"{self.alone_texts} texts between a picture alone and in a batch")
+        return "; ".join(found) or None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        path: The file.
+        sizes: Bytes of each file that was written, by name.
+        precision: What it computes in.
+        pictures: What it was compared on, and quantised with.
+        quantised: What was quantised, in words; ``None`` where nothing was.
+        source: The engine that computed the source network.
+        comparisons: With each engine that is installed and opens the file.
+    """
+
+    path: Path
+    sizes: dict[str, int]
+    precision: Precision
+    pictures: str
+    quantised: str | None
+    source: EngineName
+    comparisons: tuple[Comparison, ...]
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    precision: Precision = "fp32",
+    data: Sequence[str] = (),
+    samples: int = 512,
+    say: Callable[[str], None] = lambda _: None,
+) -> ExportReport:
+    """Write a network as a file for engines.
+
+    The file is built beside its place, read back by each engine that is installed, and compared with the source; it is
+    put in its place only then, so that whatever was there stays until there is something better.
+
+    Args:
+        model: Name of weights that ship, a weights file, or a run folder.
+        out: ``.onnx``, or ``.xml``, which gets a ``.bin`` beside it.
+        precision: ``bf16`` is for ``.xml`` alone.
+        data: LMDB folders and list files whose pictures are used to quantise and compare; labels are not looked at.
+            Default: rendered words.
+        samples: How many pictures.
+        say: Called with each line that says what is done.
+
+    Raises:
+        ConfigError: A choice is unknown or contradicts another, or words cannot be rendered and no data are given.
+        CheckpointError: The weights cannot be read, or the file cannot be written.
+        DataError: The data cannot be read.
+        ExportMismatchError: The exported network differs from its source by more than ``LIMITS``.
+        MissingExtraError: A package that is needed is not installed.
+    """
+    path = Path(out)
+    _check(model, path, precision, samples)
+    weights = read_weights(model)
+    pictures, described = _pictures(weights, data, samples, precision)
+    say(f"{described}, to compare with{' and to quantise' if precision == 'int8' else ''}")
+    graph, quantised = _graph(weights, precision, pictures)
+    metadata = _metadata(weights, precision, quantised, described)
+    with _place_beside(path) as folder:
+        files = _write(graph, metadata, folder / path.name, precision)
+        source, comparisons = _compare(weights, files[0], precision, _thinned(pictures))
+        for comparison in comparisons:
+            problem = comparison.problem(LIMITS[precision])
+            if problem is not None:
+                raise ExportMismatchError(
+                    f"{path}: not written, it is not what its source is: with {comparison.engine}, {problem}. "
+                    + ("Quantise with pictures like those that are read, --data" if quantised else "Report it, please")
+                )
+        sizes = {file.name: file.stat().st_size for file in files}
+        for file in reversed(files):  # the .bin first: an .xml without its own is what nobody should meet
+            file.replace(path.with_name(file.name))
+    return ExportReport(path, sizes, precision, described, quantised, source, tuple(comparisons))
+
+
+def _check(model: str | Path, path: Path, precision: Precision, samples: int) -> None:
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision is {precision!r}; expected one of: {', '.join(get_args(Precision))}")
+    if path.suffix not in (".onnx", ".xml"):
+        raise ConfigError(f"{path}: expected a file to write that ends in .onnx or .xml")
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise ConfigError(f"{path}: expected a file in a folder that exists")
+    if precision == "bf16" and path.suffix == ".onnx":
+        raise ConfigError(
+            f"{path}: ONNX Runtime does not compute in bf16 on CPUs; expected an .xml for OpenVINO, or --precision int8"
+        )
+    if samples < 1:
+        raise ConfigError(f"samples is {samples}; expected 1 or more")
+    if Path(model).suffix in (".onnx", ".xml"):
+        raise CheckpointError(f"{model}: is exported already; expected weights: a name, a weights file or a run folder")
+    needed = ["onnx", "onnxruntime"] + (["openvino"] if path.suffix == ".xml" else [])
+    for package in needed:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "export", "exporting")
+
+
+def _pictures(
+    weights: WeightsFile, data: Sequence[str], samples: int, precision: Precision
+) -> tuple[list[Pixels], str]:
+    if data:
+        pictures = stored_pictures(data, weights.config.image, samples)
+        return pictures, f"{_count(pictures)} pictures of {', '.join(data)}"
+    if precision != "int8":  # any will do, and these are there at once
+        samples = min(samples, _DRAWN)
+        return drawn_pictures(weights.config, samples), f"{samples} drawn words"
+    if find_spec("torch") is None:
+        raise MissingExtraError("torch", "train", "quantising without --data, with rendered words,")
+    pictures = rendered_pictures(weights.config, samples)
+    return pictures, f"{_count(pictures)} rendered words"
+
+
+def _graph(weights: WeightsFile, precision: Precision, pictures: list[Pixels]) -> tuple[onnx.ModelProto, str | None]:
+    from crnn.engines.network_graph import network_graph
+
+    graph = network_graph(weights)
+    if precision != "int8":
+        return graph, None
+    from crnn.quantise import quantise_graph
+
+    done = quantise_graph(graph, pictures)
+    return done.graph, (
+        f"{len(done.ranges)} convolutions in int8 (a scale for each channel); {', '.join(done.kept)} in floating point"
+    )
+
+
+def _metadata(weights: WeightsFile, precision: Precision, quantised: str | None, pictures: str) -> dict[str, Any]:
+    info: dict[str, Any] = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
+    if quantised is not None:
+        # How many and of which kind; what folders of this machine are called is of no use elsewhere.
+        info |= {"quantised": quantised, "pictures": pictures.partition(" of ")[0]}
+    return {
+        "format": ENGINE_FORMAT,
+        "format_version": FORMAT_VERSION,
+        "crnn_version": version("crnn"),
+        "precision": precision,
+        "config": weights.config.model_dump(mode="json", exclude_none=True),
+        "characters": weights.config.charset.charset().characters,
+        "calibration": None if weights.calibration is None else weights.calibration.as_dict(),
+        "info": info,
+    }
+
+
+@contextlib.contextmanager
+def _place_beside(path: Path) -> Iterator[Path]:
+    """A folder of our own on the disk of ``path``, from which files can be renamed to it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.resolve().parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}. Make room, or choose another folder"
+        ) from error
+
+
+def _write(graph: onnx.ModelProto, metadata: dict[str, Any], path: Path, precision: Precision) -> list[Path]:
+    """The sealed files, the one that is opened first."""
+    text = json.dumps(metadata)
+    if path.suffix == ".onnx":
+        for key, value in ((METADATA_KEY, text), (SHA256_KEY, UNSEALED)):
+            entry = graph.metadata_props.add()
+            entry.key, entry.value = key, value
+        _write_through(path, sealed(graph.SerializeToString()))
+        return [path]
+    openvino = import_openvino()
+    model = openvino.Core().read_model(graph.SerializeToString())
+    model.set_rt_info(text, [METADATA_KEY])
+    model.set_rt_info(UNSEALED, [SHA256_KEY])
+    # Half the size, where more is not computed with: bf16 has fewer digits than fp16.
+    openvino.save_model(model, path, compress_to_fp16=precision == "bf16")
+    weights = path.with_suffix(".bin")
+    _write_through(weights, weights.read_bytes())
+    _write_through(path, sealed(path.read_bytes(), weights.read_bytes()))
+    return [path, weights]
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _compare(
+    weights: WeightsFile, exported: Path, precision: Precision, batches: list[Pixels]
+) -> tuple[EngineName, list[Comparison]]:
+    """The exported file in each engine that opens it, and the source in one that computes it from the weights."""
+    installed = installed_engines()
+    source: EngineName = "torch" if "torch" in installed else "onnx"
+    expected = _outputs(open_model(weights.path, engine=source, device="cpu").engine, batches)
+    names: list[EngineName] = [n for n in ("onnx", "openvino") if n in installed]
+    if exported.suffix == ".xml":
+        names.remove("onnx")
+    found = []
+    for name in names:
+        engine = open_model(exported, engine=name, precision=precision).engine
+        found.append(_comparison(name, engine, batches, expected))
+    return source, found
+
+
+def _comparison(name: EngineName, engine: Engine, batches: list[Pixels], expected: list[LogProbs]) -> Comparison:
+    given = _outputs(engine, batches)
+    distances = [0.5 * np.abs(np.exp(a) - np.exp(b)).sum(axis=2) for a, b in zip(given, expected, strict=True)]
+    texts = [decode_greedy(batch) for batch in given]
+    sources = [decode_greedy(batch) for batch in expected]
+    firsts = [(batch[:1], decoded[0]) for batch, decoded in zip(batches, texts, strict=True)]
+    alone = [(decode_greedy(engine.log_probs(picture))[0], together) for picture, together in firsts]
+    return Comparison(
+        engine=name,
+        log_probs=max(float(np.abs(a - b).max()) for a, b in zip(given, expected, strict=True)),
+        distribution=float(np.concatenate([d.reshape(-1) for d in distances]).mean()),
+        texts=sum(a.ids != b.ids for x, y in zip(texts, sources, strict=True) for a, b in zip(x, y, strict=True)),
+        pictures=_count(batches),
+        widths=tuple(sorted({batch.shape[3] for batch in batches})),
+        alone=max(abs(one.score - together.score) for one, together in alone),
+        alone_texts=sum(one.ids != together.ids for one, together in alone),
+    )
+
+
+def _outputs(engine: Engine, batches: list[Pixels]) -> list[LogProbs]:
+    return [engine.log_probs(batch) for batch in batches]
+
+
+def _thinned(batches: list[Pixels]) -> list[Pixels]:
+    """Some of the batches, of all widths; every third is half a batch, as sizes must not matter."""
+    step = -(-_count(batches) // _COMPARED)
+    chosen = batches[::step]
+    return [
+        batch[: len(batch) if place % 3 != 2 else max(1, len(batch) // 2 - 1)] for place, batch in enumerate(chosen)
+    ]
+
+
+def _count(batches: Sequence[Pixels]) -> int:
+    return sum(len(batch) for batch in batches)
