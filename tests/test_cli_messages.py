@@ -44,15 +44,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_config: Cal
     return tmp_path
 
 
+COMMANDS = "read, train, evaluate, export, calibrate, lm, data, synth, config"
 PRESETS = "crnn-small, crnn-vgg, modelzoo, tiny"
 
 CASES = {
     # ---- commands
-    "bogus": "command 'bogus' is unknown; expected one of: read, train, evaluate, calibrate, lm, data, synth, config",
-    "--read": "command '--read' is unknown; expected one of: read, train, evaluate, calibrate, lm, data, synth, config",
+    "bogus": f"command 'bogus' is unknown; expected one of: {COMMANDS}",
+    "--read": f"command '--read' is unknown; expected one of: {COMMANDS}",
     # ---- read: what is missing
     "read": "no image is given; expected files, folders, or - for a list of paths on stdin",
-    "read 1.png --model nope": "model 'nope' is no weights file, run folder or shipped name (crnn-small)",
+    "read 1.png --model nope": "model 'nope' is no weights file, run folder or shipped name (crnn-small, crnn-vgg)",
     "read 1.png --model words": "words: a folder without best.safetensors or last.safetensors; expected a run folder",
     "read 1.png --model text": "text: not a safetensors file, or cut short (...); expected one written by crnn",
     "read empty --model m": "empty: no picture there; expected picture files, folders that hold files with a picture's "
@@ -77,7 +78,10 @@ CASES = {
     # ---- evaluate
     "evaluate": "no model is given; expected a weights file or a run folder, and the data behind it",
     "evaluate m": "no data is given; expected LMDB folders or list files",
-    "evaluate nope words": "model 'nope' is no weights file, run folder or shipped name (crnn-small)",
+    "export": "no model is given; expected a weights file, a run folder or a name, and the file to write",
+    "export crnn-small": "no file to write is given; expected OUT.onnx or OUT.xml behind the model",
+    "export crnn-small a.txt": "a.txt: expected a file to write that ends in .onnx or .xml",
+    "evaluate nope words": "model 'nope' is no weights file, run folder or shipped name (crnn-small, crnn-vgg)",
     "evaluate m nowhere": "nowhere: there is no such file or folder; expected an LMDB folder or a list file. Check the "
     "path",
     "evaluate m words words": "2 sets are called 'words'; give each a name of its own with NAME=DATA",
@@ -167,7 +171,7 @@ def test_debug_adds_the_traceback_above_the_line(run: Run) -> None:
     assert (status, out) == (2, "")
     lines = err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1] == "crnn read: model 'nope' is no weights file, run folder or shipped name (crnn-small)"
+    assert lines[-1] == "crnn read: model 'nope' is no weights file, run folder or shipped name (crnn-small, crnn-vgg)"
 
 
 def test_ctrl_c_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,10 @@ def test_evaluation_writes_and_shows_the_result(
 
     done = script("run_eval.sh", "svt", words, "nothing")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "crnn evaluate: model 'nothing' is no weights file, run folder or shipped name (crnn-small)\n"
+    assert (
+        done.stderr
+        == "crnn evaluate: model 'nothing' is no weights file, run folder or shipped name (crnn-small, crnn-vgg)\n"
+    )
 
 
 TABLES = {

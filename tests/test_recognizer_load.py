@@ -77,7 +77,10 @@ def test_the_engine_leaves_the_network_as_it_was(trained_run: Any, one_thread: N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "nothing/here"}, "model 'nothing/here' is no weights file, run folder or shipped name (crnn-small)"),
+        (
+            {"model": "nothing/here"},
+            "model 'nothing/here' is no weights file, run folder or shipped name (crnn-small, crnn-vgg)",
+        ),
         ({"model": "."}, "a folder without best.safetensors or last.safetensors; expected a run folder"),
         ({"engine": "tensorrt"}, "engine is 'tensorrt'; expected one of: auto, torch, onnx, openvino"),
         ({"precision": "fp16"}, "precision is 'fp16'; expected one of: fp32, bf16, int8"),
