@@ -313,3 +313,21 @@ assert not [name for name in sys.modules if name.startswith("openvino_telemetry"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_after_an_openvino_reader_was_let_go(trained_run: Any) -> None:
+    """Loaded here, let go in another thread: the stack for signals that OpenVINO sets must outlive that."""
+    script = f"""
+import gc, os, signal, threading
+import numpy as np
+import crnn
+
+reader = [crnn.load({str(trained_run.folder)!r}, engine="openvino")]
+reader[0].read(np.full((32, 100), 255, np.uint8))
+thread = threading.Thread(target=lambda: (reader.clear(), gc.collect()))
+thread.start(); thread.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

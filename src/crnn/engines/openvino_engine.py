@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from pathlib import Path
@@ -59,7 +60,7 @@ class OpenVinoEngine:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = self._openvino.Core()
+            core = _core()
             options["INFERENCE_PRECISION_HINT"] = _type(core, precision)
             compiled = core.compile_model(core.read_model(model), "CPU", options)
             requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -93,6 +94,17 @@ def _type(core: Any, precision: Precision) -> str:
     """The type to compute in, of those that the precision allows."""
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return next((name for name in _TYPES[precision] if name != "bf16" or has_bf16), _TYPES[precision][-1])
+
+
+@functools.cache
+def _core() -> Any:
+    """The one core of the process, never let go.
+
+    OpenVINO gives the thread that loads its CPU part a stack for signals (tiles of AMX need room). If that part is
+    unloaded again from another thread, the stack is freed while it is still set, and the next signal, Ctrl-C
+    included, ends the process by a segmentation fault.
+    """
+    return import_openvino().Core()
 
 
 def import_openvino() -> Any:
