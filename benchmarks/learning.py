@@ -35,7 +35,15 @@ BATCH = 128
 BASE: dict[str, dict[str, Any]] = {
     "look": {"perspective_share": 0.3, "perspective": 0.15},
     "camera": {"low_resolution": 0.7, "shrink_share": 0.06},
-    "optim": {"optimizer": "muon", "momentum": 0.95, "learning_rate": RATE, "ema_decay": 0.995},
+    "objective": {"blank_bias": 0.0},
+    "optim": {
+        "optimizer": "muon",
+        "momentum": 0.95,
+        "learning_rate": RATE,
+        "schedule": "one_cycle",
+        "warmup": 0.075,
+        "ema_decay": 0.995,
+    },
     "train": {"batch_size": BATCH},
 }
 """What the arms have in common, over the preset's settings."""
@@ -45,6 +53,12 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "base, seed 2": {"train": {"seed": 2}},
     "learning rate x 2": {"optim": {"learning_rate": 2 * RATE}},
     "learning rate x 0.5": {"optim": {"learning_rate": 0.5 * RATE}},
+    "learning rate x 4": {"optim": {"learning_rate": 4 * RATE}},
+    "learning rate x 2, batch 64, blank bias 4": {
+        "train": {"batch_size": 64},
+        "optim": {"learning_rate": 2 * RATE / math.sqrt(2), "ema_decay": 0.9975},
+        "objective": {"blank_bias": 4.0},
+    },
     "batch 64": {"train": {"batch_size": 64}, "optim": {"learning_rate": RATE / math.sqrt(2), "ema_decay": 0.9975}},
     "batch 256": {"train": {"batch_size": 256}, "optim": {"learning_rate": RATE * math.sqrt(2), "ema_decay": 0.99}},
     "adamw": {"optim": {"optimizer": "adamw", "momentum": 0.9}},
