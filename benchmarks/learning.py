@@ -33,7 +33,18 @@ from crnn.train import train
 RATE = 2e-3
 BATCH = 128
 BASE: dict[str, dict[str, Any]] = {
-    "look": {"perspective_share": 0.3, "perspective": 0.15},
+    "look": {
+        "tracking_share": 0.25,
+        "perspective_share": 0.3,
+        "perspective": 0.15,
+        "cut": 0.03,
+        "low_contrast_share": 0.25,
+        "outline_share": 0.12,
+        "shadow_share": 0.12,
+        "relief_share": 0.1,
+        "extrusion_share": 0.08,
+        "neighbour_share": 0.25,
+    },
     "camera": {"low_resolution": 0.7, "shrink_share": 0.06},
     "objective": {"blank_bias": 0.0},
     "optim": {
@@ -46,7 +57,7 @@ BASE: dict[str, dict[str, Any]] = {
     },
     "train": {"batch_size": BATCH},
 }
-"""What the arms have in common, over the preset's settings."""
+"""What the arms have in common, over the preset's settings; what it took over from them since is undone."""
 
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {},
