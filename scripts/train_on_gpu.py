@@ -36,13 +36,14 @@ SETTINGS = {
     "train.batch_size": ["1024"],
     "train.num_steps": ["60000"],
     "train.log_steps": ["100"],
-    "optim.learning_rate": ["1e-3"],
+    "optim.learning_rate": ["4e-3"],
     "optim.ema_decay": ["0.9998"],
     "synth.pool_size": ["131072"],
     "checkpoint.save_checkpoint_steps": ["2500"],
     "checkpoint.keep_checkpoint_max": ["2"],
 }
-"""61 million pictures: half an hour at 35,000 a second."""
+"""61 million pictures: half an hour at 35,000 a second. The rate is twice that of the preset's batches of 128;
+the square root of eight would make it 2.8 times. Neither has been tried."""
 
 LEFT = 3
 """Exit status while steps are left."""
