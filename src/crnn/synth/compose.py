@@ -9,7 +9,6 @@ Shape letters: N pictures, C channels, H height, W width; n of N have an effect.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from crnn.synth.draws import Draws
 from crnn.synth.geometry import SIDES, Geometry, text_coordinates
-from crnn.synth.glyphs import CELL_MARGIN
+from crnn.synth.masks import averaged, dilated, lookup, shifted
 from crnn.synth.palette import Palette
 from crnn.synth.settings import LookConfig
 from crnn.synth.textures import TextureBank
@@ -83,7 +81,7 @@ def compose(
     geometry = Geometry.draw(draws, ratios, look, shape, plan.room)
     u, v = text_coordinates(geometry, cells.device)
     painter = _Painter(draws, look, textures, geometry, u, v, Palette.draw(draws, look, channels, cells.device))
-    coverage = painter.weighted(_lookup(cells, u, v, geometry.ratio, geometry.text_height, geometry.text_width))
+    coverage = painter.weighted(lookup(cells, u, v, geometry.ratio, geometry.text_height, geometry.text_width))
     show("shape", coverage[:, None])
     painter.ground(beside)
     show("ground", painter.pictures)
@@ -179,7 +177,7 @@ class _Painter:
             v = self.v.index_select(0, at) - self._column(dv)
             height = self.geometry.text_height[rows]
             width = self.geometry.text_width[rows] * other / ratio
-            coverage = _lookup(cells, u, v, other, height, width)
+            coverage = lookup(cells, u, v, other, height, width)
             same = self._flags(self.draws.rows(rows).chance(f"neighbour {place} colour", 0.8))
             colour = torch.where(same, self.palette.text.index_select(0, at), self.palette.other.index_select(0, at))
             self._cover(at, coverage, colour)
@@ -212,9 +210,9 @@ class _Painter:
         if len(rows):
             at, draws = self._index(rows), self.draws.rows(rows)
             right, down = self._offsets(draws, "shadow", self.look.shadow)
-            shadow = _shifted(coverage.index_select(0, at), right, down)
+            shadow = shifted(coverage.index_select(0, at), right, down)
             soft = self._column(draws.uniform("shadow soft"))
-            shadow = shadow + soft * (_averaged(_averaged(shadow, 2), 1) - shadow)
+            shadow = shadow + soft * (averaged(averaged(shadow, 2), 1) - shadow)
             opacity = self._column(draws.uniform("shadow opacity", 0.3, 0.9))
             self._cover(at, shadow * opacity, self.palette.shadow.index_select(0, at))
         rows = np.flatnonzero(self.draws.chance("extrusion", self.look.extrusion_share))
@@ -224,7 +222,7 @@ class _Painter:
             front = coverage.index_select(0, at)
             depth = front
             for part in (1.0 / 3.0, 2.0 / 3.0, 1.0):
-                moved = _shifted(front, np.rint(right * part).astype(np.int64), np.rint(down * part).astype(np.int64))
+                moved = shifted(front, np.rint(right * part).astype(np.int64), np.rint(down * part).astype(np.int64))
                 depth = torch.maximum(depth, moved)
             self._cover(at, depth, self.palette.side.index_select(0, at))
 
@@ -239,7 +237,7 @@ class _Painter:
                 self.palette.text.index_select(0, at),
                 self.palette.outline.index_select(0, at),
             )
-            self._cover(at, _dilated(coverage.index_select(0, at), widths, self.look.outline), colour)
+            self._cover(at, dilated(coverage.index_select(0, at), widths, self.look.outline), colour)
 
     def text(self, coverage: Tensor) -> None:
         """The letters, with gradient, texture and relief."""
@@ -274,7 +272,7 @@ class _Painter:
             if len(at):
                 part = coverage.index_select(0, at)
                 part = part if sign > 0.0 else 1.0 - part
-                part = _dilated(part, self._column(np.abs(change[some])), self.look.weight)
+                part = dilated(part, self._column(np.abs(change[some])), self.look.weight)
                 coverage.index_copy_(0, at, part if sign > 0.0 else 1.0 - part)
         return coverage
 
@@ -312,7 +310,7 @@ class _Painter:
         draws = self.draws.rows(rows)
         part = coverage.index_select(0, self._index(rows))
         right, down = self._offsets(draws, "relief", 1.5)
-        edges = _shifted(part, right, down) - _shifted(part, -right, -down)
+        edges = shifted(part, right, down) - shifted(part, -right, -down)
         strength = draws.uniform("relief strength", 0.15, 0.6) * self.palette.contrast[rows]
         return rows, edges * self._column(strength * np.where(draws.chance("relief cut in", 0.5), 1.0, -1.0))
 
@@ -347,7 +345,7 @@ class _Painter:
         cells, ratio = beside(rows, 1)
         height = self.geometry.text_height[rows] * scale
         width = self.geometry.text_width[rows] * scale * ratio / self.geometry.ratio[rows]
-        coverage = _lookup(cells, u, v, ratio, height, width)
+        coverage = lookup(cells, u, v, ratio, height, width)
         self._add(rows, coverage * self._column(draws.signed("ghost strength", 0.25) * self.palette.contrast[rows]))
 
     def _outlined(self) -> npt.NDArray[np.bool_]:
@@ -380,69 +378,3 @@ class _Painter:
 
     def _flags(self, values: npt.NDArray[np.bool_]) -> Tensor:
         return on_device(values, self.device)[:, None]
-
-
-def _lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
-    """Coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
-
-    Args:
-        cells: ``(n, Hc, Wc)`` uint8.
-        u: ``(n, H, W)`` float32: across, in heights of the words.
-        v: ``(n, H, W)`` float32: down.
-        ratios: ``(n,)`` width over height of the words.
-        heights: ``(n,)`` height of the words in pixels of the picture.
-        widths: ``(n,)`` width of the words in pixels of the picture.
-    """
-    rows, columns = cells.shape[-2:]
-    ends = np.asarray((1.0 - 2.0 * CELL_MARGIN / columns) / (ratios / 2), dtype=np.float32)
-    x = u * on_device(ends, u.device)[:, None, None]
-    y = v * (2.0 * (1.0 - 2.0 * CELL_MARGIN / rows))
-    masks = cells.to(torch.float32).mul_(1.0 / 255.0)[:, None]
-    # Four neighbouring pixels of a cell are all that a lookup sees. Where a step is longer, the cell is smoothed first.
-    for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
-        for step in (1.8, 3.0):
-            at = on_device(np.flatnonzero(shrinking > step), u.device)
-            if len(at):
-                masks.index_copy_(0, at, _averaged(masks.index_select(0, at), axis))
-    return grid_sample(masks, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)[:, 0]
-
-
-def _dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
-    """Coverage grown by ``widths`` (n, 1, 1) pixels, at most ``most``: octagons, with steps in between."""
-    grown = coverage
-    for done in range(math.ceil(most)):
-        across, down = _largest(grown, 2), _largest(grown, 1)
-        larger = _largest(across, 1) if done % 2 else torch.maximum(across, down)
-        grown = grown + (widths - done).clamp(0.0, 1.0) * (larger - grown)
-    return grown
-
-
-def _largest(fields: Tensor, axis: int) -> Tensor:
-    """The largest of three neighbours along an axis."""
-    size = fields.shape[axis] - 1
-    pairs = torch.maximum(fields.narrow(axis, 0, size), fields.narrow(axis, 1, size))
-    result = fields.clone()
-    result.narrow(axis, 0, size).copy_(pairs)
-    ahead = result.narrow(axis, 1, size)
-    torch.maximum(ahead, pairs, out=ahead)
-    return result
-
-
-def _averaged(fields: Tensor, axis: int) -> Tensor:
-    """The average of three neighbours along an axis; at the ends, of nothing and two."""
-    size = fields.shape[axis] - 1
-    result = fields * (1.0 / 3.0)
-    thirds = result.clone()
-    result.narrow(axis, 1, size).add_(thirds.narrow(axis, 0, size))
-    result.narrow(axis, 0, size).add_(thirds.narrow(axis, 1, size))
-    return result
-
-
-def _shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np.int64]) -> Tensor:
-    """Each picture moved by its own whole number of pixels; what comes in is empty."""
-    count, height, width = coverage.shape
-    y = torch.arange(height, device=coverage.device)[None, :, None] - on_device(down, coverage.device)[:, None, None]
-    x = torch.arange(width, device=coverage.device)[None, None, :] - on_device(right, coverage.device)[:, None, None]
-    inside = ((y >= 0) & (y < height)) & ((x >= 0) & (x < width))
-    places = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten(1)
-    return coverage.flatten(1).gather(1, places).view(count, height, width) * inside

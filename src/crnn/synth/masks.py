@@ -1,0 +1,87 @@
+"""Coverage masks of words on the device: looked up where the geometry says, grown, smoothed, moved.
+
+Shape letters: n words, Hc and Wc the size of a cell, H and W that of a picture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from crnn.synth.glyphs import CELL_MARGIN
+from crnn.upload import on_device
+
+__all__ = ["averaged", "dilated", "lookup", "shifted"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
+    """Coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
+
+    Args:
+        cells: ``(n, Hc, Wc)`` uint8.
+        u: ``(n, H, W)`` float32: across, in heights of the words.
+        v: ``(n, H, W)`` float32: down.
+        ratios: ``(n,)`` width over height of the words.
+        heights: ``(n,)`` height of the words in pixels of the picture.
+        widths: ``(n,)`` width of the words in pixels of the picture.
+    """
+    rows, columns = cells.shape[-2:]
+    ends = np.asarray((1.0 - 2.0 * CELL_MARGIN / columns) / (ratios / 2), dtype=np.float32)
+    x = u * on_device(ends, u.device)[:, None, None]
+    y = v * (2.0 * (1.0 - 2.0 * CELL_MARGIN / rows))
+    masks = cells.to(torch.float32).mul_(1.0 / 255.0)[:, None]
+    # Four neighbouring pixels of a cell are all that a lookup sees. Where a step is longer, the cell is smoothed first.
+    for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
+        for step in (1.8, 3.0):
+            at = on_device(np.flatnonzero(shrinking > step), u.device)
+            if len(at):
+                masks.index_copy_(0, at, averaged(masks.index_select(0, at), axis))
+    return grid_sample(masks, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
+    """Coverage grown by ``widths`` (n, 1, 1) pixels, at most ``most``: octagons, with steps in between."""
+    grown = coverage
+    for done in range(math.ceil(most)):
+        across, down = _largest(grown, 2), _largest(grown, 1)
+        larger = _largest(across, 1) if done % 2 else torch.maximum(across, down)
+        grown = grown + (widths - done).clamp(0.0, 1.0) * (larger - grown)
+    return grown
+
+
+def _largest(fields: Tensor, axis: int) -> Tensor:
+    """The largest of three neighbours along an axis."""
+    size = fields.shape[axis] - 1
+    pairs = torch.maximum(fields.narrow(axis, 0, size), fields.narrow(axis, 1, size))
+    result = fields.clone()
+    result.narrow(axis, 0, size).copy_(pairs)
+    ahead = result.narrow(axis, 1, size)
+    torch.maximum(ahead, pairs, out=ahead)
+    return result
+
+
+def averaged(fields: Tensor, axis: int) -> Tensor:
+    """The average of three neighbours along an axis; at the ends, of nothing and two."""
+    size = fields.shape[axis] - 1
+    result = fields * (1.0 / 3.0)
+    thirds = result.clone()
+    result.narrow(axis, 1, size).add_(thirds.narrow(axis, 0, size))
+    result.narrow(axis, 0, size).add_(thirds.narrow(axis, 1, size))
+    return result
+
+
+def shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np.int64]) -> Tensor:
+    """Each picture moved by its own whole number of pixels; what comes in is empty."""
+    count, height, width = coverage.shape
+    y = torch.arange(height, device=coverage.device)[None, :, None] - on_device(down, coverage.device)[:, None, None]
+    x = torch.arange(width, device=coverage.device)[None, None, :] - on_device(right, coverage.device)[:, None, None]
+    inside = ((y >= 0) & (y < height)) & ((x >= 0) & (x < width))
+    places = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten(1)
+    return coverage.flatten(1).gather(1, places).view(count, height, width) * inside
