@@ -34,8 +34,8 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "no textures": {
         "look": {"texture_share": OFF, "fill_texture_share": OFF, "blend_share": OFF, "ghost_share": OFF}
     },
-    "no gradients, areas": {"look": {"gradient_share": OFF, "split_share": OFF}},
-    "no neighbours": {"look": {"neighbour_share": OFF, "frame_share": OFF}},
+    "no gradients, areas": {"look": {"gradient_share": OFF, "split_share": OFF, "tone_share": OFF}},
+    "no neighbours": {"look": {"neighbour_share": OFF, "frame_share": OFF, "occlusion_share": OFF}},
     "no outlines, shadows": {
         "look": {
             "outline_share": OFF, "shadow_share": OFF, "extrusion_share": OFF, "relief_share": OFF, "hollow_share": OFF,

@@ -271,6 +271,47 @@ def test_strokes_become_bolder_and_thinner(textures: TextureBank) -> None:
 # ---- fills and grounds
 
 
+def two_blocks() -> Tensor:
+    """Two letters with a gap right of the middle, of a thirtieth of the cell."""
+    cell = torch.zeros((CELL_HEIGHT, CELL_WIDTH), dtype=torch.uint8)
+    inside = cell[CELL_MARGIN:-CELL_MARGIN, CELL_MARGIN:-CELL_MARGIN]
+    inside[:] = 255
+    inside[:, 68:72] = 0
+    return cell.expand(COUNT, -1, -1)
+
+
+def test_a_second_tone_begins_between_two_letters(textures: TextureBank) -> None:
+    before, after, difference = change(textures, {"cells": two_blocks(), "margin": 0.1}, tone_share=1.0)
+    assert difference[before.coverage == 0.0].abs().max() == 0.0
+    u, _ = text_coordinates(before.geometry, CPU)
+    along = (u / RATIO + 0.5) * 128
+    inside = before.coverage == 1.0
+    # The gap lies within reach of nearly every place where a tone may begin; the others cut a letter.
+    at_gap = torch.from_numpy((draws().uniform("tone place", 0.3, 0.7) - 70 / 128) <= 0.1)
+    at_gap &= torch.from_numpy((draws().uniform("tone place", 0.3, 0.7) - 70 / 128) >= -0.1)
+    assert at_gap.sum() > 15
+    last = torch.from_numpy(draws().chance("tone last", 0.5))
+    assert 5 < last.sum() < COUNT - 5
+    colours = palette()
+    for row in range(COUNT):
+        if not at_gap[row]:
+            continue
+        chosen = inside[row] & ((along[row] > 74) if last[row] else (along[row] < 66))
+        kept = inside[row] & ((along[row] < 66) if last[row] else (along[row] > 74))
+        assert chosen.any()
+        assert kept.any()
+        assert difference[row][kept].abs().max() < 1e-6
+        tone = after.pictures[row, 0][chosen]
+        torch.testing.assert_close(tone, colours.second[row].expand_as(tone), rtol=0.0, atol=1e-5)
+
+
+def test_a_second_tone_is_between_the_first_and_the_ground() -> None:
+    colours = palette()
+    share = ((colours.second - colours.text) / (colours.ground - colours.text))[:, 0]
+    assert share.min() >= 0.15 - 1e-4
+    assert share.max() <= 0.6 + 1e-4
+
+
 def test_gradients_are_even_slopes(textures: TextureBank) -> None:
     before, _, difference = change(
         textures, {"contrast_least": 0.5, "contrast_most": 0.5, "gradient": 0.4}, gradient_share=1.0
@@ -363,6 +404,24 @@ def test_frames_stay_beside_the_text(textures: TextureBank) -> None:
     assert changed.flatten(1).any(dim=1).float().mean() > 0.5
     assert distance_outside(before)[changed].min() > 0.0
     assert distance_outside(before)[difference.abs() > 0.3].min() > 0.05
+
+
+def test_what_is_in_front_is_a_straight_bar(textures: TextureBank) -> None:
+    before, after, difference = change(textures, occlusion_share=1.0)
+    colours = palette()
+    front = colours.front[:, :, None, None].expand_as(after.pictures)
+    covered = (after.pictures - front).abs() < 1e-5
+    for row in range(COUNT):
+        changed = difference[row].abs() > 1e-5
+        # Narrow, so that the letters beside it stay, and through the whole height, so that it is no letter.
+        assert changed.float().mean() < 0.35, row
+        if (colours.front[row] - colours.ground[row]).abs() > 0.02:
+            assert changed.any(dim=1)[0 if before.coverage[row, 0].max() == 0.0 else 16], row
+    assert covered.flatten(1).any(dim=1).float().mean() > 0.7
+    # Nearer to the ground's grey than to the text's, so that it is not read as a stroke.
+    to_ground, to_text = (colours.front - colours.ground).abs(), (colours.front - colours.text).abs()
+    assert (to_ground <= 0.8 * (colours.text - colours.ground).abs() + 1e-6).all()
+    assert to_text.min() > 0.0
 
 
 def test_an_effect_does_not_change_the_others(textures: TextureBank) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from crnn.synth.draws import Draws
 from crnn.synth.geometry import SIDES, Geometry, text_coordinates
-from crnn.synth.masks import averaged, dilated, lookup, shifted
+from crnn.synth.masks import averaged, dilated, letter_gap, lookup, shifted
 from crnn.synth.palette import Palette
 from crnn.synth.settings import LookConfig
 from crnn.synth.textures import TextureBank
@@ -92,7 +92,9 @@ def compose(
     painter.outlines(coverage)
     show("shadow, border", painter.pictures)
     painter.text(coverage)
+    painter.second_tone(cells, coverage)
     show("letters", painter.pictures)
+    painter.occlusions()
     painter.blend()
     return Scene(painter.pictures.clamp_(0.0, 1.0), geometry, coverage)
 
@@ -251,6 +253,32 @@ class _Painter:
         ):
             if len(rows):
                 self._add(rows, change * coverage.index_select(0, self._index(rows)))
+
+    def second_tone(self, cells: Tensor, coverage: Tensor) -> None:
+        """The first or the last letters of some words in another tone, as in names of two parts."""
+        rows = np.flatnonzero(self.draws.chance("tone", self.look.tone_share) & ~self._hollow())
+        if not len(rows):
+            return
+        at, draws = self._index(rows), self.draws.rows(rows)
+        begins = letter_gap(cells.index_select(0, at), self.geometry.ratio[rows], draws.uniform("tone place", 0.3, 0.7))
+        soft = self._column(1.0 / self.geometry.text_height[rows])
+        last = (self.u.index_select(0, at) - begins).div(soft).add(0.5).clamp(0.0, 1.0)
+        chosen = torch.where(self._flags(draws.chance("tone last", 0.5))[..., None], last, 1.0 - last)
+        change = (self.palette.second - self.palette.text).index_select(0, at)[:, :, None, None]
+        self.pictures.index_add_(0, at, change * (chosen * coverage.index_select(0, at))[:, None])
+
+    def occlusions(self) -> None:
+        """Poles, wires and branches in front of the text."""
+        rows = np.flatnonzero(self.draws.chance("occlusion", self.look.occlusion_share))
+        if not len(rows):
+            return
+        at, draws, ratio = self._index(rows), self.draws.rows(rows), self.geometry.ratio[rows]
+        lean = draws.normal("occlusion lean", 0.0, 0.35)
+        u = self.u.index_select(0, at) - self._column(draws.signed("occlusion place", 0.5) * ratio)
+        distance = (u * self._column(np.cos(lean)) + self.v.index_select(0, at) * self._column(np.sin(lean))).abs_()
+        half = self._column(draws.log_uniform("occlusion width", 0.02, 0.15))
+        soft = self._column(1.0 / self.geometry.text_height[rows])
+        self._cover(at, (half - distance).div(soft).add(0.5).clamp(0.0, 1.0), self.palette.front.index_select(0, at))
 
     def blend(self) -> None:
         """Light and dirt over text and ground alike."""

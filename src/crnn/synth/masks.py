@@ -16,7 +16,7 @@ from torch.nn.functional import grid_sample
 from crnn.synth.glyphs import CELL_MARGIN
 from crnn.upload import on_device
 
-__all__ = ["averaged", "dilated", "lookup", "shifted"]
+__all__ = ["averaged", "dilated", "letter_gap", "lookup", "shifted"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,8 +33,7 @@ def lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats,
         widths: ``(n,)`` width of the words in pixels of the picture.
     """
     rows, columns = cells.shape[-2:]
-    ends = np.asarray((1.0 - 2.0 * CELL_MARGIN / columns) / (ratios / 2), dtype=np.float32)
-    x = u * on_device(ends, u.device)[:, None, None]
+    x = u * _ends(columns, ratios, u.device)[:, None, None]
     y = v * (2.0 * (1.0 - 2.0 * CELL_MARGIN / rows))
     masks = cells.to(torch.float32).mul_(1.0 / 255.0)[:, None]
     # Four neighbouring pixels of a cell are all that a lookup sees. Where a step is longer, the cell is smoothed first.
@@ -44,6 +43,23 @@ def lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats,
             if len(at):
                 masks.index_copy_(0, at, averaged(masks.index_select(0, at), axis))
     return grid_sample(masks, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def letter_gap(cells: Tensor, ratios: Floats, places: Floats) -> Tensor:
+    """Where a column has the least ink, ``(n, 1, 1)`` float32: u, across, in heights of the words.
+
+    Args:
+        cells: ``(n, Hc, Wc)`` uint8.
+        ratios: ``(n,)`` width over height of the words.
+        places: ``(n,)`` in [0, 1]: about where along the cell it is looked for, an eighth of it to either side.
+    """
+    columns = cells.shape[-1]
+    middles = (torch.arange(columns, device=cells.device) + 0.5) / columns
+    near = on_device(places.astype(np.float32), cells.device)[:, None]
+    # Whole numbers: sums of ink do not depend on their order, so that a picture is the same in any batch.
+    ink = cells.sum(dim=1, dtype=torch.int64)
+    column = torch.where((middles - near).abs() <= 0.125, ink, torch.iinfo(torch.int64).max).argmin(dim=1)
+    return ((middles[column] * 2.0 - 1.0) / _ends(columns, ratios, cells.device))[:, None, None]
 
 
 def dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
@@ -85,3 +101,9 @@ def shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np
     inside = ((y >= 0) & (y < height)) & ((x >= 0) & (x < width))
     places = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).flatten(1)
     return coverage.flatten(1).gather(1, places).view(count, height, width) * inside
+
+
+def _ends(columns: int, ratios: Floats, device: torch.device) -> Tensor:
+    """``(n,)`` what takes u, across, to -1 and 1 at the ends of a cell, its margins included."""
+    ends = np.asarray((1.0 - 2.0 * CELL_MARGIN / columns) / (ratios / 2), dtype=np.float32)
+    return on_device(ends, device)

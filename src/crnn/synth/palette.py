@@ -33,6 +33,8 @@ class Palette:
         side: The sides of letters that have depth.
         shadow: Their shadow.
         other: Anything else: lines, words of another colour.
+        second: The other letters of words in two tones; between the text and its ground.
+        front: What is in front of the letters; nearer to the ground's grey than to theirs.
     """
 
     contrast: Floats
@@ -42,6 +44,8 @@ class Palette:
     side: Tensor
     shadow: Tensor
     other: Tensor
+    second: Tensor
+    front: Tensor
 
     @classmethod
     def draw(cls, draws: Draws, look: LookConfig, channels: int, device: torch.device) -> Palette:
@@ -74,6 +78,9 @@ class Palette:
             "shadow": shadow,
             # About as far from the ground as the text: what stands out far more makes cameras and readers lose it.
             "other": ground + draws.signed("other level", 1.2) * contrast,
+            "second": text + toward * draws.uniform("second level", 0.15, 0.6),
+            # A pole as dark as dark letters would be read as one of them.
+            "front": ground + draws.uniform("front level", -0.4, 0.8) * toward,
         }
         grey = draws.chance("grey", 0.3)
         return cls(

@@ -303,6 +303,9 @@ class LookConfig(Section):
     extrusion_share: Share = 0.06
     """Share of words with depth: the letters drawn again and again towards one side (ST: 0.1)."""
 
+    tone_share: Share = 0.03
+    """Share of words whose first or last letters have another tone, as in names of two parts (own)."""
+
     relief_share: Share = 0.08
     """Share of words lit from one side, raised from or cut into their ground (MJ: inset)."""
 
@@ -331,6 +334,9 @@ class LookConfig(Section):
 
     ghost_share: Share = 0.05
     """Share of grounds with faint parts of other words (ST's midground, own strength)."""
+
+    occlusion_share: Share = 0.02
+    """Share of words with a pole, a wire or a branch in front of them (own)."""
 
     blend_share: Share = 0.2
     """Share of finished scenes over which a texture is blended once more, text and ground alike (MJ, ST)."""
