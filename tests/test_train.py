@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that everybody kno
 
 import crnn.train
 import crnn.training.objective
+import crnn.training.validation
 from crnn.checkpoint import load_weights, save_weights
 from crnn.config import Config
 from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -224,7 +225,7 @@ def test_the_best_weights_are_those_of_the_best_validation(
     best: int,
 ) -> None:
     waiting = list(results)
-    monkeypatch.setattr(crnn.train, "evaluate", lambda *_, **__: waiting.pop(0))
+    monkeypatch.setattr(crnn.training.validation, "evaluate", lambda *_, **__: waiting.pop(0))
     words = word_list(8)
     sections: dict[str, dict[str, Any]] = {
         "train": {"num_steps": 4},

@@ -26,23 +26,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crnn.charset import NAMED_CHARSETS
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
-from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch
 from crnn.data.rank_stores import check_training_data
-from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, is_lost_peer, is_timeout, start_ranks, sync_batch_norm
-from crnn.engines.torch_engine import TorchEngine
-from crnn.errors import ConfigError, CrnnError, DataError, ImageError, TrainingError
-from crnn.evaluate import evaluate
-from crnn.evaluation.protocol import CharsetName
+from crnn.errors import ConfigError, CrnnError, DataError, TrainingError
 from crnn.evaluation.results import Evaluation
-from crnn.image import load_image
 from crnn.model import build_model
 from crnn.progress import counting_bar
-from crnn.recognizer import Recognizer
 from crnn.signals import signals_collected
 from crnn.training.ahead import batches_ahead
 from crnn.training.batches import open_batches, stored_sources
@@ -53,6 +45,7 @@ from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, check_same_run
 from crnn.training.state import TrainState
 from crnn.training.step import StepResult, TrainStep, uses_bf16
+from crnn.training.validation import Validator, pictured
 
 __all__ = ["TrainReport", "train"]
 
@@ -168,12 +161,7 @@ class _Run:
         if self.ranks.is_main:
             self.folder.write_settings(self.config)
         step = TrainStep(self.config, self.ranks, state, self.stop)
-        # A network of its own for evaluation, so that the training one is never switched between its modes.
-        reader = build_model(self.config.model, self.config.image, state.network.num_classes, seed=0)
-        engine = TorchEngine(
-            reader.eval(), str(self.ranks.device), "bf16" if self.bf16 else "fp32", self.config.train.channels_last
-        )
-        self.reader, self.recognizer = reader, Recognizer(engine, self.config, batch_size=self.config.eval.batch_size)
+        self.validator = Validator(self.config, state.network.num_classes, self.ranks, self.bf16)
         with contextlib.ExitStack() as stack:
             self.monitor = None
             if self.ranks.is_main:
@@ -339,15 +327,7 @@ class _Run:
         return state.weights()
 
     def _validate(self, state: TrainState) -> None:
-        self.reader.load_state_dict(self._settled_weights(state))
-        result = evaluate(
-            self.recognizer,
-            self.config.data.validation,
-            protocol=self.config.eval.protocol,
-            charset=_named_charset(self.config),
-            model=str(self.folder.path),
-            ranks=self.ranks,
-        )
+        result = self.validator.validate(self._settled_weights(state), model=str(self.folder.path))
         state.validated = state.step
         # While nothing is read yet, fewer wrong characters still are progress.
         score = (result.combined_accuracy, result.one_minus_ned)
@@ -357,7 +337,7 @@ class _Run:
         if self.monitor is not None:
             if best:
                 self.folder.save_weights(self.folder.best, state.weights(), self.config, self._info(state, result))
-            sheet = _pictured(result) if self.config.train.tensorboard else None
+            sheet = pictured(result) if self.config.train.tensorboard else None
             self.monitor.validation(state.step, result.as_dict(), sheet, best)
             self.monitor.restart_clock()
 
@@ -401,22 +381,3 @@ class _Run:
             "validation": result.as_dict() if result is not None else None,
             "data": list(self.config.data.train),
         }
-
-
-def _named_charset(config: Config) -> CharsetName | Any:
-    """36, 62 or 94 where the charset is one of them: a model that tells cases apart is validated on that."""
-    own = set(config.charset.charset().characters)
-    return next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
-
-
-def _pictured(result: Evaluation) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-    """The first readings of each set, right and wrong ones, as a sheet."""
-    pictures, captions = [], []
-    for dataset in result.datasets:
-        store = open_source(dataset.path)
-        for sample in dataset.samples[:8]:
-            with contextlib.suppress(ImageError):
-                pictures.append(load_image(store.image_bytes(sample.index), 3))
-                sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
-                captions.append(f"{sample.prediction} {sign}")
-    return contact_sheet(pictures, captions) if pictures else None
