@@ -166,22 +166,24 @@ def beginning(metrics: Path, config: Config) -> dict[str, int | None]:
     return {"left_plateau": left and left * size, "first_tenth": read and read * size}
 
 
-def print_table(results: dict[str, dict[str, Any]]) -> None:
-    """One line per arm, the sets and all crops together."""
-    first = next(iter(results.values()))
+def print_head(first: dict[str, Any]) -> None:
+    """The head of the table: the sets of the first arm, all crops together, times."""
     names = [dataset["name"] for dataset in first["datasets"]]
     columns = [*names, "together", "difference", "one standard error", "processor minutes", "plateau left", "10 % read"]
     print(f"| arm | {' | '.join(columns)} |")
     print("|---|" + "---:|" * len(columns))
-    for arm, found in results.items():
-        count = sum(dataset["samples"] for dataset in found["datasets"])
-        accuracy, other = found["combined_accuracy"], first["combined_accuracy"]
-        error = math.sqrt((accuracy * (1 - accuracy) + other * (1 - other)) / count)
-        cells = [f"{100 * dataset['accuracy']:.1f}" for dataset in found["datasets"]]
-        cells += [f"{100 * accuracy:.1f}", f"{100 * (accuracy - other):+.1f}", f"{100 * error:.1f}"]
-        cells += [f"{found['seconds'] / 60:.2f} (x {found['seconds'] / first['seconds']:.2f})"]
-        cells += [f"{found[key]:,}" if found[key] else "-" for key in ("left_plateau", "first_tenth")]
-        print(f"| {arm} | {' | '.join(cells)} |", flush=True)
+
+
+def print_row(arm: str, found: dict[str, Any], first: dict[str, Any]) -> None:
+    """An arm beside the first."""
+    count = sum(dataset["samples"] for dataset in found["datasets"])
+    accuracy, other = found["combined_accuracy"], first["combined_accuracy"]
+    error = math.sqrt((accuracy * (1 - accuracy) + other * (1 - other)) / count)
+    cells = [f"{100 * dataset['accuracy']:.1f}" for dataset in found["datasets"]]
+    cells += [f"{100 * accuracy:.1f}", f"{100 * (accuracy - other):+.1f}", f"{100 * error:.1f}"]
+    cells += [f"{found['seconds'] / 60:.2f} (x {found['seconds'] / first['seconds']:.2f})"]
+    cells += [f"{found[key]:,}" if found[key] else "-" for key in ("left_plateau", "first_tenth")]
+    print(f"| {arm} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -194,10 +196,13 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM")
     parser.add_argument("--runs", default="runs/learning")
     options = parser.parse_args()
-    results: dict[str, dict[str, Any]] = {}
+    first: dict[str, Any] | None = None
     for arm in options.arms:
-        results[arm] = result_of(arm, options)
-        print_table(results)
+        found = result_of(arm, options)
+        if first is None:
+            first = found
+            print_head(first)
+        print_row(arm, found, first)
 
 
 if __name__ == "__main__":

@@ -75,18 +75,8 @@ def evaluate_command(
         raise ConfigError("no model is given; expected a weights file or a run folder, and the data behind it")
     if not data:
         raise ConfigError("no data is given; expected LMDB folders or list files")
-    with_lexicon = decode in ("lexicon", "near")
-    if with_lexicon and len(lexicon) != 1:
-        raise ConfigError(
-            f"--decode {decode} reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
-            "file. For several beside the free reading leave --decode out"
-        )
-    if lexicon_margin is not None and not lexicon:
-        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
-    if lexicon_margin is not None and not 0 <= lexicon_margin < float("inf"):
-        raise ConfigError(f"--lexicon-margin is {lexicon_margin}; expected a number, 0 or more")
-    if lexicon_margin is not None and decode == "near":
-        raise ConfigError("--lexicon-margin is given, and --decode near has no use for it; leave one of them out")
+    _check_lexicon_flags(decode, lexicon, lexicon_margin)
+    lexicon_only = decode in ("lexicon", "near")
     check_writable("--report", report, "report.html")
     require_torch("evaluating", "torch")
     from crnn.distributed import start_ranks
@@ -103,7 +93,7 @@ def evaluate_command(
             precision=precision,
             threads=threads,
             batch_size=batch_size,
-            decode="auto" if decode in ("lexicon", "near") else decode,
+            decode="auto" if lexicon_only else decode,
             beam_width=beam_width,
             lm=lm,
             lm_weight=lm_weight,
@@ -122,7 +112,7 @@ def evaluate_command(
                 lexicons=lexicon,
                 lexicon_search="near" if decode == "near" else "lexicon",
                 lexicon_margin=lexicon_margin,
-                lexicon_only=with_lexicon,
+                lexicon_only=lexicon_only,
                 ranks=ranks,
                 progress=progress,
             )
@@ -138,7 +128,7 @@ def evaluate_command(
     if report:
         from crnn.evaluation.report import write_report
 
-        way = reader.decoder.method if not with_lexicon else f"{decode}, {lexicon[0]}"
+        way = reader.decoder.method if not lexicon_only else f"{decode}, {lexicon[0]}"
         write_report(Path(report), result, _stored_pictures(result), details=(("Decoding", way),))
         print(f"crnn evaluate: report written to {report}", file=sys.stderr)
     return 1 if any(dataset.unreadable for dataset in result.datasets) else 0
@@ -150,6 +140,23 @@ def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
 
     stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
     return lambda name, index: stores[name].image_bytes(index)
+
+
+def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:
+    """Refuse what contradicts itself before a network is loaded."""
+    if decode in ("lexicon", "near") and len(lexicon) != 1:
+        raise ConfigError(
+            f"--decode {decode} reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
+            "file. For several beside the free reading leave --decode out"
+        )
+    if margin is None:
+        return
+    if not lexicon:
+        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
+    if not 0 <= margin < float("inf"):
+        raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
+    if decode == "near":
+        raise ConfigError("--lexicon-margin is given, and --decode near has no use for it; leave one of them out")
 
 
 def _print_table(result: Evaluation) -> None:
