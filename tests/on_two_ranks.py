@@ -31,7 +31,7 @@ from crnn.checkpoint import read_tensors
 from crnn.config import Config
 from crnn.config_file import load_config
 from crnn.data.dataset import StoredBatches, network_input
-from crnn.distributed import Ranks, SyncBatchNorm2d, average_buffers, start_ranks, sync_batch_norm
+from crnn.distributed import Ranks, SyncBatchNorm2d, average_buffers, start_ranks, sync_batch_norm, without_statistics
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import ConfigError, TrainingError
 from crnn.evaluate import evaluate
@@ -101,6 +101,26 @@ def check_batch_norm(folder: Path) -> None:
         assert torch.equal(ours(images[part]), nn.functional.batch_norm(
             images[part], ours.running_mean, ours.running_var, ours.weight, ours.bias, eps=ours.eps
         ))  # fmt: skip
+
+
+def check_batch_norm_without_pictures(folder: Path) -> None:
+    """A rank that has nothing of its own takes part, and no rank's results have anything of it."""
+    with both_ranks() as ranks:
+        ours, whole = nn.Sequential(SyncBatchNorm2d(5).double()), nn.BatchNorm2d(5).double()
+        images = 2.0 + 3.0 * torch.randn(4, 5, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        expected = whole(images)
+        if ranks.is_main:
+            torch.testing.assert_close(ours(images), expected, rtol=1e-12, atol=1e-12)
+        else:
+            with without_statistics(ours):
+                ours(torch.full((1, 5, 4, 6), 1e3, dtype=torch.float64))
+        for name, tensor in ours[0].state_dict().items():
+            torch.testing.assert_close(tensor, whole.state_dict()[name], rtol=1e-12, atol=1e-12)
+        before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+        with without_statistics(ours):  # both ranks have nothing
+            assert torch.isfinite(ours(images)).all()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
+        assert ours[0].counted
 
 
 def check_batch_norm_far_from_zero(folder: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip, characters_outside, min_time_steps
 from crnn.errors import CharsetError
+from crnn.reader_config import CharsetConfig
 
 DRAWN = st.characters(exclude_categories=("Cc", "Cs"))
 CHARACTERS = st.lists(DRAWN, min_size=1, max_size=60, unique=True).map("".join)
@@ -254,3 +255,14 @@ def test_the_number_of_steps_is_the_length_of_the_shortest_path():
             shortest.setdefault(tuple(collapse(path, blank)), length)
     targets = [target for size in range(5) for target in itertools.product(range(blank), repeat=size)]
     assert {target: shortest[target] for target in targets} == {target: min_time_steps(target) for target in targets}
+
+
+def test_characters_outside_the_charset() -> None:
+    charset = Charset("36")
+    ascii_rules = CharsetConfig().rules()
+    assert characters_outside("Café & Bar's", charset, ascii_rules) == ["&", "'"]
+    assert characters_outside("e\u0301 字字", charset, ascii_rules) == ["字", "字"]
+    assert characters_outside("&" * 30, charset, ascii_rules) == ["&"] * 30  # beyond the longest label, too
+    nfc = CharsetConfig(characters="aé").rules()
+    assert characters_outside("ae\u0301b", Charset("aé"), nfc) == ["b"]
+    assert characters_outside("aB", Charset("aB"), LabelRules(case="lower")) == ["b"]

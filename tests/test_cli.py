@@ -17,6 +17,7 @@ import pytest
 
 import crnn
 from crnn.cli import main
+from crnn.picture_file import PICTURE_SUFFIXES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -180,6 +181,16 @@ def test_read_takes_the_pictures_of_a_folder_and_names_what_it_passes_over(run: 
     expected = {str(folder / "images" / f"{n}.png"): label for n, label in enumerate(trained_run.labels, start=1)}
     assert found == expected
     assert err == f"crnn read: {folder}: 1 files passed over, not pictures: labels.tsv\n"
+
+
+def test_read_takes_every_kind_of_picture_that_the_readers_of_data_take(
+    run: Run, trained_run: Any, tmp_path: Path
+) -> None:
+    picture = (trained_run.words.parent / "images" / "1.png").read_bytes()
+    for suffix in PICTURE_SUFFIXES:
+        (tmp_path / f"picture{suffix}").write_bytes(picture)
+    status, out, err = run("read", tmp_path, "--model", trained_run.folder / "last.safetensors")
+    assert (status, len(out.splitlines()), err) == (0, len(PICTURE_SUFFIXES), "")
 
 
 def test_read_takes_paths_from_stdin(run: Run, trained_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

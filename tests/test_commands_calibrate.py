@@ -127,6 +127,10 @@ def test_a_run_folder_means_its_best_weights(run: Run, trained_run: Any, doubtfu
         (["MODEL"], "no data is given; expected LMDB folders or list files"),
         (["MODEL", "WORDS"], "12 readings, 12 of them right; a temperature is fitted on at least 20 readings"),
         (["MODEL", "WORDS", "--out", "no/where"], "--out no/where: there is no such folder to write it in"),
+        (
+            ["crnn-small", "WORDS"],
+            "crnn-small ships with the package and stays as it is; expected another file to write",
+        ),
         (["gone", "WORDS"], "model 'gone' is no weights file, run folder or shipped name (crnn-small, crnn-vgg)"),
         (["MODEL", "gone"], "gone: there is no such file or folder"),
     ],

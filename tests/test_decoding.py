@@ -81,6 +81,16 @@ def test_exact_finds_the_likeliest_text_and_the_next(log_probs: np.ndarray, path
         assert d.text.score == pytest.approx(math.log(sums[0][0]))
 
 
+def test_patterns_lists_and_lexicons_follow_the_rules_of_the_network() -> None:
+    """A charset whose own rules would not take an accent apart, for a network that was trained with ones that do."""
+    charset, rules = Charset("abe\u0301"), LabelRules(unicode="NFD")
+    log_probs = np.full((1, 4, 5), math.log(0.1))
+    log_probs[0, [0, 1, 2, 3], [2, 3, 2, 3]] = math.log(0.6)
+    for option in ({"pattern": "(\u00e9)+"}, {"allow": "\u00e9"}, {"lexicon": ["\u00e9\u00e9", "ab"]}):
+        (found,) = Decoder(charset, rules, **option).decode(log_probs)
+        assert charset.decode(found.text.ids) == "e\u0301e\u0301", option
+
+
 def test_the_likeliest_word_of_a_lexicon(log_probs: np.ndarray) -> None:
     found = decoder(lexicon=WORDS, n_best=len(WORDS)).decode(log_probs)
     for n, d in enumerate(found):

@@ -35,11 +35,12 @@ from crnn.distributed import (
     average_buffers,
     has_fast_bf16,
     is_lost_peer,
+    lost_peers_explained,
     resolve_device,
     start_ranks,
     sync_batch_norm,
 )
-from crnn.errors import ConfigError
+from crnn.errors import ConfigError, TrainingError
 from crnn.model import build_model
 from crnn.train import train
 
@@ -195,6 +196,24 @@ def test_one_process_is_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tensor.tolist() == [1.0, 2.0]
     assert (ranks.gather("x"), ranks.broadcast("x"), ranks.is_main) == (["x"], "x", True)
     ranks.barrier()
+
+
+def test_a_lost_rank_is_said_in_words() -> None:
+    two = Ranks(1, 2, torch.device("cpu"))
+    with (
+        pytest.raises(TrainingError, match=r"^rank 1 ends because another rank did; look at what that one says$"),
+        lost_peers_explained(two, 5.0, "wait longer"),
+    ):
+        raise RuntimeError("[../gloo/pair.cc:525] Connection closed by peer [127.0.0.1]:1")
+    with (
+        pytest.raises(TrainingError, match=r"^rank 1 waited 5 s for another rank, .* slower; wait longer$"),
+        lost_peers_explained(two, 5.0, "wait longer"),
+    ):
+        raise RuntimeError("Timed out waiting 5000ms for recv operation to complete")
+    for ranks, text in ((ALONE, "Connection closed by peer"), (two, "shapes cannot be multiplied")):
+        with pytest.raises(RuntimeError, match=text) as caught, lost_peers_explained(ranks, 5.0, ""):
+            raise RuntimeError(text)
+        assert not isinstance(caught.value, TrainingError)
 
 
 def test_alone_shared_batch_normalisation_is_the_usual_one() -> None:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn.charset import Charset, LabelRules
-from crnn.data.examine import FAULTS, FLAGS, REMARKS, InspectionSettings, characters_outside
+from crnn.data.examine import FAULTS, FLAGS, REMARKS, InspectionSettings
 from crnn.data.inspection import Groups, Inspection, Member, inspect_store
 from crnn.data.inspection_text import inspection_text
 from crnn.data.listfile import ListFile
@@ -219,17 +218,6 @@ def test_what_is_faulty_is_what_training_leaves_out(tmp_path: Path, resize: str,
     assert {name: finding.count for name, finding in found.faults.items()} == dict(scan.skipped)
     assert 20 < found.faulty < 130
     assert len(found.faults) == (4 if unknown == "drop_sample" else 3)
-
-
-def test_characters_outside_the_charset() -> None:
-    charset = Charset("36")
-    ascii_rules = CharsetConfig().rules()
-    assert characters_outside("Café & Bar's", charset, ascii_rules) == ["&", "'"]
-    assert characters_outside("e\u0301 字字", charset, ascii_rules) == ["字", "字"]
-    assert characters_outside("&" * 30, charset, ascii_rules) == ["&"] * 30  # beyond the longest label, too
-    nfc = CharsetConfig(characters="aé").rules()
-    assert characters_outside("ae\u0301b", Charset("aé"), nfc) == ["b"]
-    assert characters_outside("aB", Charset("aB"), LabelRules(case="lower")) == ["b"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -73,12 +73,21 @@ def test_what_is_found_is_held_in_few_bytes():
 
 
 def test_lost_characters_are_counted():
-    found = scan("it's", "IT-IS", "e-mail-s", "x", "caf\u00e9", "a b", "\u65e5")
-    assert found.indices.tolist() == [0, 1, 2, 3, 4, 5]
+    found = scan("it's", "IT-IS", "e-mail-s", "x", "caf\u00e9", "a b", "\u65e5", "a\u65e5\u65e5")
+    assert found.indices.tolist() == [0, 1, 2, 3, 4, 5, 7]
     # The accent and the space are gone by normalisation, which is no loss; nothing is left of the last label.
-    assert found.changed == 3
-    assert found.lost == {"-": 3, "'": 1}
+    assert found.changed == 4
+    assert found.lost == {"-": 3, "'": 1, "\u65e5": 2}
     assert found.skipped == {"empty_label": 1}
+
+
+def test_a_digest_changes_with_what_can_be_trained_on():
+    words = ["one", "two", "three"]
+    digest = scan(*words).digest
+    assert scan(*words).digest == digest
+    others = ["one", "two"], ["one", "two", "three", "four"], ["two", "one", "three"], ["one", "two", "thre"]
+    assert len({digest, *(scan(*other).digest for other in others)}) == 5
+    assert scan(*words, "").digest == digest  # left out, and behind all others: batches are the same
 
 
 def test_samples_with_unknown_characters_are_left_out_where_the_rules_say_so():

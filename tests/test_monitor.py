@@ -87,6 +87,18 @@ def test_steps_are_recorded_with_what_is_known_of_them(tmp_path: Path, monitor_o
     ]  # fmt: skip
 
 
+def test_a_resume_keeps_lines_whose_names_have_what_unicode_calls_a_line_break(
+    tmp_path: Path, monitor_of: Any, clock: Clock
+) -> None:
+    with monitor_of() as monitor:
+        monitor.record({"step": 1, "set": "a\u2028b\x85c"})
+        monitor.record({"step": 3})
+    with monitor_of(first_step=2):
+        pass
+    text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line) for line in text.split("\n") if line] == [{"step": 1, "set": "a\u2028b\x85c"}]
+
+
 def test_a_line_is_the_mean_over_the_samples_of_its_steps(tmp_path: Path, monitor_of: Any, clock: Clock) -> None:
     with monitor_of(num_steps=5, log_steps=3) as monitor:
         for step, (loss, samples) in enumerate([(4.0, 8), (2.0, 6), (1.0, 2), (8.0, 8), (0.0, 0)], start=1):

@@ -1,5 +1,6 @@
 """Files that are missing, foreign, too large, cut short or damaged: each is an ``ImageError`` with its reason."""
 
+import contextlib
 import os
 import random
 import struct
@@ -133,6 +134,29 @@ def test_huge_file_is_not_read(tmp_path, monkeypatch, encode_image, smooth_image
     with pytest.raises(ImageError, match=r"a\.png: above 100 bytes") as caught:
         load_image(path, 1)
     assert caught.value.reason == "too_large"
+
+
+def test_a_pipe_is_read_to_its_end_but_not_further_than_a_picture_goes(tmp_path, monkeypatch, encode_image, noise):
+    data = encode_image(Image.fromarray(noise(40, 120)))
+    os.mkfifo(tmp_path / "pipe.png")
+
+    def read_while(written: bytes) -> bytes:
+        def write() -> None:
+            with contextlib.suppress(BrokenPipeError), open(tmp_path / "pipe.png", "wb") as pipe:  # noqa: PTH123
+                pipe.write(written)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            return read_picture_file(str(tmp_path / "pipe.png"))
+        finally:
+            writer.join()
+
+    monkeypatch.setattr(picture_file, "_PIPE_BYTES", 1000)
+    assert read_while(data) == data
+    monkeypatch.setattr(picture_file, "_MAX_BYTES", 3000)
+    with pytest.raises(ImageError, match=r"pipe\.png: above 3,000 bytes"):
+        read_while(data + bytes(1 << 20))
 
 
 # ---- bombs

@@ -277,6 +277,19 @@ def test_a_run_that_ended_may_be_made_longer(
     assert same_tensors(report.weights, before)
 
 
+def test_other_samples_after_a_resume_are_said(
+    word_list: Words, small_config: Configs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = word_list(16)
+    train(small_config(words, train={"num_steps": 2}))
+    train(small_config(words, train={"num_steps": 3}), resume=True)
+    assert "the samples of data.train" not in capsys.readouterr().err
+    lines = words.read_text().splitlines(keepends=True)
+    words.write_text("".join(lines[:-1]))
+    train(small_config(words, train={"num_steps": 4}), resume=True)
+    assert "not as before the resume: the samples of data.train" in capsys.readouterr().err
+
+
 def test_a_resume_with_other_settings_is_refused(word_list: Words, small_config: Configs) -> None:
     words = word_list(16)
     train(small_config(words, train={"num_steps": 1}))

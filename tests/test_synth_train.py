@@ -137,7 +137,7 @@ def test_other_faces_after_a_resume_are_said(
     capsys.readouterr()
     train(synth_config(train={"num_steps": 2}, faces=faces), resume=True)
     said = capsys.readouterr().err
-    assert "not as before the resume: the faces of rendered text" in said
+    assert "not as before the resume: the samples of data.train, or the faces of rendered text" in said
     train(synth_config(train={"num_steps": 2}, faces=faces), resume=True)
     assert "the faces of rendered text" not in capsys.readouterr().err
 

@@ -21,6 +21,8 @@ import crnn.training.objective
 import crnn.training.validation
 from crnn.checkpoint import load_weights, save_weights
 from crnn.config import Config
+from crnn.data.dataset import collate
+from crnn.distributed import Ranks
 from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError
 from crnn.evaluate import evaluate
 from crnn.evaluation.results import DatasetResult, Evaluation
@@ -30,7 +32,11 @@ from crnn.model import CRNN, build_model
 from crnn.recognizer import load
 from crnn.train import train
 from crnn.training.monitor import Monitor, StepStats
+from crnn.training.objective import Objective
+from crnn.training.optim import build_optimizer
 from crnn.training.run_folder import RunFolder
+from crnn.training.state import TrainState
+from crnn.training.step import TrainStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -303,6 +309,19 @@ def test_batches_without_any_readable_picture_are_survived(
     assert sorted(s.samples for s in steps) == [0] * 7 + [1]
     assert all(s.loss == 0.0 for s in steps if s.samples == 0)
     assert all(torch.isfinite(tensor).all() for tensor in load_weights(report.weights).state.values())
+
+
+def test_a_batch_without_a_readable_picture_teaches_nothing(small_config: Configs, word_list: Words) -> None:
+    """Not even to the statistics of batch normalisation, though something passes through the network."""
+    config = small_config(word_list(4), optim=SGD)
+    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1)
+    objective = Objective(network, config.objective, 1).train()
+    state = TrainState(objective, build_optimizer(objective, config.optim), None)
+    step = TrainStep(config, Ranks(0, 1, torch.device("cpu")), state)
+    before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
+    step([collate([], [], [], [("a", "missing")])], 0.1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.network.state_dict().items())
+    assert all(module.training for module in state.network.modules())
 
 
 def test_too_many_unreadable_pictures_stop_a_run(word_list: Words, small_config: Configs) -> None:

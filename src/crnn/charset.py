@@ -11,7 +11,7 @@ import itertools
 import string
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from crnn.errors import CharsetError
@@ -25,6 +25,7 @@ __all__ = [
     "Unicode",
     "Unknown",
     "Whitespace",
+    "characters_outside",
     "min_time_steps",
 ]
 
@@ -210,6 +211,22 @@ class LabelRules:
         if not label:
             raise LabelSkip("empty_label")
         return label
+
+
+def characters_outside(label: str, charset: Charset, rules: LabelRules) -> list[str]:
+    """The characters of a label that are lost, each as often as it is there.
+
+    An accent that the rules take off its letter is not among them, nor is white space that they remove.
+    """
+    lost = []
+    if rules.unicode == "ascii" and not label.isascii():
+        for character in label:
+            if character.isascii() or character.isspace() or unicodedata.category(character).startswith("M"):
+                continue
+            if not unicodedata.normalize("NFKD", character).encode("ascii", "ignore"):
+                lost.append(character)
+    formed = replace(rules, max_length=None).form(label)  # what is too long is looked at, too
+    return lost + [character for character in formed if character not in charset]
 
 
 def min_time_steps(target: Sequence[int]) -> int:

@@ -107,8 +107,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             partial.unlink(missing_ok=True)
         why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
         raise CheckpointError(
-            f"cannot write {path}: {why}. Files written before are untouched; make room or choose another "
-            "checkpoint.save_checkpoint_path, and continue with --resume"
+            f"cannot write {path}: {why}. What was written before is untouched; make room or choose another place, "
+            "and go on (a training with --resume)"
         ) from error
 
 
@@ -171,6 +171,19 @@ def load_weights(source: str | Path) -> Weights:
     return Weights(tensors, config, info, path, calibration)
 
 
+def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights:
+    """The weights that ``save_calibration`` will change or copy: to be asked for before hours of reading.
+
+    Raises:
+        CheckpointError: The source is no weights file, or ships and ``out`` is not given.
+    """
+    if out is None and shipped_weights(str(source)) is not None:
+        raise CheckpointError(
+            f"{source} ships with the package and stays as it is; expected another file to write, --out"
+        )
+    return load_weights(source)  # whole, ours, and of a version that is known
+
+
 def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
     """Write a calibration into a weights file; everything else in it stays as it is.
 
@@ -185,11 +198,7 @@ def save_calibration(source: str | Path, calibration: Calibration, out: str | Pa
     Raises:
         CheckpointError: The source is no weights file, or ships and ``out`` is not given, or it cannot be written.
     """
-    if out is None and shipped_weights(str(source)) is not None:
-        raise CheckpointError(
-            f"{source} ships with the package and stays as it is; expected another file to write, --out"
-        )
-    weights = load_weights(source)  # whole, ours, and of a version that is known
+    weights = weights_to_calibrate(source, out)
     tensors, metadata = read_tensors(weights.path)
     path = weights.path if out is None else Path(out)
     write_tensors(path, tensors, {**metadata, "calibration": calibration.as_dict()})

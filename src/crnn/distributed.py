@@ -33,9 +33,11 @@ __all__ = [
     "has_fast_bf16",
     "is_lost_peer",
     "is_timeout",
+    "lost_peers_explained",
     "resolve_device",
     "start_ranks",
     "sync_batch_norm",
+    "without_statistics",
 ]
 
 _T = TypeVar("_T")
@@ -196,6 +198,29 @@ def is_timeout(error: RuntimeError) -> bool:
     return "timed out" in str(error).lower() or "timeout" in str(error).lower()
 
 
+@contextmanager
+def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[None]:
+    """Say what happened where another rank has ended or hangs, in place of what gloo or nccl say.
+
+    Args:
+        ranks: This process among all.
+        seconds: For how long ranks wait for each other.
+        hint: What to do where that was too short.
+
+    Raises:
+        TrainingError: Another rank is gone, or did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.world_size == 1 or isinstance(error, CrnnError) or not is_lost_peer(error):
+            raise
+        why = "ends because another rank did; look at what that one says"
+        if is_timeout(error):
+            why = f"waited {seconds:g} s for another rank, which hangs or is that much slower; {hint}"
+        raise TrainingError(f"rank {ranks.rank} {why}") from error
+
+
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the pictures of all ranks, on any device.
 
@@ -205,7 +230,12 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance" (the pairwise update). Sums
     of squares would be shorter, and lose all digits where the mean is large against the deviation.
+
+    Attributes:
+        counted: Whether the pictures of this rank are part of the statistics; see ``without_statistics``.
     """
+
+    counted = True
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - as its parent
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
@@ -215,10 +245,12 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         own_mean = values.mean((0, 2, 3))
         own_squares = (values - own_mean[:, None, None]).square().sum((0, 2, 3))
         own = torch.cat([own_mean, own_squares, values.new_full((1,), values.numel() / depth)])
+        if not self.counted:
+            own = own * 0.0
         rows = [own if rank == dist.get_rank() else torch.zeros_like(own) for rank in range(dist.get_world_size())]
         gathered: Tensor = _AllReduceSum.apply(torch.stack(rows))  # type: ignore[no-untyped-call]
         means, squares, counts = gathered[:, :depth], gathered[:, depth:-1], gathered[:, -1:]
-        total = counts.sum()
+        total = counts.sum().clamp(min=1.0)
         mean = (means * counts).sum(0) / total
         variance = (squares + (means - mean).square() * counts).sum(0) / total
         with torch.no_grad():
@@ -226,9 +258,10 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
             momentum = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * total / (total - 1), momentum)
-            self.num_batches_tracked.add_(1)
+            if bool(counts.any()):
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * total / (total - 1), momentum)
+                self.num_batches_tracked.add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
         normalised: Tensor = (values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
         return normalised.to(x.dtype)
@@ -265,6 +298,29 @@ def sync_batch_norm(network: _Module) -> _Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncBatchNorm2d  # same attributes, another forward
     return network
+
+
+@contextmanager
+def without_statistics(network: nn.Module) -> Iterator[None]:
+    """Keep what passes through the network out of the statistics of its batch normalisations.
+
+    A rank that could read none of its pictures has to do its part of a step with something in their place, which no
+    rank may learn from. torch's fused ``SyncBatchNorm``, which accelerators use, cannot be told; it counts that one.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    for module in norms:
+        if isinstance(module, SyncBatchNorm2d):
+            module.counted = False  # the other ranks wait for its sums all the same
+        else:
+            module.eval()
+    try:
+        yield
+    finally:
+        for module in norms:
+            if isinstance(module, SyncBatchNorm2d):
+                module.counted = True
+            else:
+                module.train()
 
 
 def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[str, Tensor] | None = None) -> None:

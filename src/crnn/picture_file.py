@@ -16,6 +16,7 @@ import io
 import logging
 import os
 import re
+import stat
 import struct
 from typing import TYPE_CHECKING, cast
 
@@ -28,12 +29,29 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_PIXELS", "check_size", "open_picture", "pillow_error", "read_picture_file", "silence_codecs"]
+__all__ = [
+    "MAX_PIXELS",
+    "PICTURE_SUFFIXES",
+    "check_size",
+    "open_picture",
+    "pillow_error",
+    "read_picture_file",
+    "silence_codecs",
+]
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded: about 150 MB of colour pixels."""
 
 _MAX_BYTES = 1 << 30  # above any picture of MAX_PIXELS
+
+_PIPE_BYTES = 1 << 20
+"""Read from a pipe at a time."""
+
+PICTURE_SUFFIXES = frozenset((
+    ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
+    ".webp",
+))  # fmt: skip
+"""How the names of picture files end, in lower case."""
 
 _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF picture"
 
@@ -67,9 +85,17 @@ def read_picture_file(name: str) -> bytes:
             data = file.read(_SIGNATURE_BYTES)
             if _codec(data) is None:
                 return data  # not a picture, whatever follows; it may be endless
-            if os.fstat(file.fileno()).st_size > _MAX_BYTES:
-                raise ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one picture", reason="too_large")
-            return data + file.read()
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode):
+                if found.st_size > _MAX_BYTES:
+                    raise _too_large(name)
+                return data + file.read()
+            parts = [data]  # a pipe has no size and may be endless
+            while part := file.read(_PIPE_BYTES):
+                parts.append(part)
+                if len(parts) * _PIPE_BYTES > _MAX_BYTES:
+                    raise _too_large(name)
+            return b"".join(parts)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -81,6 +107,10 @@ def read_picture_file(name: str) -> bytes:
             cause = getattr(error, "strerror", None) or error
             message = f"{name}: cannot be opened ({cause}); expected the path of a picture that you may read"
         raise ImageError(message, reason="missing") from error
+
+
+def _too_large(name: str) -> ImageError:
+    return ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one picture", reason="too_large")
 
 
 def open_picture(data: bytes, name: str) -> ImageFile:

@@ -30,8 +30,8 @@ from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
 from crnn.data.dataset import Batch
 from crnn.data.rank_stores import check_training_data
-from crnn.distributed import Ranks, average_buffers, is_lost_peer, is_timeout, start_ranks, sync_batch_norm
-from crnn.errors import ConfigError, CrnnError, DataError, TrainingError
+from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
+from crnn.errors import ConfigError, DataError, TrainingError
 from crnn.evaluation.results import Evaluation
 from crnn.model import build_model
 from crnn.progress import counting_bar
@@ -124,18 +124,9 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
                     "another --checkpoint.save_checkpoint_path, with these weights as --train.warm_start"
                 )
         stop = stack.enter_context(signals_collected())
-        try:
+        hint = "continue with --resume, or with a longer train.rank_timeout"
+        with lost_peers_explained(ranks, config.train.rank_timeout, hint):
             return _Run(config, ranks, folder, stop).run(resume)
-        except RuntimeError as error:
-            if ranks.world_size > 1 and not isinstance(error, CrnnError) and is_lost_peer(error):
-                why = "ends because another rank did; look at what that one says"
-                if is_timeout(error):
-                    why = (
-                        f"waited {config.train.rank_timeout:g} s for another rank, which hangs or is that much slower; "
-                        "continue with --resume, or with a longer train.rank_timeout"
-                    )
-                raise TrainingError(f"rank {ranks.rank} {why}") from error
-            raise
 
 
 class _Run:
@@ -185,7 +176,8 @@ class _Run:
         digest = checkpoint.numbers.get("digest", self.source.digest)
         if digest != self.source.digest:
             changed.append(
-                f"the faces of rendered text ({digest} -> {self.source.digest}): other pictures from here on"
+                f"the samples of data.train, or the faces of rendered text ({digest} -> {self.source.digest}): other "
+                "batches from here on"
             )
         return changed
 

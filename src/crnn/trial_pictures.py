@@ -45,12 +45,13 @@ def stored_pictures(data: Sequence[str], image: ImageConfig, count: int) -> list
     pictures: list[_Array] = []
     stores = [open_source(spec) for spec in data]
     try:
-        places = [(store, index) for store in stores for index in range(len(store))]
-        chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
-        for place in chosen.tolist() if places else []:
-            store, index = places[place]
+        ends = np.cumsum([len(store) for store in stores])
+        total = int(ends[-1]) if stores else 0
+        chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
+        for place, number in zip(chosen.tolist(), np.searchsorted(ends, chosen, side="right").tolist(), strict=True):
+            store = stores[number]
             try:
-                pictures.append(load_resized(store.image_bytes(index), image))
+                pictures.append(load_resized(store.image_bytes(place - int(ends[number]) + len(store)), image))
             except ImageError:  # one that is read by nobody says nothing of what is read
                 continue
     finally:

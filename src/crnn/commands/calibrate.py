@@ -53,12 +53,13 @@ def calibrate_command(
         raise ConfigError("no data is given; expected LMDB folders or list files with labelled pictures")
     check_writable("--out", out, "calibrated.safetensors")
     require_torch("calibrating", "torch")
-    from crnn.checkpoint import save_calibration
+    from crnn.checkpoint import save_calibration, weights_to_calibrate
     from crnn.evaluate import calibrate, count_samples
     from crnn.evaluation.calibration import is_at_the_end
     from crnn.progress import counting_bar
     from crnn.recognizer import load
 
+    weights_to_calibrate(model, out or None)
     reader = load(
         model,
         engine=engine,

@@ -79,13 +79,14 @@ def evaluate_command(
     lexicon_only = decode in ("lexicon", "near")
     check_writable("--report", report, "report.html")
     require_torch("evaluating", "torch")
-    from crnn.distributed import start_ranks
+    from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
     from crnn.engines.opening import is_for_cpus
     from crnn.evaluate import count_samples, evaluate
     from crnn.progress import counting_bar
     from crnn.recognizer import load
 
-    with start_ranks("cpu" if device == "auto" and is_for_cpus(model, engine, precision) else device) as ranks:
+    own_device = "cpu" if device == "auto" and is_for_cpus(model, engine, precision) else device
+    with start_ranks(own_device) as ranks, lost_peers_explained(ranks, TIMEOUT.total_seconds(), "start all again"):
         reader = load(
             model,
             engine=engine,

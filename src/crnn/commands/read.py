@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_command"]
 
-_PICTURE_SUFFIXES = {
-    ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-}  # fmt: skip
-
 _MAX_EXPLAINED = 16
 """Pictures that one file of explanations shows."""
 
@@ -240,6 +236,8 @@ def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
 
 
 def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
+    from crnn.picture_file import PICTURE_SUFFIXES
+
     def say(error: OSError) -> None:
         problems.append(f"{os.fsdecode(error.filename)}: folder cannot be opened ({error.strerror}); left out")
         print(f"crnn read: {problems[-1]}", file=sys.stderr)
@@ -247,7 +245,7 @@ def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
     others = []
     for path in sorted(Path(at, name) for at, _, names in os.walk(folder, onerror=say) for name in names):
         # A link to nothing is a picture that is missing; a pipe would be waited for.
-        if path.suffix.lower() in _PICTURE_SUFFIXES and (path.is_file() or not path.exists()):
+        if path.suffix.lower() in PICTURE_SUFFIXES and (path.is_file() or not path.exists()):
             yield str(path)
         else:
             others.append(path.name)

@@ -7,15 +7,14 @@ some hashes and a word of flags are kept.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.charset import LabelSkip, characters_outside, min_time_steps
 from crnn.data.source import SampleStore
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.image import load_image, target_width
@@ -231,22 +230,6 @@ class Examine:
             return
         if min_time_steps(target) > time_steps(width):
             flags.add("too_long_for_width")
-
-
-def characters_outside(label: str, charset: Charset, rules: LabelRules) -> list[str]:
-    """The characters of a label that are lost, each as often as it is there.
-
-    An accent that the rules take off its letter is not among them, nor is white space that they remove.
-    """
-    lost = []
-    if rules.unicode == "ascii":
-        for character in label:
-            if character.isascii() or character.isspace() or unicodedata.category(character).startswith("M"):
-                continue
-            if not unicodedata.normalize("NFKD", character).encode("ascii", "ignore"):
-                lost.append(character)
-    formed = replace(rules, max_length=None).form(label)  # what is too long is looked at, too
-    return lost + [character for character in formed if character not in charset]
 
 
 def _hash(*parts: bytes | memoryview) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.charset import Charset, LabelRules, LabelSkip, characters_outside, min_time_steps
 from crnn.data.source import SampleStore
 from crnn.errors import CharsetError, DataError, ImageError
 from crnn.image import image_size, target_width
@@ -33,6 +34,7 @@ class LabelCounts:
         examples: For each reason, the keys of the first three.
         changed: Labels that lost characters which the charset has not.
         lost: How often each such character was met.
+        digest: Changes with the usable samples and their labels.
     """
 
     path: str
@@ -41,20 +43,22 @@ class LabelCounts:
     examples: dict[str, list[str]]
     changed: int
     lost: Counter[str]
+    digest: int = 0
 
     @classmethod
     def sum(cls, path: str, parts: Iterable[LabelCounts]) -> LabelCounts:
         """The counts of a source from those of its shards, whose names stand before their keys."""
         whole = cls(path, 0, Counter(), {}, 0, Counter())
-        usable = changed = 0
+        usable = changed = digest = 0
         for part in parts:
             usable, changed = usable + part.usable, changed + part.changed
+            digest = zlib.crc32(part.digest.to_bytes(4, "little"), digest)
             whole.skipped.update(part.skipped)
             whole.lost.update(part.lost)
             for reason, keys in part.examples.items():
                 found = whole.examples.setdefault(reason, [])
                 found += [f"{Path(part.path).name}/{key}" for key in keys[: _MAX_EXAMPLES - len(found)]]
-        return cls(path, usable, whole.skipped, whole.examples, changed, whole.lost)
+        return cls(path, usable, whole.skipped, whole.examples, changed, whole.lost, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class LabelScan:
         examples: For each reason, the keys of the first three.
         changed: Labels that lost characters which the charset has not.
         lost: How often each such character was met.
+        digest: Changes with the usable samples: their numbers and their labels, not their pictures.
         widths: ``(n,)`` uint16: width of each usable sample under ``keep_ratio``, else ``None``.
     """
 
@@ -75,11 +80,12 @@ class LabelScan:
     examples: dict[str, list[str]]
     changed: int
     lost: Counter[str]
+    digest: int
     widths: npt.NDArray[np.uint16] | None = None
 
     def counts(self, path: str) -> LabelCounts:
         """Without what is known of each sample."""
-        return LabelCounts(path, len(self.indices), self.skipped, self.examples, self.changed, self.lost)
+        return LabelCounts(path, len(self.indices), self.skipped, self.examples, self.changed, self.lost, self.digest)
 
 
 def scan_labels(
@@ -109,7 +115,7 @@ def scan_labels(
     skipped: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
-    changed = 0
+    changed = digest = 0
     fixed_steps = time_steps(image.image_width) if image.resize == "squash" else None
 
     def skip(index: int, reason: str) -> None:
@@ -123,8 +129,8 @@ def scan_labels(
         try:
             raw = store.label(index)
             label = rules.apply(raw, charset)
-            if label != raw and rules.unknown == "drop_character":
-                gone = [c for c in rules.form(raw) if c not in charset]
+            if label != raw:
+                gone = characters_outside(raw, charset, rules)
                 changed += bool(gone)
                 lost.update(gone)
             width = image.image_width
@@ -147,6 +153,7 @@ def scan_labels(
             skip(index, "too_long_for_width")
             continue
         usable.append(index)
+        digest = zlib.crc32(label.encode("utf-8", "surrogatepass"), zlib.crc32(index.to_bytes(8, "little"), digest))
         if fixed_steps is None:
             widths.append(width)
     progress(len(store) % 1024)
@@ -156,6 +163,7 @@ def scan_labels(
         examples,
         changed,
         lost,
+        digest,
         np.frombuffer(widths, dtype=np.uint16) if fixed_steps is None else None,
     )
 

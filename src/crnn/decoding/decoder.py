@@ -131,7 +131,7 @@ class Decoder:
 
     Args:
         charset: Of the network.
-        rules: Its label rules: the form that words of a lexicon and characters of lists get.
+        rules: Its label rules: the form that words of a lexicon, letters of a pattern and characters of lists get.
         temperature: Of the weights' calibration; without one free texts have no confidence.
         decode: This and the rest as ``DecodingOptions`` has them.
 
@@ -189,7 +189,7 @@ class Decoder:
             if lm_weight is not None:  # the bonus makes up for what the model takes from long texts
                 bonus = self.fusion.length_bonus * lm_weight / self.fusion.weight
                 self.fusion = Fusion(model, lm_weight, bonus)
-        self.pattern = None if pattern is None else compile_pattern(pattern, charset)
+        self.pattern = None if pattern is None else compile_pattern(pattern, charset, rules)
         self._allowed = None
         if allow is not None or block is not None:
             self._allowed = allowed_classes(charset, allow, block or "", rules)

@@ -152,7 +152,8 @@ def open_lexicon(
 
         return SetLexicon(name, words_of, None, search, margin)
     if spec == "full":
-        lexicon = Lexicon.from_words(full_lexicon([store], charset, rules, words_from="labels").words, charset)
+        words = full_lexicon([store], charset, rules, words_from="labels").words
+        lexicon = Lexicon.from_words(words, charset, rules=rules)
     else:
         lexicon = Lexicon.load(spec, charset, rules=rules)
     return SetLexicon(name, lambda _: lexicon, lexicon, search, margin)

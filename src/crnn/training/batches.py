@@ -163,7 +163,7 @@ class _Stored:
 
     @property
     def digest(self) -> str:
-        return ""
+        return "-".join(f"{found.digest:08x}" for found in self.batches.counts)
 
     def remarks(self) -> list[str]:
         lines = []
@@ -222,7 +222,7 @@ class _Mixed:
 
     @property
     def digest(self) -> str:
-        return "".join(feed.digest for feed in self._feeds)
+        return "-".join(feed.digest for feed in self._feeds)
 
     def remarks(self) -> list[str]:
         return [line for feed in self._feeds for line in feed.remarks()]

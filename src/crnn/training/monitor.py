@@ -211,7 +211,8 @@ class Monitor:
         self._draw_scalars(
             stats.step, {f"train/{k}": values[k] for k in ("loss", "gradient_norm", "learning_rate", "samples_per_s")}
         )
-        text = f"loss {loss:.3f}  {self._rate:.0f} img/s  {self._best}"
+        shown = f"loss {loss:.3f}" if finite else "loss not finite"
+        text = f"{shown}  {self._rate:.0f} img/s  {self._best}"
         self._progress.update(self._task, completed=stats.step, text=text)
         if not self._terminal and (now - self._last_line > _PLAIN_LINE_SECONDS or stats.step == self._num_steps):
             left = (self._num_steps - stats.step) * samples / len(self._window) / max(self._rate, 1e-9)
@@ -268,7 +269,8 @@ def _drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not splitlines: names of sets may have what Unicode calls a line break, too.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")

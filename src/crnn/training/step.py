@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crnn.config import Config
 from crnn.data.dataset import Batch, network_input
-from crnn.distributed import Ranks, has_fast_bf16
+from crnn.distributed import Ranks, has_fast_bf16, without_statistics
 from crnn.reader_config import time_steps
 from crnn.training.accelerate import CapturedStep, captures, compile_backbone, compiles, tune_kernels
 from crnn.training.optim import StepGuard, clip_gradients
@@ -119,7 +119,8 @@ class TrainStep:
         if empty:
             # Nothing could be read; the other ranks still wait for this one's gradients.
             factor, batch = 0.0, _blank_batch(self._config).to(self._ranks.device)
-        with contextlib.nullcontext() if full or not self._compiled else torch.compiler.set_stance("force_eager"):
+        eager = contextlib.nullcontext() if full or not self._compiled else torch.compiler.set_stance("force_eager")
+        with eager, without_statistics(self._state.network) if empty else contextlib.nullcontext():
             loss = self._loss_of(batch.images, batch.targets, batch.target_lengths)
             torch.autograd.backward(loss * factor)
         return loss.detach() * 0.0 if empty else loss.detach()

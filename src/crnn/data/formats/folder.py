@@ -22,14 +22,9 @@ from pathlib import Path
 from crnn.data.formats.annotation import decoded, kind_of, printable
 from crnn.data.formats.record import Record, Skipped
 from crnn.errors import DataError
+from crnn.picture_file import PICTURE_SUFFIXES
 
-__all__ = ["PICTURE_SUFFIXES", "FolderReader", "LabelledNamesReader", "label_of_name"]
-
-PICTURE_SUFFIXES = frozenset((
-    ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
-    ".webp",
-))  # fmt: skip
-"""How the names of picture files end, in lower case."""
+__all__ = ["FolderReader", "LabelledNamesReader", "label_of_name"]
 
 _MAX_LABEL_BYTES = 64 * 1024
 

@@ -32,9 +32,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crnn.data.formats.annotation import AnnotationLines, decoded, kind_of, names_in, printable, relative_path
-from crnn.data.formats.folder import PICTURE_SUFFIXES
 from crnn.data.formats.record import Quad, Record, Skipped
 from crnn.errors import DataError
+from crnn.picture_file import PICTURE_SUFFIXES
 
 __all__ = ["NUM_SAMPLES", "IcdarReader", "parse_line"]
 
