@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import crnn.data.prepare_workers as workers_module
+from crnn.cores import usable_cores
 from crnn.data.prepare import Prepared, Request
-from crnn.data.prepare_workers import prepare_in_order, usable_cores
+from crnn.data.prepare_workers import prepare_in_order
 from crnn.errors import DataError
 
 # Imported by the workers too, so it cannot stand in this file.

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from crnn.synth.camera import apply_camera
 from crnn.synth.draws import Draws
 from crnn.synth.jpeg import jpeg
+from crnn.synth.look_settings import CameraConfig
 from crnn.synth.optics import MAX_SIGMA, blur
 from crnn.synth.resample import enlarge, shrink
-from crnn.synth.settings import CameraConfig
 
 SHARES = [name for name in CameraConfig.model_fields if name.endswith("_share")]
 OFF = dict.fromkeys([*SHARES, "low_resolution"], 0.0)

@@ -16,9 +16,9 @@ from crnn.synth.compose import Scene, compose
 from crnn.synth.draws import Draws
 from crnn.synth.geometry import text_coordinates
 from crnn.synth.glyphs import CELL_HEIGHT, CELL_MARGIN
+from crnn.synth.look_settings import LookConfig
 from crnn.synth.palette import Palette
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.settings import LookConfig
 from crnn.synth.textures import TextureBank
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 
 from crnn.synth.draws import Draws
 from crnn.synth.geometry import Geometry, text_coordinates
-from crnn.synth.settings import LookConfig
+from crnn.synth.look_settings import LookConfig
 
 STILL: dict[str, Any] = {
     "stretch": 0.0, "slant_share": 0.0, "rotate_degrees": 0.0, "tilt_share": 0.0, "perspective_share": 0.0,

@@ -16,7 +16,8 @@ from crnn.errors import ConfigError, DataError
 from crnn.synth import glyphs
 from crnn.synth.fonts import Face, FaceSet, find_faces, system_folders
 from crnn.synth.glyphs import CELL_HEIGHT, CELL_MARGIN, Lettering, cell_width, draw_cell, needs_shaping
-from crnn.synth.settings import FaceConfig, LookConfig
+from crnn.synth.look_settings import LookConfig
+from crnn.synth.settings import FaceConfig
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .,-"
 WIDTH = 132

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from crnn.synth.look_settings import LookConfig
 from crnn.synth.patterns import PATTERNS, normalised, pattern
-from crnn.synth.settings import LookConfig
 from crnn.synth.textures import TILE_SIZE, TextureBank
 
 CPU = torch.device("cpu")

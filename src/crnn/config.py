@@ -8,7 +8,8 @@ sections are those of a reader (``crnn.reader_config``), of training (``crnn.tra
 from __future__ import annotations
 
 from crnn.reader_config import ReaderConfig
-from crnn.synth.settings import CameraConfig, CorpusConfig, FaceConfig, LookConfig, SynthConfig
+from crnn.synth.look_settings import CameraConfig, LookConfig
+from crnn.synth.settings import CorpusConfig, FaceConfig, SynthConfig
 from crnn.training.settings import (
     AugmentConfig,
     CheckpointConfig,

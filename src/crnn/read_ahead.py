@@ -7,11 +7,12 @@ thread alone: an iterable need not be safe for threads, and one that waits for i
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+from crnn.cores import usable_cores
 
 __all__ = ["available_threads", "read_ahead"]
 
@@ -27,8 +28,7 @@ _MAX_CHUNK = 8
 
 def available_threads() -> int:
     """Threads that are worth starting: as many as processors that this process may use, up to a limit."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
-    return min(len(affinity(0)) if affinity is not None else os.cpu_count() or 1, _MAX_THREADS)
+    return min(usable_cores(), _MAX_THREADS)
 
 
 def read_ahead(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from crnn.commands.terminal import check_writable
 from crnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def inspect_command(
         config, {"resize": resize, "image_width": image_width}, charset, {"max_text_length": max_text_length}
     )
     settings = InspectionSettings(image=image, charset=characters, tiny_below=tiny_below, huge_above=huge_above)
-    _check_file("--sheet", sheet, "sheet.png")
+    check_writable("--sheet", sheet, "sheet.png")
     contact_sheet([], [], font_path=sheet_font or None)  # a face that cannot be read is told of now, and not at the end
     if write:
         check_destination(write)
@@ -144,7 +145,7 @@ def lexicon_command(
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected DATA and OUT.txt, the set and the file to write")
     *data, destination = paths
-    _check_file("OUT.txt", destination, "words.txt")
+    check_writable("OUT.txt", destination, "words.txt")
     if Path(destination).exists():
         raise DataError(f"{destination}: exists already; expected a new file. Choose another, or remove it")
     characters = _measured_by("", {}, charset, {})[1]
@@ -176,15 +177,6 @@ def _measured_by(
     }
     settings = parse_reader_config(merged, source="flags")
     return settings.image, settings.charset
-
-
-def _check_file(name: str, path: str, example: str) -> None:
-    """Refuse a file that cannot be written, before the work whose result would be lost."""
-    if not path:
-        return
-    if Path(path).is_dir() or not Path(path).resolve().parent.is_dir():
-        why = "is a folder" if Path(path).is_dir() else "there is no such folder to write it in"
-        raise ConfigError(f"{name} {path}: {why}; expected a file in a folder that exists, such as {example}")
 
 
 def _write_png(path: str, pixels: npt.NDArray[np.uint8]) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from crnn.commands.terminal import check_writable
 from crnn.decoding.ngram_counts import DEFAULT_ORDER
 from crnn.errors import ConfigError, DataError
 
@@ -62,9 +62,7 @@ def lm_command(
         )
     if not 0.0 <= numbers < 1.0:
         raise ConfigError(f"--numbers is {numbers}; expected a share from 0 to less than 1")
-    if Path(destination).is_dir() or not Path(destination).resolve().parent.is_dir():
-        why = "is a folder" if Path(destination).is_dir() else "there is no such folder to write it in"
-        raise ConfigError(f"OUT {destination}: {why}; expected a file in a folder that exists, such as words.lm")
+    check_writable("OUT", destination, "words.lm")
     if destination == "shipped" or destination in lists:
         raise ConfigError(f"OUT {destination}: is a word list as well; expected the file to write first")
     characters = Charset(charset)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from crnn.commands.config_flags import config_from
-from crnn.errors import ConfigError, MissingExtraError
+from crnn.commands.terminal import check_writable, require_torch
+from crnn.errors import ConfigError
 
 __all__ = ["synth_command"]
 
@@ -60,12 +60,11 @@ def _preview(arguments: Sequence[str]) -> int:
     path = Path(target)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"{target}: expected a picture file to write, such as preview.png")
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        raise ConfigError(f"{target}: expected a file in a folder that exists")
+    check_writable("OUT", target, "preview.png")
     if own["count"] is None:
         own["count"] = 8 if own["explain"] else 80
     _check_numbers(own, _MAX_PREVIEW)
-    _require_torch("rendering text")
+    require_torch("rendering text", "train")
     from crnn.synth.preview import explain_sheet, preview_sheet
 
     sheet = (explain_sheet if own["explain"] else preview_sheet)(config, own["count"], own["first"], _say)
@@ -91,7 +90,7 @@ def _write(arguments: Sequence[str]) -> int:
     if own["count"] is None:
         raise ConfigError("--count is not given; expected the number of samples to write")
     _check_numbers(own, _MAX_COUNT)
-    _require_torch("rendering text")
+    require_torch("rendering text", "train")
     from crnn.progress import counting_bar
     from crnn.synth.sample_writer import write_samples
 
@@ -161,11 +160,6 @@ def _check_numbers(own: dict[str, Any], most: int) -> None:
         raise ConfigError(f"--count is {own['count']}; expected 1 to {most}")
     if own["first"] > _MAX_FIRST:
         raise ConfigError(f"--first is {own['first']}; expected 0 to {_MAX_FIRST}")
-
-
-def _require_torch(purpose: str) -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("torch", "train", purpose)
 
 
 def _say(line: str) -> None:

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal, cast
 
+from crnn.cores import usable_cores
 from crnn.data.formats.record import Reader, Record, Skipped
 from crnn.data.list_writer import ListWriter
 from crnn.data.picture_folder import PictureFolder
 from crnn.data.prepare import PictureSettings, PictureSource, Prepare, Prepared, Request
-from crnn.data.prepare_workers import prepare_in_order, usable_cores
+from crnn.data.prepare_workers import prepare_in_order
 from crnn.data.shard_writer import ShardedWriter
 from crnn.data.store_writer import LmdbWriter
 from crnn.data.tally import LEFT_OUT, Conversion, Tally

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,6 @@ from crnn.upload import on_device
 
 __all__ = [
     "Batch",
-    "BatchSource",
     "StoredBatches",
     "collate",
     "network_input",
@@ -92,19 +91,6 @@ def network_input(images: Tensor) -> Tensor:
         return images
     # A divisor on the device: by a number, CUDA multiplies with its reciprocal, which rounds differently.
     return (images.float() - 127.5) / torch.full((), 127.5, device=images.device)
-
-
-class BatchSource(Protocol):
-    """Anything that makes batches by number; the number alone decides what is in one."""
-
-    @property
-    def epoch_batches(self) -> int:
-        """Batches of one pass over the data."""
-        ...
-
-    def __getitem__(self, number: int) -> Batch:
-        """This rank's part of batch ``number``."""
-        ...
 
 
 class StoredBatches:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crnn.cores import usable_cores
 from crnn.data.duplicates import EqualGroups, equal_groups, in_common
 from crnn.data.examine import (
     FAULTS,
@@ -34,7 +35,7 @@ from crnn.data.examine import (
     InspectionSettings,
 )
 from crnn.data.histogram import Histogram
-from crnn.data.prepare_workers import prepare_in_order, usable_cores
+from crnn.data.prepare_workers import prepare_in_order
 from crnn.data.source import SampleStore
 from crnn.errors import ConfigError, DataError
 

@@ -31,7 +31,7 @@ from typing import Any, NoReturn, TypeVar
 from crnn.data.prepare import Prepared
 from crnn.errors import CrnnError, DataError
 
-__all__ = ["prepare_in_order", "usable_cores"]
+__all__ = ["prepare_in_order"]
 
 _MAX_BUFFERED_BYTES = 64 << 20
 _PART_BYTES = 1 << 20
@@ -84,13 +84,6 @@ def prepare_in_order(
         yield from pool.results()
     finally:
         pool.close()
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(eq=False, slots=True)

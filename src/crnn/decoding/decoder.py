@@ -31,7 +31,7 @@ import numpy.typing as npt
 from crnn.charset import Charset, LabelRules
 from crnn.decoding.allowed import allowed_classes, restrict
 from crnn.decoding.beam import Fusion, beam_search, describe_texts
-from crnn.decoding.ctc import DecodedText, decode_greedy, sequence_log_probs
+from crnn.decoding.ctc import DecodedText, decode_greedy
 from crnn.decoding.language_model import CharacterModel
 from crnn.decoding.language_model_file import load_language_model
 from crnn.decoding.lexicon import Lexicon
@@ -39,7 +39,7 @@ from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_ne
 from crnn.decoding.pattern import compile_pattern
 from crnn.decoding.prefix_search import search_exact
 from crnn.errors import ConfigError
-from crnn.evaluation.calibration import check_temperature, temper
+from crnn.evaluation.calibration import check_temperature, text_confidences
 
 __all__ = ["Candidate", "DecodeMethod", "Decoded", "Decoder", "DecodingOptions", "lexicon_rules"]
 
@@ -262,7 +262,7 @@ class Decoder:
             return [[None] * len(row) for row in texts]
         rows = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
         flat = [ids for row in texts for ids in row]
-        values = iter(np.exp(sequence_log_probs(temper(log_probs, self.temperature), flat, rows)).tolist())
+        values = iter(text_confidences(log_probs, flat, self.temperature, rows).tolist())
         return [[next(values) for _ in row] for row in texts]
 
 

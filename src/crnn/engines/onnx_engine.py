@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crnn.cores import usable_cores
 from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_threads, in_parts
 from crnn.errors import CheckpointError, MissingExtraError
 
@@ -37,7 +38,7 @@ class OnnxEngine:
     def __init__(
         self, model: bytes | Path, *, channels: int, threads: int | None = None, mode: Mode = "throughput"
     ) -> None:
-        threads = cpu_threads(threads) or _processors()
+        threads = cpu_threads(threads) or usable_cores()
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = _ONLY_ERRORS
@@ -91,7 +92,3 @@ def import_onnxruntime() -> Any:
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnx", "reading with the engine onnx") from None
     return onnxruntime
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -128,18 +128,21 @@ def temper(log_probs: _Floats, temperature: float) -> _Doubles:
     return divided
 
 
-def text_confidences(log_probs: _Floats, texts: Sequence[Sequence[int]], temperature: float) -> _Doubles:
+def text_confidences(
+    log_probs: _Floats, texts: Sequence[Sequence[int]], temperature: float, rows: npt.NDArray[np.intp] | None = None
+) -> _Doubles:
     """Confidence that each text is what its picture shows.
 
     Args:
         log_probs: ``(N, T, V)``.
-        texts: N sequences of class ids.
+        texts: K sequences of class ids.
         temperature: Of the calibration.
+        rows: ``(K,)``, the picture of each text. Default: one text of each picture, K = N.
 
     Returns:
-        ``(N,)`` in [0, 1].
+        ``(K,)`` in [0, 1].
     """
-    confidences: _Doubles = np.exp(sequence_log_probs(temper(log_probs, temperature), texts))
+    confidences: _Doubles = np.exp(sequence_log_probs(temper(log_probs, temperature), texts, rows))
     return confidences
 
 

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from crnn.synth.draws import Draws
 from crnn.synth.jpeg import jpeg
+from crnn.synth.look_settings import CameraConfig
 from crnn.synth.noise import hash_normal, hash_uniform
 from crnn.synth.optics import blur
 from crnn.synth.resample import enlarge, shrink
-from crnn.synth.settings import CameraConfig
 from crnn.upload import on_device
 
 __all__ = ["apply_camera"]

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from crnn.synth.draws import Draws
 from crnn.synth.geometry import SIDES, Geometry, text_coordinates
+from crnn.synth.look_settings import LookConfig
 from crnn.synth.masks import averaged, dilated, letter_gap, lookup, shifted
 from crnn.synth.palette import Palette
-from crnn.synth.settings import LookConfig
 from crnn.synth.textures import TextureBank
 from crnn.upload import on_device
 

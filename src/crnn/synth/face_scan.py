@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from crnn.cores import usable_cores
 from crnn.progress import counting_bar
 from crnn.synth.face_check import CHECK_VERSION, CheckedFile, check_file, checked_characters
 from crnn.synth.face_glyphs import shipped_folder
@@ -84,13 +85,9 @@ def _check(
             advance(1)
         return checked
     parts = [paths[start : start + _FILES_PER_PROCESS] for start in range(0, len(paths), _FILES_PER_PROCESS)]
-    with ThreadPoolExecutor(workers or _cores()) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         results = pool.map(lambda part: _check_in_process(part, characters, advance), parts)
         return [checked for part in results for checked in part]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_in_process(paths: list[Path], characters: str, advance: Callable[[int], None]) -> list[CheckedFile]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from crnn.synth.draws import Draws
+from crnn.synth.look_settings import LookConfig
 from crnn.synth.noise import smooth_noise
-from crnn.synth.settings import LookConfig
 from crnn.upload import on_device
 
 __all__ = ["SIDES", "Geometry", "text_coordinates"]

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from crnn.errors import ConfigError
 from crnn.synth.fonts import Face
-from crnn.synth.settings import LookConfig
+from crnn.synth.look_settings import LookConfig
 
 __all__ = ["CELL_HEIGHT", "CELL_MARGIN", "Lettering", "cell_width", "draw_cell", "needs_shaping"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crnn.synth.draws import Draws
-from crnn.synth.settings import LookConfig
+from crnn.synth.look_settings import LookConfig
 from crnn.upload import on_device
 
 __all__ = ["Palette"]

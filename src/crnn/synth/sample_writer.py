@@ -72,7 +72,7 @@ def write_samples(
     source = _Chunks(config, first, count, shape, encoding)
     for line in source.renderer.remarks():
         say(line)
-    sections = config.model_dump(mode="json", include={"charset", "image", "corpus", "faces", "look", "camera"})
+    sections = config.model_dump(mode="json", include={"charset", "image", "corpus", "look", "camera"})
     settings = {
         "what": "rendered text", "seed": config.train.seed, **sections, "count": count, "first": first,
         "shape": shape, "encoding": encoding, "faces": source.renderer.faces.digest,

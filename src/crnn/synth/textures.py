@@ -18,8 +18,8 @@ from torch import Tensor
 
 from crnn.synth.backgrounds import background_tiles
 from crnn.synth.blocks import row_blocks
+from crnn.synth.look_settings import LookConfig
 from crnn.synth.patterns import normalised, pattern
-from crnn.synth.settings import LookConfig
 from crnn.upload import on_device
 
 __all__ = ["TextureBank"]

@@ -100,10 +100,6 @@ class Cases:
             return head + word[place].title() + word[place + 1 :].lower()
         return "".join([letter.upper() if dice.chance(0.5) else letter.lower() for letter in word])
 
-    def dress(self, dice: Dice, word: str) -> str:
-        """A word in a form that is drawn."""
-        return self.apply(dice, word, self.form(dice))
-
 
 class Marks:
     """The marks that may be drawn beside words: those that labels keep, and those that they leave out.

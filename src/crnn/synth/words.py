@@ -13,7 +13,7 @@ from crnn.errors import DataError
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import FaceSet
 from crnn.synth.glyphs import CELL_HEIGHT, Lettering, draw_cell
-from crnn.synth.settings import LookConfig
+from crnn.synth.look_settings import LookConfig
 
 __all__ = ["WordWriter", "Words"]
 

@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import pad
 
 from crnn.config import Config
+from crnn.cores import usable_cores
 from crnn.data.dataset import Batch, StoredBatches
 from crnn.data.label_scan import describe_skipped
 from crnn.data.loader import iterate_batches
@@ -133,9 +134,8 @@ def default_workers(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max(cores // ranks_here - 2, 1), _MOST_WORKERS)
+    return min(max(usable_cores() // ranks_here - 2, 1), _MOST_WORKERS)
 
 
 class _Stored:

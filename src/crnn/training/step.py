@@ -113,7 +113,7 @@ class TrainStep:
     def _gradients(self, batch: Batch, factor: float) -> Tensor:
         """Add up the gradients of a batch; the loss, summed over its samples, without a graph behind it."""
         full = len(batch) == self._config.train.batch_size
-        if full and self._captured is not None:
+        if full and self._captured is not None and self._captured.fits(batch):
             return self._captured(batch)
         empty = not len(batch)
         if empty:
