@@ -193,6 +193,41 @@ def test_read_takes_every_kind_of_picture_that_the_readers_of_data_take(
     assert (status, len(out.splitlines()), err) == (0, len(PICTURE_SUFFIXES), "")
 
 
+def test_read_names_linked_folders_and_keeps_a_line_a_line(run: Run, trained_run: Any, tmp_path: Path) -> None:
+    picture = (trained_run.words.parent / "images" / "1.png").read_bytes()
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "a\tb\nc.png").write_bytes(picture)
+    (tmp_path / "some" / "elsewhere").symlink_to(trained_run.words.parent, target_is_directory=True)
+    model = trained_run.folder / "last.safetensors"
+    status, out, err = run("read", tmp_path / "some", "--model", model)
+    assert (status, out.count("\n"), out.count("\t")) == (0, 1, 2)
+    assert out.split("\t")[0] == str(tmp_path / "some" / r"a\tb\nc.png")
+    assert err == f"crnn read: {tmp_path / 'some'}: 1 linked folders passed over: elsewhere\n"
+    _, out, _ = run("read", tmp_path / "some", "--model", model, "--json")
+    assert json.loads(out)["image"] == str(tmp_path / "some" / "a\tb\nc.png")
+    _, _, err = run("read", tmp_path / "some", "--model", model, "--n-best", 3)
+    assert "the texts of --n-best are part of --json" in err
+
+
+def test_read_says_that_a_picture_on_stdin_is_no_list(
+    run: Run, trained_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = (trained_run.words.parent / "images" / "1.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(picture)))
+    status, out, err = run("read", "-", "--model", trained_run.folder / "last.safetensors")
+    assert (status, out) == (2, "")
+    assert "stdin holds other data than paths, perhaps a picture; expected one path on each line" in err
+
+
+def test_evaluate_says_what_the_model_cannot_write(run: Run, trained_run: Any) -> None:
+    model = trained_run.folder / "last.safetensors"
+    _, _, err = run("evaluate", model, trained_run.words, "--charset", "94")
+    assert "cannot write" in err
+    assert "of the 94 characters that are compared (" in err
+    _, _, err = run("evaluate", model, trained_run.words)
+    assert "cannot write" not in err
+
+
 def test_read_takes_paths_from_stdin(run: Run, trained_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     images = trained_run.words.parent / "images"
     lines = f"{images}/1.png\n\n{images}/2.png\r\n{images}/3.png".encode()
@@ -338,7 +373,8 @@ def test_train_says_how_good_and_how_it_was_stopped(run: Run, monkeypatch: pytes
     status, out, err = run("train", "tiny", "--data.train", "words")
     assert (status, err) == (143, "")
     assert out == (
-        f"{tmp_path}/best.safetensors: 7 steps, best validation accuracy 81.25 %, 2 pictures left out: truncated\n"
+        f"{tmp_path}/best.safetensors: 7 steps, best validation accuracy 81.25 %, "
+        "pictures left out 2 times: truncated\n"
     )
     monkeypatch.setenv("RANK", "1")  # one of torchrun's processes speaks for all
     assert run("train", "tiny", "--data.train", "words")[1] == ""

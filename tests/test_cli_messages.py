@@ -100,6 +100,7 @@ CASES = {
     "train --train.seed 3": f"the first argument is --train.seed; expected CONFIG: a TOML file or a preset ({PRESETS})",
     "train huge": f"config 'huge' is neither a file nor a preset; presets are: {PRESETS}",
     "train text": "text: not valid TOML: ...",
+    "train empty": f"config 'empty' cannot be read: Is a directory; expected a TOML file or a preset ({PRESETS})",
     "train tiny": "data.train is empty; expected LMDB folders or list files to train on, or synth for rendered text "
     "(--data.train synth)",
     "train tiny --data.train nowhere": "nowhere: there is no such file or folder; expected an LMDB folder or a list "
@@ -109,9 +110,11 @@ CASES = {
     "config show": f"the first argument is missing; expected CONFIG: a TOML file or a preset ({PRESETS})",
     # ---- train and config: flags
     "train tiny --train.num_stps 3": "flags: unknown key 'train.num_stps'; did you mean 'train.num_steps'?",
+    "train tiny --train.num_step 3": "flags: unknown key 'train.num_step'; did you mean 'train.num_steps'?",
     "train tiny --num-steps 3": "flags: unknown key 'num_steps'; did you mean 'train.num_steps'?",
     "train tiny --trian.seed=3": "flags: unknown key 'trian'; did you mean 'train'?",
-    "train tiny --resum": "flags: unknown key 'resum'; expected one of: model, image, charset, data, augment, synth, "
+    "train tiny --resum": "--resum: no such option; did you mean --resume?",
+    "train tiny --result": "flags: unknown key 'result'; expected one of: model, image, charset, data, augment, synth, "
     "corpus, faces, look, camera, objective, optim, "
     "train, eval, checkpoint",
     "train tiny --train 5": "flags: train is '5'; input should be a section of settings: [train]",

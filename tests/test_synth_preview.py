@@ -164,8 +164,11 @@ def test_help_is_given(arguments: list[str], capsys: pytest.CaptureFixture[str])
         (["preview", "--count", "3"], "OUT.png is not given"),
         (["preview", "out.txt"], "out.txt: expected a picture file to write, such as preview.png"),
         (["preview", "out"], "out: expected a picture file to write"),
-        (["preview", "missing/out.png"], "missing/out.png: expected a file in a folder that exists"),
-        (["preview", "folder.png"], "folder.png: expected a file in a folder that exists"),
+        (
+            ["preview", "missing/out.png"],
+            "OUT missing/out.png: there is no such folder to write it in; expected a file in",
+        ),
+        (["preview", "folder.png"], "OUT folder.png: is a folder; expected a file in a folder that exists"),
         (["preview", "out.png", "--count"], "--count has no value"),
         (["preview", "out.png", "--count", "many"], "--count is 'many'; expected a whole number"),
         (["preview", "out.png", "--count", "-3"], "--count is '-3'; expected a whole number"),

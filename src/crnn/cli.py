@@ -9,6 +9,7 @@ Nothing is imported before a command needs it: ``crnn --help`` imports no torch,
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import logging
 import os
@@ -29,13 +30,16 @@ def train_command(arguments: Sequence[str]) -> int:
     """``crnn train CONFIG [--section.key VALUE ...] [--resume]``: every setting is a flag."""
     from crnn.commands.config_flags import config_from
 
+    for given in arguments:
+        if given != "--resume" and difflib.get_close_matches(given, ["--resume"], cutoff=0.8):
+            raise ConfigError(f"{given}: no such option; did you mean --resume?")
     config = config_from([a for a in arguments if a != "--resume"], "train")
     require_torch("training", "train")
     from crnn.train import train
 
     report = train(config, resume="--resume" in arguments)
     accuracy = "" if report.best_accuracy is None else f", best validation accuracy {100 * report.best_accuracy:.2f} %"
-    lost = "".join(f", {count} pictures left out: {reason}" for reason, count in report.skipped.items())
+    lost = "".join(f", pictures left out {count} times: {reason}" for reason, count in report.skipped.items())
     if report.not_finite:
         lost += f", {report.not_finite} steps skipped: loss or gradient not finite"
     if os.environ.get("RANK", "0") == "0":  # under torchrun every rank comes here; one speaks for all

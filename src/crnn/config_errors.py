@@ -50,7 +50,7 @@ def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -
 
 
 def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
-    """What an unknown key may have meant: the same name elsewhere, a similar one beside it, a similar one elsewhere."""
+    """What an unknown key may have meant: nearly the same beside it, the same elsewhere, a similar one."""
     sections = {
         name: list(field.annotation.model_fields)
         for name, field in kind.model_fields.items()
@@ -60,7 +60,8 @@ def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
     section, _, name = key.rpartition(".")
     beside = sections.get(section, list(sections))
     # Names are compared without their section, which would make all names of a section look alike.
-    near = [paths[name]] if name in paths else []
+    near = [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1, cutoff=0.9)]
+    near += [paths[name]] if name in paths else []
     near += [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1)]
     near += [paths[k] for k in difflib.get_close_matches(name, paths, n=1, cutoff=0.8)]
     return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(beside)}"

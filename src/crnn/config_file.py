@@ -46,7 +46,10 @@ def load_config(source: str | Path) -> Config:
                 f"config {name!r} is neither a file nor a preset; presets are: {', '.join(preset_names())}"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config {name!r} cannot be read: {error}") from error
+            why = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+            raise ConfigError(
+                f"config {name!r} cannot be read: {why}; expected a TOML file or a preset ({', '.join(preset_names())})"
+            ) from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

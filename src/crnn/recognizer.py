@@ -36,6 +36,9 @@ __all__ = ["NetworkOutput", "Recognizer", "load"]
 
 _R = TypeVar("_R")
 
+_ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
+"""Types of what is one picture, though some of them can be iterated over."""
+
 _HELD_BATCHES = 8
 """Batches' worth of pictures that may wait for others of their width; it bounds the memory of streams."""
 
@@ -119,7 +122,7 @@ class Recognizer:
             ImageError: A picture cannot be read. ``stream`` reads the others all the same.
             CheckpointError: The network gives no numbers (nan).
         """
-        if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray | Image.Image):
+        if isinstance(images, _ONE_PICTURE):
             return self.read([images])[0]
         readings = []
         for reading in self.stream(images):
@@ -128,16 +131,17 @@ class Recognizer:
             readings.append(reading)
         return readings
 
-    def stream(self, images: Iterable[ImageSource]) -> Iterator[Reading | ImageError]:
+    def stream(self, images: ImageSource | Iterable[ImageSource]) -> Iterator[Reading | ImageError]:
         """Read pictures as they come, in bounded memory.
 
         Args:
-            images: Any number of pictures; the iterable is only drawn from as readings are taken.
+            images: Any number of pictures; the iterable is only drawn from as readings are taken. One picture counts
+                as a list of one.
 
         Yields:
             For each picture, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
         """
-        return self.run(images, self.readings)
+        return self.run([images] if isinstance(images, _ONE_PICTURE) else images, self.readings)
 
     def readings(self, output: NetworkOutput) -> list[Reading]:
         """What the pictures of one batch say."""

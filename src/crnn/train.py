@@ -306,8 +306,9 @@ class _Run:
         bad = state.skipped.total()
         seen = (state.step + 1) * self.config.train.batch_size * self.config.optim.accumulate_steps
         if bad >= _MIN_BAD_SAMPLES and bad > self.config.data.max_bad_share * seen and batch.skipped:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in state.skipped.most_common())
             raise DataError(
-                f"{bad} of {seen} pictures could not be read ({dict(state.skipped)}), the last {batch.skipped[-1][0]}; "
+                f"{bad} of {seen} pictures could not be read ({reasons}), the last {batch.skipped[-1][0]}; "
                 f"data.max_bad_share allows {self.config.data.max_bad_share:g}. Repair the set or raise it"
             )
 

@@ -52,6 +52,8 @@ def calibrate_command(
     if not data:
         raise ConfigError("no data is given; expected LMDB folders or list files with labelled pictures")
     check_writable("--out", out, "calibrated.safetensors")
+    if out and not out.endswith(".safetensors"):
+        raise ConfigError(f"--out {out}: what is written is a weights file; expected a name that ends in .safetensors")
     require_torch("calibrating", "torch")
     from crnn.checkpoint import save_calibration, weights_to_calibrate
     from crnn.evaluate import calibrate, count_samples

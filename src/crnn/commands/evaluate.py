@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.commands.terminal import check_writable, print_json, require_torch
 from crnn.errors import ConfigError
 
@@ -119,6 +120,7 @@ def evaluate_command(
             )
         if not ranks.is_main:
             return 0
+    _say_what_cannot_be_written(model, reader.charset, charset)
     if json:
         print_json(result.as_dict())
     else:
@@ -141,6 +143,18 @@ def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
 
     stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
     return lambda name, index: stores[name].image_bytes(index)
+
+
+def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None:
+    """A network without capitals has few labels right where capitals are compared, and nothing else would say why."""
+    missing = "".join(c for c in NAMED_CHARSETS.get(compared, "") if c not in own)
+    if missing:
+        print(
+            f"crnn evaluate: {model} cannot write {len(missing)} of the {compared} characters that are compared "
+            f"({missing[:12]}{'...' if len(missing) > 12 else ''}): labels with them count as wrong. --charset auto "
+            "compares what it can write",
+            file=sys.stderr,
+        )
 
 
 def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:

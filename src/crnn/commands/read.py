@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["read_command"]
 
+_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
+"""What would break a line, or a column of it, in the names of files."""
+
 _MAX_EXPLAINED = 16
 """Pictures that one file of explanations shows."""
 
@@ -86,7 +89,8 @@ def read_command(
 
     if not images:
         raise ConfigError("no image is given; expected files, folders, or - for a list of paths on stdin")
-    check_writable("--explain", explain, "why.png")
+    if explain:
+        _check_explanation(explain, explain_font)
     reader = load(
         model,
         engine=engine,
@@ -105,6 +109,8 @@ def read_command(
         block=block,
         n_best=n_best,
     )
+    if n_best > 1 and not json:
+        print("crnn read: the texts of --n-best are part of --json; without it only the best is shown", file=sys.stderr)
     if reader.decoder.lexicon is not None:
         _say_skipped(str(lexicon), reader.decoder.lexicon)
     silence_codecs()
@@ -152,8 +158,20 @@ def _read_all(reader: Recognizer, images: tuple[str, ...], *, json: bool, keep: 
             if json:
                 print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.n_best > 1)})
             else:
-                print(f"{path}\t{reading.text}\t{reading.score:.4f}", flush=True)
+                print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.score:.4f}", flush=True)
     return count, bad + len(problems), kept
+
+
+def _check_explanation(target: str, font: str) -> None:
+    """Refuse what cannot be drawn or written before everything is read."""
+    from PIL import Image
+
+    from crnn.contact_sheet import contact_sheet
+
+    check_writable("--explain", target, "why.png")
+    if Path(target).suffix.lower() not in Image.registered_extensions():
+        raise ConfigError(f"--explain {target}: its suffix is that of no picture; expected a file such as why.png")
+    contact_sheet([], [], font_path=font or None)
 
 
 def _bar(total: int | None) -> AbstractContextManager[Callable[[int], None]]:
@@ -228,7 +246,14 @@ def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
     for image in images:
         if image == "-":
             # As bytes: paths are not always text in the encoding of the terminal.
-            yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
+            for number, line in enumerate(sys.stdin.buffer):
+                if number == 0 and (b"\0" in line or line.startswith((b"\x89PNG", b"\xff\xd8\xff"))):
+                    raise ConfigError(
+                        "stdin holds other data than paths, perhaps a picture; expected one path on each line, or the "
+                        "picture's path in place of -"
+                    )
+                if line.strip():
+                    yield os.fsdecode(line.rstrip(b"\r\n"))
         elif os.path.isdir(image):  # noqa: PTH112 - Path raises for names that are too long or may not be seen
             yield from _pictures_in(image, problems)
         else:
@@ -242,8 +267,11 @@ def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
         problems.append(f"{os.fsdecode(error.filename)}: folder cannot be opened ({error.strerror}); left out")
         print(f"crnn read: {problems[-1]}", file=sys.stderr)
 
-    others = []
-    for path in sorted(Path(at, name) for at, _, names in os.walk(folder, onerror=say) for name in names):
+    others, linked, found = [], [], []
+    for at, folders, names in os.walk(folder, onerror=say):
+        linked += [name for name in folders if Path(at, name).is_symlink()]
+        found += [Path(at, name) for name in names]
+    for path in sorted(found):
         # A link to nothing is a picture that is missing; a pipe would be waited for.
         if path.suffix.lower() in PICTURE_SUFFIXES and (path.is_file() or not path.exists()):
             yield str(path)
@@ -252,3 +280,6 @@ def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         print(f"crnn read: {folder}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)
+    if linked:
+        shown = ", ".join(linked[:3]) + (", ..." if len(linked) > 3 else "")
+        print(f"crnn read: {folder}: {len(linked)} linked folders passed over: {shown}", file=sys.stderr)

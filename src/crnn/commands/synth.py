@@ -30,7 +30,7 @@ shows how the samples come about instead, one in each row, stage by stage. write
   --shape   natural: pictures have the proportions of the words; network: the size that the network sees
   --format  of the pictures
 
-'crnn config show CONFIG' lists the settings; their meaning is in docs/synth.md.
+'crnn config show CONFIG' lists the settings; 'crnn train --help' explains them.
 """
 
 _DEFAULT_CONFIG = "crnn-small"
