@@ -114,7 +114,7 @@ def truncated_allowed(lab: Lab, name: str) -> Found:
     run = lab.start(name, _truncated(lab, name, 0.02))
     found = ended(run, run.began, 0, r"step 15/15 ")
     result = run.output()
-    expect("15 steps, 12 pictures left out: truncated" in result, result)
+    expect("15 steps, pictures left out 12 times: truncated" in result, result)
     expect(len(re.findall("left out: .*truncated: image-0.*: truncated", run.errors())) == 3, run.errors())
     return found
 
@@ -122,7 +122,7 @@ def truncated_allowed(lab: Lab, name: str) -> Found:
 @case("the same, 0.5 % allowed", "the run ends at the tenth and names it", 60.0)
 def truncated_refused(lab: Lab, name: str) -> Found:
     run = lab.start(name, _truncated(lab, name, 0.005))
-    return ended(run, run.began, 2, r"\d+ of \d+ pictures could not be read \({'truncated': \d+}\), the last .*image-0")
+    return ended(run, run.began, 2, r"\d+ of \d+ pictures could not be read \(truncated: \d+\), the last .*image-0")
 
 
 def _truncated(lab: Lab, name: str, allowed: float) -> list[str]:
