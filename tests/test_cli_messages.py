@@ -114,6 +114,8 @@ CASES = {
     "train tiny --num-steps 3": "flags: unknown key 'num_steps'; did you mean 'train.num_steps'?",
     "train tiny --trian.seed=3": "flags: unknown key 'trian'; did you mean 'train'?",
     "train tiny --resum": "--resum: no such option; did you mean --resume?",
+    "train tiny --checkpoint.save_checkpoint_path resume": "data.train is empty; expected LMDB folders or list files "
+    "to train on, or synth for rendered text (--data.train synth)",
     "train tiny --result": "flags: unknown key 'result'; expected one of: model, image, charset, data, augment, synth, "
     "corpus, faces, look, camera, objective, optim, "
     "train, eval, checkpoint",

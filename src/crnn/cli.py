@@ -31,7 +31,8 @@ def train_command(arguments: Sequence[str]) -> int:
     from crnn.commands.config_flags import config_from
 
     for given in arguments:
-        if given != "--resume" and difflib.get_close_matches(given, ["--resume"], cutoff=0.8):
+        is_flag = given.startswith("--") and given != "--resume"  # a folder may be named resume
+        if is_flag and difflib.get_close_matches(given, ["--resume"], cutoff=0.8):
             raise ConfigError(f"{given}: no such option; did you mean --resume?")
     config = config_from([a for a in arguments if a != "--resume"], "train")
     require_torch("training", "train")
