@@ -331,6 +331,17 @@ def test_evaluate_ends_with_1_where_a_picture_cannot_be_read(
     assert "1 not an image" in page
 
 
+def test_evaluate_of_nothing_has_no_figures(run: Run, trained_run: Any, word_list: Callable[..., Path]) -> None:
+    words = word_list(labels=["cat", "dog"])
+    for picture in (words.parent / "images").iterdir():
+        picture.unlink()
+    status, out, err = run("evaluate", trained_run.folder, words)
+    assert status == 1
+    assert "nan" not in out
+    assert re.search(r"words +│ +- │ +- │ +- │ +- │ +0 │ missing: 2", out)
+    assert err.splitlines()[-1].startswith("crnn evaluate: words: no sample was compared (missing: 2); expected")
+
+
 @pytest.mark.slow
 def test_evaluate_on_two_ranks_prints_once_what_one_prints(trained_run: Any) -> None:
     command = ["evaluate", str(trained_run.folder), str(trained_run.words), "--json", "--device", "cpu"]

@@ -246,6 +246,25 @@ def test_a_set_without_a_usable_sample_says_why(word_list, small_config):
     )
 
 
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (["abc", "!", "?"], r"2 of 3 labels .*\(left out empty_label: 2 \(images/2\.png, images/3\.png\)\)"),
+        (["abc", "a!b", "c?"], r"2 of 3 labels .*\(2 labels lose '!\?'\)"),
+        (["abc", "a!b", "?"], r"2 of 3 labels .*\(left out empty_label: 1 .*; 1 labels lose '!'\)"),
+    ],
+)
+def test_a_charset_that_few_labels_are_written_in_is_refused(word_list, small_config, labels, found):
+    path = word_list(labels=labels)
+    with pytest.raises(DataError, match=rf"{found}, a larger share than data\.max_lost_share 0\.5; check charset"):
+        batches_of(small_config, path)
+    batches_of(small_config, path, data={"train": [str(path)], "max_lost_share": 0.7})
+
+
+def test_half_of_the_labels_may_lose_characters(word_list, small_config):
+    assert batches_of(small_config, word_list(labels=["abc", "a!b"])).num_samples == 2
+
+
 def test_a_missing_set_and_a_hopeless_ratio_are_refused(word_list, small_config, tmp_path):
     with pytest.raises(DataError, match="nowhere: there is no such file or folder"):
         batches_of(small_config, tmp_path / "nowhere")

@@ -62,8 +62,15 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 RESULT = {
     "datasets": [
-        {"name": "words", "accuracy": 0.5, "one_minus_ned": 0.75, "cer": 0.2},
-        {"name": "none", "accuracy": None, "one_minus_ned": None, "cer": None},
+        {"name": "words", "samples": 8, "skipped": {}, "accuracy": 0.5, "one_minus_ned": 0.75, "cer": 0.2},
+        {
+            "name": "none",
+            "samples": 0,
+            "skipped": {"missing": 3},
+            "accuracy": None,
+            "one_minus_ned": None,
+            "cer": None,
+        },
     ],
     "combined_accuracy": 0.5,
 }
@@ -275,9 +282,10 @@ def test_a_validation_is_recorded_and_said(
         {"step": 4, "validation": RESULT, "best": True},
         {"step": 8, "validation": {**RESULT, "combined_accuracy": 0.25}, "best": False},
     ]
-    first, second, third = capsys.readouterr().err.splitlines()
-    assert first == "step 4: words 50.00 %, none 0.00 % (best so far)"
-    assert second == "step 8: words 50.00 %, none 0.00 %"
+    first, left_out, second, third = capsys.readouterr().err.splitlines()
+    assert first == "step 4: words 50.00 %, none nothing compared (best so far)"
+    assert left_out == "none: 0 samples compared, left out missing: 3"  # once: it is the same in the next one
+    assert second == "step 8: words 50.00 %, none nothing compared"
     assert "best 50.0 %" in third
 
 

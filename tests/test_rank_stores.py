@@ -283,6 +283,19 @@ def test_the_setting_without_shards_is_refused(words, word_list, small_config):
         check_training_data(small_config(data={"train": ["nowhere"], "shards": "own"}).data)
 
 
+def test_a_validation_set_without_its_pictures_is_found_before_the_run(word_list, small_config):
+    good, bad = word_list(20, "good"), word_list(20, "bad")
+    pictures = sorted((bad.parent / "images").iterdir(), key=lambda path: int(path.stem))
+    for picture in pictures[:-1]:
+        picture.unlink()
+    with pytest.raises(
+        DataError, match=r"data\.validation: none of the first pictures .*1\.png.* relative to the list"
+    ):
+        check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
+    shutil.copy(pictures[-1], bad.parent / "images" / "5.png")
+    check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
+
+
 def test_a_shard_without_a_usable_sample_is_named(words, small_config):
     path = words(2, labels=["abc", "?", "bcd"])
     with pytest.raises(DataError, match=r"shard-00001-of-00002: none of its 1 samples can be trained on \(empty_label"):

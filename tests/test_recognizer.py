@@ -169,6 +169,17 @@ def test_read_raises_what_stream_gives(barcode: Draw, barcode_reader: MakeReader
 
 
 @pytest.mark.parametrize(
+    ("nothing", "said"), [(None, "image is None; .*OpenCV"), (7, "image is a int; expected a path")]
+)
+def test_what_is_no_picture_is_refused_as_one(nothing: Any, said: str, barcode_reader: MakeReader) -> None:
+    reader = barcode_reader()
+    with pytest.raises(ImageError, match=said):
+        reader.read(nothing)
+    (given,) = reader.stream(nothing)
+    assert isinstance(given, ImageError)
+
+
+@pytest.mark.parametrize(
     ("size", "width"), [((400, 1), 512), ((1, 400), 32), ((1, 1), 32), ((20_000, 32), 512), ((20_000, 1), 512)]
 )
 def test_pictures_of_odd_shapes_are_read_and_bounded(

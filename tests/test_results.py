@@ -178,6 +178,12 @@ def test_unreadable_pictures_are_named_before_the_count() -> None:
     assert third.startswith("SVT: 1 samples compared, 3 published")
 
 
+def test_a_set_of_which_nothing_was_compared_says_so_once() -> None:
+    wanted = "no sample was compared (too_long: 3); expected readable pictures with labels that count"
+    assert EMPTY.warnings == [f"empty: {wanted}"]
+    assert replace(EMPTY, name="SVT", expected=647).warnings == [f"SVT: {wanted}"]
+
+
 def test_the_title_says_each_rule_once() -> None:
     other = replace(SMALL, title="modelzoo, words of 3 and more")
     assert evaluation(LARGE, SMALL, other).title == "parseq, 36 characters; modelzoo, words of 3 and more"

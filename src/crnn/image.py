@@ -208,7 +208,8 @@ def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
         image = source
     else:
         raise ImageError(
-            f"image is a {type(source).__name__}; expected a path, bytes, an array or a Pillow image",
+            f"image is {'None' if source is None else f'a {type(source).__name__}'}; expected a path, bytes, an array "
+            "or a Pillow image" + (" (OpenCV gives None for a file that it cannot read)" if source is None else ""),
             reason="not_an_image",
         )
     return _upright(image, "L" if channels == 1 else "RGB", name)

@@ -122,7 +122,7 @@ class Recognizer:
             ImageError: A picture cannot be read. ``stream`` reads the others all the same.
             CheckpointError: The network gives no numbers (nan).
         """
-        if isinstance(images, _ONE_PICTURE):
+        if isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable):  # what is no picture is refused as one
             return self.read([images])[0]
         readings = []
         for reading in self.stream(images):
@@ -141,7 +141,9 @@ class Recognizer:
         Yields:
             For each picture, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
         """
-        return self.run([images] if isinstance(images, _ONE_PICTURE) else images, self.readings)
+        if isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable):
+            images = [images]
+        return self.run(images, self.readings)
 
     def readings(self, output: NetworkOutput) -> list[Reading]:
         """What the pictures of one batch say."""

@@ -31,7 +31,7 @@ from crnn.config import Config
 from crnn.data.dataset import Batch
 from crnn.data.rank_stores import check_training_data
 from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
-from crnn.errors import ConfigError, DataError, TrainingError
+from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError
 from crnn.evaluation.results import Evaluation
 from crnn.model import build_model
 from crnn.progress import counting_bar
@@ -187,7 +187,10 @@ class _Run:
         bias_blank(network, config.objective.blank_bias)
         self.warm_line = ""
         if config.train.warm_start is not None and checkpoint is None:
-            self.warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
+            try:
+                self.warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
+            except CheckpointError as error:
+                raise CheckpointError(f"train.warm_start: {error}") from error
         memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         network.to(self.ranks.device).to(memory_format=memory_format)  # type: ignore[call-overload]
         if self.ranks.world_size > 1 and config.train.sync_batch_norm:

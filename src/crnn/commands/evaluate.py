@@ -134,7 +134,7 @@ def evaluate_command(
         way = reader.decoder.method if not lexicon_only else f"{decode}, {lexicon[0]}"
         write_report(Path(report), result, _stored_pictures(result), details=(("Decoding", way),))
         print(f"crnn evaluate: report written to {report}", file=sys.stderr)
-    return 1 if any(dataset.unreadable for dataset in result.datasets) else 0
+    return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
 
 
 def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
@@ -188,8 +188,8 @@ def _print_table(result: Evaluation) -> None:
         total = sum(dataset.sums.samples for dataset in result.datasets)
         between = [""] * len(result.lexicon_names)
         table.add_section()
-        table.add_row("mean", *between, f"{100 * result.mean_accuracy:.2f}", "", "", "", "", "")
-        table.add_row("combined", *between, f"{100 * result.combined_accuracy:.2f}", "", "", "", str(total), "")
+        table.add_row("mean", *between, _percent(result.mean_accuracy), "", "", "", "", "")
+        table.add_row("combined", *between, _percent(result.combined_accuracy), "", "", "", str(total), "")
     console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
     console.width = max(console.width, 110 + 10 * len(result.lexicon_names))
     with console.capture() as captured:
@@ -200,16 +200,18 @@ def _print_table(result: Evaluation) -> None:
 def _table_row(dataset: DatasetResult) -> list[str]:
     sums = dataset.sums
     low, high = sums.accuracy_interval
-    with_lexicons = [
-        f"{100 * lexicon.sums.accuracy:.2f}" if lexicon.sums.samples else "-" for lexicon in dataset.lexicons
-    ]
     return [
         dataset.name,
-        *with_lexicons,
-        f"{100 * sums.accuracy:.2f}",
-        f"{100 * low:.2f} - {100 * high:.2f}",
-        f"{100 * sums.one_minus_ned:.2f}",
-        f"{100 * sums.cer:.2f}",
+        *(_percent(lexicon.sums.accuracy) for lexicon in dataset.lexicons),
+        _percent(sums.accuracy),
+        f"{_percent(low)} - {_percent(high)}" if sums.samples else "-",
+        _percent(sums.one_minus_ned),
+        _percent(sums.cer),
         str(sums.samples) + ("" if dataset.expected in (None, sums.samples) else f" of {dataset.expected}"),
         ", ".join(f"{reason}: {count}" for reason, count in dataset.skipped.items()) or "-",
     ]
+
+
+def _percent(share: float) -> str:
+    """A share as a percentage; ``-`` where nothing was compared."""
+    return "-" if share != share else f"{100 * share:.2f}"

@@ -110,7 +110,8 @@ class StoredBatches:
         counts: What was found in each source, on all ranks.
 
     Raises:
-        DataError: A source is missing, empty, or has no usable sample; the message says why samples were left out.
+        DataError: A source is missing, empty, or has no usable sample, or too few labels that are used as they are; the
+            message says why.
         CharsetError: As for ``scan_labels``.
         ConfigError: A ratio gives a source no place in a batch, or its shards cannot be shared out to the ranks.
     """
@@ -142,6 +143,8 @@ class StoredBatches:
             LabelCounts.sum(path, [found[number][0] for number in numbers]) if count else found[numbers[0]][0]
             for path, count, numbers in sources.by_source()
         ]
+        for counts in self.counts:
+            _check_lost(counts, config.data.max_lost_share)
         widths = [known for _, known in found if known is not None]
         self._order = SampleOrder(
             [counts.usable for counts, _ in found],
@@ -205,6 +208,21 @@ class StoredBatches:
         rng = np.random.default_rng([self._config.train.seed, _AUGMENT, draw])
         pixels = augment(load_image(data, self._config.image.image_channels), self._config.augment, rng)
         return resize(pixels, self._config.image, width)
+
+
+def _check_lost(found: LabelCounts, limit: float) -> None:
+    """A charset that was mistyped (37 is a charset of two digits) would train on the crumbs of the labels."""
+    left_out = sum(found.skipped.values())
+    if left_out + found.changed <= limit * (found.usable + left_out):
+        return
+    reasons = [f"left out {describe_skipped(found)}"] if left_out else []
+    if found.changed:
+        reasons.append(f"{found.changed} labels lose {''.join(c for c, _ in found.lost.most_common(20))!r}")
+    raise DataError(
+        f"{found.path}: {left_out + found.changed} of {found.usable + left_out} labels cannot be used as they are "
+        f"({'; '.join(reasons)}), a larger share than data.max_lost_share {limit:g}; check charset.characters, "
+        "charset.max_text_length and image.image_width, or raise data.max_lost_share"
+    )
 
 
 def collate(

@@ -18,6 +18,9 @@ from crnn.training.settings import DataConfig
 
 __all__ = ["RankStores", "check_training_data", "open_rank_stores"]
 
+_FIRST_PICTURES = 16
+"""That are looked for before a run begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class RankStores:
@@ -64,7 +67,7 @@ def check_training_data(data: DataConfig) -> None:
     """Find out whether all sets of a run are there, as far as one can without knowing the rank.
 
     Raises:
-        DataError: A set is missing or cannot be used.
+        DataError: A set is missing or cannot be used, or a validation set's first pictures are all missing.
         ConfigError: ``data.shards`` is ``own`` and nothing is in shards.
     """
     paths = [split_name(spec)[1] for spec in data.train]
@@ -75,11 +78,28 @@ def check_training_data(data: DataConfig) -> None:
         if path not in in_shards:
             open_source(path).close()
     for spec in data.validation:
-        open_source(split_name(spec)[1]).close()
+        store = open_source(split_name(spec)[1])
+        _check_first_pictures(store)
+        store.close()
     if data.shards == "own" and not in_shards:
         raise ConfigError(
             f"data.shards is own, and no source of data.train ({', '.join(data.train)}) is in shards; expected folders "
             "with shards.json. Make them with: crnn data convert lmdb SRC DST --shards N, or leave data.shards out"
+        )
+
+
+def _check_first_pictures(store: SampleStore) -> None:
+    """Pictures of a training set are missed at once, those of a validation set only when it is read: hours later."""
+    why = ""
+    for index in range(min(len(store), _FIRST_PICTURES)):
+        try:
+            store.image_bytes(index)
+            return
+        except DataError as error:
+            why = why or str(error)
+    if why:
+        raise DataError(
+            f"data.validation: none of the first pictures can be read: {why}; expected paths relative to the list file"
         )
 
 

@@ -87,7 +87,12 @@ class DatasetResult:
     def warnings(self) -> list[str]:
         """What a reader of the table must know about the count of samples."""
         lines = [f"{self.name}: unreadable picture {line}" for line in self.unreadable]
-        if self.expected is not None and self.sums.samples != self.expected:
+        if not self.sums.samples:
+            why = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items())
+            lines.append(
+                f"{self.name}: no sample was compared ({why}); expected readable pictures with labels that count"
+            )
+        elif self.expected is not None and self.sums.samples != self.expected:
             skipped = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items()) or "none"
             lines.append(
                 f"{self.name}: {self.sums.samples} samples compared, {self.expected} published (skipped: {skipped}); "

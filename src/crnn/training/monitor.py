@@ -89,6 +89,7 @@ class Monitor:
         self._last_line = 0.0
         self._rate = 0.0
         self._best = ""
+        self._left_out: dict[str, dict[str, int]] = {}  # of each validation set, as last said
         stderr = sys.stderr  # while the bar is there, rich puts itself in the place of both
         self._out, self._err = _Listener(lambda: sys.stdout), _Listener(lambda: stderr)
         console = Console(file=cast(IO[str], self._err))
@@ -168,10 +169,14 @@ class Monitor:
         """
         self.record({"step": step, "validation": result, "best": best})
         accuracy = result["combined_accuracy"] or 0.0
-        parts = [f"{d['name']} {100 * (d['accuracy'] or 0.0):.2f} %" for d in result["datasets"]]
+        parts = [f"{d['name']} {_percent(d['accuracy'])}" for d in result["datasets"]]
         self._best = f"best {100 * accuracy:.1f} %" if best else self._best
         self.say(f"step {step}: {', '.join(parts)}" + (" (best so far)" if best else ""))
         for dataset in result["datasets"]:
+            if dataset["skipped"] != self._left_out.get(dataset["name"], {}):  # at every validation it would be noise
+                self._left_out[dataset["name"]] = dataset["skipped"]
+                reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset["skipped"].items())
+                self.say(f"{dataset['name']}: {dataset['samples']} samples compared, left out {reasons or 'none'}")
             self._draw_scalars(
                 step, {f"{k}/{dataset['name']}": dataset[k] for k in ("accuracy", "one_minus_ned", "cer")}
             )
@@ -231,6 +236,10 @@ class Monitor:
             done = stats.step - self._epoch_first_step + 1  # fewer than ``step`` where the run went on within the epoch
             print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", file=self._out, flush=True)
             self._epoch_start, self._epoch_first_step = time.perf_counter(), stats.step + 1
+
+
+def _percent(share: float | None) -> str:
+    return "nothing compared" if share is None else f"{100 * share:.2f} %"
 
 
 class _Listener:

@@ -47,6 +47,7 @@ _FREE_KEYS = {
     "data.workers",
     "data.worker_start",
     "data.max_bad_share",
+    "data.max_lost_share",
     "data.validation",
     "train.epoch_size",
     "train.num_steps",

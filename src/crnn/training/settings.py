@@ -48,6 +48,9 @@ class DataConfig(Section):
     max_bad_share: Share = 0.01
     """Largest share of unreadable pictures before the run stops (at least ten have to be met)."""
 
+    max_lost_share: Share = 0.5
+    """Largest share of a source's labels that may be left out or lose characters; more is mostly a wrong charset."""
+
     bucket_batches: Annotated[int, Field(ge=1, le=4096)] = 32
     """Under ``keep_ratio``, batches whose samples are sorted by width together; more means less distortion."""
 
