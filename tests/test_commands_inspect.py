@@ -142,6 +142,7 @@ def test_a_terminal_that_has_no_blocks(run: Run, word_list: WordList, monkeypatc
         (["x", "--against", "nowhere"], "nowhere: there is no such file or folder"),
         (["x", "--config", "nothing"], "config 'nothing' is neither a file nor a preset"),
         (["x", "--charset", "aa"], "charset has 'a' twice"),
+        (["x", "--charset", ""], "the charset is empty"),
         (["x", "--image-width", "7"], "image.image_width is 7"),
         (["x", "--max-text-length", "0"], "charset.max_text_length is 0"),
         (["x", "--resize", "crop"], "resize is 'crop'; expected one of: .*keep_ratio"),

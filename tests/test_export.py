@@ -258,14 +258,18 @@ def test_stored_pictures_come_from_all_over_the_sets(
     assert sum(len(batch) for batch in batches) == 21
     assert {batch.shape[1:] for batch in batches} == {(1, 32, 48)}
     (other.parent / "images" / "1.png").write_bytes(b"no picture")
-    fewer = stored_pictures([str(other)], image, 1000)
+    said: list[str] = []
+    fewer = stored_pictures([str(other)], image, 1000, said.append)
     assert sum(len(batch) for batch in fewer) == 29
+    (line,) = said
+    assert line.startswith("1 of 30 pictures cannot be read and are left out; the first: ")
+    assert f"{other}: images/1.png: " in line
 
 
 def test_no_stored_picture_is_an_error(word_list: Callable[..., Path]) -> None:
     path = word_list(1)
     (path.parent / "images" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="has no pictures that can be read"):
+    with pytest.raises(DataError, match=r"has no pictures that can be read \(.*images/1\.png: .*\); expected"):
         stored_pictures([str(path)], ImageConfig(), 10)
 
 

@@ -159,7 +159,7 @@ def export(
     path = Path(out)
     _check(model, path, precision, samples)
     weights = read_weights(model)
-    pictures, described = _pictures(weights, data, samples, precision)
+    pictures, described = _pictures(weights, data, samples, precision, say)
     say(f"{described}, to compare with{' and to quantise' if precision == 'int8' else ''}")
     graph, quantised = _graph(weights, precision, pictures)
     metadata = _metadata(weights, precision, quantised, described)
@@ -201,10 +201,10 @@ def _check(model: str | Path, path: Path, precision: Precision, samples: int) ->
 
 
 def _pictures(
-    weights: WeightsFile, data: Sequence[str], samples: int, precision: Precision
+    weights: WeightsFile, data: Sequence[str], samples: int, precision: Precision, say: Callable[[str], None]
 ) -> tuple[list[Pixels], str]:
     if data:
-        pictures = stored_pictures(data, weights.config.image, samples)
+        pictures = stored_pictures(data, weights.config.image, samples, say)
         return pictures, f"{_count(pictures)} pictures of {', '.join(data)}"
     if precision != "int8":  # any will do, and these are there at once
         samples = min(samples, _DRAWN)

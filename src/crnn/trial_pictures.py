@@ -6,7 +6,7 @@ For quantisation, which must see what convolutions see, and for comparing two fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,35 +30,42 @@ _NATURAL_WIDTH = 160
 _Array = npt.NDArray[np.uint8]
 
 
-def stored_pictures(data: Sequence[str], image: ImageConfig, count: int) -> list[Pixels]:
+def stored_pictures(
+    data: Sequence[str], image: ImageConfig, count: int, say: Callable[[str], None] = lambda _: None
+) -> list[Pixels]:
     """Pictures of sets, evenly spread over all of them.
 
     Args:
         data: LMDB folders and list files.
         image: The ``image`` settings.
         count: How many at most.
+        say: Called with a line that says how many could not be read, and why the first of them, where there are any.
 
     Raises:
         DataError: A set cannot be opened, or none of the pictures can be read.
         MissingExtraError: It is an LMDB folder and the package ``lmdb`` is not installed.
     """
     pictures: list[_Array] = []
+    left_out: list[str] = []
     stores = [open_source(spec) for spec in data]
     try:
         ends = np.cumsum([len(store) for store in stores])
         total = int(ends[-1]) if stores else 0
         chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
         for place, number in zip(chosen.tolist(), np.searchsorted(ends, chosen, side="right").tolist(), strict=True):
-            store = stores[number]
+            store, index = stores[number], place - int(ends[number]) + len(stores[number])
             try:
-                pictures.append(load_resized(store.image_bytes(place - int(ends[number]) + len(store)), image))
-            except ImageError:  # one that is read by nobody says nothing of what is read
-                continue
+                pictures.append(load_resized(store.image_bytes(index), image))
+            except ImageError as error:  # one that is read by nobody says nothing of what is read
+                left_out.append(f"{store.path}: {store.key(index)}: {error}")
     finally:
         for store in stores:
             store.close()
     if not pictures:
-        raise DataError(f"{', '.join(data)}: has no pictures that can be read; expected some hundreds")
+        why = f" ({left_out[0]})" if left_out else ""
+        raise DataError(f"{', '.join(data)}: has no pictures that can be read{why}; expected some hundreds")
+    if left_out:
+        say(f"{len(left_out)} of {len(chosen)} pictures cannot be read and are left out; the first: {left_out[0]}")
     return list(_batches(pictures))
 
 

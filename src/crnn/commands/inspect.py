@@ -32,7 +32,7 @@ def inspect_command(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "",
     against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OTHER ...")] = (),
     config: str = "",
-    charset: str = "",
+    charset: str | None = None,
     max_text_length: int | None = None,
     resize: Literal["squash", "keep_ratio"] | None = None,
     image_width: int | None = None,
@@ -162,7 +162,7 @@ def lexicon_command(
 
 
 def _measured_by(
-    config: str, image: dict[str, Any], charset: str, rules: dict[str, Any]
+    config: str, image: dict[str, Any], charset: str | None, rules: dict[str, Any]
 ) -> tuple[ImageConfig, CharsetConfig]:
     """The two sections of the settings that samples are measured by, with flags on top of a preset or a file."""
     from crnn.config_file import load_config
@@ -170,7 +170,7 @@ def _measured_by(
 
     # Only two sections: a preset's model.class_num would contradict another charset, and plays no part here.
     base = load_config(config).model_dump(include={"image", "charset"}) if config else {"image": {}, "charset": {}}
-    given = {"image": image, "charset": {**rules, "characters": charset or None}}
+    given = {"image": image, "charset": {**rules, "characters": charset}}
     merged = {
         section: {**base[section], **{key: value for key, value in values.items() if value is not None}}
         for section, values in given.items()

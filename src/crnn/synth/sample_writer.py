@@ -16,6 +16,7 @@ from PIL import Image
 from crnn.config import Config
 from crnn.data.list_writer import ListWriter
 from crnn.data.loader import iterate_batches
+from crnn.data.partial_folder import PartialFolder
 from crnn.data.store_writer import LmdbWriter
 from crnn.errors import DataError
 from crnn.synth.renderer import Renderer, to_bytes
@@ -69,6 +70,7 @@ def write_samples(
         ConfigError: The settings leave nothing to draw, or no face to draw it with.
         DataError: The folder has something in it, or another set was begun there; the disk is full.
     """
+    PartialFolder(path, ()).check_free()  # before faces are looked for, which takes seconds
     source = _Chunks(config, first, count, shape, encoding)
     for line in source.renderer.remarks():
         say(line)
