@@ -238,6 +238,22 @@ except ImageError as error:
         assert bool(done.stderr) == said, done.stderr
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere libtiff may be inside of Pillow")
+@pytest.mark.parametrize("command", [["data", "inspect", "LIST"], ["data", "convert", "list", "LIST", "OUT"]])
+def test_commands_say_once_what_is_wrong_with_a_picture(
+    command: list[str], tmp_path: Path, encode_image: Callable[..., bytes], noise: Callable[..., np.ndarray]
+) -> None:
+    data = bytearray(encode_image(Image.fromarray(noise(40, 120)), "TIFF", compression="tiff_lzw"))
+    data[200:220] = b"\xff" * 20
+    (tmp_path / "bad.tif").write_bytes(data)
+    (tmp_path / "labels.tsv").write_text("bad.tif\tword\n", encoding="utf-8")
+    paths = {"LIST": str(tmp_path / "labels.tsv"), "OUT": str(tmp_path / "out")}
+    arguments = [sys.executable, "-m", "crnn", *(paths.get(word, word) for word in command)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
 class Terminal(io.StringIO):
     """What is written to it, by something that takes it for a terminal."""
 

@@ -105,6 +105,10 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 }
 
 
+_OPEN_PICTURES = ("read", "train", "evaluate", "export", "calibrate", "data")
+"""What is wrong with a picture they say themselves, and once."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -145,6 +149,10 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return 0
     if name not in _COMMANDS:
         raise ConfigError(f"command {name!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
+    if name in _OPEN_PICTURES:
+        from crnn.picture_file import silence_codecs
+
+        silence_codecs()
     try:
         return _COMMANDS[name][1](arguments)
     except SystemExit as end:  # tyro has shown the help, or rich has lost its reader

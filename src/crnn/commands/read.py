@@ -84,7 +84,6 @@ def read_command(
         threads: Threads on the CPU; default: the engine's choice.
         json: One JSON object a line: image, text, score, confidence, characters; or image, error.
     """
-    from crnn.picture_file import silence_codecs
     from crnn.recognizer import load
 
     if not images:
@@ -113,7 +112,6 @@ def read_command(
         print("crnn read: the texts of --n-best are part of --json; without it only the best is shown", file=sys.stderr)
     if reader.decoder.lexicon is not None:
         _say_skipped(str(lexicon), reader.decoder.lexicon)
-    silence_codecs()
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
     if not count:
         raise ConfigError(
