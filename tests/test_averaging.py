@@ -1,0 +1,94 @@
+"""The mean of weights: by hand, what is refused, and the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crnn.averaging import average_weights
+from crnn.checkpoint import load_weights, save_calibration, save_weights
+from crnn.cli import main
+from crnn.config import Config
+from crnn.errors import CheckpointError, ConfigError
+from crnn.evaluation.calibration import Calibration
+from crnn.model import build_model
+from crnn.recognizer import load
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Configs = Callable[..., Config]
+
+
+def write(path: Path, config: Config, *, seed: int = 0, scale: float = 1.0, **info: Any) -> Path:
+    """Weights of a new network, every number of them times ``scale``."""
+    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=seed)
+    state = {k: v * scale if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    save_weights(path, state, config, info)
+    return path
+
+
+def test_the_mean_by_hand(tmp_path: Path, small_config: Configs) -> None:
+    config = small_config()
+    files = [write(tmp_path / f"{k}.safetensors", config, scale=s, step=k) for k, s in enumerate((1.0, 2.0, 6.0))]
+    out = average_weights(files, tmp_path / "mean.safetensors")
+    first, mean = load_weights(files[0]), load_weights(out)
+    assert mean.config == first.config
+    assert list(mean.state) == list(first.state)
+    for name, tensor in first.state.items():
+        expected = tensor * 3.0 if tensor.is_floating_point() else tensor
+        torch.testing.assert_close(mean.state[name], expected, rtol=1e-6, atol=1e-7)
+    assert mean.info["step"] == 2
+    assert mean.info["averaged"] == [{"step": step, "samples": None} for step in range(3)]
+
+
+def test_the_mean_of_weights_and_themselves_reads_as_they_do(trained_run: Any, tmp_path: Path) -> None:
+    # A run folder and a file; the calibration is of the one and not of the mean.
+    calibration = Calibration(temperature=0.5, samples=30, accuracy=0.5, error_before=0.2, error_after=0.1, data=("a",))
+    other = save_calibration(trained_run.folder, calibration, tmp_path / "other.safetensors")
+    out = average_weights([trained_run.folder, other], tmp_path / "mean.safetensors")
+    assert load_weights(out).calibration is None
+    pictures = [trained_run.words.parent / "images" / f"{n}.png" for n in range(1, 5)]
+    readings = [[reading.text for reading in load(model, engine="torch").read(pictures)] for model in (other, out)]
+    assert readings[0] == readings[1] == trained_run.labels[:4]
+
+
+def test_what_has_no_mean_is_refused(tmp_path: Path, small_config: Configs) -> None:
+    config = small_config()
+    one = write(tmp_path / "one.safetensors", config)
+    stranger = write(tmp_path / "stranger.safetensors", config, seed=1)
+    wide = write(tmp_path / "wide.safetensors", small_config(model={"hidden_size": 24}))
+    upper = write(tmp_path / "upper.safetensors", small_config(charset={"case": "upper"}))
+    out = tmp_path / "mean.safetensors"
+    for other, said in (
+        (stranger, r"different trainings \(cosine -?0\.\d\d, at least 0\.3 is expected\)"),
+        (wide, "other settings of model"),
+        (upper, "other settings of charset"),
+        (tmp_path / "nothing", "is no weights file, run folder or shipped name"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            average_weights([one, other], out)
+    with pytest.raises(ConfigError, match="1 weights are given; expected two or more"):
+        average_weights([one], out)
+    with pytest.raises(ConfigError, match=r"ends in \.safetensors"):
+        average_weights([one, one], tmp_path / "mean.onnx")
+    assert not out.exists()
+
+
+def test_the_command(tmp_path: Path, small_config: Configs, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write(tmp_path / "one.safetensors", small_config())
+    out = tmp_path / "mean.safetensors"
+    assert main(["average", str(one), str(one), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: the mean of 2 weights\n"
+    for arguments, said in (
+        ([str(one), str(one)], "no file to write is given; expected --out OUT.safetensors"),
+        ([str(one), "--out", str(out)], "1 weights are given"),
+        ([str(one), str(one), "--out", str(tmp_path / "gone" / "x.safetensors")], "--out"),
+    ):
+        assert main(["average", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("crnn average: ")
+        assert said in line
