@@ -1,4 +1,4 @@
-"""The mean of several weights of one network: reads better than each, and costs nothing more.
+"""The mean of several weights of one network: it can read better than each of them, and costs nothing more.
 
 Weights that one training passed through at a high learning rate, or that several stretches of it ended with, lie around
 a better place than any of them is at. Trainings that began from different weights have no such place between them.

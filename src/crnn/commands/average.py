@@ -21,7 +21,7 @@ def average_command(
 ) -> int:
     """Write the mean of weights of one training, or of several that began with the same weights.
 
-    It often reads better than each of them. Confidences are made true anew: crnn calibrate OUT. In Python:
+    It can read better than each of them; measure it. Confidences are made true anew: crnn calibrate OUT. In Python:
     ``crnn.averaging.average_weights``.
 
     Args:
