@@ -8,7 +8,6 @@ all of it.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -16,12 +15,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from crnn.data.picture_folder import PictureFolder
 from crnn.errors import DataError, ImageError
 
-__all__ = ["MAX_IMAGE_BYTES", "ListFile"]
-
-MAX_IMAGE_BYTES = 256 * 1024 * 1024
-"""Larger files are not read: no crop of a word has this size."""
+__all__ = ["ListFile"]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
@@ -49,7 +46,7 @@ class ListFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._file = Path(self.path).absolute()
-        self._folder = os.path.realpath(self._file.parent)
+        self._pictures = PictureFolder(self._file.parent)
         self._version: tuple[int, int] | None = None
         self._loaded: tuple[bytes, _Offsets] | None = None
         _, starts = self._load()
@@ -92,26 +89,13 @@ class ListFile:
         """The bytes of the picture file, not yet decoded.
 
         Raises:
-            ImageError: There is no such file, or it is not one that can be read (``missing``), it has 0 bytes
-                (``empty``), more than ``MAX_IMAGE_BYTES`` (``too_large``), or lies outside of the list's folder, be it
-                by ``..``, by an absolute path or by a symbolic link (``outside_root``).
+            ImageError: As for ``PictureFolder.read``; the folder is the list's.
             DataError: The list was changed since it was opened.
         """
-        key = self.key(index)
         try:
-            resolved = os.path.realpath(Path(self._folder, key))
-            if not Path(resolved).is_relative_to(self._folder):
-                raise ImageError(
-                    f"{self.path}: picture {key!r} lies outside of the list's folder; expected a path inside it, "
-                    "relative to it. Move the pictures below the list, or the list above the pictures",
-                    reason="outside_root",
-                )
-            return self._read(resolved, key)
-        except ImageError:
-            raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            why = getattr(error, "strerror", None) or str(error)
-            raise ImageError(f"{self.path}: picture {key!r} cannot be read: {why}", reason="missing") from error
+            return self._pictures.read(self.key(index))
+        except ImageError as error:
+            raise ImageError(f"{self.path}: {error}", reason=error.reason) from error
 
     def lexicon(self, index: int) -> tuple[str, ...] | None:
         """Always ``None``: lists have no lexicons."""
@@ -158,28 +142,6 @@ class ListFile:
         self._version = version
         self._loaded = content, np.concatenate(chunks)
         return self._loaded
-
-    def _read(self, resolved: str, key: str) -> bytes:
-        # Not following a link that replaced the file since it was resolved; not waiting for a writer if it is a pipe.
-        flags = os.O_RDONLY
-        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
-            flags |= getattr(os, name, 0)
-        descriptor = os.open(resolved, flags)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"{self.path}: picture {key!r} is not a file; expected one", reason="missing")
-            if status.st_size == 0:
-                raise ImageError(f"{self.path}: picture {key!r} has 0 bytes; expected a picture", reason="empty")
-            if status.st_size > MAX_IMAGE_BYTES:
-                raise ImageError(
-                    f"{self.path}: picture {key!r} has {status.st_size} bytes; expected at most {MAX_IMAGE_BYTES}",
-                    reason="too_large",
-                )
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                return file.read(MAX_IMAGE_BYTES)
-        finally:
-            os.close(descriptor)
 
 
 def _line_starts(content: bytes, path: str) -> Iterator[_Offsets]:

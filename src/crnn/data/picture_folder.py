@@ -6,10 +6,12 @@ import errno
 import os
 import stat
 
-from crnn.data.listfile import MAX_IMAGE_BYTES
 from crnn.errors import ImageError
 
-__all__ = ["PictureFolder"]
+__all__ = ["MAX_IMAGE_BYTES", "PictureFolder"]
+
+MAX_IMAGE_BYTES = 256 * 1024 * 1024
+"""Larger files are not read: no crop of a word has this size."""
 
 _MAX_FOLDERS = 10_000
 _SMALL_BYTES = 16 << 10  # nearly all word pictures have fewer, and to ask for their size first takes as long as to read
@@ -77,7 +79,7 @@ class PictureFolder:
         folder, _, name = path.rpartition("/")
         if name in ("", ".", ".."):
             raise ImageError(f"{path!r}: is no path of a file; expected a picture", reason="missing")
-        resolved = self._folders.get(folder) or self._resolve(folder)
+        resolved = self._folders.get(folder) or self._resolve(folder, path)
         if hasattr(os, "O_NOFOLLOW"):
             try:
                 return os.open(f"{resolved}/{name}", _FLAGS)
@@ -87,8 +89,8 @@ class PictureFolder:
         # The file itself is a link, or may be one.
         return os.open(self._checked(os.path.realpath(os.path.join(resolved, name)), path), _FLAGS)  # noqa: PTH118
 
-    def _resolve(self, folder: str) -> str:
-        resolved = self._checked(os.path.realpath(os.path.join(self._resolved_root, folder)), folder)  # noqa: PTH118
+    def _resolve(self, folder: str, path: str) -> str:
+        resolved = self._checked(os.path.realpath(os.path.join(self._resolved_root, folder)), path)  # noqa: PTH118
         if len(self._folders) >= _MAX_FOLDERS:
             self._folders.clear()
         self._folders[folder] = resolved
@@ -98,7 +100,7 @@ class PictureFolder:
         root = self._resolved_root
         if resolved != root and not resolved.startswith(root if root.endswith(os.sep) else root + os.sep):
             raise ImageError(
-                f"{path}: lies outside of {self.root}; expected a path inside it. Move the pictures there",
+                f"{path}: lies outside of {self.root}; expected a path inside it. Move the pictures below it",
                 reason="outside_root",
             )
         return resolved
