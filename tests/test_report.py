@@ -150,8 +150,8 @@ def test_another_number_of_samples_than_the_published_one_is_marked_and_warned_o
 
 
 def test_warnings_of_all_sets_are_shown_and_name_their_set_once(tmp_path: Path) -> None:
-    first = dataset("first", [], unreadable=("7.png: is empty", "8.png: is cut"))
-    second = dataset("second", [], unreadable=("9.png: is empty",))
+    first = dataset("first", [result("a", "a")], unreadable=("7.png: is empty", "8.png: is cut"))
+    second = dataset("second", [result("a", "a")], unreadable=("9.png: is empty",))
     shown = page(tmp_path, evaluation(first, second))
     for line in ("first: unreadable picture 7.png", "first: unreadable picture 8.png", "second: unreadable picture 9"):
         assert shown.text.count(line) == 1

@@ -9,10 +9,8 @@ no torch is in ``crnn.weights_file``.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -38,6 +36,7 @@ from crnn.weights_file import (
     tensor_digest,
     weights_metadata,
 )
+from crnn.whole_file import write_whole
 
 __all__ = [
     "Weights",
@@ -94,17 +93,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         CheckpointError: The disk is full, or the folder cannot be written; what was at ``path`` is still there.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
+        write_whole(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
         raise CheckpointError(
             f"cannot write {path}: {why}. What was written before is untouched; make room or choose another place, "
@@ -259,18 +250,6 @@ def _read_before_as(charset: Charset, old: CharsetConfig) -> dict[str, str]:
     old_charset, rules = old.charset(), replace(old.rules(), max_length=None)
     found = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
     return {c: source for c, source in found.items() if len(source) == 1 and source in old_charset}
-
-
-def _sync_folder(path: Path) -> None:
-    """Let a rename survive a power cut, too."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in (errno.EBADF, errno.EINVAL):  # some network file systems cannot do that for folders
-            raise
-    finally:
-        os.close(folder)
 
 
 def _tensor_bytes(tensor: Tensor) -> TensorBytes:

@@ -16,6 +16,7 @@ import tyro
 
 from crnn.commands.terminal import check_writable
 from crnn.errors import ConfigError, DataError
+from crnn.whole_file import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -185,7 +186,7 @@ def _write_png(path: str, pixels: npt.NDArray[np.uint8]) -> None:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     try:
-        Path(path).write_bytes(buffer.getvalue())
+        write_whole(Path(path), buffer.getvalue())
     except OSError as error:
         raise DataError(f"--sheet {path}: cannot be written: {error.strerror}. Choose another file") from error
 

@@ -10,7 +10,6 @@ Reference:
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Literal
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.data.source import SampleStore
 from crnn.errors import DataError
+from crnn.whole_file import write_whole
 
 __all__ = ["FullLexicon", "WordSource", "full_lexicon", "write_lexicon"]
 
@@ -113,10 +113,7 @@ def write_lexicon(path: str | os.PathLike[str], words: Sequence[str]) -> None:
     if os.path.lexists(place):
         raise DataError(f"{os.fspath(path)}: exists already; expected a new file. Choose another, or remove it")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as folder:
-            whole = Path(folder) / place.name
-            whole.write_text("".join(f"{word}\n" for word in words), encoding="utf-8", newline="\n")
-            whole.replace(place)
+        write_whole(place, "".join(f"{word}\n" for word in words).encode())
     except OSError as error:
         raise DataError(
             f"{os.fspath(path)}: cannot be written: {error.strerror}; expected a file in a folder that exists"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from crnn.charset import Charset
 from crnn.decoding.language_model import CharacterModel
 from crnn.decoding.ngram_counts import MAX_ORDER, NgramCounts
 from crnn.errors import CharsetError, DataError
+from crnn.whole_file import write_whole
 
 __all__ = ["load_language_model", "save_language_model"]
 
@@ -51,12 +51,8 @@ def save_language_model(model: CharacterModel, path: str | os.PathLike[str]) -> 
     }
     arrays = {name: np.ascontiguousarray(getattr(counts, name)) for name in _TYPES}
     data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
-    place = Path(path)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as folder:
-            whole = Path(folder) / place.name
-            whole.write_bytes(data)
-            whole.replace(place)
+        write_whole(Path(path), data)
     except OSError as error:
         raise DataError(
             f"{os.fspath(path)}: cannot be written: {error.strerror}; expected a file in a folder that exists"

@@ -27,6 +27,7 @@ from crnn.evaluation.report_trust import lexicon_part, trust_part
 from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
 from crnn.image import load_image
 from crnn.metrics import TextSums
+from crnn.whole_file import write_whole
 
 __all__ = ["MAX_CONFUSIONS", "MAX_ERRORS", "Picture", "write_report"]
 
@@ -66,13 +67,9 @@ def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: 
     """
     # A label may hold lone surrogates, which UTF-8 has no bytes for.
     page = "".join(_page(evaluation, picture, details)).encode("utf-8", errors="backslashreplace")
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(page)
-        partial.replace(path)
+        write_whole(path, page)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         why = error.strerror or str(error)
         raise ConfigError(f"report {path} cannot be written: {why}; give a file in a folder that exists") from error
 
