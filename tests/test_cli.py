@@ -230,7 +230,7 @@ def test_evaluate_says_what_the_model_cannot_write(run: Run, trained_run: Any) -
 
 def test_read_takes_paths_from_stdin(run: Run, trained_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     images = trained_run.words.parent / "images"
-    lines = f"{images}/1.png\n\n{images}/2.png\r\n{images}/3.png".encode()
+    lines = f"{images}/1.png\n\n{images}/2.png\r\n{images}/3.png".encode("utf-8-sig")  # as Windows writes it
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
     status, out, err = run("read", "-", "--model", trained_run.folder)
     assert (status, err) == (0, "")
@@ -363,6 +363,7 @@ def test_train_resume_and_refusal(run: Run, word_list: Callable[..., Path], tmp_
     status, out, err = run(*command)
     assert (status, out) == (0, f"{folder}/last.safetensors: 3 steps\n")
     assert "4 samples, 3 steps" in err
+    assert "no run to go on with" not in err
     status, out, err = run(*command)
     assert (status, out) == (2, "")
     assert err == (
@@ -374,21 +375,58 @@ def test_train_resume_and_refusal(run: Run, word_list: Callable[..., Path], tmp_
     assert "going on from step 3" in err
     assert "train.num_steps: 3 -> 5" in err
     assert run("read", words.parent / "images" / "1.png", "--model", folder)[0] == 0
+    command[-1] = tmp_path / "mistyped"
+    assert f"{tmp_path}/mistyped has no run to go on with; a new one begins" in run(*command, "--resume")[2]
 
 
 def test_train_says_how_good_and_how_it_was_stopped(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from crnn.train import TrainReport
 
-    report = TrainReport(tmp_path, 7, 0.8125, tmp_path / "best.safetensors", {"truncated": 2}, int(signal.SIGTERM))
+    best = tmp_path / "best.safetensors"
+    report = TrainReport(tmp_path, 7, 0.8125, best, {"truncated": 2}, int(signal.SIGTERM), best_step=4)
     monkeypatch.setattr("crnn.train.train", lambda *_, **__: report)
     status, out, err = run("train", "tiny", "--data.train", "words")
     assert (status, err) == (143, "")
     assert out == (
-        f"{tmp_path}/best.safetensors: 7 steps, best validation accuracy 81.25 %, "
+        f"{tmp_path}/best.safetensors: 7 steps, best validation accuracy 81.25 % at step 4, "
         "pictures left out 2 times: truncated\n"
     )
+    report = TrainReport(tmp_path, 7, 0.8125, best, {}, None, best_step=0)
+    kept = "at step 0 (nothing beat the weights that it began with; they are kept)"
+    assert run("train", "tiny", "--data.train", "words")[1].endswith(f"81.25 % {kept}\n")
     monkeypatch.setenv("RANK", "1")  # one of torchrun's processes speaks for all
     assert run("train", "tiny", "--data.train", "words")[1] == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110
+def test_a_full_disk_behind_stdout_is_said_in_one_line() -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "crnn", "config", "show", "tiny"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "crnn config: the output cannot be written: No space left on device; make room, or write elsewhere\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["data", "inspect", "a.tsv", "--against", "b.tsv", "--against=c.tsv"], "--against"),
+        (["lm", "out.lm", "--labels", "b.tsv", "--labels", "c.tsv"], "--labels"),
+        (["train", "tiny", "--data.train", "b.tsv", "--data.train", "c.tsv"], "--data.train"),
+        (["config", "show", "tiny", "--corpus.words", "b", "c", "--corpus.words", "d"], "--corpus.words"),
+    ],
+)
+def test_a_list_that_is_given_twice_is_refused(run: Run, arguments: list[str], flag: str) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.endswith(f"{flag} is given 2 times; expected it once, with all its values: {flag} A B\n")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_setting_that_is_given_twice_has_the_last_value(run: Run) -> None:
+    assert "num_steps = 7\n" in run("config", "show", "tiny", "--train.num_steps", 5, "--train.num_steps", 7)[1]
 
 
 def test_config_show_puts_flags_above_the_file_above_the_defaults(run: Run, tmp_path: Path) -> None:

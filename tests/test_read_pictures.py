@@ -125,6 +125,7 @@ def test_every_picture_of_a_folder_has_its_line(
     good = write_good(tmp_path, barcode, encode_image)
     bad = write_bad(tmp_path, barcode, encode_image, png_by_hand)
     (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "._word.png").write_bytes(b"\0\5\x16\7")  # what macOS writes beside word.png on other disks
     (tmp_path / "a folder.png").mkdir()
     (tmp_path / "a folder.png" / "within.png").write_bytes(barcode("within"))
     good["a folder.png/within.png"] = "within"
@@ -135,7 +136,7 @@ def test_every_picture_of_a_folder_has_its_line(
     rows = [line.split("\t") for line in out.splitlines()]
     assert [(row[0], row[1]) for row in rows] == [(str(tmp_path / name), good[name]) for name in names if name in good]
     passed_over, *lines = sorted(err.splitlines(), key=lambda line: "passed over" not in line)
-    assert passed_over == f"crnn read: {tmp_path}: 1 files passed over, not pictures: notes.txt"
+    assert passed_over == f"crnn read: {tmp_path}: 2 files passed over, not pictures: ._word.png, notes.txt"
     for name, line in zip([name for name in names if name in bad], lines, strict=True):
         assert line.startswith(f"crnn read: {tmp_path / name}: {bad[name]}"), name
         assert "expected" in line

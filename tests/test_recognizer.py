@@ -33,6 +33,18 @@ def texts(readings: list[Reading]) -> list[str]:
 # What goes in
 
 
+def test_open_files_are_pictures(tmp_path: Path, barcode: Draw, barcode_reader: MakeReader) -> None:
+    reader = barcode_reader()
+    (tmp_path / "a.png").write_bytes(barcode("a"))
+    with (tmp_path / "a.png").open("rb") as file:
+        assert reader.read(file).text == "a"
+    assert [reading.text for reading in reader.read([io.BytesIO(barcode("b")), io.BytesIO(barcode("c"))])] == ["b", "c"]
+    with (tmp_path / "a.png").open(encoding="latin-1") as text, pytest.raises(ImageError, match=r"gives str; .*'rb'"):
+        reader.read(text)  # type: ignore[arg-type, call-overload]
+    with pytest.raises(ImageError, match="closed file"):
+        reader.read(file)
+
+
 def test_every_kind_of_picture_gives_the_same_reading(
     barcode: Draw, barcode_reader: MakeReader, tmp_path: Path
 ) -> None:

@@ -196,3 +196,14 @@ def test_rules_without_a_limit_are_limited_by_the_steps() -> None:
     charset = CharsetConfig().charset()
     source = Corpus(CorpusConfig(), charset, LabelRules(case="lower", unicode="ascii", unknown="drop_character"), 6)
     assert max(len(text.label) for text in draws(source, 300)) <= 6
+
+
+@pytest.mark.parametrize("characters", ["0123456789,", "0123456789,m"])
+def test_a_list_of_figures_is_drawn_where_the_charset_has_no_letters_or_others(tmp_path: Path, characters: str) -> None:
+    words = ("15249,119", "00021,5", "123,45")
+    config = CorpusConfig(words=(word_file(tmp_path, *words),), punctuation=0.0)
+    texts = [text.label for text in draws(corpus(config, characters), 300)]
+    share = sum(text in words for text in texts) / len(texts)
+    assert 0.4 < share < 0.8, share  # corpus.word_weight is 0.56 of what is possible
+    alone = draws(corpus(only("word", words=config.words, punctuation=0.0), characters), 100)
+    assert sum(text.label in words for text in alone) > 80

@@ -51,6 +51,15 @@ def test_a_run_folder_gives_its_best(tmp_path: Path) -> None:
     assert read_weights(str(tmp_path)).path.name == "best.safetensors"
 
 
+@pytest.mark.parametrize("read", [read_weights, load_weights])
+def test_what_is_no_weights_file_at_all_is_said(read: Any, tmp_path: Path) -> None:
+    (tmp_path / "w.onnx").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"w\.onnx: is an exported file; expected weights"):
+        read(tmp_path / "w.onnx")
+    with pytest.raises(CheckpointError, match="the model's name is empty"):
+        read("")
+
+
 def test_a_type_that_numpy_has_not_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.safetensors", torch.bfloat16)
     assert load_weights(path).state["head.bias"].dtype == torch.bfloat16

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import io
 import logging
 import os
@@ -40,6 +41,9 @@ def train_command(arguments: Sequence[str]) -> int:
 
     report = train(config, resume="--resume" in arguments)
     accuracy = "" if report.best_accuracy is None else f", best validation accuracy {100 * report.best_accuracy:.2f} %"
+    if accuracy and report.best_step is not None:
+        accuracy += f" at step {report.best_step}"
+        accuracy += "" if report.best_step else " (nothing beat the weights that it began with; they are kept)"
     lost = "".join(f", pictures left out {count} times: {reason}" for reason, count in report.skipped.items())
     if report.not_finite:
         lost += f", {report.not_finite} steps skipped: loss or gradient not finite"
@@ -109,6 +113,9 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 _OPEN_PICTURES = ("read", "train", "evaluate", "export", "calibrate", "data")
 """What is wrong with a picture they say themselves, and once."""
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What stdout fails with where it goes to a full disk."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -133,6 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has enough
         _drop_output()
         return 128 + signal.SIGPIPE if name == "train" else 0  # a run was cut short, a list was not
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        _drop_output()
+        print(
+            f"crnn {name}: the output cannot be written: {error.strerror}; make room, or write elsewhere",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

@@ -14,19 +14,20 @@ Picture files are opened by ``crnn.picture_file``. Whatever is wrong with a pict
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from crnn.errors import ConfigError, ImageError
-from crnn.picture_file import MAX_PIXELS, check_size, open_picture, pillow_error, read_picture_file
+from crnn.picture_file import MAX_PIXELS, check_size, open_picture, pillow_error, read_open_file, read_picture_file
 from crnn.picture_header import PNG_ORIENTATION_CHUNKS, header_size
 from crnn.reader_config import ImageConfig
 
 __all__ = [
     "MAX_PIXELS",
+    "BinaryFile",
     "ImageSource",
     "image_size",
     "load_fitted",
@@ -37,7 +38,18 @@ __all__ = [
     "target_width",
 ]
 
-ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[Any] | Image.Image
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """What gives bytes: an open file, an upload, ``io.BytesIO``."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes, none at the end."""
+
+
+ImageSource: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | npt.NDArray[Any] | Image.Image
+)
 """What can be read: a path, the encoded bytes of a picture file, an array, or a Pillow image."""
 
 _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
@@ -199,6 +211,9 @@ def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
     elif isinstance(source, bytes | bytearray | memoryview):
         name = "image bytes"
         image = open_picture(bytes(source), name)
+    elif isinstance(source, BinaryFile):
+        name = f"image file {getattr(source, 'name', '')}".rstrip()
+        image = open_picture(read_open_file(source, name), name)
     elif isinstance(source, np.ndarray):
         name = "image array"
         image = _from_array(source, name)

@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import struct
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from PIL import Image
 
@@ -35,6 +35,7 @@ __all__ = [
     "check_size",
     "open_picture",
     "pillow_error",
+    "read_open_file",
     "read_picture_file",
     "silence_codecs",
 ]
@@ -69,6 +70,27 @@ _CODECS = (
     (re.compile(rb".{4}ftyp(?:avif|avis|mif1|msf1)", re.DOTALL), "AvifImagePlugin", "AvifImageFile"),
 )
 _SIGNATURE_BYTES = 64
+
+
+def read_open_file(file: Any, name: str) -> bytes:
+    """The rest of a file that the caller has opened, by its ``read``.
+
+    Raises:
+        ImageError: It gives text (``not_an_image``), cannot be read (``missing``), or is too large (``too_large``).
+    """
+    try:
+        data = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: it is closed, or gives text that is none
+        raise ImageError(
+            f"{name}: cannot be read: {error}; expected a file opened with 'rb'", reason="missing"
+        ) from error
+    if not isinstance(data, bytes):
+        raise ImageError(
+            f"{name}: gives {type(data).__name__}; expected a file opened with 'rb'", reason="not_an_image"
+        )
+    if len(data) > _MAX_BYTES:
+        raise _too_large(name)
+    return data
 
 
 def read_picture_file(name: str) -> bytes:

@@ -25,7 +25,7 @@ from crnn.decoding.decoder import Decoder, DecodingOptions
 from crnn.engines.engine import Engine, Mode, Precision
 from crnn.engines.opening import EngineChoice, open_model
 from crnn.errors import CheckpointError, ConfigError, ImageError
-from crnn.image import ImageSource, load_fitted
+from crnn.image import BinaryFile, ImageSource, load_fitted
 from crnn.read_ahead import available_threads, read_ahead
 from crnn.reader_config import ReaderConfig
 from crnn.reading import Reading, reading_of
@@ -36,7 +36,7 @@ __all__ = ["NetworkOutput", "Recognizer", "load"]
 
 _R = TypeVar("_R")
 
-_ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
+_ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
 """Types of what is one picture, though some of them can be iterated over."""
 
 _HELD_BATCHES = 8

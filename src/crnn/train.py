@@ -70,6 +70,8 @@ class TrainReport:
         skipped: Pictures that could not be read while training, by reason.
         stopped_by: The signal that ended the run before its last step, or ``None``.
         not_finite: Steps that were skipped because their loss or gradient was not finite (``train.non_finite``).
+        best_step: Step of the best weights, 0 where nothing beat those of the warm start; ``None`` where nothing was
+            validated, and on ranks other than the first.
     """
 
     folder: Path
@@ -79,6 +81,7 @@ class TrainReport:
     skipped: dict[str, int]
     stopped_by: int | None
     not_finite: int = 0
+    best_step: int | None = None
 
 
 def train(config: Config, *, resume: bool = False) -> TrainReport:
@@ -160,6 +163,8 @@ class _Run:
                     Monitor(self.folder.path, self.config, self.num_steps, self.epoch_steps, state.step)
                 )
                 self._introduce(state, changed)
+                if resume and checkpoint is None:
+                    self.monitor.say(f"{self.folder.path} has no run to go on with; a new one begins")
             if self.warm_line and self.config.data.validation:
                 self._validate(state)  # what the run starts from, and keeps if nothing is better
             self._loop(state, step)
@@ -359,6 +364,8 @@ class _Run:
                 after = "; --resume goes on from here" if self.config.checkpoint.save_checkpoint else ""
                 self.monitor.say(f"stopped at step {state.step} of {self.num_steps}{after}")
         skipped: Counter[str] = sum(self.ranks.gather(state.skipped), Counter())
+        has_best = self.monitor is not None and self.folder.best.exists()
+        best_step = load_weights(self.folder.best).info.get("step") if has_best else None
         self.ranks.barrier()
         return TrainReport(
             self.folder.path,
@@ -368,6 +375,7 @@ class _Run:
             dict(skipped),
             (self.stop[0] if self.stop else int(signal.SIGTERM)) if stopped else None,
             state.not_finite,
+            best_step,
         )
 
     def _info(self, state: TrainState, result: Evaluation | None) -> dict[str, Any]:

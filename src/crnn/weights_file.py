@@ -111,6 +111,8 @@ def resolve_weights(source: str | Path) -> Path:
     Raises:
         CheckpointError: There is nothing like that.
     """
+    if not str(source):
+        raise CheckpointError("the model's name is empty; expected a weights file, a run folder or a shipped name")
     shipped = shipped_weights(str(source))
     if shipped is not None:
         return shipped
@@ -174,6 +176,8 @@ def read_tensor_file(
         CheckpointError: The file is missing, truncated, not ours, its checksum does not fit, or the framework has no
             such type.
     """
+    if path.suffix in (".onnx", ".xml"):
+        raise CheckpointError(f"{path}: is an exported file; expected weights: a weights file, a run folder or a name")
     try:
         with safe_open(path, framework=framework) as file:
             texts = dict(file.metadata() or {})

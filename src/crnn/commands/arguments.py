@@ -9,16 +9,18 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from crnn.errors import ConfigError
 
-__all__ = ["parse_arguments"]
+__all__ = ["parse_arguments", "refuse_repeated"]
 
 _T = TypeVar("_T")
+_APPENDS = get_args(tyro.conf.UseAppendAction[int])[-1]
 
 
 def parse_arguments(kind: Callable[..., _T], arguments: Sequence[str], prog: str, **options: Any) -> _T:
@@ -27,6 +29,8 @@ def parse_arguments(kind: Callable[..., _T], arguments: Sequence[str], prog: str
     Raises:
         ConfigError: The arguments are wrong.
     """
+    if not isinstance(kind, type):
+        refuse_repeated(arguments, _lists_of(kind))
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed) if not _asks_help(arguments) else contextlib.nullcontext():
@@ -42,6 +46,32 @@ def parse_arguments(kind: Callable[..., _T], arguments: Sequence[str], prog: str
         line = _in_one_line(boxed.getvalue())
         raise ConfigError(f"{line}{'' if line.endswith('?') else '.'} See {prog} --help") from None
     return call() if not isinstance(kind, type) else call  # type: ignore[no-any-return]
+
+
+def refuse_repeated(arguments: Sequence[str], lists: Collection[str]) -> None:
+    """Refuse a flag that takes several values and is given twice: the second would silently replace the first.
+
+    Args:
+        arguments: As typed.
+        lists: Names of such flags, with ``_``.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    flags = Counter(argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
+    for flag, count in flags.items():
+        if count > 1 and flag[2:].replace("-", "_") in lists:
+            raise ConfigError(f"{flag} is given {count} times; expected it once, with all its values: {flag} A B")
+
+
+def _lists_of(function: Callable[..., Any]) -> set[str]:
+    """Names of the options of a command that take several values at once, and not one each time they are given."""
+    found = set()
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if get_origin(kind) is tuple and _APPENDS not in marks:
+            found.add(name)
+    return found
 
 
 def _in_one_line(boxed: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import tomllib
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
-from crnn.commands.arguments import parse_arguments
+from crnn.commands.arguments import parse_arguments, refuse_repeated
 from crnn.config import Config
 from crnn.config_file import load_config, parse_config, preset_names
 from crnn.errors import ConfigError
@@ -28,11 +28,22 @@ def config_from(arguments: Sequence[str], command: str) -> Config:
         )
     base = load_config(arguments[0])
     flags = list(arguments[1:])
+    refuse_repeated(flags, _lists_of(base))
     try:
         return parse_arguments(Config, flags, prog=f"crnn {command} CONFIG", use_underscores=True, default=base)
     except ConfigError:
         _explain_flags(flags, base)
         raise
+
+
+def _lists_of(base: Config) -> set[str]:
+    """The settings that are lists, as ``section.key``."""
+    return {
+        f"{section}.{key}"
+        for section in type(base).model_fields
+        for key, field in type(getattr(base, section)).model_fields.items()
+        if get_origin(field.annotation) is tuple
+    }
 
 
 def _explain_flags(flags: Sequence[str], base: Config) -> None:

@@ -250,6 +250,7 @@ def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
                         "stdin holds other data than paths, perhaps a picture; expected one path on each line, or the "
                         "picture's path in place of -"
                     )
+                line = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
                 if line.strip():
                     yield os.fsdecode(line.rstrip(b"\r\n"))
         elif os.path.isdir(image):  # noqa: PTH112 - Path raises for names that are too long or may not be seen
@@ -271,7 +272,9 @@ def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
         found += [Path(at, name) for name in names]
     for path in sorted(found):
         # A link to nothing is a picture that is missing; a pipe would be waited for.
-        if path.suffix.lower() in PICTURE_SUFFIXES and (path.is_file() or not path.exists()):
+        # What macOS writes beside a file on other disks (._NAME) is none, whatever its suffix.
+        is_picture = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("._")
+        if is_picture and (path.is_file() or not path.exists()):
             yield str(path)
         else:
             others.append(path.name)

@@ -283,7 +283,8 @@ class Corpus:
         if not any(letter.isalpha() for letter in self._vocabulary.letters):
             # Digits alone, for meters and dates: strings of digits are words enough, where no figures are wanted.
             figures = any(weights[name] for name in self._templates if possible[name] and name != "web")
-            possible.update(brand=False, made_up=False, web=False, word=not figures, joined=not figures)
+            words = self._vocabulary.has_words or not figures
+            possible.update(brand=False, made_up=False, web=False, word=words, joined=not figures)
         kinds = Weighted((name, weights[name]) for name in names if possible[name])
         if not len(kinds):
             asked = ", ".join(f"corpus.{name}_weight" for name in names if weights[name])

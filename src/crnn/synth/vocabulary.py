@@ -92,6 +92,11 @@ class Vocabulary:
                     return word
         return self.plain_made_up(dice, length)
 
+    @property
+    def has_words(self) -> bool:
+        """Whether the lists have any word."""
+        return bool(len(self._table))
+
     def has(self, length: int) -> bool:
         """Whether the lists have a word with a label of ``length`` characters."""
         return length in self._table.lengths
@@ -133,7 +138,9 @@ class Vocabulary:
         missing = [c for c in lacking if script(c) not in scripts and script(c) != "COMBINING"]
         drawable = [c for c in self._fit.charset.characters if not c.isspace()]
         self._strings = LetterStrings(self.letters or [c for c in drawable if is_text(c)] or drawable, missing)
-        self._string_share = len(missing) / len(self.letters) if len(self._table) and self.letters else 1.0
+        # Of the letters; of all characters where the lists have no letter, as plates and meters may have.
+        known = self.letters if len(missing) < len(self.letters) else drawable
+        self._string_share = len(missing) / len(known) if len(self._table) else 1.0
         if not len(self._table):
             self.notes += ("no list has a word for this charset: strings of its own characters are drawn as words",)
             return
