@@ -178,6 +178,12 @@ def test_unreadable_pictures_are_named_before_the_count() -> None:
     assert third.startswith("SVT: 1 samples compared, 3 published")
 
 
+def test_labels_with_a_third_column_are_warned_of() -> None:
+    shown = dataset("SVT", [("a\tb", "a"), ("c", "c")])
+    (line,) = shown.warnings
+    assert line.startswith(r"SVT: 1 labels have a tab in them (the first: 'a\tb'), as where a list has a third column;")
+
+
 def test_a_set_of_which_nothing_was_compared_says_so_once() -> None:
     wanted = "no sample was compared (too_long: 3); expected readable pictures with labels that count"
     assert EMPTY.warnings == [f"empty: {wanted}"]

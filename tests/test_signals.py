@@ -21,6 +21,16 @@ def test_a_signal_is_collected_and_the_old_handler_comes_back(number: int) -> No
     assert {each: signal.getsignal(each) for each in WANTED} == before
 
 
+@pytest.mark.parametrize(("number", "rank", "answered"), [(2, "0", True), (2, "1", False), (15, "0", False)])
+def test_ctrl_c_is_answered_by_one(
+    number: int, rank: str, answered: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    with signals_collected():
+        os.kill(os.getpid(), number)
+    assert capfd.readouterr().err.count("Ctrl-C again ends at once") == answered
+
+
 def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not() -> None:
     before = signal.getsignal(signal.SIGINT)
     with signals_collected() as caught:

@@ -98,6 +98,12 @@ class DatasetResult:
                 f"{self.name}: {self.sums.samples} samples compared, {self.expected} published (skipped: {skipped}); "
                 "figures are not comparable with published ones"
             )
+        tabbed = [sample.raw_label for sample in self.samples if "\t" in sample.raw_label]
+        if tabbed:
+            lines.append(
+                f"{self.name}: {len(tabbed)} labels have a tab in them (the first: {tabbed[0]!r}), as where a list has "
+                "a third column; expected path<TAB>label"
+            )
         lines += [
             f"{self.name}: {lexicon.without} of {self.sums.samples} samples have no lexicon {lexicon.name!r}; they are "
             "not in its accuracy"
