@@ -52,6 +52,15 @@ def same(words: list[str]) -> list[tuple[str, str | bytes | None]]:
 # Figures and protocols
 
 
+def test_sets_may_come_as_one_or_many_texts_or_paths(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
+    path, reader = barcode_set(same(["cat", "dog"])), barcode_reader()
+    for data in (path, Path(path), [path], [Path(path)]):
+        assert [(d.name, d.sums.samples) for d in evaluate(reader, data).datasets] == [("words", 2)]
+        assert count_samples(data) == 2
+    with pytest.raises(DataError, match="no data is given; expected LMDB folders or list files"):
+        evaluate(reader, [])
+
+
 def test_figures_by_hand(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
     # Edits: 0, 1 of 4, 2 of 3 (two letters lost), 3 of 3 (nothing read), 0. Characters of the labels: 17.
     path = barcode_set([("cat", "cat"), ("bird", "bard"), ("dog", "d"), ("fox", ""), ("Wolf", "wolf")])

@@ -6,9 +6,10 @@ picture; what it says is decoded as often as asked for: freely, and with each le
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,6 +30,9 @@ __all__ = ["calibrate", "count_samples", "evaluate"]
 
 ProtocolCharset = Literal["auto"] | CharsetName
 
+DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""One set, or several."""
+
 
 class _Found(NamedTuple):
     """What was read of one sample: freely (``None``: not at all), and the best word of each lexicon."""
@@ -41,7 +45,7 @@ class _Found(NamedTuple):
 
 def evaluate(
     recognizer: Recognizer,
-    data: Sequence[str],
+    data: DataSpecs,
     *,
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
@@ -57,7 +61,7 @@ def evaluate(
 
     Args:
         recognizer: What reads.
-        data: LMDB folders and list files; ``NAME=PATH`` gives one the name that the table shows.
+        data: An LMDB folder or a list file, or several; ``NAME=PATH`` gives one the name that the table shows.
         protocol: Rules for labels and readings.
         charset: Characters that are compared. ``auto``: the model's own where it is none of 36, 62 and 94 (then
             under PARSeq's rules), else 36, which is what papers report.
@@ -104,7 +108,7 @@ def evaluate(
 
 def calibrate(
     recognizer: Recognizer,
-    data: Sequence[str],
+    data: DataSpecs,
     *,
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
@@ -148,19 +152,26 @@ def calibrate(
     return fit_calibration(np.array(scores), np.array(correct, dtype=np.bool_), names)
 
 
-def count_samples(data: Sequence[str]) -> int:
+def count_samples(data: DataSpecs) -> int:
     """Number of samples of these sets together, for a progress bar.
 
     Raises:
         DataError: A set is missing.
     """
-    return sum(len(open_source(split_name(spec)[1])) for spec in data)
+    return sum(len(open_source(split_name(spec)[1])) for spec in _specs(data))
+
+
+def _specs(data: DataSpecs) -> list[str]:
+    specs = [os.fspath(spec) for spec in ([data] if isinstance(data, str | os.PathLike) else data)]
+    if not specs:
+        raise DataError("no data is given; expected LMDB folders or list files")
+    return specs
 
 
 def _open_sets(
-    recognizer: Recognizer, data: Sequence[str], protocol: ProtocolName, charset: ProtocolCharset
+    recognizer: Recognizer, data: DataSpecs, protocol: ProtocolName, charset: ProtocolCharset
 ) -> list[tuple[str, SampleStore, Protocol]]:
-    stores = [(name, open_source(path)) for name, path in map(split_name, data)]
+    stores = [(name, open_source(path)) for name, path in map(split_name, _specs(data))]
     for name, count in Counter(name for name, _ in stores).items():
         if count > 1:
             raise DataError(f"{count} sets are called {name!r}; give each a name of its own with NAME=DATA")
