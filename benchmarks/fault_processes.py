@@ -27,8 +27,8 @@ import torch._dynamo
 import torch.utils.tensorboard  # what a training imports on its way is imported here, once for all of them
 from PIL import Image, ImageDraw, ImageFont
 
-import crnn.checkpoint
 import crnn.train
+import crnn.whole_file
 from crnn.checkpoint import read_tensors
 from crnn.cli import main
 from crnn.config_file import dump_config, parse_config
@@ -209,7 +209,7 @@ def die_while_saving(number: int, phase: str, seed: int) -> Callable[[], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
             sync(descriptor)
 
-        crnn.checkpoint.os.fsync = dying  # type: ignore[attr-defined]
+        crnn.whole_file.os.fsync = dying  # type: ignore[attr-defined]
 
     return prepare
 

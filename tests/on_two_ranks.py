@@ -201,7 +201,7 @@ def check_separate_batch_norm(folder: Path) -> None:
         report = train_here(settings(folder, "separate", train={"sync_batch_norm": False, "num_steps": 3}, optim=optim))
     finally:
         crnn.train.average_buffers = average_buffers
-    assert len(seen) >= 2  # before the validation, before the checkpoint
+    assert len(seen) == 3  # before the validation, before the checkpoint, at the end
     first, second, after, other = seen[0]
     assert len(after) == 2 * 2 * 7
     for name, tensor in after.items():
@@ -324,6 +324,7 @@ CHECKS: list[Callable[[Path], None]] = [
     check_collectives,
     check_batch_norm,
     check_batch_norm_far_from_zero,
+    check_batch_norm_without_pictures,
     check_network,
     check_evaluation,
     check_separate_batch_norm,

@@ -14,7 +14,7 @@ from crnn.config import Config
 from crnn.data.dataset import Batch, StoredBatches
 from crnn.errors import ConfigError, DataError
 from crnn.synth.source import SynthBatches
-from crnn.training.batches import SYNTH, open_batches, stored_sources
+from crnn.training.batches import SYNTH, default_workers, open_batches, stored_sources
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -227,3 +227,10 @@ def test_what_does_not_go_together_is_refused_in_one_line(synth_config: Configs,
 def test_a_missing_set_beside_rendered_text_is_said(synth_config: Configs) -> None:
     with pytest.raises(DataError, match="nowhere"):
         open_batches(synth_config("nowhere.tsv", "synth", data={"ratios": [1.0, 1.0]}))
+
+
+def test_ranks_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crnn.training.batches.usable_cores", lambda: 32)
+    for ranks, expected in (("1", 16), ("4", 6), ("16", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert default_workers(torch.device("cuda")) == expected

@@ -159,3 +159,31 @@ def test_what_is_no_calibration_is_refused(change: dict[str, object]) -> None:
         Calibration.from_dict({**values, **change})
     with pytest.raises(ConfigError, match="expected"):
         Calibration.from_dict({})
+
+
+def test_each_half_is_judged_by_the_temperature_of_the_other(random_log_probs: Callable[..., np.ndarray]) -> None:
+    log_probs = random_log_probs(5, 40, 6, 5, sharpness=4.0, dtype=np.float32)
+    scores = temperature_scores(log_probs, greedy(log_probs))
+    halves, right = np.random.default_rng(0).permutation(40), np.zeros(40, dtype=np.bool_)
+    right[halves[2::2]] = right[halves[1]] = True  # nearly all of the first half, nearly none of the other
+    assert fit_calibration(scores, right).error_after > 0.5  # 0.84; 0.13 on what was fitted
+
+
+@pytest.mark.parametrize("true", [0.5, 0.8, 1.7, 2.2])
+def test_the_temperature_is_found_between_those_that_are_tried(
+    true: float, random_log_probs: Callable[..., np.ndarray]
+) -> None:
+    log_probs = random_log_probs(3, 400, 6, 5, sharpness=4.0, dtype=np.float32)
+    texts = greedy(log_probs)
+    right = np.random.default_rng(3).random(400) < text_confidences(log_probs, texts, true)
+    found = fit_calibration(temperature_scores(log_probs, texts), right).temperature
+    near = np.geomspace(0.9 * found, 1.1 * found, 81)
+    chances = [text_confidences(log_probs, texts, t) for t in near]
+    best = near[np.argmin([-np.log(np.where(right, p, 1.0 - p)).mean() for p in chances])]
+    assert found == pytest.approx(best, rel=0.006)
+
+
+def test_both_ends_are_ends() -> None:
+    assert is_at_the_end(0.2)
+    assert is_at_the_end(5.0)
+    assert not is_at_the_end(1.0)

@@ -15,6 +15,7 @@ from crnn.data.list_writer import ListWriter
 from crnn.data.listfile import ListFile
 from crnn.data.prepare import PictureSettings
 from crnn.data.store import LmdbStore
+from crnn.data.store_writer import LmdbWriter
 from crnn.errors import ConfigError, DataError
 
 
@@ -226,3 +227,13 @@ def test_jobs_end_where_work_and_memory_say(tmp_path, given_reader):
         sizes.append([len(job) for job in run._jobs()])
     # A scene is not divided, other words and lexicons come in small parts, whole pictures in large ones.
     assert sizes == [[200], [64, 64, 22], [512, 512, 76], [64, 64, 2]]
+
+
+def test_labels_that_would_break_a_list_fit_none(tmp_path, barcode):
+    with LmdbWriter(tmp_path / "words") as writer:
+        for label in ("one", "two\r", "th\rree", "fo\0ur"):
+            writer.add(barcode("one"), label)
+    done = convert(StoreReader(tmp_path / "words"), str(tmp_path / "list"), to="list", workers=0, max_bad_share=0.5)
+    store = ListFile(tmp_path / "list" / "labels.tsv")
+    assert [store.label(i) for i in range(len(store))] == ["one", "th\rree"]
+    assert done.skipped["line_break"].count == 2

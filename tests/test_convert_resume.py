@@ -12,7 +12,7 @@ import pytest
 import crnn.data.convert as convert_module
 from crnn.data.convert import convert
 from crnn.data.formats.lists import ListReader
-from crnn.data.formats.record import Record
+from crnn.data.formats.record import Box, Record
 from crnn.data.prepare import PictureSettings
 from crnn.data.store import LmdbStore
 from crnn.errors import DataError
@@ -234,3 +234,14 @@ def test_dead_workers_are_one_clear_line_and_what_was_done_stays(mixed_words, tm
     assert done.begun_at >= 1
     convert(mixed_words, str(tmp_path / "whole"), workers=0)
     assert records_of(tmp_path / "store") == records_of(tmp_path / "whole")
+
+
+def test_another_region_is_another_source(mixed_words, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert_module, "_JOB_RECORDS", 3)
+    path, done = str(tmp_path / "store"), []
+    assert not convert(mixed_words, path, workers=0, progress=done.append, stop=lambda: sum(done) > 15).complete
+    number = next(n for n, i in enumerate(mixed_words.items) if isinstance(i, Record) and i.region is not None)
+    item = mixed_words.items[number]
+    mixed_words.items[number] = Record(item.key, item.label, item.path, region=Box(1, 2, 3, 4))
+    with pytest.raises(DataError, match="of the source are not what they were"):
+        convert(mixed_words, path, workers=0)

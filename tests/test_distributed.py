@@ -104,14 +104,14 @@ def test_the_checks_that_need_two_ranks(tmp_path: Path, word_list: Words, small_
         for name in ("shards.json", shard_name(2 * rank, 4), shard_name(2 * rank + 1, 4)):
             (tmp_path / f"disk{rank}" / "shards" / name).symlink_to(tmp_path / "disk" / "shards" / name)
     # Warnings are errors there, too.
-    ended = two_ranks("-W", "error", str(SCRIPT), str(tmp_path / "results"), str(tmp_path), *free_ports(15))
+    ended = two_ranks("-W", "error", str(SCRIPT), str(tmp_path / "results"), str(tmp_path), *free_ports(16))
     assert [status for status, _, _ in ended] == [0, 0], ended
     results = [json.loads((tmp_path / f"results.{rank}").read_text()) for rank in (0, 1)]
     bad = [
         f"rank {rank}, {name}:\n{text}" for rank in (0, 1) for name, text in results[rank].items() if text != "passed"
     ]
     assert not bad, "\n".join(bad)
-    assert len(results[0]) == len(results[1]) == 9
+    assert len(results[0]) == len(results[1]) == 10
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crnn.charset import NAMED_CHARSETS
 from crnn.data.store_writer import LmdbWriter
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.errors import ConfigError, DataError
@@ -179,3 +180,38 @@ def test_a_confidence_is_that_of_the_tempered_network(barcode_reader: MakeReader
     assert reading.confidence == pytest.approx(expected)
     assert reading.score == barcode_reader().read(picture).score
     assert barcode_reader().read(picture).confidence is None
+
+
+def test_each_reading_has_its_own_lexicon_where_others_have_none(
+    tmp_path: Path, barcode: Callable[..., bytes], barcode_reader: Callable[..., Recognizer]
+) -> None:
+    pair = ["cat", "dog"]
+    with LmdbWriter(tmp_path / "words") as writer:
+        for label, shown, words in [("fox", "fox", None), ("cat", "cbt", pair), ("dog", "dgg", pair)]:
+            writer.add(barcode(shown), label, lexicon=words)
+    (found,) = evaluate(barcode_reader(), [str(tmp_path / "words")], lexicons=["50"]).datasets[0].lexicons
+    assert (found.sums.correct, found.sums.samples, found.without) == (2, 2, 1)
+
+
+def test_a_sample_whose_words_are_all_too_long_counts_as_wrong(
+    tmp_path: Path, barcode: Callable[..., bytes], barcode_reader: Callable[..., Recognizer]
+) -> None:
+    with LmdbWriter(tmp_path / "words") as writer:
+        writer.add(barcode("cat"), "cat", lexicon=["cat", "dog"])
+        writer.add(barcode("fox"), "fox", lexicon=["f" * 40])
+    (found,) = evaluate(barcode_reader(), [str(tmp_path / "words")], lexicons=["50"]).datasets[0].lexicons
+    assert (found.sums.correct, found.sums.samples, found.without) == (1, 2, 0)
+
+
+def test_words_and_readings_of_a_sensitive_model_are_compared_as_the_protocol_says(
+    tmp_path: Path, barcode: Callable[..., bytes], barcode_reader: Callable[..., Recognizer]
+) -> None:
+    characters = NAMED_CHARSETS["94"]
+    with LmdbWriter(tmp_path / "words") as writer:
+        for number in range(24):
+            shown = ["It's", "Cat", "DOG"][number % 3]
+            writer.add(barcode(shown, characters), shown if number % 4 else "other", lexicon=[shown, "Cow"])
+    reader = barcode_reader(characters)
+    (dataset,) = evaluate(reader, [str(tmp_path / "words")], lexicons=["50"]).datasets
+    assert (dataset.sums.correct, dataset.lexicons[0].sums.correct) == (18, 18)
+    assert calibrate(reader, [str(tmp_path / "words")]).accuracy == 18 / 24

@@ -143,3 +143,11 @@ def test_wrong_numbers(random_log_probs):
             Fusion(model, weight, bonus)
     with pytest.raises(DataError, match="so 4 classes, the character model has 5"):
         beam_search(random_log_probs(0, 1, 2, 4), 3, Fusion(model))
+
+
+def test_a_beam_wider_than_the_limit_extends_by_as_many_classes(monkeypatch, random_log_probs):
+    fusion = Fusion(CharacterModel.train(["abba", "cde", "bad"], Charset("abcdef"), 3))
+    log_probs = random_log_probs(4, 6, 10, 7, 3.0)
+    expected = beam_search(log_probs, 6, fusion)
+    monkeypatch.setattr(beam, "_FUSED_CLASSES", 1)
+    assert beam_search(log_probs, 6, fusion) == expected  # six of six characters: nothing is left out

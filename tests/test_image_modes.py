@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crnn.errors import ImageError
 from crnn.image import image_size, load_image
 
 # ---- modes
@@ -195,3 +196,9 @@ def test_damaged_exif_is_upright(encode_image, smooth_image):
     data = encode_image(smooth_image(), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert load_image(data, 3).shape == (24, 40, 3)
     assert image_size(data) == (40, 24)
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_deep_grey_outside_of_sixteen_bits_is_refused(value):
+    with pytest.raises(ImageError, match="expected 0 to 65535"):
+        load_image(Image.fromarray(np.array([[0, value]], np.int32)), 1)

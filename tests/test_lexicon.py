@@ -269,3 +269,12 @@ def test_one_text_is_not_a_list_of_words():
 
 def test_decomposed_input_is_composed_for_charsets_that_are():
     assert Lexicon.from_words([unicodedata.normalize("NFD", "Zürich")], Charset("zürich")).words == ["zürich"]
+
+
+def test_many_words_keep_their_numbers_when_repeated_ones_go(monkeypatch):
+    words = ["ab", "cd", "ab", "ef", "cd", "b"]
+    few = Lexicon.from_words(words, CHARSET)
+    monkeypatch.setattr(lexicon_module, "_FEW_WORDS", -1)
+    many = Lexicon.from_words(words, CHARSET)
+    assert many.words == few.words == ["ab", "cd", "ef", "b"]
+    assert many.trie.words.tolist() == few.trie.words.tolist()

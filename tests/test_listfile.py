@@ -325,3 +325,13 @@ def test_names_of_sources(tmp_path, monkeypatch):
     for spec in ("", "svt="):
         with pytest.raises(DataError, match="expected"):
             split_name(spec)
+
+
+def test_a_list_of_the_same_length_with_other_lines_is_another_list(tmp_path):
+    path = write(tmp_path, "a.png\tone\n")
+    samples = ListFile(path)
+    samples.close()
+    path.write_text("a.png\ttwo\n")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="was changed while in use"):
+        samples.label(0)

@@ -250,3 +250,8 @@ def test_more_batches_in_a_bucket_distort_less():
         stretched.append(np.mean([plan.width / widths[0][plan.indices] for plan in plans]))
     assert stretched[0] > stretched[1] > stretched[2]
     assert stretched[2] < 1.1
+
+
+def test_sources_of_one_size_are_shuffled_each_in_its_own_way():
+    plan = SampleOrder([50, 50], [1, 1], 100, seed=1).plan(0)
+    assert plan.indices[plan.sources == 0].tolist() != plan.indices[plan.sources == 1].tolist()

@@ -248,3 +248,16 @@ def test_what_is_refused(function, random_log_probs):
         function(log_probs, max_expansions=0)
     with pytest.raises(ConfigError, match="n_best is 0 and"):
         search_exact(log_probs, n_best=0)
+
+
+def test_fewer_texts_than_asked_for_at_the_limit_are_not_proven(random_log_probs):
+    log_probs = random_log_probs(8, 6, 8, 7, 3.0)
+    for limit in range(1, 40):
+        assert not any(found.proven for found in search_exact(log_probs, n_best=50, max_expansions=limit))
+
+
+def test_of_texts_that_are_as_likely_the_first_by_ids():
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(np.array([[[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]]))
+    (found,) = search_exact(log_probs)  # (0, 1) and (1,) have one half each, and (1,) is met first
+    assert found.texts == (((0, 1), pytest.approx(math.log(0.5))),)

@@ -179,3 +179,22 @@ def test_nothing_heavy_is_imported():
     code = "import sys, crnn.data.convert; print(sorted({'torch', 'lmdb', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("form", ["BMP", "GIF", "TIFF", "PPM"])
+def test_formats_without_a_known_end_are_decoded(form):
+    file = io.BytesIO()
+    Image.effect_noise((60, 32), 50).save(file, form)
+    data = file.getvalue()
+    whole, cut = (
+        next(Prepare([lambda _, d=d: d], PictureSettings())([Request(0, "a")]))
+        for d in (data, data[: len(data) * 3 // 4])
+    )
+    assert (whole.reason, cut.reason) == ("", "truncated")
+
+
+def test_a_picture_of_the_height_that_is_asked_for_keeps_its_bytes():
+    file = io.BytesIO()
+    Image.new("L", (60, 32), 90).save(file, "JPEG")
+    (found,) = Prepare([lambda _: file.getvalue()], PictureSettings(max_height=32))([Request(0, "a.jpg")])
+    assert found.image == file.getvalue()

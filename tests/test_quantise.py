@@ -183,3 +183,12 @@ def test_any_network_can_be_quantised(backbone: str, tmp_path: Any) -> None:
     data = quantised.graph.SerializeToString()
     for engine in (OnnxEngine(data, channels=3, threads=1), OpenVinoEngine(data, channels=3, threads=1)):
         assert distance(engine.log_probs(pictures[0]), expected) < 0.02
+
+
+def test_ranges_are_the_mean_of_groups_of_sixteen_pictures(weights: WeightsFile) -> None:
+    rng, graph = np.random.default_rng(0), network_graph(weights)
+    plain = rng.integers(100, 140, (16, 1, 32, 48), dtype=np.uint8)
+    sharp = rng.integers(0, 256, (16, 1, 32, 48), dtype=np.uint8)
+    first, second, both = (quantise_graph(graph, [p]).ranges for p in (plain, sharp, np.concatenate([plain, sharp])))
+    for name, found in both.items():
+        assert found == pytest.approx(np.mean([first[name], second[name]], axis=0), rel=1e-5)

@@ -505,3 +505,30 @@ def test_worse_qualities_change_more():
         for quality in (95, 60, 25)
     ]
     assert 0 < change[0] < change[1] < change[2]
+
+
+def test_noise_does_not_drown_text_that_has_lost_its_contrast():
+    halves = torch.full((100, 1, 32, 100), 0.3)
+    halves[..., 50:] = 0.7
+    faint = {
+        "contrast_share": 1.0, "contrast_middle": 6.0, "contrast_spread": 0.0, "contrast_least": 1.0, "brightness": 0.0
+    }  # fmt: skip
+    plain = take(halves, OWN, **faint)
+    change = take(halves, OWN, **faint, noise_share=1.0, noise=60.0, shot_noise=0.0) - plain
+    assert change.flatten(1).std(dim=1).max() < 0.4 * plain.flatten(1).std(dim=1).max()
+
+
+@pytest.mark.parametrize("kind", ["noise", "shot_noise"])
+def test_noise_is_weak_in_large_files(kind):
+    halves = torch.full((200, 1, 32, 100), 0.3)
+    halves[..., 50:] = 0.7
+    settings = {"noise_share": 1.0, "noise": 0.0, "shot_noise": 0.0, "low_resolution": 1.0, kind: 20.0}
+    own, large = (take(halves, size, **settings)[..., 60:90] - 0.7 for size in (OWN, LARGE))
+    assert abs(large.std() / own.std() - 0.5) < 0.03
+
+
+def test_the_qualities_of_jpeg_go_from_the_worst_to_the_best(monkeypatch):
+    found = set()
+    monkeypatch.setattr("crnn.synth.camera.jpeg", lambda pixels, quality, *_: found.update(quality.tolist()) or pixels)
+    take(torch.full((200, 1, 32, 100), 0.5), jpeg_share=1.0, jpeg_worst=40, jpeg_best=43)
+    assert found == {40, 41, 42, 43}

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from crnn.config import Config
-from crnn.synth.compose import Scene, compose
+from crnn.synth.compose import Scene, _Neighbours, compose
 from crnn.synth.draws import Draws
 from crnn.synth.geometry import text_coordinates
 from crnn.synth.glyphs import CELL_HEIGHT, CELL_MARGIN
 from crnn.synth.look_settings import LookConfig
+from crnn.synth.masks import lookup
 from crnn.synth.palette import Palette
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.textures import TextureBank
@@ -489,3 +490,21 @@ def test_finished_pictures_are_in_range_and_differ(renderer: Renderer) -> None:
     assert len({picture.numpy().tobytes() for picture in to_bytes(pictures)}) == 64
     assert pictures.flatten(1).std(dim=1).min() > 0.01
     assert to_bytes(torch.tensor([0.0, 1.0, 0.5, 0.998, 0.999])).tolist() == [0, 255, 128, 254, 255]
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_words_that_are_made_much_smaller_are_smoothed_along_that_side(axis: int) -> None:
+    cell = torch.zeros((1, CELL_HEIGHT, 132), dtype=torch.uint8)
+    (cell[:, ::4] if axis == 1 else cell[:, :, ::4]).fill_(255)
+    height, width = (8, 132) if axis == 1 else (CELL_HEIGHT, 26)
+    v = torch.linspace(-0.4, 0.4, height)[None, :, None].expand(1, height, width).contiguous()
+    u = torch.linspace(-1.2, 1.2, width)[None, None, :].expand(1, height, width).contiguous()
+    found = lookup(cell, u, v, np.array([3.0]), np.array([float(height)]), np.array([float(width)]))
+    assert 0.1 < found.min() <= found.max() < 0.45
+
+
+def test_lines_above_and_below_are_nearer_than_words_beside() -> None:
+    plan = _Neighbours.draw(Draws(3, np.arange(400)), LookConfig(neighbour_share=1.0, second_neighbour_share=1.0))
+    beside = plan.sides < 2
+    assert 0.25 <= plan.gaps[beside].min() <= plan.gaps[beside].max() <= 0.7
+    assert 0.125 <= plan.gaps[~beside].min() <= plan.gaps[~beside].max() <= 0.35

@@ -108,6 +108,12 @@ def test_styles_of_one_file_are_told_apart() -> None:
     assert only.skipped["other_style"] == 2
 
 
+def test_names_that_no_family_has_are_told_from_characters_that_none_can_write() -> None:
+    said = r"faces\.families \['Foo'\] .* none of the 14 families in 'shipped' \(Anton, .*, \.\.\.\)"
+    with pytest.raises(DataError, match=said):
+        find_faces(FaceConfig(families=("Foo",)), "aA", workers=0, quiet=True)
+
+
 def test_faces_without_small_letters_give_them_up_where_case_matters() -> None:
     either = find_faces(FaceConfig(families=("Bangers", "Anton")), ALNUM, workers=0, quiet=True)
     assert [face.one_case for face in either.faces] == [False, True]

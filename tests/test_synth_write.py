@@ -223,7 +223,7 @@ def test_the_command_writes_a_set(settings: str, tmp_path: Path, to: str, capsys
         (["set", "--count", "3", "--explain"], "unknown key 'explain'"),
         (["set", "nonsense", "--count", "3"], "config 'nonsense' is neither a file nor a preset"),
         (["full", "--count", "3", "--faces.families", "Nobody"], "full: exists already"),  # before faces are looked for
-        (["set", "--count", "3", "--faces.families", "Nobody"], "faces.folders: none of 24 font files"),
+        (["set", "--count", "3", "--faces.families", "Nobody"], "faces.families ['Nobody']"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from crnn.training.optim import build_optimizer
 from crnn.training.run_folder import RunFolder
 from crnn.training.state import TrainState
 from crnn.training.step import TrainStep
+from crnn.training.validation import Validator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -514,3 +516,70 @@ def test_what_is_left_out_of_a_set_is_said(
 def test_a_device_that_is_not_there_is_said(word_list: Words, small_config: Configs) -> None:
     with pytest.raises(ConfigError, match=r"device is 'nonsense', which cannot be used here"):
         train(small_config(word_list(8), train={"device": "nonsense"}))
+
+
+@pytest.mark.parametrize(
+    ("characters", "labels", "title"),
+    [
+        ("абв", ["аб", "в", "бав"], "parseq over the model's own 3 characters"),
+        ("94", ["A-b", "C", "d"], "parseq, 94 characters"),
+        ("36", ["ab"], "parseq, 36 characters"),
+    ],
+)
+def test_a_network_is_validated_in_its_own_characters(
+    small_config: Configs, word_list: Words, characters: str, labels: list[str], title: str
+) -> None:
+    words = word_list(labels=labels)
+    config = small_config(words, data={"validation": [str(words)]}, charset={"characters": characters})
+    classes = config.charset.charset().num_classes
+    network = build_model(config.model, config.image, classes, seed=1)
+    validator = Validator(config, classes, Ranks(0, 1, torch.device("cpu")), bf16=False)
+    (found,) = validator.validate(network.state_dict(), "model").datasets
+    assert (found.title, [s.label for s in found.samples]) == (title, labels)
+
+
+def test_every_part_of_a_step_has_a_seed_of_its_own_on_every_rank(
+    small_config: Configs, word_list: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(word_list(4))
+    part = collate([np.zeros((1, 32, config.image.image_width), np.uint8)], [[0]], ["a"])
+    seeds: list[int] = []
+    for rank in range(2):
+        network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1)
+        objective = Objective(network, config.objective, 1).train()
+        state = TrainState(objective, build_optimizer(objective, config.optim), None)
+        step = TrainStep(config, Ranks(rank, 1, torch.device("cpu")), state)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "manual_seed", seeds.append)
+            for state.step in range(3):
+                step([part, part], 0.1)
+    assert len(set(seeds)) == len(seeds) == 12
+
+
+@pytest.mark.parametrize(
+    ("sets", "charset", "protocol", "said"),
+    [
+        (("one/labels.tsv", "two/one/labels.tsv"), "36", "parseq", "2 sets are called 'one'"),
+        (("one/labels.tsv",), "62", "clovaai", "protocol clovaai compares"),
+    ],
+)
+def test_a_validation_that_cannot_be_is_refused_before_the_first_step(
+    small_config: Configs,
+    word_list: Words,
+    tmp_path: Path,
+    sets: tuple[str, ...],
+    charset: str,
+    protocol: str,
+    said: str,
+) -> None:
+    words = word_list(8)
+    for path in sets:
+        shutil.copytree(words.parent, (tmp_path / "sets" / path).parent, dirs_exist_ok=True)
+        (tmp_path / "sets" / path).parent.joinpath(words.name).rename(tmp_path / "sets" / path)
+    validation = [str(tmp_path / "sets" / path) for path in sets]
+    config = small_config(
+        words, data={"validation": validation}, charset={"characters": charset}, eval={"protocol": protocol}
+    )
+    with pytest.raises((ConfigError, DataError), match=said):
+        train(config)
+    assert not (Path(config.checkpoint.save_checkpoint_path) / "metrics.jsonl").exists()

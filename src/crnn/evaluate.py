@@ -26,7 +26,7 @@ from crnn.evaluation.set_reader import ReadSet, read_set
 from crnn.metrics import score_texts
 from crnn.recognizer import NetworkOutput, Recognizer
 
-__all__ = ["calibrate", "count_samples", "evaluate"]
+__all__ = ["calibrate", "check_sets", "count_samples", "evaluate"]
 
 ProtocolCharset = Literal["auto"] | CharsetName
 
@@ -150,6 +150,22 @@ def calibrate(
             scores.append(row)
             correct.append(rule.prediction(text) == sample.label)
     return fit_calibration(np.array(scores), np.array(correct, dtype=np.bool_), names)
+
+
+def check_sets(
+    recognizer: Recognizer,
+    data: DataSpecs,
+    *,
+    protocol: ProtocolName = "parseq",
+    charset: ProtocolCharset = "auto",
+) -> None:
+    """Find what ``evaluate`` would refuse before it reads a picture, hours before it is called.
+
+    Raises:
+        DataError: A set is missing or empty, or two have one name.
+        ConfigError: The protocol has no such evaluation.
+    """
+    _open_sets(recognizer, data, protocol, charset)
 
 
 def count_samples(data: DataSpecs) -> int:

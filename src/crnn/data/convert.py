@@ -275,7 +275,9 @@ class _Run:
     def _unfit(self, label: str) -> str:
         if not _is_text(label):
             return "encoding"
-        return "" if self._keeps_lexicons or not ("\n" in label or label.endswith("\r")) else "line_break"
+        # A NUL would make the whole list something else than a text.
+        fits = self._keeps_lexicons or not ("\n" in label or "\0" in label or label.endswith("\r"))
+        return "" if fits else "line_break"
 
     def _fit_words(self, words: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(word for word in words if word.split() == [word] and _is_text(word))

@@ -292,6 +292,13 @@ def _nothing_usable(
     if not paths:
         return f"faces.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
     num_faces = sum(len(result.faces) for result in checked)
+    if num_faces and left_out.counts["excluded"] == num_faces:
+        families = sorted({face.family for result in checked for face in result.faces})
+        shown = ", ".join(families[:_EXAMPLES]) + (", ..." if len(families) > _EXAMPLES else "")
+        return (
+            f"faces.families {list(config.families)} and faces.exclude {list(config.exclude)} leave none of the "
+            f"{len(families)} families in {where} ({shown}); expected names of some, * stands for anything"
+        )
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.counts.most_common())
     first = next(iter(left_out.examples.values()))[0] if left_out.examples else ""
     wanted = "".join(sorted(needed))

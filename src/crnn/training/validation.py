@@ -17,7 +17,7 @@ from crnn.data.source import open_source
 from crnn.distributed import Ranks
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import ImageError
-from crnn.evaluate import evaluate
+from crnn.evaluate import check_sets, evaluate
 from crnn.evaluation.protocol import CharsetName
 from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
@@ -40,6 +40,9 @@ class Validator:
         num_classes: Outputs of the network, the blank included.
         ranks: Those that share the work.
         bf16: Read in bf16 instead of fp32, as the training computes.
+
+    Raises:
+        DataError, ConfigError: As for ``crnn.evaluate.check_sets``: before the training, not at its first validation.
     """
 
     def __init__(self, config: Config, num_classes: int, ranks: Ranks, bf16: bool) -> None:
@@ -47,6 +50,10 @@ class Validator:
         self._network = build_model(config.model, config.image, num_classes, seed=0).eval()
         engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
         self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
+        self._charset = _named_charset(config)
+        if config.data.validation:
+            sets = config.data.validation
+            check_sets(self._recognizer, sets, protocol=config.eval.protocol, charset=self._charset)
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
         """What these weights read; the same on all ranks.
@@ -63,7 +70,7 @@ class Validator:
             self._recognizer,
             self._config.data.validation,
             protocol=self._config.eval.protocol,
-            charset=_named_charset(self._config),
+            charset=self._charset,
             model=model,
             ranks=self._ranks,
         )
