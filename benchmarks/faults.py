@@ -90,7 +90,9 @@ def main() -> int:
     in_own_namespace()
     torch.set_num_threads(1)  # what is forked must not have lost threads
     began, bad = time.monotonic(), 0
-    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as scratch:
+    # Not a TemporaryDirectory: every forked process that ends would remove it.
+    scratch = tempfile.mkdtemp(prefix="faults-")
+    try:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
@@ -101,6 +103,8 @@ def main() -> int:
             values = row(name, lab)
             bad += bool(values.get("problem"))
             print(json.dumps(values, ensure_ascii=False) if options.json else line(values), flush=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     print(f"{time.monotonic() - began:.0f} s, torch {torch.__version__}", file=sys.stderr)
     return 1 if bad else 0
 
