@@ -267,7 +267,7 @@ def test_one_width_is_all_there_is(synth_config: Configs) -> None:
     ("sections", "said"),
     [
         ({"faces": {"folders": ["nowhere"]}}, "faces.folders: 'nowhere' does not exist"),
-        ({"faces": {"families": ["No Such*"]}}, "none of 6 font files .* can be used"),
+        ({"faces": {"families": ["No Such*"]}}, r"leave none of the 4 families in .* expected names of some"),
         ({"corpus": {"words": ["nowhere.txt"]}}, "word list nowhere.txt: No such file"),
         ({"look": {"backgrounds": ["nowhere"]}}, "look.backgrounds: .*nowhere"),
         ({"charset": {"characters": "漢字"}}, "漢字|font files|word"),
