@@ -23,7 +23,7 @@ from crnn.errors import CheckpointError, ConfigError
 __all__ = ["average_weights"]
 
 _LEAST_COSINE = 0.3
-"""Between stretches of one training of ours it is 0.63 to 0.95, between trainings from different seeds near 0."""
+"""Between stretches of one training of ours it is 0.63 to 0.95, between new networks of different seeds near 0."""
 
 
 def average_weights(sources: Sequence[str | Path], out: str | Path) -> Path:
