@@ -62,6 +62,7 @@ def compose(
     shape: tuple[int, int],
     channels: int,
     trace: Callable[[str, Tensor], None] | None = None,
+    fit: tuple[float, float] | None = None,
 ) -> Scene:
     """Pictures of words.
 
@@ -75,10 +76,11 @@ def compose(
         shape: H and W.
         channels: C, 1 or 3.
         trace: Called with the name of each stage and the pictures as they are then, to explain them.
+        fit: As for ``Geometry.draw``.
     """
     show = trace or (lambda _stage, _pictures: None)
     plan = _Neighbours.draw(draws, look)
-    geometry = Geometry.draw(draws, ratios, look, shape, plan.room)
+    geometry = Geometry.draw(draws, ratios, look, shape, plan.room, fit)
     u, v = text_coordinates(geometry, cells.device)
     painter = _Painter(draws, look, textures, geometry, u, v, Palette.draw(draws, look, channels, cells.device))
     coverage = painter.weighted(lookup(cells, u, v, geometry.ratio, geometry.text_height, geometry.text_width))

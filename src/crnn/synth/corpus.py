@@ -14,6 +14,7 @@ from crnn.errors import ConfigError, DataError
 from crnn.synth.dice import Dice, Weighted
 from crnn.synth.figures import TEMPLATES, Writer, expand, parse_templates
 from crnn.synth.label_fit import LabelFit
+from crnn.synth.lines import LineWriter
 from crnn.synth.made_up import script
 from crnn.synth.settings import CorpusConfig
 from crnn.synth.vocabulary import Vocabulary
@@ -45,6 +46,9 @@ _ENDINGS = (
 )
 """Ends of the names of companies and products."""
 
+_SHORTEST_LINE, _LONGEST_LINE = 4, 64
+"""Characters of lines."""
+
 _FIGURES_IN_PHRASES = ("number", "number", "quantity", "price")
 
 _FIGURE_CASE = Weighted({"as_is": 55.0, "upper": 40.0, "lower": 5.0})
@@ -59,7 +63,7 @@ class Text:
         drawn: What is painted; may hold spaces and marks that the label leaves out.
         label: What the network must say.
         kind: ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``,
-            ``telephone``, ``quantity``, ``single``, ``web`` or ``phrase``.
+            ``telephone``, ``quantity``, ``single``, ``web``, ``phrase`` or ``line``.
     """
 
     drawn: str
@@ -75,6 +79,7 @@ class Corpus:
         charset: What the network writes.
         rules: How labels are normalised; they are never cut, even where ``rules.truncate`` says so.
         max_steps: Time steps that the network has: no label needs more (``crnn.charset.min_time_steps``).
+        lines: Write lines, too, where the charset has the space.
 
     Attributes:
         characters: Every character that may be drawn, sorted.
@@ -90,7 +95,9 @@ class Corpus:
         >>> text = corpus.draw(np.random.default_rng(1))
     """
 
-    def __init__(self, config: CorpusConfig, charset: Charset, rules: LabelRules, max_steps: int) -> None:
+    def __init__(
+        self, config: CorpusConfig, charset: Charset, rules: LabelRules, max_steps: int, lines: bool = False
+    ) -> None:
         self._fit = LabelFit(charset, rules, max_steps)
         self._vocabulary = Vocabulary(config, self._fit)
         self._punctuation, self._phrase_words = config.punctuation, config.phrase_words
@@ -103,6 +110,7 @@ class Corpus:
         self._writers = tuple(Writer(system, self._code_letters(letters)) for system in _digit_systems(digits))
         self._templates = {kind: parse_templates(kind, self._writers[0], self._fit.allows) for kind in TEMPLATES}
         self._singles = self._single_characters(letters, digits)
+        self._lines = LineWriter(self._fit, self._any_word, self._figure_of) if lines else None
         self._kinds = self._possible_kinds(config)
         self.notes = self._vocabulary.notes
         self.refused: Counter[str] = Counter()
@@ -181,6 +189,11 @@ class Corpus:
             return self._brand(dice)
         if kind == "phrase":
             return self._phrase(dice)
+        if kind == "line":
+            assert self._lines is not None
+            # Uniform in the logarithm.
+            longest = min(self._fit.longest, _LONGEST_LINE)
+            return self._lines.draw(dice, round(_SHORTEST_LINE * (longest / _SHORTEST_LINE) ** dice.unit()))
         return dice.pick(self._singles.draw(dice))
 
     def _dressed(self, dice: Dice, length: int, word: Callable[[Dice, int], str]) -> str:
@@ -250,6 +263,12 @@ class Corpus:
         case = _FIGURE_CASE.draw(dice)
         return text if case == "as_is" else self._cases.apply(dice, text, case)
 
+    def _figure_of(self, kind: str, dice: Dice) -> str | None:
+        return self._figure(kind, dice) if len(self._templates[kind]) else None
+
+    def _any_word(self, dice: Dice) -> str:
+        return self._vocabulary.word(dice, self._vocabulary.length(dice))
+
     def _short_word(self, dice: Dice) -> str:
         word = self._vocabulary.plain(dice, dice.between(3, 8))
         return word[:1].title() + word[1:] if dice.chance(0.2) else word.lower()
@@ -280,6 +299,7 @@ class Corpus:
         possible = {name: name not in self._templates or len(self._templates[name]) > 0 for name in names}
         possible["single"] = len(self._singles) > 0
         possible["phrase"] = " " in self._fit.charset and self._fit.rules.whitespace != "remove"
+        possible["line"] = possible["phrase"] and self._lines is not None and len(self._lines) > 0
         if not any(letter.isalpha() for letter in self._vocabulary.letters):
             # Digits alone, for meters and dates: strings of digits are words enough, where no figures are wanted.
             figures = any(weights[name] for name in self._templates if possible[name] and name != "web")

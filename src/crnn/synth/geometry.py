@@ -31,6 +31,9 @@ _ALONG = np.linspace(-0.5, 0.5, 13)
 _OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
 """Points around the ink, (26, 2), in units of its width and height: their hull bounds what it becomes."""
 
+_MAX_RISE = 0.7
+"""Text heights that a line, which is to keep its proportions, may rise from end to end by a turn or an arc."""
+
 _LEAST_SCALE = 0.05
 """A surface ends where it is seen smaller than that, the middle of the word being 1; words are at 0.5 and more."""
 
@@ -73,7 +76,13 @@ class Geometry:
 
     @classmethod
     def draw(
-        cls, draws: Draws, ratios: Floats, look: LookConfig, shape: tuple[int, int], room: Floats | None = None
+        cls,
+        draws: Draws,
+        ratios: Floats,
+        look: LookConfig,
+        shape: tuple[int, int],
+        room: Floats | None = None,
+        fit: tuple[float, float] | None = None,
     ) -> Geometry:
         """Random geometry.
 
@@ -83,6 +92,8 @@ class Geometry:
             look: Shares and strengths.
             shape: Rows and columns of the pictures.
             room: ``(N, 4)`` space to leave at each side for other things, in text heights.
+            fit: Least and largest width over height of the crop, as a share of that of the picture: crops outside of it
+                get more margin. Default: whatever the crop is, it is stretched to the picture.
         """
         ratio = ratios * np.exp(draws.normal("stretch", 0.0, look.stretch)).clip(0.6, 1.7)
         height, width = shape
@@ -90,6 +101,9 @@ class Geometry:
         # The inner edge of a circle must stay a circle: its radius is above half the text's height.
         degrees = np.minimum(8.0 + look.arc_degrees * draws.uniform("arc angle") ** 2, look.arc_degrees)
         angle = np.minimum(np.radians(np.maximum(degrees, 0.1)), ratio / 0.75)
+        keeps_ratio = fit is not None and fit[0] > 0.0
+        if keeps_ratio:
+            angle = np.minimum(angle, 8.0 * _MAX_RISE / ratio)
         radius = np.where(draws.uniform("arc side") < 0.65, 1.0, -1.0) * ratio / angle
         waved = draws.chance("wave", look.wave_share) & ~arc
         wave = np.stack(
@@ -102,7 +116,7 @@ class Geometry:
         )
         outline = _OUTLINE * np.stack([ratio, np.ones_like(ratio)], axis=1)[:, None, :]
         bent = _bend(outline, np.where(arc, radius, np.inf), wave * waved[:, None])
-        forward = _projective(draws, look, bent)
+        forward = _projective(draws, look, bent, np.arctan(_MAX_RISE / ratio) if keeps_ratio else np.inf)
         scene = _apply(forward, bent)
         low, high = scene.min(axis=1), scene.max(axis=1)
         margins = _margins(draws, look) + (0.0 if room is None else room)
@@ -111,6 +125,17 @@ class Geometry:
         low = low - margins[:, [0, 2]] * scale
         high = high + margins[:, [1, 3]] * scale
         size = np.maximum(high - low, 0.05)
+        if fit is not None:
+            found = size[:, 0] / size[:, 1] * (height / width)
+            more = np.stack([np.maximum(fit[0] / found, 1.0), np.maximum(found / fit[1], 1.0)], axis=1)
+            before = np.stack([draws.uniform("fit across"), draws.uniform("fit down")], axis=1)
+            if room is not None:
+                # More margin where something else begins would show all of it: it goes to the other side.
+                first, last = room[:, [0, 2]] > 0.0, room[:, [1, 3]] > 0.0
+                before = np.where(first, 0.0, np.where(last, 1.0, before))
+                more = np.where(first & last, 1.0, more)
+            low = low - before * (more - 1.0) * size
+            size = more * size
         # From pixel edges 0..W, 0..H to the scene; the half is where a pixel's middle is.
         to_scene = np.zeros((len(ratio), 3, 3))
         to_scene[:, 0, 0], to_scene[:, 1, 1] = size[:, 0] / width, size[:, 1] / height
@@ -179,8 +204,8 @@ def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
     return np.stack([x, y], axis=-1)
 
 
-def _projective(draws: Draws, look: LookConfig, bent: Floats) -> Floats:
-    """Slant, rotation, perspective: ``(N, 3, 3)``."""
+def _projective(draws: Draws, look: LookConfig, bent: Floats, most: Floats | float = np.inf) -> Floats:
+    """Slant, rotation up to ``most``, perspective: ``(N, 3, 3)``."""
     slant = np.where(draws.chance("slant", look.slant_share), draws.signed("slant strength", look.slant), 0.0)
     # Letters lean to the right far more often than to the left.
     slant = np.where(draws.chance("slant side", 0.8), np.abs(slant), slant)
@@ -188,6 +213,7 @@ def _projective(draws: Draws, look: LookConfig, bent: Floats) -> Floats:
     turn = np.radians(
         np.where(draws.chance("tilt", look.tilt_share), draws.signed("tilt strength", look.tilt_degrees), turn)
     )
+    turn = turn.clip(-most, most)
     seen = draws.chance("perspective", look.perspective_share)
     half = np.abs(bent).max(axis=1)  # (N, 2)
     across = np.where(seen, draws.signed("perspective across", look.perspective), 0.0) / half[:, 0]

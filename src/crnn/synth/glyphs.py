@@ -19,7 +19,7 @@ from crnn.errors import ConfigError
 from crnn.synth.fonts import Face
 from crnn.synth.look_settings import LookConfig
 
-__all__ = ["CELL_HEIGHT", "CELL_MARGIN", "Lettering", "cell_width", "draw_cell", "needs_shaping"]
+__all__ = ["CELL_HEIGHT", "CELL_MARGIN", "Lettering", "cell_width", "crop_width", "draw_cell", "needs_shaping"]
 
 CELL_HEIGHT = 40
 """Rows of a cell: a quarter more than the 32 of a picture, so that text stays sharp when it is warped."""
@@ -35,6 +35,9 @@ _TYPICAL_WIDTH = 0.55
 
 _WIDTH = 220.0
 """Pixels that a drawn text should be wide, about: more than a cell has, so that it is only ever shrunk much."""
+
+_LINE = 18
+"""Characters beyond which a text is drawn for a wide cell, whose height decides on the size."""
 
 _SMALL_CAPITALS = 0.75
 """Height of small capitals in that of the others."""
@@ -110,6 +113,14 @@ def needs_shaping(text: str) -> bool:
     )
 
 
+def crop_width(text: str, face: Face, lettering: Lettering) -> float:
+    """Return about how wide a crop of a text is, in pixels, where it is 32 high; 1 at least."""
+    size = _size_for(len(text))
+    left, top, right, bottom = _font(face, size).getbbox(text, anchor="ls")
+    ratio = (right - left + lettering.tracking * size * (len(text) - 1)) / max(bottom - top, 1.0)
+    return max(32.0 * (ratio + 0.2) / 1.2, 1.0)  # margins of a tenth of the height
+
+
 def draw_cell(
     text: str, face: Face, lettering: Lettering, width: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], float] | None:
@@ -164,6 +175,8 @@ def _underlined(ink: Image.Image, size: int, thickness: float) -> Image.Image:
 
 def _size_for(length: int) -> int:
     """A size in which a text of so many characters is at least about as wide as a cell, but not much larger."""
+    if length > _LINE:
+        return _SIZES[1]
     wanted = _WIDTH / (_TYPICAL_WIDTH * max(length, 1))
     return max((size for size in _SIZES if size <= wanted), default=_SIZES[0])
 

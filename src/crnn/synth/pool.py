@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from torch import Tensor
 from crnn.synth.draws import Draws
 from crnn.synth.glyphs import CELL_HEIGHT
 from crnn.synth.settings import SynthConfig
+from crnn.synth.widths import BatchWidths
 from crnn.synth.words import Words, WordWriter
 from crnn.upload import on_device
 
@@ -44,14 +46,25 @@ class PoolPlan:
         batch_size: Samples B per batch, all ranks together.
         rank: This process among all.
         world_size: Processes that share each batch.
+        first: Number of the first sample, and of the first word.
+        share: Of the pool.
     """
 
-    def __init__(self, synth: SynthConfig, seed: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.seed, self.batch_size, self.reuse = seed, batch_size, synth.reuse
+    def __init__(
+        self,
+        synth: SynthConfig,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        first: int = 0,
+        share: float = 1.0,
+    ) -> None:
+        self.seed, self.batch_size, self.reuse, self.first = seed, batch_size, synth.reuse, first
         self.lanes = math.gcd(batch_size, _LANES)
         self.per_lane = batch_size // self.lanes
         # A batch must find its own new words in the pool.
-        self.window = max(synth.pool_size // self.lanes, self.per_lane)
+        self.window = max(int(share * synth.pool_size) // self.lanes, self.per_lane)
         size = batch_size // world_size
         self._positions = np.arange(rank * size, (rank + 1) * size, dtype=np.int64)
         self._first_lane = int(self._positions[0]) // self.per_lane
@@ -59,7 +72,7 @@ class PoolPlan:
 
     def samples(self, batch: int) -> Numbers:
         """``(n,)``: the numbers of this rank's samples of a batch, among all samples of the run."""
-        return batch * self.batch_size + self._positions
+        return self.first + batch * self.batch_size + self._positions
 
     def drawn(self, batch: int) -> int:
         """Words of each lane that were drawn before a batch: one per sample at first, then fewer."""
@@ -77,11 +90,11 @@ class PoolPlan:
         old = oldest + draws.integers("word", held)
         own = np.where(place < after - before, before + place, old)
         others = [oldest + draws.integers(f"word beside {i}", held) for i in range(BESIDE)]
-        return np.stack([own, *others], axis=1) * self.lanes + lane[:, None]
+        return self.first + np.stack([own, *others], axis=1) * self.lanes + lane[:, None]
 
     def slot(self, numbers: Numbers) -> Numbers:
         """Where in the pool words are kept; two that one batch can show are never in one place."""
-        within, lane = np.divmod(numbers, self.lanes)
+        within, lane = np.divmod(numbers - self.first, self.lanes)
         slots: Numbers = (lane - self._first_lane) * self.window + within % self.window
         return slots
 
@@ -107,15 +120,17 @@ class WordFeed:
     Several processes, each with its own copy and every so-manieth batch, together draw every word once.
     """
 
-    def __init__(self, plan: PoolPlan, writer: WordWriter, first: int) -> None:
-        self._ledger, self._writer, self._next = _Ledger(plan), writer, first
+    def __init__(self, plans: Sequence[PoolPlan], widths: BatchWidths, writer: WordWriter, first: int) -> None:
+        self._ledgers = [_Ledger(plan) for plan in plans]
+        self._widths, self._writer, self._next = widths, writer, first
 
     def __getitem__(self, batch: int) -> Words:
         if batch < self._next:
             raise ValueError(f"batch {batch} was passed; the next one is {self._next}")
         missing = np.empty(0, dtype=np.int64)
         while self._next <= batch:
-            missing = self._ledger.take(self._next)
+            kind, number, _ = self._widths.of_batch(self._next)
+            missing = self._ledgers[kind].take(number)
             self._next += 1
         return self._writer.write(missing)
 

@@ -17,8 +17,8 @@ from crnn.synth.corpus import Corpus
 from crnn.synth.draws import Draws
 from crnn.synth.fonts import find_faces
 from crnn.synth.geometry import Geometry
-from crnn.synth.glyphs import cell_width
 from crnn.synth.textures import TextureBank
+from crnn.synth.widths import CLASS_BITS, width_classes
 from crnn.synth.words import Words, WordWriter
 from crnn.upload import on_device
 
@@ -34,9 +34,11 @@ class Renderer:
     Args:
         config: Charset, image, corpus, faces, look, camera, and the seed.
         device: Where pictures are composed.
-        width: Width of the pictures, where it is not that of the settings.
+        width: Width of the pictures under ``squash``, where it is not that of the settings.
 
     Attributes:
+        classes: Classes of widths of the pictures; one under ``squash``.
+        shares: ``(classes,)`` share of each among the samples.
         writer: Draws words.
         faces: What they are drawn with.
 
@@ -47,18 +49,20 @@ class Renderer:
 
     def __init__(self, config: Config, device: torch.device | None = None, width: int | None = None) -> None:
         self.config, self.device = config, device or torch.device("cpu")
-        self.shape = (config.image.image_height, width or config.image.image_width)
-        self.cell_width = cell_width(self.shape[1])
-        steps = time_steps(config.image.image_width)
+        self.height = config.image.image_height
+        self.classes = width_classes(config.image, width)
+        keeps_ratio = config.image.resize == "keep_ratio"
+        steps = time_steps(config.image.max_width if keeps_ratio else config.image.image_width)
         charset = config.charset.charset()
-        corpus = Corpus(config.corpus, charset, config.charset.rules(), steps)
+        corpus = Corpus(config.corpus, charset, config.charset.rules(), steps, lines=keeps_ratio)
         letters = charset.characters
         both_cases = letters != letters.lower() and letters != letters.upper()
         # Where labels tell the cases apart, small capitals for lower-case letters would be labelled wrongly.
         look = config.look.model_copy(update={"small_caps_share": 0.0}) if both_cases else config.look
         self.faces = find_faces(config.faces, corpus.characters, case_matters=both_cases)
         self.max_length = min(config.charset.max_text_length, steps)
-        self.writer = WordWriter(config.train.seed, corpus, self.faces, look, charset, self.cell_width, self.max_length)
+        self.writer = WordWriter(config.train.seed, corpus, self.faces, look, charset, self.classes, self.max_length)
+        self.shares = self.writer.shares()
         self._textures = TextureBank(config.look, config.train.seed, self.device)
 
     def remarks(self) -> list[str]:
@@ -68,9 +72,19 @@ class Renderer:
             faces += "; left out " + ", ".join(f"{count} {why}" for why, count in self.faces.skipped.most_common())
         return [faces, *self.writer.corpus.notes]
 
+    def numbers(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return samples with their class of widths, drawn by ``shares``, as ``WordWriter`` takes them."""
+        if len(self.classes) == 1:
+            return samples
+        kinds = Draws(self.config.train.seed, samples).choice("width class", self.shares.tolist())
+        return samples + (kinds << CLASS_BITS)
+
     @torch.no_grad()
     def samples(self, numbers: npt.NDArray[np.int64]) -> tuple[Tensor, Words, Scene]:
         """Samples without a pool: each shows a word of its own.
+
+        Args:
+            numbers: ``(n,)``, all of one class of widths.
 
         Returns:
             ``(n, C, H, W)`` float32 in [0, 1]; the words; the scenes, before a camera saw them.
@@ -83,9 +97,11 @@ class Renderer:
 
     def beside(self, numbers: npt.NDArray[np.int64]) -> Beside:
         """The other words that go with these samples, drawn when they are asked for."""
+        samples = numbers & ((1 << CLASS_BITS) - 1)
+        others_of = numbers - samples + _BESIDE + 2 * samples
 
         def drawn(rows: npt.NDArray[np.int64], place: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
-            others = self.writer.write(_BESIDE + 2 * numbers[rows] + place)
+            others = self.writer.write(others_of[rows] + place)
             return on_device(others.cells, self.device), others.ratios
 
         return drawn
@@ -97,8 +113,19 @@ class Renderer:
         ratios: npt.NDArray[np.float64],
         beside: Beside,
         trace: Callable[[str, Tensor], None] | None = None,
+        width: int | None = None,
     ) -> Scene:
-        """Scenes with these words; see ``crnn.synth.compose``."""
+        """Scenes with these words, all of one class; see ``crnn.synth.compose``.
+
+        Args:
+            draws: Of the samples.
+            cells: The words.
+            ratios: Width over height of their ink.
+            beside: Gives other words.
+            trace: Called with the name of each stage and the pictures as they are then.
+            width: Of the pictures. Default: that of their class.
+        """
+        kind = self.classes[int(draws.indices[0]) >> CLASS_BITS if len(draws) else 0]
         return compose(
             cells,
             ratios,
@@ -106,9 +133,10 @@ class Renderer:
             draws,
             self.config.look,
             self._textures,
-            self.shape,
+            (self.height, width or kind.middle),
             self.config.image.image_channels,
             trace,
+            kind.fit,
         )
 
     def photographed(self, draws: Draws, scene: Scene) -> Tensor:

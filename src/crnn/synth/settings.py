@@ -120,6 +120,10 @@ class CorpusConfig(Section):
     phrase_words: Annotated[int, Field(ge=2, le=16)] = 3
     """Most words in a line; fewer where they do not fit."""
 
+    line_weight: Annotated[float, Field(ge=0.0)] = 0.6
+    """Weight of lines: sentences, names, addresses, receipts, labels, contacts, codes. Written where the charset has a
+    space and pictures keep their proportions (``image.resize = "keep_ratio"``); otherwise 0."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.word_ratios and len(self.word_ratios) != len(self.words):

@@ -18,10 +18,12 @@ from torch import Tensor
 from crnn.config import Config
 from crnn.data.dataset import Batch
 from crnn.data.loader import iterate_batches
-from crnn.errors import ConfigError
 from crnn.synth.draws import Draws
+from crnn.synth.glyphs import cell_width
 from crnn.synth.pool import PoolPlan, WordFeed, WordPool
 from crnn.synth.renderer import Renderer, to_bytes
+from crnn.synth.widths import CLASS_BITS, BatchWidths
+from crnn.synth.words import Words
 
 __all__ = ["SynthBatches"]
 
@@ -52,22 +54,25 @@ class SynthBatches:
         device: torch.device | None = None,
         batch_size: int | None = None,
     ) -> None:
-        if config.image.resize != "squash":
-            raise ConfigError(
-                'image.resize is "keep_ratio", and rendered text has one width so far; expected "squash". '
-                "Change it, or make a set with crnn synth write and train on that"
-            )
         self._config = config
         self._renderer = Renderer(config, device)
-        self._global_size = (batch_size or config.train.batch_size) * world_size
-        self._plan = PoolPlan(config.synth, config.train.seed, self._global_size, rank, world_size)
-        self._pool = WordPool(self._plan, self._renderer.cell_width, self._renderer.max_length, self._renderer.device)
+        classes, seed = self._renderer.classes, config.train.seed
+        size = (batch_size or config.train.batch_size) * world_size
+        self._widths = BatchWidths(classes, self._renderer.shares, size, world_size, seed)
+        self._plans = [
+            PoolPlan(config.synth, seed, size, rank, world_size, kind << CLASS_BITS, share)
+            for kind, (size, share) in enumerate(zip(self._widths.sizes, self._widths.samples.tolist(), strict=True))
+        ]
+        self._pools = [
+            WordPool(plan, cell_width(kind.high), self._renderer.max_length, self._renderer.device)
+            for plan, kind in zip(self._plans, classes, strict=True)
+        ]
         self.skipped: Counter[str] = Counter()
 
     @property
     def epoch_batches(self) -> int:
         """Batches of what the settings call an epoch."""
-        return max(1, self._config.synth.epoch_samples // self._global_size)
+        return max(1, int(self._config.synth.epoch_samples / self._widths.mean_size))
 
     @property
     def num_samples(self) -> int:
@@ -89,7 +94,10 @@ class SynthBatches:
 
     def __getitem__(self, number: int) -> Batch:
         """This rank's part of batch ``number``; words that it needs and that are not there are drawn at once."""
-        self._put(self._pool.missing(self._plan.words(number)))
+        kind, place, _ = self._widths.of_batch(number)
+        missing = self._pools[kind].missing(self._plans[kind].words(place))
+        if len(missing):
+            self._put(kind, self._renderer.writer.write(missing))
         return self._batch(number)
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:
@@ -99,38 +107,42 @@ class SynthBatches:
             TrainingError: A worker process died.
             DataError: Words cannot be drawn.
         """
-        feed = WordFeed(self._plan, self._renderer.writer, first)
+        feed = WordFeed(self._plans, self._widths, self._renderer.writer, first)
         with contextlib.closing(iterate_batches(feed, first, last, self._config.data)) as drawn:
             for number, words in zip(range(first, last), drawn, strict=True):
-                self.skipped.update(words.skipped)
-                self._pool.put(words)
+                self._put(self._widths.of_batch(number)[0], words)
                 yield self._batch(number)
 
-    def _put(self, numbers: npt.NDArray[np.int64]) -> None:
-        if len(numbers):
-            words = self._renderer.writer.write(numbers)
-            self.skipped.update(words.skipped)
-            self._pool.put(words)
+    def _put(self, kind: int, words: Words) -> None:
+        self.skipped.update(words.skipped)
+        if len(words.numbers):
+            self._pools[kind].put(words)
 
     @torch.no_grad()
     def _batch(self, number: int) -> Batch:
-        samples, words = self._plan.samples(number), self._plan.words(number)
+        kind, place, width = self._widths.of_batch(number)
+        plan, pool = self._plans[kind], self._pools[kind]
+        samples, words = plan.samples(place), plan.words(place)
         step = _CPU_ROWS if self._renderer.device.type == "cpu" else len(samples)
         parts = [
-            to_bytes(self._pictures(samples[start : start + step], words[start : start + step]))
+            to_bytes(self._pictures(samples[start : start + step], words[start : start + step], pool, width))
             for start in range(0, len(samples), step)
         ]
-        targets, lengths, texts = self._pool.targets(words[:, 0])
+        targets, lengths, texts = pool.targets(words[:, 0])
         return Batch(
             torch.cat(parts),
-            torch.full((len(samples),), self._renderer.shape[1], dtype=torch.int64),
+            torch.full((len(samples),), width, dtype=torch.int64),
             torch.from_numpy(targets),
             torch.from_numpy(lengths),
             tuple(f"rendered {sample}: {text!r}" for sample, text in zip(samples.tolist(), texts, strict=True)),
         )
 
-    def _pictures(self, samples: npt.NDArray[np.int64], words: npt.NDArray[np.int64]) -> Tensor:
+    def _pictures(
+        self, samples: npt.NDArray[np.int64], words: npt.NDArray[np.int64], pool: WordPool, width: int
+    ) -> Tensor:
         draws = Draws(self._config.train.seed, samples)
-        cells, ratios = self._pool.cells(words[:, 0])
-        scene = self._renderer.scene(draws, cells, ratios, lambda rows, place: self._pool.cells(words[rows, 1 + place]))
+        cells, ratios = pool.cells(words[:, 0])
+        scene = self._renderer.scene(
+            draws, cells, ratios, lambda rows, place: pool.cells(words[rows, 1 + place]), width=width
+        )
         return self._renderer.photographed(draws, scene)

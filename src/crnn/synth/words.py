@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from crnn.charset import Charset
+from crnn.charset import Charset, min_time_steps
 from crnn.errors import DataError
-from crnn.synth.corpus import Corpus
-from crnn.synth.fonts import FaceSet
-from crnn.synth.glyphs import CELL_HEIGHT, Lettering, draw_cell
+from crnn.reader_config import time_steps
+from crnn.synth.corpus import Corpus, Text
+from crnn.synth.fonts import Face, FaceSet
+from crnn.synth.glyphs import CELL_HEIGHT, Lettering, cell_width, crop_width, draw_cell
 from crnn.synth.look_settings import LookConfig
+from crnn.synth.widths import CLASS_BITS, WidthClass
 
 __all__ = ["WordWriter", "Words"]
 
@@ -24,6 +26,17 @@ _WORD = 3
 
 _MAX_TRIES = 50
 """Texts that no face can write, in a row, before the settings are to blame."""
+
+_MAX_WIDTH_TRIES = 2_000
+"""Texts that are drawn for one of a wanted width before the nearest has to do."""
+
+_LETTER_WIDTH = 15.5
+"""Pixels of a letter in a picture 32 pixels high, about; texts with twice or half as many letters are not measured."""
+
+_MEASURE = 4
+"""First word of the seeds of texts that are only measured."""
+
+_MEASURED = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +71,48 @@ class WordWriter:
         faces: With what.
         look: How letters are set.
         charset: Of the targets.
-        width: Columns of a cell.
+        classes: Classes of widths; the number of a word says to which it belongs.
         max_length: Longest target.
     """
 
     def __init__(
-        self, seed: int, corpus: Corpus, faces: FaceSet, look: LookConfig, charset: Charset, width: int, max_length: int
+        self,
+        seed: int,
+        corpus: Corpus,
+        faces: FaceSet,
+        look: LookConfig,
+        charset: Charset,
+        classes: tuple[WidthClass, ...],
+        max_length: int,
     ) -> None:
         self.seed, self.corpus, self.faces, self.look = seed, corpus, faces, look
-        self.charset, self.width, self.max_length = charset, width, max_length
+        self.charset, self.classes, self.max_length = charset, classes, max_length
+
+    def shares(self) -> npt.NDArray[np.float64]:
+        """Return the share of each class of widths among the texts of the corpus, from a sample of them."""
+        counts = np.zeros(len(self.classes))
+        if len(self.classes) == 1:
+            return counts + 1.0
+        ends = [kind.crops[1] for kind in self.classes]
+        for number in range(_MEASURED):
+            rng = np.random.default_rng([self.seed, _MEASURE, number])
+            text = self.corpus.draw(rng, self.faces.characters)
+            # By the number of letters: opening every face would take longer than all else at the start of a run.
+            width = _LETTER_WIDTH * (len(text.drawn) + 0.4) * np.exp(rng.normal(0.0, 0.25))
+            counts[min(int(np.searchsorted(ends, width)), len(ends) - 1)] += 1.0
+        # Rare widths are left to their neighbours: to find one of them would take hundreds of texts.
+        counts[counts < 0.003 * _MEASURED] = 0.0
+        return counts / counts.sum()
 
     def write(self, numbers: Numbers) -> Words:
-        """The words of these numbers.
+        """The words of these numbers, all of one class of widths.
 
         Raises:
             DataError: Text after text has no face or no ink.
         """
         count = len(numbers)
-        cells = np.empty((count, CELL_HEIGHT, self.width), dtype=np.uint8)
+        kind = self.classes[int(numbers[0]) >> CLASS_BITS if count else 0]
+        cells = np.empty((count, CELL_HEIGHT, cell_width(kind.high)), dtype=np.uint8)
         ratios = np.empty(count)
         targets = np.zeros((count, self.max_length), dtype=np.int64)
         lengths = np.empty(count, dtype=np.int64)
@@ -83,24 +120,29 @@ class WordWriter:
         skipped: Counter[str] = Counter()
         for row, number in enumerate(numbers):
             rng = np.random.default_rng([self.seed, _WORD, int(number)])
-            cells[row], ratios[row], label, text = self._word(rng, skipped, self.corpus.longest(int(number)))
+            cells[row], ratios[row], label, text = self._word(
+                rng, skipped, self.corpus.longest(int(number) & ((1 << CLASS_BITS) - 1)), kind
+            )
             ids = self.charset.encode(label)
             targets[row, : len(ids)], lengths[row] = ids, len(ids)
             texts.append(text)
         return Words(numbers, cells, ratios, targets, lengths, tuple(texts), skipped)
 
     def _word(
-        self, rng: np.random.Generator, skipped: Counter[str], longest: int | None
+        self, rng: np.random.Generator, skipped: Counter[str], longest: int | None, kind: WidthClass
     ) -> tuple[npt.NDArray[np.uint8], float, str, str]:
         tried = []
         for _ in range(_MAX_TRIES):
-            text = self.corpus.draw(rng, self.faces.characters, longest)
-            face = self.faces.pick(rng, text.drawn.replace(" ", ""))  # a space needs no ink
-            lettering = Lettering.draw(rng, self.look)
+            if kind.fit is None:
+                text = self.corpus.draw(rng, self.faces.characters, longest)
+                face = self._face(rng, text)
+                lettering = Lettering.draw(rng, self.look)
+            else:
+                text, face, lettering = self._of_width(rng, kind, longest)
             if face is None:
                 skipped["no_face"] += 1
             else:
-                drawn = draw_cell(text.drawn, face, lettering, self.width, rng)
+                drawn = draw_cell(text.drawn, face, lettering, cell_width(kind.high), rng)
                 if drawn is not None:
                     return *drawn, text.label, text.drawn
                 skipped["no_ink"] += 1
@@ -109,3 +151,35 @@ class WordWriter:
             f"none of {_MAX_TRIES} texts in a row could be drawn, the last {tried[-1]!r}: no single face has all their "
             "characters. Give faces for the charset in faces.folders, or words of one script in corpus.words"
         )
+
+    def _face(self, rng: np.random.Generator, text: Text) -> Face | None:
+        return self.faces.pick(rng, text.drawn.replace(" ", ""))  # a space needs no ink
+
+    def _of_width(
+        self, rng: np.random.Generator, kind: WidthClass, longest: int | None
+    ) -> tuple[Text, Face | None, Lettering]:
+        """A text in a face whose crop belongs to a class, or the nearest to it that was found."""
+        low, high = kind.crops
+        best: tuple[float, Text, Face | None, Lettering] | None = None
+        for _ in range(_MAX_WIDTH_TRIES):
+            text = self.corpus.draw(rng, self.faces.characters, longest)
+            about = _LETTER_WIDTH * (len(text.drawn) + 0.4)
+            if not low / 2 <= about < high * 2 and best is not None:
+                continue
+            if min_time_steps(self.charset.encode(text.label)) > time_steps(kind.low):
+                continue
+            face, lettering = self._face(rng, text), Lettering.draw(rng, self.look)
+            if face is None:
+                continue
+            width = crop_width(text.drawn, face, lettering)
+            if low <= width < high:
+                return text, face, lettering
+            distance = max(low / width, width / high)
+            if best is None or distance < best[0]:
+                best = distance, text, face, lettering
+        if best is None:
+            raise DataError(
+                f"no text of {_MAX_WIDTH_TRIES} in a row has a face that can write it and fits into "
+                f"{kind.low} pixels. Give faces for the charset in faces.folders, or a smaller image.max_width"
+            )
+        return best[1:]
