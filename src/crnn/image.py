@@ -144,8 +144,9 @@ def image_size(data: bytes) -> tuple[int, int]:
 def target_width(size: tuple[int, int], config: ImageConfig) -> int:
     """Width in pixels to which a picture is resized.
 
-    Under ``keep_ratio`` it is the width at ``image_height``, rounded to the nearest multiple of ``width_step`` (halves
-    go up: a wider picture has more time steps) and then clipped to ``min_width`` and ``max_width``.
+    Under ``keep_ratio`` it is the width at ``image_height`` times ``width_scale``, rounded to the nearest multiple of
+    ``width_step`` (halves go up: a wider picture has more time steps) and then clipped to ``min_width`` and
+    ``max_width``.
 
     Args:
         size: Width and height of the picture in pixels.
@@ -160,8 +161,9 @@ def target_width(size: tuple[int, int], config: ImageConfig) -> int:
     if config.resize == "squash":
         return config.image_width
     # In integers, so that the same picture has the same width everywhere.
-    unit = height * config.width_step
-    steps = (2 * width * config.image_height + unit) // (2 * unit)
+    scale = round(1000 * config.width_scale)
+    unit = 1000 * height * config.width_step
+    steps = (2 * width * config.image_height * scale + unit) // (2 * unit)
     return min(max(steps * config.width_step, config.min_width), config.max_width)
 
 

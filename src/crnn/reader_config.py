@@ -105,6 +105,10 @@ class ImageConfig(Section):
     max_width: Annotated[int, Field(ge=MIN_IMAGE_WIDTH, le=4096)] = 512
     """Widest width in pixels under ``keep_ratio``; wider pictures are squashed to it."""
 
+    width_scale: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
+    """Width under ``keep_ratio`` as a share of that in the picture's own proportions: below 1 for networks that learnt
+    from squashed pictures, whose letters were narrower."""
+
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """How pictures are resized (DTRB, PARSeq: bicubic). Always with antialiasing."""
 
