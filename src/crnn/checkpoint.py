@@ -22,8 +22,8 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from crnn.charset import Charset
+from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError
-from crnn.evaluation.calibration import Calibration
 from crnn.model import CRNN, build_model
 from crnn.reader_config import CharsetConfig, ReaderConfig
 from crnn.shipped import shipped_weights

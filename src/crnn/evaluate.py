@@ -6,20 +6,28 @@ picture; what it says is decoded as often as asked for: freely, and with each le
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-import numpy as np
-
 from crnn.charset import NAMED_CHARSETS
 from crnn.data.source import SampleStore, open_source, split_name
-from crnn.decoding.ctc import greedy
+from crnn.decoding.confidence import Calibration, fit_curve
+from crnn.decoding.ctc import decode_greedy, greedy
+from crnn.decoding.language_search import search_with_language
 from crnn.distributed import Ranks
 from crnn.errors import ConfigError, DataError
-from crnn.evaluation.calibration import Calibration, fit_calibration, temperature_scores
-from crnn.evaluation.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
+from crnn.evaluation.protocol import (
+    CharsetName,
+    LineProtocol,
+    Protocol,
+    ProtocolName,
+    line_protocol,
+    own_protocol,
+    protocol_for,
+)
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 from crnn.evaluation.set_lexicons import LexiconSearch, SetLexicon, check_lexicon, lexicon_name, open_lexicon
 from crnn.evaluation.set_reader import ReadSet, read_set
@@ -35,12 +43,13 @@ DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class _Found(NamedTuple):
-    """What was read of one sample: freely (``None``: not at all), and the best word of each lexicon."""
+    """What was read of one sample: freely (``None``: not at all), without the language, with each lexicon."""
 
     text: str | None
     score: float
-    confidence: float | None
+    confidence: float
     words: tuple[str | None, ...]
+    greedy: str | None = None
 
 
 def evaluate(
@@ -63,8 +72,8 @@ def evaluate(
         recognizer: What reads.
         data: An LMDB folder or a list file, or several; ``NAME=PATH`` gives one the name that the table shows.
         protocol: Rules for labels and readings.
-        charset: Characters that are compared. ``auto``: the model's own where it is none of 36, 62 and 94 (then
-            under PARSeq's rules), else 36, which is what papers report.
+        charset: Characters that are compared; ``lines`` compares all. ``auto``: the model's own where it is none of the
+            field's sets (then under PARSeq's rules), else 36, which is what papers report.
         model: Name for the result.
         lexicons: Each gives every set one more accuracy. ``50``, ``1k``: the lexicons that are kept with the samples;
             ``full``: the labels of the set; or a file.
@@ -88,6 +97,7 @@ def evaluate(
         check_lexicon(spec)
     sets = _open_sets(recognizer, data, protocol, charset)
     rules = recognizer.config.charset.rules()
+    calibrated = recognizer.decoder.calibrated
     results = []
     for dataset, store, rule in sets:
         own = [
@@ -96,7 +106,9 @@ def evaluate(
         ]
         read = _reading_all(recognizer, own, lexicon_only=lexicon_only)
         found = read_set(recognizer, store, rule, read, ranks=ranks, progress=progress)
-        results.append(_dataset_result(dataset, store, rule, found, () if lexicon_only else own))
+        results.append(
+            _dataset_result(dataset, store, rule, found, () if lexicon_only else own, calibrated or lexicon_only)
+        )
     for k, spec in enumerate(lexicons):
         if not any(result.samples if lexicon_only else result.lexicons[k].sums.samples for result in results):
             raise DataError(
@@ -115,10 +127,10 @@ def calibrate(
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
-    """Fit the temperature under which confidences are true, on labelled pictures that the network has not learned from.
+    """Fit the curves under which confidences are true, on labelled images that the network has not learned from.
 
     Args:
-        recognizer: What computes; readings are those of the best path.
+        recognizer: What reads: by the best path, and with its language where it has one.
         data: Sets as for ``evaluate``; all their samples count alike.
         protocol: As for ``evaluate``; it says when a reading is right.
         charset: As for ``evaluate``.
@@ -131,13 +143,21 @@ def calibrate(
         CharsetError: As for ``evaluate``.
         ConfigError: As for ``evaluate``.
     """
+    prior = recognizer.decoder.prior
 
-    def read(output: NetworkOutput, _: list[int]) -> list[tuple[str, np.ndarray]]:
-        texts = greedy(output.log_probs)
-        scores = temperature_scores(output.log_probs, texts)
-        return [(recognizer.charset.decode(ids), row) for ids, row in zip(texts, scores, strict=True)]
+    def read(output: NetworkOutput, _: list[int]) -> list[list[tuple[str, float]]]:
+        decode = recognizer.charset.decode
+        free = [(decode(text.ids), math.exp(text.score)) for text in decode_greedy(output.log_probs)]
+        if prior is None:
+            return [[pair] for pair in free]
+        spoken = search_with_language([output.log_probs], prior, recognizer.decoder.beam_width)[0]
+        return [
+            [pair, (decode(found.texts[0].ids), found.probability)] for pair, found in zip(free, spoken, strict=True)
+        ]
 
-    scores, correct, names = [], [], []
+    probabilities: list[list[float]] = [[], []]
+    correct: list[list[bool]] = [[], []]
+    names = []
     for name, store, rule in _open_sets(recognizer, data, protocol, charset):
         names.append(name)
         found = read_set(recognizer, store, rule, read, progress=progress)
@@ -146,10 +166,11 @@ def calibrate(
         for line in found.unreadable[:3]:
             say(f"{name}: unreadable picture {line}")
         for sample in found.samples:
-            text, row = sample.found
-            scores.append(row)
-            correct.append(rule.prediction(text) == sample.label)
-    return fit_calibration(np.array(scores), np.array(correct, dtype=np.bool_), names)
+            for way, (text, probability) in enumerate(sample.found):
+                probabilities[way].append(probability)
+                correct[way].append(rule.prediction(text) == sample.label)
+    curves = [fit_curve(p, c) for p, c in zip(probabilities, correct, strict=True) if p or prior is None]
+    return Calibration(curves[0], curves[1] if prior is not None else None, tuple(names))
 
 
 def check_sets(
@@ -199,6 +220,8 @@ def _open_sets(
 
 def _protocol(recognizer: Recognizer, dataset: str, protocol: ProtocolName, charset: ProtocolCharset) -> Protocol:
     own = recognizer.charset.characters
+    if protocol == "lines":
+        return line_protocol(dataset)
     if charset == "auto" and set(own) not in [set(characters) for characters in NAMED_CHARSETS.values()]:
         return own_protocol(recognizer.config.charset.rules(), recognizer.charset, dataset)
     return protocol_for(protocol, "36" if charset == "auto" else charset, dataset)
@@ -223,24 +246,38 @@ def _reading_all(
             for rows in zip(*matches, strict=True)
         ] or [()] * len(indices)
         free = decoder.decode(output.log_probs)
+        plain = [charset.decode(ids) for ids in greedy(output.log_probs)] if decoder.prior else [None] * len(free)
         return [
-            _Found(charset.decode(d.text.ids), d.text.score, d.confidence, own)
-            for d, own in zip(free, words, strict=True)
+            _Found(charset.decode(d.text.ids), d.text.score, d.confidence, own, text)
+            for d, own, text in zip(free, words, plain, strict=True)
         ]
 
     return read
 
 
 def _dataset_result(
-    name: str, store: SampleStore, protocol: Protocol, found: ReadSet[_Found], lexicons: Sequence[SetLexicon]
+    name: str,
+    store: SampleStore,
+    protocol: Protocol,
+    found: ReadSet[_Found],
+    lexicons: Sequence[SetLexicon],
+    calibrated: bool,
 ) -> DatasetResult:
     samples = tuple(
         SampleResult(
-            s.index, s.key, s.raw_label, s.label, protocol.prediction(s.found.text), s.found.score, s.found.confidence
+            s.index,
+            s.key,
+            s.raw_label,
+            s.label,
+            protocol.prediction(s.found.text),
+            s.found.score,
+            s.found.confidence if calibrated else None,
         )
         for s in found.samples
         if s.found.text is not None
     )
+    read = [s for s in found.samples if s.found.text is not None]
+    forms = protocol.forms if isinstance(protocol, LineProtocol) else ()
     skipped = dict(found.skipped)
     if len(samples) < len(found.samples):
         skipped["no_lexicon"] = len(found.samples) - len(samples)
@@ -260,4 +297,8 @@ def _dataset_result(
         samples,
         tuple(found.unreadable[:3]),
         tuple(results),
+        score_texts((s.label, protocol.prediction(s.found.greedy)) for s in read if s.found.greedy is not None)
+        if any(s.found.greedy is not None for s in read)
+        else None,
+        tuple((name, score_texts((form(s.raw_label), form(s.found.text or "")) for s in read)) for name, form in forms),
     )

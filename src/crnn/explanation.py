@@ -19,10 +19,9 @@ from PIL import Image
 
 from crnn.charset import Charset
 from crnn.decoding.beam import beam_search
-from crnn.decoding.ctc import sequence_log_probs
+from crnn.decoding.confidence import confidences
 from crnn.decoding.decoder import Decoded
 from crnn.errors import ImageError
-from crnn.evaluation.calibration import temper
 from crnn.explanation_sheet import Row, RunnerUp, draw_sheet
 from crnn.image import ImageSource, load_image
 from crnn.reading import Alternative, Reading, reading_of
@@ -134,14 +133,10 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, ids: tuple[int, ...], co
     """The likeliest texts but the one that was read."""
     if count < 1:
         return ()
-    found = [(text, score) for text, score in beam_search(log_probs, max(_BEAM, count + 1))[0] if text != ids][:count]
-    confidences: list[float | None] = [None] * len(found)
-    temperature = reader.decoder.temperature
-    if temperature is not None and found:
-        rows = np.zeros(len(found), dtype=np.intp)
-        tempered = temper(log_probs, temperature)
-        confidences = list(np.exp(sequence_log_probs(tempered, [text for text, _ in found], rows)).tolist())
+    searched = beam_search(log_probs, max(_BEAM, count + 1))[0]
+    found = [(h.ids, h.score) for h in searched if h.ids != ids][:count]
+    values = confidences(np.exp([score for _, score in found]), reader.decoder.curve).tolist()
     return tuple(
         Alternative(reader.charset.decode(text), score, confidence)
-        for (text, score), confidence in zip(found, confidences, strict=True)
+        for (text, score), confidence in zip(found, values, strict=True)
     )

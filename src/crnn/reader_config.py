@@ -139,6 +139,9 @@ class CharsetConfig(Section):
     unknown: Unknown = "drop_character"
     """What becomes of characters outside the charset (PARSeq: drop_character, DTRB: drop_sample)."""
 
+    language: str = "none"
+    """Language that readings use unless they are told otherwise: ``none``, or the name of one that ships, ``en``."""
+
     max_text_length: Annotated[int, Field(ge=1)] = 25
     """Longest label in characters; samples with longer ones are skipped and counted (DTRB, PARSeq: 25)."""
 

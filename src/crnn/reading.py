@@ -41,7 +41,7 @@ class Alternative:
 
     text: str
     score: float
-    confidence: float | None
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,16 @@ class Reading:
         score: Natural-log probability of the text under the network: the sum over all its CTC alignments, at most 0.
             ``math.exp(score)`` is a probability.
         characters: The characters of the text with their scores and places, left to right.
-        confidence: Probability in [0, 1] that the text is right. Free texts have one where the weights are calibrated
-            (``crnn calibrate``): the probability of the text at the fitted temperature. Words of a lexicon always have
-            one: their share of the probability of all words in it.
+        confidence: Probability in [0, 1] that the text is right, as far as the weights are calibrated (``crnn train``
+            does that on its validation sets, ``crnn calibrate`` on others). It knows the language and the lexicon that
+            the text was found with, and in a lexicon that the image may show none of its words.
         alternatives: Where several texts were asked for (``n_best``) the others, the likeliest first.
     """
 
     text: str
     score: float
     characters: tuple[Character, ...]
-    confidence: float | None = None
+    confidence: float
     alternatives: tuple[Alternative, ...] = ()
 
 

@@ -9,19 +9,21 @@ Shape letters: N batch, C image channels, W width, T time steps, V classes with 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from crnn.charset import Charset
-from crnn.decoding.decoder import Decoder, DecodingOptions
+from crnn.decoding.confidence import Calibration
+from crnn.decoding.decoder import Decoded, Decoder, DecodingOptions
 from crnn.engines.engine import Engine, Mode, Precision
 from crnn.engines.opening import EngineChoice, open_model
 from crnn.errors import CheckpointError, ConfigError, ImageError
@@ -35,9 +37,13 @@ from crnn.width_batches import FittedPicture, in_width_batches
 __all__ = ["NetworkOutput", "Recognizer", "load"]
 
 _R = TypeVar("_R")
+_Floats = npt.NDArray[np.float32]
 
 _ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
 """Types of what is one picture, though some of them can be iterated over."""
+
+_DECODED_BATCHES = 4
+"""Batches that are decoded together with a language: the words that it may change are few in each."""
 
 _HELD_BATCHES = 8
 """Batches' worth of pictures that may wait for others of their width; it bounds the memory of streams."""
@@ -69,7 +75,7 @@ class Recognizer:
         batch_size: Pictures per forward pass. With 1, each is read when it comes, and nothing is made ahead.
         threads: That open and resize pictures ahead of the network; with 1 the caller's own does. Default: one for
             each processor, up to eight.
-        temperature: That of the weights' calibration; without one there are no confidences for free texts.
+        calibration: Of the weights; without one, confidences are probabilities as the network gives them.
         options: How texts are found: those of ``crnn.decoding.decoder.DecodingOptions``.
 
     Attributes:
@@ -90,7 +96,7 @@ class Recognizer:
         *,
         batch_size: int = 64,
         threads: int | None = None,
-        temperature: float | None = None,
+        calibration: Calibration | None = None,
         **options: Unpack[DecodingOptions],
     ) -> None:
         if batch_size < 1:
@@ -101,19 +107,23 @@ class Recognizer:
         self._threads = available_threads() if threads is None else threads
         self.charset: Charset = config.charset.charset()
         self.batch_size = batch_size
-        self.decoder = Decoder(self.charset, config.charset.rules(), temperature=temperature, **options)
+        self._calibration, self._options = calibration, options
+        self.decoder = self._decoder({})
         self._engine = engine
 
     @overload
-    def read(self, images: ImageSource) -> Reading: ...  # type: ignore[overload-overlap]  # a str is one path
+    def read(self, images: ImageSource, **options: Unpack[DecodingOptions]) -> Reading: ...  # type: ignore[overload-overlap]  # a str is one path
     @overload
-    def read(self, images: Iterable[ImageSource]) -> list[Reading]: ...
+    def read(self, images: Iterable[ImageSource], **options: Unpack[DecodingOptions]) -> list[Reading]: ...
 
-    def read(self, images: ImageSource | Iterable[ImageSource]) -> Reading | list[Reading]:
+    def read(
+        self, images: ImageSource | Iterable[ImageSource], **options: Unpack[DecodingOptions]
+    ) -> Reading | list[Reading]:
         """Read one picture, or many.
 
         Args:
             images: A path, encoded bytes, a PIL image or an array ``(H, W)`` or ``(H, W, C)``; or an iterable of them.
+            options: For this call, in the place of those that the reader was made with; ``None`` takes one away.
 
         Returns:
             A ``Reading`` for one picture, a list of them in the same order for many.
@@ -121,32 +131,68 @@ class Recognizer:
         Raises:
             ImageError: A picture cannot be read. ``stream`` reads the others all the same.
             CheckpointError: The network gives no numbers (nan).
+            ConfigError: As for the reader itself.
         """
         if isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable):  # what is no picture is refused as one
-            return self.read([images])[0]
+            return self.read([images], **options)[0]
         readings = []
-        for reading in self.stream(images):
+        for reading in self.stream(images, **options):
             if isinstance(reading, ImageError):
                 raise reading
             readings.append(reading)
         return readings
 
-    def stream(self, images: ImageSource | Iterable[ImageSource]) -> Iterator[Reading | ImageError]:
+    def stream(
+        self, images: ImageSource | Iterable[ImageSource], **options: Unpack[DecodingOptions]
+    ) -> Iterator[Reading | ImageError]:
         """Read pictures as they come, in bounded memory.
 
         Args:
             images: Any number of pictures; the iterable is only drawn from as readings are taken. One picture counts
                 as a list of one.
+            options: As for ``read``.
 
         Yields:
             For each picture, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
         """
         if isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable):
             images = [images]
-        return self.run(images, self.readings)
+        decoder = self._decoder(options) if options else self.decoder
+        return self._decoded(self.run(images, _apart), decoder)
+
+    def _decoded(
+        self, outputs: Iterator[NetworkOutput | ImageError], decoder: Decoder
+    ) -> Iterator[Reading | ImageError]:
+        """Readings of images in their order, of several batches at a time where that costs less."""
+        with_language = decoder.prior is not None and self.batch_size > 1
+        most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
+        while held := list(itertools.islice(outputs, most)):
+            by_steps: dict[int, list[tuple[int, _Floats]]] = {}
+            for place, output in enumerate(held):
+                if isinstance(output, NetworkOutput):
+                    by_steps.setdefault(output.log_probs.shape[1], []).append((place, output.log_probs))
+            groups = [np.concatenate([log_probs for _, log_probs in members]) for members in by_steps.values()]
+            found: dict[int, Decoded] = {}
+            for members, decoded in zip(by_steps.values(), decoder.decode_groups(groups), strict=True):
+                found.update({place: text for (place, _), text in zip(members, decoded, strict=True)})
+            for place, output in enumerate(held):
+                if isinstance(output, ImageError):
+                    yield output
+                else:
+                    yield reading_of(found[place], self.charset, output.width, output.original_widths[0])
+
+    def _decoder(self, options: DecodingOptions) -> Decoder:
+        chosen: dict[str, Any] = {**self._options, **options}
+        return Decoder(
+            self.charset,
+            self.config.charset.rules(),
+            calibration=self._calibration,
+            language=self.config.charset.language,
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
 
     def readings(self, output: NetworkOutput) -> list[Reading]:
-        """What the pictures of one batch say."""
+        """Return what the images of one batch say."""
         decoded = self.decoder.decode(output.log_probs)
         return [
             reading_of(text, self.charset, output.width, original)
@@ -200,6 +246,14 @@ class Recognizer:
         return log_probs
 
 
+def _apart(output: NetworkOutput) -> list[NetworkOutput]:
+    """The output for each image of a batch by itself."""
+    return [
+        NetworkOutput(output.log_probs[n : n + 1], (place,), output.width, (original,))
+        for n, (place, original) in enumerate(zip(output.places, output.original_widths, strict=True))
+    ]
+
+
 def load(
     model: str | Path = DEFAULT_MODEL,
     *,
@@ -243,6 +297,6 @@ def load(
         opened.config,
         batch_size=batch_size,
         threads=threads,
-        temperature=opened.temperature,
+        calibration=opened.calibration,
         **options,
     )

@@ -365,6 +365,8 @@ class _Run:
                 self.monitor.say(f"stopped at step {state.step} of {self.num_steps}{after}")
         skipped: Counter[str] = sum(self.ranks.gather(state.skipped), Counter())
         has_best = self.monitor is not None and self.folder.best.exists()
+        if self.monitor is not None and has_best and not stopped:
+            self.monitor.say(self.validator.calibrate(self.folder.best))
         best_step = load_weights(self.folder.best).info.get("step") if has_best else None
         self.ranks.barrier()
         return TrainReport(

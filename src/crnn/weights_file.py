@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError, ConfigError
-from crnn.evaluation.calibration import Calibration
 from crnn.reader_config import ReaderConfig, parse_reader_config
 from crnn.shipped import shipped_names, shipped_weights
 

@@ -20,7 +20,7 @@ def calibrate_command(
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
     data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
     out: str = "",
-    protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
+    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     json: bool = False,
     engine: Literal["auto", "torch", "onnx", "openvino"] = "auto",
@@ -29,13 +29,13 @@ def calibrate_command(
     batch_size: int = 64,
     threads: int | None = None,
 ) -> int:
-    """Make confidences true: fit a temperature on labelled pictures, and keep it in the weights file.
+    """Make confidences true: fit them on labelled images, and keep that in the weights file.
 
-    Texts and scores stay as they are; readings get a confidence beside the score. Take pictures like those that will be
-    read, some hundreds of them, and none that the network has learned from. In Python: ``crnn.evaluate.calibrate``.
+    Texts and scores stay as they are. Take images like those that will be read, some hundreds of them, and none that
+    the network has learned from. In Python: ``crnn.evaluate.calibrate``.
 
     Args:
-        model: Weights file or run folder (its best weights); the file gets the temperature, and stays as it is else.
+        model: Weights file or run folder (its best weights); the file is written anew with the curves in it.
         data: LMDB folders and list files.
         out: Write this file instead, and leave the model as it is.
         protocol: Rules that say when a reading is right.
@@ -57,7 +57,6 @@ def calibrate_command(
     require_torch("calibrating", "torch")
     from crnn.checkpoint import save_calibration, weights_to_calibrate
     from crnn.evaluate import calibrate, count_samples
-    from crnn.evaluation.calibration import is_at_the_end
     from crnn.progress import counting_bar
     from crnn.recognizer import load
 
@@ -69,29 +68,25 @@ def calibrate_command(
         precision=precision,
         threads=threads,
         batch_size=batch_size,
-        decode="greedy",
     )
     with counting_bar("reading", count_samples(data)) as progress:
         found = calibrate(reader, data, protocol=protocol, charset=charset, progress=progress, say=_say)
     path = save_calibration(model, found, out or None)
     if json:
         print_json({"model": str(path), **found.as_dict()})
-    else:
-        print(
-            f"{path}: temperature {found.temperature:.3f} from {found.samples} readings, {100 * found.accuracy:.2f} % "
-            f"right; expected calibration error {100 * found.error_before:.2f} % before, "
-            f"{100 * found.error_after:.2f} % after (on readings that it was not fitted on)"
-        )
-    if is_at_the_end(found.temperature):
-        _say(
-            "the temperature is at the end of what is tried; there are too few pictures, or too few of them are right "
-            "or wrong, to say more"
-        )
-    elif found.error_after > found.error_before:
-        _say(
-            "confidences are no better than scores as they are; the weights were well calibrated, or these are too few "
-            "pictures to tell"
-        )
+    for way, curve in (("greedy", found.greedy), ("with language", found.language)):
+        if curve is None:
+            continue
+        if not json:
+            print(
+                f"{path}, {way}: slope {curve.slope:.3f}, offset {curve.offset:+.3f} from {curve.samples} readings, "
+                f"{100 * curve.accuracy:.2f} % right; expected calibration error {100 * curve.error_before:.2f} % "
+                f"before, {100 * curve.error_after:.2f} % after (on readings that it was not fitted on)"
+            )
+        if curve.error_after > curve.error_before:
+            _say(
+                f"{way}: no better than without; the weights were well calibrated, or these are too few images to tell"
+            )
     return 0
 
 

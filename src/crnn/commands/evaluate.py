@@ -25,13 +25,13 @@ __all__ = ["evaluate_command"]
 def evaluate_command(
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
     data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
-    protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq",
+    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     decode: Literal["auto", "greedy", "beam", "exact", "lexicon", "near"] = "auto",
     beam_width: int = 10,
     lexicon: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="50|1k|full|FILE")] = (),
     lexicon_margin: float | None = None,
-    lm: str | None = None,
+    lm: str = "auto",
     lm_weight: float | None = None,
     pattern: str | None = None,
     allow: str | None = None,
@@ -52,15 +52,15 @@ def evaluate_command(
     Args:
         model: Name of weights that ship, a weights file, a run folder, or an exported file.
         data: LMDB folders and list files.
-        protocol: Rules for labels and readings.
+        protocol: Rules for labels and readings; lines: whole texts with case folded, marks and spaces counted.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
         decode: How texts are found; lexicon and near: read with the one --lexicon and nothing else.
         beam_width: Prefixes that the beam keeps.
         lexicon: Once more with a lexicon, beside the free reading: 50 or 1k (those kept with the samples), full (the
             set's labels) or a file. May be given several times.
         lexicon_margin: Take the free reading where its score is higher than the best word's by more than this (nats).
-        lm: Character model for the beam, written by crnn lm.
-        lm_weight: How much it counts; default 0.4.
+        lm: Language: auto, that of the weights; none; en; or a file written by crnn lm.
+        lm_weight: How much it counts; default 0.5.
         pattern: Regular expression that the whole text must match.
         allow: The only characters that readings may have.
         block: Characters that they may not have.
@@ -178,35 +178,49 @@ def _print_table(result: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
+
     table = Table(title=f"{result.model}, {result.title}", title_justify="left")
-    headings = ("dataset", *result.lexicon_names, "accuracy", "95 %", "1-NED", "CER", "samples", "skipped")
+    plain = any(dataset.greedy is not None for dataset in result.datasets)
+    forms = tuple(dict.fromkeys(name for dataset in result.datasets for name, _ in dataset.forms))
+    figures = ("greedy", "with language") if plain else ("accuracy",)
+    headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", "skipped")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
     for dataset in result.datasets:
-        table.add_row(*_table_row(dataset))
+        table.add_row(*_table_row(dataset, plain, forms))
     if len(result.datasets) > 1:
         total = sum(dataset.sums.samples for dataset in result.datasets)
-        between = [""] * len(result.lexicon_names)
+        between, behind = [""] * len(result.lexicon_names), ["", "", "", *[""] * len(forms)]
+        greedy = [dataset.greedy for dataset in result.datasets if dataset.greedy is not None]
         table.add_section()
-        table.add_row("mean", *between, _percent(result.mean_accuracy), "", "", "", "", "")
-        table.add_row("combined", *between, _percent(result.combined_accuracy), "", "", "", str(total), "")
+        for name, value, mean, count in (
+            ("mean", result.mean_accuracy, mean_accuracy(greedy), ""),
+            ("combined", result.combined_accuracy, combined_accuracy(greedy), str(total)),
+        ):
+            both = (_percent(mean), _percent(value)) if plain else (_percent(value),)
+            table.add_row(name, *between, *both, *behind, count, "")
     console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
-    console.width = max(console.width, 110 + 10 * len(result.lexicon_names))
+    console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * len(forms))
     with console.capture() as captured:
         console.print(table)
     print(captured.get(), end="", flush=True)
+    if plain:
+        print("greedy: the network alone, which is what papers report; with language: what readers get")
 
 
-def _table_row(dataset: DatasetResult) -> list[str]:
-    sums = dataset.sums
+def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> list[str]:
+    sums, named = dataset.sums, dict(dataset.forms)
     low, high = sums.accuracy_interval
     return [
         dataset.name,
         *(_percent(lexicon.sums.accuracy) for lexicon in dataset.lexicons),
+        *((_percent(dataset.greedy.accuracy) if dataset.greedy is not None else "-",) if plain else ()),
         _percent(sums.accuracy),
         f"{_percent(low)} - {_percent(high)}" if sums.samples else "-",
         _percent(sums.one_minus_ned),
         _percent(sums.cer),
+        *(f"{_percent(named[name].accuracy)} / {_percent(named[name].cer)}" for name in forms),
         str(sums.samples) + ("" if dataset.expected in (None, sums.samples) else f" of {dataset.expected}"),
         ", ".join(f"{reason}: {count}" for reason, count in dataset.skipped.items()) or "-",
     ]

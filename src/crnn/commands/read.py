@@ -43,7 +43,7 @@ def read_command(
     beam_width: int = 10,
     lexicon: str | None = None,
     lexicon_margin: float | None = None,
-    lm: str | None = None,
+    lm: str = "auto",
     lm_weight: float | None = None,
     pattern: str | None = None,
     allow: str | None = None,
@@ -60,17 +60,18 @@ def read_command(
 ) -> int:
     """Read pictures of words and short lines.
 
-    Prints ``path<TAB>text<TAB>score`` for each, in order. In Python: ``crnn.load(model).read(images)``.
+    Prints ``path<TAB>text<TAB>confidence`` for each, in order. In Python: ``crnn.load(model).read(images)``.
 
     Args:
         images: Files, folders (all pictures in them, sorted), or - for a list of paths on stdin.
         model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
-        decode: How texts are found; auto: what the options below ask for, else greedy, the best path.
+        decode: How texts are found; auto: what the options below ask for, else the beam with the language of the
+            weights. greedy: the best path, without a language.
         beam_width: Prefixes that a beam keeps.
         lexicon: File with the words that a reading may be, one a line (.gz too).
         lexicon_margin: Take the free reading where its score is higher than the best word's by more than this (nats).
-        lm: Character model for the beam, written by crnn lm.
-        lm_weight: How much it counts; default 0.4.
+        lm: Language: auto, that of the weights; none; en; or a file written by crnn lm.
+        lm_weight: How much it counts; default 0.5.
         pattern: Regular expression that the whole text must match.
         allow: The only characters that readings may have.
         block: Characters that they may not have.
@@ -156,7 +157,7 @@ def _read_all(reader: Recognizer, images: tuple[str, ...], *, json: bool, keep: 
             if json:
                 print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.n_best > 1)})
             else:
-                print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.score:.4f}", flush=True)
+                print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
     return count, bad + len(problems), kept
 
 

@@ -5,9 +5,9 @@ prefixes of texts, step by step, and adds up the paths of each. Log-probabilitie
 ``crnn.decoding.ctc``, whose scores and alignments the texts that are found get; numpy only, and all samples in one
 pass.
 
-With a ``Fusion`` the search knows what words look like: prefixes, and at the end texts, are ranked by
+With a ``LanguagePrior`` the search knows what words look like: prefixes, and at the end texts, are ranked by
 
-    score + weight * (log-probability of the character model) + length_bonus * (number of characters)
+    score + weight * (log-probability under the language) + bonus * (number of characters)
 
 where the score is what it is without: the log-probability of the text under the network alone.
 
@@ -22,70 +22,46 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from crnn.decoding.ctc import DecodedText, align_batch, sequence_log_probs
-from crnn.decoding.language_model import CharacterModel
+from crnn.decoding.language_prior import LanguagePrior, PriorState
 from crnn.decoding.log_probs import log_probs_shape
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Fusion", "beam_search", "decode_beam", "describe_texts"]
+__all__ = ["Hypothesis", "beam_search", "describe_texts"]
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
-_FUSED_CLASSES = 128
+_CLASSES_BESIDE_A_PRIOR = 6
+"""Characters by which a prefix is extended in a step where a language ranks them; others are hardly ever right."""
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with mixed bits (2 ** 64 over the golden ratio)
 
 
-@dataclass(frozen=True, slots=True)
-class Fusion:
-    """A character model beside the network, and what it counts.
+class Hypothesis(NamedTuple):
+    """A text that a search found.
 
     Attributes:
-        model: Of the network's charset.
-        weight: What its log-probabilities are multiplied with, at least 0. The defaults of both come from crops of
-            signs and a model of the shipped words; the clearer the pictures, the less it should be.
-        length_bonus: Added for each character, in nats: a model finds longer texts less likely, of whatever picture.
-
-    Raises:
-        ConfigError: A number is out of range.
+        ids: Class ids without blanks.
+        score: Its CTC log-probability.
+        rank: What it was ranked by: the score, and what a language adds to it.
     """
 
-    model: CharacterModel
-    weight: float = 0.4
-    length_bonus: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (0.0 <= self.weight < math.inf and math.isfinite(self.length_bonus)):
-            raise ConfigError(
-                f"weight is {self.weight} and length_bonus is {self.length_bonus}; expected a weight of 0 or more, and "
-                "a finite bonus"
-            )
-
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether ranks are the scores."""
-        return self.weight == 0.0 and self.length_bonus == 0.0
-
-    def priors(self, targets: Sequence[Sequence[int]]) -> _Doubles:
-        """What is added to the score of each text, ``(M,)``; class ids as for ``CharacterModel.log_probs``."""
-        lengths = np.fromiter(map(len, targets), dtype=np.float64, count=len(targets))
-        return self.weight * self.model.log_probs(targets) + self.length_bonus * lengths
+    ids: tuple[int, ...]
+    score: float
+    rank: float
 
 
-def beam_search(
-    log_probs: _Floats, beam_width: int = 10, fusion: Fusion | None = None
-) -> list[list[tuple[tuple[int, ...], float]]]:
-    """The likeliest texts, each with its log-probability.
+def beam_search(log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior | None = None) -> list[list[Hypothesis]]:
+    """Return the likeliest texts of each image.
 
     The search merges the paths of one prefix exactly. It keeps ``beam_width`` prefixes per step, so that a text may be
     missed, but the score of a text that is found is its full one (``sequence_log_probs``).
@@ -93,15 +69,15 @@ def beam_search(
     Args:
         log_probs: ``(N, T, V)``.
         beam_width: Number of prefixes kept, at least 1.
-        fusion: What else ranks texts. Of a charset of more than 128 characters each step then extends by the 128
-            likeliest ones (by ``beam_width`` of them, where that is more).
+        prior: What a language adds to the score of texts. Each step then extends prefixes by the 6 likeliest
+            characters alone.
 
     Returns:
-        For each sample up to ``beam_width`` pairs of ids and score, the best first: by score, with a fusion by rank,
-        and equal ones by ids. Texts of probability 0 are left out.
+        For each sample up to ``beam_width`` texts, the best first by rank, and equal ones by ids. Texts of probability
+        0 are left out.
 
     Raises:
-        DataError: The shape is wrong, or the character model is for another number of classes.
+        DataError: The shape is wrong, or the prior is for another number of classes.
         ConfigError: ``beam_width`` is below 1.
 
     Reference:
@@ -110,55 +86,36 @@ def beam_search(
     num_samples, num_steps, num_classes = log_probs_shape(log_probs)
     if beam_width < 1:
         raise ConfigError(f"beam_width is {beam_width}; expected at least 1")
-    if fusion is not None and fusion.changes_nothing:
-        fusion = None
-    if fusion is not None and fusion.model.charset.num_classes != num_classes:
+    if prior is not None and prior.weight == 0.0:
+        prior = None
+    if prior is not None and prior.charset.num_classes != num_classes:
         raise DataError(
-            f"log_probs have shape {log_probs.shape}, so {num_classes} classes, the character model has "
-            f"{fusion.model.charset.num_classes}; expected one for the charset of the network"
+            f"log_probs have shape {log_probs.shape}, so {num_classes} classes, the language was prepared for "
+            f"{prior.charset.num_classes}; expected one for the charset of the network"
         )
     # Extensions of one prefix rank as their classes do; a class that leads to a prefix already held counts for that
     # one, and only the class that repeats the last character may fall behind. So whatever survives is among the
-    # beam_width + 1 likeliest classes of its step, and the result is the same as with all. A fusion ranks otherwise.
+    # beam_width + 1 likeliest classes of its step, and the result is the same as with all. A language ranks otherwise.
     chars = log_probs[:, :, :-1].reshape(num_samples * num_steps, num_classes - 1)
-    likely = _top(chars, beam_width + 1 if fusion is None else max(beam_width, _FUSED_CLASSES))
+    likely = _top(chars, beam_width + 1 if prior is None else _CLASSES_BESIDE_A_PRIOR)
     likely_scores = np.take_along_axis(chars, likely, axis=1).astype(np.float64)
     shape = (num_samples, num_steps, likely.shape[1])
     likely, likely_scores = likely.reshape(shape), likely_scores.reshape(shape)
-    beams = _Beams.start(num_samples, num_steps, 0 if fusion is None else fusion.model.start)
+    beams = _Beams.start(num_samples, num_steps, prior)
     for t in range(num_steps):
         scores = log_probs[:, t].astype(np.float64)  # (N, V)
-        beams = _advance(beams, scores, likely[:, t], likely_scores[:, t], beam_width, fusion)
+        beams = _advance(beams, scores, likely[:, t], likely_scores[:, t], beam_width, prior)
     rows, columns = np.nonzero(beams.totals > -np.inf)
     lengths = beams.lengths[rows, columns].tolist()
     texts = [tuple(ids[:length]) for ids, length in zip(beams.ids[rows, columns].tolist(), lengths, strict=True)]
     scores = sequence_log_probs(log_probs, texts, rows)
-    ranks = scores if fusion is None else scores + fusion.priors(texts)
-    found: list[list[tuple[float, tuple[int, ...], float]]] = [[] for _ in range(num_samples)]
-    for n, rank, text, score in zip(rows.tolist(), ranks.tolist(), texts, scores.tolist(), strict=True):
-        found[n].append((-rank, text, score))
-    return [[(text, score) for _, text, score in sorted(texts_of_one)] for texts_of_one in found]
-
-
-def decode_beam(log_probs: _Floats, beam_width: int, fusion: Fusion | None = None) -> list[DecodedText]:
-    """The best text that ``beam_search`` finds in each sample, with the spans of its best alignment.
-
-    A sample in which every text has probability 0 (at some step all classes are -inf) reads as the empty text, with the
-    score -inf.
-
-    Args:
-        log_probs: ``(N, T, V)``.
-        beam_width: Number of prefixes kept, at least 1.
-        fusion: As for ``beam_search``.
-
-    Raises:
-        DataError: As for ``beam_search``.
-        ConfigError: ``beam_width`` is below 1.
-    """
-    nothing: tuple[tuple[int, ...], float] = ((), -np.inf)
-    return describe_texts(
-        log_probs, [found[0] if found else nothing for found in beam_search(log_probs, beam_width, fusion)]
-    )
+    ranks = scores
+    if prior is not None and beams.state is not None:
+        ranks = scores + prior.final(beams.state, beams.lengths)[rows, columns]
+    found: list[list[Hypothesis]] = [[] for _ in range(num_samples)]
+    for n, *hypothesis in zip(rows.tolist(), texts, scores.tolist(), ranks.tolist(), strict=True):
+        found[n].append(Hypothesis(*hypothesis))
+    return [sorted(one, key=lambda h: (-h.rank, h.ids)) for one in found]
 
 
 def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], float]]) -> list[DecodedText]:
@@ -196,11 +153,10 @@ class _Beams:
     last: _Indices  # last character; for the empty prefix any will do, since its ``totals`` are its ``blanks``
     hashes: npt.NDArray[np.uint64]
     parent_hashes: npt.NDArray[np.uint64]  # of the prefix without its last character
-    priors: _Doubles  # what a fusion adds to ``totals``, without that for the end of the text
-    states: _Indices  # of its character model
+    state: PriorState | None
 
     @classmethod
-    def start(cls, num_samples: int, num_steps: int, state: int = 0) -> _Beams:
+    def start(cls, num_samples: int, num_steps: int, prior: LanguagePrior | None) -> _Beams:
         shape = (num_samples, 1)
         index, key = np.zeros(shape, dtype=np.intp), np.zeros(shape, dtype=np.uint64)
         ids = np.full((*shape, num_steps), -1, dtype=np.int32)
@@ -213,13 +169,12 @@ class _Beams:
             last=index,
             hashes=key,
             parent_hashes=key,
-            priors=np.zeros(shape),
-            states=np.full(shape, state, dtype=np.intp),
+            state=None if prior is None else prior.start(num_samples),
         )
 
 
 def _advance(
-    beams: _Beams, scores: _Doubles, likely: _Indices, likely_scores: _Doubles, width: int, fusion: Fusion | None
+    beams: _Beams, scores: _Doubles, likely: _Indices, likely_scores: _Doubles, width: int, prior: LanguagePrior | None
 ) -> _Beams:
     """One time step: every prefix stays or is extended by one of the ``likely`` classes ``(N, K)``; the best stay."""
     (num_samples, held), num_likely = beams.totals.shape, likely.shape[1]
@@ -240,18 +195,20 @@ def _advance(
 
     stay_totals = np.logaddexp(stay_blanks, stay_chars)
     candidates = np.concatenate([stay_totals, extended.reshape(num_samples, held * num_likely)], axis=1)
-    priors, states = beams.priors, beams.states
-    if fusion is None:
-        chosen = _top(candidates, width)
-    else:
-        priors, states = _fused(fusion, beams, likely)
-        chosen = _top(candidates + priors, width)
+    ranks = candidates
+    if prior is not None and beams.state is not None:
+        more = prior.extended(beams.state, likely, beams.lengths).reshape(num_samples, held * num_likely)
+        ranks = candidates + np.concatenate([prior.total(beams.state, beams.lengths), more], axis=1)
+    chosen = _top(ranks, width)
     is_new = chosen >= held
     source, which = np.divmod(chosen - held, num_likely)
     source = np.where(is_new, source, chosen)
     added = likely[every, which]
     totals = candidates[every, chosen]
     ids, lengths, hashes = beams.ids[every, source], beams.lengths[every, source], beams.hashes[every, source]
+    state = beams.state
+    if prior is not None and state is not None:
+        state = prior.advanced(state.take(every, source), added, is_new)
     rows, columns = np.nonzero(is_new)
     ids[rows, columns, lengths[rows, columns]] = added[rows, columns]
     return _Beams(
@@ -263,21 +220,7 @@ def _advance(
         last=np.where(is_new, added, beams.last[every, source]),
         hashes=np.where(is_new, hashes * _HASH_FACTOR + added.astype(np.uint64) + np.uint64(1), hashes),
         parent_hashes=np.where(is_new, hashes, beams.parent_hashes[every, source]),
-        priors=priors if fusion is None else priors[every, chosen],
-        states=states if fusion is None else states[every, chosen],
-    )
-
-
-def _fused(fusion: Fusion, beams: _Beams, likely: _Indices) -> tuple[_Doubles, _Indices]:
-    """Priors and states of all candidates of ``_advance``, ``(N, B + B K)``."""
-    log_probs, following = fusion.model.next_log_probs(beams.states)
-    added = np.take_along_axis(log_probs, likely[:, None, :], axis=2).astype(np.float64)
-    extended = beams.priors[:, :, None] + fusion.weight * added + fusion.length_bonus
-    states = np.take_along_axis(following, likely[:, None, :], axis=2).astype(np.intp)
-    flat = (len(likely), likely.shape[1] * beams.priors.shape[1])
-    return (
-        np.concatenate([beams.priors, extended.reshape(flat)], axis=1),
-        np.concatenate([beams.states, states.reshape(flat)], axis=1),
+        state=state,
     )
 
 

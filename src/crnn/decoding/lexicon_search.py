@@ -22,7 +22,7 @@ import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from crnn.decoding.beam import beam_search
+from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.log_probs import check_log_probs
@@ -181,8 +181,9 @@ def _free_readings(log_probs: _Floats, beam_width: int | None) -> list[LexiconMa
         ids = greedy(log_probs)
         scores = sequence_log_probs(log_probs, ids).tolist()
         return [LexiconMatch(None, tuple(text), score, None) for text, score in zip(ids, scores, strict=True)]
-    best = [found[0] if found else ((), -math.inf) for found in beam_search(log_probs, beam_width)]
-    return [LexiconMatch(None, text, score, None) for text, score in best]
+    searched = beam_search(log_probs, beam_width)
+    best = [found[0] if found else Hypothesis((), -math.inf, -math.inf) for found in searched]
+    return [LexiconMatch(None, text.ids, text.score, None) for text in best]
 
 
 def _search(

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Precision
 from crnn.errors import CheckpointError
-from crnn.evaluation.calibration import Calibration
 from crnn.reader_config import ReaderConfig
 from crnn.weights_file import FORMAT_VERSION as WEIGHTS_VERSION
 from crnn.weights_file import WEIGHTS_FORMAT, weights_metadata

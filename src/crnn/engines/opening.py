@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Engine, EngineName, Mode, Precision, cpu_threads
 from crnn.errors import ConfigError, MissingExtraError
 from crnn.reader_config import ReaderConfig
@@ -40,13 +41,13 @@ class OpenedModel:
         engine: What computes.
         name: Which one it is.
         config: Settings of its weights: charset and image.
-        temperature: That of the weights' calibration, where they have one.
+        calibration: Of the weights, where they have one.
     """
 
     engine: Engine
     name: EngineName
     config: ReaderConfig
-    temperature: float | None
+    calibration: Calibration | None
 
 
 def open_model(
@@ -168,8 +169,7 @@ def _open_file(path: Path, name: EngineName, precision: Precision, threads: int 
     computed = _computed_precision(file.precision, precision, path)
     model = path if file.model is None else file.model
     engine = _graph_engine(name, model, file.config, computed, threads, mode)
-    temperature = None if file.calibration is None else file.calibration.temperature
-    return OpenedModel(engine, name, file.config, temperature)
+    return OpenedModel(engine, name, file.config, file.calibration)
 
 
 def _computed_precision(held: Precision, asked: Precision, path: Path) -> Precision:
@@ -190,7 +190,7 @@ def _open_weights(
     graph = network_graph(weights).SerializeToString()
     del weights  # engines make copies of their own of every array
     engine = _graph_engine(name, graph, config, precision, threads, mode)
-    return OpenedModel(engine, name, config, None if calibration is None else calibration.temperature)
+    return OpenedModel(engine, name, config, calibration)
 
 
 def _graph_engine(
@@ -217,8 +217,7 @@ def _open_in_torch(model: str | Path, device: str, precision: Precision, threads
         torch.set_num_threads(threads)
     weights = load_weights(model)
     engine = TorchEngine(weights.build(), str(resolve_device(device)), "bf16" if precision == "bf16" else "fp32")
-    temperature = None if weights.calibration is None else weights.calibration.temperature
-    return OpenedModel(engine, "torch", weights.config, temperature)
+    return OpenedModel(engine, "torch", weights.config, weights.calibration)
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:

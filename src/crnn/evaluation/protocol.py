@@ -2,8 +2,9 @@
 
 Word accuracies of two papers can only be compared when both drop the same samples and forgive the same differences.
 A ``Protocol`` holds one project's rules, read off its code: ``parseq`` (the default), ``clovaai`` (the
-deep-text-recognition-benchmark, DTRB) and ``modelzoo`` (MindSpore ModelZoo). It turns each raw label of a dataset into
-the one to compare with, or says why the sample is left out, and each reading into the text to compare.
+deep-text-recognition-benchmark, DTRB) and ``modelzoo`` (MindSpore ModelZoo); ``lines`` is ours, for whole lines. It
+turns each raw label of a dataset into the one to compare with, or says why the sample is left out, and each reading
+into the text to compare.
 
 Reference:
     baudm/parseq, strhub/data/{dataset,utils}.py, strhub/models/base.py; clovaai/deep-text-recognition-benchmark,
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,16 +28,18 @@ from crnn.metrics import TextSums
 __all__ = [
     "PUBLISHED_COUNTS",
     "Filtering",
+    "LineProtocol",
     "Protocol",
     "ProtocolName",
     "combined_accuracy",
     "expected_count",
+    "line_protocol",
     "mean_accuracy",
     "own_protocol",
     "protocol_for",
 ]
 
-ProtocolName = Literal["parseq", "clovaai", "modelzoo"]
+ProtocolName = Literal["parseq", "clovaai", "modelzoo", "lines"]
 CharsetName = Literal["36", "62", "94"]
 Filtering = Literal["auto", "on", "off"]
 
@@ -161,7 +165,59 @@ def protocol_for(
         return _clovaai(charset, dataset, filtering)
     if name == "modelzoo":
         return _modelzoo(charset, dataset)
-    raise ConfigError(f"protocol is {name!r}; expected parseq, clovaai or modelzoo")
+    if name == "lines":
+        return line_protocol(dataset)
+    raise ConfigError(f"protocol is {name!r}; expected parseq, clovaai, modelzoo or lines")
+
+
+class LineProtocol(Protocol):
+    """Rules for lines: whole texts with their spaces and marks, in three forms.
+
+    The first is what accuracy and CER are of; runs of spaces are one space in all of them.
+    """
+
+    @property
+    def forms(self) -> tuple[tuple[str, Callable[[str], str]], ...]:
+        """The forms in which texts are compared beside the first, by name."""
+        return ("as annotated", _collapsed), ("letters and digits", _letters_and_digits)
+
+    def label(self, raw: str) -> str:
+        """The label to compare readings with.
+
+        Raises:
+            LabelSkip: Nothing is left of it.
+        """
+        text = self.prediction(raw)
+        if not text:
+            raise LabelSkip("empty_label")
+        return text
+
+    def prediction(self, text: str) -> str:
+        """The form in which a reading is compared; it may be empty."""
+        return _collapsed(text).casefold()
+
+
+def line_protocol(dataset: str = "") -> LineProtocol:
+    """Return the rules for lines: case folded, marks and spaces counted, whatever the network can write.
+
+    Beside it the results have texts as annotated, and letters and digits alone (with their spaces).
+    """
+    return LineProtocol(
+        name="lines",
+        title="lines, case folded",
+        charset=Charset("36"),
+        dataset=dataset,
+        label_rules=LabelRules(),
+        prediction_rules=None,
+    )
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _letters_and_digits(text: str) -> str:
+    return _collapsed("".join(c for c in text if c.isalnum() or c.isspace())).casefold()
 
 
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:

@@ -53,7 +53,7 @@ def trust_part(found: Reliability, total: TextSums) -> Iterator[str]:
     yield "diagonal. Expected calibration error: mean distance from it. "
     if found.error_after is None:
         yield f"That of the scores is <b>{_percent(found.error_before)}</b>. The weights are not calibrated: "
-        yield "<code>crnn calibrate</code> fits a temperature on labelled pictures.</p>\n"
+        yield "<code>crnn calibrate</code> fits them on labelled images.</p>\n"
     else:
         yield f"That of the scores is <b>{_percent(found.error_before)}</b>, that of the confidences "
         yield f"<b>{_percent(found.error_after)}</b>.</p>\n"

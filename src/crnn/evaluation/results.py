@@ -71,6 +71,8 @@ class DatasetResult:
         samples: The compared samples, in the set's order.
         unreadable: Up to three keys of pictures that could not be read, with why.
         lexicons: The same samples with lexicons, in the order given.
+        greedy: The same samples by the best path, where they were read with a language: what papers report.
+        forms: The same samples compared in other forms, by name (protocol ``lines``).
     """
 
     name: str
@@ -82,6 +84,8 @@ class DatasetResult:
     samples: tuple[SampleResult, ...]
     unreadable: tuple[str, ...]
     lexicons: tuple[LexiconResult, ...] = ()
+    greedy: TextSums | None = None
+    forms: tuple[tuple[str, TextSums], ...] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -176,6 +180,8 @@ class Evaluation:
                     "accuracy_high": result.sums.accuracy_interval[1],
                     "one_minus_ned": _number(result.sums.one_minus_ned),
                     "cer": _number(result.sums.cer),
+                    "greedy": None if result.greedy is None else _figures(result.greedy),
+                    "forms": {name: _figures(sums) for name, sums in result.forms},
                     "warnings": result.warnings,
                     "lexicons": [
                         {
@@ -195,6 +201,14 @@ class Evaluation:
             "combined_accuracy": _number(self.combined_accuracy),
             "calibration": self.reliability.as_dict(),
         }
+
+
+def _figures(sums: TextSums) -> dict[str, float | None]:
+    return {
+        "accuracy": _number(sums.accuracy),
+        "one_minus_ned": _number(sums.one_minus_ned),
+        "cer": _number(sums.cer),
+    }
 
 
 def _number(value: float) -> float | None:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from crnn.errors import DataError
+from crnn.errors import DataError, MissingExtraError
 from crnn.synth.dice import Dice
 from crnn.synth.label_fit import LabelFit, is_text
 
@@ -30,6 +30,9 @@ S = TypeVar("S", bound=np.generic)
 
 SHIPPED = "shipped"
 """Name of the list that comes with the package."""
+
+_WORDFREQ = "wordfreq:"
+"""Behind it the code of a language of the package wordfreq, whose data are CC BY-SA and so never part of this one."""
 
 _CANDIDATES = 4
 """Words among which the one with the rarest letter is taken, where that is asked for."""
@@ -51,13 +54,21 @@ class WordList:
 
 
 def read_word_list(name: str) -> WordList:
-    """The shipped list, or a UTF-8 file: a word per line, or word, tab and frequency; empty lines are passed over.
+    """Return the shipped list, one of the package wordfreq, or that of a UTF-8 file.
+
+    Args:
+        name: ``shipped``; ``wordfreq:LANG`` with the code of a language, such as ``de``; or a file with a word per
+            line, or word, tab and frequency, in which empty lines are passed over.
 
     Raises:
-        DataError: The file cannot be read, is not UTF-8 text, has no word, or a frequency is not a number above 0.
+        DataError: The file cannot be read, is not UTF-8 text, has no word, or a frequency is not a number above 0; or
+            wordfreq has no such language.
+        MissingExtraError: The package wordfreq is not installed.
     """
     if name == SHIPPED:
         return _shipped()
+    if name.startswith(_WORDFREQ):
+        return _from_wordfreq(name)
     try:
         content = Path(name).read_bytes()
     except OSError as error:
@@ -65,6 +76,23 @@ def read_word_list(name: str) -> WordList:
             f"word list {name}: {error.strerror or error}. Expected a text file with one word per line, or {SHIPPED!r}"
         ) from None
     return _parse(name, content)
+
+
+def _from_wordfreq(name: str) -> WordList:
+    try:
+        import wordfreq
+    except ImportError:
+        raise MissingExtraError("wordfreq", "words", f"the word list {name}") from None
+    language = name.removeprefix(_WORDFREQ)
+    if language not in wordfreq.available_languages():
+        known = ", ".join(sorted(wordfreq.available_languages()))
+        raise DataError(f"word list {name}: wordfreq has no language {language!r}; expected one of {known}")
+    found = {
+        word: frequency
+        for word, frequency in wordfreq.get_frequency_dict(language).items()
+        if any(map(is_text, word)) and not any(map(str.isspace, word))
+    }
+    return WordList(name, "\n".join([*found, ""]), np.array(list(found.values())))
 
 
 @functools.cache

@@ -236,7 +236,7 @@ class EvalConfig(Section):
     eval_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between two validations. Default: as often as checkpoints are saved."""
 
-    protocol: Literal["parseq", "clovaai", "modelzoo"] = "parseq"
+    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq"
     """Rules for labels and readings; see ``crnn evaluate``."""
 
     batch_size: Annotated[int, Field(ge=1)] = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from crnn.charset import NAMED_CHARSETS
+from crnn.checkpoint import load_weights, save_calibration
 from crnn.config import Config
 from crnn.contact_sheet import contact_sheet
 from crnn.data.source import open_source
 from crnn.distributed import Ranks
 from crnn.engines.torch_engine import TorchEngine
-from crnn.errors import ImageError
-from crnn.evaluate import check_sets, evaluate
+from crnn.errors import DataError, ImageError
+from crnn.evaluate import calibrate, check_sets, evaluate
 from crnn.evaluation.protocol import CharsetName
 from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
@@ -73,6 +75,29 @@ class Validator:
             charset=self._charset,
             model=model,
             ranks=self._ranks,
+        )
+
+    def calibrate(self, path: Path) -> str:
+        """Fit the confidences of a weights file on the validation sets and keep them in it.
+
+        Returns:
+            A line for the user: what was fitted, or why nothing was.
+        """
+        self._network.load_state_dict(load_weights(path).state)
+        try:
+            found = calibrate(
+                self._recognizer,
+                self._config.data.validation,
+                protocol=self._config.eval.protocol,
+                charset=self._charset,
+            )
+        except DataError as error:
+            return f"{path}: confidences stay as the network gives them: {error}"
+        save_calibration(path, found)
+        curve = found.language or found.greedy
+        return (
+            f"{path}: confidences fitted on the validation sets, calibration error {100 * curve.error_before:.1f} % "
+            f"before, {100 * curve.error_after:.1f} % after"
         )
 
 

@@ -1,0 +1,185 @@
+"""From the probability of a text to a confidence that can be trusted: a fitted curve, kept with the weights.
+
+A search gives each text a probability: the CTC probability of the best path, or with a language the share of the text
+among all that were met. Networks are too sure or not sure enough, so the confidence is
+
+    1 / (1 + exp(-(slope * log-odds + offset)))
+
+with two numbers fitted on labelled images, one pair for reading with the language and one for reading without.
+
+References:
+    Platt 1999, "Probabilistic Outputs for Support Vector Machines" (the curve); Guo, Pleiss, Sun and Weinberger 2017,
+    arXiv 1706.04599 (calibration of networks; there by a temperature, which is this curve without offset).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.errors import ConfigError, DataError
+
+__all__ = ["MIN_SAMPLES", "UNCALIBRATED", "Calibration", "ConfidenceCurve", "confidences", "fit_curve", "logit"]
+
+MIN_SAMPLES = 20
+"""Fewer readings than these fit nothing; some hundreds make a curve that can be relied on."""
+
+_EDGE = 1e-7
+"""Probabilities closer to 0 or 1 are taken as this far away."""
+
+_Doubles = npt.NDArray[np.float64]
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceCurve:
+    """Two numbers that turn log-odds into confidences.
+
+    Attributes:
+        slope: Above 0; below 1 for networks that are too sure.
+        offset: Added to the log-odds.
+        samples: Readings that it was fitted on.
+        accuracy: Share of them that was right.
+        error_before: Expected calibration error of the probabilities on them.
+        error_after: That of the confidences, where each half of the readings has the curve of the other half.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    samples: int = 0
+    accuracy: float = math.nan
+    error_before: float = math.nan
+    error_after: float = math.nan
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.slope < math.inf and math.isfinite(self.offset)):
+            raise ConfigError(f"slope is {self.slope}, offset {self.offset}; expected a slope above 0, a finite offset")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a weights file knows of how sure its readings can be.
+
+    Attributes:
+        greedy: For texts of the network alone.
+        language: For texts found with the language of the weights; ``None``: as ``greedy``.
+        data: Names of the sets on which they were fitted.
+    """
+
+    greedy: ConfidenceCurve
+    language: ConfidenceCurve | None = None
+    data: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return {**dataclasses.asdict(self), "data": list(self.data)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """Return what ``as_dict`` gave; a temperature, which files of before have, is a curve without offset.
+
+        Raises:
+            ConfigError: Fields are missing or of another type.
+        """
+        try:
+            if "temperature" in values:
+                numbers = {k: values[k] for k in ("samples", "accuracy", "error_before", "error_after") if k in values}
+                return cls(_curve({"slope": 1.0 / float(values["temperature"]), "offset": 0.0, **numbers}), None, ())
+            language = values.get("language")
+            return cls(
+                _curve(values["greedy"]),
+                None if language is None else _curve(language),
+                tuple(str(name) for name in values["data"]),
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"calibration {values!r} cannot be used: {error!r}; expected what crnn wrote") from None
+
+
+UNCALIBRATED = Calibration(ConfidenceCurve())
+"""Confidences are the probabilities themselves."""
+
+
+def _curve(values: Mapping[str, Any]) -> ConfidenceCurve:
+    names = [field.name for field in dataclasses.fields(ConfidenceCurve)]
+    known = {name: float(values[name]) for name in names if values.get(name) is not None}
+    if "samples" in known:
+        return ConfidenceCurve(**{**known, "samples": int(known["samples"])})  # type: ignore[arg-type]
+    return ConfidenceCurve(**known)  # type: ignore[arg-type]
+
+
+def logit(probabilities: npt.ArrayLike) -> _Doubles:
+    """Return the log-odds of probabilities, finite also for 0 and 1."""
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), _EDGE, 1.0 - _EDGE)
+    odds: _Doubles = np.log(clipped) - np.log1p(-clipped)
+    return odds
+
+
+def confidences(probabilities: npt.ArrayLike, curve: ConfidenceCurve) -> _Doubles:
+    """Return the confidence of each probability, in [0, 1]."""
+    result: _Doubles = 1.0 / (1.0 + np.exp(-(curve.slope * logit(probabilities) + curve.offset)))
+    return result
+
+
+def expected_calibration_error(given: _Doubles, correct: _Mask, num_bins: int = 10) -> float:
+    """Return the mean distance of confidence and accuracy over equal bins of confidence, by readings in them."""
+    bins = np.minimum((given * num_bins).astype(np.intp), num_bins - 1)
+    sums = np.bincount(bins, given - correct, minlength=num_bins)
+    return float(np.abs(sums).sum() / max(given.size, 1))
+
+
+def fit_curve(probabilities: Sequence[float], correct: Sequence[bool]) -> ConfidenceCurve:
+    """Return the curve under which confidences are true: it minimizes the mean of -ln(probability of what happened).
+
+    Args:
+        probabilities: Of each reading.
+        correct: Whether it was right.
+
+    Raises:
+        DataError: There are fewer than ``MIN_SAMPLES`` readings, or all of them are right, or all wrong.
+    """
+    odds, right = logit(probabilities), np.asarray(correct, dtype=np.bool_)
+    num_right = int(np.count_nonzero(right))
+    if right.size < MIN_SAMPLES or num_right in (0, right.size):
+        raise DataError(
+            f"{right.size} readings, {num_right} of them right; confidences are fitted on at least {MIN_SAMPLES} "
+            "readings, of which some are right and some wrong. Take more images, and none that it was trained on"
+        )
+    # Every other reading of a random order, so that the halves are alike however the set is sorted.
+    first = np.zeros(right.size, dtype=np.bool_)
+    first[np.random.default_rng(0).permutation(right.size)[::2]] = True
+    after = np.empty(right.size)
+    for half in (first, ~first):
+        after[~half] = confidences(np.asarray(probabilities)[~half], ConfidenceCurve(*_newton(odds[half], right[half])))
+    slope, offset = _newton(odds, right)
+    return ConfidenceCurve(
+        slope=slope,
+        offset=offset,
+        samples=right.size,
+        accuracy=num_right / right.size,
+        error_before=expected_calibration_error(np.asarray(probabilities, dtype=np.float64), right),
+        error_after=expected_calibration_error(after, right),
+    )
+
+
+def _newton(odds: _Doubles, right: _Mask) -> tuple[float, float]:
+    """Logistic regression with a weak pull towards (1, 0), which keeps it finite where readings can be told apart."""
+    design = np.stack([odds, np.ones_like(odds)], axis=1)
+    center, pull = np.array([1.0, 0.0]), 0.1
+    found = center.copy()
+    for _ in range(50):
+        given = 1.0 / (1.0 + np.exp(-(design @ found)))
+        gradient = design.T @ (given - right) + pull * (found - center)
+        curvature = (design * (given * (1.0 - given))[:, None]).T @ design + pull * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        found = found - np.clip(step, -1.0, 1.0)
+        if np.abs(step).max() < 1e-9:
+            break
+    return round(max(float(found[0]), 0.01), 4), round(float(found[1]), 4)

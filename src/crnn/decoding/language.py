@@ -1,0 +1,439 @@
+"""Languages: the words of one, as character n-grams.
+
+Letters are folded (``casefold``), so that one language serves every charset that can write them; what a language adds
+to the score of a text is in ``crnn.decoding.language_prior``. The file holds the n-grams as a trie in order of length,
+with the probabilities in one byte each; it is read without any computation beyond cumulative sums.
+
+Shape letters: E n-grams, S symbols of the language. All logarithms are natural.
+
+References:
+    Witten and Bell 1991, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), method C (the
+    smoothing); Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling" (its
+    interpolated form).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import os
+import threading
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from crnn.errors import ConfigError, DataError
+from crnn.whole_file import write_whole
+
+__all__ = [
+    "DEFAULT_ORDER",
+    "MAX_ORDER",
+    "Language",
+    "load_language",
+    "shipped_languages",
+    "train_language",
+]
+
+_Floats = npt.NDArray[np.floating[Any]]
+_Ints = npt.NDArray[np.int64]
+_Bools = npt.NDArray[np.bool_]
+
+DEFAULT_ORDER = 7
+"""Longest n-gram, the marks of the word's beginning and end included (docs/experiments.md, 2026-11-29)."""
+
+MAX_ORDER = 10
+
+_FORMAT, _FORMAT_VERSION = "crnn-language", 2
+_TENSORS = {"symbols": "u", "log_probs": "u", "backoffs": "u", "children": "u"}
+
+_STEP, _BACKOFF_STEP = 1 / 16, 1 / 32
+"""Steps of stored logarithms: 16 and 8 nats in a byte."""
+
+_LONGEST = 40
+"""Characters up to which the likeliest word of each length is remembered."""
+
+
+class Language:
+    """Character n-grams of a language.
+
+    Args:
+        symbols: ``(E,)`` unsigned: the last symbol of each n-gram; those of one length together, short ones first,
+            then by their beginning, then by this.
+        log_probs: ``(E,)`` uint8: minus its log-probability given the symbols before it, in steps of 1/16.
+        backoffs: uint8, for each n-gram with longer ones, the empty one first: minus the logarithm of what it leaves to
+            the next shorter context, in steps of 1/32.
+        children: ``(E + 1,)`` unsigned: n-grams that are one symbol longer.
+        info: Metadata: ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of
+            the likeliest word of 1, 2, ... characters).
+
+    Attributes:
+        name: Of the language.
+        characters: Folded characters that the n-grams know, in the order of their symbols.
+
+    Raises:
+        DataError: The arrays contradict themselves.
+    """
+
+    def __init__(
+        self,
+        symbols: npt.NDArray[Any],
+        log_probs: npt.NDArray[np.uint8],
+        backoffs: npt.NDArray[np.uint8],
+        children: npt.NDArray[Any],
+        info: dict[str, Any],
+    ) -> None:
+        self.info = info
+        self.name, self.characters = str(info["name"]), str(info["characters"])
+        self.order, self.num_words = int(info["order"]), int(info["words"])
+        self.best = [float(value) for value in info["best"]]
+        self.arrays = {"symbols": symbols, "log_probs": log_probs, "backoffs": backoffs, "children": children}
+        self.end, self.begin = len(self.characters), len(self.characters) + 1
+        self._base = len(self.characters) + 2
+        self._levels = self._unfolded(symbols, children)
+        self._ids = {character: symbol for symbol, character in enumerate(self.characters)}
+        self._lock = threading.Lock()
+        self._starts = np.cumsum([0, *(level.size for level in self._levels)])
+        self._firsts = np.cumsum(children, dtype=np.int64) - children
+        self._backoffs = np.zeros(children.size, dtype=np.uint8)
+        if np.count_nonzero(children) != backoffs.size:
+            raise DataError("the n-grams contradict themselves; expected those of 'crnn lm'")
+        self._backoffs[children > 0] = backoffs
+        # Rows are added when their contexts are met, 250 bytes each; readers meet some thousands of them.
+        self._row_of: dict[tuple[int, int], int] = {}
+        self._contexts: list[tuple[int, int]] = []
+        self._log_probs = np.empty((0, self.end + 1), dtype=np.float32)
+        self._next = np.empty((0, self.end + 1), dtype=np.int32)
+        self._rows([(1, self.begin)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.arrays, "info": self.info}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Language.__init__(self, **state)
+
+    def _unfolded(self, symbols: npt.NDArray[Any], children: npt.NDArray[Any]) -> list[_Ints]:
+        """For each length the n-grams as whole numbers in base S + 2, ascending."""
+        levels = [np.zeros(1, dtype=np.int64)]
+        counts, done = children.astype(np.int64), 0
+        ok = children.size == symbols.size + 1 and self._base ** max(self.order, 1) < 2**63
+        for _ in range(self.order):
+            parents = levels[-1]
+            number = counts[done : done + parents.size] if ok else counts[:0]
+            start = done + parents.size - 1  # of this level in ``symbols``, which lack the empty n-gram
+            size = int(number.sum())
+            ok = ok and number.size == parents.size and start + size <= symbols.size
+            if not ok or not size:
+                break
+            level = np.repeat(parents, number) * self._base + symbols[start : start + size]
+            ok = bool((np.diff(level) > 0).all()) and int(symbols[start : start + size].max()) < self._base
+            levels.append(level)
+            done += parents.size
+        if not ok or sum(level.size for level in levels) != children.size:
+            raise DataError("the n-grams contradict themselves; expected those of 'crnn lm'")
+        return levels
+
+    # ---- contexts, expanded when they are met -----------------------------------------------------------------------
+
+    def log_prob(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any] | int) -> npt.NDArray[np.float64]:
+        """Return the log-probability of symbols in contexts by row; row 0 is the beginning of a word."""
+        found: npt.NDArray[np.float64] = self._log_probs[rows, symbols].astype(np.float64)
+        return found
+
+    def following(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Return the rows of the contexts to which symbols lead, in the shape of ``rows``."""
+        found: npt.NDArray[np.int32] = self._next[rows, symbols]
+        unknown = found < 0
+        if unknown.any():
+            with self._lock:
+                pairs = np.unique(np.stack([rows[unknown], symbols[unknown]], axis=1), axis=0)
+                longer = [self._longer(int(row), int(symbol)) for row, symbol in pairs]
+                self._next[pairs[:, 0], pairs[:, 1]] = self._rows(longer)
+            found = self._next[rows, symbols]
+        return found
+
+    def _longer(self, row: int, symbol: int) -> tuple[int, int]:
+        """The longest context that is known of one and a symbol behind it: its length and its number."""
+        length, key = self._contexts[row]
+        length, key = length + 1, key * self._base + symbol
+        while length > 0:
+            if length < self.order:
+                place = int(np.searchsorted(self._levels[length], key)) if length < len(self._levels) else 0
+                known = length < len(self._levels) and place < self._levels[length].size
+                if known and self._levels[length][place] == key and self._child_count(length, place):
+                    return length, key
+            length -= 1
+            key %= self._base**length
+        return 0, 0
+
+    def _child_count(self, length: int, place: int) -> int:
+        return int(self.arrays["children"][self._starts[length] + place])
+
+    def _rows(self, contexts: Sequence[tuple[int, int]]) -> list[int]:
+        """Rows of contexts by length and number; those that are new are expanded together."""
+        new = [context for context in dict.fromkeys(contexts) if context not in self._row_of]
+        if new:
+            log_probs = np.stack([self._expanded(length, key) for length, key in new])
+            for context in new:
+                self._row_of[context] = len(self._contexts)
+                self._contexts.append(context)
+            if len(self._contexts) > len(self._log_probs):
+                more = max(len(self._contexts), 2 * len(self._log_probs), 1024) - len(self._log_probs)
+                blank = np.zeros((more, self.end + 1), dtype=np.float32)
+                self._log_probs = np.concatenate([self._log_probs, blank])
+                self._next = np.concatenate([self._next, np.full(blank.shape, -1, dtype=np.int32)])
+            self._log_probs[len(self._contexts) - len(new) : len(self._contexts)] = log_probs
+        return [self._row_of[context] for context in contexts]
+
+    def _expanded(self, length: int, key: int) -> _Floats:
+        """Log-probabilities of all symbols in a context, from the shortest of its ends to itself."""
+        row = np.full(self.end + 1, -np.log(self.end + 1.0))
+        for size in range(length + 1):
+            part = key % self._base**size
+            place = int(np.searchsorted(self._levels[size], part))
+            if place >= self._levels[size].size or self._levels[size][place] != part:
+                continue
+            node = self._starts[size] + place
+            row -= float(self._backoffs[node]) * _BACKOFF_STEP
+            first, count = int(self._firsts[node]), int(self.arrays["children"][node])
+            symbols = self.arrays["symbols"][first : first + count]
+            predicted = symbols <= self.end
+            row[symbols[predicted]] = -_STEP * self.arrays["log_probs"][first : first + count][predicted]
+        return row
+
+    # ---- texts ------------------------------------------------------------------------------------------------------
+
+    def symbol(self, character: str) -> int:
+        """Return the symbol of a character in whatever case, with or without its accents; -1 where it is none."""
+        for form in (character.casefold(), _without_marks(character.casefold())):
+            if form in self._ids:
+                return self._ids[form]
+        return -1
+
+    def word_log_prob(self, word: str) -> float:
+        """Return the log-probability of a word of the language's own characters, its end included."""
+        row, total = np.zeros(1, dtype=np.int32), 0.0
+        for symbol in [self.symbol(character) for character in word]:
+            if symbol < 0:
+                return -np.inf
+            total += float(self._log_probs[row, symbol][0])
+            row = self.following(row, np.array([symbol]))
+        return total + float(self._log_probs[row, self.end][0])
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the language; what was at ``path`` is replaced when the new file is whole.
+
+        Returns:
+            Bytes written.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        metadata = {"format": _FORMAT, "format_version": str(_FORMAT_VERSION), "info": json.dumps(self.info)}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
+        try:
+            write_whole(Path(path), data)
+        except OSError as error:
+            raise DataError(
+                f"{os.fspath(path)}: cannot be written: {error.strerror}; expected a file in a folder that exists"
+            ) from error
+        return len(data)
+
+
+def shipped_languages() -> list[str]:
+    """Return the names of the languages that come with the package."""
+    folder = importlib.resources.files("crnn") / "languages"
+    return sorted(item.name.removesuffix(".lm") for item in folder.iterdir() if item.name.endswith(".lm"))
+
+
+def load_language(name: str | os.PathLike[str]) -> Language:
+    """Load a language.
+
+    Args:
+        name: A shipped one, such as ``en``, or a file written by ``crnn lm``.
+
+    Raises:
+        DataError: The file is missing, damaged, foreign, or from a newer version.
+    """
+    shown = os.fspath(name)
+    path = Path(name)
+    if shown in shipped_languages():
+        path = Path(str(importlib.resources.files("crnn") / "languages" / f"{shown}.lm"))
+    if not path.is_file():
+        raise DataError(
+            f"language {shown}: there is no such file; expected one written by 'crnn lm', or the name of one that "
+            f"ships: {', '.join(shipped_languages())}"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"language {shown}: not a safetensors file, or cut short ({why}); expected one written by 'crnn lm'"
+        ) from error
+    _check_file(shown, metadata, arrays)
+    try:
+        return Language(**arrays, info=json.loads(metadata["info"]))
+    except (KeyError, TypeError, ValueError, RecursionError, DataError) as error:
+        raise DataError(f"language {shown}: {error}. The file was changed; make it again with 'crnn lm'") from error
+
+
+def _check_file(name: str, metadata: dict[str, str], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    if metadata.get("format") != _FORMAT:
+        what = f"a {metadata['format']!r} file" if "format" in metadata else "a safetensors file of another program"
+        raise DataError(f"language {name}: is {what}; expected one written by 'crnn lm' of this version")
+    if metadata.get("format_version") != str(_FORMAT_VERSION):
+        raise DataError(
+            f"language {name}: has format version {metadata.get('format_version')}; this version of crnn reads "
+            f"{_FORMAT_VERSION}. Upgrade crnn, or make the file again with 'crnn lm'"
+        )
+    expected = metadata.pop("sha256", None)
+    kinds = {key: array.dtype.kind for key, array in arrays.items() if array.ndim == 1}
+    if kinds != _TENSORS or _digest(arrays, metadata) != expected:
+        raise DataError(f"language {name}: checksum does not fit, the file is damaged; make it again")
+
+
+def _digest(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(metadata):
+        digest.update(f"{key}={metadata[key]}\n".encode())
+    for key in sorted(arrays):
+        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}\n".encode())
+        digest.update(arrays[key].tobytes())
+    return digest.hexdigest()
+
+
+def _without_marks(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From words
+
+
+def train_language(
+    words: Iterable[tuple[str, float]], name: str, order: int = DEFAULT_ORDER, max_characters: int = 512
+) -> Language:
+    """Count the n-grams of words.
+
+    Args:
+        words: Pairs of a word and its weight, above 0. Case does not matter; a word may come again.
+        name: Of the language.
+        order: Longest n-gram, the marks of beginning and end included.
+        max_characters: Different characters that are kept, those of the largest weight.
+
+    Raises:
+        ConfigError: The order is out of range, or n-grams of so many different characters do not fit into 63 bits.
+        DataError: No word is left, or a weight is not a number above 0.
+    """
+    if not 1 <= order <= MAX_ORDER:
+        raise ConfigError(f"order is {order}; expected 1 to {MAX_ORDER}")
+    weights: dict[str, float] = {}
+    for word, weight in words:
+        if not 0.0 < weight < np.inf:
+            raise DataError(f"word {word!r} has the weight {weight}; expected a number above 0")
+        folded = unicodedata.normalize("NFC", word.casefold())
+        for form in {folded, _plain(folded)}:
+            if form and not any(c.isspace() for c in form):
+                weights[form] = weights.get(form, 0.0) + weight
+    if not weights:
+        raise DataError("there is no word to learn from; expected at least one")
+    by_character: dict[str, float] = {}
+    for word, weight in weights.items():
+        for character in set(word):
+            by_character[character] = by_character.get(character, 0.0) + weight
+    kept = sorted(sorted(by_character, key=lambda c: -by_character[c])[:max_characters])
+    while order > 1 and (len(kept) + 2) ** order >= 2**63:
+        order -= 1
+    ids = {character: symbol for symbol, character in enumerate(kept)}
+    weights = {word: weight for word, weight in weights.items() if ids.keys() >= set(word)}
+    return _counted(weights, ids, name, order)
+
+
+def _plain(word: str) -> str:
+    """A word as charsets without accents and apostrophes have it."""
+    return "".join(c for c in _without_marks(word) if c.isalnum())
+
+
+def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: int) -> Language:
+    """The language of folded words; see ``count`` for how n-grams are laid out."""
+    end, begin, base = len(ids), len(ids) + 1, len(ids) + 2
+    lengths = np.fromiter(map(len, weights), dtype=np.int64, count=len(weights)) + 2
+    flat = np.full(int(lengths.sum()), end, dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    inner = np.ones(flat.size, dtype=np.bool_)
+    inner[starts] = inner[starts + lengths - 1] = False
+    flat[starts] = begin
+    flat[inner] = [ids[c] for c in "".join(weights)]
+    places = np.arange(flat.size) - np.repeat(starts, lengths)  # in the word
+    weight = np.repeat(np.fromiter(weights.values(), dtype=np.float64), lengths)
+
+    keys: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+    sums: list[npt.NDArray[Any]] = [np.zeros(1)]
+    node = np.zeros(flat.size, dtype=np.int64)
+    number = np.zeros(flat.size, dtype=np.int64)
+    for length in range(1, order + 1):
+        here = np.flatnonzero(places >= length - 1)
+        number[here] = (number[here - 1] if length > 1 else 0) * base + flat[here]
+        found, which = np.unique(number[here], return_inverse=True)
+        total = np.bincount(which, weight[here], minlength=found.size)
+        if length == 1:
+            total[found == begin] = 0.0  # nobody predicts the beginning of a word
+        keys.append(found)
+        sums.append(total)
+        node[here] = which
+    children: list[npt.NDArray[Any]] = []
+    backoffs: list[npt.NDArray[np.float64]] = []
+    log_probs: list[npt.NDArray[np.float64]] = []
+    before = np.full(1, 1.0)  # of each n-gram of the last length, its probability
+    probabilities = [before]
+    for length in range(order):
+        parent = np.searchsorted(keys[length], keys[length + 1] // base)
+        count = np.bincount(parent, minlength=keys[length].size)
+        seen = np.bincount(parent, sums[length + 1], minlength=keys[length].size)
+        kinds = np.bincount(parent, sums[length + 1] > 0, minlength=keys[length].size)
+        left = np.where(seen > 0, kinds / np.maximum(seen + kinds, 1e-300), 1.0)
+        symbol = keys[length + 1] % base
+        if length == 0:
+            shorter = np.full(symbol.size, 1.0 / (end + 1))
+        else:
+            # Every end of an n-gram was counted with it.
+            ends = keys[length + 1] % base**length
+            shorter = probabilities[length][np.searchsorted(keys[length], ends)]
+        own = sums[length + 1] / np.maximum(seen + kinds, 1e-300)[parent]
+        probabilities.append(own + left[parent] * shorter)
+        children.append(count)
+        backoffs.append(left)
+        log_probs.append(probabilities[-1])
+    children.append(np.zeros(keys[order].size, dtype=np.int64))
+    backoffs.append(np.ones(keys[order].size))
+    info = {"name": name, "characters": "".join(ids), "order": order, "words": len(weights), "best": []}
+    every = np.concatenate(children)
+    language = Language(
+        _small(np.concatenate([level % base for level in keys[1:]])),
+        np.clip(np.rint(-np.log(np.maximum(np.concatenate(log_probs), 1e-30)) / _STEP), 0, 255).astype(np.uint8),
+        np.clip(np.rint(-np.log(np.concatenate(backoffs)[every > 0]) / _BACKOFF_STEP), 0, 255).astype(np.uint8),
+        _small(every),
+        info,
+    )
+    likeliest: dict[int, str] = {}
+    for word in sorted(weights, key=lambda w: weights[w]):
+        likeliest[len(word)] = word
+    best = [-np.inf if n not in likeliest else language.word_log_prob(likeliest[n]) for n in range(1, _LONGEST + 1)]
+    floor = min(value for value in best if value > -np.inf)
+    info["best"] = [round(max(value, floor), 3) for value in best]
+    return Language(**language.arrays, info=info)
+
+
+def _small(numbers: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """The same whole numbers in as few bytes as hold the largest."""
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

@@ -1,0 +1,287 @@
+"""What a language adds to the score of texts, so that a beam can rank them: ``weight * ln p + bonus * characters``.
+
+A space begins a new word, and what no dictionary has pays a constant, once per word:
+
+    p(word) = 0.82 * n-grams and marks  +  0.10 * digits  +  0.08 * any string
+
+so that a code, a serial number or a price is never bent into a word for the sake of a few characters. Capitals follow a
+small model of patterns: lower, Capitalized, UPPER, other.
+
+Shape letters: N images, B beams, K classes, M texts, V classes with the blank. All logarithms are natural.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.charset import Charset
+from crnn.decoding.language import Language
+from crnn.errors import ConfigError
+
+__all__ = ["DEFAULT_WEIGHT", "LanguagePrior", "PriorState"]
+
+_Floats = npt.NDArray[np.floating[Any]]
+_Bools = npt.NDArray[np.bool_]
+
+DEFAULT_WEIGHT = 0.5
+"""Of a language beside the network. From 0.4 to 0.7 real words gain as much, and codes lose more the larger it is."""
+
+# ---- what is no word of the dictionary: constants in nats, chosen by rendered codes and real words ----
+
+_WORD, _DIGITS, _ANYTHING = float(np.log(0.82)), float(np.log(0.1)), float(np.log(0.08))
+"""A word of the dictionary, a number, any string."""
+
+_ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -3.3, -2.6, -3.2, -5.0
+"""Each character of any string."""
+
+_DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.3, -2.5, -1.6
+"""Each character of a number, and its end."""
+
+_MARK_AT_WORD, _RARE_MARK_AT_WORD, _SPACE = -3.0, -5.0, -2.3
+"""A mark before, behind or inside of a word, and the space between two."""
+
+_COMMON_MARKS = frozenset(".,:;-'\"()!?/&%$#@*+")
+
+_CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.02])
+"""Of nothing yet, one capital, lower, Capitalized, UPPER, and any other pattern."""
+
+_CASE_AFTER = np.array(
+    # uncased, lower, upper
+    [[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]]
+)
+
+_WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class PriorState:
+    """Of each prefix that a beam holds, ``(N, B)``: what its finished words are worth, and its last word so far.
+
+    Attributes:
+        done: Log-probability of the words before the last one, and of the case of its parts.
+        word: That of the last word as one of the dictionary.
+        digits: As a number.
+        anything: As any string.
+        row: Context of the n-grams.
+        letters: Characters since the n-grams' word began.
+        size: Characters of the last word.
+        case: Pattern of capitals.
+    """
+
+    done: npt.NDArray[np.float64]
+    word: npt.NDArray[np.float64]
+    digits: npt.NDArray[np.float64]
+    anything: npt.NDArray[np.float64]
+    row: npt.NDArray[np.int32]
+    letters: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    case: npt.NDArray[np.int64]
+
+    def take(self, rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> PriorState:
+        """Return the states of other prefixes in the place of these."""
+        return PriorState(*(getattr(self, name)[rows, columns] for name in PriorState.__slots__))
+
+
+class LanguagePrior:
+    """What a language adds to the log-probability of texts in a charset: ``weight * ln p + bonus * characters``.
+
+    Args:
+        language: The language.
+        charset: Of the network.
+        weight: What the log-probability is multiplied with, 0 or more. The bonus, 7/3 of it, makes up for what a
+            language takes from long texts.
+
+    Attributes:
+        space: Class id of the space; -1 where the charset has none.
+
+    Raises:
+        ConfigError: The weight is out of range.
+    """
+
+    def __init__(self, language: Language, charset: Charset, weight: float = DEFAULT_WEIGHT) -> None:
+        if not 0.0 <= weight < np.inf:
+            raise ConfigError(f"lm_weight is {weight}; expected a number, 0 or more")
+        self.language, self.charset, self.weight, self.bonus = language, charset, weight, weight * 7.0 / 3.0
+        symbols, kinds, cases = [], [], []
+        cased = charset.characters != charset.characters.lower() and charset.characters != charset.characters.upper()
+        for character in charset.characters:
+            symbol = language.symbol(character)
+            kind = _A_MARK
+            if character == " ":
+                kind = _A_SPACE
+            elif symbol >= 0:
+                kind = _WORDLIKE
+            elif character.isdecimal():
+                kind = _A_DIGIT
+            symbols.append(max(symbol, 0))
+            kinds.append(kind)
+            cases.append(0 if not cased else 1 if character.islower() else 2 if character.isupper() else 0)
+        # The blank stands for nothing that follows.
+        self._symbols = np.array([*symbols, 0])
+        self._kinds = np.array([*kinds, _A_MARK])
+        self._cased = cased
+        self.space = charset.encode(" ")[0] if " " in charset else -1
+        self._cases = np.array([*cases, 0])
+        is_letter = np.array([c.isalnum() for c in charset.characters] + [False])
+        mark = ~is_letter & (self._kinds != _A_SPACE)
+        common = np.array([c in _COMMON_MARKS for c in charset.characters] + [False])
+        # Digits that the n-grams know are digits as well.
+        digit = np.array([c.isdecimal() for c in charset.characters] + [False])
+        self._digit_cost = np.where(digit, _DIGIT, np.where(mark & common, _MARK_AMONG_DIGITS, -np.inf))
+        self._any_cost = np.where(
+            digit, _ANY_DIGIT, np.where(mark, np.where(common, _ANY_MARK, _ANY_RARE_MARK), _ANY_LETTER)
+        )
+        # A digit that no n-gram knows ends the chance of a word of the dictionary.
+        self._word_mark_cost = np.where(mark, np.where(common, _MARK_AT_WORD, _RARE_MARK_AT_WORD), -np.inf)
+
+    def start(self, num_samples: int) -> PriorState:
+        """Return the state of the empty text of each image."""
+        shape = (num_samples, 1)
+        return PriorState(
+            np.zeros(shape), np.full(shape, _WORD), np.full(shape, _DIGITS), np.full(shape, _ANYTHING),
+            np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int64),
+            np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64),
+        )  # fmt: skip
+
+    def total(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return what is added to prefixes, ``(N, B)``, of so many characters; words may go on."""
+        token = _sum(state.word, state.digits, state.anything)
+        return self.weight * (state.done + token + _CASE_COSTS[state.case]) + self.bonus * lengths
+
+    def final(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return what is added to whole texts, ``(N, B)``."""
+        return self.weight * (state.done + self._token(state)) + self.bonus * lengths
+
+    def extended(self, state: PriorState, classes: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> _Floats:
+        """Return ``(N, B, K)``: what is added to prefixes of ``lengths`` with one of ``classes`` (N, K) behind them.
+
+        The same as ``total`` of the states after them, without making these.
+        """
+        kinds = self._kinds[classes][:, None, :]
+        ended = state.word + self._end_cost(state)
+        grams = self.language.log_prob(state.row[:, :, None], self._symbols[classes][:, None, :])
+        word = np.where(
+            kinds == _WORDLIKE,
+            state.word[:, :, None] + grams,
+            ended[:, :, None] + self._word_mark_cost[classes][:, None, :],
+        )
+        digits = state.digits[:, :, None] + self._digit_cost[classes][:, None, :]
+        anything = state.anything[:, :, None] + self._any_cost[classes][:, None, :]
+        done = np.broadcast_to(state.done[:, :, None], word.shape)
+        if self._cased:
+            pattern = state.case[:, :, None]
+            is_mark = kinds == _A_MARK
+            cost = _CASE_COSTS[np.where(is_mark, pattern, _CASE_AFTER[pattern, self._cases[classes][:, None, :]])]
+            done = done + cost
+        totals: _Floats = done + _sum(word, digits, anything)
+        if self.space >= 0:
+            after_space = state.done + self._token(state) + _SPACE
+            totals = np.where(kinds == _A_SPACE, after_space[:, :, None], totals)
+        return self.weight * totals + self.bonus * (lengths[:, :, None] + 1)
+
+    def advanced(self, state: PriorState, added: npt.NDArray[Any], is_new: _Bools) -> PriorState:
+        """Return the states after the classes ``added`` (N, B), where ``is_new``."""
+        after = self._after(state, added)
+        return PriorState(
+            *(np.where(is_new, getattr(after, name), getattr(state, name)) for name in PriorState.__slots__)
+        )
+
+    def score(self, texts: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return what is added to each text, ``(M,)``, and at most how much more would be added to another one.
+
+        The second is the gap between each word and the likeliest one of the dictionary that is as long.
+        """
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        longest = int(lengths.max(initial=0))
+        ids = np.zeros((len(texts), max(longest, 1)), dtype=np.int64)
+        ids[np.arange(ids.shape[1]) < lengths[:, None]] = list(itertools.chain.from_iterable(texts))
+        state = self.start(len(texts))
+        gaps = np.zeros(len(texts))
+        spaces = self._kinds[ids] == _A_SPACE
+        for place in range(longest):
+            inside = lengths > place
+            ends = inside & spaces[:, place]
+            if ends.any():
+                gaps[ends] += self._gap(state)[ends, 0]
+            state = self.advanced(state, ids[:, place : place + 1], inside[:, None])
+        gaps += self._gap(state)[:, 0]
+        return self.final(state, lengths[:, None])[:, 0], gaps
+
+    def _gap(self, state: PriorState) -> npt.NDArray[np.float64]:
+        best = np.array([0.0, *self.language.best])
+        size = np.minimum(state.size, best.size - 1)
+        around = np.maximum(best[np.maximum(size - 1, 1)], best[np.minimum(size + 1, best.size - 1)])
+        around = np.maximum(around, best[size])
+        gap: npt.NDArray[np.float64] = self.weight * np.maximum(around + _WORD - self._token(state), 0.0)
+        return gap
+
+    def least(self, texts: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return a lower bound of what ``score`` adds to each text, and an upper bound of the gap; at little cost.
+
+        Every text is at least any string, word for word.
+        """
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        flat = np.fromiter(itertools.chain.from_iterable(texts), dtype=np.int64, count=int(lengths.sum()))
+        rows = np.repeat(np.arange(len(texts)), lengths)
+        spaces = np.bincount(rows, self._kinds[flat] == _A_SPACE, minlength=len(texts))
+        strings = np.bincount(rows, self._any_cost[flat], minlength=len(texts)) + (spaces + 1) * _ANYTHING
+        case = (spaces + 1) * (float(_CASE_COSTS.min()) if self._cased else 0.0)
+        least = self.weight * (strings + spaces * _SPACE + case) + self.bonus * lengths
+        likeliest = max(self.language.best) + _WORD
+        return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case, 0.0)
+
+    def _end_cost(self, state: PriorState) -> npt.NDArray[np.float64]:
+        """Log-probability that the n-grams' word ends here; 0 where none has begun."""
+        end: npt.NDArray[np.float64] = np.where(
+            state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0
+        )
+        return end
+
+    def _token(self, state: PriorState) -> npt.NDArray[np.float64]:
+        """Log-probability of the last word if it ends here; 0 of one that has not begun."""
+        token = _sum(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS, state.anything)
+        result: npt.NDArray[np.float64] = np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
+        return result
+
+    def _after(self, state: PriorState, added: npt.NDArray[Any]) -> PriorState:
+        """States with one more character."""
+        kind, symbol = self._kinds[added], self._symbols[added]
+        is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
+        word = np.where(
+            is_letter,
+            state.word + self.language.log_prob(state.row, symbol),
+            state.word + self._end_cost(state) + self._word_mark_cost[added],
+        )
+        row = np.where(is_mark | is_space, np.int32(0), state.row)
+        if is_letter.any():
+            row[is_letter] = self.language.following(state.row[is_letter], symbol[is_letter])
+        # A mark ends a part of a word, and the pattern of its capitals.
+        done = state.done + np.where(is_mark, _CASE_COSTS[state.case], 0.0)
+        case = np.where(is_mark, 0, _CASE_AFTER[state.case, self._cases[added]])
+        letters = np.where(is_letter, state.letters + 1, np.where(is_mark, 0, state.letters))
+        digits, anything = state.digits + self._digit_cost[added], state.anything + self._any_cost[added]
+        size = state.size + 1
+        if is_space.any():
+            done = np.where(is_space, state.done + self._token(state) + _SPACE, done)
+            word, digits = np.where(is_space, _WORD, word), np.where(is_space, _DIGITS, digits)
+            anything = np.where(is_space, _ANYTHING, anything)
+            letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))
+        return PriorState(done, word, digits, anything, row, letters, size, case)
+
+
+def _sum(*parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The logarithm of the sum of the exponentials; at least one part is finite."""
+    largest = parts[0]
+    for part in parts[1:]:
+        largest = np.maximum(largest, part)
+    total = np.exp(parts[0] - largest)
+    for part in parts[1:]:
+        total += np.exp(part - largest)
+    result: npt.NDArray[np.float64] = largest + np.log(total)
+    return result
