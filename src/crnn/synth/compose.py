@@ -21,6 +21,7 @@ from crnn.synth.draws import Draws
 from crnn.synth.geometry import SIDES, Geometry, text_coordinates
 from crnn.synth.look_settings import LookConfig
 from crnn.synth.masks import averaged, dilated, letter_gap, lookup, shifted
+from crnn.synth.noise import smooth_noise
 from crnn.synth.palette import Palette
 from crnn.synth.textures import TextureBank
 from crnn.upload import on_device
@@ -35,6 +36,15 @@ Beside = Callable[[Rows, int], tuple[Tensor, Floats]]
 
 _GROUND_PAD = 0.12
 """Least space between a word and its neighbour or a line, in text heights: closer ones would be read with it."""
+
+
+_SCENE_EFFECTS = frozenset(
+    (
+        *("arc", "wave", "perspective", "tilt", "slant", "split", "ghost", "shadow", "extrusion", "outline", "hollow"),
+        *("relief", "tone", "occlusion", "blend", "ground gradient", "text gradient", "text texture"),
+    )
+)
+"""What printed documents do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +88,14 @@ def compose(
         trace: Called with the name of each stage and the pictures as they are then, to explain them.
         fit: As for ``Geometry.draw``.
     """
+    draws = draws.without(_SCENE_EFFECTS, draws.chance("printed", look.print_share))
     show = trace or (lambda _stage, _pictures: None)
     plan = _Neighbours.draw(draws, look)
     geometry = Geometry.draw(draws, ratios, look, shape, plan.room, fit)
     u, v = text_coordinates(geometry, cells.device)
     painter = _Painter(draws, look, textures, geometry, u, v, Palette.draw(draws, look, channels, cells.device))
     coverage = painter.weighted(lookup(cells, u, v, geometry.ratio, geometry.text_height, geometry.text_width))
+    coverage = painter.dotted(painter.faded(coverage))
     show("shape", coverage[:, None])
     painter.ground(beside)
     show("ground", painter.pictures)
@@ -304,6 +316,33 @@ class _Painter:
                 part = part if sign > 0.0 else 1.0 - part
                 part = dilated(part, self._column(np.abs(change[some])), self.look.weight)
                 coverage.index_copy_(0, at, part if sign > 0.0 else 1.0 - part)
+        return coverage
+
+    def faded(self, coverage: Tensor) -> Tensor:
+        """Ink that is paler in some places."""
+        rows = np.flatnonzero(self.draws.chance("fade", self.look.fade_share))
+        if not len(rows):
+            return coverage
+        at, draws = self._index(rows), self.draws.rows(rows)
+        height, width = self.geometry.shape
+        # Streaks along the line or blotches, a few letters wide.
+        cells = (3, max(2, width // 24))
+        noise = smooth_noise(on_device(draws.seeds("fade field"), self.device), cells, (height, width))
+        strength = self._column(draws.uniform("fade strength", 0.2, 0.75))
+        ink = 1.0 - strength * (0.5 + noise).clamp_(0.0, 1.0)
+        coverage.index_copy_(0, at, coverage.index_select(0, at) * ink)
+        return coverage
+
+    def dotted(self, coverage: Tensor) -> Tensor:
+        """Letters made of dots, in rows and columns."""
+        rows = np.flatnonzero(self.draws.chance("dots", self.look.dots_share))
+        if not len(rows):
+            return coverage
+        at, draws = self._index(rows), self.draws.rows(rows)
+        turns = self._column(2.0 * np.pi * draws.uniform("dots number", 6.5, 9.5))
+        field = torch.cos(self.u.index_select(0, at) * turns) + torch.cos(self.v.index_select(0, at) * turns)
+        size = self._column(draws.uniform("dots size", 0.2, 1.2))
+        coverage.index_copy_(0, at, coverage.index_select(0, at) * (field + size).clamp_(0.0, 1.0))
         return coverage
 
     # ---- parts -----------------------------------------------------------------------------------------------

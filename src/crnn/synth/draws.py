@@ -37,6 +37,9 @@ class Draws:
         True
     """
 
+    _without: frozenset[str] = frozenset()
+    _where: npt.NDArray[np.bool_] | None = None
+
     def __init__(self, seed: int, indices: npt.NDArray[np.int64]) -> None:
         self.seed = seed
         self.indices = np.asarray(indices, dtype=np.int64)
@@ -49,6 +52,13 @@ class Draws:
         """The draws of some of the samples: the same numbers that these rows have in the whole."""
         some = Draws.__new__(Draws)
         some.seed, some.indices, some._keys = self.seed, self.indices[rows], self._keys[rows]
+        some._without, some._where = self._without, None if self._where is None else self._where[rows]
+        return some
+
+    def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> Draws:
+        """The same draws, but that ``chance`` of these names is never true for the samples ``where``."""
+        some = self.rows(np.arange(len(self)))
+        some._without, some._where = names, where
         return some
 
     def bits(self, name: str) -> npt.NDArray[np.uint64]:
@@ -79,7 +89,8 @@ class Draws:
 
     def chance(self, name: str, share: float) -> npt.NDArray[np.bool_]:
         """``(N,)`` bool, true for ``share`` of the samples."""
-        return self.uniform(name) < share
+        chosen = self.uniform(name) < share
+        return chosen & ~self._where if self._where is not None and name in self._without else chosen
 
     def integers(self, name: str, count: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """``(N,)`` int64 in [0, count)."""

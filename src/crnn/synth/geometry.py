@@ -116,7 +116,16 @@ class Geometry:
         )
         outline = _OUTLINE * np.stack([ratio, np.ones_like(ratio)], axis=1)[:, None, :]
         bent = _bend(outline, np.where(arc, radius, np.inf), wave * waved[:, None])
-        forward = _projective(draws, look, bent, np.arctan(_MAX_RISE / ratio) if keeps_ratio else np.inf)
+        least, most = np.zeros_like(ratio), np.full_like(ratio, np.inf)
+        if keeps_ratio:
+            most = np.arctan(_MAX_RISE / ratio)
+        elif fit is not None:
+            # A word that is too long for its picture is one that leans as far as makes it fit.
+            wanted = width / height * 1.05
+            long = (ratio > 1.25 * wanted) & ~arc
+            leaning = np.arctan((ratio - wanted) / np.maximum(ratio * wanted - 1.0, 0.1))
+            least = np.where(long, draws.uniform("lean", leaning, np.maximum(leaning, 0.9)), 0.0)
+        forward = _projective(draws, look, bent, least, most)
         scene = _apply(forward, bent)
         low, high = scene.min(axis=1), scene.max(axis=1)
         margins = _margins(draws, look) + (0.0 if room is None else room)
@@ -204,8 +213,8 @@ def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
     return np.stack([x, y], axis=-1)
 
 
-def _projective(draws: Draws, look: LookConfig, bent: Floats, most: Floats | float = np.inf) -> Floats:
-    """Slant, rotation up to ``most``, perspective: ``(N, 3, 3)``."""
+def _projective(draws: Draws, look: LookConfig, bent: Floats, least: Floats, most: Floats) -> Floats:
+    """Slant, rotation by ``least`` to ``most``, perspective: ``(N, 3, 3)``."""
     slant = np.where(draws.chance("slant", look.slant_share), draws.signed("slant strength", look.slant), 0.0)
     # Letters lean to the right far more often than to the left.
     slant = np.where(draws.chance("slant side", 0.8), np.abs(slant), slant)
@@ -213,7 +222,7 @@ def _projective(draws: Draws, look: LookConfig, bent: Floats, most: Floats | flo
     turn = np.radians(
         np.where(draws.chance("tilt", look.tilt_share), draws.signed("tilt strength", look.tilt_degrees), turn)
     )
-    turn = turn.clip(-most, most)
+    turn = np.where(least > 0.0, np.where(draws.chance("lean up", 0.6), -least, least), turn).clip(-most, most)
     seen = draws.chance("perspective", look.perspective_share)
     half = np.abs(bent).max(axis=1)  # (N, 2)
     across = np.where(seen, draws.signed("perspective across", look.perspective), 0.0) / half[:, 0]

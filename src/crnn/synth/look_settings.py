@@ -150,6 +150,16 @@ class LookConfig(Section):
     relief_share: Share = 0.08
     """Share of words lit from one side, raised from or cut into their ground (MJ: inset)."""
 
+    print_share: Share = 0.0
+    """Share of crops as of scanned documents, receipts and labels: dark letters on plain paper, straight, evenly lit;
+    what scenes and cameras do to signs is left out (own)."""
+
+    fade_share: Share = 0.0
+    """Share of words that are printed unevenly, paler in some places, as thermal and worn prints are (own)."""
+
+    dots_share: Share = 0.0
+    """Share of words made of dots, as by needle printers and displays (own)."""
+
     texture_tiles: Annotated[int, Field(ge=1, le=16_384)] = 256
     """Textures to choose from, made at the start; 350 kB of memory each."""
 

@@ -60,6 +60,12 @@ class Palette:
         lighter = draws.chance("light text", 0.5)
         text = np.where(lighter, dark + contrast, dark)
         ground = np.where(lighter, dark, dark + contrast)
+        printed = draws.chance("printed", look.print_share)
+        paper, ink = 1.0 - 0.3 * draws.uniform("paper") ** 2, 0.5 * draws.uniform("ink") ** 1.5
+        inverse = draws.chance("printed inverse", 0.06)
+        ground = np.where(printed, np.where(inverse, ink, paper), ground)
+        text = np.where(printed, np.where(inverse, paper, ink), text)
+        contrast = np.where(printed, paper - ink, contrast)
         toward = ground - text
         outline = np.where(
             draws.chance("outline beyond", 0.4),

@@ -28,6 +28,12 @@ _BESIDE = 1 << 40
 """Numbers of the words beside sample i are this and 2i, 2i + 1: words that are no sample's own."""
 
 
+_CAMERA_EFFECTS = frozenset(
+    f"camera/{name}" for name in ("shade", "glare", "contrast", "defocus", "motion", "cast", "salt", "invert")
+)
+"""What scanners do not do."""
+
+
 class Renderer:
     """Renders samples by number. May be pickled while it is on a CPU.
 
@@ -141,6 +147,7 @@ class Renderer:
 
     def photographed(self, draws: Draws, scene: Scene) -> Tensor:
         """``(n, C, H, W)`` float32 in [0, 1]: what a camera makes of scenes."""
+        draws = draws.without(_CAMERA_EFFECTS, draws.chance("printed", self.config.look.print_share))
         return apply_camera(scene.pictures, draws, self.config.camera, native_size(draws, scene.geometry))
 
 

@@ -33,6 +33,9 @@ _MAX_WIDTH_TRIES = 2_000
 _LETTER_WIDTH = 15.5
 """Pixels of a letter in a picture 32 pixels high, about; texts with twice or half as many letters are not measured."""
 
+_LEANING, _LONGEST_LEANING = 0.06, 2.8
+"""Share of the narrowest pictures that show longer words, which lean so that they fit; and how much longer."""
+
 _MEASURE = 4
 """First word of the seeds of texts that are only measured."""
 
@@ -161,6 +164,8 @@ class WordWriter:
     ) -> tuple[Text, Face | None, Lettering]:
         """A text in a face whose crop belongs to a class, or the nearest to it that was found."""
         low, high = kind.crops
+        if kind.fit is not None and kind.fit[0] == 0.0 and rng.random() < _LEANING:
+            low, high = high, _LONGEST_LEANING * high
         best: tuple[float, Text, Face | None, Lettering] | None = None
         for _ in range(_MAX_WIDTH_TRIES):
             text = self.corpus.draw(rng, self.faces.characters, longest)
