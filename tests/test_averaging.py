@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from crnn.evaluation.calibration import Calibration
 
 from crnn.averaging import average_weights
 from crnn.checkpoint import load_weights, save_calibration, save_weights
 from crnn.cli import main
 from crnn.config import Config
 from crnn.errors import CheckpointError, ConfigError
-from crnn.evaluation.calibration import Calibration
 from crnn.model import build_model
 from crnn.recognizer import load
 

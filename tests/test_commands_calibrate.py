@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crnn.evaluation.calibration import Calibration
 from PIL import Image
 
 from crnn.checkpoint import load_weights, read_tensors, save_calibration, write_tensors
 from crnn.cli import main
 from crnn.errors import CheckpointError
-from crnn.evaluation.calibration import Calibration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from crnn.decoding.language_model import CharacterModel
+from crnn.decoding.language_model_file import load_language_model
 
 from crnn.charset import Charset
 from crnn.cli import main
-from crnn.decoding.language_model import CharacterModel
-from crnn.decoding.language_model_file import load_language_model
 
 Run = Callable[..., tuple[int, str, str]]
 

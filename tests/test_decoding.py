@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crnn.decoding.language_model import CharacterModel
+from crnn.evaluation.calibration import temper
 
 from crnn.charset import Charset, LabelRules
 from crnn.decoding.beam import beam_search
 from crnn.decoding.ctc import decode_greedy, sequence_log_probs
 from crnn.decoding.decoder import Decoder, lexicon_rules
-from crnn.decoding.language_model import CharacterModel
 from crnn.decoding.lexicon import Lexicon
 from crnn.errors import CharsetError, ConfigError, DataError
-from crnn.evaluation.calibration import temper
 
 Draw = Callable[..., np.ndarray]
 

@@ -268,8 +268,9 @@ def test_threads_are_those_of_the_variable_where_none_are_given(
 
 
 def test_a_calibrated_model_keeps_its_confidences(trained_run: Any, tmp_path: Path, pictures: list[Path]) -> None:
-    from crnn.checkpoint import save_calibration
     from crnn.evaluation.calibration import Calibration
+
+    from crnn.checkpoint import save_calibration
 
     calibration = Calibration(
         temperature=1.5, samples=100, accuracy=0.5, error_before=0.2, error_after=0.1, data=("a set",)

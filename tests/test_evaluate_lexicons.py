@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crnn.evaluation.calibration import temper
 
 from crnn.charset import NAMED_CHARSETS
 from crnn.data.store_writer import LmdbWriter
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.errors import ConfigError, DataError
 from crnn.evaluate import calibrate, evaluate
-from crnn.evaluation.calibration import temper
 from crnn.recognizer import Recognizer
 
 MakeReader = Callable[..., Recognizer]

@@ -1,0 +1,174 @@
+"""Languages: what n-grams say of words, their files, and what a file that is none says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import pickle
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from crnn.decoding.language import MAX_ORDER, Language, load_language, shipped_languages, train_language
+from crnn.errors import ConfigError, DataError
+
+WORDS = [("house", 3.0), ("mouse", 1.0), ("horse", 2.0), ("hot", 1.0)]
+
+
+def plain_log_prob(weights: dict[str, float], order: int, word: str, letters: str) -> float:
+    """Witten and Bell's interpolation, word for word as it is written down."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for known, weight in weights.items():
+        symbols = ["<", *known, ">"]
+        for first, length in itertools.product(range(len(symbols)), range(1, order + 1)):
+            gram = tuple(symbols[first : first + length])
+            if len(gram) == length and gram != ("<",):
+                counts[gram] += weight
+
+    def probability(symbol: str, context: tuple[str, ...]) -> float:
+        shorter = probability(symbol, context[1:]) if context else 1.0 / (len(letters) + 1)
+        following = [gram for gram in counts if gram[:-1] == context and gram[-1] != "<"]
+        seen, kinds = sum(counts[gram] for gram in following), len(following)
+        if not kinds:
+            return shorter
+        return (counts[(*context, symbol)] + kinds * shorter) / (seen + kinds)
+
+    symbols = ["<", *word, ">"]
+    return sum(
+        math.log(probability(symbols[place], tuple(symbols[max(0, place - order + 1) : place])))
+        for place in range(1, len(symbols))
+    )
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_words_have_the_probability_of_the_published_formula(order: int) -> None:
+    language = train_language(WORDS, "test", order)
+    assert language.characters == "ehmorstu"
+    for word in ("house", "mouse", "hot", "horsemouse", "tth", "e", "uuuuuuuu"):
+        expected = plain_log_prob(dict(WORDS), order, word, language.characters)
+        # Logarithms are stored in steps of 1/16 and 1/32.
+        assert language.word_log_prob(word) == pytest.approx(expected, abs=0.06 * (len(word) + 1)), word
+
+
+def test_what_follows_adds_up_to_one_in_every_context() -> None:
+    language = train_language(WORDS, "test", 4)
+    row = np.zeros(1, dtype=np.int32)
+    for letter in "housexhoh":
+        total = np.exp(language.log_prob(np.repeat(row, language.end + 1), np.arange(language.end + 1))).sum()
+        assert total == pytest.approx(1.0, abs=0.08)
+        if language.symbol(letter) >= 0:
+            row = language.following(row, np.array([language.symbol(letter)]))
+
+
+def test_case_accents_and_apostrophes_are_folded() -> None:
+    language = train_language([("Müller", 1.0), ("don't", 1.0), ("ÉTÉ", 1.0)], "test", 4)
+    assert [language.symbol(c) == language.symbol("u") for c in "uUüÜ"] == [True, True, False, False]
+    assert language.symbol("ü") == language.symbol("Ü") >= 0
+    # A charset without accents or apostrophes writes the word without them.
+    assert language.word_log_prob("muller") == pytest.approx(language.word_log_prob("müller"), abs=1.0)
+    assert language.word_log_prob("dont") > language.word_log_prob("dnot") + 3.0
+    english = train_language(WORDS, "test")
+    assert english.symbol("É") == english.symbol("e")
+    assert english.symbol("7") == english.symbol("ж") == -1
+
+
+def test_weights_count_and_words_may_come_again() -> None:
+    many = train_language([("ab", 1.0)] * 3 + [("c", 1.0)], "test", 3)
+    once = train_language([("ab", 3.0), ("c", 1.0)], "test", 3)
+    assert (
+        many.word_log_prob("ab")
+        == once.word_log_prob("ab")
+        > train_language([("ab", 1.0), ("c", 1.0)], "test", 3).word_log_prob("ab")
+    )
+
+
+def test_the_likeliest_word_of_each_length_is_kept() -> None:
+    language = train_language(WORDS, "test", 6)
+    assert language.best[4] == pytest.approx(language.word_log_prob("house"), abs=1e-3)
+    assert language.best[2] == pytest.approx(language.word_log_prob("hot"), abs=1e-3)
+    assert len(language.best) == 40
+    assert min(language.best) == language.best[39] <= language.best[4]
+
+
+def test_a_file_gives_the_same_language(tmp_path: Path) -> None:
+    language = train_language(WORDS, "test", 5)
+    size = language.save(tmp_path / "words.lm")
+    assert size == (tmp_path / "words.lm").stat().st_size < 3000
+    for again in (load_language(tmp_path / "words.lm"), pickle.loads(pickle.dumps(language))):
+        assert (again.name, again.characters, again.order, again.num_words) == ("test", "ehmorstu", 5, 4)
+        assert again.word_log_prob("horse") == language.word_log_prob("horse")
+        assert again.best == language.best
+
+
+def test_english_ships() -> None:
+    assert shipped_languages() == ["en"]
+    begin = time.perf_counter()
+    language = load_language("en")
+    assert time.perf_counter() - begin < 5.0  # 20 ms where nothing else runs
+    assert language.num_words > 150_000
+    assert language.word_log_prob("the") > language.word_log_prob("hotel") > language.word_log_prob("qzxvk") + 15.0
+
+
+def test_files_that_are_no_languages_say_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "words.lm"
+    with pytest.raises(DataError, match="there is no such file; expected one written by 'crnn lm', or the name of one"):
+        load_language(path)
+    path.write_bytes(b"PK\x03\x04 a zip file")
+    with pytest.raises(DataError, match="not a safetensors file, or cut short"):
+        load_language(path)
+    save_file({"x": np.zeros(3)}, path)
+    with pytest.raises(DataError, match="a safetensors file of another program"):
+        load_language(path)
+    save_file({"x": np.zeros(3)}, path, metadata={"format": "crnn-language-model", "format_version": "1"})
+    with pytest.raises(DataError, match="is a 'crnn-language-model' file; expected one written by 'crnn lm' of this"):
+        load_language(path)
+    save_file({"x": np.zeros(3)}, path, metadata={"format": "crnn-language", "format_version": "3"})
+    with pytest.raises(DataError, match="has format version 3; this version of crnn reads 2"):
+        load_language(path)
+
+
+@pytest.mark.parametrize("name", ["symbols", "log_probs", "backoffs", "children"])
+def test_a_changed_byte_is_found(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "words.lm"
+    train_language(WORDS, "test", 4).save(path)
+    arrays = load_file(path)
+    metadata = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])["__metadata__"]
+    arrays[name] = arrays[name].copy()
+    arrays[name][-1] += 1
+    save_file(arrays, path, metadata=metadata)
+    with pytest.raises(DataError, match="checksum does not fit, the file is damaged"):
+        load_language(path)
+
+
+def test_arrays_that_contradict_themselves_are_refused() -> None:
+    language = train_language(WORDS, "test", 4)
+    for name in ("symbols", "backoffs", "children"):
+        arrays = {**language.arrays, name: language.arrays[name][:-1]}
+        with pytest.raises(DataError, match="contradict themselves"):
+            Language(**arrays, info=language.info)
+    arrays = {**language.arrays, "symbols": language.arrays["symbols"][::-1].copy()}
+    with pytest.raises(DataError, match="contradict themselves"):
+        Language(**arrays, info=language.info)
+
+
+def test_what_cannot_be_learned_from_is_refused() -> None:
+    for order in (0, MAX_ORDER + 1):
+        with pytest.raises(ConfigError, match=f"order is {order}; expected 1 to {MAX_ORDER}"):
+            train_language(WORDS, "test", order)
+    with pytest.raises(DataError, match="there is no word to learn from"):
+        train_language([("two words", 1.0)], "test")
+    for weight in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(DataError, match="expected a number above 0"):
+            train_language([("word", weight)], "test")
+
+
+def test_many_characters_have_shorter_n_grams() -> None:
+    letters = [chr(0x4E00 + i) for i in range(600)]
+    language = train_language([(a + b, 1.0) for a, b in itertools.pairwise(letters)], "test", 10, max_characters=400)
+    assert len(language.characters) <= 400
+    assert (len(language.characters) + 2) ** language.order < 2**63

@@ -1,0 +1,202 @@
+"""Reading with a language: what it adds to a text, when it searches, how lines are cut and joined."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from crnn.charset import Charset
+from crnn.decoding import language_search
+from crnn.decoding.beam import beam_search
+from crnn.decoding.ctc import decode_greedy, sequence_log_probs
+from crnn.decoding.language import Language, train_language
+from crnn.decoding.language_prior import LanguagePrior
+from crnn.decoding.language_search import search_with_language
+from crnn.errors import ConfigError, DataError
+
+Draw = Callable[..., np.ndarray]
+
+CHARSET = (
+    Charset("95")
+    if "95" in getattr(Charset, "names", ())
+    else Charset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ ")
+)
+LOWER = Charset("36")
+
+
+@pytest.fixture(scope="module")
+def language() -> Language:
+    words = ["house", "mouse", "horse", "the", "hotel", "in", "street", "don't", "total", "invoice"]
+    return train_language([(word, 1.0 + k) for k, word in enumerate(words)], "test", 6)
+
+
+def shown(text: str, charset: Charset, doubts: dict[int, str] | None = None, sure: float = 0.999) -> np.ndarray:
+    """Log-probabilities ``(T, V)`` of an image that shows a text; ``doubts``: another character as likely, by place."""
+    probabilities = []
+    for place, character in enumerate(text):
+        step = np.full(charset.num_classes, (1.0 - sure) / charset.num_classes)
+        step[charset.encode(character)[0]] += sure
+        if doubts and place in doubts:
+            step[charset.encode(character)[0]] -= 0.45 * sure
+            step[charset.encode(doubts[place])[0] if doubts[place] else charset.blank] += 0.45 * sure
+        blank = np.full(charset.num_classes, (1.0 - sure) / charset.num_classes)
+        blank[charset.blank] += sure
+        probabilities += [step, blank]
+    return np.log(np.array(probabilities)).astype(np.float32)
+
+
+def read(
+    log_probs: np.ndarray, language: Language, charset: Charset = CHARSET, weight: float = 0.5
+) -> tuple[str, float]:
+    ((found,),) = search_with_language([log_probs[None]], LanguagePrior(language, charset, weight))
+    return charset.decode(found.texts[0].ids), found.probability
+
+
+@pytest.mark.parametrize(
+    ("text", "doubts", "expected"),
+    [
+        ("hcuse", {1: "o"}, "house"),
+        ("HCUSE", {1: "O"}, "HOUSE"),
+        ("Hcuse", {1: "o"}, "House"),
+        ("hOuse", {1: "o"}, "house"),
+        ("HoTEL", {1: "O"}, "HOTEL"),
+        ("the hcuse, in", {5: "o"}, "the house, in"),
+        ("d0n't", {1: "o"}, "don't"),
+        ("thehouse", {3: " "}, "thehouse"),
+        ("12.3O", {4: "0"}, "12.30"),
+        ("house", {}, "house"),
+        ("xqzvw", {2: "k"}, "xqzvw"),
+    ],
+)
+def test_doubts_are_settled_by_the_language(
+    language: Language, text: str, doubts: dict[int, str], expected: str
+) -> None:
+    assert read(shown(text, CHARSET, doubts), language)[0] == expected
+
+
+def test_what_is_clear_stays_whatever_the_language_says(language: Language) -> None:
+    for text in ("hcuse", "X7-44 Q", "mOuSe", "hte", "in  the", "zz top!"):
+        found, probability = read(shown(text, CHARSET, sure=0.99999), language)
+        assert found == " ".join(text.split())
+        assert probability > 0.9
+
+
+def test_a_language_serves_charsets_of_one_case(language: Language) -> None:
+    assert read(shown("hcuse", LOWER, {1: "o"}), language, LOWER)[0] == "house"
+    upper = Charset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert read(shown("HCUSE", upper, {1: "O"}), language, upper)[0] == "HOUSE"
+
+
+def test_codes_are_not_bent_into_words(language: Language) -> None:
+    """A text far from the dictionary pays one constant; the network needs little more to be believed."""
+    prior = LanguagePrior(language, LOWER)
+    for code, word in (("h0u5e7", "house7"), ("totai1", "total1")):
+        (one, other), _ = prior.score([LOWER.encode(code), LOWER.encode(word)])
+        assert abs(one - other) < 1.0
+    (code, word), _ = prior.score([LOWER.encode("xkqvt"), LOWER.encode("house")])
+    assert 1.0 < word - code < 8.0
+
+
+def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
+    """What beams add up prefix by prefix ends in what whole texts get."""
+    prior = LanguagePrior(language, CHARSET)
+    for text in ("", "house", "The hotel", "A1-22", "don't stop", "HOUSE in", " in", "3.50 EUR"):
+        ids = CHARSET.encode(text)
+        state, lengths = prior.start(1), np.zeros((1, 1), dtype=np.int64)
+        for one in ids:
+            more = prior.extended(state, np.array([[one, 0]]), lengths)
+            state = prior.advanced(state, np.array([[one]]), np.array([[True]]))
+            lengths = lengths + 1
+            assert more[0, 0, 0] == pytest.approx(prior.total(state, lengths)[0, 0])
+        assert prior.final(state, lengths)[0, 0] == pytest.approx(prior.score([ids])[0][0])
+        least, most = prior.least([ids])
+        score, gap = prior.score([ids])
+        assert least[0] <= score[0] + 1e-9
+        assert most[0] >= gap[0] - 1e-9
+
+
+def test_the_beam_finds_the_best_rank_of_all(language: Language, random_log_probs: Draw) -> None:
+    charset = Charset("ehmo ")
+    prior = LanguagePrior(language, charset)
+    for seed in range(6):
+        log_probs = random_log_probs(seed, 1, 4, 6)
+        best = max(
+
+                float(sequence_log_probs(log_probs, [ids])[0]) + float(prior.score([ids])[0][0])
+                for length in range(5)
+                for ids in itertools.product(range(5), repeat=length)
+
+        )
+        found = beam_search(log_probs, 400, prior)[0][0]
+        assert found.rank == pytest.approx(best, abs=1e-6)
+        assert found.score == pytest.approx(float(sequence_log_probs(log_probs, [found.ids])[0]))
+
+
+def test_readings_do_not_depend_on_what_is_read_with_them(language: Language, random_log_probs: Draw) -> None:
+    groups = [random_log_probs(k, 5, steps, CHARSET.num_classes, sharpness=3.0) for k, steps in enumerate((7, 12, 30))]
+    prior = LanguagePrior(language, CHARSET)
+    together = search_with_language(groups, prior)
+    for group, expected in zip(groups, together, strict=True):
+        assert search_with_language([group], prior) == [expected]
+        for n in range(len(group)):
+            assert search_with_language([group[n : n + 1]], prior)[0] == expected[n : n + 1]
+
+
+def test_sure_texts_are_not_searched(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    def counted(log_probs: np.ndarray, *args: object) -> list[object]:
+        searched.append(len(log_probs))
+        return beam_search(log_probs, *args)  # type: ignore[arg-type, return-value]
+
+    monkeypatch.setattr(language_search, "beam_search", counted)
+    assert read(shown("the house", CHARSET, sure=0.999999), language)[0] == "the house"
+    assert searched == []
+    # One word of three is doubtful: the others are left alone.
+    assert read(shown("the hcuse in", CHARSET, {5: "o"}, sure=0.99999), language)[0] == "the house in"
+    assert searched == [1]
+
+
+def test_lines_are_cut_at_spaces_and_joined_again(language: Language) -> None:
+    text = "the horse, in the hotel"
+    ((found,),) = search_with_language([shown(text, CHARSET)[None]], LanguagePrior(language, CHARSET), n_best=4)
+    texts = [CHARSET.decode(h.ids) for h in found.texts]
+    assert texts[0] == text
+    assert len(set(texts)) == 4
+    assert [h.rank for h in found.texts] == sorted((h.rank for h in found.texts), reverse=True)
+    log_probs = np.repeat(shown(text, CHARSET)[None], 4, axis=0)
+    scores = sequence_log_probs(log_probs, [h.ids for h in found.texts])
+    assert [h.score for h in found.texts] == pytest.approx(scores.tolist(), abs=1e-6)
+
+
+def test_texts_that_are_those_of_the_best_path_have_its_places(language: Language) -> None:
+    log_probs = np.stack([shown("house", CHARSET), shown("hcuse", CHARSET, {1: "o"})])
+    clear, changed = search_with_language([log_probs], LanguagePrior(language, CHARSET))[0]
+    assert clear.greedy == decode_greedy(log_probs)[0]
+    assert changed.greedy is None or changed.texts[0].ids == changed.greedy.ids
+
+
+def test_empty_groups_and_empty_texts(language: Language) -> None:
+    prior = LanguagePrior(language, CHARSET)
+    assert search_with_language([], prior) == []
+    assert search_with_language([np.zeros((0, 8, CHARSET.num_classes), np.float32)], prior) == [[]]
+    blanks = np.full((1, 5, CHARSET.num_classes), -30.0, np.float32)
+    blanks[:, :, -1] = 0.0
+    ((found,),) = search_with_language([blanks], prior)
+    assert found.texts[0].ids == ()
+    assert found.probability == pytest.approx(1.0)
+
+
+def test_numbers_out_of_range_are_refused(language: Language, random_log_probs: Draw) -> None:
+    for weight in (-0.1, math.inf, math.nan):
+        with pytest.raises(ConfigError, match=r"lm_weight is .*; expected a number, 0 or more"):
+            LanguagePrior(language, CHARSET, weight)
+    with pytest.raises(DataError, match="the language was prepared for 96"):
+        beam_search(random_log_probs(0, 1, 4, 5), 3, LanguagePrior(language, CHARSET))
+    # With no weight the language changes nothing.
+    log_probs = random_log_probs(0, 3, 6, CHARSET.num_classes)
+    assert beam_search(log_probs, 4, LanguagePrior(language, CHARSET, 0.0)) == beam_search(log_probs, 4)
