@@ -41,7 +41,7 @@ def lm_command(
         paths: The file to write, and word lists: 'shipped', or a file with a word on each line, or word, tab and
             frequency.
         labels: LMDB folders and list files whose labels are words to learn from, too.
-        charset: What the network writes: 36, 62, 94, or the characters.
+        charset: What the network writes: 36, 62, 94, 95, or the characters.
         order: Longest sequence of characters that is counted, the marks of beginning and end included.
         numbers: Share of random numbers of one to six digits among what is learned; word lists have none, and without
             them every number is found unlikely.
