@@ -135,7 +135,8 @@ def lexicon_command(
     Args:
         paths: LMDB folders and list files, and the file to write.
         words_from: The labels, the lexicons that are kept with samples, or both.
-        charset: What words are written in: 36, 62, 94, 95, or the characters; labels are brought into it as for training.
+        charset: What words are written in: 36, 62, 94, 95, or the characters; labels are brought into it as for
+            training.
     """
     import dataclasses
 

@@ -102,7 +102,7 @@ class WordWriter:
             counts[min(int(np.searchsorted(ends, width)), len(ends) - 1)] += 1.0
         # Rare widths are left to their neighbours: to find one of them would take hundreds of texts.
         counts[counts < 0.003 * _MEASURED] = 0.0
-        return counts / counts.sum()
+        return np.asarray(counts / counts.sum())
 
     def write(self, numbers: Numbers) -> Words:
         """The words of these numbers, all of one class of widths.
