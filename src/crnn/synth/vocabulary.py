@@ -62,7 +62,7 @@ class Vocabulary:
                 f"corpus.length_weights has no weight up to {fit.longest}, the longest label that fits; "
                 "expected one above 0 among the first numbers"
             )
-        self.characters = self._table.characters | self._strings.characters
+        self.characters = self._table.characters | (frozenset() if config.only_words else self._strings.characters)
 
     def length(self, dice: Dice) -> int:
         """A length in characters of the label, distributed as the settings say, of those that the lists have."""
