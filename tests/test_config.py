@@ -271,6 +271,7 @@ def trees(draw):
     camera["jpeg_worst"], camera["jpeg_best"] = sorted((camera["jpeg_worst"], camera["jpeg_best"]))
     corpus["case_lower"] = corpus["word_weight"] = 1.0
     corpus["length_weights"] = corpus["length_weights"] if any(corpus["length_weights"]) else ()
+    corpus["only_words"] = corpus["only_words"] and not corpus["pattern"]
     corpus["word_ratios"] = ()
     faces["folders"] = faces["folders"] or ("shipped",)
     faces["min_weight"], faces["max_weight"] = sorted((faces["min_weight"], faces["max_weight"]))
