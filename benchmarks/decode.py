@@ -37,13 +37,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from crnn.decoding.language_model_file import load_language_model
 
 from crnn.charset import Charset
 from crnn.commands.lm import lm_command
 from crnn.data.source import open_source
 from crnn.decoding.beam import Fusion, beam_search, decode_beam
 from crnn.decoding.ctc import decode_greedy, greedy
-from crnn.decoding.language_model_file import load_language_model
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_near
 from crnn.decoding.pattern import compile_pattern

@@ -209,7 +209,8 @@ def rate_rendering(report: Report, device: torch.device, top: Ceilings, batches:
 
 
 def _stages(source: SynthBatches, device: torch.device) -> dict[str, Callable[[], object]]:
-    renderer, plan, pool, config = source._renderer, source._plan, source._pool, source._config
+    renderer, config = source._renderer, source._config
+    plan, pool = source._plans[0], source._pools[0]  # pictures of one width, as benchmarks have them
     places, draws = plan.words(0), Draws(config.train.seed, plan.samples(0))
     cells, ratios = pool.cells(places[:, 0])
 

@@ -194,6 +194,76 @@ def test_what_each_part_says_is_said(synth_config: Configs, word_list: Words) ->
     assert any(line.startswith("rendered text: 6 faces") for line in lines)
 
 
+# ---- batches in turn, where pictures keep their proportions
+
+KEEP_RATIO: dict[str, Any] = {"resize": "keep_ratio", "max_width": 96}
+
+
+def alternating(synth_config: Configs, word_list: Words, ratios: list[float], **sections: Any) -> Config:
+    return mixed(synth_config, word_list, "one", "synth", "two", ratios=ratios, image=KEEP_RATIO, **sections)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "share"),
+    [([1.0, 2.0, 1.0], 0.5), ([0.5, 9.0, 0.5], 0.9), ([2.0, 1.0, 2.0], 0.2), ([1.0, 1.0, 1.0], 1 / 3)],
+)
+def test_batches_take_turns_by_ratio(
+    synth_config: Configs, word_list: Words, ratios: list[float], share: float
+) -> None:
+    feed = open_batches(alternating(synth_config, word_list, ratios))
+    assert feed.num_samples == 39
+    assert feed.epoch_batches == max(1, round(39 // 8 / (1 - share)))
+    rendered, seen = 0, set[str]()
+    for number, batch in enumerate(feed.iterate(0, 30), start=1):
+        kinds = {is_rendered(key) for key in batch.keys}
+        assert len(kinds) == 1, "wholly stored or wholly rendered"
+        assert len(set(batch.widths.tolist())) == 1
+        rendered += kinds.pop()
+        # Never further from its share than half a batch.
+        assert abs(rendered - number * share) <= 0.5 + 1e-9
+        if not is_rendered(batch.keys[0]):
+            assert len(batch) == 8
+            seen.update(name for name in ("one", "two") for key in batch.keys if f"/{name}/" in key)
+    assert seen == {"one", "two"}
+
+
+def test_batches_in_turn_are_those_of_their_feeds(synth_config: Configs, word_list: Words) -> None:
+    config = alternating(synth_config, word_list, [1.0, 2.0, 1.0])
+    alone = mixed(synth_config, word_list, "one", "two", ratios=[1.0, 1.0], image=KEEP_RATIO)
+    parts = [StoredBatches(alone), SynthBatches(config)]
+    counts = [0, 0]
+    for batch in open_batches(config).iterate(0, 12):
+        kind = is_rendered(batch.keys[0])
+        assert same(batch, parts[kind][counts[kind]])
+        counts[kind] += 1
+    assert counts == [6, 6]
+
+
+@pytest.mark.parametrize(("workers", "first"), [(0, 5), (1, 4), (2, 3)])
+def test_batches_in_turn_do_not_depend_on_workers_nor_on_where_one_begins(
+    synth_config: Configs, word_list: Words, workers: int, first: int
+) -> None:
+    ratios, augment = [1.0, 3.0, 1.0], {"probability": 1.0}
+    expected = list(open_batches(alternating(synth_config, word_list, ratios, augment=augment)).iterate(0, 12))
+    data = {"workers": workers}
+    changed = alternating(synth_config, word_list, ratios, augment=augment, data=data)
+    found = list(open_batches(changed).iterate(first, 12))
+    assert len(found) == 12 - first
+    assert all(same(one, other) for one, other in zip(found, expected[first:], strict=True))
+    assert list(open_batches(changed).iterate(7, 7)) == []
+
+
+def test_ranks_take_the_same_turns(synth_config: Configs, word_list: Words) -> None:
+    whole = list(open_batches(alternating(synth_config, word_list, [1.0, 2.0, 1.0])).iterate(0, 8))
+    halves = alternating(synth_config, word_list, [1.0, 2.0, 1.0], train={"batch_size": 4})
+    parts = [list(open_batches(halves, rank, 2).iterate(0, 8)) for rank in (0, 1)]
+    for number, batch in enumerate(whole):
+        some = [part[number] for part in parts]
+        assert len({(len(part), part.images.shape[3], is_rendered(part.keys[0])) for part in some}) == 1
+        if not is_rendered(batch.keys[0]):
+            assert sorted(key for part in some for key in part.keys) == sorted(batch.keys)
+
+
 # ---- what is refused
 
 

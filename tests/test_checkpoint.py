@@ -87,8 +87,9 @@ def refused(path: Path) -> str:
         settings(model={"batch_norm": "paper", "use_dropout": True, "dropout": 0.4, "class_num": 7, "blank": 6}),
         settings("åb ç字", image={"image_channels": 3, "image_width": 64}),
         settings("94", image={"resize": "keep_ratio", "interpolation": "bilinear"}, charset={"characters": "94"}),
+        settings("95", image={"resize": "keep_ratio"}),
     ],
-    ids=["plain", "paper", "colour", "keep_ratio"],
+    ids=["plain", "paper", "colour", "keep_ratio", "space"],
 )
 def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path, config: ReaderConfig) -> None:
     network = network_of(config)

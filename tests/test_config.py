@@ -255,7 +255,7 @@ def trees(draw):
     special = {
         ModelConfig: dict.fromkeys(("class_num", "input_size", "num_step", "blank"), st.none()),
         ImageConfig: {"image_height": st.just(32)},
-        CharsetConfig: {"characters": st.sampled_from(["36", "62", "94"]) | characters.map("".join)},
+        CharsetConfig: {"characters": st.sampled_from(["36", "62", "94", "95"]) | characters.map("".join)},
     }
     tree = {
         name: draw(section_of(field.annotation, **special.get(field.annotation, {})))
@@ -271,6 +271,7 @@ def trees(draw):
     camera["jpeg_worst"], camera["jpeg_best"] = sorted((camera["jpeg_worst"], camera["jpeg_best"]))
     corpus["case_lower"] = corpus["word_weight"] = 1.0
     corpus["length_weights"] = corpus["length_weights"] if any(corpus["length_weights"]) else ()
+    corpus["only_words"] = corpus["only_words"] and not corpus["pattern"]
     corpus["word_ratios"] = ()
     faces["folders"] = faces["folders"] or ("shipped",)
     faces["min_weight"], faces["max_weight"] = sorted((faces["min_weight"], faces["max_weight"]))
@@ -310,6 +311,7 @@ def test_weights_carry_three_sections_and_no_others():
         ("36", "lower", "ascii", "remove"),
         ("62", "keep", "ascii", "remove"),
         ("94", "keep", "ascii", "remove"),
+        ("95", "keep", "ascii", "collapse"),
         ("0123456789", "keep", "ascii", "remove"),
         ("ABC012", "upper", "ascii", "remove"),
         ("abc ", "lower", "ascii", "collapse"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from crnn.contact_sheet import contact_sheet
+from crnn.contact_sheet import contact_sheet, packed_sheet
 from crnn.errors import ConfigError
 
 
@@ -89,6 +89,35 @@ def test_another_face(tmp_path: Path) -> None:
     (tmp_path / "face.ttf").write_bytes(face.path.read())
     given = contact_sheet([filled(9, 9, 0)], ["Text"], font_path=tmp_path / "face.ttf")
     assert (given[41:] < 128).any()
+
+
+def test_packed_pictures_keep_their_sizes_and_their_order() -> None:
+    """Three fit into the first row, the wide one has the second, and a narrow one makes room for its caption."""
+    widths = [40, 40, 20, 140, 8, 40]
+    shades = [10, 60, 110, 160, 30, 90]
+    pictures = [np.full((16, width, 1), shade, np.uint8) for width, shade in zip(widths, shades, strict=True)]
+    sheet = packed_sheet(pictures, ["a", "b", "c", "d", "a caption longer than this", "f"], width=300)
+    assert sheet.shape == (3 * (32 + 15 + 8), 300, 3)
+    places = [(0, 4), (0, 92), (0, 180), (1, 4), (2, 4)]
+    for (row, left), width, shade in zip(places, widths, shades, strict=False):
+        top = row * 55 + 4
+        assert (sheet[top : top + 32, left : left + 2 * width] == shade).all()
+        assert (sheet[top : top + 32, left - 1] == 255).all()
+    row = sheet[2 * 55 + 4 : 2 * 55 + 36]
+    (columns,) = np.where((row == 90).all(axis=(0, 2)))
+    assert columns[0] > 100, "behind the caption of the narrow one"
+    assert len(columns) == 80
+    assert (sheet[2 * 55 + 36 : 2 * 55 + 51, 4:130] < 128).any(axis=(0, 2)).sum() > 60, "a whole caption"
+
+
+def test_packed_pictures_wider_than_their_sheet_are_made_smaller() -> None:
+    sheet = packed_sheet([np.zeros((16, 400, 3), np.uint8)], ["x" * 300], width=208)
+    assert sheet.shape == (55, 208, 3)
+    assert (sheet[4:12, 4:204] == 0).all()
+    assert (sheet[4:12, :4] == 255).all()
+    assert (sheet[4:12, 204:] == 255).all()
+    assert (sheet[:, 204:] == 255).all()
+    assert (packed_sheet([], [], width=20) == 255).all()
 
 
 def test_wrong_arguments() -> None:

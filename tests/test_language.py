@@ -161,7 +161,7 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
         with pytest.raises(ConfigError, match=f"order is {order}; expected 1 to {MAX_ORDER}"):
             train_language(WORDS, "test", order)
     with pytest.raises(DataError, match="there is no word to learn from"):
-        train_language([("two words", 1.0)], "test")
+        train_language([(" ", 1.0)], "test")
     for weight in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(DataError, match="expected a number above 0"):
             train_language([("word", weight)], "test")

@@ -125,11 +125,9 @@ def test_the_beam_finds_the_best_rank_of_all(language: Language, random_log_prob
     for seed in range(6):
         log_probs = random_log_probs(seed, 1, 4, 6)
         best = max(
-
-                float(sequence_log_probs(log_probs, [ids])[0]) + float(prior.score([ids])[0][0])
-                for length in range(5)
-                for ids in itertools.product(range(5), repeat=length)
-
+            float(sequence_log_probs(log_probs, [ids])[0]) + float(prior.score([ids])[0][0])
+            for length in range(5)
+            for ids in itertools.product(range(5), repeat=length)
         )
         found = beam_search(log_probs, 400, prior)[0][0]
         assert found.rank == pytest.approx(best, abs=1e-6)

@@ -12,9 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crnn.reader_config import ImageConfig
 from crnn.synth.glyphs import CELL_HEIGHT
 from crnn.synth.pool import BESIDE, PoolPlan, WordFeed, WordPool
 from crnn.synth.settings import SynthConfig
+from crnn.synth.widths import BatchWidths, width_classes
 from crnn.synth.words import Words, WordWriter
 
 WIDTH = 8
@@ -44,7 +46,8 @@ class Numbered:
 
 def feed(of: PoolPlan, first: int = 0) -> tuple[WordFeed, Numbered]:
     writer = Numbered()
-    return WordFeed(of, cast(WordWriter, writer), first), writer
+    one_width = BatchWidths(width_classes(ImageConfig()), np.ones(1), of.batch_size, 1, seed=11)
+    return WordFeed([of], one_width, cast(WordWriter, writer), first), writer
 
 
 # ---- which words

@@ -106,6 +106,47 @@ def test_what_was_left_out_is_said(config: Config) -> None:
     assert said[: len(said) // 2] == said[len(said) // 2 :]
 
 
+# ---- where pictures keep their proportions
+
+
+@pytest.fixture
+def keep_ratio(synth_config: Configs) -> Config:
+    return synth_config(
+        image={"resize": "keep_ratio", "max_width": 200}, charset={"characters": "95", "max_text_length": 40}
+    )
+
+
+def test_pictures_of_many_widths_are_packed_in_order(keep_ratio: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crnn.synth import preview
+
+    shown: list[np.ndarray] = []
+    captions: list[str] = []
+    draw = preview.packed_sheet
+
+    def noted(pictures: list[np.ndarray], texts: list[str], **options: object) -> np.ndarray:
+        shown.extend(pictures)
+        captions.extend(texts)
+        return draw(pictures, texts, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preview, "packed_sheet", noted)
+    sheet = preview_sheet(keep_ratio, 70, first=5)
+    assert sheet.width == 1600
+    assert sheet.height < 12 * 90, "rows are full"
+    renderer = Renderer(keep_ratio)
+    for place in (0, 1, 30, 63, 64, 69):
+        pictures, words, _ = renderer.samples(renderer.numbers(np.array([5 + place])))
+        assert (shown[place] == to_bytes(pictures)[0].permute(1, 2, 0).numpy()).all()
+        label = keep_ratio.charset.charset().decode(words.targets[0, : words.lengths[0]].tolist())
+        assert captions[place].startswith(label)
+    assert len({picture.shape[1] for picture in shown}) > 6
+
+
+def test_an_explanation_has_rows_of_its_own_for_each_sample(keep_ratio: Config) -> None:
+    one, three = explain_sheet(keep_ratio, 1, first=40), explain_sheet(keep_ratio, 3, first=40)
+    assert one.width == three.width == 1600
+    assert (np.asarray(three)[: one.height] == np.asarray(one)).all()
+
+
 # ---- the command
 
 

@@ -257,12 +257,6 @@ def test_where_both_cases_count_no_small_letter_is_drawn_as_a_capital(synth_conf
 # ---- what is refused, and what is said
 
 
-def test_one_width_is_all_there_is(synth_config: Configs) -> None:
-    with pytest.raises(ConfigError, match=r'image.resize is "keep_ratio", .* expected "squash"') as caught:
-        SynthBatches(synth_config(image={"resize": "keep_ratio"}))
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("sections", "said"),
     [

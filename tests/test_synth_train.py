@@ -84,10 +84,16 @@ def test_an_epoch_is_what_the_settings_say(synth_config: Configs) -> None:
 
 ALONE: dict[str, Any] = {"optim": {"ema_decay": 0.9, "accumulate_steps": 2}, "synth": {"pool_size": 64}}
 BESIDE: dict[str, Any] = {"augment": {"probability": 0.8}, "model": {"use_dropout": True, "dropout": 0.3}}
+IN_TURN: dict[str, Any] = {
+    "image": {"resize": "keep_ratio", "max_width": 96}, "charset": {"characters": "95"}, "synth": {"pool_size": 64},
+    "augment": {"probability": 0.8},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize(("sections", "stored"), [(ALONE, False), (BESIDE, True)], ids=["alone", "beside a set"])
+@pytest.mark.parametrize(
+    ("sections", "stored"), [(ALONE, False), (BESIDE, True), (IN_TURN, True)], ids=["alone", "beside a set", "in turn"]
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
     synth_config: Configs,
     word_list: Words,
@@ -145,7 +151,7 @@ def test_other_faces_after_a_resume_are_said(
 @pytest.mark.parametrize(
     ("train_on", "sections", "said"),
     [
-        (["synth"], {"image": {"resize": "keep_ratio"}}, 'image.resize is "keep_ratio"'),
+        (["synth"], {"corpus": {"pattern": "[0-9"}}, r"corpus\.pattern '\[0-9', position 0"),
         (["synth", "synth"], {}, 'has "synth" 2 times'),
         (["synth"], {"faces": {"folders": ["nowhere"]}}, "faces.folders: 'nowhere' does not exist"),
     ],

@@ -19,6 +19,7 @@ from crnn.data.source import open_source
 from crnn.errors import DataError
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.sample_writer import write_samples
+from crnn.synth.widths import CLASS_BITS
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -134,6 +135,61 @@ def test_training_reads_it(synth_config: Configs, tmp_path: Path) -> None:
     batch = next(open_batches(synth_config(tmp_path / "set")).iterate(0, 1))
     assert len(batch) == 8
     assert batch.skipped == ()
+
+
+# ---- where pictures keep their proportions
+
+
+@pytest.fixture
+def keep_ratio(synth_config: Configs) -> Config:
+    return synth_config(
+        image={"resize": "keep_ratio", "max_width": 200}, charset={"characters": "95", "max_text_length": 40}
+    )
+
+
+@pytest.mark.parametrize("shape", ["natural", "network"])
+def test_samples_of_many_widths_are_in_the_order_of_their_numbers(
+    keep_ratio: Config, tmp_path: Path, shape: Any
+) -> None:
+    write_samples(keep_ratio, tmp_path / "set", 70, first=3, shape=shape)
+    renderer = Renderer(keep_ratio)
+    charset = keep_ratio.charset.charset()
+    kinds = set()
+    for number, (data, label, _) in enumerate(samples_of(tmp_path / "set"), start=3):
+        # Alone, a sample is what it is among others.
+        own = renderer.numbers(np.array([number]))
+        pictures, words, scene = renderer.samples(own)
+        assert label == charset.decode(words.targets[0, : words.lengths[0]].tolist())
+        kind = renderer.classes[int(own[0]) >> CLASS_BITS]
+        kinds.add(kind)
+        picture = opened(data)
+        if shape == "network":
+            assert picture.width == kind.middle
+            assert (np.asarray(picture) == to_bytes(pictures)[0, 0].numpy()).all()
+        else:
+            high, wide = scene.geometry.crop[0]
+            assert picture.width == pytest.approx(32 * wide / high, abs=0.51)
+    assert len(kinds) > 6
+
+
+def test_any_part_of_a_set_of_many_widths_is_the_same(keep_ratio: Config, tmp_path: Path) -> None:
+    write_samples(keep_ratio, tmp_path / "one", 70)
+    write_samples(keep_ratio, tmp_path / "other", 20, first=50)
+    assert samples_of(tmp_path / "one")[50:] == samples_of(tmp_path / "other")
+
+
+def test_training_reads_natural_pictures_of_their_labels(keep_ratio: Config, tmp_path: Path) -> None:
+    """Each is wide enough for its label; spaces are kept."""
+    from crnn.training.batches import open_batches
+
+    write_samples(keep_ratio, tmp_path / "set", 150)
+    assert sum(" " in label for _, label, _ in samples_of(tmp_path / "set")) > 30
+    config = keep_ratio.model_copy(
+        update={"data": keep_ratio.data.model_copy(update={"train": (str(tmp_path / "set"),)})}
+    )
+    feed = open_batches(config)
+    assert feed.num_samples == 150
+    assert all(len(batch) == 8 and not batch.skipped for batch in feed.iterate(0, 3))
 
 
 # ---- interrupted

@@ -36,6 +36,9 @@ NAMED_CHARSETS = {
 }
 """The character sets of the field. The order of 36 is the ModelZoo's (letters first); 62 and 94 are PARSeq's."""
 
+_NAMES = {**NAMED_CHARSETS, "95": NAMED_CHARSETS["94"] + " "}
+"""All names. 95 is for lines; published figures compare words, so it is no set to compare by."""
+
 Case = Literal["keep", "lower", "upper"]
 Unicode = Literal["keep", "NFC", "NFD", "NFKC", "NFKD", "ascii"]
 Whitespace = Literal["keep", "collapse", "remove"]
@@ -49,7 +52,8 @@ class Charset:
     sequence of code points.
 
     Args:
-        characters: The characters in the order of their class ids, or the name of a set: ``36``, ``62``, ``94``.
+        characters: The characters in the order of their class ids, or the name of a set: ``36``, ``62``, ``94``,
+            or ``95``, which is 94 and the space.
 
     Raises:
         CharsetError: There is no character, one occurs twice, or one cannot be drawn (a control character).
@@ -65,9 +69,9 @@ class Charset:
     __slots__ = ("_ids", "characters")
 
     def __init__(self, characters: str) -> None:
-        characters = NAMED_CHARSETS.get(characters, characters)
+        characters = _NAMES.get(characters, characters)
         if not characters:
-            raise CharsetError("the charset is empty; expected at least one character, or the name 36, 62 or 94")
+            raise CharsetError("the charset is empty; expected at least one character, or the name 36, 62, 94 or 95")
         ids: dict[str, int] = {}
         for position, character in enumerate(characters):
             if unicodedata.category(character) in ("Cc", "Cs"):

@@ -6,6 +6,7 @@ drawn at all (control characters, halves of surrogate pairs) as escapes.
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn.errors import ConfigError
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "packed_sheet"]
 
 _MARGIN = 4
 _FONT_SIZE = 12
@@ -81,6 +82,51 @@ def contact_sheet(
             draw.text(at, _shortened(text, box[0], font), fill=_MARK if place in marked else "black", font=font)
         if place in marked:
             draw.rectangle((left, top, left + cell[0] - 1, top + cell[1] - 1), outline=_MARK, width=2)
+    return np.asarray(sheet)
+
+
+def packed_sheet(
+    pictures: Sequence[npt.NDArray[np.uint8]],
+    captions: Sequence[str],
+    *,
+    width: int,
+    scale: int = 2,
+    font_path: str | os.PathLike[str] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Pictures of one height and any width in rows, as many in each as there is room for, captions under them.
+
+    Args:
+        pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (red, green, blue).
+        captions: One line for each. A picture has as much room as its caption needs.
+        width: Of the sheet in pixels; wider pictures are made smaller.
+        scale: How much larger pictures are drawn.
+        font_path: As for ``contact_sheet``.
+
+    Returns:
+        ``(H, width, 3)`` uint8.
+
+    Raises:
+        ConfigError: ``font_path`` is no face that can be read.
+    """
+    font = _load_font(font_path)
+    room = width - 2 * _MARGIN
+    height = scale * max((pixels.shape[0] for pixels in pictures), default=1)
+    cells: list[tuple[int, int, Image.Image, str]] = []
+    left = row = 0
+    for pixels, caption in zip(pictures, captions, strict=True):
+        shown = _fitted(pixels, (min(scale * pixels.shape[1], room), height))
+        text = _shortened(caption, room, font)
+        wide = max(shown.width, math.ceil(font.getlength(text))) + 2 * _MARGIN
+        if left and left + wide > width:
+            left, row = 0, row + 1
+        cells.append((left, row, shown, text))
+        left += wide
+    step = height + _LINE_HEIGHT + 2 * _MARGIN
+    sheet = Image.new("RGB", (width, step * (row + 1)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for left, row, shown, text in cells:
+        sheet.paste(shown, (left + _MARGIN, row * step + _MARGIN))
+        draw.text((left + _MARGIN, row * step + _MARGIN + shown.height), text, fill="black", font=font)
     return np.asarray(sheet)
 
 

@@ -125,7 +125,7 @@ class CharsetConfig(Section):
     """What the network can write, and how labels are made to fit it."""
 
     characters: str = "36"
-    """36, 62, 94, or the characters themselves in the order of their class ids (a space counts)."""
+    """36, 62, 94, 95 (94 and the space), or the characters themselves in the order of their class ids."""
 
     case: Literal["auto", Case] = "auto"
     """``auto``: lower-case labels when the charset has no capitals, upper-case when it has only capitals."""

@@ -24,9 +24,6 @@ _BATCH = 16
 _FIRST = 2_000_000_000
 """Number of the first rendered sample: behind all that a training of a usual length has shown to the network."""
 
-_NATURAL_WIDTH = 160
-"""Width in pixels at which words are rendered that get their own proportions afterwards."""
-
 _Array = npt.NDArray[np.uint8]
 
 
@@ -70,7 +67,7 @@ def stored_pictures(
 
 
 def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Rendered words in the characters of a network, as ``crnn synth`` makes them; the same at every call.
+    """Rendered words and lines in the characters of a network, as ``crnn synth`` makes them; the same at every call.
 
     Args:
         config: Settings of the network.
@@ -87,16 +84,17 @@ def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
     pictures: list[_Array] = []
     try:
         settings = Config(model=config.model, image=config.image, charset=config.charset)
-        renderer = Renderer(settings, width=None if squashed else _NATURAL_WIDTH)
+        renderer = Renderer(settings)
         for first in range(0, count, _BATCH):
-            numbers = np.arange(_FIRST + first, _FIRST + min(first + _BATCH, count), dtype=np.int64)
-            found, _, scene = renderer.samples(numbers)
-            pixels = to_bytes(found).numpy()
-            if squashed:
-                pictures.extend(pixels)
-                continue
-            for picture, (height, width) in zip(pixels.transpose(0, 2, 3, 1), scene.geometry.crop, strict=True):
-                pictures.append(load_resized(_in_proportion(picture, width / height), config.image))
+            samples = np.arange(_FIRST + first, _FIRST + min(first + _BATCH, count), dtype=np.int64)
+            for _, numbers in renderer.groups(samples):
+                found, _, scene = renderer.samples(numbers)
+                pixels = to_bytes(found).numpy()
+                if squashed:
+                    pictures.extend(pixels)
+                    continue
+                for picture, (height, width) in zip(pixels.transpose(0, 2, 3, 1), scene.geometry.crop, strict=True):
+                    pictures.append(load_resized(_in_proportion(picture, width / height), config.image))
     except (ConfigError, DataError) as error:
         raise ConfigError(f"words in these characters cannot be rendered: {error}. Give pictures with --data") from None
     return list(_batches(pictures))

@@ -59,7 +59,7 @@ def inspect_command(
         data: An LMDB folder or a list file.
         against: Other sets, of which DATA should have no picture: a test set's training set.
         config: Settings to measure by: a preset or a TOML file.
-        charset: charset.characters instead of the config's: 36, 62, 94, or the characters.
+        charset: charset.characters instead of the config's: 36, 62, 94, 95, or the characters.
         max_text_length: charset.max_text_length instead of the config's.
         resize: image.resize instead of the config's.
         image_width: image.image_width instead of the config's.
@@ -135,7 +135,8 @@ def lexicon_command(
     Args:
         paths: LMDB folders and list files, and the file to write.
         words_from: The labels, the lexicons that are kept with samples, or both.
-        charset: What words are written in: 36, 62, 94, or the characters; labels are brought into it as for training.
+        charset: What words are written in: 36, 62, 94, 95, or the characters; labels are brought into it as for
+            training.
     """
     import dataclasses
 

@@ -16,6 +16,7 @@ from crnn.synth.figures import TEMPLATES, Writer, expand, parse_templates
 from crnn.synth.label_fit import LabelFit
 from crnn.synth.lines import LineWriter
 from crnn.synth.made_up import script
+from crnn.synth.pattern_text import PatternText
 from crnn.synth.settings import CorpusConfig
 from crnn.synth.vocabulary import Vocabulary
 from crnn.synth.word_forms import Cases, Marks
@@ -63,7 +64,8 @@ class Text:
         drawn: What is painted; may hold spaces and marks that the label leaves out.
         label: What the network must say.
         kind: ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``,
-            ``telephone``, ``quantity``, ``single``, ``web``, ``phrase`` or ``line``.
+            ``telephone``, ``quantity``, ``single``, ``web``, ``phrase``, ``line``, ``listed`` (with
+            ``corpus.only_words``) or ``pattern``.
     """
 
     drawn: str
@@ -99,9 +101,27 @@ class Corpus:
         self, config: CorpusConfig, charset: Charset, rules: LabelRules, max_steps: int, lines: bool = False
     ) -> None:
         self._fit = LabelFit(charset, rules, max_steps)
-        self._vocabulary = Vocabulary(config, self._fit)
-        self._punctuation, self._phrase_words = config.punctuation, config.phrase_words
         self._short_first = config.short_first
+        self.refused: Counter[str] = Counter()
+        self._pattern: PatternText | None = None
+        if config.pattern:
+            self._pattern = PatternText(config.pattern, self._fit)
+            self._kinds = Weighted({"pattern": 1.0})
+            self.characters = "".join(sorted(self._pattern.characters))
+            self.notes: tuple[str, ...] = ()
+            return
+        self._vocabulary = Vocabulary(config, self._fit)
+        self.notes = self._vocabulary.notes
+        if config.only_words:
+            if not self._vocabulary.has_words:
+                raise ConfigError(
+                    f"corpus.only_words: no list has a word for the charset {charset!r}; expected lists in "
+                    "corpus.words whose words labels can have"
+                )
+            self._kinds = Weighted({"listed": 1.0})
+            self.characters = "".join(sorted(self._vocabulary.characters))
+            return
+        self._punctuation, self._phrase_words = config.punctuation, config.phrase_words
         self._uniform_longest = min(config.uniform_longest, self._fit.longest)
         letters = self._vocabulary.letters
         self._cases = Cases(config, letters, self._fit)
@@ -112,8 +132,6 @@ class Corpus:
         self._singles = self._single_characters(letters, digits)
         self._lines = LineWriter(self._fit, self._any_word, self._figure_of) if lines else None
         self._kinds = self._possible_kinds(config)
-        self.notes = self._vocabulary.notes
-        self.refused: Counter[str] = Counter()
         self.characters = self._all_characters()
 
     def longest(self, number: int) -> int | None:
@@ -177,6 +195,11 @@ class Corpus:
         )
 
     def _make(self, kind: str, dice: Dice) -> str:
+        if kind == "pattern":
+            assert self._pattern is not None
+            return self._pattern.draw(dice)
+        if kind == "listed":
+            return self._vocabulary.listed(dice)
         if kind in self._templates:
             return self._figure(kind, dice)
         if kind == "word":

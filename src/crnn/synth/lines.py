@@ -2,16 +2,18 @@ r"""Lines of text of about a wanted length: sentences, names, addresses, receipt
 
 A line is put together from templates. A backslash and a letter stand for something random::
 
-    \w  a word, lower case      \W  a word as in a title      \N  a name        \A  a word, upper case
-    \i  a capital and a dot     \t  a term of forms: Invoice No, Total          \u  a unit: kg, ML, PCS
-    \s  a random string         \g  a pair of dots, dashes, stars or the like
+    \w  a word as the lists have it        \W, \N  one with a capital    \A  one in capitals
+    \i  a capital, mostly with a dot       \t  a term of forms: Invoice No, Total
+    \u  a unit: kg, ML, PCS                \g  one to four dots, dashes, stars or the like
+    \s  two to twelve random characters    \m  an amount with two decimals        \1  a digit
     \n  a number   \p  a price   \d  a date   \c  a time   \f  a telephone number   \q  a quantity   \k  a code
-    \e  a mail or web address    \m  an amount with two decimals    \1  a digit
+    \e  a mail or web address              \\  a backslash
 """
 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 
 import numpy as np
@@ -211,7 +213,7 @@ _KINDS = {
         1 \k;\k
         1 $\n|\n
         1 `\k`
-        1 \k\\k
+        1 \k\\\k
     """,
     "random": r"""
         5 \s
@@ -363,9 +365,8 @@ class LineWriter:
         if field in _FIGURES:
             return self._figures(_FIGURES[field], Dice(np.random.default_rng(0))) is not None
         needed = {"t": self._terms, "u": self._units, "g": self._glue}
-        if field in ("m", "1"):
-            return self._fit.allows("0123456789.")
-        return bool(needed.get(field, True)) and (field != "i" or self._fit.allows("A."))
+        characters = {"m": f"{string.digits}.", "1": string.digits, "i": f"{string.ascii_uppercase}.", "\\": "\\"}
+        return bool(needed.get(field, True)) and self._fit.allows(characters.get(field, ""))
 
     def _expand(self, template: tuple[tuple[str, ...], str], dice: Dice) -> str:
         literals, fields = template
@@ -378,7 +379,7 @@ class LineWriter:
         if field in _FIGURES:
             return self._figures(_FIGURES[field], dice) or ""
         if field == "1":
-            return dice.pick("0123456789")
+            return dice.pick(string.digits)
         if field == "m":
             whole = str(dice.between(0, 10 ** dice.between(1, 4) - 1))
             return f"{whole}.{dice.below(100):02d}"
@@ -389,10 +390,12 @@ class LineWriter:
         if field == "g":
             return dice.pick(self._glue)
         if field == "i":
-            return dice.pick("ABCDEFGHIJKLMNOPQRSTUVWXYZ") + ("." if dice.chance(0.7) else "")
+            return dice.pick(string.ascii_uppercase) + ("." if dice.chance(0.7) else "")
         if field == "s":
             characters = self._characters if dice.chance(0.4) else self._alphanumeric
             return "".join(dice.pick(characters) for _ in range(dice.between(2, 12)))
+        if field == "\\":
+            return field
         word = self._word(dice)
         if field == "A":
             return word.upper()

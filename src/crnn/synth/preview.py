@@ -11,13 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from crnn.config import Config
-from crnn.contact_sheet import contact_sheet
+from crnn.contact_sheet import contact_sheet, packed_sheet
 from crnn.synth.draws import Draws
 from crnn.synth.renderer import Renderer, to_bytes
 
 __all__ = ["explain_sheet", "preview_sheet"]
 
+_Captioned = tuple[npt.NDArray[np.uint8], str]
+"""A picture ``(H, W, C)`` and what stands below it."""
+
 _COLUMNS = 8
+
+_PACKED_WIDTH = 1600
+"""Pixels of a sheet with pictures of many widths, at least."""
 
 
 def preview_sheet(
@@ -36,19 +42,20 @@ def preview_sheet(
         DataError: A word list, a face or a background cannot be read.
     """
     renderer = _renderer(config, say)
-    pictures, captions = [], []
+    shown: list[_Captioned] = []
+    charset = config.charset.charset()
     for start in range(first, first + count, 64):
-        numbers = np.arange(start, min(start + 64, first + count), dtype=np.int64)
-        rendered, words, _ = renderer.samples(numbers)
-        pictures += list(_pixels(rendered))
-        for text, target, length in zip(words.texts, words.targets, words.lengths, strict=True):
-            label = config.charset.charset().decode(target[:length].tolist())
-            captions.append(label if text == label else f"{label}   ({text})")
-    height, width = renderer.shape
-    # Twice as large: what matters are single pixels.
-    cell = (2 * width + 8, 2 * height + 26)
-    face = _caption_face(renderer, captions)
-    return Image.fromarray(contact_sheet(pictures, captions, columns=min(_COLUMNS, count), cell=cell, font_path=face))
+        samples = np.arange(start, min(start + 64, first + count), dtype=np.int64)
+        found: dict[int, _Captioned] = {}
+        for places, numbers in renderer.groups(samples):
+            rendered, words, _ = renderer.samples(numbers)
+            for place, picture, text, target, length in zip(
+                places.tolist(), _pixels(rendered), words.texts, words.targets, words.lengths, strict=True
+            ):
+                label = charset.decode(target[:length].tolist())
+                found[place] = picture, label if text == label else f"{label}   ({text})"
+        shown += [found[place] for place in range(len(samples))]
+    return _sheet(renderer, shown, min(_COLUMNS, count))
 
 
 def explain_sheet(
@@ -67,12 +74,23 @@ def explain_sheet(
         DataError: A word list, a face or a background cannot be read.
     """
     renderer = _renderer(config, say)
-    numbers = np.arange(first, first + count, dtype=np.int64)
+    found: dict[int, list[_Captioned]] = {}
+    for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
+        found.update(zip(places.tolist(), _stages(renderer, numbers), strict=True))
+    samples = [found[place] for place in range(count)]
+    if len(renderer.classes) > 1:
+        return Image.fromarray(
+            np.concatenate([np.asarray(_sheet(renderer, stages, len(stages))) for stages in samples])
+        )
+    return _sheet(renderer, [stage for stages in samples for stage in stages], len(samples[0]))
+
+
+def _stages(renderer: Renderer, numbers: npt.NDArray[np.int64]) -> list[list[_Captioned]]:
+    """The stages of samples of one class of widths, each with its name; the first has what was drawn for a name."""
     words = renderer.writer.write(numbers)
-    draws = Draws(config.train.seed, numbers)
+    draws = Draws(renderer.config.train.seed, numbers)
     cells = torch.from_numpy(words.cells)
     stages: list[tuple[str, Tensor]] = [("word", cells[:, None].float() / 255.0)]
-
     with torch.no_grad():
         scene = renderer.scene(
             draws,
@@ -83,21 +101,21 @@ def explain_sheet(
         )
         stages.append(("light", scene.pictures.clone()))
         stages.append(("camera", renderer.photographed(draws, scene)))
-    pictures, captions = [], []
-    for row, text in enumerate(words.texts):
-        for stage, rendered in stages:
-            pictures.append(_pixels(rendered[row : row + 1])[0])
-            captions.append(text if stage == "word" else stage)
-    height, width = renderer.shape
-    return Image.fromarray(
-        contact_sheet(
-            pictures,
-            captions,
-            columns=len(stages),
-            cell=(2 * width + 8, 2 * height + 26),
-            font_path=_caption_face(renderer, words.texts),
-        )
-    )
+    return [
+        [(_pixels(rendered[row : row + 1])[0], text if stage == "word" else stage) for stage, rendered in stages]
+        for row, text in enumerate(words.texts)
+    ]
+
+
+def _sheet(renderer: Renderer, shown: Sequence[_Captioned], columns: int) -> Image.Image:
+    """Pictures twice as large, as what matters are single pixels: in columns, or packed where they differ in width."""
+    pictures, captions = [picture for picture, _ in shown], [caption for _, caption in shown]
+    face = _caption_face(renderer, captions)
+    if len(renderer.classes) > 1:
+        width = max(_PACKED_WIDTH, 2 * renderer.classes[-1].high + 8)
+        return Image.fromarray(packed_sheet(pictures, captions, width=width, font_path=face))
+    cell = (2 * renderer.classes[0].low + 8, 2 * renderer.height + 26)
+    return Image.fromarray(contact_sheet(pictures, captions, columns=columns, cell=cell, font_path=face))
 
 
 def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,14 @@ class Renderer:
             return samples
         kinds = Draws(self.config.train.seed, samples).choice("width class", self.shares.tolist())
         return samples + (kinds << CLASS_BITS)
+
+    def groups(self, samples: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Yield, for each class of widths among samples, their places and their numbers, as ``samples`` takes them."""
+        numbers = self.numbers(samples)
+        kinds = numbers >> CLASS_BITS
+        for kind in np.unique(kinds):
+            rows = np.flatnonzero(kinds == kind)
+            yield rows, numbers[rows]
 
     @torch.no_grad()
     def samples(self, numbers: npt.NDArray[np.int64]) -> tuple[Tensor, Words, Scene]:

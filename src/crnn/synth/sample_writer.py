@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -33,6 +34,8 @@ _NATURAL_WIDTH = 160
 """Width at which words are composed that get their own proportions afterwards: that of eight letters 32 pixels high."""
 
 _MAX_WIDTH = 640
+"""Widest natural picture under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``."""
+
 _QUALITY = 90
 
 
@@ -58,7 +61,8 @@ def write_samples(
         count: Samples.
         first: Number of the first one. A sample is the same whatever the others are.
         to: An LMDB folder, or a folder of pictures and ``labels.tsv``.
-        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: as the network sees it.
+        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: as the network sees it; under
+            ``keep_ratio`` with the width of its class.
         encoding: Of the pictures.
         progress: Called with the number of samples done since the last call.
         say: Called with each line that says what was found and what was left out.
@@ -107,10 +111,19 @@ class _Chunks:
         self.renderer = Renderer(config, width=width)
         self._first, self._count, self._shape, self._encoding = first, count, shape, encoding
         self._charset = config.charset.charset()
+        keeps_ratio = config.image.resize == "keep_ratio"
+        self._max_width = 2 * config.image.max_width if keeps_ratio else _MAX_WIDTH
 
     def __getitem__(self, number: int) -> list[tuple[bytes, str, tuple[int, int]]]:
         start = number * _CHUNK
-        numbers = self._first + np.arange(start, min(start + _CHUNK, self._count), dtype=np.int64)
+        samples = self._first + np.arange(start, min(start + _CHUNK, self._count), dtype=np.int64)
+        found: dict[int, tuple[bytes, str, tuple[int, int]]] = {}
+        for places, numbers in self.renderer.groups(samples):
+            found.update(zip(places.tolist(), self._rendered(numbers), strict=True))
+        return [found[place] for place in range(len(samples))]
+
+    def _rendered(self, numbers: npt.NDArray[np.int64]) -> list[tuple[bytes, str, tuple[int, int]]]:
+        """Samples of one class of widths."""
         with torch.no_grad():
             pictures, words, scene = self.renderer.samples(numbers)
         pixels = to_bytes(pictures).permute(0, 2, 3, 1).numpy()
@@ -119,7 +132,7 @@ class _Chunks:
             picture = Image.fromarray(pixels[row, :, :, 0] if pixels.shape[-1] == 1 else pixels[row])
             if self._shape == "natural":
                 high, wide = scene.geometry.crop[row]
-                width = int(np.clip(round(picture.height * wide / high), 8, _MAX_WIDTH))
+                width = int(np.clip(round(picture.height * wide / high), 8, self._max_width))
                 picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
             target = words.targets[row, : words.lengths[row]].tolist()
             result.append((self._encoded(picture), self._charset.decode(target), picture.size))

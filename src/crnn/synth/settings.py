@@ -38,14 +38,23 @@ class CorpusConfig(Section):
     word_ratios: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
     """Shares of the lists of ``words`` in the words of one length. Default: the same for each, however long it is."""
 
+    only_words: bool = False
+    """Draw the words of the lists as they are and nothing else: no other case, no marks, no other kinds, in proportion
+    to their frequency to ``frequency_power``, whatever their length; ``word_ratios`` are shares in all words."""
+
+    pattern: str = ""
+    """Draw texts that match this regular expression and nothing else, as in ``[A-Z]{2}-[0-9]{4}``; the syntax is that
+    of ``crnn read --pattern``. Without a limit (``*``, ``+``, ``{2,}``) up to 8 more than the least. Empty: none."""
+
     frequency_power: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5
     """A word is drawn in proportion to its frequency to this power: 0 all alike, 1 as often as in texts (own)."""
 
     length_weights: tuple[Annotated[float, Field(ge=0.0)], ...] = (
         *(1.5, 8.5, 16.0, 18.4, 17.0, 13.0, 10.2, 6.0, 4.0, 2.4, 1.4, 0.8, 0.4, 0.25, 0.15),
     )
-    """Weights of the lengths 1, 2, 3, ... of words, in characters of the label; none: as the lists have them. Default:
-    the 2,007 labels without digits in the training parts of IIIT5K-Words and SVT, letters alone, in %, smoothed."""
+    """Weights of the lengths 1, 2, 3, ... of words, in characters of the label; none: as the lists have them. Longer
+    words of the user's own lists keep the share that these give them. Default: the 2,007 labels without digits in the
+    training parts of IIIT5K-Words and SVT, letters alone, in %, smoothed."""
 
     uniform_longest: Annotated[int, Field(ge=1, le=256)] = 18
     """Longest label of ``joined_weight``, bounded by what fits (ST: 25; 4 pixels a letter are not readable; own)."""
@@ -130,6 +139,8 @@ class CorpusConfig(Section):
             raise ValueError(f"word_ratios has {len(self.word_ratios)} numbers for {len(self.words)} lists in words")
         if self.length_weights and not any(self.length_weights):
             raise ValueError("length_weights has no weight above 0; expected at least one, or no weights at all")
+        if self.only_words and self.pattern:
+            raise ValueError(f"only_words is on and pattern is {self.pattern!r}; expected one of them at most")
         for ending in ("case_", "_weight"):
             names = [name for name in type(self).model_fields if ending in name and name != "length_weights"]
             if not any(getattr(self, name) for name in names):

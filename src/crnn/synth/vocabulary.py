@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crnn.errors import ConfigError, DataError
 from crnn.synth.dice import Dice, Weighted
 from crnn.synth.label_fit import LabelFit, is_text
@@ -45,26 +47,31 @@ class Vocabulary:
         self._fit, self._balance = fit, config.balance
         self.notes: tuple[str, ...] = ()
         lists = [read_word_list(name) for name in config.words]
-        self._table = WordTable(lists, config.word_ratios or [1.0] * len(lists), config.frequency_power, fit)
+        ratios = config.word_ratios or [1.0] * len(lists)
+        self._table = WordTable(lists, ratios, config.frequency_power, fit, as_listed=config.only_words)
         self._check_lists(config.words)
         self.letters = tuple(c for c in fit.charset.characters if is_text(c) and not c.isdecimal())
-        self._prepare_strings()
+        self._prepare_strings(config.only_words)
         self._chain: LetterChain | None = None
         own = self._table.length_weights() if len(self._table) else _NO_LENGTHS
         weights = (config.length_weights or own)[: fit.longest]
         self._lengths = Weighted(enumerate(weights, start=1))
-        self._listed = Weighted((n, weights[n - 1]) for n in self._table.lengths if n <= len(weights))
+        self._listed = Weighted(enumerate(self._with_longer(weights), start=1))
         if not len(self._lengths):
             raise ConfigError(
                 f"corpus.length_weights has no weight up to {fit.longest}, the longest label that fits; "
                 "expected one above 0 among the first numbers"
             )
-        self.characters = self._table.characters | self._strings.characters
+        self.characters = self._table.characters | (frozenset() if config.only_words else self._strings.characters)
 
     def length(self, dice: Dice) -> int:
         """A length in characters of the label, distributed as the settings say, of those that the lists have."""
         # Lists of some lengths only, say of six-letter codes, are drawn with these lengths alone.
         return (self._listed if len(self._listed) else self._lengths).draw(dice)
+
+    def listed(self, dice: Dice) -> str:
+        """A word as the lists have it, as often as they have it; there must be one."""
+        return self._table.draw_any(dice)
 
     def any_length(self, dice: Dice) -> int:
         """A length in characters of the label, distributed as the settings say, whatever the lists have."""
@@ -130,9 +137,21 @@ class Vocabulary:
             if outside or long:
                 self.notes += (f"word list {name}: {usable:,} of {usable + outside + long:,} words are used; {why}",)
 
-    def _prepare_strings(self) -> None:
+    def _with_longer(self, weights: Sequence[float]) -> list[float]:
+        """The weights of the lengths that the lists have, and behind them those of the user's longer words.
+
+        Longer words have the share that the lists give them: to somebody whose words are codes of 17 characters, the
+        lengths of words on signs say nothing. Not those of the shipped list, which are what the weights leave out.
+        """
+        share = sum(self._table.length_weights()[: len(weights)])
+        unit = sum(weights) / share if share else 1.0
+        longer = [unit * weight for weight in self._table.length_weights(leave_out=SHIPPED)[len(weights) :]]
+        return [weight if self.has(n) else 0.0 for n, weight in enumerate([*weights, *longer], start=1)]
+
+    def _prepare_strings(self, only_words: bool) -> None:
         """Finds the scripts of the charset that no word has; strings are made of them, as many as their share."""
-        held = {part for c in self._table.characters for part in c + c.lower() + c.upper() + self._fit.kept(c)}
+        shown = self._table.characters
+        held = {part for c in shown for part in self._fit.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
         scripts = {script(c) for c in held if is_text(c)}
         lacking = [c for c in self.letters if c not in held]
         missing = [c for c in lacking if script(c) not in scripts and script(c) != "COMBINING"]
@@ -141,6 +160,10 @@ class Vocabulary:
         # Of the letters; of all characters where the lists have no letter, as plates and meters may have.
         known = self.letters if len(missing) < len(self.letters) else drawable
         self._string_share = len(missing) / len(known) if len(self._table) else 1.0
+        if only_words:
+            if lacking:
+                self.notes += (f"no list has a word with {_shown(lacking)}: no picture shows them",)
+            return
         if not len(self._table):
             self.notes += ("no list has a word for this charset: strings of its own characters are drawn as words",)
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class WidthClass:
     @property
     def middle(self) -> int:
         """The picture of samples that have no batch, in pixels."""
-        return (self.low + self.high) // 8 * 4
+        return max((self.low + self.high) // 8 * 4, self.low)
 
 
 def width_classes(image: ImageConfig, width: int | None = None) -> tuple[WidthClass, ...]:
@@ -84,7 +85,8 @@ class BatchWidths:
         classes: Classes of widths.
         shares: ``(classes,)`` share of each class among the crops.
         batch_size: Samples of the narrowest batches, all ranks together; wider ones have as many pixels, about.
-        world_size: Ranks; every size is a multiple of it.
+        world_size: Ranks; every size is a multiple of it. Where it divides a small power of two, which follows from the
+            other arguments, sizes do not depend on it.
         seed: Of the order.
 
     Attributes:
@@ -102,7 +104,11 @@ class BatchWidths:
         seed: int,
     ) -> None:
         self._classes, self._seed = classes, seed
-        self.sizes = [max(round(batch_size * classes[0].low / c.high / world_size), 1) * world_size for c in classes]
+        exact = [batch_size * classes[0].low / kind.high for kind in classes]
+        # Sizes that several numbers of ranks can share out: these have the same batches.
+        shared = math.gcd(batch_size, 1 << int(math.log2(max(exact[-1] / 2.0, 1.0))))
+        unit = math.lcm(shared, world_size)
+        self.sizes = [max(round(size / unit), 1) * unit for size in exact]
         weights = np.asarray(shares, dtype=np.float64) / np.array(self.sizes)
         wanted = weights / weights.sum() * _CYCLE
         counts = np.floor(wanted).astype(np.int64)

@@ -144,6 +144,7 @@ class WordTable:
         ratios: Shares of the lists, above 0, in the words of every length that they have.
         power: Words of one list and length are drawn in proportion to their frequency to this power.
         fit: What labels keep.
+        as_listed: Words are drawn in no other case than theirs, and ``ratios`` are shares in all words.
 
     Attributes:
         lengths: Lengths of labels, rising, for which there are words.
@@ -153,22 +154,37 @@ class WordTable:
         too_long: Words per list that are left out as their labels are longer than ``fit.longest``.
     """
 
-    def __init__(self, lists: Sequence[WordList], ratios: Sequence[float], power: float, fit: LabelFit) -> None:
+    def __init__(
+        self,
+        lists: Sequence[WordList],
+        ratios: Sequence[float],
+        power: float,
+        fit: LabelFit,
+        *,
+        as_listed: bool = False,
+    ) -> None:
         self.usable: dict[str, int] = {}
         self.outside: dict[str, int] = {}
         self.too_long: dict[str, int] = {}
-        parts = [self._measure(words, power, fit) for words in lists]
+        parts = [self._measure(words, power, fit, as_listed) for words in lists]
         self._text = "".join(part.text for part in parts)
         shifts = np.cumsum([0, *(len(part.text) for part in parts)])
         starts = _joined([part.starts + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
         ends = _joined([part.ends + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
         lengths = _joined([part.lengths for part in parts], np.int64)
         shares = np.array(ratios, dtype=np.float64) / max(sum(ratios), 1e-9)
-        self._own = sum(
-            (share * part.by_length for share, part in zip(shares, parts, strict=True)), np.zeros(fit.longest + 1)
-        )
+        self._by_list = [
+            (words.name, share * part.by_length) for words, share, part in zip(lists, shares, parts, strict=True)
+        ]
+        self._longest = fit.longest
+        own = sum((found for _, found in self._by_list), np.zeros(fit.longest + 1))
         weights = _joined(
-            [part.scaled(share * self._own) for share, part in zip(shares, parts, strict=True)], np.float64
+            [
+                # As listed, lists have their shares among all words; otherwise among the words of each length.
+                part.scaled(share * (part.by_length if as_listed else own))
+                for share, part in zip(shares, parts, strict=True)
+            ],
+            np.float64,
         )
         order = np.argsort(lengths, kind="stable")
         self._starts, self._ends = _packed("i", starts[order]), _packed("i", ends[order])
@@ -199,9 +215,14 @@ class WordTable:
             place = max([place, *others], key=self._rarity_of.__getitem__)
         return self[place]
 
-    def length_weights(self) -> tuple[float, ...]:
-        """Weights of the lengths 1, 2, 3, ... that the words have of themselves."""
-        return tuple(self._own[1:].tolist())
+    def draw_any(self, dice: Dice) -> str:
+        """A word of whatever length, as often as the lists have it; there must be one."""
+        return self[self._found(dice, 0, len(self._sums))]
+
+    def length_weights(self, leave_out: str = "") -> tuple[float, ...]:
+        """Weights of the lengths 1, 2, 3, ... that the words have of themselves; without those of one list."""
+        found = sum((part for name, part in self._by_list if name != leave_out), np.zeros(self._longest + 1))
+        return tuple(found[1:].tolist())
 
     def most_frequent(self, count: int) -> list[str]:
         """Up to ``count`` words, those that are drawn most often first."""
@@ -209,12 +230,14 @@ class WordTable:
         return [self[place] for place in np.argsort(-weights, kind="stable")[:count].tolist()]
 
     def _place(self, dice: Dice, length: int) -> int:
-        low, high = self._bounds[length]
+        return self._found(dice, *self._bounds[length])
+
+    def _found(self, dice: Dice, low: int, high: int) -> int:
         before = self._sums[low - 1] if low else 0.0
         wanted = before + dice.unit() * (self._sums[high - 1] - before)
         return bisect.bisect_right(self._sums, wanted, low, high - 1)
 
-    def _measure(self, words: WordList, power: float, fit: LabelFit) -> _Measured:
+    def _measure(self, words: WordList, power: float, fit: LabelFit, as_listed: bool) -> _Measured:
         """Where the usable words of a list are, and how long their labels; whole lists at a time, for speed."""
         text = words.text if fit.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
         codes = _code_points(text)
@@ -225,8 +248,9 @@ class WordTable:
         allowed[ord("\n")] = True
         for code in np.flatnonzero(np.bincount(codes)).tolist():
             character = chr(code)
-            # What case a word is drawn in is decided later; here one that fits is enough.
-            for form in (character, character.lower(), character.upper()):
+            # Mostly the case that a word is drawn in is decided later, and one that fits is enough here.
+            forms = (character,) if as_listed else (character, character.lower(), character.upper())
+            for form in forms:
                 if character != "\n" and fit.allows(form):
                     allowed[code], sizes[code] = True, sum(len(fit.kept(part)) for part in form)
                     break

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, min_time_steps
-from crnn.errors import DataError
+from crnn.errors import ConfigError, DataError
 from crnn.reader_config import time_steps
 from crnn.synth.corpus import Corpus, Text
 from crnn.synth.fonts import Face, FaceSet
@@ -27,19 +27,22 @@ _WORD = 3
 _MAX_TRIES = 50
 """Texts that no face can write, in a row, before the settings are to blame."""
 
-_MAX_WIDTH_TRIES = 2_000
+_MAX_WIDTH_TRIES = 1_000
 """Texts that are drawn for one of a wanted width before the nearest has to do."""
 
 _LETTER_WIDTH = 15.5
-"""Pixels of a letter in a picture 32 pixels high, about; texts with twice or half as many letters are not measured."""
+"""Pixels of a letter in a picture 32 pixels high, about; texts with twice or half as many letters are not set."""
 
 _LEANING, _LONGEST_LEANING = 0.06, 2.8
 """Share of the narrowest pictures that show longer words, which lean so that they fit; and how much longer."""
+
+_MAX_LEANING_TRIES = 50
 
 _MEASURE = 4
 """First word of the seeds of texts that are only measured."""
 
 _MEASURED = 3_000
+_MEASURED_IN_FACES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +95,38 @@ class WordWriter:
         self.charset, self.classes, self.max_length = charset, classes, max_length
 
     def shares(self) -> npt.NDArray[np.float64]:
-        """Return the share of each class of widths among the texts of the corpus, from a sample of them."""
+        """Return the share of each class of widths among the texts of the corpus, from a sample of them.
+
+        Raises:
+            ConfigError: All texts are wider than ``image.max_width``.
+        """
         counts = np.zeros(len(self.classes))
         if len(self.classes) == 1:
             return counts + 1.0
-        ends = [kind.crops[1] for kind in self.classes]
+        letters = np.empty(_MEASURED)
+        widths = []
         for number in range(_MEASURED):
             rng = np.random.default_rng([self.seed, _MEASURE, number])
             text = self.corpus.draw(rng, self.faces.characters)
-            # By the number of letters: opening every face would take longer than all else at the start of a run.
-            width = _LETTER_WIDTH * (len(text.drawn) + 0.4) * np.exp(rng.normal(0.0, 0.25))
-            counts[min(int(np.searchsorted(ends, width)), len(ends) - 1)] += 1.0
+            letters[number] = len(text.drawn) + 0.4
+            # All in faces would take longer than everything else at the start of a run.
+            face = self._face(rng, text) if number < _MEASURED_IN_FACES else None
+            if face is not None:
+                widths.append(crop_width(text.drawn, face, Lettering.draw(rng, self.look)) / letters[number])
+        found = letters * np.random.default_rng([self.seed, _MEASURE]).choice(widths or [_LETTER_WIDTH], _MEASURED)
+        ends = [kind.crops[1] for kind in self.classes]
+        counts += np.bincount(np.searchsorted(ends, found, side="right"), minlength=len(ends) + 1)[:-1]
         # Rare widths are left to their neighbours: to find one of them would take hundreds of texts.
         counts[counts < 0.003 * _MEASURED] = 0.0
-        shares: npt.NDArray[np.float64] = counts / counts.sum()
-        return shares
+        if not counts.any():
+            raise ConfigError(
+                f"rendered text is {np.median(found):.0f} pixels wide at a height of 32, more than image.max_width "
+                f"{self.classes[-1].high}; expected texts that fit. Raise image.max_width, or draw shorter texts"
+            )
+        # What is too wide is drawn anew as something that just fits.
+        if counts[-1]:
+            counts[-1] += (found >= ends[-1]).sum()
+        return np.asarray(counts / counts.sum())
 
     def write(self, numbers: Numbers) -> Words:
         """The words of these numbers, all of one class of widths.
@@ -164,10 +184,13 @@ class WordWriter:
     ) -> tuple[Text, Face | None, Lettering]:
         """A text in a face whose crop belongs to a class, or the nearest to it that was found."""
         low, high = kind.crops
-        if kind.fit is not None and kind.fit[0] == 0.0 and rng.random() < _LEANING:
+        leans = kind.fit is not None and kind.fit[0] == 0.0 and rng.random() < _LEANING
+        if leans:
             low, high = high, _LONGEST_LEANING * high
         best: tuple[float, Text, Face | None, Lettering] | None = None
-        for _ in range(_MAX_WIDTH_TRIES):
+        for number in range(_MAX_WIDTH_TRIES):
+            if leans and number == _MAX_LEANING_TRIES:  # there may be no longer words
+                (low, high), best = kind.crops, None
             text = self.corpus.draw(rng, self.faces.characters, longest)
             about = _LETTER_WIDTH * (len(text.drawn) + 0.4)
             if not low / 2 <= about < high * 2 and best is not None:

@@ -1,4 +1,4 @@
-"""What a run trains on: stored samples, rendered text, or both in one batch.
+"""What a run trains on: stored samples, rendered text, or both, in one batch or in turn.
 
 ``data.train`` names the sources; ``synth`` among them is rendered text. Whatever they are, the loop sees a
 ``BatchFeed``.
@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
+from fractions import Fraction
 from typing import Any, Protocol
 
 import torch
@@ -75,7 +77,8 @@ def open_batches(
     """What the settings name in ``data.train``.
 
     Where rendered text is one source of several, ``data.ratios`` are needed, and each rank's batch is shared out by
-    them: its stored samples first, then its rendered ones.
+    them: its stored samples first, then its rendered ones. Under ``keep_ratio``, where all pictures of a batch have one
+    width, the batches are shared out instead: each is wholly stored or wholly rendered.
 
     Args:
         config: All settings.
@@ -109,21 +112,23 @@ def open_batches(
         )
     place = config.data.train.index(SYNTH)
     ratios = list(config.data.ratios)
-    rendered_places = places_per_source(ratios, config.train.batch_size)[place]
+    keeps_ratio = config.image.resize == "keep_ratio"
+    share = Fraction(ratios[place]) / sum(map(Fraction, ratios))
+    size = config.train.batch_size
+    rendered_places = size if keeps_ratio else places_per_source(ratios, size)[place]
+    stored_places = size if keeps_ratio else size - rendered_places
     del ratios[place]
-    stored_places = config.train.batch_size - rendered_places
     settings = config.model_copy(
         update={
             "data": config.data.model_copy(update={"train": tuple(stored), "ratios": tuple(ratios)}),
             "train": config.train.model_copy(update={"batch_size": stored_places}),
         }
     )
-    return _Mixed(
-        [
-            _Stored(settings, rank, world_size, device, progress, gather),
-            _Rendered(config, rank, world_size, device, rendered_places),
-        ]
-    )
+    parts: list[BatchFeed] = [
+        _Stored(settings, rank, world_size, device, progress, gather),
+        _Rendered(config, rank, world_size, device, rendered_places),
+    ]
+    return _Alternating(parts, share) if keeps_ratio else _Mixed(parts)
 
 
 def default_workers(device: torch.device) -> int:
@@ -232,6 +237,38 @@ class _Mixed:
             parts = [stack.enter_context(contextlib.closing(feed.iterate(first, last))) for feed in self._feeds]
             for batches in zip(*parts, strict=True):
                 yield _joined(batches)
+
+
+class _Alternating(_Mixed):
+    """Batches of two feeds in turn.
+
+    Args:
+        feeds: The stored one, the rendered one.
+        share: Of the batches, those of the rendered one; above 0 and below 1.
+    """
+
+    def __init__(self, feeds: Sequence[BatchFeed], share: Fraction) -> None:
+        super().__init__(feeds)
+        self._share = share
+
+    @property
+    def epoch_batches(self) -> int:
+        return max(1, round(self._feeds[0].epoch_batches / (1 - self._share)))
+
+    def iterate(self, first: int, last: int) -> Generator[Batch]:
+        low, high = self._rendered_before(first), self._rendered_before(last)
+        bounds = [(first - low, last - high), (low, high)]
+        with contextlib.ExitStack() as stack:
+            parts = [
+                stack.enter_context(contextlib.closing(feed.iterate(*own)))
+                for feed, own in zip(self._feeds, bounds, strict=True)
+            ]
+            for number in range(first, last):
+                yield next(parts[self._rendered_before(number + 1) - self._rendered_before(number)])
+
+    def _rendered_before(self, number: int) -> int:
+        """Rendered batches before batch ``number``: the whole number nearest to their share, whatever came before."""
+        return math.floor(number * self._share + Fraction(1, 2))
 
 
 def _joined(batches: Iterable[Batch]) -> Batch:

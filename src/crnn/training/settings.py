@@ -30,7 +30,8 @@ class DataConfig(Section):
 
     ratios: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
     """Share of each batch per source of ``train``. Default: in proportion to the number of samples; with ``synth``
-    beside stored sets they must be given."""
+    beside stored sets they must be given. Under ``keep_ratio`` the share of ``synth`` is one of the batches, of which
+    each is wholly rendered or wholly stored."""
 
     shards: Literal["all", "own"] = "all"
     """``own``: of a set in shards each rank reads its own ones only, the others need not be on its machine."""
