@@ -21,8 +21,6 @@ To add a method: a line in ``methods``.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import platform
 import random
@@ -37,13 +35,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crnn.decoding.language_model_file import load_language_model
 
 from crnn.charset import Charset
-from crnn.commands.lm import lm_command
 from crnn.data.source import open_source
-from crnn.decoding.beam import Fusion, beam_search, decode_beam
-from crnn.decoding.ctc import decode_greedy, greedy
+from crnn.decoding.beam import beam_search, describe_texts
+from crnn.decoding.ctc import DecodedText, decode_greedy, greedy
+from crnn.decoding.language import load_language
+from crnn.decoding.language_prior import LanguagePrior
+from crnn.decoding.language_search import search_with_language
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_near
 from crnn.decoding.pattern import compile_pattern
@@ -101,7 +100,7 @@ class Lexicons:
 def methods(lexicons: Lexicons, charset: Charset) -> list[Method]:
     """What is measured, in the order of the table."""
     large = lexicons.large
-    fusion = make_fusion(charset)
+    prior = LanguagePrior(load_language("en"), charset)
     kinds = {"[A-Za-z]+": str.isalpha, "[0-9]+": str.isdecimal}
     pattern = compile_pattern(
         "|".join(k for k, is_one in kinds.items() if any(map(is_one, charset.characters))), charset
@@ -109,11 +108,10 @@ def methods(lexicons: Lexicons, charset: Charset) -> list[Method]:
     return [
         Method("greedy", lambda log_probs, _: greedy(log_probs), 0.01),
         Method("greedy, scores and places", lambda log_probs, _: [text.ids for text in decode_greedy(log_probs)]),
-        Method("beam of 10", lambda log_probs, _: [found[0][0] for found in beam_search(log_probs, 10)], 0.5),
-        Method("beam of 10, scores and places", lambda log_probs, _: [text.ids for text in decode_beam(log_probs, 10)]),
-        Method(
-            "beam of 10, language model", lambda log_probs, _: [f[0][0] for f in beam_search(log_probs, 10, fusion)]
-        ),
+        Method("beam of 10", lambda log_probs, _: [found[0].ids for found in beam_search(log_probs, 10)], 0.5),
+        Method("beam of 10, scores and places", lambda log_probs, _: [text.ids for text in _placed(log_probs)]),
+        Method("beam of 10, every text", lambda log_probs, _: [f[0].ids for f in beam_search(log_probs, 10, prior)]),
+        Method("language", lambda log_probs, _: [f.texts[0].ids for f in search_with_language([log_probs], prior)[0]]),
         Method("exact", lambda log_probs, _: _likeliest(search_exact(log_probs))),
         Method("exact, pattern", lambda log_probs, _: _likeliest(search_exact(log_probs, pattern))),
         Method("50 words each", lambda log_probs, own: _best(decode_lexicon(log_probs, lexicons.each_50[own])), 1.0),
@@ -135,12 +133,8 @@ def _likeliest(found: list[ExactTexts]) -> list[_Ids]:
     return [result.texts[0][0] if result.texts else () for result in found]
 
 
-def make_fusion(charset: Charset) -> Fusion:
-    """The language model of the words that ship, with the weights that are the default."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        path = str(Path(folder, "words.lm"))
-        lm_command((path, SHIPPED), charset=charset.characters)
-        return Fusion(load_language_model(path, charset))
+def _placed(log_probs: _Floats) -> list[DecodedText]:
+    return describe_texts(log_probs, [(found[0].ids, found[0].score) for found in beam_search(log_probs, 10)])
 
 
 # ---- what is decoded -------------------------------------------------------------------------------------------------

@@ -66,7 +66,6 @@ def read(
         ("HoTEL", {1: "O"}, "HOTEL"),
         ("the hcuse, in", {5: "o"}, "the house, in"),
         ("d0n't", {1: "o"}, "don't"),
-        ("thehouse", {3: " "}, "thehouse"),
         ("12.3O", {4: "0"}, "12.30"),
         ("house", {}, "house"),
         ("xqzvw", {2: "k"}, "xqzvw"),
