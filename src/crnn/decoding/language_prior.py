@@ -46,6 +46,9 @@ _DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.3, -2.5, -1.6
 _MARK_AT_WORD, _RARE_MARK_AT_WORD, _SPACE = -3.0, -5.0, -2.3
 """A mark before, behind or inside of a word, and the space between two."""
 
+_STRAY_SPACE = -12.0
+"""A space at an end of the text, or behind another one: labels have none."""
+
 _COMMON_MARKS = frozenset(".,:;-'\"()!?/&%$#@*+")
 
 _CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.02])
@@ -156,7 +159,8 @@ class LanguagePrior:
 
     def final(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return what is added to whole texts, ``(N, B)``."""
-        return self.weight * (state.done + self._token(state)) + self.bonus * lengths
+        stray = np.where((state.size == 0) & (lengths > 0), _STRAY_SPACE, 0.0)
+        return self.weight * (state.done + self._token(state) + stray) + self.bonus * lengths
 
     def extended(self, state: PriorState, classes: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> _Floats:
         """Return ``(N, B, K)``: what is added to prefixes of ``lengths`` with one of ``classes`` (N, K) behind them.
@@ -181,7 +185,7 @@ class LanguagePrior:
             done = done + cost
         totals: _Floats = done + _sum(word, digits, anything)
         if self.space >= 0:
-            after_space = state.done + self._token(state) + _SPACE
+            after_space = state.done + self._token(state) + self._space_cost(state)
             totals = np.where(kinds == _A_SPACE, after_space[:, :, None], totals)
         return self.weight * totals + self.bonus * (lengths[:, :, None] + 1)
 
@@ -232,9 +236,14 @@ class LanguagePrior:
         spaces = np.bincount(rows, self._kinds[flat] == _A_SPACE, minlength=len(texts))
         strings = np.bincount(rows, self._any_cost[flat], minlength=len(texts)) + (spaces + 1) * _ANYTHING
         case = (spaces + 1) * (float(_CASE_COSTS.min()) if self._cased else 0.0)
-        least = self.weight * (strings + spaces * _SPACE + case) + self.bonus * lengths
+        least = self.weight * (strings + (spaces + 1) * _STRAY_SPACE * (spaces > 0) + case) + self.bonus * lengths
         likeliest = max(self.language.best) + _WORD
-        return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case, 0.0)
+        return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case - spaces * _STRAY_SPACE, 0.0)
+
+    @staticmethod
+    def _space_cost(state: PriorState) -> npt.NDArray[np.float64]:
+        cost: npt.NDArray[np.float64] = np.where(state.size > 0, _SPACE, _STRAY_SPACE)
+        return cost
 
     def _end_cost(self, state: PriorState) -> npt.NDArray[np.float64]:
         """Log-probability that the n-grams' word ends here; 0 where none has begun."""
@@ -268,7 +277,7 @@ class LanguagePrior:
         digits, anything = state.digits + self._digit_cost[added], state.anything + self._any_cost[added]
         size = state.size + 1
         if is_space.any():
-            done = np.where(is_space, state.done + self._token(state) + _SPACE, done)
+            done = np.where(is_space, state.done + self._token(state) + self._space_cost(state), done)
             word, digits = np.where(is_space, _WORD, word), np.where(is_space, _DIGITS, digits)
             anything = np.where(is_space, _ANYTHING, anything)
             letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))

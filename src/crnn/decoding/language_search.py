@@ -9,6 +9,7 @@ Shape letters: N images, T time steps, V classes with the blank (the last one), 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class _Group:
         pieces, steps, images = log_probs, np.full(len(log_probs), log_probs.shape[1]), np.arange(len(log_probs))
         texts = greedy
         if prior.space >= 0:
-            cuts = log_probs[:, :, prior.space] > _SURE_SPACE
+            cuts = _sure_spaces(log_probs, prior.space)
             if cuts.any():
                 pieces, steps, images = _cut(log_probs, cuts)
                 texts = decode_greedy(pieces)
@@ -182,6 +183,19 @@ class _Group:
 
 def _by_rank(hypothesis: Hypothesis) -> tuple[float, tuple[int, ...]]:
     return -hypothesis.rank, hypothesis.ids
+
+
+def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
+    """Steps ``(N, T)`` that show a space: whole runs, where one step of the run is sure."""
+    runs = log_probs.argmax(axis=2) == space
+    sure = runs & (log_probs[:, :, space] > _SURE_SPACE)
+    for ahead in (1, -1):
+        # Along each run, from its sure steps on.
+        order = slice(None) if ahead == 1 else slice(None, None, -1)
+        for before, step in itertools.pairwise(range(log_probs.shape[1])[order]):
+            sure[:, step] |= sure[:, before] & runs[:, step]
+    result: npt.NDArray[np.bool_] = sure
+    return result
 
 
 def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Indices, _Indices]:
