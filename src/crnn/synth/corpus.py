@@ -47,6 +47,9 @@ _ENDINGS = (
 )
 """Ends of the names of companies and products."""
 
+_SIZED_TRIES = 400
+"""Texts that are drawn for one of a wanted length."""
+
 _SHORTEST_LINE, _LONGEST_LINE = 4, 64
 """Characters of lines."""
 
@@ -194,6 +197,39 @@ class Corpus:
             "and that charset.unknown drops characters (unknown_character)"
         )
 
+    def draw_sized(
+        self,
+        rng: np.random.Generator,
+        writable: Callable[[str], bool] | frozenset[str],
+        longest: int | None,
+        letters: tuple[float, float],
+    ) -> Text | None:
+        """Return a text of ``letters`` characters, from and up to, as ``draw`` draws such; ``None`` where none is met.
+
+        Quicker than to wait for one, since lines of other lengths are not written first.
+        """
+        dice = Dice(rng)
+        for _ in range(_SIZED_TRIES):
+            kind = self._kinds.draw(dice)
+            if kind == "line" and self._lines is not None:
+                length = self._line_length(dice)
+                if not letters[0] <= length <= letters[1]:
+                    continue
+                drawn = self._lines.draw(dice, length)
+            else:
+                drawn = self._make(kind, dice)
+            if not letters[0] <= len(drawn) <= letters[1]:
+                continue
+            try:
+                label = self._fit.label(drawn)
+            except LabelSkip:
+                continue
+            if longest is not None and len(label) > longest:
+                continue
+            if writable(drawn) if callable(writable) else writable.issuperset(drawn.replace(" ", "")):
+                return Text(drawn, label, kind)
+        return None
+
     def _make(self, kind: str, dice: Dice) -> str:
         if kind == "pattern":
             assert self._pattern is not None
@@ -214,10 +250,14 @@ class Corpus:
             return self._phrase(dice)
         if kind == "line":
             assert self._lines is not None
-            # Uniform in the logarithm.
-            longest = min(self._fit.longest, _LONGEST_LINE)
-            return self._lines.draw(dice, round(_SHORTEST_LINE * (longest / _SHORTEST_LINE) ** dice.unit()))
+            return self._lines.draw(dice, self._line_length(dice))
         return dice.pick(self._singles.draw(dice))
+
+    def _line_length(self, dice: Dice) -> int:
+        """Characters of a line, uniform in the logarithm."""
+        longest = min(self._fit.longest, _LONGEST_LINE)
+        length: float = _SHORTEST_LINE * (longest / _SHORTEST_LINE) ** dice.unit()
+        return round(length)
 
     def _dressed(self, dice: Dice, length: int, word: Callable[[Dice, int], str]) -> str:
         """A word in some case, with marks for a share of them."""

@@ -39,6 +39,12 @@ _WIDTH = 220.0
 _LINE = 18
 """Characters beyond which a text is drawn for a wide cell, whose height decides on the size."""
 
+_LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{}|@$/_Q")
+"""Characters lower than capitals, and those that reach below the line."""
+
+_LOW_HEIGHT, _DEPTH = 0.74, 0.28
+"""Height of small letters, and depth of those that reach below the line, in that of capitals, about."""
+
 _SMALL_CAPITALS = 0.75
 """Height of small capitals in that of the others."""
 
@@ -115,10 +121,24 @@ def needs_shaping(text: str) -> bool:
 
 def crop_width(text: str, face: Face, lettering: Lettering) -> float:
     """Return about how wide a crop of a text is, in pixels, where it is 32 high; 1 at least."""
-    size = _size_for(len(text))
-    left, top, right, bottom = _font(face, size).getbbox(text, anchor="ls")
-    ratio = (right - left + lettering.tracking * size * (len(text) - 1)) / max(bottom - top, 1.0)
+    if text.isascii() and face.cap_height > 0.0:
+        # By tables: to measure a line takes as long as to draw it.
+        advances = _ascii_advances(face)
+        width = sum([advances[ord(c) - 32] for c in text])
+        tall = any(c not in _LOW for c in text)
+        height = face.cap_height * ((1.0 if tall else _LOW_HEIGHT) + (_DEPTH if any(c in _DEEP for c in text) else 0.0))
+    else:
+        left, top, right, bottom = _font(face, _SIZES[0]).getbbox(text, anchor="ls")
+        width, height = (right - left) / _SIZES[0], max(bottom - top, 1.0) / _SIZES[0]
+    ratio = (width + lettering.tracking * (len(text) - 1)) / height
     return max(32.0 * (ratio + 0.2) / 1.2, 1.0)  # margins of a tenth of the height
+
+
+@functools.lru_cache(maxsize=4096)
+def _ascii_advances(face: Face) -> tuple[float, ...]:
+    """Widths in em of the characters from the space to the tilde; those that the face lacks have that of its box."""
+    font = _font(face, _SIZES[0])
+    return tuple(font.getlength(chr(code)) / _SIZES[0] for code in range(32, 127))
 
 
 def draw_cell(

@@ -27,11 +27,12 @@ _WORD = 3
 _MAX_TRIES = 50
 """Texts that no face can write, in a row, before the settings are to blame."""
 
-_MAX_WIDTH_TRIES = 1_000
+_MAX_WIDTH_TRIES = 200
 """Texts that are drawn for one of a wanted width before the nearest has to do."""
 
-_LETTER_WIDTH = 15.5
-"""Pixels of a letter in a picture 32 pixels high, about; texts with twice or half as many letters are not set."""
+_LETTER_WIDTH, _UNLIKE_WIDTH = 15.5, 1.8
+"""Pixels of a letter in a picture 32 pixels high, about, and the factor, either way, beyond which faces are too rare to
+try a text in them."""
 
 _LEANING, _LONGEST_LEANING = 0.06, 2.8
 """Share of the narrowest pictures that show longer words, which lean so that they fit; and how much longer."""
@@ -191,10 +192,10 @@ class WordWriter:
         for number in range(_MAX_WIDTH_TRIES):
             if leans and number == _MAX_LEANING_TRIES:  # there may be no longer words
                 (low, high), best = kind.crops, None
-            text = self.corpus.draw(rng, self.faces.characters, longest)
-            about = _LETTER_WIDTH * (len(text.drawn) + 0.4)
-            if not low / 2 <= about < high * 2 and best is not None:
-                continue
+            letters = (low / _UNLIKE_WIDTH / _LETTER_WIDTH - 0.4, high * _UNLIKE_WIDTH / _LETTER_WIDTH)
+            text = self.corpus.draw_sized(rng, self.faces.characters, longest, letters)
+            if text is None:
+                text = self.corpus.draw(rng, self.faces.characters, longest)
             if min_time_steps(self.charset.encode(text.label)) > time_steps(kind.low):
                 continue
             face, lettering = self._face(rng, text), Lettering.draw(rng, self.look)
