@@ -51,13 +51,13 @@ class NetworkOutput:
         log_probs: ``(N, T, V)`` float32, normalised over V.
         places: For each picture its place in the order in which pictures came, from 0.
         width: Of the network's pictures, in pixels.
-        original_widths: Of the pictures as they were given.
+        original_sizes: Width and height of the pictures as they were given.
     """
 
     log_probs: npt.NDArray[np.float32]
     places: tuple[int, ...]
     width: int
-    original_widths: tuple[int, ...]
+    original_sizes: tuple[tuple[int, int], ...]
 
 
 class Recognizer:
@@ -150,7 +150,7 @@ class Recognizer:
         decoded = self.decoder.decode(output.log_probs)
         return [
             reading_of(text, self.charset, output.width, original)
-            for text, original in zip(decoded, output.original_widths, strict=True)
+            for text, original in zip(decoded, output.original_sizes, strict=True)
         ]
 
     def run(
@@ -173,7 +173,7 @@ class Recognizer:
 
         def compute(places: Sequence[int], pictures: Sequence[FittedPicture]) -> Sequence[_R]:
             pixels = np.stack([picture.pixels for picture in pictures])
-            originals = tuple(picture.original_width for picture in pictures)
+            originals = tuple(picture.original_size for picture in pictures)
             return function(NetworkOutput(self._log_probs(pixels), tuple(places), pixels.shape[3], originals))
 
         # Pillow's images load and remember things when they are looked at: none may be seen by two threads.
