@@ -1,12 +1,15 @@
 """Pictures that are likely no upright line of text, told from their size and what was read."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn
-from crnn.line_check import line_warning
+from crnn.cli import main
+from crnn.line_check import ADVICE, line_warning
 
 SURE, UNSURE = math.log(0.9), math.log(0.1)
 
@@ -53,3 +56,21 @@ def test_readings_of_shipped_weights_say_what_is_no_line(word: Image.Image) -> N
     readings = crnn.load().read([word, *turned, page])
     assert [reading.warning for reading in readings] == [None, "turned", "turned", "page"]
     assert crnn.explain(crnn.load(), turned[0]).reading.warning == "turned"
+
+
+def test_the_command_says_it_on_stderr_and_in_json(
+    word: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(tmp_path / name) for name in ("up.png", "turned.png")]
+    word.save(paths[0])
+    word.transpose(Image.Transpose.ROTATE_90).save(paths[1])
+    expected = f"crnn read: {paths[1]}: {ADVICE['turned']}\n"
+    assert "likely a line turned by 90 degrees; expected an upright one: turn it" in expected
+    assert main(["read", *paths, "--threads", "1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == expected
+    assert captured.out.startswith(f"{paths[0]}\tmarket\t")
+    assert main(["read", *paths, "--threads", "1", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == expected
+    assert [json.loads(line)["warning"] for line in captured.out.splitlines()] == [None, "turned"]
