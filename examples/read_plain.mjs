@@ -4,7 +4,8 @@
 //     crnn export crnn-small crnn-small.onnx
 //     node read_plain.mjs crnn-small.onnx word.pgm ...
 //
-// Node opens no pictures by itself, so that they come as they go into the network: 100 x 32 grey pixels, as PGM files
+// Node opens no pictures by itself, so that they come as they go into the network: grey pixels, 32 high and as wide as
+// docs/engines.md says (100 for words), as PGM files
 // (in Python: Image.open("word.png").convert("L").resize((100, 32), Image.Resampling.BICUBIC).save("word.pgm")).
 // In a browser they come from a canvas; see docs/engines.md.
 
@@ -59,12 +60,13 @@ function greedy(logProbs, [, T, V], characters) {
   return text;
 }
 
-/** Pixels of a PGM file of 100 x 32. */
+/** Width and pixels of a PGM file that is 32 high. */
 function pixels(path) {
   const bytes = readFileSync(path);
-  const header = /^P5\s+100\s+32\s+255\s/.exec(bytes.subarray(0, 32).toString("latin1"));
-  if (header === null) throw new Error(`${path}: not a PGM file (P5) of 100 x 32 pixels`);
-  return new Uint8Array(bytes.subarray(header[0].length, header[0].length + 3200));
+  const header = /^P5\s+(\d+)\s+32\s+255\s/.exec(bytes.subarray(0, 32).toString("latin1"));
+  if (header === null) throw new Error(`${path}: not a PGM file (P5) of 32 rows, 8 bits`);
+  const width = Number(header[1]);
+  return [width, new Uint8Array(bytes.subarray(header[0].length, header[0].length + 32 * width))];
 }
 
 const [file, ...pictures] = process.argv.slice(2);
@@ -73,6 +75,7 @@ const model = readFileSync(file);
 const characters = [...JSON.parse(metadata(model).crnn_metadata).characters];
 const session = await ort.InferenceSession.create(model);
 for (const path of pictures) {
-  const { log_probs } = await session.run({ images: new ort.Tensor("uint8", pixels(path), [1, 1, 32, 100]) });
+  const [width, grey] = pixels(path);
+  const { log_probs } = await session.run({ images: new ort.Tensor("uint8", grey, [1, 1, 32, width]) });
   console.log(`${path}\t${greedy(log_probs.data, log_probs.dims, characters)}`);
 }

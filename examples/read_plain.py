@@ -12,10 +12,16 @@ import onnxruntime
 from PIL import Image
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-characters = json.loads(session.get_modelmeta().custom_metadata_map["crnn_metadata"])["characters"]
+metadata = json.loads(session.get_modelmeta().custom_metadata_map["crnn_metadata"])
+characters, image = metadata["characters"], metadata["config"]["image"]
 for path in sys.argv[2:]:
-    picture = Image.open(path).convert("L").resize((100, 32), Image.Resampling.BICUBIC)
-    (log_probs,) = session.run(["log_probs"], {"images": np.asarray(picture)[np.newaxis, np.newaxis]})  # (1, T, V)
+    picture = Image.open(path).convert("L")
+    width = image["image_width"]
+    if image["resize"] == "keep_ratio":
+        steps = int(picture.width * 32 * image["width_scale"] / (picture.height * image["width_step"]) + 0.5)
+        width = min(max(steps * image["width_step"], image["min_width"]), image["max_width"])
+    pixels = np.asarray(picture.resize((width, 32), Image.Resampling.BICUBIC))
+    (log_probs,) = session.run(["log_probs"], {"images": pixels[np.newaxis, np.newaxis]})  # (1, T, V)
     best = log_probs[0].argmax(axis=1)
     # A class counts where it differs from the one before it; the last class is the blank.
     kept = [k for k, before in zip(best, [-1, *best[:-1]], strict=True) if k != before and k < len(characters)]

@@ -5,6 +5,10 @@
 Beside it goes its int8 form for engines, ``crnn-small.int8.onnx``, quantised with rendered words, so that it has seen
 no more data than the weights have.
 
+    python scripts/ship_weights.py crnn-small crnn-small --keep-int8 --image '{"resize": "keep_ratio"}'
+
+gives weights that ship other image settings, for reading, and both files their old numbers.
+
 Tensors become float16 (the network computes in float32 again when they are loaded). What a file says of itself is kept
 where it means something elsewhere: steps, samples, and the settings of the run without the folders of a machine.
 ``src/crnn/weights/SHA256SUMS`` gets the checksums.
@@ -14,14 +18,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 
-from crnn.checkpoint import load_weights, read_tensors, write_tensors
+from crnn.checkpoint import load_weights, read_tensors, write_atomically, write_tensors
+from crnn.engines.engine_file import METADATA_KEY, SHA256_KEY, UNSEALED, sealed
 from crnn.export import export
-from crnn.weights_file import resolve_weights
+from crnn.reader_config import parse_reader_config
+from crnn.weights_file import read_weights, resolve_weights
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "crnn" / "weights"
 
@@ -43,12 +51,26 @@ def shipped_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def told(info: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """What the file says of its making; paths are of no use to others."""
+    facts = {key: info[key] for key in ("hours", "hardware") if key in info} | facts  # of weights that ship already
     settings = {section: dict(values) for section, values in info.get("run", {}).items()}
     for section, key in (("data", "validation"), ("checkpoint", "save_checkpoint_path"), ("train", "warm_start")):
         settings.get(section, {}).pop(key, None)
     faces = settings.get("faces", {})
     faces["folders"] = [f if f in ("shipped", "system") else Path(f).name for f in faces.get("folders", [])]
     return {"step": info.get("step"), "samples": info.get("samples"), **facts, "run": settings}
+
+
+def restate(target: Path, path: Path) -> None:
+    """Give an int8 file the settings and the calibration of the weights that it was made from; its graph stays."""
+    weights = read_weights(target)
+    model = onnx.load(path)
+    entries = {entry.key: entry for entry in model.metadata_props}
+    metadata = json.loads(entries[METADATA_KEY].value)
+    metadata["config"] = weights.config.model_dump(mode="json", exclude_none=True)
+    metadata["calibration"] = None if weights.calibration is None else weights.calibration.as_dict()
+    metadata["info"]["source_sha256"] = hashlib.sha256(target.read_bytes()).hexdigest()
+    entries[METADATA_KEY].value, entries[SHA256_KEY].value = json.dumps(metadata), UNSEALED
+    write_atomically(path, sealed(model.SerializeToString()))
 
 
 def main() -> None:
@@ -59,20 +81,29 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="pictures seen in all stretches of the training")
     parser.add_argument("--hours", type=float, help="wall time of all stretches")
     parser.add_argument("--hardware", help="what it was trained on")
+    parser.add_argument("--image", type=json.loads, default={}, help="image settings for reading, as JSON")
+    parser.add_argument("--keep-int8", action="store_true", help="the int8 file that is there keeps its numbers")
     options = parser.parse_args()
     path = resolve_weights(options.run)
     weights = load_weights(path)
     _, metadata = read_tensors(path)
     facts = {k: getattr(options, k) for k in ("samples", "hours", "hardware") if getattr(options, k) is not None}
     metadata["info"] = told(weights.info, facts)
+    config = weights.config.model_dump(mode="json", exclude_none=True)
+    config["image"] |= options.image
+    metadata["config"] = parse_reader_config(config, "--image").model_dump(mode="json", exclude_none=True)
     FOLDER.mkdir(exist_ok=True)
     target = FOLDER / f"{options.name}.safetensors"
     write_tensors(target, shipped_state(weights.state), metadata)
-    report = export(target, FOLDER / f"{options.name}.int8.onnx", precision="int8")
+    quantised = FOLDER / f"{options.name}.int8.onnx"
+    if options.keep_int8:
+        restate(target, quantised)
+    else:
+        export(target, quantised, precision="int8")
     files = sorted([*FOLDER.glob("*.safetensors"), *FOLDER.glob("*.onnx")])
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     (FOLDER / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
-    for file in (target, report.path):
+    for file in (target, quantised):
         print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB")
 
 

@@ -154,8 +154,8 @@ def test_read_json_has_a_line_for_every_picture_in_order(run: Run, trained_run: 
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["image"] for line in lines] == [str(path) for path in given]
     assert [sorted(line) for line in lines] == [
-        ["characters", "confidence", "image", "score", "text"], ["error", "image"], ["error", "image"],
-        ["characters", "confidence", "image", "score", "text"],
+        ["characters", "confidence", "image", "score", "text", "warning"], ["error", "image"], ["error", "image"],
+        ["characters", "confidence", "image", "score", "text", "warning"],
     ]  # fmt: skip
     assert (lines[0]["text"], lines[3]["text"]) == ("cat", "dog")
     assert lines[0]["score"] <= 0

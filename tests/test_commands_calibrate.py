@@ -169,7 +169,7 @@ def test_read_with_each_option(run: Run, trained_run: Any, tmp_path: Path) -> No
         return read_json(run, cat, trained_run.folder, *options)
 
     free = read()
-    assert (free["text"], set(free)) == ("cat", {"image", "text", "score", "confidence", "characters"})
+    assert (free["text"], set(free)) == ("cat", {"image", "text", "score", "confidence", "warning", "characters"})
     word = read("--lexicon", tmp_path / "words.txt")
     assert word["text"] in ("cut", "cot")
     assert word["score"] < free["score"]

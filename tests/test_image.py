@@ -340,11 +340,12 @@ def test_normalise():
     assert values[1, 1, 63] == 255
 
 
-def test_fitted_is_resized_with_the_width_as_it_is_seen(encode_image, smooth_image):
+def test_fitted_is_resized_with_the_size_as_it_is_seen(encode_image, smooth_image):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored as 40 x 24, seen as 24 x 40
     for config in (ImageConfig(), ImageConfig(resize="keep_ratio", image_channels=3)):
-        for source, width in [(encode_image(smooth_image()), 40), (encode_image(smooth_image(), exif=exif), 24)]:
-            pixels, original_width = load_fitted(source, config)
-            assert original_width == width
+        upright, turned = encode_image(smooth_image()), encode_image(smooth_image(), exif=exif)
+        for source, size in [(upright, (40, 24)), (turned, (24, 40))]:
+            pixels, original_size = load_fitted(source, config)
+            assert original_size == size
             assert np.array_equal(pixels, load_resized(source, config))

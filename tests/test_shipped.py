@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crnn.evaluation.calibration import Calibration
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 from crnn.checkpoint import load_weights, save_calibration
+from crnn.decoding.confidence import Calibration
 from crnn.engines.engine_file import read_engine_file
 from crnn.errors import CheckpointError
+from crnn.image import target_width
 from crnn.shipped import DEFAULT_MODEL, shipped_engine_file, shipped_names, shipped_weights
 
 
@@ -79,6 +80,17 @@ def test_drawn_words_are_read(name: str, options: dict[str, Any]) -> None:
     readings = reader.read(pictures)
     assert [reading.text for reading in readings] == [word.lower() for word in words]
     assert all(math.exp(reading.score) > 0.5 for reading in readings)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_long_lines_are_wider_and_read(name: str) -> None:
+    """Words have the 100 pixels that the networks learnt with; lines would have two columns for a character."""
+    reader = crnn.load(name, threads=1)
+    widths = [target_width((width, 100), reader.config.image) for width in (50, 400, 1000, 9000)]
+    assert widths == [100, 100, 256, 800]
+    picture = Image.new("L", (530, 50), 240)
+    ImageDraw.Draw(picture).text((8, 0), "www.recognition.example.com", font=ImageFont.load_default(36), fill=30)
+    assert reader.read(picture).text == "wwwrecognitionexamplecom"
 
 
 def test_a_file_of_the_package_is_not_written_to(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ Batch = list[tuple[int, int]]
 
 
 def picture(width: int) -> FittedPicture:
-    return FittedPicture(np.zeros((1, 32, width), np.uint8), width)
+    return FittedPicture(np.zeros((1, 32, width), np.uint8), (width, 32))
 
 
 class Network:

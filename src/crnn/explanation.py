@@ -10,7 +10,7 @@ Shape letters: H height, W width, C channels of a picture; T time steps, V class
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,9 +121,9 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     if isinstance(found, ImageError):
         raise found
     output, decoded = found
-    reading = reading_of(decoded, reader.charset, output.width, output.original_widths[0])
+    reading = reading_of(decoded, reader.charset, output.width, output.original_sizes[0])
     others = reading.alternatives or _runners_up(reader, output.log_probs, decoded.text.ids, runners_up)
-    reading = Reading(reading.text, reading.score, reading.characters, reading.confidence, others[:runners_up])
+    reading = replace(reading, alternatives=others[:runners_up])
     return Explanation(
         pixels, output.log_probs[0], reading, decoded.text.spans, reader.charset, reader.decoder.method, output.width
     )

@@ -108,14 +108,14 @@ def load_resized(source: ImageSource, config: ImageConfig, width: int | None = N
     return _resized(_decoded(source, config.image_channels), config, width)
 
 
-def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[np.uint8], int]:
-    """What ``load_resized`` gives, and the picture's own width in pixels.
+def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """What ``load_resized`` gives, and the picture's own width and height in pixels.
 
     Raises:
         ImageError: The picture cannot be read; as for ``load_image``.
     """
     image = _decoded(source, config.image_channels)
-    return _resized(image, config, None), image.width
+    return _resized(image, config, None), image.size
 
 
 def image_size(data: bytes) -> tuple[int, int]:

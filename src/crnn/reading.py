@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from crnn.charset import Charset
 from crnn.decoding.decoder import Decoded
+from crnn.line_check import LineWarning, line_warning
 
 __all__ = ["Alternative", "Character", "Reading", "reading_of"]
 
@@ -57,6 +58,8 @@ class Reading:
             does that on its validation sets, ``crnn calibrate`` on others). It knows the language and the lexicon that
             the text was found with, and in a lexicon that the image may show none of its words.
         alternatives: Where several texts were asked for (``n_best``) the others, the likeliest first.
+        warning: What the picture is likely to be in place of one upright line: ``page`` or ``turned``, see
+            ``crnn.line_check``.
     """
 
     text: str
@@ -64,25 +67,28 @@ class Reading:
     characters: tuple[Character, ...]
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
+    warning: LineWarning | None = None
 
 
-def reading_of(decoded: Decoded, charset: Charset, width: int, original_width: int) -> Reading:
+def reading_of(decoded: Decoded, charset: Charset, width: int, original_size: tuple[int, int]) -> Reading:
     """A decoded text in characters and pixels.
 
     Args:
         decoded: What a decoder found.
         charset: Of the network.
         width: Of the network's picture, in pixels.
-        original_width: Of the picture as it was given.
+        original_size: Width and height of the picture as it was given.
     """
     text = decoded.text
     said = charset.decode(text.ids)
+    original_width = original_size[0]
     characters = tuple(
         Character(character, score, start * original_width / width, end * original_width / width)
         for character, score, (start, end) in zip(said, text.character_scores, _borders(text.spans, width), strict=True)
     )
     alternatives = tuple(Alternative(charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
-    return Reading(said, text.score, characters, decoded.confidence, alternatives)
+    warning = line_warning(original_size, said, text.score)
+    return Reading(said, text.score, characters, decoded.confidence, alternatives, warning)
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:

@@ -57,13 +57,13 @@ class NetworkOutput:
         log_probs: ``(N, T, V)`` float32, normalised over V.
         places: For each picture its place in the order in which pictures came, from 0.
         width: Of the network's pictures, in pixels.
-        original_widths: Of the pictures as they were given.
+        original_sizes: Width and height of the pictures as they were given.
     """
 
     log_probs: npt.NDArray[np.float32]
     places: tuple[int, ...]
     width: int
-    original_widths: tuple[int, ...]
+    original_sizes: tuple[tuple[int, int], ...]
 
 
 class Recognizer:
@@ -179,7 +179,7 @@ class Recognizer:
                 if isinstance(output, ImageError):
                     yield output
                 else:
-                    yield reading_of(found[place], self.charset, output.width, output.original_widths[0])
+                    yield reading_of(found[place], self.charset, output.width, output.original_sizes[0])
 
     def _decoder(self, options: DecodingOptions) -> Decoder:
         chosen: dict[str, Any] = {**self._options, **options}
@@ -196,7 +196,7 @@ class Recognizer:
         decoded = self.decoder.decode(output.log_probs)
         return [
             reading_of(text, self.charset, output.width, original)
-            for text, original in zip(decoded, output.original_widths, strict=True)
+            for text, original in zip(decoded, output.original_sizes, strict=True)
         ]
 
     def run(
@@ -219,7 +219,7 @@ class Recognizer:
 
         def compute(places: Sequence[int], pictures: Sequence[FittedPicture]) -> Sequence[_R]:
             pixels = np.stack([picture.pixels for picture in pictures])
-            originals = tuple(picture.original_width for picture in pictures)
+            originals = tuple(picture.original_size for picture in pictures)
             return function(NetworkOutput(self._log_probs(pixels), tuple(places), pixels.shape[3], originals))
 
         # Pillow's images load and remember things when they are looked at: none may be seen by two threads.
@@ -250,7 +250,7 @@ def _apart(output: NetworkOutput) -> list[NetworkOutput]:
     """The output for each image of a batch by itself."""
     return [
         NetworkOutput(output.log_probs[n : n + 1], (place,), output.width, (original,))
-        for n, (place, original) in enumerate(zip(output.places, output.original_widths, strict=True))
+        for n, (place, original) in enumerate(zip(output.places, output.original_sizes, strict=True))
     ]
 
 

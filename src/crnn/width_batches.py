@@ -27,11 +27,11 @@ class FittedPicture:
 
     Attributes:
         pixels: ``(C, 32, W)``, ``uint8``.
-        original_width: In pixels, as it was given.
+        original_size: Width and height in pixels, as it was given.
     """
 
     pixels: npt.NDArray[np.uint8]
-    original_width: int
+    original_size: tuple[int, int]
 
 
 def in_width_batches(

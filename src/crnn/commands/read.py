@@ -18,6 +18,7 @@ import tyro
 
 from crnn.commands.terminal import check_writable, print_json
 from crnn.errors import ConfigError, ImageError
+from crnn.line_check import ADVICE
 from crnn.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def read_command(
         precision: bf16 and int8 are faster where the processor has them; int8 takes shipped or exported weights.
         batch_size: Pictures per forward pass.
         threads: Threads on the CPU; default: the engine's choice.
-        json: One JSON object a line: image, text, score, confidence, characters; or image, error.
+        json: One JSON object a line: image, text, score, confidence, warning, characters; or image, error.
     """
     from crnn.recognizer import load
 
@@ -152,6 +153,8 @@ def _read_all(reader: Recognizer, images: tuple[str, ...], *, json: bool, keep: 
                 else:
                     print(f"crnn read: {reading}", file=sys.stderr)
                 continue
+            if reading.warning is not None:
+                print(f"crnn read: {path}: {ADVICE[reading.warning]}", file=sys.stderr)
             if len(kept) < keep:
                 kept.append(path)
             if json:
@@ -189,6 +192,7 @@ def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
         "text": reading.text,
         "score": _number(reading.score),
         "confidence": reading.confidence,
+        "warning": reading.warning,
         "characters": [
             {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
             for c in reading.characters
