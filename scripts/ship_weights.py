@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, help="wall time of all stretches")
     parser.add_argument("--hardware", help="what it was trained on")
     parser.add_argument("--image", type=json.loads, default={}, help="image settings for reading, as JSON")
+    parser.add_argument("--language", help="language that readings use: en, or none")
     parser.add_argument("--keep-int8", action="store_true", help="the int8 file that is there keeps its numbers")
     options = parser.parse_args()
     path = resolve_weights(options.run)
@@ -91,7 +92,9 @@ def main() -> None:
     metadata["info"] = told(weights.info, facts)
     config = weights.config.model_dump(mode="json", exclude_none=True)
     config["image"] |= options.image
-    metadata["config"] = parse_reader_config(config, "--image").model_dump(mode="json", exclude_none=True)
+    if options.language is not None:
+        config["charset"]["language"] = options.language
+    metadata["config"] = parse_reader_config(config, "the settings").model_dump(mode="json", exclude_none=True)
     FOLDER.mkdir(exist_ok=True)
     target = FOLDER / f"{options.name}.safetensors"
     write_tensors(target, shipped_state(weights.state), metadata)
