@@ -5,8 +5,7 @@
     python scripts/make_language.py
 
 The words of SCOWL (``src/crnn/synth/words.txt.gz``, made by ``scripts/word_list.py``) and symspellpy's English
-dictionary (MIT; its frequencies are those of Google Books Ngrams, CC BY 3.0, its words SCOWL's), each word by the mean
-of its two frequencies to the power of 0.75.
+dictionary (MIT; its frequencies are those of Google Books Ngrams, CC BY 3.0, its words SCOWL's): the likeliest of both.
 """
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ from crnn.decoding.language import train_language
 from crnn.synth.word_list import read_word_list
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "crnn" / "languages" / "en.lm"
-POWER = 0.75
+SCOWL_SHARE, WORDS, POWER = 0.3, 90_000, 0.9
+"""Weight of SCOWL's frequencies beside those of books, words that are kept, and the power of frequencies. All are within
+a crop of each other in the words read of 257; fewer words make the file smaller (docs/experiments.md, 2026-11-29)."""
 
 
 def scowl() -> dict[str, float]:
@@ -47,8 +48,12 @@ def shares(words: dict[str, float]) -> dict[str, float]:
 def main() -> None:
     """Write the file."""
     first, second = shares(scowl()), shares(symspell())
-    words = {word: 0.5 * (first.get(word, 0.0) + second.get(word, 0.0)) for word in first | second}
-    language = train_language([(word, (1e6 * share) ** POWER) for word, share in words.items()], "en")
+    words = {
+        word: SCOWL_SHARE * first.get(word, 0.0) + (1.0 - SCOWL_SHARE) * second.get(word, 0.0)
+        for word in first | second
+    }
+    kept = sorted(words.items(), key=lambda pair: (-pair[1], pair[0]))[:WORDS]
+    language = train_language([(word, (1e6 * share) ** POWER) for word, share in kept], "en")
     OUT.parent.mkdir(exist_ok=True)
     size = language.save(OUT)
     print(
