@@ -19,7 +19,7 @@ from crnn.synth.word_list import read_word_list
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "crnn" / "languages" / "en.lm"
 SCOWL_SHARE, WORDS, POWER = 0.3, 90_000, 0.9
-"""Weight of SCOWL's frequencies beside those of books, words that are kept, and the power of frequencies. All are within
+"""Weight of SCOWL's frequencies beside those of books, words that are kept, the power of frequencies. All are within
 a crop of each other in the words read of 257; fewer words make the file smaller (docs/experiments.md, 2026-11-29)."""
 
 

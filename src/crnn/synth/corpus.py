@@ -38,6 +38,9 @@ _SHORT_TRIES = 32
 _LARGE_SIGNS = "&@#%$+?!€£*"
 """Signs that can be told when they stand alone."""
 
+_FORM_SIGNS = ":;=/()[]"
+"""Signs that stand alone on forms, between what is printed before and behind them."""
+
 _ALIKE = "IOlo"
 """Letters that cannot be told from digits without others beside them."""
 
@@ -132,8 +135,8 @@ class Corpus:
         digits = [c for c in charset.characters if c.isdecimal()]
         self._writers = tuple(Writer(system, self._code_letters(letters)) for system in _digit_systems(digits))
         self._templates = {kind: parse_templates(kind, self._writers[0], self._fit.allows) for kind in TEMPLATES}
-        self._singles = self._single_characters(letters, digits)
         self._lines = LineWriter(self._fit, self._any_word, self._figure_of) if lines else None
+        self._singles = self._single_characters(letters, digits)
         self._kinds = self._possible_kinds(config)
         self.characters = self._all_characters()
 
@@ -351,7 +354,7 @@ class Corpus:
     def _single_characters(self, letters: tuple[str, ...], digits: list[str]) -> Weighted[str]:
         shown = dict.fromkeys(form for c in letters if c.isalpha() for form in (c, c.upper()) if len(form) == 1)
         singles = "".join(c for c in shown if c not in _ALIKE and self._fit.allows(c))
-        signs = "".join(c for c in _LARGE_SIGNS if c in self._fit.charset)
+        signs = "".join(c for c in _LARGE_SIGNS + _FORM_SIGNS * (self._lines is not None) if c in self._fit.charset)
         return Weighted(
             (group, weight) for group, weight in ((singles, 55.0), ("".join(digits), 37.0), (signs, 8.0)) if group
         )
