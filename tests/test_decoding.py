@@ -343,7 +343,7 @@ def test_what_the_network_cannot_write_is_said(tmp_path: Path) -> None:
         DataError, match=r"language .*nowhere\.lm: there is no such file; expected one written by 'crnn lm'"
     ):
         decoder(lm=tmp_path / "nowhere.lm")
-    with pytest.raises(DataError, match="language xx: there is no such file; .* or the name of one that ships: en"):
+    with pytest.raises(DataError, match=r"language xx: there is no such file; .* or the name of one that ships: en"):
         decoder(language="xx")
 
 

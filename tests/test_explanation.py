@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import crnn
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.errors import ConfigError, ImageError
 from crnn.explanation import Explanation, explain
@@ -24,7 +25,7 @@ OWN, OTHER = (24, 92, 196), (206, 110, 20)
 
 
 def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: MakeReader) -> None:
-    reader = barcode_reader(temperature=0.7)
+    reader = barcode_reader(calibration=Calibration(ConfidenceCurve(0.7, 0.1)))
     found = explain(reader, barcode("tree", scale=2), runners_up=4)
     reading = reader.read(barcode("tree", scale=2))
     assert found.reading.text == "tree"
@@ -40,7 +41,7 @@ def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: 
     ids = [reader.charset.encode(a.text) for a in others]
     scores = sequence_log_probs(found.log_probs[None], ids, np.zeros(4, dtype=int))
     assert [a.score for a in others] == pytest.approx(scores.tolist())
-    assert all(a.confidence is not None and 0 <= a.confidence < (reading.confidence or 0) for a in others)
+    assert all(0 < a.confidence < reading.confidence for a in others)
 
 
 def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_reader: MakeReader) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crnn.evaluation.calibration import Calibration
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 from crnn.checkpoint import load_weights, save_calibration
+from crnn.decoding.confidence import Calibration
 from crnn.engines.engine_file import read_engine_file
 from crnn.errors import CheckpointError
 from crnn.shipped import DEFAULT_MODEL, shipped_engine_file, shipped_names, shipped_weights
