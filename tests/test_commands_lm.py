@@ -113,7 +113,7 @@ def test_the_shipped_words(run: Run, tmp_path: Path) -> None:
     assert score(out, "house") > score(out, "hxuse") + 4.0
 
 
-# -- wordfreq -----------------------------------------------------------------------------------------------------------
+# -- wordfreq ---------------------------------------------------------------------------------------------------------
 
 
 @needs_wordfreq
@@ -148,7 +148,7 @@ def test_without_the_package_wordfreq(run: Run, tmp_path: Path, monkeypatch: pyt
         read_word_list("wordfreq:de")
 
 
-# -- wrong arguments ----------------------------------------------------------------------------------------------------
+# -- wrong arguments --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
