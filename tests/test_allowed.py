@@ -84,8 +84,8 @@ def test_every_text_of_allowed_characters_and_no_other(small_log_probs, data, pa
     beams, exact = beam_search(restricted, 1000), search_exact(restricted, n_best=1000)
     for sample, ours, best, greedy in zip(log_probs, beams, exact, decode_greedy(restricted), strict=True):
         sums = {t: p for t, (p, _) in path_sums(sample).items() if p > 0.0 and allowed[list(t)].all()}
-        assert {text for text, _ in ours} == {text for text, _ in best.texts} == set(sums)
-        for text, score in (*ours, *best.texts):
+        assert {h.ids for h in ours} == {text for text, _ in best.texts} == set(sums)
+        for text, score in (*((h.ids, h.score) for h in ours), *best.texts):
             assert score == pytest.approx(math.log(sums[text]), abs=1e-12)  # of the network, not renormalised
         assert greedy.ids in sums or greedy.score == -math.inf
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from crnn.evaluation.calibration import Calibration
 
 from crnn.averaging import average_weights
 from crnn.checkpoint import load_weights, save_calibration, save_weights
 from crnn.cli import main
 from crnn.config import Config
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.errors import CheckpointError, ConfigError
 from crnn.model import build_model
 from crnn.recognizer import load
@@ -47,7 +47,7 @@ def test_the_mean_by_hand(tmp_path: Path, small_config: Configs) -> None:
 
 def test_the_mean_of_weights_and_themselves_reads_as_they_do(trained_run: Any, tmp_path: Path) -> None:
     # A run folder and a file; the calibration is of the one and not of the mean.
-    calibration = Calibration(temperature=0.5, samples=30, accuracy=0.5, error_before=0.2, error_after=0.1, data=("a",))
+    calibration = Calibration(ConfidenceCurve(2.0, 0.5, 30), None, ("a",))
     other = save_calibration(trained_run.folder, calibration, tmp_path / "other.safetensors")
     out = average_weights([trained_run.folder, other], tmp_path / "mean.safetensors")
     assert load_weights(out).calibration is None

@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn.decoding import beam
-from crnn.decoding.beam import beam_search, decode_beam
+from crnn.decoding.beam import Hypothesis, beam_search, describe_texts
 from crnn.decoding.ctc import DecodedText, align, decode_greedy, greedy, sequence_log_probs
 from crnn.errors import ConfigError, DataError
+
+
+def best_texts(log_probs, beam_width):
+    """The best text of each image with its places."""
+    found = [row[0] if row else Hypothesis((), -math.inf, -math.inf) for row in beam_search(log_probs, beam_width)]
+    return describe_texts(log_probs, [(h.ids, h.score) for h in found])
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Every text
@@ -22,9 +29,10 @@ def test_a_wide_beam_finds_every_text(small_log_probs, data, path_sums):
     log_probs = data.draw(small_log_probs)
     for sample, found in zip(log_probs, beam_search(log_probs, beam_width=1000), strict=True):
         sums = {text: total for text, (total, _) in path_sums(sample).items() if total > 0.0}
-        assert {text for text, _ in found} == set(sums)
+        assert {text for text, *_ in found} == set(sums)
         assert len(found) == len(sums)
-        for text, score in found:
+        for text, score, rank in found:
+            assert rank == score  # without a language
             assert math.isclose(score, math.log(sums[text]), rel_tol=0, abs_tol=1e-12)
         assert math.isclose(sums[found[0][0]], max(sums.values()), rel_tol=1e-12)
 
@@ -38,37 +46,37 @@ def test_two_frames_where_best_path_and_best_text_differ():
     assert greedy(log_probs) == [[]]
     assert decode_greedy(log_probs)[0].score == pytest.approx(math.log(0.36))
     (found,) = beam_search(log_probs, beam_width=2)
-    assert [text for text, _ in found] == [(0,), ()]
-    assert np.exp([score for _, score in found]) == pytest.approx([0.64, 0.36])
+    assert [text for text, *_ in found] == [(0,), ()]
+    assert np.exp([score for _, score, _ in found]) == pytest.approx([0.64, 0.36])
 
 
 def test_equal_classes_are_in_order():
     uniform = np.full((1, 3, 4), math.log(0.25))
-    assert [text for text, _ in beam_search(uniform, beam_width=100)[0][:3]] == [(0,), (1,), (2,)]
+    assert [text for text, *_ in beam_search(uniform, beam_width=100)[0][:3]] == [(0,), (1,), (2,)]
 
 
 def test_equal_scores_are_in_the_order_of_the_ids():
     log_probs = np.array([[[math.log(0.5), -math.inf, math.log(0.5)], [-math.inf, 0.0, -math.inf]]])
-    assert beam_search(log_probs) == [[((0, 1), math.log(0.5)), ((1,), math.log(0.5))]]
+    assert beam_search(log_probs) == [[((0, 1), math.log(0.5), math.log(0.5)), ((1,), math.log(0.5), math.log(0.5))]]
 
 
 def test_no_steps_and_no_samples():
-    assert beam_search(np.zeros((2, 0, 5))) == [[((), 0.0)]] * 2
-    assert decode_beam(np.zeros((2, 0, 5)), 3) == [DecodedText((), 0.0, (), ())] * 2
-    assert beam_search(np.zeros((0, 7, 5))) == decode_beam(np.zeros((0, 7, 5)), 3) == []
+    assert beam_search(np.zeros((2, 0, 5))) == [[((), 0.0, 0.0)]] * 2
+    assert best_texts(np.zeros((2, 0, 5)), 3) == [DecodedText((), 0.0, (), ())] * 2
+    assert beam_search(np.zeros((0, 7, 5))) == best_texts(np.zeros((0, 7, 5)), 3) == []
 
 
 def test_certain_steps():
     log_probs = np.full((1, 4, 3), -np.inf)
     log_probs[0, range(4), [1, 1, 2, 1]] = 0.0
-    assert beam_search(log_probs, beam_width=5) == [[((1, 1), 0.0)]]
-    assert decode_beam(log_probs, 5) == decode_greedy(log_probs)
+    assert beam_search(log_probs, beam_width=5) == [[((1, 1), 0.0, 0.0)]]
+    assert best_texts(log_probs, 5) == decode_greedy(log_probs)
 
 
 def test_rounding_does_not_put_a_score_above_zero():
     log_probs = np.array([[[1e-7, -20.0], [-20.0, 1e-7]]], dtype=np.float32)
-    assert beam_search(log_probs)[0][0] == ((0,), 0.0)
-    assert decode_beam(log_probs, 10) == [DecodedText((0,), 0.0, ((0, 1),), (0.0,))]
+    assert beam_search(log_probs)[0][0] == ((0,), 0.0, 0.0)
+    assert best_texts(log_probs, 10) == [DecodedText((0,), 0.0, ((0, 1),), (0.0,))]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -104,15 +112,15 @@ def test_narrow_beam_keeps_what_the_plain_search_keeps(width, num_classes, sharp
     # Few classes and flat steps: prefixes leave the beam, come back, and meet their own extensions.
     log_probs = random_log_probs(width, 12, 14, num_classes, sharpness)
     for sample, found in zip(log_probs, beam_search(log_probs, width), strict=True):
-        assert {text for text, _ in found} == plain_beam_search(sample, width)
+        assert {text for text, *_ in found} == plain_beam_search(sample, width)
 
 
 def test_beam_scores_are_sequence_scores_in_order(peaked_log_probs):
     log_probs = peaked_log_probs(5)
     for sample, found in zip(log_probs, beam_search(log_probs, beam_width=7), strict=True):
         assert len(found) == 7
-        texts, scores = zip(*found, strict=True)
-        assert list(scores) == sequence_log_probs(np.repeat(sample[None], 7, axis=0), texts).tolist()
+        texts, scores, ranks = zip(*found, strict=True)
+        assert list(ranks) == list(scores) == sequence_log_probs(np.repeat(sample[None], 7, axis=0), texts).tolist()
         assert list(found) == sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
 
@@ -147,10 +155,10 @@ def test_the_largest_of_each_row_ties_to_the_first(data, num_rows, num_columns, 
 
 @settings(max_examples=60)
 @given(data=st.data(), beam_width=st.integers(1, 4))
-def test_decode_beam_describes_the_best_hypothesis(small_log_probs, data, beam_width):
+def test_texts_are_described_by_their_best_alignment(small_log_probs, data, beam_width):
     log_probs = data.draw(small_log_probs)
     found = [hypotheses[0] for hypotheses in beam_search(log_probs, beam_width)]
-    for sample, (ids, score), text in zip(log_probs, found, decode_beam(log_probs, beam_width), strict=True):
+    for sample, (ids, score, _), text in zip(log_probs, found, best_texts(log_probs, beam_width), strict=True):
         assert (text.ids, text.score) == (ids, score)
         assert text.spans == tuple(align(sample, ids))
         assert text.character_scores == tuple(
@@ -158,9 +166,9 @@ def test_decode_beam_describes_the_best_hypothesis(small_log_probs, data, beam_w
         )
 
 
-def test_decode_beam_is_decode_greedy_where_the_texts_are_the_same(peaked_log_probs):
+def test_texts_are_described_as_by_greedy_where_they_are_the_same(peaked_log_probs):
     log_probs = peaked_log_probs(6, num_samples=64)
-    pairs = list(zip(decode_beam(log_probs, 10), decode_greedy(log_probs), strict=True))
+    pairs = list(zip(best_texts(log_probs, 10), decode_greedy(log_probs), strict=True))
     same = [(ours, theirs) for ours, theirs in pairs if ours.ids == theirs.ids]
     assert 10 < len(same) < 64
     assert all(ours == theirs for ours, theirs in same)
@@ -172,10 +180,10 @@ def test_decode_beam_is_decode_greedy_where_the_texts_are_the_same(peaked_log_pr
 @pytest.mark.parametrize("beam_width", [1, 4])
 def test_a_sample_without_any_possible_text_reads_as_the_empty_one(random_log_probs, beam_width):
     log_probs = random_log_probs(12, 3, 6, 4, sharpness=3.0)
-    whole = decode_beam(log_probs, beam_width)
+    whole = best_texts(log_probs, beam_width)
     log_probs[1, 2] = -np.inf  # a step that gives every class, and so every text, the probability 0
     assert beam_search(log_probs, beam_width)[1] == []
-    assert decode_beam(log_probs, beam_width) == [whole[0], DecodedText((), -math.inf, (), ()), whole[2]]
+    assert best_texts(log_probs, beam_width) == [whole[0], DecodedText((), -math.inf, (), ()), whole[2]]
     assert sequence_log_probs(log_probs, [[], [], []])[1] == -math.inf
 
 
@@ -187,10 +195,10 @@ def test_a_sample_without_any_possible_text_reads_as_the_empty_one(random_log_pr
 def test_a_batch_gives_exactly_what_its_samples_give(dtype, random_log_probs, peaked_log_probs):
     log_probs = peaked_log_probs(9, num_samples=33, dtype=dtype)
     log_probs[7:9] = random_log_probs(9, 2, 24, 37, 2000.0).astype(dtype)  # these are summed as logarithms
-    found, texts = beam_search(log_probs, beam_width=5), decode_beam(log_probs, 5)
+    found, texts = beam_search(log_probs, beam_width=5), best_texts(log_probs, 5)
     for n in range(33):
         assert beam_search(log_probs[n : n + 1], beam_width=5) == found[n : n + 1]
-        assert decode_beam(log_probs[n : n + 1], 5) == texts[n : n + 1]
+        assert best_texts(log_probs[n : n + 1], 5) == texts[n : n + 1]
 
 
 def test_memory_layout_does_not_matter(peaked_log_probs):
@@ -199,22 +207,20 @@ def test_memory_layout_does_not_matter(peaked_log_probs):
     log_probs.flags.writeable = False
     assert not time_first.flags.c_contiguous
     assert beam_search(time_first) == beam_search(log_probs)
-    assert decode_beam(time_first, 5) == decode_beam(log_probs, 5)
+    assert best_texts(time_first, 5) == best_texts(log_probs, 5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is refused
 
 
-@pytest.mark.parametrize("function", [beam_search, decode_beam])
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 1)])
-def test_wrong_shapes(function, shape):
+def test_wrong_shapes(shape):
     with pytest.raises(DataError, match=r"expected \(N, T, V\)"):
-        function(np.zeros(shape), 10)
+        beam_search(np.zeros(shape), 10)
 
 
-@pytest.mark.parametrize("function", [beam_search, decode_beam])
 @pytest.mark.parametrize("beam_width", [0, -3])
-def test_wrong_beam_width(function, beam_width, random_log_probs):
+def test_wrong_beam_width(beam_width, random_log_probs):
     with pytest.raises(ConfigError, match=f"beam_width is {beam_width}; expected at least 1"):
-        function(random_log_probs(0, 1, 2, 3), beam_width)
+        beam_search(random_log_probs(0, 1, 2, 3), beam_width)

@@ -70,7 +70,7 @@ def test_version(run: Run) -> None:
     [
         (["read", "--help"], ["--model", "--decode {auto,greedy,beam,exact,lexicon,near}", "--json", "crnn.load"]),
         (["read", "x.png", "-h"], ["--batch-size"]),
-        (["evaluate", "--help"], ["MODEL", "[NAME=]DATA", "--protocol {parseq,clovaai,modelzoo}", "--report"]),
+        (["evaluate", "--help"], ["MODEL", "[NAME=]DATA", "--protocol {parseq,clovaai,modelzoo,lines}", "--report"]),
         (["train", "--help"], ["--resume", "crnn-small", "--train.num_steps", "--optim.learning_rate"]),
         (["train", "tiny", "--help"], ["--train.num_steps", "(default: 1600)"]),
         (["config", "--help"], ["crnn config show CONFIG", "modelzoo", "--data.train"]),
@@ -135,13 +135,13 @@ for line in lines:
 # read
 
 
-def test_read_prints_path_text_and_score(run: Run, trained_run: Any) -> None:
+def test_read_prints_path_text_and_confidence(run: Run, trained_run: Any) -> None:
     images = [trained_run.words.parent / "images" / f"{n}.png" for n in (2, 1, 3)]
     status, out, err = run("read", *images, "--model", trained_run.folder)
     assert (status, err) == (0, "")
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[:2] for row in rows] == [[str(images[0]), "dog"], [str(images[1]), "cat"], [str(images[2]), "ten"]]
-    assert all(re.fullmatch(r"-\d+\.\d{4}", row[2]) for row in rows)
+    assert all(re.fullmatch(r"[01]\.\d{3}", row[2]) and 0.5 < float(row[2]) <= 1.0 for row in rows)
 
 
 def test_read_json_has_a_line_for_every_picture_in_order(run: Run, trained_run: Any, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_evaluate_json_has_the_keys_that_programs_rely_on(run: Run, trained_run:
     assert {
         "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer"
     } <= set(dataset)  # fmt: skip
-    assert set(dataset) - {"expected", "warnings", "lexicons"} == {
+    assert set(dataset) - {"expected", "warnings", "lexicons", "greedy", "forms"} == {
         "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer"
     }  # fmt: skip
     assert (dataset["name"], dataset["samples"], dataset["skipped"], dataset["accuracy"]) == ("SVT", 12, {}, 1.0)

@@ -86,8 +86,8 @@ CASES = {
     "path",
     "evaluate m words words": "2 sets are called 'words'; give each a name of its own with NAME=DATA",
     "evaluate m x=": "'x=' has no path after '='; expected NAME=PATH",
-    "evaluate m words --protocol papers": "--protocol is 'papers'; expected one of: parseq, clovaai, modelzoo. See "
-    "crnn evaluate --help",
+    "evaluate m words --protocol papers": "--protocol is 'papers'; expected one of: parseq, clovaai, modelzoo, lines. "
+    "See crnn evaluate --help",
     "evaluate m words --charset 37": "--charset is '37'; expected one of: auto, 36, 62, 94. See crnn evaluate --help",
     "evaluate m words --protocol modelzoo --charset 94": "protocol modelzoo compares 36 characters, charset is 94; use "
     "36, or parseq",

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crnn.evaluation.calibration import Calibration
 from PIL import Image
 
-from crnn.checkpoint import load_weights, read_tensors, save_calibration, write_tensors
+from crnn.checkpoint import load_weights, read_tensors, save_calibration, save_weights, write_tensors
 from crnn.cli import main
+from crnn.decoding.confidence import Calibration, ConfidenceCurve, confidences
+from crnn.decoding.language import train_language
 from crnn.errors import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Run = Callable[..., tuple[int, str, str]]
 
-CALIBRATION = Calibration(temperature=0.5, samples=30, accuracy=0.5, error_before=0.2, error_after=0.1, data=("words",))
+CALIBRATION = Calibration(
+    ConfidenceCurve(0.5, 0.1, 30, 0.5, 0.2, 0.1), ConfidenceCurve(0.7, -0.1, 30, 0.6, 0.2, 0.1), ("words",)
+)
 
 
 @pytest.fixture
@@ -72,33 +76,65 @@ def test_a_calibration_is_kept_with_the_weights_and_nothing_else_changes(weights
 
 def test_a_calibration_that_cannot_be_one_is_refused(weights: Path) -> None:
     tensors, metadata = read_tensors(weights)
-    write_tensors(weights, tensors, {**metadata, "calibration": {**CALIBRATION.as_dict(), "temperature": -1}})
-    with pytest.raises(
-        CheckpointError, match=r"model\.safetensors: temperature is -1.*Make it anew with crnn calibrate"
-    ):
-        load_weights(weights)
+    wrong = CALIBRATION.as_dict()
+    wrong["language"]["slope"] = -1
+    for given, message in [
+        (wrong, r"slope is -1\.0, offset -0\.1; expected a slope above 0"),
+        ({"data": []}, "calibration .* cannot be used"),
+        ({"temperature": 0}, "calibration .* cannot be used"),
+    ]:
+        write_tensors(weights, tensors, {**metadata, "calibration": given})
+        with pytest.raises(
+            CheckpointError, match=rf"model\.safetensors: {message}.*Make it anew with crnn calibrate"
+        ) as caught:
+            load_weights(weights)
+        assert "\n" not in str(caught.value)
 
 
 # -- crnn calibrate ---------------------------------------------------------------------------------------------------
 
 
-def test_calibrate_writes_the_temperature_and_readings_get_confidences(
+def test_calibrate_writes_the_curve_and_confidences_are_on_it(
     run: Run, weights: Path, doubtful: Path, trained_run: Any
 ) -> None:
     picture = trained_run.words.parent / "images" / "1.png"
     plain = json.loads(run("read", picture, "--model", weights, "--json")[1])
-    assert plain["confidence"] is None
+    assert plain["confidence"] == pytest.approx(math.exp(plain["score"]), abs=1e-6)
     status, out, _ = run("calibrate", weights, f"mine={doubtful}", "--json")
     assert status == 0
     values = json.loads(out)
-    assert (values["model"], values["samples"], values["data"]) == (str(weights), 36, ["mine"])
-    assert values["accuracy"] == pytest.approx(2 / 3)
+    assert (values["model"], values["data"], values["language"]) == (str(weights), ["mine"], None)
+    assert values["greedy"]["samples"] == 36
+    assert values["greedy"]["accuracy"] == pytest.approx(2 / 3)
     found = load_weights(weights).calibration
     assert found is not None
-    assert found.temperature == values["temperature"]
+    assert found.as_dict() == {name: values[name] for name in ("greedy", "language", "data")}
     sure = json.loads(run("read", picture, "--model", weights, "--json")[1])
-    assert 0.0 < sure["confidence"] < 1.0
-    assert {**sure, "confidence": None} == plain  # text, score and places stay
+    assert sure["confidence"] == pytest.approx(float(confidences(plain["confidence"], found.greedy)), abs=1e-6)
+    assert sure["confidence"] != pytest.approx(plain["confidence"], abs=1e-3)
+    assert {**sure, "confidence": plain["confidence"]} == plain  # text, score and places stay
+
+
+def test_weights_with_a_language_get_two_curves(run: Run, weights: Path, doubtful: Path, tmp_path: Path) -> None:
+    held = load_weights(weights)
+    charset = held.config.charset.model_copy(update={"language": "en"})
+    save_weights(weights, held.state, held.config.model_copy(update={"charset": charset}), held.info)
+    status, out, err = run("calibrate", weights, doubtful)
+    assert status == 0
+    first, second = out.splitlines()
+    for line, way in ((first, "greedy"), (second, "with language")):
+        assert re.fullmatch(
+            rf"{re.escape(str(weights))}, {way}: slope \d\.\d{{3}}, offset [+-]\d+\.\d{{3}} from 36 readings, "
+            r"\d\d\.\d\d % right; expected calibration error .* % before, .* % after \(on readings that it was not .*",
+            line,
+        ), line
+    assert "samples left out: missing" in err
+    found = load_weights(weights).calibration
+    assert found is not None
+    assert found.language is not None
+    assert found.greedy.samples == found.language.samples == 36
+    assert json.loads(run("calibrate", weights, doubtful, "--json")[1])["language"]["samples"] == 36
+    assert load_weights(weights).config.charset.language == "en"  # and stays
 
 
 def test_calibrate_into_another_file_and_in_words(run: Run, weights: Path, doubtful: Path, tmp_path: Path) -> None:
@@ -107,7 +143,7 @@ def test_calibrate_into_another_file_and_in_words(run: Run, weights: Path, doubt
     assert status == 0
     assert "crnn calibrate: doubtful: 1 samples left out: missing\n" in err
     assert "crnn calibrate: doubtful: unreadable picture images/gone.png: " in err
-    assert out.startswith(f"{tmp_path / 'new.safetensors'}: temperature ")
+    assert out.startswith(f"{tmp_path / 'new.safetensors'}, greedy: slope ")
     assert "from 36 readings, 66.67 % right; expected calibration error " in out
     assert weights.read_bytes() == before
     assert load_weights(tmp_path / "new.safetensors").calibration is not None
@@ -125,7 +161,7 @@ def test_a_run_folder_means_its_best_weights(run: Run, trained_run: Any, doubtfu
     [
         ([], "no model is given; expected a weights file or a run folder"),
         (["MODEL"], "no data is given; expected LMDB folders or list files"),
-        (["MODEL", "WORDS"], "12 readings, 12 of them right; a temperature is fitted on at least 20 readings"),
+        (["MODEL", "WORDS"], "12 readings, 12 of them right; confidences are fitted on at least 20 readings"),
         (["MODEL", "WORDS", "--out", "no/where"], "--out no/where: there is no such folder to write it in"),
         (
             ["crnn-small", "WORDS"],
@@ -173,7 +209,9 @@ def test_read_with_each_option(run: Run, trained_run: Any, tmp_path: Path) -> No
     word = read("--lexicon", tmp_path / "words.txt")
     assert word["text"] in ("cut", "cot")
     assert word["score"] < free["score"]
-    assert 0.5 <= word["confidence"] <= 1.0  # of two words the likelier one
+    assert 0.0 <= word["confidence"] < 0.01  # the picture shows neither
+    (tmp_path / "animals.txt").write_text("cut\ncat\n")
+    assert read("--lexicon", tmp_path / "animals.txt")["confidence"] > 0.99
     assert read("--lexicon", tmp_path / "words.txt", "--lexicon-margin", 0.5)["text"] == "cat"
     assert read("--lexicon", tmp_path / "words.txt", "--decode", "near")["text"] == word["text"]
     assert read("--pattern", "c[^a]t")["text"] != "cat"
@@ -303,10 +341,43 @@ def test_evaluate_says_what_does_not_go_together(options: list[str], message: st
     assert err.count("\n") == 1
 
 
+def test_evaluate_shows_readings_with_and_without_the_language(run: Run, trained_run: Any, tmp_path: Path) -> None:
+    """A language that has "cot" for "cat" as its only word, and counts far too much."""
+    lm = tmp_path / "cot.lm"
+    train_language([("cot", 1.0)], "cot", 4).save(lm)
+    options = ["--lm", lm, "--lm-weight", 30]
+    status, out, _ = run("evaluate", trained_run.folder, trained_run.words, *options)
+    assert status == 0
+    head, row = (next(line for line in out.splitlines() if word in line) for word in ("dataset", "words "))
+    columns = [part.strip() for part in re.split("[│┃]", head) if part.strip()]
+    assert columns[:3] == ["dataset", "greedy", "with language"]
+    cells = [part.strip() for part in re.split("[│┃]", row) if part.strip()]
+    assert cells[:2] == ["words", "100.00"]
+    assert float(cells[2]) < 100.0
+    assert out.endswith("greedy: the network alone, which is what papers report; with language: what readers get\n")
+    _, out, _ = run("evaluate", trained_run.folder, trained_run.words, *options, "--json")
+    (dataset,) = json.loads(out)["datasets"]
+    assert dataset["greedy"] == {"accuracy": 1.0, "one_minus_ned": 1.0, "cer": 0.0}
+    assert 100 * dataset["accuracy"] == pytest.approx(float(cells[2]), abs=0.01)
+    _, out, _ = run("evaluate", trained_run.folder, trained_run.words, "--json")
+    (dataset,) = json.loads(out)["datasets"]
+    assert (dataset["greedy"], dataset["forms"], dataset["accuracy"]) == (None, {}, 1.0)
+
+
+def test_evaluate_shows_lines_in_three_forms(run: Run, trained_run: Any) -> None:
+    status, out, _ = run("evaluate", trained_run.folder, trained_run.words, "--protocol", "lines")
+    assert status == 0
+    assert "lines, case folded" in out
+    head = next(line for line in out.splitlines() if "as annotated" in line)
+    assert "letters and digits" in head
+    row = next(line for line in out.splitlines() if "words " in line)
+    assert row.count("100.00 / 0.00") == 2
+
+
 def test_scores_of_readings_are_finite_or_null() -> None:
     from crnn.commands.read import _values
     from crnn.reading import Alternative, Reading
 
-    values = _values(Reading("", -math.inf, (), None, (Alternative("a", -1.0, 0.5),)), with_alternatives=True)
+    values = _values(Reading("", -math.inf, (), 0.0, (Alternative("a", -1.0, 0.5),)), with_alternatives=True)
     assert values["score"] is None
     assert values["alternatives"] == [{"text": "a", "score": -1.0, "confidence": 0.5}]

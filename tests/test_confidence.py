@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -69,6 +70,8 @@ def test_files_keep_both_curves_and_old_ones_have_a_temperature() -> None:
         assert again.greedy == curve
         assert (again.language is None) == (calibration.language is None)
         assert again.data == calibration.data
+        json.dumps(calibration.as_dict(), allow_nan=False)  # what is not known is null
+        assert again.as_dict() == calibration.as_dict()
     old = Calibration.from_dict({"temperature": 2.0, "samples": 10, "accuracy": 0.5, "data": ["x"]})
     assert (old.greedy.slope, old.greedy.offset, old.greedy.samples, old.language) == (0.5, 0.0, 10, None)
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crnn.decoding.language_model import CharacterModel
-from crnn.evaluation.calibration import temper
 
 from crnn.charset import Charset, LabelRules
 from crnn.decoding.beam import beam_search
+from crnn.decoding.confidence import Calibration, ConfidenceCurve, confidences
 from crnn.decoding.ctc import decode_greedy, sequence_log_probs
 from crnn.decoding.decoder import Decoder, lexicon_rules
+from crnn.decoding.language import Language, train_language
+from crnn.decoding.language_prior import DEFAULT_WEIGHT
 from crnn.decoding.lexicon import Lexicon
 from crnn.errors import CharsetError, ConfigError, DataError
 
@@ -24,6 +25,8 @@ Draw = Callable[..., np.ndarray]
 ABC = Charset("abc")
 LOWER = LabelRules(case="lower", unknown="drop_character")
 WORDS = ["a", "ab", "abc", "cab", "b", "bb"]
+FREE, SPOKEN = ConfidenceCurve(0.6, 0.3), ConfidenceCurve(1.5, -0.2)
+CALIBRATION = Calibration(FREE, SPOKEN, ("words",))
 
 
 def decoder(**options: Any) -> Decoder:
@@ -32,6 +35,11 @@ def decoder(**options: Any) -> Decoder:
 
 def texts(found: list[Any]) -> list[str]:
     return [ABC.decode(d.text.ids) for d in found]
+
+
+@pytest.fixture(scope="module")
+def language() -> Language:
+    return train_language([("cab", 5.0), ("abba", 1.0)], "cabs", 4)
 
 
 @pytest.fixture
@@ -63,14 +71,54 @@ def test_auto_is_what_the_options_ask_for(options: dict[str, Any], method: str) 
     assert decoder(**options).method == method
 
 
-def test_a_character_model_asks_for_the_beam() -> None:
-    assert decoder(lm=CharacterModel.train(WORDS, ABC)).method == "beam"
+@pytest.mark.parametrize(
+    ("options", "method", "spoken"),
+    [
+        ({}, "beam", True),
+        ({"allow": "ab"}, "beam", True),
+        ({"n_best": 3}, "beam", True),
+        ({"lm_weight": 0.7}, "beam", True),
+        ({"lm": "none"}, "greedy", False),
+        ({"lm": "none", "n_best": 3}, "beam", False),
+        ({"decode": "greedy"}, "greedy", False),
+        ({"pattern": "a.*"}, "exact", False),
+        ({"lexicon": WORDS}, "lexicon", False),
+    ],
+    ids=str,
+)
+def test_weights_with_a_language_are_read_with_it(options: dict[str, Any], method: str, spoken: bool) -> None:
+    found = decoder(language="en", **options)
+    assert (found.method, found.prior is not None) == (method, spoken)
+    if found.prior is not None:
+        assert (found.prior.language.name, found.prior.weight) == ("en", options.get("lm_weight", DEFAULT_WEIGHT))
+
+
+def test_a_language_comes_as_name_file_or_object(tmp_path: Path, language: Language, log_probs: np.ndarray) -> None:
+    path = tmp_path / "cabs.lm"
+    language.save(path)
+    expected = decoder(lm=language).decode(log_probs)
+    for lm in (path, str(path)):
+        found = decoder(lm=lm)
+        assert (found.method, found.prior is not None and found.prior.language.name) == ("beam", "cabs")
+        assert found.decode(log_probs) == expected
+    # It takes the place of that of the weights.
+    assert decoder(lm=path, language="en").decode(log_probs) == expected
+    english = decoder(lm="en")
+    assert english.prior is not None
+    assert english.prior.language.name == "en"
+    assert english.decode(log_probs) == decoder(language="en").decode(log_probs) != expected
+    plain = decoder()
+    assert (plain.method, plain.prior) == ("greedy", None)
+    assert plain.decode(log_probs) == decoder(lm="none").decode(log_probs)
 
 
 def test_greedy_is_the_best_path(log_probs: np.ndarray) -> None:
     found = decoder().decode(log_probs)
     assert [d.text for d in found] == decode_greedy(log_probs)
-    assert all(d.confidence is None and d.others == () for d in found)
+    # Without a calibration confidences are the probabilities themselves.
+    assert [d.confidence for d in found] == pytest.approx([math.exp(d.text.score) for d in found], abs=1e-6)
+    assert all(d.others == () for d in found)
+    assert not decoder().calibrated
 
 
 def test_exact_finds_the_likeliest_text_and_the_next(log_probs: np.ndarray, path_sums: Callable[..., Any]) -> None:
@@ -99,9 +147,27 @@ def test_the_likeliest_word_of_a_lexicon(log_probs: np.ndarray) -> None:
         order = np.argsort(-scores)
         assert [d.text.ids, *(c.ids for c in d.others)] == [ids[k] for k in order]
         assert d.text.score == pytest.approx(scores.max())
-        # Words have a confidence without any calibration: their share of the lexicon.
-        shares = np.exp(scores) / np.exp(scores).sum()
+        # The share among all words, beside the chance that it is none of them.
+        (free,) = decode_greedy(log_probs[n : n + 1])
+        total = np.exp(scores).sum()
+        others = 0.0 if free.ids in ids else 0.02 * math.exp(free.score)
+        shares = np.exp(scores) / (total + others)
         assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(shares[order].tolist())
+        assert d.confidence + sum(c.confidence for c in d.others) <= 1.0 + 1e-9
+
+
+def test_a_picture_that_shows_no_word_of_the_lexicon_says_so(random_log_probs: Draw) -> None:
+    """By hand: of two steps, sure of "c", for the lexicon a, b."""
+    log_probs = np.log(np.array([[[0.01, 0.02, 0.96, 0.01], [0.01, 0.01, 0.01, 0.97]]]))
+    (d,) = decoder(lexicon=["a", "b"], n_best=2).decode(log_probs)
+    # a: "a-", "-a", "aa"; b likewise; c, the text of the best path, likewise.
+    a, b = 0.01 * 0.97 + 0.01 * 0.01 + 0.01 * 0.01, 0.02 * 0.97 + 0.01 * 0.01 + 0.02 * 0.01
+    none = 0.02 * (0.96 * 0.97 + 0.01 * 0.01 + 0.96 * 0.01)
+    assert [ABC.decode(d.text.ids), ABC.decode(d.others[0].ids)] == ["b", "a"]
+    assert [d.confidence, d.others[0].confidence] == pytest.approx([b / (a + b + none), a / (a + b + none)])
+    (near,) = decoder(lexicon=["c", "b"]).decode(log_probs)
+    c = 0.96 * 0.97 + 0.01 * 0.01 + 0.96 * 0.01
+    assert near.confidence == pytest.approx(c / (c + b))  # what is shown is a word: nothing is left for others
 
 
 def test_a_lexicon_comes_as_words_file_or_object(tmp_path: Path, log_probs: np.ndarray) -> None:
@@ -125,7 +191,7 @@ def test_the_free_text_wins_by_more_than_the_margin(log_probs: np.ndarray) -> No
     words = decoder(lexicon=WORDS).decode(log_probs)
     margins = [f.score - w.text.score for f, w in zip(free, words, strict=True)]
     margin = float(np.median([m for m in margins if m > 0]))
-    found = decoder(lexicon=WORDS, lexicon_margin=margin, temperature=0.5).decode(log_probs)
+    found = decoder(lexicon=WORDS, lexicon_margin=margin, calibration=CALIBRATION).decode(log_probs)
     took = [m > margin for m in margins]
     assert 0 < sum(took) < len(took)
     for d, f, w, is_free in zip(found, free, words, took, strict=True):
@@ -133,8 +199,8 @@ def test_the_free_text_wins_by_more_than_the_margin(log_probs: np.ndarray) -> No
         if not is_free:
             assert d.confidence == w.confidence
     rows = [n for n, is_free in enumerate(took) if is_free]
-    tempered = sequence_log_probs(temper(log_probs[rows], 0.5), [free[n].ids for n in rows])
-    assert [found[n].confidence for n in rows] == pytest.approx(np.exp(tempered).tolist())
+    expected = confidences([math.exp(free[n].score) for n in rows], FREE)
+    assert [found[n].confidence for n in rows] == pytest.approx(expected.tolist())
 
 
 def test_a_pattern_binds_the_whole_text(log_probs: np.ndarray) -> None:
@@ -153,14 +219,21 @@ def test_only_allowed_characters_and_no_blocked_ones(log_probs: np.ndarray) -> N
     assert set("".join(texts(decoder(allow="ab", block="b").decode(log_probs)))) == {"a"}
 
 
-def test_a_character_model_changes_texts_and_no_score(log_probs: np.ndarray) -> None:
-    model = CharacterModel.train(["cab"] * 5, ABC)
+def test_a_language_changes_texts_and_no_score(log_probs: np.ndarray, language: Language) -> None:
     plain = decoder(decode="beam").decode(log_probs)
-    fused = decoder(lm=model, lm_weight=3.0).decode(log_probs)
-    assert texts(fused).count("cab") > texts(plain).count("cab")
-    scores = sequence_log_probs(log_probs, [d.text.ids for d in fused])
-    assert [d.text.score for d in fused] == pytest.approx(scores.tolist())
-    assert decoder(lm=model, lm_weight=0.0).decode(log_probs) == plain
+    spoken = decoder(lm=language, lm_weight=3.0).decode(log_probs)
+    assert texts(spoken).count("cab") > texts(plain).count("cab")
+    scores = sequence_log_probs(log_probs, [d.text.ids for d in spoken])
+    assert [d.text.score for d in spoken] == pytest.approx(scores.tolist())
+    weightless = decoder(lm=language, lm_weight=0.0, n_best=2).decode(log_probs)
+    assert texts(weightless) == texts(plain)
+
+
+def test_groups_together_are_what_they_are_apart(random_log_probs: Draw, language: Language) -> None:
+    groups = [random_log_probs(seed, 5, steps, 4, sharpness=2.0) for seed, steps in enumerate((4, 9, 6))]
+    for options in ({}, {"lm": language}, {"lexicon": WORDS}, {"lm": language, "allow": "ab", "n_best": 2}):
+        found = decoder(**options)
+        assert found.decode_groups(groups) == [found.decode(log_probs) for log_probs in groups]
 
 
 # -- several texts, confidences, nothing ------------------------------------------------------------------------------
@@ -169,32 +242,47 @@ def test_a_character_model_changes_texts_and_no_score(log_probs: np.ndarray) -> 
 def test_the_others_are_those_of_the_beam(log_probs: np.ndarray) -> None:
     found = decoder(n_best=4, beam_width=30).decode(log_probs)
     for d, pairs in zip(found, beam_search(log_probs, 30), strict=True):
-        assert [(d.text.ids, d.text.score), *((c.ids, c.score) for c in d.others)] == pairs[:4]
+        assert [(d.text.ids, d.text.score), *((c.ids, c.score) for c in d.others)] == [
+            (h.ids, h.score) for h in pairs[:4]
+        ]
 
 
 @pytest.mark.parametrize("options", [{}, {"decode": "exact"}, {"n_best": 3}, {"allow": "ab"}], ids=str)
-def test_confidences_of_free_texts_are_probabilities_at_the_temperature(
-    options: dict[str, Any], log_probs: np.ndarray
-) -> None:
-    plain, warm = decoder(**options).decode(log_probs), decoder(temperature=0.6, **options).decode(log_probs)
-    for n, (cold, d) in enumerate(zip(plain, warm, strict=True)):
-        assert cold.text == d.text  # texts and scores never depend on it
-        assert [c.ids for c in cold.others] == [c.ids for c in d.others]
-        candidates = [d.text.ids, *(c.ids for c in d.others)]
-        rows = np.full(len(candidates), n)
-        expected = np.exp(sequence_log_probs(temper(log_probs, 0.6), candidates, rows)).tolist()
+def test_confidences_of_free_texts_are_on_the_curve(options: dict[str, Any], log_probs: np.ndarray) -> None:
+    plain, fitted = decoder(**options), decoder(calibration=CALIBRATION, **options)
+    assert (plain.calibrated, fitted.calibrated) == (False, True)
+    assert (plain.curve, fitted.curve) == (ConfidenceCurve(), FREE)
+    for before, d in zip(plain.decode(log_probs), fitted.decode(log_probs), strict=True):
+        assert before.text == d.text  # texts and scores never depend on it
+        assert [c.ids for c in before.others] == [c.ids for c in d.others]
+        probabilities = np.exp([d.text.score, *(c.score for c in d.others)])
+        assert [before.confidence, *(c.confidence for c in before.others)] == pytest.approx(probabilities, abs=2e-7)
+        expected = confidences(probabilities, FREE).tolist()
+        assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(expected)
+
+
+def test_confidences_with_a_language_are_shares_on_its_own_curve(log_probs: np.ndarray, language: Language) -> None:
+    plain = decoder(lm=language, n_best=4).decode(log_probs)
+    fitted = decoder(lm=language, n_best=4, calibration=CALIBRATION)
+    assert fitted.curve == SPOKEN
+    assert decoder(lm=language, calibration=Calibration(FREE)).curve == FREE  # fitted without a language
+    for before, d in zip(plain, fitted.decode(log_probs), strict=True):
+        shares = [before.confidence, *(c.confidence for c in before.others)]
+        assert shares == sorted(shares, reverse=True)
+        assert 0.0 < sum(shares) <= 1.0 + 1e-6
+        expected = confidences(shares, SPOKEN).tolist()
         assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("options", [{"lexicon": ["abcabcabc"]}, {"pattern": "aaaaaa"}], ids=str)
 def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_probs: np.ndarray) -> None:
-    for d in decoder(n_best=2, temperature=0.8, **options).decode(log_probs):
-        assert (d.text.ids, d.text.score, d.others) == ((), -math.inf, ())
+    for d in decoder(n_best=2, calibration=CALIBRATION, **options).decode(log_probs):
+        assert (d.text.ids, d.text.score, d.others, d.confidence) == ((), -math.inf, (), 0.0)
 
 
 @pytest.mark.parametrize("options", [{}, {"decode": "beam"}, {"decode": "exact"}, {"lexicon": WORDS}], ids=str)
 def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
-    assert decoder(temperature=0.5, **options).decode(np.zeros((0, 5, 4))) == []
+    assert decoder(calibration=CALIBRATION, **options).decode(np.zeros((0, 5, 4))) == []
 
 
 # -- what does not go together ----------------------------------------------------------------------------------------
@@ -219,14 +307,17 @@ def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
         ),
         ({"lexicon": WORDS, "allow": "a"}, "lexicon and allow do not go together"),
         ({"lexicon_margin": 1.0}, "lexicon_margin is given without a lexicon; expected both, or neither"),
-        ({"lm_weight": 1.0}, "lm_weight is given without lm, the language model; expected both, or neither"),
+        ({"lm_weight": 1.0}, "lm_weight is given, and there is no language to weigh: expected lm, the language, too"),
+        ({"lm_weight": 1.0, "lm": "none"}, "lm_weight is given, and there is no language to weigh"),
+        ({"lm": "en", "lm_weight": -0.5}, "lm_weight is -0.5; expected a number, 0 or more"),
+        ({"lm": "en", "lexicon": WORDS}, "lexicon and lm do not go together: lexicon goes with decode 'lexicon' or"),
+        ({"lm": "en", "decode": "greedy"}, "decode is 'greedy', which has no use for lm; leave it out, or take decode"),
         ({"lexicon": WORDS, "lexicon_margin": -1.0}, "lexicon_margin is -1.0; expected a number, 0 or more"),
         ({"lexicon": WORDS, "lexicon_margin": math.nan}, "lexicon_margin is nan; expected a number, 0 or more"),
         ({"n_best": 0}, "n_best is 0; expected 1 or more"),
         ({"n_best": 5000, "decode": "exact"}, "n_best is 5000; expected at most 1000"),
         ({"n_best": 11}, "n_best is 11, and the beam holds 10 prefixes"),
         ({"beam_width": 0}, "beam_width is 0; expected 1 or more"),
-        ({"temperature": 0.0}, "temperature is 0.0; expected a number above 0"),
         ({"pattern": "a("}, "pattern 'a\\('"),
     ],
     ids=str,
@@ -248,3 +339,39 @@ def test_what_the_network_cannot_write_is_said(tmp_path: Path) -> None:
         decoder(lexicon=["xyz"])
     with pytest.raises(DataError, match=r"nowhere\.txt"):
         decoder(lexicon=tmp_path / "nowhere.txt")
+    with pytest.raises(
+        DataError, match=r"language .*nowhere\.lm: there is no such file; expected one written by 'crnn lm'"
+    ):
+        decoder(lm=tmp_path / "nowhere.lm")
+    with pytest.raises(DataError, match=r"language xx: there is no such file; .* or the name of one that ships: en"):
+        decoder(language="xx")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"pattern": "ж+"},
+            "pattern 'ж\\+', position 0: 'ж' is not in the charset 'abc'; expected what the network can",
+        ),
+        (
+            {"pattern": "[а-я]+"},
+            r"pattern .*position 0: \[а-я\] is no character of the charset 'abc'; expected what the",
+        ),
+        ({"pattern": "a|ж"}, "pattern 'a|ж', position 2: 'ж' is not in the charset"),
+        ({"lexicon": ["ж", "дом"]}, "the lexicon has no word that can be read .empty_label: 2 .*expected words in the"),
+        ({"lexicon": []}, "the lexicon has no word that can be read .it is empty"),
+        ({"lexicon": "FILE"}, r"lexicon .*words\.txt has no word that can be read .empty_label: 1 .*expected words in"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_written_at_all_is_refused_when_it_is_given(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "words.txt").write_text("дом\n", encoding="utf-8")
+    if options == {"lexicon": "FILE"}:
+        options = {"lexicon": tmp_path / "words.txt"}
+    with pytest.raises((CharsetError, DataError), match=message) as caught:
+        decoder(**options)
+    assert "\n" not in str(caught.value)
+    assert decoder(pattern="[A-C]+").method == "exact"  # letters mean what labels mean by them

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.engines.engine_file import (
     ENGINE_FORMAT,
     FORMAT_VERSION,
@@ -80,7 +81,7 @@ def test_what_was_written_comes_back(suffix: str, exported: dict[str, Path], tra
 
 def test_the_calibration_comes_along(exported: dict[str, Path], copied: Callable[[str], Path]) -> None:
     path = copied(".onnx")
-    assert open_model(path).temperature is None
+    assert open_model(path).calibration is None
     values = {
         "temperature": 1.5,
         "samples": 9,
@@ -90,7 +91,14 @@ def test_the_calibration_comes_along(exported: dict[str, Path], copied: Callable
         "data": ["a"],
     }
     rewritten(path, calibration=values)
-    assert open_model(path).temperature == 1.5
+    old = open_model(path).calibration  # of files of before, which had a temperature
+    assert old is not None
+    assert (old.greedy.slope, old.greedy.offset, old.language) == (pytest.approx(1 / 1.5), 0.0, None)
+    both = Calibration(ConfidenceCurve(0.8, 0.1, 30, 0.9), ConfidenceCurve(1.2, -0.1, 30, 0.95), ("a", "b"))
+    rewritten(path, calibration=both.as_dict())
+    found = open_model(path).calibration
+    assert found is not None
+    assert found.as_dict() == both.as_dict()
 
 
 def test_characters_beyond_ascii_come_back(trained_run: Any, copied: Callable[[str], Path]) -> None:

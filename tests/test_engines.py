@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 import crnn.engines.opening
+from crnn.checkpoint import load_weights, save_calibration, save_weights
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.engines.engine import Pixels
 from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.opening import OpenedModel, installed_engines, is_for_cpus, open_model
 from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from crnn.export import export
 from crnn.reading import Reading
 from crnn.recognizer import load
 
@@ -268,20 +271,40 @@ def test_threads_are_those_of_the_variable_where_none_are_given(
 
 
 def test_a_calibrated_model_keeps_its_confidences(trained_run: Any, tmp_path: Path, pictures: list[Path]) -> None:
-    from crnn.evaluation.calibration import Calibration
-
-    from crnn.checkpoint import save_calibration
-
-    calibration = Calibration(
-        temperature=1.5, samples=100, accuracy=0.5, error_before=0.2, error_after=0.1, data=("a set",)
-    )
+    calibration = Calibration(ConfidenceCurve(0.7, 0.2, 100), None, ("a set",))
     path = save_calibration(trained_run.folder, calibration, tmp_path / "w.safetensors")
+    plain = load(trained_run.folder, engine="torch", device="cpu").read(pictures[0])
     confidences = {}
     for engine in ENGINES:
         reading: Reading = load(path, engine=engine, device="cpu", threads=1).read(pictures[0])
         confidences[engine] = reading.confidence
     assert 0 < confidences["torch"] < 1
+    assert confidences["torch"] != pytest.approx(plain.confidence, abs=1e-3)
     assert confidences == pytest.approx(dict.fromkeys(ENGINES, confidences["torch"]), abs=1e-4)
+
+
+def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, pictures: list[Path]) -> None:
+    weights = load_weights(trained_run.folder)
+    charset = weights.config.charset.model_copy(update={"language": "en"})
+    path = tmp_path / "spoken.safetensors"
+    save_weights(path, weights.state, weights.config.model_copy(update={"charset": charset}), weights.info)
+    assert load_weights(path).config.charset.language == "en"
+    assert load_weights(trained_run.folder).config.charset.language == "none"
+    export(path, tmp_path / "spoken.onnx", samples=4)
+    files = [(path, engine) for engine in ENGINES]
+    files += [(tmp_path / "spoken.onnx", engine) for engine in ENGINES if engine != "torch"]
+    scores = {}
+    for model, engine in files:
+        reader = load(model, engine=engine, device="cpu", threads=1)  # type: ignore[arg-type]
+        prior = reader.decoder.prior
+        assert (reader.decoder.method, prior is not None and prior.language.name) == ("beam", "en")
+        reading = reader.read(pictures[0])
+        scores[model.suffix, engine] = reading.score
+        assert reading.text == trained_run.labels[0]
+        plain = load(model, engine=engine, device="cpu", threads=1, lm="none")  # type: ignore[arg-type]
+        assert (plain.decoder.method, plain.decoder.prior) == ("greedy", None)
+    assert list(scores.values()) == pytest.approx([next(iter(scores.values()))] * len(files), abs=1e-3)
+    assert load(trained_run.folder, engine="torch", device="cpu").decoder.method == "greedy"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from crnn.evaluation.calibration import temper
 
 from crnn.charset import NAMED_CHARSETS
 from crnn.data.store_writer import LmdbWriter
-from crnn.decoding.ctc import greedy, sequence_log_probs
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
+from crnn.decoding.confidence import confidences as curve_confidences
+from crnn.decoding.language import train_language
 from crnn.errors import ConfigError, DataError
 from crnn.evaluate import calibrate, evaluate
 from crnn.recognizer import Recognizer
@@ -90,7 +91,10 @@ def test_the_lexicon_alone_makes_its_readings_the_readings(store: str, barcode_r
     ]  # fmt: skip
     assert dataset.skipped == {"no_lexicon": 1}
     assert dataset.lexicons == ()
-    assert all(s.confidence is not None and 0.5 < s.confidence <= 1 for s in dataset.samples)
+    confidences = {s.label: s.confidence or math.nan for s in dataset.samples}
+    assert min(confidences["cat"], confidences["its"]) > 0.99
+    # One letter is another one: that it is none of the words is likelier than that the network is so wrong.
+    assert max(confidences["bird"], confidences["dog"]) < 0.01
     assert result.as_dict()["datasets"][0]["accuracy"] == 1.0
 
 
@@ -151,35 +155,65 @@ def lucky_set(tmp_path: Path, barcode: Barcode) -> str:
 def test_a_recogniser_is_calibrated_on_sets(lucky_set: str, barcode_reader: MakeReader) -> None:
     done: list[int] = []
     found = calibrate(barcode_reader(), [f"mine={lucky_set}"], progress=done.append)
-    assert (found.samples, found.accuracy, found.data) == (90, pytest.approx(2 / 3), ("mine",))
+    assert (found.greedy.samples, found.greedy.accuracy) == (90, pytest.approx(2 / 3))
+    assert (found.language, found.data) == (None, ("mine",))  # it has no language
     assert sum(done) == 90
     # Each bar is 90 % sure of itself, so that texts are 40 to 80 % sure, and in truth all are right in two of three.
-    reader = barcode_reader(temperature=found.temperature)
+    reader = barcode_reader(calibration=found)
     result = evaluate(reader, [lucky_set])
     measured = result.reliability
-    assert measured.error_before == pytest.approx(found.error_before)
+    assert measured.error_before == pytest.approx(found.greedy.error_before, abs=1e-6)
     assert measured.error_after is not None
-    assert measured.error_after < min(measured.error_before, found.error_after)  # fitted on these very readings
+    assert measured.error_after < min(
+        measured.error_before, found.greedy.error_after + 1e-9
+    )  # fitted on these very readings
     assert evaluate(barcode_reader(), [lucky_set]).reliability.error_after is None
     plain = [(s.prediction, s.score) for s in evaluate(barcode_reader(), [lucky_set]).datasets[0].samples]
     assert [(s.prediction, s.score) for s in result.datasets[0].samples] == plain
 
 
-def test_a_confidence_is_that_of_the_tempered_network(barcode_reader: MakeReader, barcode: Barcode) -> None:
-    reader = barcode_reader(temperature=0.5)
+def test_reading_with_and_without_the_language_are_calibrated_apart(
+    lucky_set: str, barcode_reader: MakeReader, tmp_path: Path
+) -> None:
+    language = train_language([("abcd", 1.0), ("ab", 1.0)], "bars", 3)
+    reader = barcode_reader(lm=language, lm_weight=2.0)
+    found = calibrate(reader, [lucky_set])
+    assert found.greedy == calibrate(barcode_reader(), [lucky_set]).greedy
+    assert found.language is not None
+    assert found.language.samples == 90
+    assert found.language.accuracy == evaluate(reader, [lucky_set]).combined_accuracy
+    assert (found.language.slope, found.language.offset) != (found.greedy.slope, found.greedy.offset)
+    # Each way of reading has its own curve.
+    fitted = barcode_reader(calibration=found, lm=language, lm_weight=2.0)
+    assert fitted.decoder.curve == found.language
+    assert barcode_reader(calibration=found).decoder.curve == found.greedy
+    measured = evaluate(fitted, [lucky_set]).reliability
+    assert measured.error_after is not None
+    assert measured.error_after < found.language.error_before
+
+
+def test_a_confidence_is_on_the_curve(barcode_reader: MakeReader, barcode: Barcode) -> None:
+    curve = ConfidenceCurve(0.5, 0.4)
     picture = barcode("tree")
-    outputs: list[np.ndarray] = []
+    reading, plain = barcode_reader(calibration=Calibration(curve)).read(picture), barcode_reader().read(picture)
+    assert plain.confidence == pytest.approx(math.exp(plain.score))
+    assert reading.confidence == pytest.approx(float(curve_confidences(math.exp(plain.score), curve)))
+    assert (reading.text, reading.score) == (plain.text, plain.score)
 
-    def keep(output: Any) -> list[None]:
-        outputs.append(output.log_probs)
-        return [None]
 
-    assert list(reader.run([picture], keep)) == [None]
-    expected = np.exp(sequence_log_probs(temper(outputs[0], 0.5), greedy(outputs[0])))[0]
-    reading = reader.read(picture)
-    assert reading.confidence == pytest.approx(expected)
-    assert reading.score == barcode_reader().read(picture).score
-    assert barcode_reader().read(picture).confidence is None
+def test_samples_that_are_all_left_out_calibrate_nothing(
+    tmp_path: Path, barcode_reader: MakeReader, barcode: Barcode
+) -> None:
+    with LmdbWriter(tmp_path / "marks") as writer:
+        writer.add(barcode("cat"), "?!")
+    language = train_language([("cat", 1.0)], "cats", 3)
+    said: list[str] = []
+    for reader in (barcode_reader(), barcode_reader(lm=language)):
+        with pytest.raises(
+            DataError, match="0 readings, 0 of them right; confidences are fitted on at least 20 readings"
+        ):
+            calibrate(reader, [str(tmp_path / "marks")], say=said.append)
+    assert said == ["marks: 1 samples left out: empty_label"] * 2
 
 
 def test_each_reading_has_its_own_lexicon_where_others_have_none(
@@ -214,4 +248,4 @@ def test_words_and_readings_of_a_sensitive_model_are_compared_as_the_protocol_sa
     reader = barcode_reader(characters)
     (dataset,) = evaluate(reader, [str(tmp_path / "words")], lexicons=["50"]).datasets
     assert (dataset.sums.correct, dataset.lexicons[0].sums.correct) == (18, 18)
-    assert calibrate(reader, [str(tmp_path / "words")]).accuracy == 18 / 24
+    assert calibrate(reader, [str(tmp_path / "words")]).greedy.accuracy == 18 / 24

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 import crnn
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import greedy, sequence_log_probs
+from crnn.decoding.language import train_language
 from crnn.errors import ConfigError, ImageError
 from crnn.explanation import Explanation, explain
 from crnn.explanation_sheet import find_font
@@ -24,7 +26,7 @@ OWN, OTHER = (24, 92, 196), (206, 110, 20)
 
 
 def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: MakeReader) -> None:
-    reader = barcode_reader(temperature=0.7)
+    reader = barcode_reader(calibration=Calibration(ConfidenceCurve(0.7, 0.1)))
     found = explain(reader, barcode("tree", scale=2), runners_up=4)
     reading = reader.read(barcode("tree", scale=2))
     assert found.reading.text == "tree"
@@ -40,7 +42,7 @@ def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: 
     ids = [reader.charset.encode(a.text) for a in others]
     scores = sequence_log_probs(found.log_probs[None], ids, np.zeros(4, dtype=int))
     assert [a.score for a in others] == pytest.approx(scores.tolist())
-    assert all(a.confidence is not None and 0 <= a.confidence < (reading.confidence or 0) for a in others)
+    assert all(0 < a.confidence < reading.confidence for a in others)
 
 
 def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_reader: MakeReader) -> None:
@@ -53,6 +55,23 @@ def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_
     assert [a.text for a in own.reading.alternatives] == ["bird", "cat"]
     assert own.reading.text == "bart"
     assert explain(barcode_reader(), picture, runners_up=0).reading.alternatives == ()
+
+
+def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(
+    barcode: Barcode, barcode_reader: MakeReader
+) -> None:
+    language = train_language([(word, 1.0) for word in ("bad", "cab", "ace", "dab")], "abc", 4)
+    calibration = Calibration(ConfidenceCurve(0.7, 0.1), ConfidenceCurve(1.2, -0.1))
+    reader = barcode_reader(lm=language, lm_weight=2.0, calibration=calibration)
+    found = explain(reader, barcode("bcd"), runners_up=3)
+    assert (found.reading.text, found.method) == ("bad", "beam")
+    free = barcode_reader().read(barcode("bcd"))
+    assert free.score > found.reading.score  # the network alone would have read something else
+    others = found.reading.alternatives
+    assert len(others) == 3
+    values = [found.reading.confidence, *(a.confidence for a in others)]
+    assert values == sorted(values, reverse=True)
+    assert found.reading.confidence == reader.read(barcode("bcd")).confidence
 
 
 def test_rows_are_the_classes_that_play_a_part(barcode: Barcode, barcode_reader: MakeReader) -> None:

@@ -246,7 +246,7 @@ def test_the_free_reading_where_it_is_likelier_by_the_margin(peaked_log_probs):
             else:
                 assert matches == plain[n]
     likelier = decode_lexicon(log_probs, lexicon, margin=0.0, beam_width=10)
-    for found, ((best, score), *_), matches in zip(likelier, beam_search(log_probs, 10), plain, strict=True):
+    for found, ((best, score, _), *_), matches in zip(likelier, beam_search(log_probs, 10), plain, strict=True):
         is_free = score > matches[0].score
         assert found == [LexiconMatch(None, best, score, None) if is_free else matches[0]]
 

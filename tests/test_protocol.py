@@ -194,7 +194,7 @@ def test_modelzoo_folds_readings_to_its_36_characters() -> None:
         (("clovaai", "94", "CUTE80", "off"), "36 characters when filtering is off"),
         (("parseq", "36", "SVT", "on"), "no such choice"),
         (("modelzoo", "36", "SVT", "off"), "no such choice"),
-        (("openocr", "36"), "'openocr'; expected parseq, clovaai or modelzoo"),
+        (("openocr", "36"), "'openocr'; expected parseq, clovaai, modelzoo or lines"),
         (("parseq", "abc"), "charset is 'abc'; expected 36, 62 or 94"),
     ],
 )

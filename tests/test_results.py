@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 
 from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
-from crnn.metrics import score_texts, wilson_interval
+from crnn.metrics import TextSums, score_texts, wilson_interval
 
 # Other programs read these names.
 EVALUATION_KEYS = ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy", "calibration"]
 DATASET_KEYS = [
     "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer",
 ]  # fmt: skip
-MORE_DATASET_KEYS = ["expected", "warnings", "lexicons"]
+MORE_DATASET_KEYS = ["expected", "warnings", "lexicons", "greedy", "forms"]
 
 
 def dataset(
@@ -79,6 +79,8 @@ def test_json_has_the_figures_of_the_sums() -> None:
                 "accuracy_high": high,
                 "one_minus_ned": 0.9375,  # 1 - (1/4) / 4
                 "cer": pytest.approx(1 / 12),
+                "greedy": None,
+                "forms": {},
                 "warnings": [],
                 "lexicons": [],
             }
@@ -88,6 +90,20 @@ def test_json_has_the_figures_of_the_sums() -> None:
         "calibration": values["calibration"],  # its own tests are those of crnn.evaluation.reliability
     }
     assert 0 < low < 0.75 < high < 1
+
+
+def test_json_has_other_readings_and_other_forms_of_the_same_samples() -> None:
+    shown = replace(
+        LARGE,
+        greedy=score_texts([("ab", "ab"), ("abcd", "abxd")]),
+        forms=(("as annotated", score_texts([("A B", "a b")])), ("letters and digits", TextSums())),
+    )
+    (entry,) = evaluation(shown).as_dict()["datasets"]
+    assert entry["greedy"] == {"accuracy": 0.5, "one_minus_ned": 0.875, "cer": pytest.approx(1 / 6)}
+    assert entry["forms"] == {
+        "as annotated": {"accuracy": 0.0, "one_minus_ned": pytest.approx(1 / 3), "cer": pytest.approx(2 / 3)},
+        "letters and digits": {"accuracy": None, "one_minus_ned": None, "cer": None},
+    }
 
 
 def test_the_sets_are_in_the_order_given() -> None:

@@ -169,8 +169,8 @@ def calibrate(
             for way, (text, probability) in enumerate(sample.found):
                 probabilities[way].append(probability)
                 correct[way].append(rule.prediction(text) == sample.label)
-    curves = [fit_curve(p, c) for p, c in zip(probabilities, correct, strict=True) if p or prior is None]
-    return Calibration(curves[0], curves[1] if prior is not None else None, tuple(names))
+    free = fit_curve(probabilities[0], correct[0])
+    return Calibration(free, None if prior is None else fit_curve(probabilities[1], correct[1]), tuple(names))
 
 
 def check_sets(

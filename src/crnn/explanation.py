@@ -9,6 +9,7 @@ Shape letters: H height, W width, C channels of a picture; T time steps, V class
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from crnn.charset import Charset
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import confidences
 from crnn.decoding.decoder import Decoded
+from crnn.decoding.language_search import search_with_language
 from crnn.errors import ImageError
 from crnn.explanation_sheet import Row, RunnerUp, draw_sheet
 from crnn.image import ImageSource, load_image
@@ -100,7 +102,7 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
         reader: What reads; the reading is found in its way (``decode``, ``lexicon``, ``pattern``, ...).
         image: As for ``Recognizer.read``.
         runners_up: How many other texts to find at most: where the reader itself looks for several (``n_best``) its
-            own, else those of a beam search.
+            own, else those of a beam search, with the language where the reading was found with it.
 
     Returns:
         The reading with all that it comes from.
@@ -133,10 +135,15 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, ids: tuple[int, ...], co
     """The likeliest texts but the one that was read."""
     if count < 1:
         return ()
-    searched = beam_search(log_probs, max(_BEAM, count + 1))[0]
-    found = [(h.ids, h.score) for h in searched if h.ids != ids][:count]
-    values = confidences(np.exp([score for _, score in found]), reader.decoder.curve).tolist()
+    width, prior = max(_BEAM, count + 1), reader.decoder.prior
+    if prior is None:
+        searched = [(h, math.exp(h.score)) for h in beam_search(log_probs, width)[0]]
+    else:  # ranked, and as likely, as the reading itself
+        ((found,),) = search_with_language([log_probs], prior, width, count + 1)
+        searched = [(h, found.probability * math.exp(h.rank - found.texts[0].rank)) for h in found.texts]
+    others = [(h, probability) for h, probability in searched if h.ids != ids][:count]
+    values = confidences([probability for _, probability in others], reader.decoder.curve).tolist()
     return tuple(
-        Alternative(reader.charset.decode(text), score, confidence)
-        for (text, score), confidence in zip(found, values, strict=True)
+        Alternative(reader.charset.decode(h.ids), h.score, confidence)
+        for (h, _), confidence in zip(others, values, strict=True)
     )

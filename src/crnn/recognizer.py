@@ -166,7 +166,9 @@ class Recognizer:
         """Readings of images in their order, of several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
-        while held := list(itertools.islice(outputs, most)):
+        failure: list[Exception] = []
+        waiting = _until_failure(outputs, failure)
+        while held := list(itertools.islice(waiting, most)):
             by_steps: dict[int, list[tuple[int, _Floats]]] = {}
             for place, output in enumerate(held):
                 if isinstance(output, NetworkOutput):
@@ -180,6 +182,8 @@ class Recognizer:
                     yield output
                 else:
                     yield reading_of(found[place], self.charset, output.width, output.original_sizes[0])
+        if failure:
+            raise failure[0]
 
     def _decoder(self, options: DecodingOptions) -> Decoder:
         chosen: dict[str, Any] = {**self._options, **options}
@@ -244,6 +248,14 @@ class Recognizer:
                 "the network gives no numbers (nan); its weights are damaged, or its training went astray. Use others"
             )
         return log_probs
+
+
+def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R]:
+    """Items up to an exception, which is kept for when what came before it is done with."""
+    try:
+        yield from items
+    except Exception as error:  # whatever the caller's iterable raises
+        failure.append(error)
 
 
 def _apart(output: NetworkOutput) -> list[NetworkOutput]:

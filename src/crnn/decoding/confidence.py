@@ -78,7 +78,12 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        return {**dataclasses.asdict(self), "data": list(self.data)}
+
+        def known(curve: ConfidenceCurve) -> dict[str, Any]:
+            return {name: None if value != value else value for name, value in dataclasses.asdict(curve).items()}
+
+        language = None if self.language is None else known(self.language)
+        return {"greedy": known(self.greedy), "language": language, "data": list(self.data)}  # NaN is not JSON
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:

@@ -2,7 +2,7 @@
 
 A confidence is the probability, in [0, 1], that a reading is right. Confidences are calibrated when, of all readings
 with a confidence of 0.8, four in five are right. Numbers only; what a confidence is made of says
-``crnn.evaluation.calibration``.
+``crnn.decoding.confidence``.
 
 References:
     Guo, Pleiss, Sun and Weinberger 2017, arXiv 1706.04599, section 2 (reliability diagrams, expected calibration
