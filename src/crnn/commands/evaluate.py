@@ -60,7 +60,7 @@ def evaluate_command(
             set's labels) or a file. May be given several times.
         lexicon_margin: Take the free reading where its score is higher than the best word's by more than this (nats).
         lm: Language: auto, that of the weights; none; en; or a file written by crnn lm.
-        lm_weight: How much it counts; default 0.5.
+        lm_weight: How much it counts; default 0.4.
         pattern: Regular expression that the whole text must match.
         allow: The only characters that readings may have.
         block: Characters that they may not have.

@@ -72,7 +72,7 @@ def read_command(
         lexicon: File with the words that a reading may be, one a line (.gz too).
         lexicon_margin: Take the free reading where its score is higher than the best word's by more than this (nats).
         lm: Language: auto, that of the weights; none; en; or a file written by crnn lm.
-        lm_weight: How much it counts; default 0.5.
+        lm_weight: How much it counts; default 0.4.
         pattern: Regular expression that the whole text must match.
         allow: The only characters that readings may have.
         block: Characters that they may not have.

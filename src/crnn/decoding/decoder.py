@@ -84,7 +84,7 @@ class DecodingOptions(TypedDict, total=False):
         lexicon_margin: The free text is taken where its score exceeds that of the best word by more than this, in nats.
         lm: The language for the beam: ``auto``, that of the weights; ``none``; the name of one that ships, a file of
             ``crnn lm``, or a ``Language``.
-        lm_weight: What the log-probabilities of the language are multiplied with; 0.5.
+        lm_weight: What the log-probabilities of the language are multiplied with; 0.4.
         pattern: A regular expression that the whole text must match.
         allow: The only characters that texts may have.
         block: Characters that they may not have.

@@ -29,7 +29,7 @@ __all__ = ["DEFAULT_WEIGHT", "LanguagePrior", "PriorState"]
 _Floats = npt.NDArray[np.floating[Any]]
 _Bools = npt.NDArray[np.bool_]
 
-DEFAULT_WEIGHT = 0.5
+DEFAULT_WEIGHT = 0.4
 """Of a language beside the network. From 0.4 to 0.7 real words gain as much, and codes lose more the larger it is."""
 
 # ---- what is no word of the dictionary: constants in nats, chosen by rendered codes and real words ----
@@ -40,11 +40,11 @@ _WORD, _DIGITS, _ANYTHING = float(np.log(0.82)), float(np.log(0.1)), float(np.lo
 _ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -3.3, -2.6, -3.2, -5.0
 """Each character of any string."""
 
-_DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.3, -2.5, -1.6
+_DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6
 """Each character of a number, and its end."""
 
-_MARK_AT_WORD, _RARE_MARK_AT_WORD, _SPACE = -3.0, -5.0, -2.3
-"""A mark before, behind or inside of a word, and the space between two."""
+_MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -2.3
+"""A mark or a digit before, behind or inside of a word, and the space between two."""
 
 _STRAY_SPACE = -12.0
 """A space at an end of the text, or behind another one: labels have none."""
@@ -140,8 +140,8 @@ class LanguagePrior:
         self._any_cost = np.where(
             digit, _ANY_DIGIT, np.where(mark, np.where(common, _ANY_MARK, _ANY_RARE_MARK), _ANY_LETTER)
         )
-        # A digit that no n-gram knows ends the chance of a word of the dictionary.
-        self._word_mark_cost = np.where(mark, np.where(common, _MARK_AT_WORD, _RARE_MARK_AT_WORD), -np.inf)
+        at_word = np.where(mark, np.where(common, _MARK_AT_WORD, _RARE_MARK_AT_WORD), -np.inf)
+        self._word_mark_cost = np.where(digit, _DIGIT_AT_WORD, at_word)
 
     def start(self, num_samples: int) -> PriorState:
         """Return the state of the empty text of each image."""
@@ -262,18 +262,19 @@ class LanguagePrior:
         """States with one more character."""
         kind, symbol = self._kinds[added], self._symbols[added]
         is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
+        is_other = is_mark | (kind == _A_DIGIT)  # ends a word of the dictionary, and another may follow
         word = np.where(
             is_letter,
             state.word + self.language.log_prob(state.row, symbol),
             state.word + self._end_cost(state) + self._word_mark_cost[added],
         )
-        row = np.where(is_mark | is_space, np.int32(0), state.row)
+        row = np.where(is_other | is_space, np.int32(0), state.row)
         if is_letter.any():
             row[is_letter] = self.language.following(state.row[is_letter], symbol[is_letter])
         # A mark ends a part of a word, and the pattern of its capitals.
         done = state.done + np.where(is_mark, _CASE_COSTS[state.case], 0.0)
         case = np.where(is_mark, 0, _CASE_AFTER[state.case, self._cases[added]])
-        letters = np.where(is_letter, state.letters + 1, np.where(is_mark, 0, state.letters))
+        letters = np.where(is_letter, state.letters + 1, np.where(is_other, 0, state.letters))
         digits, anything = state.digits + self._digit_cost[added], state.anything + self._any_cost[added]
         size = state.size + 1
         if is_space.any():
