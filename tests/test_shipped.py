@@ -78,19 +78,21 @@ def test_drawn_words_are_read(name: str, options: dict[str, Any]) -> None:
         ImageDraw.Draw(picture).text((8 - left, 5 - top), word, font=font, fill=ink)
         pictures.append(picture)
     readings = reader.read(pictures)
-    assert [reading.text for reading in readings] == [word.lower() for word in words]
+    folds = "A" not in reader.charset
+    assert [reading.text for reading in readings] == [word.lower() if folds else word for word in words]
     assert all(math.exp(reading.score) > 0.5 for reading in readings)
 
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_long_lines_are_wider_and_read(name: str) -> None:
-    """Words have the 100 pixels that the networks learnt with; lines would have two columns for a character."""
+    """Words have the width that the networks learnt with; lines would have two columns for a character in it."""
     reader = crnn.load(name, threads=1)
-    widths = [target_width((width, 100), reader.config.image) for width in (50, 400, 1000, 9000)]
-    assert widths == [100, 100, 256, 800]
+    widths = [target_width((width, 100), reader.config.image) for width in (50, 300, 1000, 9000)]
+    assert widths == ([100, 100, 256, 800] if "A" not in reader.charset else [96, 96, 320, 800])
     picture = Image.new("L", (530, 50), 240)
     ImageDraw.Draw(picture).text((8, 0), "www.recognition.example.com", font=ImageFont.load_default(36), fill=30)
-    assert reader.read(picture).text == "wwwrecognitionexamplecom"
+    text = "www.recognition.example.com"
+    assert reader.read(picture).text == (text if "." in reader.charset else text.replace(".", ""))
 
 
 def test_a_file_of_the_package_is_not_written_to(tmp_path: Path) -> None:
