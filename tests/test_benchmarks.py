@@ -241,7 +241,7 @@ def test_the_benchmark_of_accelerators(tmp_path: Path) -> None:
     assert not [row for row in rows if "failed" in row.values() or "failed" in row]
     found = {(row["part"], row["name"]): row for row in rows}
     fp32, bf16 = (found["gradients", f"small {name}"]["gradient_error"] for name in ("fp32", "bf16"))
-    assert fp32 < 1e-4 < bf16 < 0.5
+    assert fp32 < 5e-3 < bf16 < 0.5
     assert found["ctc", "batched, fp32"]["gradient_error"] < 1e-4
     assert found["rendering", "8 pictures"]["equal"] == 1.0
     assert found["waiting", "batches made ahead"]["same_as_without"]
