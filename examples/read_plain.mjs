@@ -5,8 +5,8 @@
 //     node read_plain.mjs crnn-small.onnx word.pgm ...
 //
 // Node opens no pictures by itself, so that they come as they go into the network: grey pixels, 32 high and as wide as
-// docs/engines.md says (100 for words), as PGM files
-// (in Python: Image.open("word.png").convert("L").resize((100, 32), Image.Resampling.BICUBIC).save("word.pgm")).
+// docs/engines.md says, as PGM files (for a width of 96, in Python:
+// Image.open("word.png").convert("L").resize((96, 32), Image.Resampling.BICUBIC).save("word.pgm")).
 // In a browser they come from a canvas; see docs/engines.md.
 
 import { readFileSync } from "node:fs";

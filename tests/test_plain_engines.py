@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import itertools
 import json
 import os
@@ -17,6 +16,8 @@ import pytest
 from PIL import Image
 
 import crnn
+from crnn.image import load_resized
+from crnn.weights_file import read_weights
 
 ROOT = Path(__file__).parent.parent
 NODE = shutil.which("node")
@@ -40,7 +41,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped network as an ONNX file."""
     from crnn.engines import engine_file
     from crnn.engines.network_graph import network_graph
-    from crnn.weights_file import read_weights
 
     weights = read_weights("crnn-small")
     graph = network_graph(weights)
@@ -62,15 +62,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory, picture_of: Callable[..., bytes]) -> list[Path]:
     """Drawn words as PNG files; beside each of them the same at the network's size, as PGM."""
+    config = read_weights("crnn-small").config
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for number, word in enumerate(WORDS):
         data = picture_of(word, (360, 40) if len(word) > 9 else (140 if number % 2 else 90, 40))
         paths.append(folder / f"{number}.png")
         paths[-1].write_bytes(data)
-        width = 224 if len(word) > 9 else 100  # three quarters of 288, to a multiple of 32
-        fitted = Image.open(io.BytesIO(data)).convert("L").resize((width, 32), Image.Resampling.BICUBIC)
-        fitted.save(paths[-1].with_suffix(".pgm"))
+        fitted = load_resized(paths[-1], config.image)
+        Image.fromarray(fitted[0]).save(paths[-1].with_suffix(".pgm"))
     return paths
 
 
