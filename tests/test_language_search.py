@@ -14,7 +14,7 @@ from crnn.decoding import language_search
 from crnn.decoding.beam import beam_search
 from crnn.decoding.ctc import decode_greedy, sequence_log_probs
 from crnn.decoding.language import Language, train_language
-from crnn.decoding.language_prior import LanguagePrior
+from crnn.decoding.language_prior import LanguagePrior, padded
 from crnn.decoding.language_search import search_with_language
 from crnn.errors import ConfigError, DataError
 
@@ -93,13 +93,13 @@ def test_a_language_serves_charsets_of_one_case(language: Language) -> None:
 def test_codes_are_not_bent_into_words(language: Language) -> None:
     """A text far from the dictionary pays one constant; the network needs little more to be believed."""
     prior = LanguagePrior(language, LOWER)
-    (one, other), _ = prior.score([LOWER.encode("h0u5e7"), LOWER.encode("x1q4z8")])
+    (one, other), _ = prior.score(*padded([LOWER.encode("h0u5e7"), LOWER.encode("x1q4z8")]))
     assert one == pytest.approx(other)
     for code, word in (("xkqvt", "house"), ("h0u5e7", "house7")):
-        (alone, known), _ = prior.score([LOWER.encode(code), LOWER.encode(word)])
+        (alone, known), _ = prior.score(*padded([LOWER.encode(code), LOWER.encode(word)]))
         assert 1.0 < known - alone < 8.0
     # A digit more is never worth more than it costs: numbers do not grow.
-    scores, _ = prior.score([LOWER.encode("1" * count) for count in range(1, 12)])
+    scores, _ = prior.score(*padded([LOWER.encode("1" * count) for count in range(1, 12)]))
     assert (np.diff(scores) < 0.0).all()
 
 
@@ -114,9 +114,9 @@ def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
             state = prior.advanced(state, np.array([[one]]), np.array([[True]]))
             lengths = lengths + 1
             assert more[0, 0, 0] == pytest.approx(prior.total(state, lengths)[0, 0])
-        assert prior.final(state, lengths)[0, 0] == pytest.approx(prior.score([ids])[0][0])
+        assert prior.final(state, lengths)[0, 0] == pytest.approx(prior.score(*padded([ids]))[0][0])
         least, most = prior.least([ids])
-        score, gap = prior.score([ids])
+        score, gap = prior.score(*padded([ids]))
         assert least[0] <= score[0] + 1e-9
         assert most[0] >= gap[0] - 1e-9
 
@@ -127,7 +127,7 @@ def test_the_beam_finds_the_best_rank_of_all(language: Language, random_log_prob
     for seed in range(6):
         log_probs = random_log_probs(seed, 1, 4, 6)
         best = max(
-            float(sequence_log_probs(log_probs, [ids])[0]) + float(prior.score([ids])[0][0])
+            float(sequence_log_probs(log_probs, [ids])[0]) + float(prior.score(*padded([ids]))[0][0])
             for length in range(5)
             for ids in itertools.product(range(5), repeat=length)
         )
@@ -159,6 +159,34 @@ def test_sure_texts_are_not_searched(language: Language, monkeypatch: pytest.Mon
     # One word of three is doubtful: the others are left alone.
     assert read(shown("the hcuse in", CHARSET, {5: "o"}, sure=0.99999), language)[0] == "the house in"
     assert searched == [1]
+
+
+def test_doubts_that_lead_to_no_better_text_are_not_searched(
+    language: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_search, "beam_search", lambda *_: pytest.fail("searched"))
+    assert read(shown("house", CHARSET, {1: "q"}), language)[0] == "house"
+    # "hquse", as likely to the network, is no rival for the language.
+    assert read(shown("house", CHARSET, {1: "q"}), language)[1] > 0.99
+
+
+def test_changed_texts_have_a_path_of_their_cost(random_log_probs: Draw) -> None:
+    log_probs = random_log_probs(3, 20, 9, 6, sharpness=2.0)
+    limits = np.full(20, 4.0)
+    owners, costs, ids, lengths = language_search._changed(log_probs, limits)
+    assert (np.diff(owners) >= 0).all()
+    assert (costs <= 4.0).all()
+    best = log_probs.max(axis=2).sum(axis=1)
+    scores = sequence_log_probs(
+        log_probs, [tuple(row[:length]) for row, length in zip(ids.tolist(), lengths, strict=True)], owners
+    )
+    assert (scores >= best[owners] - costs - 1e-4).all()
+    # The cheapest change of each step is among them.
+    top = np.sort(log_probs, axis=2)
+    margins = (top[:, :, -1] - top[:, :, -2]).min(axis=1)
+    for n in range(20):
+        mine = costs[(owners == n) & (costs > 0)]
+        assert mine.min() >= margins[n] - 1e-5
 
 
 def test_lines_are_cut_at_spaces_and_joined_again(language: Language) -> None:

@@ -2,7 +2,7 @@
 
 A space begins a new word, and what no dictionary has pays a constant, once per word:
 
-    p(word) = 0.82 * n-grams and marks  +  0.10 * digits  +  0.08 * any string
+    p(word) = 0.8975 * n-grams and marks  +  0.10 * digits  +  0.0025 * any string
 
 so that a code, a serial number or a price is never bent into a word for the sake of a few characters. Capitals follow a
 small model of patterns: lower, Capitalized, UPPER, other.
@@ -24,7 +24,7 @@ from crnn.charset import Charset
 from crnn.decoding.language import Language
 from crnn.errors import ConfigError
 
-__all__ = ["DEFAULT_WEIGHT", "LanguagePrior", "PriorState"]
+__all__ = ["DEFAULT_WEIGHT", "LanguagePrior", "PriorState", "padded"]
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Bools = npt.NDArray[np.bool_]
@@ -34,11 +34,11 @@ DEFAULT_WEIGHT = 0.4
 
 # ---- what is no word of the dictionary: constants in nats, chosen by rendered codes and real words ----
 
-_WORD, _DIGITS, _ANYTHING = float(np.log(0.82)), float(np.log(0.1)), float(np.log(0.08))
+_WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
 """A word of the dictionary, a number, any string."""
 
-_ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -3.3, -2.6, -3.2, -5.0
-"""Each character of any string."""
+_ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -2.4, -2.4, -3.2, -5.0
+"""Each character of any string: with the bonus a letter costs next to nothing, so that none is dropped or added."""
 
 _DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6
 """Each character of a number, and its end."""
@@ -48,6 +48,9 @@ _MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -2
 
 _STRAY_SPACE = -12.0
 """A space at an end of the text, or behind another one: labels have none."""
+
+_NOTHING = -6.0
+"""The text without characters."""
 
 _COMMON_MARKS = frozenset(".,:;-'\"()!?/&%$#@*+")
 
@@ -159,7 +162,7 @@ class LanguagePrior:
 
     def final(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return what is added to whole texts, ``(N, B)``."""
-        stray = np.where((state.size == 0) & (lengths > 0), _STRAY_SPACE, 0.0)
+        stray = np.where(state.size == 0, np.where(lengths > 0, _STRAY_SPACE, _NOTHING), 0.0)
         return self.weight * (state.done + self._token(state) + stray) + self.bonus * lengths
 
     def extended(self, state: PriorState, classes: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> _Floats:
@@ -196,19 +199,21 @@ class LanguagePrior:
             *(np.where(is_new, getattr(after, name), getattr(state, name)) for name in PriorState.__slots__)
         )
 
-    def score(self, texts: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def score(
+        self, ids: npt.NDArray[Any], lengths: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return what is added to each text, ``(M,)``, and at most how much more would be added to another one.
 
         The second is the gap between each word and the likeliest one of the dictionary that is as long.
+
+        Args:
+            ids: ``(M, L)`` texts, as ``padded`` gives them.
+            lengths: ``(M,)``, their characters.
         """
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        longest = int(lengths.max(initial=0))
-        ids = np.zeros((len(texts), max(longest, 1)), dtype=np.int64)
-        ids[np.arange(ids.shape[1]) < lengths[:, None]] = list(itertools.chain.from_iterable(texts))
-        state = self.start(len(texts))
-        gaps = np.zeros(len(texts))
+        state = self.start(len(ids))
+        gaps = np.zeros(len(ids))
         spaces = self._kinds[ids] == _A_SPACE
-        for place in range(longest):
+        for place in range(int(lengths.max(initial=0))):
             inside = lengths > place
             ends = inside & spaces[:, place]
             if ends.any():
@@ -283,6 +288,14 @@ class LanguagePrior:
             anything = np.where(is_space, _ANYTHING, anything)
             letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))
         return PriorState(done, word, digits, anything, row, letters, size, case)
+
+
+def padded(texts: Sequence[Sequence[int]], longest: int = 1) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return texts as an array ``(M, L)``, filled with zeros, and their lengths; L is at least ``longest``."""
+    lengths = np.fromiter(map(len, texts), dtype=np.intp, count=len(texts))
+    ids = np.zeros((len(texts), int(lengths.max(initial=longest))), dtype=np.intp)
+    ids[np.arange(ids.shape[1]) < lengths[:, None]] = list(itertools.chain.from_iterable(texts))
+    return ids, lengths
 
 
 def _sum(*parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

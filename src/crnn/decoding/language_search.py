@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.ctc import DecodedText, decode_greedy, sequence_log_probs
-from crnn.decoding.language_prior import LanguagePrior
+from crnn.decoding.language_prior import LanguagePrior, padded
 
 __all__ = ["LanguageReading", "search_with_language"]
 
 _Floats = npt.NDArray[np.floating[Any]]
+_Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
 _SURE_SPACE = float(np.log(0.9))
@@ -36,8 +37,16 @@ _SURE_STEP = float(np.log(0.999))
 _LEAST_REST = 1e-9
 """What rounding leaves of a probability of 1."""
 
-_TOGETHER = 96
-"""Pieces that are searched at a time: the more, the less numpy's calls cost, until arrays leave the cache."""
+_SEARCHED_TOGETHER, _CHANGED_TOGETHER = 96, 256
+"""Pieces at a time: the more, the less numpy's calls cost, until arrays leave the cache."""
+
+_CHANGES, _CHANGES_OF_A_RUN = 5, 2
+"""Changes of the best path that are tried, in all combinations: the likeliest of those to the 2 next characters."""
+
+_SUBSETS = np.arange(2**_CHANGES)[:, None] >> np.arange(_CHANGES) & 1 == 1
+
+_NEAR, _COUNTED = 1.0, 3.0
+"""Distance in rank from the best path up to which a changed text calls for a search, and up to which it is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +76,104 @@ def search_with_language(
         n_best: Texts to find; above 1 every piece is searched.
     """
     cut = [_Group.of(log_probs, prior, n_best > 1) for log_probs in groups]
-    packed = [piece for group in cut for piece in group.packed()]
+    unsure = [(group, p) for group in cut for p in group.unsure.tolist()]
+    packed = [steps for group in cut for steps in group.packed()]
+    added, gaps = prior.score(*padded([group.known[p].ids for group, p in unsure]))
     # Pieces of about one length together: they are padded to the longest.
-    order = sorted(range(len(packed)), key=lambda p: len(packed[p]))
-    found: list[list[Hypothesis]] = [[] for _ in packed]
-    for first in range(0, len(order), _TOGETHER):
-        some = order[first : first + _TOGETHER]
-        for p, hypotheses in zip(
-            some, beam_search(_stacked([packed[p] for p in some]), beam_width, prior), strict=True
+    order = np.argsort([len(steps) for steps in packed], kind="stable")
+    if n_best == 1:
+        searched = np.zeros(len(packed), dtype=np.bool_)
+        for some in _parts(order, _CHANGED_TOGETHER):
+            texts = [unsure[i][0].known[unsure[i][1]].ids for i in some]
+            gains, shares = _rivals([packed[i] for i in some], texts, added[some], gaps[some], prior)
+            searched[some] = gains > -_NEAR
+            for i, share in zip(some, shares.tolist(), strict=True):
+                unsure[i][0].shares[unsure[i][1]] = share
+        order = order[searched[order]]
+    for some in _parts(order, _SEARCHED_TOGETHER):
+        for i, hypotheses in zip(
+            some, beam_search(_stacked([packed[i] for i in some]), beam_width, prior), strict=True
         ):
-            found[p] = hypotheses
-    waiting = iter(found)
-    return [group.readings(waiting, n_best) for group in cut]
+            unsure[i][0].add(unsure[i][1], hypotheses, float(added[i]))
+    return [group.readings(n_best) for group in cut]
+
+
+def _parts(order: _Indices, size: int) -> Iterator[_Indices]:
+    return (order[first : first + size] for first in range(0, len(order), size))
+
+
+def _rivals(
+    packed: Sequence[_Floats], texts: Sequence[tuple[int, ...]], added: _Doubles, gaps: _Doubles, prior: LanguagePrior
+) -> tuple[_Doubles, _Doubles]:
+    """By how much the best of all texts a few changes away outranks each of ``texts``, and the share of the latter."""
+    owners, costs, ids, lengths = _changed(_stacked(packed), gaps + prior.bonus + _COUNTED)
+    known, known_lengths = padded(texts, ids.shape[1])
+    other = (lengths != known_lengths[owners]) | (ids != known[owners, : ids.shape[1]]).any(axis=1)
+    owners, costs, ids, lengths = owners[other], costs[other], ids[other], lengths[other]
+    gain = prior.score(ids, lengths)[0] - costs - added[owners]
+    gains = np.full(len(texts), -np.inf)
+    np.maximum.at(gains, owners, gain)
+    shares: _Doubles = 1.0 / (1.0 + np.bincount(owners, np.exp(gain), minlength=len(texts)))
+    return gains, shares
+
+
+def _changed(log_probs: _Floats, limits: _Doubles) -> tuple[_Indices, _Doubles, _Indices, _Indices]:
+    """Texts of best paths ``(P, T, V)`` with changes that cost at most ``limits``: owners, costs, ids, lengths."""
+    num_pieces, num_steps, num_classes = log_probs.shape
+    blank = num_classes - 1
+    best = log_probs.argmax(axis=2)
+    begins = np.ones(best.shape, dtype=np.bool_)
+    begins[:, 1:] = (best[:, 1:] != best[:, :-1]) | (best[:, 1:] == blank)
+    # A character changes in all of its steps, a blank in one.
+    place = np.arange(best.size)
+    run_of = np.maximum.accumulate(np.where(begins.ravel(), place, 0)).reshape(best.shape)
+    # No other class has more than the best one leaves.
+    peaks = np.take_along_axis(log_probs, best[:, :, None], axis=2)[:, :, 0].astype(np.float64)
+    least = peaks - np.log(np.maximum(-np.expm1(peaks), _LEAST_REST))
+    starts = np.flatnonzero(begins & (least <= limits[:, None]))
+    steps = log_probs.reshape(-1, num_classes)
+    totals = steps[starts].astype(np.float64)
+    further = np.arange(starts.size)
+    for ahead in range(1, num_steps):
+        further = further[starts[further] + ahead < best.size]
+        further = further[run_of.ravel()[starts[further] + ahead] == starts[further]]
+        if not further.size:
+            break
+        totals[further] += steps[starts[further] + ahead]
+    rows, own = np.arange(starts.size), best.ravel()[starts]
+    best_totals = totals[rows, own]
+    totals[rows, own] = -np.inf
+    costs, characters = [], []
+    for _ in range(_CHANGES_OF_A_RUN):
+        characters.append(totals.argmax(axis=1))
+        costs.append(best_totals - totals[rows, characters[-1]])
+        totals[rows, characters[-1]] = -np.inf
+    cost, character, run = np.concatenate(costs), np.concatenate(characters), np.tile(starts, _CHANGES_OF_A_RUN)
+    cheap = np.flatnonzero(cost <= limits[run // num_steps])
+    cheap = cheap[np.lexsort((cost[cheap], run[cheap] // num_steps))]
+    owners = run[cheap] // num_steps
+    place = np.arange(cheap.size) - np.searchsorted(owners, owners)  # among those of its piece
+    cheap, owners, place = cheap[place < _CHANGES], owners[place < _CHANGES], place[place < _CHANGES]
+
+    one_cost = np.full((num_pieces, _CHANGES), np.inf)
+    one_run, one_character = np.full(one_cost.shape, -1), np.full(one_cost.shape, blank)
+    one_cost[owners, place], one_run[owners, place] = cost[cheap], run[cheap]
+    one_character[owners, place] = character[cheap]
+    total = np.where(_SUBSETS, one_cost[:, None], 0.0).sum(axis=2)  # (P, 2 ** changes)
+    for i, j in itertools.combinations(range(_CHANGES), 2):
+        total[np.ix_(one_run[:, i] == one_run[:, j], _SUBSETS[:, i] & _SUBSETS[:, j])] = np.inf
+    pieces, subsets = np.nonzero(total <= limits[:, None])
+    paths, runs = best[pieces], run_of[pieces]
+    for change in range(_CHANGES):
+        rows = np.flatnonzero(_SUBSETS[subsets, change])
+        where = runs[rows] == one_run[pieces[rows], change][:, None]
+        paths[rows] = np.where(where, one_character[pieces[rows], change][:, None], paths[rows])
+    shown = paths != blank
+    shown[:, 1:] &= paths[:, 1:] != paths[:, :-1]
+    lengths = np.count_nonzero(shown, axis=1)
+    ids = np.zeros((len(paths), max(int(lengths.max(initial=0)), 1)), dtype=np.intp)
+    ids[np.arange(ids.shape[1]) < lengths[:, None]] = paths[shown]
+    return pieces, total[pieces, subsets], ids, lengths
 
 
 @dataclass(slots=True)
@@ -91,8 +186,10 @@ class _Group:
         pieces: ``(P, T', V)``, padded with certain blanks; the images themselves where nothing is cut.
         steps: ``(P,)`` steps of each piece.
         images: ``(P,)`` the image of each piece, ascending.
-        known: Of each piece the text of its best path.
+        known: Of each piece the text of its best path; ranks of those that are sure are only bounds.
         unsure: Pieces that a language could change, ascending.
+        found: Of each piece its texts, the best first.
+        shares: Of each piece the share of its best text in all that were met.
         space: Class id of the space; -1 where there is none.
     """
 
@@ -103,6 +200,8 @@ class _Group:
     images: _Indices
     known: list[Hypothesis]
     unsure: _Indices
+    found: list[list[Hypothesis]]
+    shares: list[float]
     space: int
 
     @classmethod
@@ -120,12 +219,19 @@ class _Group:
         # Another text has at most the rest of the probability, and the language adds at most the gap more to it.
         added, gaps = prior.least(ids)
         unsure = np.flatnonzero((rest + gaps + prior.bonus >= scores) | search_all)
-        if unsure.size:
-            added[unsure], gaps[unsure] = prior.score([ids[p] for p in unsure.tolist()])
-            unsure = unsure[(rest + gaps + prior.bonus >= scores)[unsure] | search_all]
-        ranks = (scores + added).tolist()
-        known = [Hypothesis(*one) for one in zip(ids, scores.tolist(), ranks, strict=True)]
-        return cls(log_probs, greedy, pieces, steps, images, known, unsure, prior.space)
+        known = [Hypothesis(*one) for one in zip(ids, scores.tolist(), (scores + added).tolist(), strict=True)]
+        return cls(
+            log_probs,
+            greedy,
+            pieces,
+            steps,
+            images,
+            known,
+            unsure,
+            [[one] for one in known],
+            np.exp(scores).tolist(),
+            prior.space,
+        )
 
     def packed(self) -> list[_Floats]:
         """Log-probabilities ``(T'', V)`` of the unsure pieces, without the steps that say nothing new."""
@@ -136,17 +242,17 @@ class _Group:
         kept[:, 1:] &= ~(sure[:, 1:] & sure[:, :-1] & (best[:, 1:] == best[:, :-1]))
         return [one[steps] for one, steps in zip(log_probs, kept, strict=True)]
 
-    def readings(self, waiting: Any, n_best: int) -> list[LanguageReading]:
-        """What is found in each image, where ``waiting`` gives what the search found in each unsure piece."""
-        found = [[known] for known in self.known]
-        shares = [math.exp(known.score) for known in self.known]
-        for p in self.unsure.tolist():
-            hypotheses: list[Hypothesis] = next(waiting)
-            # The best path is in the running even where the beam lost it.
-            if all(h.ids != self.known[p].ids for h in hypotheses):
-                hypotheses = sorted([*hypotheses, self.known[p]], key=_by_rank)
-            found[p] = hypotheses
-            shares[p] = 1.0 / sum(math.exp(h.rank - hypotheses[0].rank) for h in hypotheses)
+    def add(self, p: int, hypotheses: list[Hypothesis], added: float) -> None:
+        """Take what a search found in a piece, to whose known text the language adds ``added``."""
+        known = self.known[p]._replace(rank=self.known[p].score + added)
+        # The best path is in the running even where the beam lost it.
+        if all(h.ids != known.ids for h in hypotheses):
+            hypotheses = sorted([*hypotheses, known], key=_by_rank)
+        self.found[p] = hypotheses
+        self.shares[p] = 1.0 / sum(math.exp(h.rank - hypotheses[0].rank) for h in hypotheses)
+
+    def readings(self, n_best: int) -> list[LanguageReading]:
+        """Return what was found in each image."""
         texts: list[list[tuple[tuple[int, ...], float]]] = [[((), 0.0)] for _ in self.log_probs]
         probabilities = [1.0] * len(self.log_probs)
         for p, image in enumerate(self.images.tolist()):
@@ -154,10 +260,10 @@ class _Group:
                 # A piece may be empty, at the ends and between two spaces.
                 (ids + (self.space,) * bool(ids and one.ids) + one.ids, rank + one.rank)
                 for ids, rank in texts[image]
-                for one in found[p][:n_best]
+                for one in self.found[p][:n_best]
             ]
             texts[image] = made if len(made) == 1 else sorted(made, key=lambda pair: (-pair[1], pair[0]))[:n_best]
-            probabilities[image] *= shares[p]
+            probabilities[image] *= self.shares[p]
         return self._scored(texts, probabilities)
 
     def _scored(
