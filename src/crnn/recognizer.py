@@ -42,7 +42,7 @@ _Floats = npt.NDArray[np.float32]
 _ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
 """Types of what is one picture, though some of them can be iterated over."""
 
-_DECODED_BATCHES = 4
+_DECODED_BATCHES = 8
 """Batches that are decoded together with a language: the words that it may change are few in each."""
 
 _HELD_BATCHES = 8

@@ -113,7 +113,7 @@ def _rivals(
     gain = prior.score(ids, lengths)[0] - costs - added[owners]
     gains = np.full(len(texts), -np.inf)
     np.maximum.at(gains, owners, gain)
-    shares: _Doubles = 1.0 / (1.0 + np.bincount(owners, np.exp(gain), minlength=len(texts)))
+    shares: _Doubles = np.divide(1.0, 1.0 + np.bincount(owners, np.exp(gain), minlength=len(texts)), dtype=np.float64)
     return gains, shares
 
 
