@@ -336,7 +336,7 @@ def test_the_same_settings_are_the_same_run(small_config: Configs) -> None:
         ("train", "epoch_size", 10, 11),
         ("train", "device", "cpu", "auto"),
         ("train", "threads", None, 2),
-        ("train", "non_finite", "stop", "skip"),
+        ("train", "compile", False, True),
         ("train", "log_steps", 1, 20),
         ("train", "log_format", "crnn", "modelzoo"),
         ("train", "tensorboard", True, False),
