@@ -580,3 +580,19 @@ def test_a_validation_that_cannot_be_is_refused_before_the_first_step(
     with pytest.raises((ConfigError, DataError), match=said):
         train(config)
     assert not (Path(config.checkpoint.save_checkpoint_path) / "metrics.jsonl").exists()
+
+
+def test_a_biased_blank_is_where_a_run_starts_and_not_where_a_warm_start_does(
+    word_list: Words, small_config: Configs
+) -> None:
+    words = word_list(16)
+
+    def bias(folder: str, blank_bias: float, **train_section: Any) -> float:
+        values = {"train": {"num_steps": 1, **train_section}, "objective": {"blank_bias": blank_bias}}
+        found = train(small_config(words, folder=folder, optim={"learning_rate": 1e-9}, **values))
+        return float(load_weights(found.weights).state["head.bias"][-1])
+
+    plain = bias("plain", 0.0)
+    assert bias("biased", 3.0) == pytest.approx(plain + 3.0, abs=1e-5)
+    weights = str(small_config(folder="plain").checkpoint.save_checkpoint_path)
+    assert bias("warm", 3.0, warm_start=weights) == pytest.approx(plain, abs=1e-5)
