@@ -143,7 +143,7 @@ class OptimConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """How the CTC loss begins."""
+    """CTC, and where it starts."""
 
     removed: ClassVar[Mapping[str, Any]] = {
         "label_smoothing": 0.0,
