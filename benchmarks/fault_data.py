@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import crnn.data.loader
-import crnn.training.objective
+import crnn.model
 from fault_case import (
     END,
     Case,
@@ -135,14 +135,14 @@ def broken_loss(steps: range) -> Callable[[], None]:
     """To prepare a process: the loss of these steps, from 1, is NaN, and so are the batch statistics."""
 
     def prepare() -> None:
-        forward, calls = crnn.training.objective.Objective.forward, 0
+        forward, calls = crnn.model.CRNN.forward, 0
 
-        def broken(self: crnn.training.objective.Objective, images: Tensor, *rest: Tensor) -> Tensor:
+        def broken(self: crnn.model.CRNN, images: Tensor) -> Tensor:
             nonlocal calls
-            calls += 1
-            return forward(self, images * torch.nan if calls in steps else images, *rest)
+            calls += self.training
+            return forward(self, images * torch.nan if self.training and calls in steps else images)
 
-        crnn.training.objective.Objective.forward = broken  # type: ignore[assignment, method-assign]
+        crnn.model.CRNN.forward = broken  # type: ignore[method-assign]
 
     return prepare
 
@@ -155,19 +155,3 @@ def not_a_number(lab: Lab, name: str) -> Found:
     expect(checkpoints(lab, name)[0] == "step-00000004.safetensors", str(checkpoints(lab, name)))
     goes_on_as_if_nothing_had_been(lab, name, arguments)
     return found
-
-
-@case('the same with train.non_finite "skip"', "nothing moves in that step; counted and said; the run goes on", 60.0)
-def skipped(lab: Lab, name: str) -> Found:
-    run = lab.start(name, lab.settings(name, train={"non_finite": "skip"}), broken_loss(range(5, 7)))
-    found = ended(run, run.began, 0, r"best\.safetensors: confidences ")
-    expect(run.errors().count("not finite; nothing moved. Samples of this rank: ") == 2, run.errors())
-    expect("2 steps skipped: loss or gradient not finite" in run.output(), run.output())
-    return found
-
-
-@case("the same for ten steps in a row", "the run ends all the same", 15.0)
-def skipped_too_often(lab: Lab, name: str) -> Found:
-    arguments = lab.settings(name, train={"non_finite": "skip", "num_steps": 40})
-    run = lab.start(name, arguments, broken_loss(range(3, 99)))
-    return ended(run, run.began, 2, "step 12: .*the 10th step in a row that is skipped")

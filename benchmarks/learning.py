@@ -4,13 +4,13 @@
         [--samples 256000] [--arms ARM ...] [--runs FOLDER]
 
 Every arm trains crnn-small on rendered text from the same seed, on the same number of pictures that nobody drew before
-(arms that look at each picture twice: on half as many), on one thread and in one process, and is evaluated at its end
+on one thread and in one process, and is evaluated at its end
 on pictures that no arm ever trained on. Arms that are done are not done again, so that the table can be made in several
 stretches; an arm that was stopped goes on where it was.
 
 Columns: word accuracies; their difference to "base", with the standard error of a difference of two accuracies on this
 many crops (runs of the same settings with other seeds differ more, by about a point); processor time, all of it: the
-pictures are drawn in it, too; how many pictures it took until the loss, terms of the objective included, was below 0.8
+pictures are drawn in it, too; how many pictures it took until the loss was below 0.8
 of its mean between 5 and 10 % of the run, which is CTC's opening plateau of blanks; and until a tenth of the crops of
 the last set was read, looked at every fortieth of a run.
 """
@@ -89,18 +89,8 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "no average": {"optim": {"ema_decay": 0.0}},
     "blank bias 4": {"objective": {"blank_bias": 4.0}},
     "short first": {"corpus": {"short_first": 20_000}},
-    "smoothing 0.01": {"objective": {"label_smoothing": 0.01}},
-    "focal 1": {"objective": {"focal_gamma": 1.0}},
-    "shortcut 0.1": {"objective": {"shortcut_weight": 0.1}},
-    "shortcut 0.3": {"objective": {"shortcut_weight": 0.3}},
-    "guide 1": {"objective": {"guide_weight": 1.0}},
-    "distillation 0.1": {"objective": {"distillation_weight": 0.1}},
-    "consistency 0.2": {"objective": {"consistency_weight": 0.2}, "train": {"batch_size": 64}},
 }
 """By name, what differs from the base."""
-
-TWICE = frozenset({"consistency 0.2"})
-"""Arms whose network sees each picture twice."""
 
 LOOKS = 40
 """Validations of a run on the last set."""
@@ -121,7 +111,7 @@ def settings(arm: str, options: argparse.Namespace, folder: Path) -> Config:
     )
     for section, change in ((s, c) for part in changes for s, c in part.items()):
         values[section] |= change
-    steps = max(1, options.samples // (2 if arm in TWICE else 1) // values["train"]["batch_size"])
+    steps = max(1, options.samples // values["train"]["batch_size"])
     values["train"]["num_steps"] = steps
     values["checkpoint"]["save_checkpoint_steps"] = max(1, steps // 4)
     values["eval"]["eval_steps"] = max(1, steps // LOOKS)

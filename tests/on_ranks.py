@@ -1,4 +1,4 @@
-"""Trainings on any number of ranks of this machine: ``test_ranks.py`` and ``test_elastic.py`` start this file.
+"""Trainings on any number of ranks of this machine: ``test_ranks.py`` starts this file.
 
 Usage: ``python on_ranks.py FOLDER NAME:RANKS[:ACTION] ...``. For each, one after the other, ``FOLDER/NAME.toml`` is
 trained; rank r writes ``FOLDER/NAME.r.json``: how it ended, and the keys of its samples, step by step. ACTION ``stop``
@@ -35,8 +35,8 @@ SIGNALS = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL}
 
 def train_in_double() -> None:
     """From here on networks are trained in float64; they are evaluated in float32 as ever."""
-    make_objective, make_input = crnn.train.Objective, crnn.training.step.network_input
-    crnn.train.Objective = lambda network, *rest: make_objective(network.double(), *rest)  # type: ignore[misc,assignment]
+    build, make_input = crnn.train.build_model, crnn.training.step.network_input
+    crnn.train.build_model = lambda *arguments, **named: build(*arguments, **named).double()
     crnn.training.step.network_input = lambda images: make_input(images).double()
 
 

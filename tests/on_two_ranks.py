@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import crnn.distributed
 import crnn.train
-import crnn.training.objective
+import crnn.training.step
 from crnn.checkpoint import read_tensors
 from crnn.config import Config
 from crnn.config_file import load_config
@@ -224,18 +224,17 @@ def stopped_in_step(step: int) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
         return ctc_loss(logits, targets, lengths)
 
-    crnn.training.objective.ctc_loss = stopping
+    crnn.training.step.ctc_loss = stopping
     try:
         yield
     finally:
-        crnn.training.objective.ctc_loss = ctc_loss
+        crnn.training.step.ctc_loss = ctc_loss
 
 
 def check_resume(folder: Path) -> None:
     """A signal to one rank stops both, and the run goes on bit for bit; each rank's unreadable pictures are counted."""
     sections: dict[str, dict[str, Any]] = {
         "model": {"use_dropout": True, "dropout": 0.3},
-        "objective": {"guide_weight": 0.5, "consistency_weight": 0.2, "distillation_weight": 0.1},
         "optim": {"ema_decay": 0.9, "optimizer": "muon"},
         "data": {"workers": 0, "max_bad_share": 1.0},
         "train": {"num_steps": 12},
@@ -307,7 +306,7 @@ def fail(folder: Path) -> None:
             raise MemoryError("rank 1 has no memory left")
         return ctc_loss(logits, targets, lengths)
 
-    crnn.training.objective.ctc_loss = failing
+    crnn.training.step.ctc_loss = failing
     train_here(settings(folder, "failing"))
 
 

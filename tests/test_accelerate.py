@@ -1,4 +1,4 @@
-"""Compiled and captured steps compute what plain ones do; settings that cannot be are refused in words."""
+"""Compiled steps compute what plain ones do; settings that cannot be are refused in words."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from crnn.distributed import Ranks
 from crnn.errors import ConfigError
 from crnn.model import build_model
 from crnn.training import accelerate
-from crnn.training.accelerate import CapturedStep, captures, compile_backbone, compiles
-from crnn.training.objective import Objective
+from crnn.training.accelerate import compile_backbone, compiles
 from crnn.training.optim import build_optimizer
 from crnn.training.state import TrainState
 from crnn.training.step import TrainStep
@@ -59,8 +58,7 @@ def batch(number: int, size: int = SIZE) -> Batch:
 
 def state_of(config: Config) -> TrainState:
     network = build_model(config.model, config.image, 37, seed=1)
-    objective = Objective(network, config.objective).train()
-    return TrainState(objective, build_optimizer(objective, config.optim), None)
+    return TrainState(network, build_optimizer(network, config.optim), None)
 
 
 def run(config: Config, batches: list[Batch], prepare: Callable[[TrainStep], None] = lambda _: None) -> list[Any]:
@@ -82,58 +80,7 @@ def check_equal(first: list[Any], second: list[Any]) -> None:
         assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
-def rerun(work: Callable[[], None], restore: Callable[[], None]) -> Callable[[], None]:
-    """Stands for a recording: warm-ups that are undone, then the same work again and again."""
-    state = torch.get_rng_state()
-    work()
-    work()
-    restore()
-    torch.set_rng_state(state)
-    return work
-
-
 BATCHES = [batch(0), batch(1), batch(2, SIZE - 2), batch(3), batch(4, 0), batch(5)]
-
-
-def test_captured_steps_are_the_plain_ones() -> None:
-    config = settings()
-    with_capture = []
-
-    def capture(step: TrainStep) -> None:
-        captured = CapturedStep(step._loss_of, step._state.objective, 1.0 / SIZE, 6, rerun)
-        with_capture.append(captured)
-        step._captured = captured
-
-    found = run(config, BATCHES, capture)
-    check_equal(found, run(config, BATCHES))
-    assert with_capture[0]._inputs[0].shape == (SIZE, 1, 32, 48)  # it was used
-    changed = run(config, [batch(7), *BATCHES[1:]], capture)
-    assert changed[0] != found[0]
-
-
-def test_what_was_recorded_is_done_with_every_batch() -> None:
-    """The work is recorded once: what it does must follow from what is in its memory alone."""
-    config = settings()
-    state = state_of(config)
-    step = TrainStep(config, Ranks(0, 1, CPU), state)
-    recorded = []
-
-    def once(work: Callable[[], None], restore: Callable[[], None]) -> Callable[[], None]:
-        recorded.append(work)
-        return rerun(work, restore)
-
-    captured = CapturedStep(step._loss_of, state.objective, 1.0, 6, once)
-    assert captured.fits(batch(0, 1))
-    losses = []
-    for number in (0, 1, 0):
-        state.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(number)
-        losses.append(captured(batch(number)).item())
-        gradients = [parameter.grad for parameter in state.network.parameters()]
-        assert all(gradient is not None and gradient.any() for gradient in gradients)
-    assert len(recorded) == 1
-    assert losses[0] == losses[2] != losses[1]
-    assert not captured.fits(batch(0, 1))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -181,22 +128,10 @@ def test_what_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not compiles(config, CUDA, 1)
 
 
-def test_what_cannot_be_compiled_or_captured_is_refused() -> None:
-    wide = parse_config({"image": {"resize": "keep_ratio"}, "train": {"compile": True, "cuda_graph": True}})
+def test_what_cannot_be_compiled_is_refused() -> None:
+    wide = parse_config({"image": {"resize": "keep_ratio"}, "train": {"compile": True}})
     with pytest.raises(ConfigError, match=r"train\.compile is true with image\.resize .*keep_ratio"):
         compiles(wide, CUDA, 1)
-    with pytest.raises(ConfigError, match="many widths"):
-        captures(wide, CUDA, 1)
-    config = settings(cuda_graph=True)
-    assert captures(config, CUDA, 1)
-    assert not captures(settings(), CUDA, 1)
-    with pytest.raises(ConfigError, match=r"train\.device is cpu"):
-        captures(config, CPU, 1)
-    with pytest.raises(ConfigError, match="2 ranks"):
-        captures(config, CUDA, 2)
-    parts = config.model_copy(update={"optim": config.optim.model_copy(update={"accumulate_steps": 3})})
-    with pytest.raises(ConfigError, match="accumulate_steps is 3"):
-        captures(parts, CUDA, 1)
 
 
 def test_batches_move_as_a_whole() -> None:

@@ -127,7 +127,6 @@ def test_two_ranks_train_what_one_rank_with_the_whole_batch_trains(
     """
     sections: dict[str, dict[str, Any]] = {
         "data": {"train": [str(word_list(40))], "validation": [str(word_list(7, "held_back", seed=1))]},
-        "objective": {"guide_weight": 0.5, "shortcut_weight": 0.3, "label_smoothing": 0.1},
         "optim": {"optimizer": "sgd", "learning_rate": 1e-3, "ema_decay": 0.5},
     }
     one = small_config(folder="one", **sections, train={"batch_size": 8, "channels_last": False})

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parent.parent
 
 STATUS = {
     "killed_stored": -9, "killed_rendered": -9, "killed_stored_ranks": -9, "killed_rendered_ranks": -9,
-    "terminated": 143, "interrupted": 130, "hung_up": 129, "stdout_closed": 141, "stderr_closed": 141,
+    "terminated": 143, "interrupted": 130, "hung_up": 129, "stdout_closed": 141, "stderr_closed": 1,
     "worker_killed": 2, "worker_hangs": 2, "shared_memory_full": 2, "store_cut_short": 2, "workers_orphaned": -9,
-    "truncated_allowed": 0, "truncated_refused": 2, "not_a_number": 2, "skipped": 0, "skipped_too_often": 2,
+    "truncated_allowed": 0, "truncated_refused": 2, "not_a_number": 2,
     "disk_full": 2, "disk_full_at_the_end": 2, "read_only": 2, "becomes_read_only": 2, "folder_vanishes": 2,
     "folder_replaced": 2, "second_run": 2, "checkpoint_flipped": 0,
 }  # fmt: skip

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from crnn.training.heap import keep_freed_memory
+from crnn.train import _keep_freed_memory
 
 SCRIPT = """
 import resource, sys
 import numpy as np
-from crnn.training.heap import keep_freed_memory
-if sys.argv[1] == "keep" and not keep_freed_memory():
+from crnn.train import _keep_freed_memory
+if sys.argv[1] == "keep" and not _keep_freed_memory():
     sys.exit(3)
 def blocks():
     return [np.ones(8_000_000) for _ in range(3)]  # 64 MB each
@@ -41,5 +41,5 @@ def test_kept_memory_is_handed_out_again_without_page_faults() -> None:
 
 
 def test_an_allocator_without_the_option_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crnn.training.heap.ctypes.CDLL", lambda _: object())
-    assert keep_freed_memory() is False
+    monkeypatch.setattr("crnn.train.ctypes.CDLL", lambda _: object())
+    assert _keep_freed_memory() is False

@@ -9,7 +9,7 @@ import torch
 
 from crnn.charset import min_time_steps
 from crnn.decoding.ctc import sequence_log_probs
-from crnn.loss import consistency_loss, ctc_loss, focal_ctc_loss, uniform_divergence
+from crnn.loss import ctc_loss
 
 
 def collapse(path, blank):
@@ -164,48 +164,3 @@ def test_a_target_that_needs_more_steps_than_there_are_is_infinite():
     assert ctc_loss(logits, *padded([[0, 1, 2]])).isfinite()
     assert ctc_loss(logits, *padded([[0, 0]])).isfinite()
     assert ctc_loss(logits, *padded([[0, 0, 1]])).item() == math.inf
-
-
-# ---- what can be asked beside it
-
-
-def test_focal_weights_are_those_of_each_sample():
-    logits = random_logits(3, 4, 3).requires_grad_()
-    targets, lengths = padded([[0], [1, 0], []])
-    each = torch.stack([ctc_loss(logits[n : n + 1], targets[n : n + 1], lengths[n : n + 1]) for n in range(3)])
-    expected = ((1 - torch.exp(-each)) ** 2.0 * each).sum()
-    found = focal_ctc_loss(logits, targets, lengths, gamma=2.0)
-    torch.testing.assert_close(found, expected)
-    gradients = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (found, expected)]
-    torch.testing.assert_close(*gradients)
-
-
-def test_what_is_read_for_certain_has_a_finite_focal_gradient():
-    logits = torch.tensor([[[90.0, 0.0]]]).requires_grad_()
-    loss = focal_ctc_loss(logits, *padded([[0]]), gamma=0.5)
-    loss.backward()
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
-    assert torch.isfinite(logits.grad).all()
-
-
-def test_the_divergence_from_uniform():
-    probabilities = torch.tensor([0.5, 0.25, 0.25])
-    one = (probabilities * (probabilities * 3).log()).sum()
-    logits = probabilities.log().expand(2, 4, 3)
-    torch.testing.assert_close(uniform_divergence(logits), 8 * one)
-    assert uniform_divergence(torch.full((2, 4, 3), 7.0)).item() == pytest.approx(0.0, abs=1e-5)
-    certain = torch.tensor([0.0, 0.0, 1e4]).expand(2, 4, 3)
-    assert uniform_divergence(certain).item() == pytest.approx(8 * math.log(3))
-    assert uniform_divergence(logits.bfloat16()).dtype == torch.float32
-
-
-def test_the_difference_of_two_views():
-    first, second = random_logits(2, 3, 4, seed=1).requires_grad_(), random_logits(2, 3, 4, seed=2).requires_grad_()
-    p, q = first.softmax(-1).detach(), second.softmax(-1).detach()
-    loss = consistency_loss(first, second)
-    torch.testing.assert_close(loss.detach(), 0.5 * ((p - q) * (p.log() - q.log())).sum())
-    loss.backward()
-    # Each is moved towards the other one as towards a fixed target.
-    torch.testing.assert_close(first.grad, 0.5 * (p - q))
-    torch.testing.assert_close(second.grad, 0.5 * (q - p))
-    assert consistency_loss(first, first).item() == pytest.approx(0.0, abs=1e-6)

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from crnn.model import build_model
 from crnn.reader_config import ImageConfig, ModelConfig
 from crnn.training.muon import Muon, orthogonalised
-from crnn.training.objective import Objective
 from crnn.training.optim import build_optimizer
-from crnn.training.settings import ObjectiveConfig, OptimConfig
+from crnn.training.settings import OptimConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -108,20 +107,16 @@ def test_parameters_without_a_gradient_stay() -> None:
 @pytest.mark.parametrize("backbone", ["small", "vgg"])
 def test_what_muon_moves_of_the_network(backbone: Any) -> None:
     network = build_model(ModelConfig(backbone=backbone, hidden_size=8), ImageConfig(), 5, seed=0)
-    module = Objective(network, ObjectiveConfig(shortcut_weight=0.1, guide_weight=1.0), seed=0)
-    optimizer = build_optimizer(module, OptimConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.3))
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
-    single, gates, *rest = [
-        {names[id(parameter)].removeprefix("network.") for parameter in group["params"]}
-        for group in optimizer.param_groups
-    ]
+    optimizer = build_optimizer(network, OptimConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.3))
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    single, gates, *rest = [{names[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups]
     assert single == {*(f"backbone.conv{number}.weight" for number in range(2, 8)), "neck.weight"}
     assert gates == {
         f"rnn{layer}.weight_{side}_l0{way}" for layer in (1, 2) for side in ("ih", "hh") for way in ("", "_reverse")
     }
-    assert single | gates | rest[0] | rest[1] == {name.removeprefix("network.") for name in names.values()}
+    assert single | gates | rest[0] | rest[1] == set(names.values())
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
-    assert {"backbone.conv1.weight", "head.weight", "helpers.guide.symbols.weight"} <= rest[0]
+    assert {"backbone.conv1.weight", "head.weight"} == rest[0]
     assert all(parameter.ndim == 1 for parameter in optimizer.param_groups[3]["params"])
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3, 0.3, 0.0]
 

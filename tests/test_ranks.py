@@ -8,23 +8,19 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed import HashStore, PrefixStore
 
 from crnn.checkpoint import read_tensors
 from crnn.config import Config
 from crnn.config_file import dump_config
 from crnn.data.loader import iterate_batches
-from crnn.distributed import _store_of_this_start, is_lost_peer, is_timeout
-from crnn.errors import TrainingError
+from crnn.distributed import is_lost_peer, is_timeout
 from crnn.model import build_model
 from crnn.training.settings import DataConfig
 
@@ -169,67 +165,3 @@ def test_words_of_torch_for_a_rank_that_does_not_answer() -> None:
     assert is_lost_peer(late)
     assert is_timeout(late)
     assert not is_timeout(gone)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# How they find each other
-
-
-def meet(store: Any, world_size: int, *, late: int | None = None) -> list[str]:
-    """The name of the part of the store that each rank is given; rank ``late`` comes when the others wait already."""
-    names: dict[int, str] = {}
-    prefixes: list[BaseException] = []
-
-    def join(rank: int) -> None:
-        try:
-            part = _store_of_this_start(store, rank, world_size, timedelta(seconds=20))
-            assert isinstance(part, PrefixStore)
-            part.set(f"from {rank}", str(rank))
-            names[rank] = ",".join(part.get(f"from {other}").decode() for other in range(world_size))
-            if rank == 0:
-                part.set("name", os.urandom(4).hex())
-            names[rank] += " " + part.get("name").decode()
-        except BaseException as error:
-            prefixes.append(error)
-
-    threads = [threading.Thread(target=join, args=(rank,)) for rank in range(world_size)]
-    for rank, thread in enumerate(threads):
-        if rank != late:
-            thread.start()
-    if late is not None:
-        threading.Event().wait(0.2)
-        threads[late].start()
-    for thread in threads:
-        thread.join()
-    assert not prefixes, prefixes
-    return [names[rank] for rank in range(world_size)]
-
-
-@pytest.mark.parametrize("late", [None, 0, 1, 2])
-def test_ranks_that_are_started_again_do_not_hear_the_dead(late: int | None) -> None:
-    store = HashStore()
-    store.set_timeout(timedelta(seconds=20))
-    seen = set()
-    for _ in range(3):  # all in one store, as torchrun's agent keeps it
-        names = meet(store, 3, late=late)
-        assert len(set(names)) == 1
-        assert names[0].startswith("0,1,2 ")
-        seen |= set(names)
-    assert len(seen) == 3
-
-
-def test_a_start_that_was_cut_short_leaves_nothing_behind() -> None:
-    """Words of ranks that died before they were answered, and a rank 0 that died before all had come."""
-    store = HashStore()
-    store.set_timeout(timedelta(seconds=20))
-    store.set("crnn/hello/1", "a dead one")
-    store.set("crnn/answer/a dead one", "nowhere")
-    store.set("crnn/hello/2", "another dead one")
-    store.set("crnn/nowhere/heard/1", "")
-    assert len(set(meet(store, 3, late=1))) == 1
-
-
-def test_a_rank_that_never_comes_is_named() -> None:
-    store = HashStore()
-    with pytest.raises(TrainingError, match=r"rank 0 waited 0\.2 s for rank\(s\) 1, 2 to start; look at what they say"):
-        _store_of_this_start(store, 0, 3, timedelta(seconds=0.2))

@@ -16,7 +16,7 @@ import torch
 
 from crnn.checkpoint import load_weights, read_tensors, write_tensors
 from crnn.config import Config
-from crnn.config_file import load_config
+from crnn.config_file import load_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
 from crnn.model import build_model
 from crnn.training.run_folder import Checkpoint, RunFolder, check_same_run
@@ -336,7 +336,7 @@ def test_the_same_settings_are_the_same_run(small_config: Configs) -> None:
         ("train", "epoch_size", 10, 11),
         ("train", "device", "cpu", "auto"),
         ("train", "threads", None, 2),
-        ("train", "non_finite", "stop", "skip"),
+        ("train", "compile", False, True),
         ("train", "log_steps", 1, 20),
         ("train", "log_format", "crnn", "modelzoo"),
         ("train", "tensorboard", True, False),
@@ -396,6 +396,36 @@ def test_a_setting_that_the_old_run_did_not_know_had_its_default(small_config: C
     optim = config.optim.model_copy(update={"clip_norm": 3.0})
     with pytest.raises(ConfigError, match=r"optim\.clip_norm was 5\.0, is 3\.0"):
         check_same_run(older, config.model_copy(update={"optim": optim}))
+
+
+REMOVED: dict[str, dict[str, Any]] = {
+    "objective": {
+        "label_smoothing": 0.0, "focal_gamma": 0.0, "shortcut_weight": 0.0, "guide_weight": 0.0,
+        "consistency_weight": 0.0, "distillation_weight": 0.0,
+    },
+    "train": {"cuda_graph": False, "non_finite": "stop"},
+}  # fmt: skip
+"""Settings of former versions with their defaults."""
+
+
+def test_a_run_of_former_settings_at_their_defaults_goes_on(small_config: Configs) -> None:
+    config = small_config(Path("a.tsv"))
+    values = config.model_dump(mode="json", exclude_none=True)
+    old = {name: {**section, **REMOVED.get(name, {})} for name, section in values.items()}
+    assert parse_config(old) == config
+    assert check_same_run(Checkpoint(5, {}, {}, old, Path("run")), config) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("objective.shortcut_weight", 0.1), ("train.non_finite", "skip")])
+def test_a_former_setting_with_another_value_is_named(small_config: Configs, key: str, value: Any) -> None:
+    config = small_config(Path("a.tsv"))
+    old = config.model_dump(mode="json", exclude_none=True)
+    section, name = key.split(".")
+    old[section][name] = value
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'"):
+        parse_config(old)
+    with pytest.raises(ConfigError, match=f"{key} was {value!r}, is None"):
+        check_same_run(Checkpoint(5, {}, {}, old, Path("run")), config)
 
 
 def test_a_setting_of_a_later_version_is_named(small_config: Configs) -> None:

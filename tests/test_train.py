@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name that everybody knows
 
 import crnn.train
-import crnn.training.objective
+import crnn.training.step
 import crnn.training.validation
 from crnn.checkpoint import load_weights, save_weights
 from crnn.config import Config
@@ -33,7 +33,6 @@ from crnn.model import CRNN, build_model
 from crnn.recognizer import load
 from crnn.train import train
 from crnn.training.monitor import Monitor, StepStats
-from crnn.training.objective import Objective
 from crnn.training.optim import build_optimizer
 from crnn.training.run_folder import RunFolder
 from crnn.training.state import TrainState
@@ -317,8 +316,7 @@ def test_a_batch_without_a_readable_picture_teaches_nothing(small_config: Config
     """Not even to the statistics of batch normalisation, though something passes through the network."""
     config = small_config(word_list(4), optim=SGD)
     network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1)
-    objective = Objective(network, config.objective, 1).train()
-    state = TrainState(objective, build_optimizer(objective, config.optim), None)
+    state = TrainState(network, build_optimizer(network, config.optim), None)
     step = TrainStep(config, Ranks(0, 1, torch.device("cpu")), state)
     before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
     step([collate([], [], [], [("a", "missing")])], 0.1)
@@ -367,7 +365,7 @@ def test_a_loss_that_is_not_finite_stops_a_run_and_names_its_samples(
         return loss * value if calls == 3 else loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(crnn.training.objective, "ctc_loss", broken)
+        patch.setattr(crnn.training.step, "ctc_loss", broken)
         with pytest.raises(TrainingError, match=r"step 3: loss (nan|inf), gradient norm .*: not finite\.") as caught:
             train(config)
     message = str(caught.value)
@@ -388,7 +386,7 @@ def test_a_gradient_that_is_not_finite_stops_a_run(
     def broken(logits: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         return ctc_loss(logits, targets, lengths) + (logits.sum() * 0.0).sqrt()  # finite, with an infinite slope
 
-    monkeypatch.setattr(crnn.training.objective, "ctc_loss", broken)
+    monkeypatch.setattr(crnn.training.step, "ctc_loss", broken)
     with pytest.raises(TrainingError, match=r"step 1: loss \d+\.\d+, gradient norm (nan|inf): not finite\."):
         train(small_config(word_list(8)))
 
@@ -546,8 +544,7 @@ def test_every_part_of_a_step_has_a_seed_of_its_own_on_every_rank(
     seeds: list[int] = []
     for rank in range(2):
         network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1)
-        objective = Objective(network, config.objective, 1).train()
-        state = TrainState(objective, build_optimizer(objective, config.optim), None)
+        state = TrainState(network, build_optimizer(network, config.optim), None)
         step = TrainStep(config, Ranks(rank, 1, torch.device("cpu")), state)
         with monkeypatch.context() as patch:
             patch.setattr(torch, "manual_seed", seeds.append)
@@ -583,3 +580,19 @@ def test_a_validation_that_cannot_be_is_refused_before_the_first_step(
     with pytest.raises((ConfigError, DataError), match=said):
         train(config)
     assert not (Path(config.checkpoint.save_checkpoint_path) / "metrics.jsonl").exists()
+
+
+def test_a_biased_blank_is_where_a_run_starts_and_not_where_a_warm_start_does(
+    word_list: Words, small_config: Configs
+) -> None:
+    words = word_list(16)
+
+    def bias(folder: str, blank_bias: float, **train_section: Any) -> float:
+        values = {"train": {"num_steps": 1, **train_section}, "objective": {"blank_bias": blank_bias}}
+        found = train(small_config(words, folder=folder, optim={"learning_rate": 1e-9}, **values))
+        return float(load_weights(found.weights).state["head.bias"][-1])
+
+    plain = bias("plain", 0.0)
+    assert bias("biased", 3.0) == pytest.approx(plain + 3.0, abs=1e-5)
+    weights = str(small_config(folder="plain").checkpoint.save_checkpoint_path)
+    assert bias("warm", 3.0, warm_start=weights) == pytest.approx(plain, abs=1e-5)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 from pydantic import Field, model_validator
@@ -24,10 +25,14 @@ class Section(pydantic.BaseModel):
         protected_namespaces=(),
     )
 
+    removed: ClassVar[Mapping[str, Any]] = {}
+    """Settings of earlier versions with their defaults, at which the files of old runs may still have them."""
+
     @model_validator(mode="before")
     @classmethod
-    def _lists_are_tuples(cls, values: Any) -> Any:
+    def _prepare(cls, values: Any) -> Any:
         # TOML has arrays, the settings have tuples; strict mode would refuse the one for the other.
         if isinstance(values, dict):
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            kept = {k: v for k, v in values.items() if k not in cls.removed or v != cls.removed[k]}
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
         return values

@@ -10,8 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +19,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from crnn.errors import ConfigError, CrnnError, TrainingError
 
@@ -44,8 +40,6 @@ _T = TypeVar("_T")
 
 TIMEOUT = timedelta(minutes=10)
 """Default of ``start_ranks``; ``train.rank_timeout`` sets it for a run."""
-
-_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +127,8 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
         backend = f"cpu:gloo,{device.type}:{backend}"
     rank = int(os.environ["RANK"])
     try:
-        store, _, _ = next(rendezvous("env://", timeout=timeout))
-        store.set_timeout(timeout)
-        store = _store_of_this_start(store, rank, world_size, timeout)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+        dist.init_process_group(backend, timeout=timeout)
     except RuntimeError as error:  # torch's are subclasses, and gloo's are not
-        if isinstance(error, CrnnError):
-            raise
         raise TrainingError(
             f"rank {rank} of {world_size} cannot reach the others ({str(error).splitlines()[0]}); look at what they "
             "say, and whether MASTER_ADDR and the rendezvous endpoint are right"
@@ -148,41 +137,6 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
         yield Ranks(rank, world_size, device)
     finally:
         dist.destroy_process_group()
-
-
-def _store_of_this_start(store: Store, rank: int, world_size: int, timeout: timedelta) -> Store:
-    """A part of ``store`` that only the ranks that are alive now know of.
-
-    ``torchrun --max-restarts`` starts new processes with the store of those that died. A rank that is first to come
-    would find where the dead ones could be reached, and end. The number of the restart in the environment is no way
-    out: each node counts its own (https://github.com/pytorch/pytorch/issues/135712). So every rank shows a new word,
-    and rank 0 answers with the name of the part; to words of the dead, too, which nobody hears.
-    """
-    own = secrets.token_hex(8)
-    if rank > 0:
-        store.set(f"crnn/hello/{rank}", own)
-        name = store.get(f"crnn/answer/{own}").decode()
-        store.set(f"crnn/{name}/heard/{rank}", "")
-        return PrefixStore(f"crnn/{name}", store)
-    answered: dict[int, str] = {}
-    missing = set(range(1, world_size))
-    end = time.monotonic() + timeout.total_seconds()
-    while missing:
-        for other in sorted(missing):
-            if store.check([f"crnn/hello/{other}"]):
-                word = store.get(f"crnn/hello/{other}").decode()
-                if answered.get(other) != word:
-                    store.set(f"crnn/answer/{word}", own)
-                    answered[other] = word
-            if store.check([f"crnn/{own}/heard/{other}"]):
-                missing.remove(other)
-        if missing and time.monotonic() > end:
-            raise TrainingError(
-                f"rank 0 waited {timeout.total_seconds():g} s for rank(s) {', '.join(map(str, sorted(missing)))} to "
-                "start; look at what they say, or raise train.rank_timeout"
-            )
-        time.sleep(_POLL_SECONDS if missing else 0.0)
-    return PrefixStore(f"crnn/{own}", store)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

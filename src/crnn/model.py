@@ -61,11 +61,6 @@ class CRNN(nn.Module):
         """Number of classes V, with the blank, which is the last."""
         return self.head.out_features
 
-    @property
-    def depth(self) -> int:
-        """Depth D of the feature sequence that the backbone gives to the LSTMs."""
-        return self.rnn1.input_size
-
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every class at every time step.
 

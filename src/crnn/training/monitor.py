@@ -12,13 +12,12 @@ import importlib.util
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TextIO, cast
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +56,7 @@ class StepStats:
 
     @property
     def is_finite(self) -> bool:
-        """Whether loss and gradient are numbers; where they are not, the step was skipped."""
+        """Whether loss and gradient are numbers."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
@@ -90,9 +89,7 @@ class Monitor:
         self._rate = 0.0
         self._best = ""
         self._left_out: dict[str, dict[str, int]] = {}  # of each validation set, as last said
-        stderr = sys.stderr  # while the bar is there, rich puts itself in the place of both
-        self._out, self._err = _Listener(lambda: sys.stdout), _Listener(lambda: stderr)
-        console = Console(file=cast(IO[str], self._err))
+        console = Console(stderr=True)
         self._terminal = console.is_terminal
         self._progress = Progress(
             TextColumn("[bold]train"),
@@ -118,11 +115,6 @@ class Monitor:
         if self._board is not None:
             with contextlib.suppress(OSError):
                 self._board.close()
-
-    @property
-    def unheard(self) -> bool:
-        """Whether what was told cannot be heard any more: the reader of stdout or stderr has gone."""
-        return bool({self._out.lost, self._err.lost} & {errno.EPIPE, errno.EIO})
 
     def say(self, text: str) -> None:
         """One line to stderr, above the progress bar."""
@@ -199,25 +191,21 @@ class Monitor:
     def _report(self, stats: StepStats) -> None:
         now = time.perf_counter()
         samples = sum(s.samples for s in self._window)
-        finite = [s for s in self._window if s.is_finite]
         self._rate = samples / max(now - self._window_start, 1e-9)
-        loss = sum(s.loss * s.samples for s in finite) / max(sum(s.samples for s in finite), 1)
+        loss = sum(s.loss * s.samples for s in self._window) / max(samples, 1)
         values = {
             "step": stats.step,
             "epoch": round(stats.step / self._epoch_steps, 4),
-            "loss": loss if finite else None,
-            "gradient_norm": finite[-1].gradient_norm if finite else None,
+            "loss": loss,
+            "gradient_norm": stats.gradient_norm,
             "learning_rate": stats.learning_rate,
             "samples_per_s": round(self._rate, 1),
         }
-        if len(finite) < len(self._window):
-            values["skipped_steps"] = len(self._window) - len(finite)
         self.record(values)
         self._draw_scalars(
             stats.step, {f"train/{k}": values[k] for k in ("loss", "gradient_norm", "learning_rate", "samples_per_s")}
         )
-        shown = f"loss {loss:.3f}" if finite else "loss not finite"
-        text = f"{shown}  {self._rate:.0f} img/s  {self._best}"
+        text = f"loss {loss:.3f}  {self._rate:.0f} img/s  {self._best}"
         self._progress.update(self._task, completed=stats.step, text=text)
         if not self._terminal and (now - self._last_line > _PLAIN_LINE_SECONDS or stats.step == self._num_steps):
             left = (self._num_steps - stats.step) * samples / len(self._window) / max(self._rate, 1e-9)
@@ -230,47 +218,16 @@ class Monitor:
         epoch, step = divmod(stats.step - 1, self._epoch_steps)
         step += 1
         if stats.step % self._config.train.log_steps == 0 or step == self._epoch_steps or last:
-            print(f"epoch: {epoch + 1} step: {step}, loss is {stats.loss:.10g}", file=self._out, flush=True)
+            print(f"epoch: {epoch + 1} step: {step}, loss is {stats.loss:.10g}", flush=True)
         if step == self._epoch_steps or last:
             elapsed = time.perf_counter() - self._epoch_start
             done = stats.step - self._epoch_first_step + 1  # fewer than ``step`` where the run went on within the epoch
-            print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", file=self._out, flush=True)
+            print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", flush=True)
             self._epoch_start, self._epoch_first_step = time.perf_counter(), stats.step + 1
 
 
 def _percent(share: float | None) -> str:
     return "nothing compared" if share is None else f"{100 * share:.2f} %"
-
-
-class _Listener:
-    """A stream whose reader may go away: what comes afterwards is dropped instead of ending a run of many hours.
-
-    Attributes:
-        lost: Why nothing could be written any more (``errno``), or ``None``.
-    """
-
-    def __init__(self, stream: Callable[[], TextIO]) -> None:
-        self._stream = stream
-        self.lost: int | None = None
-
-    def write(self, text: str) -> int:
-        """Write, unless the reader has gone."""
-        self._do(lambda: self._stream().write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, unless the reader has gone."""
-        self._do(lambda: self._stream().flush())
-
-    def _do(self, act: Callable[[], object]) -> None:
-        if self.lost is None:
-            try:
-                act()
-            except OSError as error:
-                self.lost = error.errno
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream(), name)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

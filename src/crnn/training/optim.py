@@ -14,17 +14,17 @@ from crnn.model import CRNN
 from crnn.training.muon import Muon
 from crnn.training.settings import OptimConfig
 
-__all__ = ["StepGuard", "WeightAverage", "build_optimizer", "clip_gradients", "learning_rate"]
+__all__ = ["WeightAverage", "build_optimizer", "clip_gradients", "learning_rate"]
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser of these settings. Weight decay spares biases and normalisation, which are vectors.
 
     Muon moves what is inside of each ``CRNN``: convolutions after the first, LSTMs gate by gate, the layer between
-    them. The first convolution, the last layer and all that only exists while training are AdamW's.
+    them. The first convolution and the last layer are AdamW's.
 
     Args:
-        network: The network, or a module that holds it among others, on its device.
+        network: The network, on its device.
         config: The settings.
     """
     matrices = [p for p in network.parameters() if p.ndim > 1]
@@ -114,20 +114,13 @@ class WeightAverage:
         self._names = [name for name, tensor in self._source.items() if tensor.is_floating_point()]
 
     @torch.no_grad()
-    def update(self, moved: Tensor | None = None) -> None:
-        """Take the network's present weights in.
-
-        Args:
-            moved: Float scalar on the device: 1, or 0 where the weights did not move and the average shall not either.
-        """
+    def update(self) -> None:
+        """Take the network's present weights in."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         averages = [self._state[name] for name in self._names]
         sources = [self._source[name] for name in self._names]
-        if moved is None:
-            torch._foreach_lerp_(averages, sources, 1.0 - decay)
-        else:
-            torch._foreach_lerp_(averages, sources, [moved * (1.0 - decay)] * len(averages))
+        torch._foreach_lerp_(averages, sources, 1.0 - decay)
         for name in self._state.keys() - set(self._names):
             self._state[name].copy_(self._source[name])
 
@@ -141,65 +134,6 @@ class WeightAverage:
         self.steps = steps
         for name, tensor in self._state.items():
             tensor.copy_(state[name])
-
-
-class StepGuard:
-    """Lets a step whose loss or gradient is not finite change nothing, without waiting for the device.
-
-    Fused kernels look at a flag on the device, the one that loss scaling uses, and leave parameters and their own
-    tensors alone. What other optimisers did is taken back from copies, and so are buffers, which the forward pass has
-    changed by then.
-
-    Args:
-        module: What is trained.
-        optimizer: Its optimiser.
-    """
-
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
-        self._buffers = list(module.buffers())
-        self._before = [torch.empty_like(buffer) for buffer in self._buffers]
-        self._masked = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-        for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
-            for parameter in group["params"]:
-                # Fused SGD makes these in its first step and leaves them uninitialised if that one is skipped.
-                if group["momentum"] and "momentum_buffer" not in optimizer.state[parameter]:
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        """To be called before the forward pass."""
-        if self._buffers:
-            torch._foreach_copy_(self._before, self._buffers)
-
-    @torch.no_grad()
-    def step(self, finite: Tensor) -> Tensor:
-        """Move the weights where ``finite``, a bool scalar on the device, is true.
-
-        Returns:
-            The same as float32: 1 where they moved.
-        """
-        moved = finite.float()
-        if self._masked:
-            self._optimizer.found_inf = 1.0 - moved  # type: ignore[attr-defined]
-            self._optimizer.step()
-        else:
-            before = {id(tensor): tensor.clone() for tensor in self._tensors()}
-            self._optimizer.step()
-            for tensor in self._tensors():  # what the first step has made began as zeros
-                _keep(tensor, finite, before.get(id(tensor), torch.zeros_like(tensor)))
-        for buffer, remembered in zip(self._buffers, self._before, strict=True):
-            _keep(buffer, finite, remembered)
-        return moved
-
-    def _tensors(self) -> list[Tensor]:
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        return parameters + [v for s in self._optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
-
-
-def _keep(tensor: Tensor, wanted: Tensor, before: Tensor) -> None:
-    """Leave the tensor as it is where ``wanted``, else put back what was there before, in place."""
-    tensor.copy_(torch.where(wanted.to(tensor.device), tensor, before))
 
 
 @torch.no_grad()

@@ -53,10 +53,8 @@ _FREE_KEYS = {
     "train.num_steps",
     "train.device",
     "train.compile",
-    "train.cuda_graph",
     "train.threads",
     "train.rank_timeout",
-    "train.non_finite",
     "train.log_steps",
     "train.log_format",
     "train.tensorboard",
@@ -71,8 +69,7 @@ class Checkpoint:
 
     Attributes:
         step: Optimiser steps done.
-        tensors: ``model.NAME``, ``helper.NAME`` where something helps it to learn, ``optim.INDEX.NAME`` and, where the
-            weights are averaged, ``ema.NAME``.
+        tensors: ``model.NAME``, ``optim.INDEX.NAME`` and, where the weights are averaged, ``ema.NAME``.
         numbers: JSON-able state: best accuracy, counts of skipped samples, steps of the average.
         settings: The settings of the run that wrote it.
         path: Where it was read; ``None`` before it is written.

@@ -5,7 +5,8 @@ Part of the tree in ``crnn.config``; the settings of rendered text are in ``crnn
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -142,29 +143,16 @@ class OptimConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What is minimised beside CTC. The network that is read with stays the same; all is off unless it is asked for."""
+    """CTC, and where it starts."""
 
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the loss that is the KL divergence of every frame from the uniform distribution, summed over frames, as
-    CTC is (Kim et al. 2017, arXiv 1711.02212)."""
-
-    focal_gamma: Annotated[float, Field(ge=0.0, le=8.0)] = 0.0
-    """A sample that is read with probability p counts ``(1 - p) ** gamma`` times (Feng et al. 2019)."""
-
-    shortcut_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of CTC from the convolutions, past the LSTMs (Retsinas et al. 2022, arXiv 2404.11339: 0.1)."""
-
-    guide_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of a decoder with attention that reads from the convolutions (GTC, Hu et al. 2020, arXiv 2002.01276;
-    PP-OCRv3: 1)."""
-
-    consistency_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the difference between two disturbed views of each picture (CR-CTC, Yao et al. 2024, arXiv 2410.05101:
-    0.2). Above 0 the network sees each picture twice: half of ``train.batch_size`` costs the same, as in the paper."""
-
-    distillation_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of every frame's own class in the best alignment, summed over frames (DCTC, Zhang et al. 2023,
-    arXiv 2308.08806)."""
+    removed: ClassVar[Mapping[str, Any]] = {
+        "label_smoothing": 0.0,
+        "focal_gamma": 0.0,
+        "shortcut_weight": 0.0,
+        "guide_weight": 0.0,
+        "consistency_weight": 0.0,
+        "distillation_weight": 0.0,
+    }
 
     blank_bias: Annotated[float, Field(ge=-20.0, le=20.0)] = 0.0
     """Added to the initial bias of the blank, in nats. Above 0 a run starts where CTC leads it first anyway, at blanks
@@ -174,6 +162,8 @@ class ObjectiveConfig(Section):
 
 class TrainConfig(Section):
     """The loop."""
+
+    removed: ClassVar[Mapping[str, Any]] = {"cuda_graph": False, "non_finite": "stop"}
 
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Samples per step and rank (ModelZoo: 64 per card)."""
@@ -200,10 +190,6 @@ class TrainConfig(Section):
     """Compile the convolutions (torch.compile): less memory traffic, and a minute more at the start. ``auto``: on CUDA,
     for pictures of one width, where a compiler is at hand. On the CPU it made training slower."""
 
-    cuda_graph: bool = False
-    """Start the forward and backward pass of a batch as one CUDA graph: pays where the processor is the slower one. One
-    rank, one width, no accumulation."""
-
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of torch on the CPU. Default: torch's own choice."""
 
@@ -216,10 +202,6 @@ class TrainConfig(Section):
 
     warm_start: str | None = None
     """Weights file or run folder to start from. Rows of shared characters are kept when the charset differs."""
-
-    non_finite: Literal["stop", "skip"] = "stop"
-    """At a loss or gradient that is not finite: ``stop`` ends the run and names the samples; ``skip`` names and counts
-    them and goes on, with weights, optimiser and averages as they were. Ten such steps in a row end the run anyway."""
 
     log_steps: Annotated[int, Field(ge=1)] = 20
     """Steps between two lines of ``metrics.jsonl``."""

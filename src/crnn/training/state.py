@@ -11,7 +11,6 @@ from torch import Tensor
 
 from crnn.config import Config
 from crnn.model import CRNN
-from crnn.training.objective import Objective
 from crnn.training.optim import WeightAverage
 from crnn.training.run_folder import Checkpoint
 
@@ -23,7 +22,7 @@ class TrainState:
     """All that changes while a run goes on, and all that a checkpoint holds.
 
     Attributes:
-        objective: The network that is trained, with what helps it.
+        network: The network that is trained.
         optimizer: Its optimiser.
         average: Running average of the weights, or ``None``.
         step: Optimiser steps done.
@@ -31,11 +30,9 @@ class TrainState:
         best: Accuracy and 1-NED of the best validation.
         validated: Step of the last validation.
         skipped: Pictures that this rank could not read, by reason.
-        not_finite: Steps that were skipped because their loss or gradient was not finite.
-        not_finite_in_a_row: Those of them that came last, one after the other.
     """
 
-    objective: Objective
+    network: CRNN
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
     step: int = 0
@@ -43,13 +40,6 @@ class TrainState:
     best: tuple[float, float] = (-1.0, -1.0)
     validated: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    not_finite: int = 0
-    not_finite_in_a_row: int = 0
-
-    @property
-    def network(self) -> CRNN:
-        """The network that is trained."""
-        return self.objective.network
 
     def weights(self) -> dict[str, Tensor]:
         """What is evaluated and kept: the running average where there is one."""
@@ -64,12 +54,11 @@ class TrainState:
             digest: Of what the run learns from, beyond its settings.
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors |= {f"helper.{name}": tensor for name, tensor in self.objective.helpers.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
         numbers: dict[str, Any] = {
             "samples": self.samples, "best": self.best, "validated": self.validated, "skipped": skipped,
-            "digest": digest, "not_finite": [self.not_finite, self.not_finite_in_a_row],
+            "digest": digest,
         }  # fmt: skip
         if self.average is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state_dict().items()}
@@ -79,7 +68,6 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint, rank: int) -> None:
         """Go on from a checkpoint, in place."""
         self.network.load_state_dict(checkpoint.group("model"))
-        self.objective.helpers.load_state_dict(checkpoint.group("helper"))
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         values: dict[int, dict[str, Tensor]] = {}
         for name, tensor in checkpoint.group("optim").items():
@@ -98,4 +86,3 @@ class TrainState:
         self.best = (accuracy, ned)
         self.validated = checkpoint.numbers["validated"]
         self.skipped = Counter(checkpoint.numbers["skipped"][rank])
-        self.not_finite, self.not_finite_in_a_row = checkpoint.numbers.get("not_finite", (0, 0))

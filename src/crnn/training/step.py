@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from crnn.config import Config
 from crnn.data.dataset import Batch, network_input
 from crnn.distributed import Ranks, has_fast_bf16, without_statistics
-from crnn.reader_config import time_steps
-from crnn.training.accelerate import CapturedStep, captures, compile_backbone, compiles, tune_kernels
-from crnn.training.optim import StepGuard, clip_gradients
+from crnn.loss import ctc_loss
+from crnn.training.accelerate import compile_backbone, compiles, tune_kernels
+from crnn.training.optim import clip_gradients
 from crnn.training.state import TrainState
 
 __all__ = ["StepResult", "TrainStep", "uses_bf16"]
@@ -58,18 +58,12 @@ class TrainStep:
         self._config, self._ranks, self._state, self._stop = config, ranks, state, stop
         self._bf16 = uses_bf16(config, ranks.device)
         self._format = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        self._forward = _distributed(state.objective, ranks)
-        self._parameters = list(state.objective.parameters())
+        self._forward = _distributed(state.network, ranks)
+        self._parameters = list(state.network.parameters())
         self._compiled = compiles(config, ranks.device, ranks.world_size)
         if self._compiled:
             compile_backbone(state.network)
         tune_kernels(config, ranks.device)
-        self._captured: CapturedStep | None = None
-        if captures(config, ranks.device, ranks.world_size):
-            longest = min(config.charset.max_text_length, time_steps(config.image.image_width))
-            self._captured = CapturedStep(self._loss_of, state.objective, 1.0 / config.train.batch_size, longest)
-        skips = config.train.non_finite == "skip"
-        self._guard = StepGuard(state.objective, state.optimizer) if skips else None
 
     def __call__(self, parts: Sequence[Batch], rate: float) -> StepResult:
         """Do a step.
@@ -84,8 +78,6 @@ class TrainStep:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.zero_grad(set_to_none=True)
-        if self._guard is not None:
-            self._guard.remember()
         loss_sum = torch.zeros((), device=device)
         for place, batch in enumerate(parts):
             # Dropout is the only random choice of a step that is drawn from torch's generator. Seeded after the batch
@@ -101,35 +93,32 @@ class TrainStep:
         self._ranks.sum(counts)
         # Samples that could not be read made the batch smaller than the divisor above.
         norm = clip_gradients(self._parameters, config.optim.clip_norm, nominal / counts[1].clamp(min=1.0))
-        moved = None
-        if self._guard is None:
-            state.optimizer.step()
-        else:
-            moved = self._guard.step(torch.isfinite(counts[0]) & torch.isfinite(norm))
+        state.optimizer.step()
         if state.average is not None:
-            state.average.update(moved)
+            state.average.update()
         return StepResult(counts, norm, loss_sum, sum((batch.keys for batch in parts), ()))
 
     def _gradients(self, batch: Batch, factor: float) -> Tensor:
         """Add up the gradients of a batch; the loss, summed over its samples, without a graph behind it."""
-        full = len(batch) == self._config.train.batch_size
-        if full and self._captured is not None and self._captured.fits(batch):
-            return self._captured(batch)
-        empty = not len(batch)
-        if empty:
-            # Nothing could be read; the other ranks still wait for this one's gradients.
-            factor, batch = 0.0, _blank_batch(self._config).to(self._ranks.device)
-        eager = contextlib.nullcontext() if full or not self._compiled else torch.compiler.set_stance("force_eager")
-        with eager, without_statistics(self._state.network) if empty else contextlib.nullcontext():
-            loss = self._loss_of(batch.images, batch.targets, batch.target_lengths)
-            torch.autograd.backward(loss * factor)
-        return loss.detach() * 0.0 if empty else loss.detach()
+        if not self._compiled or len(batch) == self._config.train.batch_size:
+            return self._backward(batch, factor)
+        with torch.compiler.set_stance("force_eager"):  # a short batch is not worth compiling for
+            return self._backward(batch, factor)
 
-    def _loss_of(self, images: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-        images = network_input(images).contiguous(memory_format=self._format)
+    def _backward(self, batch: Batch, factor: float) -> Tensor:
+        if len(batch):
+            loss = self._loss_of(batch)
+            torch.autograd.backward(loss * factor)
+            return loss.detach()
+        # Nothing could be read; the other ranks still wait for this one's gradients.
+        with without_statistics(self._state.network):
+            torch.autograd.backward(self._loss_of(_blank_batch(self._config).to(self._ranks.device)) * 0.0)
+        return torch.zeros((), device=self._ranks.device)
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        images = network_input(batch.images).contiguous(memory_format=self._format)
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
-            loss: Tensor = self._forward(images, targets, target_lengths)
-        return loss
+            return ctc_loss(self._forward(images), batch.targets, batch.target_lengths)
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:
@@ -138,15 +127,15 @@ def uses_bf16(config: Config, device: torch.device) -> bool:
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
 
-def _distributed(objective: nn.Module, ranks: Ranks) -> nn.Module:
+def _distributed(network: nn.Module, ranks: Ranks) -> nn.Module:
     """The module that shares its gradients with all ranks."""
     if ranks.world_size == 1:
-        return objective
+        return network
     # Buffers are not broadcast: batch statistics are either shared by all ranks or averaged before they are used.
     # torch 2.13 renamed the argument and warns of the old name; up to 2.12 there is no other.
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
-    return DistributedDataParallel(objective, gradient_as_bucket_view=True, **options)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
 
 
 def _unsynchronised(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
