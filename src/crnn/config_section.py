@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 from pydantic import Field, model_validator
@@ -24,10 +25,14 @@ class Section(pydantic.BaseModel):
         protected_namespaces=(),
     )
 
+    removed: ClassVar[Mapping[str, object]] = {}
+    """Settings that earlier versions had, and the value at which each was off: with that value files are still read."""
+
     @model_validator(mode="before")
     @classmethod
-    def _lists_are_tuples(cls, values: Any) -> Any:
+    def _from_file(cls, values: Any) -> Any:
         # TOML has arrays, the settings have tuples; strict mode would refuse the one for the other.
         if isinstance(values, dict):
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            kept = {k: v for k, v in values.items() if k not in cls.removed or v != cls.removed[k]}
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
         return values

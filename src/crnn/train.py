@@ -28,8 +28,7 @@ from torch import Tensor
 
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
-from crnn.data.dataset import Batch
-from crnn.data.rank_stores import check_training_data
+from crnn.data.dataset import Batch, check_training_data
 from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
 from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError
 from crnn.evaluation.results import Evaluation
@@ -138,7 +137,7 @@ class _Run:
     def __init__(self, config: Config, ranks: Ranks, folder: RunFolder, stop: list[int]) -> None:
         self.config, self.ranks, self.folder, self.stop = config, ranks, folder, stop
         with counting_bar("checking labels", enabled=ranks.is_main) as progress:
-            self.source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress, ranks.gather)
+            self.source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
         self.epoch_steps = max(1, self.source.epoch_batches // config.optim.accumulate_steps)
         self.num_steps = config.train.num_steps or config.train.epoch_size * self.epoch_steps
         self.bf16 = uses_bf16(config, ranks.device)
