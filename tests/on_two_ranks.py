@@ -254,36 +254,6 @@ def check_resume(folder: Path) -> None:
     assert [name for name in left[0] if not torch.equal(left[0][name], right[0][name])] == []
 
 
-def check_shards(folder: Path) -> None:
-    """Each rank has only its own shards: they train what one rank with all shards trains, also when stopped.
-
-    For the tolerance see ``test_two_ranks_train_what_one_rank_with_the_whole_batch_trains``.
-    """
-    sections: dict[str, dict[str, Any]] = {
-        "data": {"train": ("shards",), "validation": (), "shards": "own"},
-        "optim": {"optimizer": "sgd", "learning_rate": 1e-3},
-        "train": {"num_steps": 8, "channels_last": False},
-    }
-    with contextlib.chdir(folder / f"disk{os.environ['RANK']}"):
-        whole = train_here(settings(folder, "whole_shards", **sections))
-        with stopped_in_step(3):
-            assert train_here(settings(folder, "stopped_shards", **sections)).steps == 3
-        resumed = train_here(settings(folder, "stopped_shards", **sections), resume=True)
-    left, right = (read_tensors(r.folder / "checkpoints/step-00000008.safetensors")[0] for r in (whole, resumed))
-    assert [name for name in left if not torch.equal(left[name], right[name])] == []
-    if os.environ["RANK"] == "0":
-        os.environ["WORLD_SIZE"] = "1"
-        sections["train"]["batch_size"] = 8
-        with contextlib.chdir(folder / "disk"):
-            alone = read_tensors(train(settings(folder, "alone_shards", **sections)).weights)[0]
-        os.environ["WORLD_SIZE"] = "2"
-        config = settings(folder, "unused")
-        start = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1).state_dict()
-        assert max((alone[name] - tensor).abs().max() for name, tensor in start.items()) > 1e-3
-        for name, tensor in read_tensors(whole.weights)[0].items():
-            torch.testing.assert_close(tensor, alone[name], rtol=0.0, atol=1e-5)
-
-
 def check_refusal(folder: Path) -> None:
     """Rank 0 may not write over a run; the other one waits for it in vain, and says so."""
     kind, words = [
@@ -328,7 +298,6 @@ CHECKS: list[Callable[[Path], None]] = [
     check_evaluation,
     check_separate_batch_norm,
     check_resume,
-    check_shards,
     check_refusal,
 ]
 

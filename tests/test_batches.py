@@ -51,7 +51,7 @@ def test_stored_sets_alone_are_what_they_were(synth_config: Configs, word_list: 
     config = synth_config(word_list(30), word_list(10, "more", seed=1), data={"ratios": [1.0, 3.0]})
     feed, source = open_batches(config), StoredBatches(config)
     assert (feed.epoch_batches, feed.num_samples) == (source.epoch_batches, 40)
-    assert feed.digest == "-".join(f"{found.digest:08x}" for found in source.counts)
+    assert feed.digest == "-".join(f"{found.digest:08x}" for found in source.scans)
     for number, batch in enumerate(feed.iterate(2, 6), start=2):
         assert same(batch, source[number])
         assert not any(map(is_rendered, batch.keys))

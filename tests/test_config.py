@@ -296,6 +296,12 @@ def test_settings_written_to_a_file_are_read_back_equal(tree):
     assert parse_reader_config(tomllib.loads(dump_config(config.reader())), "weights") == config.reader()
 
 
+def test_settings_of_earlier_versions_are_read_where_they_were_off():
+    assert parse_config({"data": {"shards": "all"}}) == Config()
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.shards'"):
+        parse_config({"data": {"shards": "own"}})
+
+
 def test_weights_carry_three_sections_and_no_others():
     assert set(ReaderConfig.model_fields) == {"model", "image", "charset"}
     with pytest.raises(ConfigError, match=r"^w\.safetensors: unknown key 'train'; expected one of: model, image, cha"):

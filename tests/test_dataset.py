@@ -1,6 +1,7 @@
 """From stored samples to batches: what is in one, what decides it, and what is counted as left out."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from crnn.charset import Charset
-from crnn.data.dataset import StoredBatches, collate, network_input
+from crnn.data.dataset import StoredBatches, check_training_data, collate, network_input
 from crnn.data.source import open_source
 from crnn.data.store_writer import LmdbWriter
 from crnn.errors import ConfigError, DataError
@@ -271,3 +272,27 @@ def test_a_missing_set_and_a_hopeless_ratio_are_refused(word_list, small_config,
     one, two = word_list(4, "one"), word_list(4, "two")
     with pytest.raises(ConfigError, match="give source 1 no place in a batch of 8"):
         batches_of(small_config, one, two, data={"train": [str(one), str(two)], "ratios": [1, 100]})
+
+
+# ---- before a run
+
+
+def test_a_validation_set_without_its_pictures_is_found_before_the_run(word_list, small_config):
+    good, bad = word_list(20, "good"), word_list(20, "bad")
+    pictures = sorted((bad.parent / "images").iterdir(), key=lambda path: int(path.stem))
+    for picture in pictures[:-1]:
+        picture.unlink()
+    with pytest.raises(
+        DataError, match=r"data\.validation: none of the first pictures .*1\.png.* relative to the list"
+    ):
+        check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
+    shutil.copy(pictures[-1], bad.parent / "images" / "5.png")
+    check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
+
+
+def test_a_missing_set_is_found_before_the_run(word_list, small_config):
+    good = word_list(4)
+    check_training_data(small_config(f"mine={good}").data)
+    for data in ({"train": ["nowhere"]}, {"train": [str(good)], "validation": ["mine=nowhere"]}):
+        with pytest.raises(DataError, match="nowhere: there is no such file"):
+            check_training_data(small_config(data=data).data)

@@ -98,6 +98,16 @@ def test_only_the_seed_and_the_number_decide(sizes, batch_size, with_widths, wit
     assert content(pickle.loads(pickle.dumps(scattered)).plan(11)) == expected[11]
 
 
+def test_the_order_is_that_of_earlier_versions():
+    """A run that goes on under a newer version has the batches that it would have had."""
+    plan = SampleOrder([37], [], 12, seed=7).plan(1)
+    assert content(plan) == ([(0, i) for i in (3, 35, 33, 27, 13, 17, 26, 32, 30, 8, 7, 1)], list(range(12, 24)), None)
+    plan = SampleOrder([5, 3], [1, 2], 12, 7, widths_of([5, 3]), 4).plan(0)
+    assert plan.sources.tolist() == [1, 0, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1]
+    assert plan.indices.tolist() == [0, 3, 0, 3, 2, 2, 1, 3, 3, 1, 0, 1]
+    assert plan.draws.tolist() == [47, 12, 41, 39, 45, 40, 46, 14, 37, 43, 44, 42]
+
+
 def test_another_seed_is_another_order():
     for widths in (None, widths_of([200])):
         one, other = (SampleOrder([200], [], 20, seed, widths) for seed in (1, 2))

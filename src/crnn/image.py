@@ -22,7 +22,6 @@ from PIL import Image
 
 from crnn.errors import ConfigError, ImageError
 from crnn.picture_file import MAX_PIXELS, check_size, open_picture, pillow_error, read_open_file, read_picture_file
-from crnn.picture_header import PNG_ORIENTATION_CHUNKS, header_size
 from crnn.reader_config import ImageConfig
 
 __all__ = [
@@ -63,6 +62,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may also follow the pixels
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -126,17 +126,13 @@ def image_size(data: bytes) -> tuple[int, int]:
     Raises:
         ImageError: As for ``load_image``, as far as the header tells.
     """
-    size = header_size(data)
-    if size is not None:
-        check_size(size, "image bytes")
-        return size
     image = open_picture(data, "image bytes")
     width, height = image.size
     if image.format == "TIFF":
         # Pillow's own size is turned already, in some versions.
         tags = cast(Any, image).tag_v2
         width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-    elif image.format == "PNG" and not any(chunk in data for chunk in PNG_ORIENTATION_CHUNKS):
+    elif image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF):
         return width, height  # for a PNG without EXIF data Pillow would decode the pixels to search behind them
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 

@@ -30,8 +30,7 @@ from torch import Tensor
 
 from crnn.checkpoint import load_weights, warm_start
 from crnn.config import Config
-from crnn.data.dataset import Batch
-from crnn.data.rank_stores import check_training_data
+from crnn.data.dataset import Batch, check_training_data
 from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
 from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError
 from crnn.model import build_model
@@ -128,7 +127,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
 def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resume: bool) -> TrainReport:
     """Train on one rank, from its start or a checkpoint to its last step or a signal."""
     with counting_bar("checking labels", enabled=ranks.is_main) as progress:
-        source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress, ranks.gather)
+        source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
     accumulate = config.optim.accumulate_steps
     epoch_steps = max(1, source.epoch_batches // accumulate)
     num_steps = config.train.num_steps or config.train.epoch_size * epoch_steps

@@ -59,7 +59,6 @@ def convert_command(
     format: Annotated[tyro.conf.Positional[FormatName], tyro.conf.arg(metavar="FORMAT")],  # noqa: A002
     paths: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SRC [SRC ...] DST")],
     to: Literal["lmdb", "list"] = "lmdb",
-    shards: int | None = None,
     split: Literal["train", "val", "test", "all"] | None = None,
     variant: str = "",
     like: str = "",
@@ -90,7 +89,6 @@ def convert_command(
         format: What SRC is: mjsynth, synthtext, ic03, ic13, ic15, iiit5k, svt, list, csv, folder, names or lmdb.
         paths: The set as it is published (several are put one after the other), and the folder to write.
         to: An LMDB store, or pictures with labels.tsv.
-        shards: Write that many stores, for sets larger than a disk; each rank of a training can have its own part.
         split: Part of the set (mjsynth: train; others: test).
         variant: Filtered variant: IC03_867, IC13_857, IC13_1015, ...
         like: An LMDB whose samples to take; needed for IC15_1811 and IC03_860.
@@ -130,7 +128,6 @@ def convert_command(
         destination,
         as_json=json,
         to=to,
-        shards=shards,
         pictures=PictureSettings(check=check, max_height=max_height, encoding=encoding, quality=quality),
         origin={"format": format, "source": ", ".join(str(Path(source).absolute()) for source in sources), **chosen},
         expected=_expected(format, sources, destination, split, selection),

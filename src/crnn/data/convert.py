@@ -2,7 +2,7 @@
 
 ::
 
-    reader --records--> jobs --> worker processes (crnn.data.prepare) --in order--> one of three writers
+    reader --records--> jobs --> worker processes (crnn.data.prepare) --in order--> one of two writers
 
 What is written does not depend on the number of workers, nor on how often it was stopped. The partial store holds, in
 the same transaction as its samples, how far the reader was read and what was skipped until then; a conversion with the
@@ -24,7 +24,6 @@ from crnn.data.list_writer import ListWriter
 from crnn.data.picture_folder import PictureFolder
 from crnn.data.prepare import PictureSettings, PictureSource, Prepare, Prepared, Request
 from crnn.data.prepare_workers import prepare_in_order
-from crnn.data.shard_writer import ShardedWriter
 from crnn.data.store_writer import LmdbWriter
 from crnn.data.tally import LEFT_OUT, Conversion, Tally
 from crnn.errors import ConfigError, CrnnError, DataError
@@ -32,7 +31,6 @@ from crnn.errors import ConfigError, CrnnError, DataError
 __all__ = ["convert"]
 
 _COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
-_SHARDS_COMMIT_BYTES, _SHARDS_COMMIT_SAMPLES = 128 << 20, 100_000  # each shard waits for the disk by itself
 _JOB_RECORDS, _JOB_ITEMS = 512, 4096
 _HEAVIER = 8  # a word of a scene than a whole picture, in work; a record with lexicons than one without, in memory
 _MAX_SCENE_RECORDS = 512  # words of one scene that go to one worker; for more than these it is decoded again
@@ -45,7 +43,6 @@ def convert(
     path: str,
     *,
     to: Literal["lmdb", "list"] = "lmdb",
-    shards: int | None = None,
     pictures: PictureSettings | None = None,
     origin: Mapping[str, object] | None = None,
     expected: int | None = None,
@@ -66,7 +63,6 @@ def convert(
             otherwise the pictures are files below its root.
         path: The store or folder to write; it must not exist yet, or be empty.
         to: ``lmdb``, or ``list`` for pictures in folders with a list file.
-        shards: Write that many shards (``crnn.data.shards``) instead of one store.
         pictures: What happens to the pictures.
         origin: What else decides what is written (format, source, options of the reader), so that a partial result of
             something else is not gone on with. Values are compared as text.
@@ -100,24 +96,13 @@ def convert(
         workers = 0 if total < _FEW_SAMPLES else usable_cores()
     origin = {"roots": [str(reader.root) for reader in readers]} if origin is None else origin
     settings = {key: str(value) for key, value in {**origin, "to": to, **asdict(pictures), "samples": total}.items()}
-    writer = _writer(path, to, shards, total)
+    writer = ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
     if restart:
         writer.discard_earlier()
     run = _Run(writer, readers, settings, total, keeps_lexicons=to == "lmdb")
     run.max_bad_share, run.progress, run.stop = max_bad_share, progress, stop
     complete = run.go(Prepare([_source(reader) for reader in readers], pictures), workers)
     return run.summary(complete=complete, expected=expected)
-
-
-def _writer(path: str, to: str, shards: int | None, total: int) -> LmdbWriter | ListWriter | ShardedWriter:
-    if shards is None:
-        return ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
-    if to == "list":
-        raise ConfigError(f"shards is {shards} and to is list; expected lmdb with it, as only stores come in shards")
-    writer = ShardedWriter(path, shards)
-    if shards > total > 0:
-        raise ConfigError(f"shards is {shards}, but there are {total} samples; expected one for each shard at least")
-    return writer
 
 
 def _source(reader: Reader) -> PictureSource:
@@ -138,7 +123,7 @@ class _Run:
 
     def __init__(
         self,
-        writer: LmdbWriter | ListWriter | ShardedWriter,
+        writer: LmdbWriter | ListWriter,
         readers: Sequence[Reader],
         settings: Mapping[str, str],
         total: int,
@@ -195,7 +180,6 @@ class _Run:
             expected=expected,
             begun_at=self._begun_at,
             total=self._total,
-            shards=self._writer.num_shards if isinstance(self._writer, ShardedWriter) else None,
         )
 
     def _convert(self, prepare: Prepare, workers: int) -> None:
@@ -298,11 +282,9 @@ class _Run:
         return ": " + "; ".join(shown) if shown else ""
 
     def _commit_if_due(self) -> None:
-        sharded = isinstance(self._writer, ShardedWriter)
         if (
-            self._writer.pending_bytes >= (_SHARDS_COMMIT_BYTES if sharded else _COMMIT_BYTES)
-            or self._writer.num_samples - self._committed_samples
-            >= (_SHARDS_COMMIT_SAMPLES if sharded else _COMMIT_SAMPLES)
+            self._writer.pending_bytes >= _COMMIT_BYTES
+            or self._writer.num_samples - self._committed_samples >= _COMMIT_SAMPLES
             or time.monotonic() - self._committed_at >= _COMMIT_SECONDS
         ):
             self._commit(wait=False)

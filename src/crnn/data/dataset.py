@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +18,26 @@ from torch import Tensor
 
 from crnn.config import Config
 from crnn.data.augment import augment
-from crnn.data.label_scan import LabelCounts, LabelScan, describe_skipped, scan_labels
+from crnn.data.label_scan import LabelScan, describe_skipped, scan_labels
 from crnn.data.order import SampleOrder
-from crnn.data.rank_stores import RankStores, open_rank_stores
+from crnn.data.source import open_source
 from crnn.errors import DataError, ImageError
 from crnn.image import load_image, load_resized, resize
+from crnn.training.settings import DataConfig
 from crnn.upload import on_device
 
 __all__ = [
     "Batch",
     "StoredBatches",
+    "check_training_data",
     "collate",
     "network_input",
 ]
 
 _AUGMENT = 2
 """First word of the seed of augmentation, apart from those of ``crnn.data.order``."""
+
+_FIRST_PICTURES = 16  # of a validation set, looked for before a run begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +104,16 @@ class StoredBatches:
         rank: This process among all.
         world_size: Number of processes that share each batch.
         progress: Called with the number of labels looked at since the last call, while labels are checked.
-        gather: Gives the values of all ranks to each rank, in order of rank (``Ranks.gather``). Called where
-            ``data.shards`` is ``own``, as no rank can look at all labels then.
 
     Attributes:
-        stores: The stores that this rank reads, by number.
+        stores: The sources.
         scans: What was found in each of them.
-        counts: What was found in each source, on all ranks.
 
     Raises:
         DataError: A source is missing, empty, or has no usable sample, or too few labels that are used as they are; the
             message says why.
         CharsetError: As for ``scan_labels``.
-        ConfigError: A ratio gives a source no place in a batch, or its shards cannot be shared out to the ranks.
+        ConfigError: A ratio gives a source no place in a batch.
     """
 
     def __init__(
@@ -122,55 +122,31 @@ class StoredBatches:
         rank: int = 0,
         world_size: int = 1,
         progress: Callable[[int], None] = lambda _: None,
-        gather: Callable[[Any], list[Any]] = lambda value: [value],
     ) -> None:
         self._config = config
         self._charset = config.charset.charset()
         self._rules = config.charset.rules()
         self._rank, self._world_size = rank, world_size
-        sources = open_rank_stores(config.data, config.train.batch_size * world_size, rank, world_size)
-        self.stores = sources.stores
-        self.scans: dict[int, LabelScan] = {}
-        for number, store in self.stores.items():
-            self.scans[number] = scan = scan_labels(store, self._charset, self._rules, config.image, progress)
+        self.stores = [open_source(spec) for spec in config.data.train]
+        self.scans: list[LabelScan] = []
+        for store in self.stores:
+            scan = scan_labels(store, self._charset, self._rules, config.image, progress)
             if not len(scan.indices):
                 raise DataError(
                     f"{store.path}: none of its {len(store)} samples can be trained on ({describe_skipped(scan)}); "
                     "check charset.characters, charset.max_text_length and image.image_width"
                 )
-        found = self._on_all_ranks(sources, gather)
-        self.counts = [
-            LabelCounts.sum(path, [found[number][0] for number in numbers]) if count else found[numbers[0]][0]
-            for path, count, numbers in sources.by_source()
-        ]
-        for counts in self.counts:
-            _check_lost(counts, config.data.max_lost_share)
-        widths = [known for _, known in found if known is not None]
+            _check_lost(scan, config.data.max_lost_share)
+            self.scans.append(scan)
+        widths = [scan.widths for scan in self.scans if scan.widths is not None]
         self._order = SampleOrder(
-            [counts.usable for counts, _ in found],
+            [len(scan.indices) for scan in self.scans],
             config.data.ratios,
             config.train.batch_size * world_size,
             config.train.seed,
             widths or None,
             config.data.bucket_batches,
-            shards=sources.shards,
-            world_size=world_size,
         )
-
-    def _on_all_ranks(
-        self, sources: RankStores, gather: Callable[[Any], list[Any]]
-    ) -> list[tuple[LabelCounts, npt.NDArray[np.uint16] | None]]:
-        """What was found in each store and, where they are needed, the widths of its usable samples.
-
-        This is all that a rank has to know of the others' shards to make the same order as they.
-        """
-        found = {number: (scan.counts(self.stores[number].path), scan.widths) for number, scan in self.scans.items()}
-        if sources.shards:
-            gathered = gather((sources.identities, found))
-            sources.check_same([identities for identities, _ in gathered])
-            found = {number: entry for _, part in reversed(gathered) for number, entry in part.items()}
-        assert set(found) == set(range(len(found))), "gather has not asked all ranks"
-        return [found[number] for number in range(len(found))]
 
     @property
     def epoch_batches(self) -> int:
@@ -179,12 +155,12 @@ class StoredBatches:
 
     @property
     def num_samples(self) -> int:
-        """Usable samples of all sources, on all ranks."""
-        return sum(found.usable for found in self.counts)
+        """Usable samples of all sources."""
+        return sum(len(scan.indices) for scan in self.scans)
 
     def __getitem__(self, number: int) -> Batch:
         """This rank's part of batch ``number``. A sample that cannot be read is left out and named in ``skipped``."""
-        plan = self._order.plan(number, self._rank, self._world_size)
+        plan = self._order.plan(number).share(self._rank, self._world_size)
         pictures: list[npt.NDArray[np.uint8]] = []
         targets: list[list[int]] = []
         keys: list[str] = []
@@ -210,19 +186,47 @@ class StoredBatches:
         return resize(pixels, self._config.image, width)
 
 
-def _check_lost(found: LabelCounts, limit: float) -> None:
+def _check_lost(found: LabelScan, limit: float) -> None:
     """A charset that was mistyped (37 is a charset of two digits) would train on the crumbs of the labels."""
     left_out = sum(found.skipped.values())
-    if left_out + found.changed <= limit * (found.usable + left_out):
+    total = len(found.indices) + left_out
+    if left_out + found.changed <= limit * total:
         return
     reasons = [f"left out {describe_skipped(found)}"] if left_out else []
     if found.changed:
         reasons.append(f"{found.changed} labels lose {''.join(c for c, _ in found.lost.most_common(20))!r}")
     raise DataError(
-        f"{found.path}: {left_out + found.changed} of {found.usable + left_out} labels cannot be used as they are "
+        f"{found.path}: {left_out + found.changed} of {total} labels cannot be used as they are "
         f"({'; '.join(reasons)}), a larger share than data.max_lost_share {limit:g}; check charset.characters, "
         "charset.max_text_length and image.image_width, or raise data.max_lost_share"
     )
+
+
+def check_training_data(data: DataConfig) -> None:
+    """Check that all sets of a run are there.
+
+    Pictures of a training set are missed at once, those of a validation set only hours later: so its first ones are
+    looked for.
+
+    Raises:
+        DataError: A set is missing or cannot be used, or a validation set's first pictures are all missing.
+    """
+    for spec in data.train:
+        open_source(spec).close()
+    for spec in data.validation:
+        with open_source(spec) as store:
+            why = ""
+            for index in range(min(len(store), _FIRST_PICTURES)):
+                try:
+                    store.image_bytes(index)
+                    break
+                except DataError as error:
+                    why = why or str(error)
+            else:
+                raise DataError(
+                    f"data.validation: none of the first pictures can be read: {why}; expected paths relative to the "
+                    "list file"
+                )
 
 
 def collate(

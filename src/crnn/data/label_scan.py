@@ -5,9 +5,8 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,54 +17,17 @@ from crnn.errors import CharsetError, DataError, ImageError
 from crnn.image import image_size, target_width
 from crnn.reader_config import ImageConfig, time_steps
 
-__all__ = ["LabelCounts", "LabelScan", "describe_skipped", "scan_labels"]
+__all__ = ["LabelScan", "describe_skipped", "scan_labels"]
 
 _MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class LabelCounts:
-    """What a look at all labels of a source found, of all its stores and ranks together.
+class LabelScan:
+    """What a look at all labels of a source found; no label is kept.
 
     Attributes:
         path: The source, as the user typed it.
-        usable: Samples whose labels can be used.
-        skipped: Samples left out, by reason.
-        examples: For each reason, the keys of the first three.
-        changed: Labels that lost characters which the charset has not.
-        lost: How often each such character was met.
-        digest: Changes with the usable samples and their labels.
-    """
-
-    path: str
-    usable: int
-    skipped: Counter[str]
-    examples: dict[str, list[str]]
-    changed: int
-    lost: Counter[str]
-    digest: int = 0
-
-    @classmethod
-    def sum(cls, path: str, parts: Iterable[LabelCounts]) -> LabelCounts:
-        """The counts of a source from those of its shards, whose names stand before their keys."""
-        whole = cls(path, 0, Counter(), {}, 0, Counter())
-        usable = changed = digest = 0
-        for part in parts:
-            usable, changed = usable + part.usable, changed + part.changed
-            digest = zlib.crc32(part.digest.to_bytes(4, "little"), digest)
-            whole.skipped.update(part.skipped)
-            whole.lost.update(part.lost)
-            for reason, keys in part.examples.items():
-                found = whole.examples.setdefault(reason, [])
-                found += [f"{Path(part.path).name}/{key}" for key in keys[: _MAX_EXAMPLES - len(found)]]
-        return cls(path, usable, whole.skipped, whole.examples, changed, whole.lost, digest)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelScan:
-    """What a look at all labels of a store found; no label is kept.
-
-    Attributes:
         indices: ``(n,)`` uint32: the samples whose labels can be used.
         skipped: Samples left out, by reason.
         examples: For each reason, the keys of the first three.
@@ -75,17 +37,14 @@ class LabelScan:
         widths: ``(n,)`` uint16: width of each usable sample under ``keep_ratio``, else ``None``.
     """
 
+    path: str
     indices: npt.NDArray[np.uint32]
     skipped: Counter[str]
     examples: dict[str, list[str]]
     changed: int
     lost: Counter[str]
     digest: int
-    widths: npt.NDArray[np.uint16] | None = None
-
-    def counts(self, path: str) -> LabelCounts:
-        """Without what is known of each sample."""
-        return LabelCounts(path, len(self.indices), self.skipped, self.examples, self.changed, self.lost, self.digest)
+    widths: npt.NDArray[np.uint16] | None
 
 
 def scan_labels(
@@ -158,6 +117,7 @@ def scan_labels(
             widths.append(width)
     progress(len(store) % 1024)
     return LabelScan(
+        store.path,
         np.frombuffer(usable, dtype=np.uint32),
         skipped,
         examples,
@@ -168,7 +128,7 @@ def scan_labels(
     )
 
 
-def describe_skipped(scan: LabelScan | LabelCounts) -> str:
+def describe_skipped(scan: LabelScan) -> str:
     """``reason: count (key, key, ...)`` for every reason that a scan found, the most frequent first."""
     return "; ".join(
         f"{reason}: {count} ({', '.join(scan.examples[reason])}{', ...' if count > len(scan.examples[reason]) else ''})"

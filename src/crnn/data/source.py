@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from crnn.data.listfile import ListFile
-from crnn.data.shards import SHARDS_NAME, ShardedStore, is_sharded
 from crnn.data.store import LmdbStore
 from crnn.errors import DataError
 
@@ -68,8 +67,8 @@ def open_source(spec: str) -> SampleStore:
     """The samples that a user named.
 
     Args:
-        spec: An LMDB folder (it has ``data.mdb`` in it), a folder of shards (``shards.json``), a list file, or a folder
-            with exactly one list file in it (``*.tsv`` or ``labels.txt``). ``NAME=`` may stand before it.
+        spec: An LMDB folder (it has ``data.mdb`` in it), a list file, or a folder with exactly one list file in it
+            (``*.tsv`` or ``labels.txt``). ``NAME=`` may stand before it.
 
     Raises:
         DataError: It is none of these, or it is one and cannot be used.
@@ -117,8 +116,8 @@ def split_name(spec: str) -> tuple[str, str]:
 
 def _open(typed: str, path: Path) -> SampleStore:
     if path.is_file():
-        if path.name in ("data.mdb", SHARDS_NAME):
-            raise DataError(f"{typed}: is a file of an LMDB folder; expected the folder. Leave out '/{path.name}'")
+        if path.name == "data.mdb":
+            raise DataError(f"{typed}: is a file of an LMDB folder; expected the folder. Leave out '/data.mdb'")
         return ListFile(typed)
     if not path.is_dir():
         raise DataError(
@@ -126,8 +125,6 @@ def _open(typed: str, path: Path) -> SampleStore:
         )
     if (path / "data.mdb").is_file():
         return LmdbStore(typed)
-    if is_sharded(path):
-        return ShardedStore(typed)
     lists = _list_files(path)
     if len(lists) == 1:
         return ListFile(os.fspath(path / lists[0]))

@@ -3,7 +3,7 @@
 Keys are ASCII and count from 1; ``image-%09d`` holds the bytes of a picture file, ``label-%09d`` its text in UTF-8, and
 ``num-samples`` how many there are, in decimal. Three records are optional: ``lexicon-%09d``, words joined by spaces;
 ``wh-%09d``, the size of the picture as ``{width}_{height}``; and, ours alone, ``large-lexicon-%09d``, the larger
-lexicon of a set that has two. A store that is a shard of a larger one has a record that says so (``crnn.data.shards``).
+lexicon of a set that has two.
 
 ``LmdbStore`` reads such a folder, whoever wrote it; ``crnn.data.store_writer`` writes one, through
 ``crnn.data.store_file``. That and this are the only rooms that know ``lmdb``, which is imported when a store is opened
@@ -29,13 +29,10 @@ from crnn.errors import DataError, ImageError, MissingExtraError
 if TYPE_CHECKING:
     from lmdb import Environment
 
-__all__ = ["COUNT_KEY", "SHARD_KEY", "LmdbStore", "import_lmdb"]
+__all__ = ["COUNT_KEY", "LmdbStore", "import_lmdb"]
 
 COUNT_KEY = "num-samples"
 """Key of the number of samples. It is written last: a store without it is not whole."""
-
-SHARD_KEY = "shard"
-"""Key of what a shard says of itself: the set that it is of, and its number."""
 
 
 class LmdbStore:
@@ -151,10 +148,6 @@ class LmdbStore:
         if not (len(raw) <= 20 and width.isdigit() and height.isdigit() and int(width) and int(height)):
             raise self._unfit(key, raw, "'{width}_{height}' in pixels")
         return int(width), int(height)
-
-    def shard_mark(self) -> str | None:
-        """What the store says of itself where it is a shard of a larger one; ``None`` where it is none."""
-        return self._text(SHARD_KEY)
 
     def _number(self, index: int) -> int:
         if not 0 <= index < self._num_samples:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crnn.data.store import COUNT_KEY, SHARD_KEY, import_lmdb
+from crnn.data.store import COUNT_KEY, import_lmdb
 from crnn.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ _MAX_GROWTH_BYTES = 1024 * MIB
 # others about the same.
 _BEHIND_IMAGES = b"image-~"
 _RECORDS_AT_ONCE = 48
-
-_SAMPLE_KEYS = ("image-%09d", "label-%09d", "lexicon-%09d", "large-lexicon-%09d", "wh-%09d")
 
 
 _Record = tuple[bytes, bytes]
@@ -81,8 +79,7 @@ class _Commit(threading.Thread):
 class StoreFile:
     """One ``data.mdb`` that is being written: samples go in, transaction by transaction.
 
-    Which folder it is in, and when that gets its name, is its owner's business: ``LmdbWriter`` has one such file, a
-    writer of shards has several.
+    Which folder it is in, and when that gets its name, is its owner's business (``LmdbWriter``).
 
     Args:
         folder: Where the file is or will be; it exists when ``open`` is called.
@@ -208,7 +205,7 @@ class StoreFile:
         if state is not None:
             self._pending.append((STATE_KEY.encode(), b"%d %s" % (self.num_samples, state)))
         if wait:
-            self._write(without=())
+            self._write()
             return
         self._commit = _Commit(self._transact, self._pending, self.pending_bytes)
         self._forget_pending()
@@ -216,30 +213,14 @@ class StoreFile:
         # Two threads that both run Python would hold each other up at every record.
         self._commit.put.wait()
 
-    def go_back(self, num_samples: int, state: bytes) -> None:
-        """Forget the samples behind the first ``num_samples``, and that the file was finished.
-
-        Args:
-            num_samples: Samples to keep, of those that are in the file.
-            state: What belongs to them.
-        """
-        kept = range(num_samples + 1, max(self.num_samples, self.finished_samples() or 0) + 1)
-        self.num_samples = num_samples
-        self._pending = [(STATE_KEY.encode(), b"%d %s" % (num_samples, state))]
-        self._write(without=[COUNT_KEY, SHARD_KEY, *(key % number for number in kept for key in _SAMPLE_KEYS)])
-
-    def finish(self, records: Mapping[str, str] | None = None) -> None:
+    def finish(self) -> None:
         """Write what is left, and the number of samples; then close the file, which is whole now.
-
-        Args:
-            records: What else goes into it, by key.
 
         Raises:
             DataError: The disk is full.
         """
-        last = {**(records or {}), COUNT_KEY: str(self.num_samples)}
-        self._pending += [(key.encode(), value.encode()) for key, value in last.items()]
-        self._write(without=[STATE_KEY])
+        self._pending.append((COUNT_KEY.encode(), b"%d" % self.num_samples))
+        self._write(without=STATE_KEY)
         assert self._environment is not None
         try:
             self._environment.sync(True)
@@ -291,8 +272,8 @@ class StoreFile:
             self.pending_bytes += commit.num_bytes
             raise commit.failure
 
-    def _write(self, without: Sequence[str]) -> None:
-        """One transaction: what waits goes in, these keys go out."""
+    def _write(self, without: str = "") -> None:
+        """One transaction: what waits goes in, that key goes out."""
         self._settle()
         self._transact(self._pending, self.pending_bytes, threading.Event(), without)
         self._forget_pending()
@@ -302,9 +283,7 @@ class StoreFile:
         self.pending_samples = 0
         self.pending_bytes = 0
 
-    def _transact(
-        self, records: Sequence[_Record], num_bytes: int, put: threading.Event, without: Sequence[str] = ()
-    ) -> None:
+    def _transact(self, records: Sequence[_Record], num_bytes: int, put: threading.Event, without: str = "") -> None:
         assert self._environment is not None
         while True:
             try:
@@ -313,8 +292,8 @@ class StoreFile:
                         transaction.put(_BEHIND_IMAGES, b"")
                         cursor.putmulti(records[first : first + _RECORDS_AT_ONCE])
                         transaction.delete(_BEHIND_IMAGES)
-                    for key in without:
-                        transaction.delete(key.encode())
+                    if without:
+                        transaction.delete(without.encode())
                     put.set()
                 return
             except self._lmdb.MapFullError:  # the transaction is undone; all of it goes in again

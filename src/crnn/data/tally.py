@@ -64,7 +64,6 @@ class Conversion:
         expected: Samples that the published set has, where it is known.
         begun_at: Samples of the reader that an earlier, stopped conversion had done.
         total: Samples of the reader.
-        shards: Shards that the samples were dealt to; ``None``: one store.
     """
 
     path: str
@@ -77,7 +76,6 @@ class Conversion:
     expected: int | None
     begun_at: int
     total: int
-    shards: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -183,8 +181,7 @@ class Tally:
 
 def summary(done: Conversion) -> str:
     """What a person wants to know of a conversion: what was written, and what was not, by reason."""
-    where = "" if done.shards is None else f" to {done.shards} shards"
-    counts = f"{done.path}: {done.written} samples written{where}"
+    counts = f"{done.path}: {done.written} samples written"
     if done.expected is not None:
         counts += f"; the published set has {done.expected}"
         difference = done.written - done.expected

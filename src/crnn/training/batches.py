@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch.nn.functional import pad
@@ -72,7 +72,6 @@ def open_batches(
     world_size: int = 1,
     device: torch.device | None = None,
     progress: Callable[[int], None] = lambda _: None,
-    gather: Callable[[Any], list[Any]] = lambda value: [value],
 ) -> BatchFeed:
     """What the settings name in ``data.train``.
 
@@ -86,7 +85,6 @@ def open_batches(
         world_size: Processes that share each batch.
         device: The one that trains; rendered text is composed there.
         progress: Called with the number of stored labels looked at since the last call.
-        gather: Gives the values of all ranks to each rank; called where each reads its own shards.
 
     Raises:
         ConfigError: The sources and ratios do not go together, or leave nothing to train on.
@@ -99,7 +97,7 @@ def open_batches(
     stored = stored_sources(config)
     rendered = len(config.data.train) - len(stored)
     if not rendered:
-        return _Stored(config, rank, world_size, device, progress, gather)
+        return _Stored(config, rank, world_size, device, progress)
     if rendered > 1:
         raise ConfigError(f'data.train has "{SYNTH}" {rendered} times; expected once. Its share is set by data.ratios')
     if not stored:
@@ -125,7 +123,7 @@ def open_batches(
         }
     )
     parts: list[BatchFeed] = [
-        _Stored(settings, rank, world_size, device, progress, gather),
+        _Stored(settings, rank, world_size, device, progress),
         _Rendered(config, rank, world_size, device, rendered_places),
     ]
     return _Alternating(parts, share) if keeps_ratio else _Mixed(parts)
@@ -153,10 +151,9 @@ class _Stored:
         world_size: int,
         device: torch.device,
         progress: Callable[[int], None],
-        gather: Callable[[Any], list[Any]],
     ) -> None:
         self._config, self._device = config, device
-        self.batches = StoredBatches(config, rank, world_size, progress, gather)
+        self.batches = StoredBatches(config, rank, world_size, progress)
 
     @property
     def epoch_batches(self) -> int:
@@ -168,11 +165,11 @@ class _Stored:
 
     @property
     def digest(self) -> str:
-        return "-".join(f"{found.digest:08x}" for found in self.batches.counts)
+        return "-".join(f"{found.digest:08x}" for found in self.batches.scans)
 
     def remarks(self) -> list[str]:
         lines = []
-        for found in self.batches.counts:
+        for found in self.batches.scans:
             if found.skipped:
                 lines.append(f"{found.path}: left out {describe_skipped(found)}")
             if found.changed:

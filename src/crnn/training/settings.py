@@ -26,6 +26,8 @@ __all__ = [
 class DataConfig(Section):
     """Where samples come from."""
 
+    removed: ClassVar[Mapping[str, Any]] = {"shards": "all"}
+
     train: tuple[str, ...] = ()
     """LMDB folders and list files to train on, relative to the current folder; ``synth`` is rendered text."""
 
@@ -33,9 +35,6 @@ class DataConfig(Section):
     """Share of each batch per source of ``train``. Default: in proportion to the number of samples; with ``synth``
     beside stored sets they must be given. Under ``keep_ratio`` the share of ``synth`` is one of the batches, of which
     each is wholly rendered or wholly stored."""
-
-    shards: Literal["all", "own"] = "all"
-    """``own``: of a set in shards each rank reads its own ones only, the others need not be on its machine."""
 
     validation: tuple[str, ...] = ()
     """Sets that choose the best weights, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""

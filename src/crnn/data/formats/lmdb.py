@@ -1,4 +1,4 @@
-"""An LMDB folder, or one in shards, as a set to convert: to copy, merge, split, filter or re-encode it.
+"""An LMDB folder as a set to convert: to copy, merge, split, filter or re-encode it.
 
 The pictures are no files, so that a record's ``path`` names the record of the store (``image-000000001``) and the
 reader itself gives the bytes: readers may have a method ``picture_bytes(path)``, which is called, in whichever
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crnn.data.formats.record import Record, Skipped
-from crnn.data.shards import open_store
+from crnn.data.store import LmdbStore
 from crnn.errors import DataError
 
 __all__ = ["StoreReader"]
@@ -24,7 +24,7 @@ class StoreReader:
     """The samples of an LMDB folder, in its order, with their lexicons.
 
     Args:
-        source: The folder that has ``data.mdb`` in it, or ``shards.json``.
+        source: The folder that has ``data.mdb`` in it.
         indices: The samples to read, counted from 0, such as ``range(0, 1000)``; left out, all.
 
     Raises:
@@ -34,7 +34,7 @@ class StoreReader:
 
     def __init__(self, source: str | os.PathLike[str], *, indices: Sequence[int] | None = None) -> None:
         self.root = Path(source)
-        self._store = open_store(source)
+        self._store = LmdbStore(source)
         self._indices = range(len(self._store)) if indices is None else indices
         if len(self._indices) and not 0 <= min(self._indices) <= max(self._indices) < len(self._store):
             raise DataError(
@@ -57,9 +57,7 @@ class StoreReader:
                     raise
                 yield Skipped(key, "bad_record")
             else:
-                # By its number in the set, so that a share of it is the same share in shards and in one store.
-                path = f"{_KEY}{index + 1:09d}"
-                yield Record(key=key, label=label, path=path, lexicon=lexicon, large_lexicon=large_lexicon)
+                yield Record(key=key, label=label, path=key, lexicon=lexicon, large_lexicon=large_lexicon)
 
     def __repr__(self) -> str:
         return f"StoreReader({str(self.root)!r})"
