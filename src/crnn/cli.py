@@ -110,9 +110,6 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 }
 
 
-_OPEN_PICTURES = ("read", "train", "evaluate", "export", "calibrate", "data")
-"""What is wrong with a picture they say themselves, and once."""
-
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What stdout fails with where it goes to a full disk."""
 
@@ -166,10 +163,6 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return 0
     if name not in _COMMANDS:
         raise ConfigError(f"command {name!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
-    if name in _OPEN_PICTURES:
-        from crnn.picture_file import silence_codecs
-
-        silence_codecs()
     try:
         return _COMMANDS[name][1](arguments)
     except SystemExit as end:  # tyro has shown the help, or rich has lost its reader
@@ -179,6 +172,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 def _set_up_output(debug: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("crnn").setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # damaged pictures are said in our own lines
     if not debug:
         # Warnings of libraries are for developers; what users must know is said in our own lines.
         warnings.simplefilter("ignore")

@@ -246,6 +246,5 @@ def _facts(text: Reading | Alternative) -> str:
 
 
 def _visible(text: str) -> str:
-    """Spaces as dots, and a circle for a combining mark at the beginning to sit on."""
     text = text.replace(" ", "\u00b7")
     return f"\u25cc{text}" if text and unicodedata.category(text[0])[0] == "M" else text
