@@ -96,17 +96,18 @@ def write_bad(
         "page.jpg": (b"<!doctype html><title>404</title>", "not a picture that can be read"),
         "drawing.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture that can be read"),
         "zip.webp": (b"PK\x03\x04" + bytes(60), "not a picture that can be read"),
-        "only the beginning.png": (b"\x89PNG\r\n\x1a\n", "begins like a picture but has no good header"),
-        "bomb.png": (png_by_hand(60_000, 60_000), "is 60000 x 60000 pixels; expected at most 50,000,000"),
+        "only the beginning.png": (b"\x89PNG\r\n\x1a\n", "not a picture that can be read, or cut short"),
+        "bomb.png": (png_by_hand(60_000, 60_000), "too large to decode"),
         "bomb.bmp": (bitmap, "too large to decode"),
     }
     for form, suffix in [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp")]:
         data = encode_image(whole, form)
-        files[f"cut.{suffix}"] = (data[: len(data) * 2 // 3], "cut short")
+        cut = "not a picture that can be read, or cut short" if form == "WEBP" else "cut short"
+        files[f"cut.{suffix}"] = (data[: len(data) * 2 // 3], cut)
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate"):
         data = encode_image(whole, "TIFF", compression=compression)
         # The header of a TIFF says where its tags are: before the pixels here, as scanners write it, or behind them.
-        files[f"cut {compression}.tif"] = (data[: len(data) * 2 // 3], "cut short")
+        files[f"cut {compression}.tif"] = (data[: len(data) * 2 // 3], "not a picture that can be read, or cut short")
     for name, (data, _) in files.items():
         (folder / name).write_bytes(data)
     (folder / "leads nowhere.png").symlink_to(folder / "gone.png")
