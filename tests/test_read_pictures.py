@@ -89,6 +89,7 @@ def write_bad(
 ) -> dict[str, str]:
     """What looks like pictures and is none; by name what must be said of it."""
     whole = Image.open(io.BytesIO(barcode("whole"))).convert("RGB").resize((400, 200))
+    unknown = "not a picture that can be read, or cut short"
     bitmap = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 0, 0, 0, 0)
     files = {
         "0 bytes.png": (b"", "empty (0 bytes)"),
@@ -102,12 +103,13 @@ def write_bad(
     }
     for form, suffix in [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp")]:
         data = encode_image(whole, form)
-        cut = "not a picture that can be read, or cut short" if form == "WEBP" else "cut short"
+        cut = unknown if form == "WEBP" else "cut short"
         files[f"cut.{suffix}"] = (data[: len(data) * 2 // 3], cut)
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate"):
         data = encode_image(whole, "TIFF", compression=compression)
         # The header of a TIFF says where its tags are: before the pixels here, as scanners write it, or behind them.
-        files[f"cut {compression}.tif"] = (data[: len(data) * 2 // 3], "not a picture that can be read, or cut short")
+        cut = "cut short" if compression == "raw" else unknown  # their directories are at the end
+        files[f"cut {compression}.tif"] = (data[: len(data) * 2 // 3], cut)
     for name, (data, _) in files.items():
         (folder / name).write_bytes(data)
     (folder / "leads nowhere.png").symlink_to(folder / "gone.png")

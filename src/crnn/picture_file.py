@@ -41,6 +41,7 @@ PICTURE_SUFFIXES = frozenset((
 ))  # fmt: skip
 """How the names of picture files end, in lower case."""
 
+_UNREADABLE = "not a picture that can be read, or cut short"
 _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF picture"
 
 # Closed, because Pillow's own list has formats that start other programs (EPS runs Ghostscript), nest images, or have
@@ -122,11 +123,9 @@ def open_picture(data: bytes, name: str) -> ImageFile:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(
-            f"{name}: not a picture that can be read, or cut short; {_WANTED}", reason="not_an_image"
-        ) from None
+        raise ImageError(f"{name}: {_UNREADABLE}; {_WANTED}", reason="not_an_image") from None
     except Exception as error:  # nearly anything; a Warning where the caller made those errors
-        raise pillow_error(error, name, "has no good header", "not_an_image") from error
+        raise pillow_error(error, name, _UNREADABLE, "not_an_image") from error
     check_size(image.size, name)
     return image
 
