@@ -44,7 +44,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_config: Cal
     return tmp_path
 
 
-COMMANDS = "read, train, evaluate, export, calibrate, average, lm, data, synth, config"
+COMMANDS = "read, train, evaluate, export, calibrate, lm, data, synth, config"
 PRESETS = "crnn-small, crnn-vgg, modelzoo, tiny"
 
 CASES = {

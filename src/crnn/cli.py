@@ -102,7 +102,6 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "evaluate": ("measure a model on benchmark sets", _with_tyro("evaluate")),
     "export": ("write a network as a file for engines", _with_tyro("export")),
     "calibrate": ("make the confidences of a model true", _with_tyro("calibrate")),
-    "average": ("make the mean of several weights of one network", _with_tyro("average")),
     "lm": ("make a character model from word lists", _with_tyro("lm")),
     "data": ("convert and inspect datasets", data_command),
     "synth": ("render text: look at it, or write it as a set", synth_command),
