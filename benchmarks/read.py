@@ -196,7 +196,7 @@ def precisions_of(model: str, wanted: list[str]) -> list[str]:
 
 def is_exported(model: str) -> bool:
     """Whether it is an exported file."""
-    return Path(model).suffix in (".onnx", ".xml")
+    return Path(model).suffix == ".onnx"
 
 
 def exported_precision(model: str) -> str:

@@ -42,9 +42,8 @@ def file_sizes(models: list[str]) -> dict[str, int]:
     sizes = {}
     for model in models:
         weights = shipped_weights(model) or Path(model)
-        for path in (weights, weights.with_suffix(".bin") if weights.suffix == ".xml" else None):
-            if path is not None and path.is_file():
-                sizes[path.name] = path.stat().st_size
+        if weights.is_file():
+            sizes[weights.name] = weights.stat().st_size
         for precision in PRECISIONS:
             shipped = shipped_engine_file(model, precision)
             if shipped is not None:

@@ -57,7 +57,7 @@ def test_help_names_every_command(run: Run) -> None:
     for arguments in ([], ["-h"], ["--help"]):
         status, out, err = run(*arguments)
         assert (status, err) == (0, "")
-        commands = ["read", "train", "evaluate", "export", "calibrate", "average", "lm", "data", "synth", "config"]
+        commands = ["read", "train", "evaluate", "export", "calibrate", "lm", "data", "synth", "config"]
         assert re.findall(r"^  (\w+) ", out, re.MULTILINE) == commands
 
 

@@ -44,7 +44,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_config: Cal
     return tmp_path
 
 
-COMMANDS = "read, train, evaluate, export, calibrate, average, lm, data, synth, config"
+COMMANDS = "read, train, evaluate, export, calibrate, lm, data, synth, config"
 PRESETS = "crnn-small, crnn-vgg, modelzoo, tiny"
 
 CASES = {
@@ -79,8 +79,8 @@ CASES = {
     "evaluate": "no model is given; expected a weights file or a run folder, and the data behind it",
     "evaluate m": "no data is given; expected LMDB folders or list files",
     "export": "no model is given; expected a weights file, a run folder or a name, and the file to write",
-    "export crnn-small": "no file to write is given; expected OUT.onnx or OUT.xml behind the model",
-    "export crnn-small a.txt": "a.txt: expected a file to write that ends in .onnx or .xml",
+    "export crnn-small": "no file to write is given; expected OUT.onnx behind the model",
+    "export crnn-small a.txt": "a.txt: expected a file to write that ends in .onnx",
     "evaluate nope words": "model 'nope' is no weights file, run folder or shipped name (crnn-small, crnn-vgg)",
     "evaluate m nowhere": "nowhere: there is no such file or folder; expected an LMDB folder or a list file. Check the "
     "path",

@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn.data.duplicates import equal_groups, in_common
-from crnn.data.histogram import MAX_BINS, Histogram
+from crnn.data.inspection import MAX_BINS, Histogram, equal_groups, in_common
 
 HASHES = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(1, 3)), max_size=20)
 LARGEST = 2**64 - 1
@@ -24,23 +23,13 @@ def hashes_of(values: list[int]) -> np.ndarray:
 def test_groups_are_those_of_a_dictionary(samples: list[tuple[int, bool, int]]) -> None:
     hashes = hashes_of([value for value, _, _ in samples])
     among = np.array([has for _, has, _ in samples], bool)
-    labels = np.array([label for _, _, label in samples], np.uint64)
     expected: dict[int, list[int]] = defaultdict(list)
     for index, (value, has, _) in enumerate(samples):
         if has:
             expected[value].append(index)
     groups = sorted(group for group in expected.values() if len(group) > 1)
     found = equal_groups(hashes, among)
-    assert [found.group(number).tolist() for number in range(len(found))] == groups
-    assert found.members.tolist() == [index for group in groups for index in group]
-    differ = [len({samples[index][2] for index in group}) > 1 for group in groups]
-    assert found.differing(labels).tolist() == differ
-    compared = labels < 3
-    differ = [len({samples[index][2] for index in group} - {3}) > 1 for group in groups]
-    assert found.differing(labels, among=compared).tolist() == differ
-    chosen = found.only(np.array(differ, bool))
-    differing = [group for group, differs in zip(groups, differ, strict=True) if differs]
-    assert [chosen.group(number).tolist() for number in range(len(chosen))] == differing
+    assert [group.tolist() for group in found] == groups
 
 
 @given(HASHES, HASHES)

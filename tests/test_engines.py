@@ -250,7 +250,6 @@ def test_which_models_are_for_cpus_alone(trained_run: Any) -> None:
     assert not is_for_cpus(trained_run.folder, "torch", "fp32")
     assert is_for_cpus(trained_run.folder, "onnx", "fp32")
     assert is_for_cpus("some/where.onnx", "auto", "fp32")
-    assert is_for_cpus("some/where.xml", "auto", "int8")
 
 
 def test_threads_are_those_of_the_variable_where_none_are_given(

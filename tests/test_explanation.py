@@ -15,8 +15,7 @@ from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.decoding.language import train_language
 from crnn.errors import ConfigError, ImageError
-from crnn.explanation import Explanation, explain
-from crnn.explanation_sheet import find_font
+from crnn.explanation import Explanation, explain, find_font
 from crnn.recognizer import Recognizer
 
 MakeReader = Callable[..., Recognizer]

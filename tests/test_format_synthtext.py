@@ -2,14 +2,12 @@
 
 import pickle
 import tempfile
-import tracemalloc
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn.data.formats.record import Box, Quad, Record, Skipped
@@ -132,51 +130,67 @@ FAULTS: dict[str, Points] = {
 
 
 @pytest.mark.parametrize("crop", ["quad", "box"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_boxes_that_cannot_be_cut_are_counted(tmp_path, fault, crop):
-    write(tmp_path, scene("1/a.jpg", boxes(SQUARE, FAULTS[fault], shifted(60)), "a bad word"))
+def test_boxes_that_cannot_be_cut_are_counted(tmp_path, crop):
+    write(
+        tmp_path,
+        *(scene(f"1/{i}.jpg", boxes(SQUARE, FAULTS[x], shifted(60)), "a bad word") for i, x in enumerate(FAULTS)),
+    )
     reader = SynthTextReader(tmp_path, crop)
     samples = list(reader)
-    assert len(reader) == 3
-    assert [getattr(sample, "label", None) for sample in samples] == ["a", None, "word"]
-    assert samples[1] == Skipped("1/a.jpg#2", fault.split(",")[0])
+    assert len(reader) == len(samples) == 3 * len(FAULTS)
+    assert [getattr(sample, "label", None) for sample in samples] == ["a", None, "word"] * len(FAULTS)
+    assert samples[1::3] == [Skipped(f"1/{i}.jpg#2", fault.split(",")[0]) for i, fault in enumerate(FAULTS)]
 
 
-@settings(max_examples=100)
-@given(
-    corner=st.tuples(st.floats(-200, 800), st.floats(-200, 800)),
-    size=st.tuples(st.floats(3, 300), st.floats(3, 60)),
-    angle=st.floats(0, 6.28),
-    tilt=st.tuples(st.floats(-0.25, 0.25), st.floats(-0.25, 0.25)),
+VIEWS = st.tuples(
+    st.tuples(st.floats(-200, 800), st.floats(-200, 800)),  # corner
+    st.tuples(st.floats(3, 300), st.floats(3, 60)),  # size
+    st.floats(0, 6.28),  # angle
+    st.tuples(st.floats(-0.25, 0.25), st.floats(-0.25, 0.25)),  # tilt
 )
-def test_any_view_of_a_rectangle_is_a_word_and_its_mirror_image_is_not(corner, size, angle, tilt):
+
+
+@settings(max_examples=3)  # each starts a process
+@given(st.lists(VIEWS, min_size=10, max_size=40))
+def test_any_view_of_a_rectangle_is_a_word_and_its_mirror_image_is_not(views):
     flat = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], float)
-    seen = flat * size / (1 + flat @ np.array(tilt))[:, None]  # a perspective, all of it in front of the camera
-    turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
-    points = seen @ turn + corner
-    swapped = points[[0, 1, 3, 2]]
+    quads = []
+    for corner, size, angle, tilt in views:
+        seen = flat * size / (1 + flat @ np.array(tilt))[:, None]  # a perspective, all of it in front of the camera
+        turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
+        points = seen @ turn + corner
+        quads += [points, points[::-1], points[[0, 1, 3, 2]]]
     with tempfile.TemporaryDirectory() as folder:
-        quads = [tuple(map(tuple, quad)) for quad in (points, points[::-1], swapped)]
-        write(Path(folder), scene("1/a.jpg", boxes(*quads), "word mirrored crossed"))
-        word, mirrored, crossed = SynthTextReader(folder)
-    assert isinstance(word, Record)
-    assert np.allclose(word.region.points, points, atol=1e-3)
-    assert mirrored.reason == "mirrored"
-    assert crossed.reason == "self_crossing"
+        write(Path(folder), scene("1/a.jpg", boxes(*quads), "word mirrored crossed " * len(views)))
+        samples = list(SynthTextReader(folder))
+    for i in range(0, len(samples), 3):
+        word, mirrored, crossed = samples[i : i + 3]
+        assert isinstance(word, Record)
+        assert np.allclose(word.region.points, quads[i], atol=1e-3)
+        assert mirrored.reason == "mirrored"
+        assert crossed.reason == "self_crossing"
 
 
-@settings(max_examples=100)
-@given(st.lists(st.tuples(st.floats(-50, 50, width=32), st.floats(-50, 50, width=32)), min_size=4, max_size=4))
-def test_any_corners_are_a_word_or_have_one_fault(points):
+CORNERS = st.lists(st.tuples(st.floats(-50, 50, width=32), st.floats(-50, 50, width=32)), min_size=4, max_size=4)
+
+
+@settings(max_examples=3)
+@given(st.lists(CORNERS, min_size=20, max_size=60))
+def test_any_corners_are_a_word_or_have_one_fault(quads):
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), scene("1/a.jpg", boxes(*map(tuple, quads)), "word " * len(quads)))
+        samples = list(SynthTextReader(folder))
+    for points, sample in zip(quads, samples, strict=True):
+        assert_same_fault(points, sample.reason if isinstance(sample, Skipped) else "word")
+
+
+def assert_same_fault(points: list, found: str) -> None:
     """By another way: shapes are told apart by which sides meet and by the hull, not by the turns at the corners."""
     corners = np.array(points, float)
     sides = [(corners[i], corners[(i + 1) % 4]) for i in range(4)]
     areas = [cross(corners[i - 1], corners[i], corners[(i + 1) % 4]) for i in range(4)]
-    assume(all(abs(area) > 1 for area in areas))  # near to a line, rounding decides
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), scene("1/a.jpg", boxes(tuple(points)), "word"))
-        (sample,) = SynthTextReader(folder)
-    found = sample.reason if isinstance(sample, Skipped) else "word"
+    if any(abs(area) <= 1 for area in areas):
+        return  # near to a line, rounding decides
     signed_area = sum(a[0] * b[1] - a[1] * b[0] for a, b in sides) / 2
     if meet(*sides[0], *sides[2]) or meet(*sides[1], *sides[3]):
         assert found == "self_crossing"
@@ -260,35 +274,20 @@ def test_a_word_that_is_not_utf8_is_counted(tmp_path):
 
 
 WORDS = st.lists(st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=6))
+ROWS = st.lists(WORDS.filter(bool), min_size=1, max_size=4)
 
 
-@settings(max_examples=60)
-@given(
-    rows=st.lists(WORDS.filter(bool), min_size=1, max_size=4), gaps=st.sampled_from([" ", "\n", " \n ", "\t", "\r\n"])
-)
-def test_text_is_split_at_white_space_alone(rows, gaps):
-    words = [word for row in rows for word in row]
+@settings(max_examples=3)
+@given(st.lists(st.tuples(ROWS, st.sampled_from([" ", "\n", " \n ", "\t", "\r\n"])), min_size=1, max_size=20))
+def test_text_is_split_at_white_space_alone(texts):
+    scenes, words = [], []
+    for i, (rows, gap) in enumerate(texts):
+        quads = [shifted(n) for n in range(sum(map(len, rows)))]
+        scenes.append(scene(f"1/{i}.jpg", boxes(*quads), *(gap.join(row) + " " for row in rows)))
+        words += [word for row in rows for word in row]
     with tempfile.TemporaryDirectory() as folder:
-        quads = [shifted(i) for i in range(len(words))]
-        write(Path(folder), scene("1/a.jpg", boxes(*quads), *(gaps.join(row) + " " for row in rows)))
+        write(Path(folder), *scenes)
         assert [sample.label for sample in SynthTextReader(folder)] == words
-
-
-def test_memory_does_not_grow_with_the_scenes(tmp_path):
-    peaks = []
-    for num_scenes in (100, 2000):
-        folder = tmp_path / str(num_scenes)
-        write(folder, *(scene(f"1/{i}.jpg", boxes(SQUARE, shifted(60)), "two words") for i in range(num_scenes)))
-        tracemalloc.start()
-        try:
-            reader = SynthTextReader(folder)
-            assert len(reader) == 2 * num_scenes
-            assert Counter(type(sample) for sample in reader) == {Record: 2 * num_scenes}
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
-    assert peaks[1] < 4_000_000
-    assert peaks[1] < peaks[0] + 1_500_000  # the chunks in which a long variable is read
 
 
 @pytest.mark.parametrize(
@@ -316,7 +315,7 @@ def test_a_file_without_scenes(tmp_path):
 def test_a_file_that_is_cut_off(tmp_path):
     path = write(tmp_path, *(scene(f"1/{i}.jpg", boxes(SQUARE), "one") for i in range(50)), compress=True)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="ends in the middle of a variable"):
+    with pytest.raises(DataError, match=r"gt\.mat: cannot be read as a MATLAB file of version 5 to 7: "):
         SynthTextReader(tmp_path)
 
 

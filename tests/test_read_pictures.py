@@ -89,6 +89,7 @@ def write_bad(
 ) -> dict[str, str]:
     """What looks like pictures and is none; by name what must be said of it."""
     whole = Image.open(io.BytesIO(barcode("whole"))).convert("RGB").resize((400, 200))
+    unknown = "not a picture that can be read, or cut short"
     bitmap = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 0, 0, 0, 0)
     files = {
         "0 bytes.png": (b"", "empty (0 bytes)"),
@@ -96,17 +97,19 @@ def write_bad(
         "page.jpg": (b"<!doctype html><title>404</title>", "not a picture that can be read"),
         "drawing.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture that can be read"),
         "zip.webp": (b"PK\x03\x04" + bytes(60), "not a picture that can be read"),
-        "only the beginning.png": (b"\x89PNG\r\n\x1a\n", "begins like a picture but has no good header"),
-        "bomb.png": (png_by_hand(60_000, 60_000), "is 60000 x 60000 pixels; expected at most 50,000,000"),
-        "bomb.bmp": (bitmap, "is 100000 x 100000 pixels; expected at most 50,000,000"),
+        "only the beginning.png": (b"\x89PNG\r\n\x1a\n", "not a picture that can be read, or cut short"),
+        "bomb.png": (png_by_hand(60_000, 60_000), "too large to decode"),
+        "bomb.bmp": (bitmap, "too large to decode"),
     }
     for form, suffix in [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp")]:
         data = encode_image(whole, form)
-        files[f"cut.{suffix}"] = (data[: len(data) * 2 // 3], "cut short")
+        cut = unknown if form == "WEBP" else "cut short"
+        files[f"cut.{suffix}"] = (data[: len(data) * 2 // 3], cut)
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate"):
         data = encode_image(whole, "TIFF", compression=compression)
         # The header of a TIFF says where its tags are: before the pixels here, as scanners write it, or behind them.
-        files[f"cut {compression}.tif"] = (data[: len(data) * 2 // 3], "cut short")
+        cut = "cut short" if compression == "raw" else unknown  # their directories are at the end
+        files[f"cut {compression}.tif"] = (data[: len(data) * 2 // 3], cut)
     for name, (data, _) in files.items():
         (folder / name).write_bytes(data)
     (folder / "leads nowhere.png").symlink_to(folder / "gone.png")
@@ -213,41 +216,12 @@ def test_a_pipe_in_a_folder_is_not_waited_for(run: Run, tmp_path: Path, barcode:
     assert err == f"crnn read: {tmp_path}: 1 files passed over, not pictures: pipe.png\n"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere libtiff may be inside of Pillow")
-def test_libraries_say_nothing_of_their_own(
-    tmp_path: Path, encode_image: Callable[..., bytes], noise: Callable[..., np.ndarray]
-) -> None:
-    data = bytearray(encode_image(Image.fromarray(noise(40, 120)), "TIFF", compression="tiff_lzw"))
-    data[200:220] = b"\xff" * 20  # not in the tags, which stand behind the pixels
-    (tmp_path / "bad.tif").write_bytes(data)
-    program = """
-import sys
-from crnn.errors import ImageError
-from crnn.image import load_image
-from crnn.picture_file import silence_codecs
-if sys.argv[2] == "silent":
-    silence_codecs()
-try:
-    load_image(sys.argv[1], 1)
-except ImageError as error:
-    print(error.reason)
-"""
-    for how, said in [("silent", False), ("loud", True)]:
-        command = [sys.executable, "-c", program, str(tmp_path / "bad.tif"), how]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        assert done.stdout == "truncated\n"
-        assert bool(done.stderr) == said, done.stderr
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere libtiff may be inside of Pillow")
 @pytest.mark.parametrize("command", [["data", "inspect", "LIST"], ["data", "convert", "list", "LIST", "OUT"]])
 def test_commands_say_once_what_is_wrong_with_a_picture(
     command: list[str], tmp_path: Path, encode_image: Callable[..., bytes], noise: Callable[..., np.ndarray]
 ) -> None:
-    data = bytearray(encode_image(Image.fromarray(noise(40, 120)), "TIFF", compression="tiff_lzw"))
-    data[200:220] = b"\xff" * 20
-    (tmp_path / "bad.tif").write_bytes(data)
-    (tmp_path / "labels.tsv").write_text("bad.tif\tword\n", encoding="utf-8")
+    (tmp_path / "bad.png").write_bytes(encode_image(Image.fromarray(noise(40, 120)))[:900])
+    (tmp_path / "labels.tsv").write_text("bad.png\tword\n", encoding="utf-8")
     paths = {"LIST": str(tmp_path / "labels.tsv"), "OUT": str(tmp_path / "out")}
     arguments = [sys.executable, "-m", "crnn", *(paths.get(word, word) for word in command)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)

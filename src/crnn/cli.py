@@ -100,16 +100,12 @@ _COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "evaluate": ("measure a model on benchmark sets", _with_tyro("evaluate")),
     "export": ("write a network as a file for engines", _with_tyro("export")),
     "calibrate": ("make the confidences of a model true", _with_tyro("calibrate")),
-    "average": ("make the mean of several weights of one network", _with_tyro("average")),
     "lm": ("make a character model from word lists", _with_tyro("lm")),
     "data": ("convert and inspect datasets", data_command),
     "synth": ("render text: look at it, or write it as a set", synth_command),
     "config": ("show the resolved settings of a preset or file", config_command),
 }
 
-
-_OPEN_PICTURES = ("read", "train", "evaluate", "export", "calibrate", "data")
-"""What is wrong with a picture they say themselves, and once."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What stdout fails with where it goes to a full disk."""
@@ -164,10 +160,6 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return 0
     if name not in _COMMANDS:
         raise ConfigError(f"command {name!r} is unknown; expected one of: {', '.join(_COMMANDS)}")
-    if name in _OPEN_PICTURES:
-        from crnn.picture_file import silence_codecs
-
-        silence_codecs()
     try:
         return _COMMANDS[name][1](arguments)
     except SystemExit as end:  # tyro has shown the help, or rich has lost its reader
@@ -177,6 +169,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 def _set_up_output(debug: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("crnn").setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # damaged pictures are said in our own lines
     if not debug:
         # Warnings of libraries are for developers; what users must know is said in our own lines.
         warnings.simplefilter("ignore")

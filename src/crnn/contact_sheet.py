@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn.errors import ConfigError
 
-__all__ = ["contact_sheet", "packed_sheet"]
+__all__ = ["contact_sheet", "load_font", "packed_sheet"]
 
 _MARGIN = 4
 _FONT_SIZE = 12
@@ -69,7 +69,7 @@ def contact_sheet(
     rows = max(-(-len(pictures) // columns), 1)
     sheet = Image.new("RGB", (cell[0] * columns, cell[1] * rows), "white")
     draw = ImageDraw.Draw(sheet)
-    font = _load_font(font_path)
+    font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
     for place, (pixels, texts) in enumerate(zip(pictures, lines, strict=True)):
         left, top = cell[0] * (place % columns), cell[1] * (place // columns)
         corner = (left + _MARGIN, top + _MARGIN)
@@ -108,7 +108,7 @@ def packed_sheet(
     Raises:
         ConfigError: ``font_path`` is no face that can be read.
     """
-    font = _load_font(font_path)
+    font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
     room = width - 2 * _MARGIN
     height = scale * max((pixels.shape[0] for pixels in pictures), default=1)
     cells: list[tuple[int, int, Image.Image, str]] = []
@@ -130,15 +130,18 @@ def packed_sheet(
     return np.asarray(sheet)
 
 
-def _load_font(path: str | os.PathLike[str] | None) -> _Font:
-    if path is None:
-        return ImageFont.load_default(_FONT_SIZE)
+def load_font(font: tuple[str, int] | None, size: int) -> _Font:
+    """A font by the path and index of its file; ``None``: Pillow's own.
+
+    Raises:
+        ConfigError: It is no face that can be read.
+    """
+    if font is None:
+        return ImageFont.load_default(size)
     try:
-        return ImageFont.truetype(os.fspath(path), _FONT_SIZE)
+        return ImageFont.truetype(font[0], size, index=font[1])
     except OSError as error:
-        raise ConfigError(
-            f"font {os.fspath(path)}: cannot be read ({error}); expected a TrueType or OpenType file"
-        ) from error
+        raise ConfigError(f"font {font[0]}: cannot be read ({error}); expected a TrueType or OpenType file") from error
 
 
 def _fitted(pixels: npt.NDArray[np.uint8], box: tuple[int, int]) -> Image.Image:

@@ -1,55 +1,79 @@
-"""Why a picture is read as it is: what the network saw at each step, which characters that made, what else it may be.
+"""Explain a reading: probabilities over time steps, the alignment of the text, the texts that come next.
 
-``explain`` gives an ``Explanation`` with all numbers, and ``Explanation.draw`` makes one picture of it: the crop with
-the places of its characters, under it the probabilities of classes over time steps with the alignment of the reading,
-and the texts that come next, with their scores.
+``explain`` gives an ``Explanation`` with all numbers; ``Explanation.draw`` makes one image of it, on whose horizontal
+axis the crop and the time steps share places. Blue is the reading, orange anything else.
 
-Shape letters: H height, W width, C channels of a picture; T time steps, V classes with the blank (the last one).
+Shape letters: H height, W width, C channels of the crop; T time steps, V classes with the blank (the last one).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from crnn.charset import Charset
+from crnn.contact_sheet import load_font
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import confidences
-from crnn.decoding.decoder import Decoded
 from crnn.decoding.language_search import search_with_language
-from crnn.errors import ImageError
-from crnn.explanation_sheet import Row, RunnerUp, draw_sheet
+from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
 from crnn.reading import Alternative, Reading, reading_of
-from crnn.recognizer import NetworkOutput, Recognizer
+from crnn.recognizer import Recognizer
+from crnn.synth.settings import FaceConfig
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "Row", "explain", "find_font"]
 
 _BEAM = 20  # prefixes that runners-up are taken from
-_SHOWN_FROM = 0.02  # classes that are never this likely have no row
-_MOST_ROWS = 14
+
+# Pixels of the drawing.
+_MARGIN, _ROW = 16, 26
+_LEFT = _MARGIN + 64  # of the axis; before it the names of rows
+
+_INK, _QUIET, _LINE = (28, 30, 34), (112, 118, 128), (218, 222, 228)
+_OWN, _OTHER, _BLANK, _FRAME = (24, 92, 196), (206, 110, 20), (120, 126, 136), (14, 60, 140)
 
 _Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Explanation:
-    """A reading, and what it comes from.
+class Row:
+    """One class over the time steps.
 
     Attributes:
-        pixels: ``(H, W, C)`` uint8, the picture as it was given, upright, grey or in colour as the network sees it.
+        character: Empty for the blank.
+        probabilities: ``(T,)`` in [0, 1].
+        spans: Steps ``[start, end)`` that the reading's alignment gives the class.
+        belongs: Whether the class is in the reading.
+    """
+
+    character: str
+    probabilities: npt.NDArray[np.float64]
+    spans: tuple[tuple[int, int], ...]
+    belongs: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """A reading, and the numbers behind it.
+
+    Attributes:
+        pixels: ``(H, W, C)`` uint8, the crop, upright, grey or in colour as the network sees it.
         log_probs: ``(T, V)`` float32, natural logarithms, normalised over V.
         reading: The reading; its ``alternatives`` are the runners-up.
-        spans: For each character of the reading the time steps ``[start, end)`` that it is aligned to.
+        spans: For each character of the reading the time steps ``[start, end)`` of the alignment.
         charset: The characters of the classes.
-        method: How the reading was found.
-        width: Width of the network's picture in pixels: time step t looks at the pixels around 4 (t + 1).
+        method: The decoding method.
+        width: Width of the network's input in pixels: time step t looks at the pixels around 4 (t + 1).
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -61,36 +85,29 @@ class Explanation:
     width: int
 
     def draw(self, font_path: str | os.PathLike[str] | None = None) -> Image.Image:
-        """The explanation as one picture.
+        """Draw the explanation.
 
         Args:
-            font_path: A TrueType or OpenType file. Default: one that has the characters, of those that ship and those
-                of the system.
+            font_path: A TrueType or OpenType file. Default: ``find_font``.
 
         Raises:
             ConfigError: ``font_path`` is no face that can be read.
         """
-        runners = [RunnerUp(self.reading.text, self.reading.score, self.reading.confidence)]
-        runners += [RunnerUp(a.text, a.score, a.confidence) for a in self.reading.alternatives]
-        return draw_sheet(self.pixels, self.width, self.rows(), self.reading, runners, self.method, font_path)
+        return _draw(self, None if font_path is None else (os.fspath(font_path), 0))
 
     def rows(self) -> list[Row]:
-        """The classes that play a part: those of the reading in its order, other likely ones, and the blank.
-
-        Each with its probability at every step, and with the spans that the reading's alignment gives it.
-        """
+        """The classes of the reading in its order, other likely ones, and the blank."""
         probabilities = np.exp(self.log_probs.astype(np.float64))
         blank = self.charset.blank
         peaks = probabilities.max(axis=0) if len(probabilities) else np.zeros(blank + 1)
-        own = list(dict.fromkeys(self.charset.encode(self.reading.text)))
-        others = [k for k in np.argsort(-peaks, kind="stable").tolist() if k not in own and k != blank]
-        others = [k for k in others if peaks[k] >= _SHOWN_FROM][: max(_MOST_ROWS - len(own), 3)]
         spans: dict[int, list[tuple[int, int]]] = {}
         for k, span in zip(self.charset.encode(self.reading.text), self.spans, strict=True):
             spans.setdefault(k, []).append(span)
+        others = [k for k in np.argsort(-peaks, kind="stable").tolist() if k not in spans and k != blank]
+        others = [k for k in others if peaks[k] >= 0.02][: max(14 - len(spans), 3)]
         rows = [
             Row(self.charset.decode([k]), probabilities[:, k], tuple(spans.get(k, ())), belongs=k in spans)
-            for k in (*own, *others)
+            for k in (*spans, *others)
         ]
         return [*rows, Row("", probabilities[:, blank], (), belongs=False)]
 
@@ -99,27 +116,17 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     """Explain the reading of one picture.
 
     Args:
-        reader: What reads; the reading is found in its way (``decode``, ``lexicon``, ``pattern``, ...).
+        reader: The reader, with its options (``decode``, ``lexicon``, ``pattern``, ...).
         image: As for ``Recognizer.read``.
-        runners_up: How many other texts to find at most: where the reader itself looks for several (``n_best``) its
-            own, else those of a beam search, with the language where the reading was found with it.
-
-    Returns:
-        The reading with all that it comes from.
+        runners_up: Other texts, at most: the reader's own alternatives (``n_best``), else those of a beam search, with
+            the language where the reading was found with it.
 
     Raises:
         ImageError: The picture cannot be read.
         CheckpointError: The network gives no numbers (nan).
-
-    Example:
-        ``crnn.explain(crnn.load("runs/crnn"), "word.png").draw().save("why.png")``
     """
-
-    def keep(output: NetworkOutput) -> list[tuple[NetworkOutput, Decoded]]:
-        return [(output, reader.decoder.decode(output.log_probs)[0])]
-
     pixels = load_image(image, reader.config.image.image_channels)
-    (found,) = reader.run([pixels], keep)
+    (found,) = reader.run([pixels], lambda batch: [(batch, reader.decoder.decode(batch.log_probs)[0])])
     if isinstance(found, ImageError):
         raise found
     output, decoded = found
@@ -147,3 +154,97 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, ids: tuple[int, ...], co
         Alternative(reader.charset.decode(h.ids), h.score, confidence)
         for (h, _), confidence in zip(others, values, strict=True)
     )
+
+
+def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
+    """Path and index of the font with most of these characters, of those that ship and those of the system.
+
+    ``None`` for Pillow's own face: for ASCII, without fontTools, and where no font has any of the others.
+    """
+    needed = {c for c in characters if not c.isspace()}
+    if all(c.isascii() for c in needed):
+        return None
+    from crnn.synth.fonts import find_faces
+
+    for folders in (("shipped",), ("shipped", "system")):
+        with contextlib.suppress(CrnnError):  # no face there has one of them; no fontTools
+            faces = find_faces(FaceConfig(folders=folders), needed, quiet=True).faces
+            best = min(
+                faces, key=lambda f: (len(needed - f.characters), f.italic, abs(f.weight - 400), f.index, f.path)
+            )
+            if needed <= best.characters or "system" in folders:
+                return best.path, best.index
+    return None
+
+
+def _draw(found: Explanation, font: tuple[str, int] | None) -> Image.Image:
+    reading, rows = found.reading, found.rows()
+    texts: list[Reading | Alternative] = [reading, *reading.alternatives]
+    names = [_visible(text.text) or "(nothing)" for text in texts]
+    font = font or find_font("".join([*(text.text for text in texts), *(row.character for row in rows)]))
+    normal, large = load_font(font, 16), load_font(font, 22)
+    small, plain = load_font(None, 11), load_font(None, 14)
+    # A pixel of the network's input is a quarter of a column wide, and the axis is as long as that input.
+    num_steps = len(found.log_probs)
+    cell = min(max(1200 // (num_steps + 1), 14), 44)
+    axis = math.ceil(found.width * cell / 4)
+    height, width = found.pixels.shape[:2]
+    crop_height = min(max(round(height * axis / width), 56), 160)
+    column = max(map(normal.getlength, names)) + 20
+    sheet_width = max(_LEFT + axis + _MARGIN, 560, math.ceil(column) + 360)
+    crop_top = _MARGIN + 34
+    grid_top = crop_top + crop_height + 52
+    list_top = grid_top + len(rows) * _ROW + 34
+    sheet = Image.new("RGB", (sheet_width, list_top + 24 * len(texts) + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+
+    # The reading.
+    draw.text((_MARGIN, _MARGIN + 10), names[0], _INK, large, "lm")
+    at = (_MARGIN + large.getlength(names[0]) + 16, _MARGIN + 12)
+    draw.text(at, f"{found.method}   {_facts(reading)}", _QUIET, plain, "lm")
+
+    # The crop, and the places of its characters.
+    crop = Image.fromarray(found.pixels[:, :, 0] if found.pixels.shape[2] == 1 else found.pixels).convert("RGB")
+    sheet.paste(crop.resize((axis, crop_height), Image.Resampling.BICUBIC), (_LEFT, crop_top))
+    bottom = crop_top + crop_height
+    for character in reading.characters:
+        left, right = (round(_LEFT + x * axis / width) for x in (character.start, character.end))
+        for x in (left, right):
+            draw.line((x, crop_top, x, bottom + 6), _OWN)
+        middle = (left + right) / 2
+        draw.text((middle, bottom + 17), _visible(character.text), _OWN, normal, "mm")
+        draw.text((middle, bottom + 35), f"{math.exp(character.score):.1%}", _QUIET, small, "mm")
+
+    # Probabilities of classes over time steps, and the alignment as frames.
+    edges = [_LEFT + cell // 2 + t * cell for t in range(num_steps + 1)]
+    for top, row in zip(range(grid_top, list_top, _ROW), rows, strict=False):
+        colour = _OWN if row.belongs else _OTHER if row.character else _BLANK
+        name, name_font = (_visible(row.character), normal) if row.character else ("blank", plain)
+        draw.text((_LEFT - 12, top + _ROW // 2), name, colour, name_font, "rm")
+        for t, probability in enumerate(row.probabilities.tolist()):
+            depth = math.sqrt(min(probability, 1.0))  # tells unlikely from absent
+            shade = tuple(round(255 + (c - 255) * depth) for c in colour)
+            draw.rectangle((edges[t], top, edges[t + 1], top + _ROW), shade, _LINE)
+            if probability >= 0.05 and cell >= 20:
+                ink = "white" if depth > 0.6 else _INK
+                draw.text((edges[t] + cell / 2, top + _ROW / 2), f"{100 * probability:.0f}", ink, small, "mm")
+        for start, end in row.spans:
+            draw.rectangle((edges[start], top, edges[end], top + _ROW), outline=_FRAME, width=2)
+    for t in range(0, num_steps, math.ceil(26 / cell)):
+        draw.text((edges[t] + cell / 2, list_top - 25), str(t), _QUIET, small, "mm")
+
+    for number, (text, name) in enumerate(zip(texts, names, strict=True)):
+        top = list_top + 10 + 24 * number
+        draw.text((_MARGIN, top), name, _OTHER if number else _OWN, normal, "lm")
+        draw.text((_MARGIN + column, top), _facts(text), _INK, plain, "lm")
+    return sheet
+
+
+def _facts(text: Reading | Alternative) -> str:
+    sure = "" if text.confidence is None else f"   confidence {text.confidence:.1%}"
+    return f"ln P = {text.score:.3f}   P = {math.exp(min(text.score, 0.0)):.1%}{sure}"
+
+
+def _visible(text: str) -> str:
+    text = text.replace(" ", "\u00b7")
+    return f"\u25cc{text}" if text and unicodedata.category(text[0])[0] == "M" else text

@@ -1,7 +1,7 @@
 """From weights to a file that engines open: built, quantised, read back, compared, and only then put in place.
 
-``.onnx`` is read by ONNX Runtime, OpenVINO, ONNX Runtime Web and others; ``.xml`` (with its ``.bin``) is OpenVINO's
-own. What is in them beside the graph is in ``crnn.engines.engine_file``.
+ONNX is read by ONNX Runtime, OpenVINO, ONNX Runtime Web and others. What is in a file beside the graph is in
+``crnn.engines.engine_file``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from crnn.decoding.ctc import decode_greedy
 from crnn.engines.engine import Engine, EngineName, LogProbs, Pixels, Precision
 from crnn.engines.engine_file import ENGINE_FORMAT, FORMAT_VERSION, METADATA_KEY, SHA256_KEY, UNSEALED, sealed
 from crnn.engines.opening import installed_engines, open_model
-from crnn.engines.openvino_engine import import_openvino
 from crnn.errors import CheckpointError, ConfigError, ExportMismatchError, MissingExtraError
 from crnn.trial_pictures import drawn_pictures, rendered_pictures, stored_pictures
 from crnn.weights_file import WeightsFile, read_weights
@@ -58,11 +57,10 @@ class Limits:
 
 LIMITS: dict[Precision, Limits] = {
     "fp32": Limits(log_probs=1e-3, distribution=1e-4, texts=0.0),
-    "bf16": Limits(log_probs=None, distribution=0.02, texts=0.05),
     # Rendered lines are long and hard: one character of forty makes another text.
     "int8": Limits(log_probs=None, distribution=0.02, texts=0.2),
 }
-"""On real crops ``crnn-small`` has 0.0004 and 0.3 % in bf16, 0.0014 and 0.6 % in int8. Rendered words are harder to
+"""On real crops ``crnn-small`` has 0.0014 and 0.6 % in int8. Rendered words are harder to
 read, and where a reading hangs by a thread, another one is no fault of the file's."""
 
 
@@ -110,7 +108,7 @@ class ExportReport:
 
     Attributes:
         path: The file.
-        sizes: Bytes of each file that was written, by name.
+        size: Its bytes.
         precision: What it computes in.
         pictures: What it was compared on, and quantised with.
         quantised: What was quantised, in words; ``None`` where nothing was.
@@ -119,7 +117,7 @@ class ExportReport:
     """
 
     path: Path
-    sizes: dict[str, int]
+    size: int
     precision: Precision
     pictures: str
     quantised: str | None
@@ -143,8 +141,8 @@ def export(
 
     Args:
         model: Name of weights that ship, a weights file, or a run folder.
-        out: ``.onnx``, or ``.xml``, which gets a ``.bin`` beside it.
-        precision: ``bf16`` is for ``.xml`` alone.
+        out: The ``.onnx`` file to write.
+        precision: ``fp32`` or ``int8``.
         data: LMDB folders and list files whose pictures are used to quantise and compare; labels are not looked at.
             Default: rendered words.
         samples: How many pictures.
@@ -165,8 +163,9 @@ def export(
     graph, quantised = _graph(weights, precision, pictures)
     metadata = _metadata(weights, precision, quantised, described)
     with _place_beside(path) as folder:
-        files = _write(graph, metadata, folder / path.name, precision)
-        source, comparisons = _compare(weights, files[0], precision, _thinned(pictures))
+        file = folder / path.name
+        _write(graph, metadata, file)
+        source, comparisons = _compare(weights, file, precision, _thinned(pictures))
         for comparison in comparisons:
             problem = comparison.problem(LIMITS[precision])
             if problem is not None:
@@ -174,29 +173,23 @@ def export(
                     f"{path}: not written, it is not what its source is: with {comparison.engine}, {problem}. "
                     + ("Quantise with pictures like those that are read, --data" if quantised else "Report it, please")
                 )
-        sizes = {file.name: file.stat().st_size for file in files}
-        for file in reversed(files):  # the .bin first: an .xml without its own is what nobody should meet
-            file.replace(path.with_name(file.name))
-    return ExportReport(path, sizes, precision, described, quantised, source, tuple(comparisons))
+        size = file.stat().st_size
+        file.replace(path)
+    return ExportReport(path, size, precision, described, quantised, source, tuple(comparisons))
 
 
 def _check(model: str | Path, path: Path, precision: Precision, samples: int) -> None:
-    if precision not in get_args(Precision):
-        raise ConfigError(f"precision is {precision!r}; expected one of: {', '.join(get_args(Precision))}")
-    if path.suffix not in (".onnx", ".xml"):
-        raise ConfigError(f"{path}: expected a file to write that ends in .onnx or .xml")
+    if precision not in LIMITS:
+        raise ConfigError(f"precision is {precision!r}; expected one of: {', '.join(LIMITS)}")
+    if path.suffix != ".onnx":
+        raise ConfigError(f"{path}: expected a file to write that ends in .onnx")
     if path.is_dir() or not path.resolve().parent.is_dir():
         raise ConfigError(f"{path}: expected a file in a folder that exists")
-    if precision == "bf16" and path.suffix == ".onnx":
-        raise ConfigError(
-            f"{path}: ONNX Runtime does not compute in bf16 on CPUs; expected an .xml for OpenVINO, or --precision int8"
-        )
     if samples < 1:
         raise ConfigError(f"samples is {samples}; expected 1 or more")
-    if Path(model).suffix in (".onnx", ".xml"):
+    if Path(model).suffix == ".onnx":
         raise CheckpointError(f"{model}: is exported already; expected weights: a name, a weights file or a run folder")
-    needed = ["onnx", "onnxruntime"] + (["openvino"] if path.suffix == ".xml" else [])
-    for package in needed:
+    for package in ("onnx", "onnxruntime"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "export", "exporting")
 
@@ -259,30 +252,12 @@ def _place_beside(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _write(graph: onnx.ModelProto, metadata: dict[str, Any], path: Path, precision: Precision) -> list[Path]:
-    """The sealed files, the one that is opened first."""
-    text = json.dumps(metadata)
-    if path.suffix == ".onnx":
-        for key, value in ((METADATA_KEY, text), (SHA256_KEY, UNSEALED)):
-            entry = graph.metadata_props.add()
-            entry.key, entry.value = key, value
-        _write_through(path, sealed(graph.SerializeToString()))
-        return [path]
-    openvino = import_openvino()
-    model = openvino.Core().read_model(graph.SerializeToString())
-    model.set_rt_info(text, [METADATA_KEY])
-    model.set_rt_info(UNSEALED, [SHA256_KEY])
-    # Half the size, where more is not computed with: bf16 has fewer digits than fp16.
-    openvino.save_model(model, path, compress_to_fp16=precision == "bf16")
-    weights = path.with_suffix(".bin")
-    _write_through(weights, weights.read_bytes())
-    _write_through(path, sealed(path.read_bytes(), weights.read_bytes()))
-    return [path, weights]
-
-
-def _write_through(path: Path, data: bytes) -> None:
+def _write(graph: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
+    for key, value in ((METADATA_KEY, json.dumps(metadata)), (SHA256_KEY, UNSEALED)):
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = key, value
     with path.open("wb") as file:
-        file.write(data)
+        file.write(sealed(graph.SerializeToString()))
         file.flush()
         os.fsync(file.fileno())
 
@@ -295,8 +270,6 @@ def _compare(
     source: EngineName = "torch" if "torch" in installed else "onnx"
     expected = _outputs(open_model(weights.path, engine=source, device="cpu").engine, batches)
     names: list[EngineName] = [n for n in ("onnx", "openvino") if n in installed]
-    if exported.suffix == ".xml":
-        names.remove("onnx")
     found = []
     for name in names:
         engine = open_model(exported, engine=name, precision=precision).engine

@@ -20,12 +20,12 @@ __all__ = ["export_command"]
 
 def export_command(
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "",
-    out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT.onnx|OUT.xml")] = "",
-    precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT.onnx")] = "",
+    precision: Literal["fp32", "int8"] = "fp32",
     data: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
     samples: int = 512,
 ) -> int:
-    """Write a network as a file for engines: .onnx for ONNX Runtime, OpenVINO and browsers, .xml for OpenVINO.
+    """Write a network as an ONNX file for ONNX Runtime, OpenVINO and browsers.
 
     The file takes pixels as they are, and carries settings, characters and a checksum; crnn read --model OUT reads with
     it. It is read back and compared with its source, and not written where they differ (exit status 1). In Python:
@@ -33,8 +33,8 @@ def export_command(
 
     Args:
         model: Name of weights that ship, a weights file, or a run folder.
-        out: The file to write; an .xml gets a .bin beside it.
-        precision: bf16: for .xml alone. int8: a quarter of the size and several times as fast.
+        out: The file to write.
+        precision: int8: a quarter of the size and several times as fast.
         data: LMDB folder or list file with pictures like those that will be read, to quantise and to compare with; may
             be given several times. Default: rendered words.
         samples: How many pictures.
@@ -42,7 +42,7 @@ def export_command(
     if not model:
         raise ConfigError("no model is given; expected a weights file, a run folder or a name, and the file to write")
     if not out:
-        raise ConfigError("no file to write is given; expected OUT.onnx or OUT.xml behind the model")
+        raise ConfigError("no file to write is given; expected OUT.onnx behind the model")
     from crnn.export import export
 
     try:
@@ -56,8 +56,7 @@ def export_command(
 
 
 def _lines(report: ExportReport) -> list[str]:
-    files = " and ".join(f"{name} ({size / 1e6:.2f} MB)" for name, size in report.sizes.items())
-    lines = [f"{report.path}: {files}, {report.precision}"]
+    lines = [f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}"]
     if report.quantised is not None:
         lines.append(f"  quantised: {report.quantised}; with {report.pictures}")
     for found in report.comparisons:

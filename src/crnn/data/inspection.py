@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.cores import usable_cores
-from crnn.data.duplicates import EqualGroups, equal_groups, in_common
 from crnn.data.examine import (
     FAULTS,
     FLAGS,
@@ -34,17 +33,129 @@ from crnn.data.examine import (
     Examined,
     InspectionSettings,
 )
-from crnn.data.histogram import Histogram
 from crnn.data.prepare_workers import prepare_in_order
 from crnn.data.source import SampleStore
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Finding", "Groups", "Inspection", "Member", "Overlap", "inspect_store"]
+__all__ = [
+    "MAX_BINS",
+    "Finding",
+    "Groups",
+    "Histogram",
+    "Inspection",
+    "Member",
+    "Overlap",
+    "equal_groups",
+    "in_common",
+    "inspect_store",
+]
+
+MAX_BINS = 12
 
 _JOB_SAMPLES = 256
 _FEW_SAMPLES = 2000  # looked at before worker processes would have started
 _MAX_EXAMPLES = 5
 _MAX_MEMBERS = 4  # of a group that is an example
+
+_Hashes = npt.NDArray[np.uint64]
+_Indices = npt.NDArray[np.int64]
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Numbers of samples in bins of one width, of which the last may be wider.
+
+    Attributes:
+        minimum: Smallest number; all three are 0 where there is none.
+        median: The number in the middle, the smaller of the two where there are two.
+        maximum: Largest number.
+        edges: Bin i has the numbers in [``edges[i]``, ``edges[i + 1]``).
+        unit: What two numbers that follow each other differ by: 1, or 0.1 where tenths were counted.
+        counts: Numbers in each bin; at most ``MAX_BINS``, none where there are no numbers.
+    """
+
+    minimum: float
+    median: float
+    maximum: float
+    edges: tuple[float, ...]
+    unit: float
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, counts: Mapping[int, int], *, parts: int = 1) -> Histogram:
+        """The histogram of whole numbers of 0 or more.
+
+        Args:
+            counts: How often each number was met.
+            parts: What the numbers are divided by: 10 where tenths were counted.
+
+        Example:
+            >>> Histogram.of({1: 5, 2: 1}).counts
+            (5, 1)
+        """
+        numbers = np.array(sorted(number for number, count in counts.items() if count > 0), np.int64)
+        if not len(numbers):
+            return cls(minimum=0, median=0, maximum=0, edges=(), unit=1 / parts, counts=())
+        weights = np.array([counts[number] for number in numbers.tolist()])
+        sums = weights.cumsum()
+        # The 1 % of the largest share the last bin; they would leave one bin for all others.
+        median, common = numbers[np.searchsorted(sums, sums[-1] * np.array([0.5, 0.99]))].tolist()
+        low, high = int(numbers[0]), int(numbers[-1])
+        steps = (digit * 10**power for power in range(19) for digit in (1, 2, 5))
+        step = next(step for step in steps if common // step - low // step < MAX_BINS - 1)
+        first, last = low // step * step, min(high, common + step) // step * step
+        edges = [*range(first, last + 1, step), max(last + step, high + 1)]
+        return cls(
+            minimum=low if parts == 1 else low / parts,
+            median=median if parts == 1 else median / parts,
+            maximum=high if parts == 1 else high / parts,
+            edges=tuple(edge if parts == 1 else edge / parts for edge in edges),
+            unit=1 / parts,
+            counts=tuple(np.histogram(numbers, edges, weights=weights)[0].tolist()),
+        )
+
+
+def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
+    """Groups of two or more samples with equal hashes, in the order of their first samples.
+
+    Hashes have 64 bits: of 16 million different images two are taken for equal with a probability of 7 in a million.
+
+    Args:
+        hashes: ``(n,)``, one for each sample.
+        among: ``(n,)``: the samples that have one.
+
+    Returns:
+        Indices of the samples, ascending in each group.
+    """
+    indices = np.flatnonzero(among)
+    _, group_of, sizes = np.unique(hashes[indices], return_inverse=True, return_counts=True)
+    repeated = sizes[group_of] > 1
+    indices, group_of = indices[repeated], group_of[repeated]
+    if not len(indices):
+        return []
+    order = np.argsort(group_of, kind="stable")
+    groups = np.split(indices[order], np.flatnonzero(np.diff(group_of[order])) + 1)
+    return sorted(groups, key=lambda group: int(group[0]))
+
+
+def in_common(hashes: _Hashes, among: _Mask, others: _Hashes, among_others: _Mask) -> _Indices:
+    """For each sample of a set the first one of another set with an equal hash, -1 where there is none.
+
+    Args:
+        hashes: ``(n,)``.
+        among: ``(n,)``: the samples that have one.
+        others: ``(k,)``, of the other set.
+        among_others: ``(k,)``: the samples that have one there.
+    """
+    partners = np.full(len(hashes), -1, np.int64)
+    theirs = np.flatnonzero(among_others)
+    values, firsts = np.unique(others[theirs], return_index=True)
+    if len(values):
+        places = np.searchsorted(values, hashes).clip(max=len(values) - 1)
+        found = among & (values[places] == hashes)
+        partners[found] = theirs[firsts[places[found]]]
+    return partners
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +324,9 @@ def inspect_store(
     readable = _readable(seen)
     equal = equal_groups(seen.pixels, readable)
     usable = (seen.flags & _bits(LABEL_FAULTS)) == 0
-    contradicting = equal.only(equal.differing(seen.labels, among=usable))
-    members = contradicting.members
-    seen.flags[members[usable[members]]] |= FLAGS["contradiction"]
+    contradicting = [group for group in equal if _differ(seen.labels[group[usable[group]]])]
+    for group in contradicting:
+        seen.flags[group[usable[group]]] |= FLAGS["contradiction"]
     overlaps = []
     for other in against:
         theirs = _look_at(other, settings, workers, progress)
@@ -235,7 +346,7 @@ def inspect_store(
         outside_charset=_by_frequency(seen.outside),
         unseen="".join(c for c in settings.charset.charset().characters if c not in seen.written),
         same_bytes=_groups(store, equal_groups(seen.files, readable)),
-        same_pixels=_groups(store, equal.only(equal.differing(seen.files))),
+        same_pixels=_groups(store, [group for group in equal if _differ(seen.files[group])]),
         contradictions=_groups(store, contradicting),
         overlaps=tuple(overlaps),
         flags=seen.flags,
@@ -264,8 +375,8 @@ def _bits(names: Sequence[str]) -> np.uint32:
     return np.uint32(sum(FLAGS[name] for name in names))
 
 
-def _readable(seen: Examined) -> npt.NDArray[np.bool_]:
-    readable: npt.NDArray[np.bool_] = (seen.flags & _bits(PICTURE_FAULTS)) == 0
+def _readable(seen: Examined) -> _Mask:
+    readable: _Mask = (seen.flags & _bits(PICTURE_FAULTS)) == 0
     return readable
 
 
@@ -297,10 +408,14 @@ def _findings(store: SampleStore, flags: npt.NDArray[np.uint32], names: Sequence
     return found
 
 
-def _groups(store: SampleStore, equal: EqualGroups) -> Groups:
-    shown = (equal.group(number)[:_MAX_MEMBERS] for number in range(min(len(equal), _MAX_EXAMPLES)))
-    examples = tuple(tuple(_member(store, int(index)) for index in members) for members in shown)
-    return Groups(len(equal), len(equal.members), examples)
+def _differ(hashes: _Hashes) -> bool:
+    return len(hashes) > 0 and bool((hashes != hashes[0]).any())
+
+
+def _groups(store: SampleStore, equal: Sequence[_Indices]) -> Groups:
+    shown = (group[:_MAX_MEMBERS].tolist() for group in equal[:_MAX_EXAMPLES])
+    examples = tuple(tuple(_member(store, index) for index in group) for group in shown)
+    return Groups(len(equal), sum(map(len, equal)), examples)
 
 
 def _member(store: SampleStore, index: int) -> Member:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+
+from rich.console import Console
+from rich.table import Table
 
 from crnn.data.examine import InspectionSettings
-from crnn.data.histogram import Histogram
-from crnn.data.inspection import Finding, Groups, Inspection, Member, Overlap
+from crnn.data.inspection import Finding, Groups, Histogram, Inspection, Member, Overlap
 from crnn.reader_config import time_steps
 
 __all__ = ["inspection_text"]
 
-_COLUMN = 48  # characters that one of two histograms beside each other has
 _BAR = 20
 _LINE = 100
 _MAX_CHARACTERS = 60
@@ -28,11 +29,16 @@ def inspection_text(found: Inspection, *, bar: str = "█") -> str:
         bar: What bars are drawn with, one character.
     """
     lines = [f"{found.path}: {_number(found.samples, 'sample')}; measured by {_measure(found.settings)}", ""]
-    lines += _beside(
+    grid = Table.grid(padding=(0, 2, 1, 0))
+    grid.add_row(
         _histogram("label length, characters", found.label_lengths, bar),
         _histogram("width / height", found.ratios, bar),
     )
-    lines += _beside(_histogram("width, pixels", found.widths, bar), _histogram("height, pixels", found.heights, bar))
+    grid.add_row(_histogram("width, pixels", found.widths, bar), _histogram("height, pixels", found.heights, bar))
+    console = Console(file=io.StringIO(), width=_LINE, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(grid)
+    lines += captured.get().splitlines()
     lines += _characters(f"{len(found.characters)} different characters in the labels", found.characters)
     if found.outside_charset:
         lines += _characters(f"{len(found.outside_charset)} outside the charset", found.outside_charset)
@@ -75,22 +81,23 @@ def _number(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _histogram(title: str, spread: Histogram, bar: str) -> list[str]:
+def _histogram(title: str, spread: Histogram, bar: str) -> Table:
+    if spread.counts:
+        title += f": {spread.minimum:g} to {spread.maximum:g}, median {spread.median:g}"
+    table = Table(box=None, show_header=False, title=title, title_justify="left", title_style="", padding=(0, 0, 0, 2))
+    table.add_column(justify="right")
+    table.add_column(min_width=_BAR)
+    table.add_column(justify="right", min_width=9)
+    for name, count in zip(_bin_names(spread), spread.counts, strict=True):
+        table.add_row(name, bar * -(-count * _BAR // max(spread.counts)), f"{count:,}")  # one at least
     if not spread.counts:
-        return [title, "  none", ""]
-    names = list(_bin_names(spread))
-    width = max(map(len, names))
-    most = max(spread.counts)
-    heading = f"{title}: {spread.minimum:g} to {spread.maximum:g}, median {spread.median:g}"
-    lines = [heading]
-    for name, count in zip(names, spread.counts, strict=True):
-        # What is there at all can be seen.
-        length = -(-count * _BAR // most)
-        lines.append(f"  {name:>{width}}  {bar * length:<{_BAR}} {count:>9,}")
-    return [*lines, ""]
+        table.add_row("none")
+    return table
 
 
 def _bin_names(spread: Histogram) -> Iterator[str]:
+    if not spread.counts:
+        return
     unit = spread.unit
     step = spread.edges[1] - spread.edges[0]
     for low, high in zip(spread.edges, spread.edges[1:], strict=False):
@@ -100,10 +107,6 @@ def _bin_names(spread: Histogram) -> Iterator[str]:
             yield f"{low:g} - {round(high - unit, 1):g}"
         else:
             yield f"{low:g}"
-
-
-def _beside(left: list[str], right: list[str]) -> list[str]:
-    return [f"{a:<{_COLUMN}}  {b}" for a, b in zip_longest(left, right, fillvalue="")]
 
 
 def _characters(title: str, counts: Mapping[str, int]) -> list[str]:

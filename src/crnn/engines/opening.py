@@ -62,7 +62,7 @@ def open_model(
     """Open a network in an engine.
 
     Args:
-        model: Name of weights that ship, a weights file, a run folder, or an exported file (``.onnx``, ``.xml``).
+        model: Name of weights that ship, a weights file, a run folder, or an exported file (``.onnx``).
         engine: ``auto``: OpenVINO, else ONNX Runtime, else torch, by what is installed and can do what is asked for.
         device: ``auto``, ``cpu``, or an accelerator's name, which only torch computes on.
         precision: ``int8`` is that of an exported file; of shipped weights, the one that ships beside them. An exported
@@ -130,8 +130,6 @@ def _why_not(name: EngineName, device: str, precision: Precision, exported: Path
         return "which does not compute in int8" if precision == "int8" else None
     if device not in ("auto", "cpu"):
         return f"which computes on the CPU, and device is {device!r}"
-    if name == "onnx" and exported is not None and exported.suffix == ".xml":
-        return f"and {exported} is a file of OpenVINO's"
     if name == "onnx" and precision == "bf16":
         return "which does not compute in bf16 on CPUs"
     return None
@@ -167,8 +165,7 @@ def _open_file(path: Path, name: EngineName, precision: Precision, threads: int 
 
     file: EngineFile = read_engine_file(path)
     computed = _computed_precision(file.precision, precision, path)
-    model = path if file.model is None else file.model
-    engine = _graph_engine(name, model, file.config, computed, threads, mode)
+    engine = _graph_engine(name, file.model, file.config, computed, threads, mode)
     return OpenedModel(engine, name, file.config, file.calibration)
 
 

@@ -14,14 +14,16 @@ References:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from crnn.data.formats.annotation import printable, relative_path
 from crnn.data.formats.locate import find_annotation, is_name, one_line
-from crnn.data.formats.matfile import MatFile
-from crnn.data.formats.matvalue import MatText, MatValue
+from crnn.data.formats.matfile import Variables, read_mat, text_rows
 from crnn.data.formats.record import Record, Skipped
 from crnn.errors import ConfigError, DataError
 
@@ -31,7 +33,7 @@ _FIELDS = ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")
 
 
 class Iiit5kReader:
-    """The words of IIIT5k, in the order of the file, which is read as they are asked for.
+    """The words of IIIT5k, in the order of the file.
 
     Reasons of what is skipped: ``malformed`` (the picture's name or the label is not a text), ``encoding``,
     ``outside_root``, ``no_label``.
@@ -43,70 +45,65 @@ class Iiit5kReader:
 
     Raises:
         ConfigError: There is no such split.
-        DataError: There is no such file, it is not what IIIT5k publishes, or has no word in it. A file that is damaged
-            further on is found when it is iterated.
+        DataError: There is no such file, it is damaged, is not what IIIT5k publishes, or has no word in it.
+        MissingExtraError: The package ``scipy`` is not installed.
     """
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:
         if split not in ("train", "test"):
             raise ConfigError(f"IIIT5k has no split {split!r}; expected train or test")
-        path = find_annotation(source, (f"{split}data.mat", f"IIIT5K/{split}data.mat"))
-        self.root: Path = path.parent
-        self._file = MatFile(path)
-        found = self._file.variables
-        names = [name for name in ("traindata", "testdata") if name in found]
-        if not names:
-            hint = "it has the boxes of characters; " if any("CharBound" in name for name in found) else ""
-            raise DataError(
-                f"{path}: has {', '.join(found) or 'no variables'}; {hint}expected traindata or testdata. Give "
-                "traindata.mat or testdata.mat"
-            )
-        self._name = names[0]
-        variable = found[self._name]
-        missing = [field for field in _FIELDS[:2] if field not in variable.fields]
-        if variable.kind != "struct" or missing or variable.size == 0:
-            raise DataError(
-                f"{path}: {self._name} is {variable.kind} of the shape {variable.shape} with the fields "
-                f"{', '.join(variable.fields) or 'none'}; expected structs with {', '.join(_FIELDS)}. Check the file"
-            )
-        self._num_samples = variable.size
+        self._path = find_annotation(source, (f"{split}data.mat", f"IIIT5K/{split}data.mat"))
+        self.root: Path = self._path.parent
+        self._samples = list(read_mat(self._path, ("traindata", "testdata"), _samples))
 
     def __len__(self) -> int:
-        return self._num_samples
+        return len(self._samples)
 
     def __iter__(self) -> Iterator[Record | Skipped]:
-        for number, values in enumerate(self._file.structs(self._name, _FIELDS), start=1):
-            yield _sample(number, *values)
+        return iter(self._samples)
 
     def __repr__(self) -> str:
-        return f"Iiit5kReader({self._file.path!r})"
+        return f"Iiit5kReader({str(self._path)!r})"
 
 
-def _sample(
-    number: int, name: MatValue | None, label: MatValue | None, small: MatValue | None, large: MatValue | None
-) -> Record | Skipped:
-    published = name.text if isinstance(name, MatText) else ""
+def _samples(path: Path, variables: Variables) -> Iterator[Record | Skipped]:
+    name = next((name for name in ("traindata", "testdata") if name in variables), None)
+    if name is None:
+        hint = "it has the boxes of characters; " if any("CharBound" in other for other in variables) else ""
+        raise DataError(
+            f"{path}: has {', '.join(variables) or 'no variables'}; {hint}expected traindata or testdata. Give "
+            "traindata.mat or testdata.mat"
+        )
+    words = variables[name]
+    fields = words.dtype.names or ()
+    if not set(fields).issuperset(_FIELDS[:2]) or words.size == 0:
+        raise DataError(
+            f"{path}: {name} has the shape {words.shape} and the fields {', '.join(fields) or 'none'}; expected "
+            f"structs with {', '.join(_FIELDS)}. Check the file"
+        )
+    empty = np.zeros((0, 0))
+    for number, word in enumerate(words.ravel("F"), start=1):
+        yield _sample(number, *(word[field] if field in fields else empty for field in _FIELDS))
+
+
+def _sample(number: int, name: Any, label: Any, small: Any, large: Any) -> Record | Skipped:
+    published = "\n".join(text_rows(name) or ())
     key = printable(one_line(published)) or f"word {number}"
-    if not is_name(published) or not _is_text(label):
+    rows = text_rows(label)
+    if not is_name(published) or rows is None or len(rows) > 1:
         return Skipped(key, "malformed")
     path = relative_path(published)
     if path is None:
         return Skipped(key, "outside_root")
-    text = label.text if isinstance(label, MatText) else ""
-    if not text:
+    if not "".join(rows):
         return Skipped(path, "no_label")
-    if "\ufffd" in text + path:
+    if "\ufffd" in rows[0] + path:
         return Skipped(path, "encoding")
-    return Record(key=path, label=text, path=path, lexicon=_words(small), large_lexicon=_words(large))
+    return Record(key=path, label=rows[0], path=path, lexicon=_words(small), large_lexicon=_words(large))
 
 
-def _is_text(value: MatValue | None) -> bool:
-    # An empty text is an empty matrix of numbers for some writers.
-    if isinstance(value, MatText):
-        return len(value.rows) <= 1
-    return value is not None and not isinstance(value, tuple) and value.size == 0
-
-
-def _words(value: MatValue | None) -> tuple[str, ...]:
-    cells = value if isinstance(value, tuple) else ()
-    return tuple(cell.text for cell in cells if isinstance(cell, MatText) and cell.text)
+def _words(cells: Any) -> tuple[str, ...]:
+    if not isinstance(cells, np.ndarray) or cells.dtype.kind != "O":
+        return ()
+    words = ("\n".join(text_rows(cell) or ()) for cell in cells.ravel("F"))
+    return tuple(sys.intern(word) for word in words if word)  # lexicons have many words in common

@@ -25,14 +25,13 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from crnn.data.formats.annotation import printable, relative_path
 from crnn.data.formats.locate import find_annotation, is_name, one_line
-from crnn.data.formats.matfile import MatFile
-from crnn.data.formats.matvalue import MatText, MatValue
+from crnn.data.formats.matfile import Variables, read_mat, text_rows
 from crnn.data.formats.record import Box, Quad, Record, Skipped
 from crnn.errors import ConfigError, DataError
 
@@ -49,11 +48,26 @@ _TOLERANCE = 0.01  # square pixels; coordinates are published as float32, which 
 _Points = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
-class SynthTextReader:
-    """The words of SynthText, scene by scene in the order of the file, which is read as they are asked for.
+class _Scene(NamedTuple):
+    name: str
+    corners: bytes | None
+    """``(number of words, 4, 2)`` float32, x and y; ``None`` where they are malformed."""
+    text: str | None
 
-    No more than a scene is in memory. The number of words is counted when it is first asked for, which takes one pass
-    over the boxes. The size of a scene is not known here: boxes outside of it are left to whoever opens it.
+    @property
+    def num_boxes(self) -> int:
+        return len(self.corners or b"") // 32
+
+    @property
+    def num_samples(self) -> int:
+        return self.num_boxes or 1  # so that a scene that cannot be used is counted
+
+
+class SynthTextReader:
+    """The words of SynthText, scene by scene in the order of the file.
+
+    Names, texts and boxes of all scenes are held in memory. The size of a scene is not known here: boxes outside of it
+    are left to whoever opens it.
 
     Reasons of what is skipped: of a whole scene, each of its boxes counted (and one where it has none), ``malformed``
     (not of the form above), ``outside_root``, ``word_box_mismatch`` (as many words as boxes were expected),
@@ -68,8 +82,8 @@ class SynthTextReader:
 
     Raises:
         ConfigError: There is no such crop, or the margin is not in [0, 1] or not 0 with ``quad``.
-        DataError: There is no such file, or it is not what SynthText publishes. A file that is damaged further on is
-            found when it is iterated.
+        DataError: There is no such file, it is damaged, or is not what SynthText publishes.
+        MissingExtraError: The package ``scipy`` is not installed.
     """
 
     def __init__(
@@ -81,60 +95,42 @@ class SynthTextReader:
             raise ConfigError(
                 f"the margin of crop {crop!r} is {margin}; expected 0 to {_MAX_MARGIN} with box, and 0 with quad"
             )
-        path = find_annotation(source, ("gt.mat", "SynthText/gt.mat"))
-        self.root: Path = path.parent
+        self._path = find_annotation(source, ("gt.mat", "SynthText/gt.mat"))
+        self.root: Path = self._path.parent
         self._crop = crop
         self._margin = margin
-        self._file = MatFile(path)
-        sizes = {}
-        for name in _VARIABLES:
-            variable = self._file.variables.get(name)
-            if variable is None or variable.kind != "cell":
-                found = ", ".join(self._file.variables) or "no variables"
-                raise DataError(
-                    f"{path}: has {found}; expected the cell arrays {', '.join(_VARIABLES)}. Check the file"
-                )
-            sizes[name] = variable.size
-        if len(set(sizes.values())) != 1 or 0 in sizes.values():
-            counts = ", ".join(f"{size} in {name}" for name, size in sizes.items())
-            raise DataError(f"{path}: has {counts}; expected as many scenes in each, and not none. Check the file")
-        self._num_samples: int | None = None
+        self._scenes = list(read_mat(self._path, _VARIABLES, _scenes))
 
     def __len__(self) -> int:
-        if self._num_samples is None:
-            self._num_samples = sum(_num_samples(boxes) for boxes in self._file.cells("wordBB"))
-        return self._num_samples
+        return sum(scene.num_samples for scene in self._scenes)
 
     def __iter__(self) -> Iterator[Record | Skipped]:
-        scenes = zip(*(self._file.cells(name) for name in _VARIABLES), strict=True)
-        for number, (name, boxes, text) in enumerate(scenes, start=1):
-            yield from self._scene(number, name, boxes, text)
+        for number, scene in enumerate(self._scenes, start=1):
+            yield from self._samples(number, scene)
 
     def __repr__(self) -> str:
-        return f"SynthTextReader({self._file.path!r}, crop={self._crop!r}, margin={self._margin})"
+        return f"SynthTextReader({str(self._path)!r}, crop={self._crop!r}, margin={self._margin})"
 
-    def _scene(
-        self, number: int, name: MatValue | None, boxes: MatValue | None, text: MatValue | None
-    ) -> Iterator[Record | Skipped]:
-        published = name.text if isinstance(name, MatText) else ""
-        path = relative_path(published)
-        key = (path if is_name(published) else None) or printable(one_line(published)) or f"scene {number}"
-        corners = _corners(boxes)
-        words = " ".join(text.rows).split() if isinstance(text, MatText) else []
+    def _samples(self, number: int, scene: _Scene) -> Iterator[Record | Skipped]:
+        path = relative_path(scene.name)
+        key = (path if is_name(scene.name) else None) or printable(one_line(scene.name)) or f"scene {number}"
+        words = (scene.text or "").split()
         reason = None
-        if not is_name(published) or corners is None or not isinstance(text, MatText | np.ndarray):
+        if not is_name(scene.name) or scene.corners is None or scene.text is None:
             reason = "malformed"
         elif path is None:
             reason = "outside_root"
-        elif len(words) != len(corners):
+        elif len(words) != scene.num_boxes:
             reason = "word_box_mismatch"
         elif not words:
             reason = "no_words"
-        if reason or path is None or corners is None:
-            yield from (Skipped(f"{key}#{n}", reason or "malformed") for n in range(1, _num_samples(boxes) + 1))
+        if reason or path is None or scene.corners is None:
+            yield from (Skipped(f"{key}#{n}", reason or "malformed") for n in range(1, scene.num_samples + 1))
             return
+        corners = np.frombuffer(scene.corners, np.float32).reshape(-1, 4, 2).tolist()
         for n, (word, points) in enumerate(zip(words, corners, strict=True), start=1):
-            yield self._word(f"{key}#{n}", word, path, points)
+            a, b, c, d = ((x, y) for x, y in points)
+            yield self._word(f"{key}#{n}", word, path, (a, b, c, d))
 
     def _word(self, key: str, word: str, path: str, points: _Points) -> Record | Skipped:
         fault = _fault(points)
@@ -148,21 +144,34 @@ class SynthTextReader:
         return Skipped(key, "no_area") if box is None else Record(key=key, label=word, path=path, region=box)
 
 
-def _num_samples(boxes: MatValue | None) -> int:
-    """Boxes of a scene; 1 where there are none, so that a scene that cannot be used is counted."""
-    shape = boxes.shape if isinstance(boxes, np.ndarray) else ()
-    return shape[2] or 1 if len(shape) == 3 and shape[:2] == (2, 4) else 1
+def _scenes(path: Path, variables: Variables) -> Iterator[_Scene]:
+    sizes = {}
+    for name in _VARIABLES:
+        cells = variables.get(name)
+        if cells is None or cells.dtype.kind != "O":
+            found = ", ".join(variables) or "no variables"
+            raise DataError(f"{path}: has {found}; expected the cell arrays {', '.join(_VARIABLES)}. Check the file")
+        sizes[name] = cells.size
+    if len(set(sizes.values())) != 1 or 0 in sizes.values():
+        counts = ", ".join(f"{size} in {name}" for name, size in sizes.items())
+        raise DataError(f"{path}: has {counts}; expected as many scenes in each, and not none. Check the file")
+    columns = [variables[name].ravel("F") for name in _VARIABLES]
+    for i in range(columns[0].size):
+        name, boxes, text = (column[i] for column in columns)
+        for column in columns:
+            column[i] = None  # what was sent needs no memory any more
+        rows = text_rows(text)
+        yield _Scene("\n".join(text_rows(name) or ()), _corners(boxes), None if rows is None else " ".join(rows))
 
 
-def _corners(boxes: MatValue | None) -> list[_Points] | None:
-    if not isinstance(boxes, np.ndarray):
+def _corners(boxes: Any) -> bytes | None:
+    if not isinstance(boxes, np.ndarray) or boxes.dtype.kind not in "fiu":
         return None
     if boxes.size == 0:
-        return []
+        return b""
     if boxes.shape[:2] != (2, 4) or boxes.ndim > 3:
         return None
-    corners = boxes.astype(np.float64).reshape((2, 4, -1)).T.tolist()
-    return [((a[0], a[1]), (b[0], b[1]), (c[0], c[1]), (d[0], d[1])) for a, b, c, d in corners]
+    return boxes.reshape((2, 4, -1)).T.astype(np.float32).tobytes()
 
 
 def _fault(points: _Points) -> str | None:

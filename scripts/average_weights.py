@@ -1,7 +1,9 @@
-"""The mean of several weights of one network: it can read better than each of them, and costs nothing more.
+"""Average the weights of one training, or of several that began with the same weights.
 
-Weights that one training passed through at a high learning rate, or that several stretches of it ended with, lie around
-a better place than any of them is at. Trainings that began from different weights have no such place between them.
+    python scripts/average_weights.py runs/a runs/b mean.safetensors
+
+The mean can read better than each of them; measure it. Weights of trainings that began differently have no mean.
+Confidences are fitted anew: ``crnn calibrate mean.safetensors DATA``.
 
 Reference:
     Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization" (arXiv 1803.05407);
@@ -10,7 +12,9 @@ Reference:
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,18 +22,14 @@ import torch
 from torch import Tensor
 
 from crnn.checkpoint import Weights, load_weights, save_weights
-from crnn.errors import CheckpointError, ConfigError
-
-__all__ = ["average_weights"]
+from crnn.errors import CheckpointError, ConfigError, CrnnError
 
 _LEAST_COSINE = 0.3
 """Between stretches of one training of ours it is 0.63 to 0.95, between new networks of different seeds near 0."""
 
 
 def average_weights(sources: Sequence[str | Path], out: str | Path) -> Path:
-    """Write the mean of weights, each counting the same, batch statistics included.
-
-    Calibrations are left behind: the mean has confidences of its own (``crnn calibrate``).
+    """Write the mean of weights, each counting the same, batch statistics included, without a calibration.
 
     Args:
         sources: Two or more names of weights that ship, weights files, or run folders.
@@ -88,3 +88,23 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
     if not tensors[0].is_floating_point():
         return tensors[-1]  # a count of batches
     return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).float()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Average the weights named on the command line."""
+    parser = argparse.ArgumentParser(description="Average the weights of one training.")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="names of weights that ship, weights files, run folders"
+    )
+    parser.add_argument("out", metavar="OUT.safetensors", help="the weights file to write")
+    given = parser.parse_args(arguments)
+    try:
+        print(f"{average_weights(given.models, given.out)}: the mean of {len(given.models)} weights")
+    except CrnnError as error:
+        print(f"average_weights: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
