@@ -10,7 +10,7 @@ a picture, and the time as a share of it. ``slowest`` is the slowest batch, per 
 Lexicons: ``50`` and ``1k`` are made for each picture of its label and other words, first those of the set's labels,
 then of the list that ships, drawn at random; ``set`` has the labels of the set; ``90k`` these and words of the list
 that ships, drawn at random. All of them contain the label, as the published lexicons do. Making a lexicon is not part
-of the time of a reading; it has a table of its own. ``near`` is the paper's approximate mode (edit distance 3).
+of the time of a reading; it has a table of its own.
 
 The language model is ``crnn lm OUT shipped``: no label of the set is in it but those that are words. The pattern is
 letters alone or digits alone, which most labels are.
@@ -38,15 +38,14 @@ import numpy.typing as npt
 
 from crnn.charset import Charset
 from crnn.data.source import open_source
-from crnn.decoding.beam import beam_search, describe_texts
+from crnn.decoding.beam import Hypothesis, beam_search, describe_texts
 from crnn.decoding.ctc import DecodedText, decode_greedy, greedy
 from crnn.decoding.language import load_language
 from crnn.decoding.language_prior import LanguagePrior
 from crnn.decoding.language_search import search_with_language
 from crnn.decoding.lexicon import Lexicon
-from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_near
-from crnn.decoding.pattern import compile_pattern
-from crnn.decoding.prefix_search import ExactTexts, search_exact
+from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
+from crnn.decoding.pattern import Pattern
 from crnn.evaluation.protocol import own_protocol
 from crnn.evaluation.set_reader import read_set
 from crnn.reader_config import CharsetConfig
@@ -102,8 +101,10 @@ def methods(lexicons: Lexicons, charset: Charset) -> list[Method]:
     large = lexicons.large
     prior = LanguagePrior(load_language("en"), charset)
     kinds = {"[A-Za-z]+": str.isalpha, "[0-9]+": str.isdecimal}
-    pattern = compile_pattern(
-        "|".join(k for k, is_one in kinds.items() if any(map(is_one, charset.characters))), charset
+    pattern = Pattern(
+        "|".join(k for k, is_one in kinds.items() if any(map(is_one, charset.characters))),
+        charset,
+        CharsetConfig(characters=charset.characters).rules(),
     )
     return [
         Method("greedy", lambda log_probs, _: greedy(log_probs), 0.01),
@@ -112,8 +113,8 @@ def methods(lexicons: Lexicons, charset: Charset) -> list[Method]:
         Method("beam of 10, scores and places", lambda log_probs, _: [text.ids for text in _placed(log_probs)]),
         Method("beam of 10, every text", lambda log_probs, _: [f[0].ids for f in beam_search(log_probs, 10, prior)]),
         Method("language", lambda log_probs, _: [f.texts[0].ids for f in search_with_language([log_probs], prior)[0]]),
-        Method("exact", lambda log_probs, _: _likeliest(search_exact(log_probs))),
-        Method("exact, pattern", lambda log_probs, _: _likeliest(search_exact(log_probs, pattern))),
+        Method("pattern", lambda log_probs, _: _likeliest(beam_search(log_probs, 10, None, pattern))),
+        Method("pattern and language", lambda log_probs, _: _likeliest(beam_search(log_probs, 10, prior, pattern))),
         Method("50 words each", lambda log_probs, own: _best(decode_lexicon(log_probs, lexicons.each_50[own])), 1.0),
         Method("1k words each", lambda log_probs, own: _best(decode_lexicon(log_probs, lexicons.each_1k[own])), 1.0),
         Method("words of the set", lambda log_probs, _: _best(decode_lexicon(log_probs, lexicons.of_set))),
@@ -121,7 +122,6 @@ def methods(lexicons: Lexicons, charset: Charset) -> list[Method]:
         Method("large, 5 best", lambda log_probs, _: _best(decode_lexicon(log_probs, large, 5))),
         Method("large, posterior", lambda log_probs, _: _best(decode_lexicon(log_probs, large, posterior=True))),
         Method("large, margin 3", lambda log_probs, _: _best(decode_lexicon(log_probs, large, margin=3.0))),
-        Method("large, near", lambda log_probs, _: _best(decode_near(log_probs, large))),
     ]
 
 
@@ -129,8 +129,8 @@ def _best(found: list[list[LexiconMatch]]) -> list[_Ids]:
     return [matches[0].ids if matches else () for matches in found]
 
 
-def _likeliest(found: list[ExactTexts]) -> list[_Ids]:
-    return [result.texts[0][0] if result.texts else () for result in found]
+def _likeliest(found: list[list[Hypothesis]]) -> list[_Ids]:
+    return [texts[0].ids if texts else () for texts in found]
 
 
 def _placed(log_probs: _Floats) -> list[DecodedText]:

@@ -67,7 +67,7 @@ CASES = {
     "read 1.png --batch-size x": "--batch-size is 'x'; expected a whole number. See crnn read --help",
     "read 1.png --batch-size=1.5": "--batch-size is '1.5'; expected a whole number. See crnn read --help",
     "read 1.png --threads many": "--threads is 'many'; expected a whole number. See crnn read --help",
-    "read 1.png --decode best": "--decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near. "
+    "read 1.png --decode best": "--decode is 'best'; expected one of: auto, greedy, beam, lexicon. "
     "See crnn read --help",
     "read 1.png --engine tflite": "--engine is 'tflite'; expected one of: auto, torch, onnx, openvino. "
     "See crnn read --help",

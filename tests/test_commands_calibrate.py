@@ -213,12 +213,11 @@ def test_read_with_each_option(run: Run, trained_run: Any, tmp_path: Path) -> No
     (tmp_path / "animals.txt").write_text("cut\ncat\n")
     assert read("--lexicon", tmp_path / "animals.txt")["confidence"] > 0.99
     assert read("--lexicon", tmp_path / "words.txt", "--lexicon-margin", 0.5)["text"] == "cat"
-    assert read("--lexicon", tmp_path / "words.txt", "--decode", "near")["text"] == word["text"]
     assert read("--pattern", "c[^a]t")["text"] != "cat"
     assert read("--pattern", "[A-Z]{3}")["text"] == "cat"
     assert "a" not in read("--block", "a")["text"]
     assert set(read("--allow", "CT")["text"]) <= set("ct")
-    assert read("--decode", "exact")["text"] == "cat"
+    assert read("--pattern", "[A-Z]+", "--allow", "abct", "--lm", "en")["text"] == "cat"
     some = read("--n-best", 3)
     assert (some["text"], len(some["alternatives"])) == ("cat", 2)
     assert [sorted(a) for a in some["alternatives"]] == [["confidence", "score", "text"]] * 2
@@ -239,7 +238,7 @@ def test_words_that_are_left_out_are_said(run: Run, trained_run: Any, tmp_path: 
     ("options", "message"),
     [
         (["--decode", "lexicon"], "decode is 'lexicon', and no lexicon is given"),
-        (["--decode", "greedy", "--n-best", "2"], "decode is 'greedy', which has no use for n_best"),
+        (["--decode", "greedy", "--n-best", "2"], "decode 'greedy' and n_best do not go together"),
         (["--lexicon", "gone.txt"], "gone.txt"),
         (["--pattern", "a["], "pattern 'a['"),
         (["--allow", "д"], "is not in the charset"),
@@ -309,15 +308,12 @@ def test_evaluate_shows_lexicons_side_by_side(run: Run, trained_run: Any, tmp_pa
 
 def test_evaluate_with_nothing_but_a_lexicon(run: Run, trained_run: Any, tmp_path: Path) -> None:
     (tmp_path / "animals.txt").write_text("cat\ndog\nbird\n")
-    for decode in ("lexicon", "near"):
-        _, out, _ = run(
-            "evaluate", trained_run.folder, trained_run.words, "--decode", decode, "--lexicon",
-            tmp_path / "animals.txt", "--json",
-        )  # fmt: skip
-        (dataset,) = json.loads(out)["datasets"]
-        assert dataset["lexicons"] == []
-        if decode == "lexicon":
-            assert dataset["accuracy"] == 0.25
+    _, out, _ = run(
+        "evaluate", trained_run.folder, trained_run.words, "--decode", "lexicon", "--lexicon",
+        tmp_path / "animals.txt", "--json",
+    )  # fmt: skip
+    (dataset,) = json.loads(out)["datasets"]
+    assert (dataset["lexicons"], dataset["accuracy"]) == ([], 0.25)
 
 
 @pytest.mark.parametrize(
@@ -326,11 +322,10 @@ def test_evaluate_with_nothing_but_a_lexicon(run: Run, trained_run: Any, tmp_pat
         (["--lexicon", "50"], "no sample has such a lexicon; expected LMDB stores of sets that are published with"),
         (["--lexicon", "51"], "lexicon '51' is neither 50, 1k or full nor a file"),
         (["--decode", "lexicon"], "--decode lexicon reads with one --lexicon, 0 are given"),
-        (["--decode", "near", "--lexicon", "50", "--lexicon", "1k"], "--decode near reads with one --lexicon, 2 are"),
+        (["--decode", "lexicon", "--lexicon", "50", "--lexicon", "1k"], "reads with one --lexicon, 2 are given"),
         (["--lexicon-margin", "1"], "--lexicon-margin is given without --lexicon"),
         (["--lexicon", "full", "--lexicon-margin", "-1"], "--lexicon-margin is -1.0; expected a number, 0 or more"),
-        (["--decode", "near", "--lexicon", "full", "--lexicon-margin", "1"], "--decode near has no use for it"),
-        (["--decode", "greedy", "--pattern", "a"], "decode is 'greedy', which has no use for pattern"),
+        (["--decode", "greedy", "--pattern", "a"], "decode 'greedy' and pattern do not go together"),
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from crnn.charset import Charset, LabelRules
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import Calibration, ConfidenceCurve, confidences
 from crnn.decoding.ctc import decode_greedy, sequence_log_probs
-from crnn.decoding.decoder import Decoder, lexicon_rules
+from crnn.decoding.decoder import Decoder, DecodingOptions, lexicon_rules
 from crnn.decoding.language import Language, train_language
-from crnn.decoding.language_prior import DEFAULT_WEIGHT
+from crnn.decoding.language_prior import DEFAULT_WEIGHT, padded
 from crnn.decoding.lexicon import Lexicon
+from crnn.decoding.pattern import Pattern
 from crnn.errors import CharsetError, ConfigError, DataError
+from crnn.reader_config import CharsetConfig
 
 Draw = Callable[..., np.ndarray]
 
@@ -29,8 +33,8 @@ FREE, SPOKEN = ConfidenceCurve(0.6, 0.3), ConfidenceCurve(1.5, -0.2)
 CALIBRATION = Calibration(FREE, SPOKEN, ("words",))
 
 
-def decoder(**options: Any) -> Decoder:
-    return Decoder(ABC, LOWER, **options)
+def decoder(calibration: Calibration | None = None, language: str = "none", **options: Any) -> Decoder:
+    return Decoder(ABC, LOWER, DecodingOptions(**options), calibration=calibration, language=language)
 
 
 def texts(found: list[Any]) -> list[str]:
@@ -57,12 +61,10 @@ def log_probs(random_log_probs: Draw) -> np.ndarray:
         ({"allow": "ab"}, "greedy"),
         ({"block": "c"}, "greedy"),
         ({"n_best": 3}, "beam"),
-        ({"pattern": "a.*"}, "exact"),
-        ({"pattern": "a.*", "n_best": 3, "block": "b"}, "exact"),
+        ({"pattern": "a.*"}, "beam"),
+        ({"pattern": "a.*", "n_best": 3, "block": "b"}, "beam"),
         ({"lexicon": WORDS}, "lexicon"),
         ({"lexicon": WORDS, "lexicon_margin": 1.0, "n_best": 2}, "lexicon"),
-        ({"lexicon": WORDS, "decode": "near"}, "near"),
-        ({"decode": "exact"}, "exact"),
         ({"decode": "beam"}, "beam"),
     ],
     ids=str,
@@ -81,7 +83,7 @@ def test_auto_is_what_the_options_ask_for(options: dict[str, Any], method: str) 
         ({"lm": "none"}, "greedy", False),
         ({"lm": "none", "n_best": 3}, "beam", False),
         ({"decode": "greedy"}, "greedy", False),
-        ({"pattern": "a.*"}, "exact", False),
+        ({"pattern": "a.*"}, "beam", True),
         ({"lexicon": WORDS}, "lexicon", False),
     ],
     ids=str,
@@ -121,21 +123,13 @@ def test_greedy_is_the_best_path(log_probs: np.ndarray) -> None:
     assert not decoder().calibrated
 
 
-def test_exact_finds_the_likeliest_text_and_the_next(log_probs: np.ndarray, path_sums: Callable[..., Any]) -> None:
-    found = decoder(decode="exact", n_best=3).decode(log_probs)
-    for sample, d in zip(log_probs, found, strict=True):
-        sums = sorted(((p, ids) for ids, (p, _) in path_sums(sample).items()), reverse=True)[:3]
-        assert [d.text.ids, *(c.ids for c in d.others)] == [ids for _, ids in sums]
-        assert d.text.score == pytest.approx(math.log(sums[0][0]))
-
-
 def test_patterns_lists_and_lexicons_follow_the_rules_of_the_network() -> None:
     """A charset whose own rules would not take an accent apart, for a network that was trained with ones that do."""
     charset, rules = Charset("abe\u0301"), LabelRules(unicode="NFD")
     log_probs = np.full((1, 4, 5), math.log(0.1))
     log_probs[0, [0, 1, 2, 3], [2, 3, 2, 3]] = math.log(0.6)
     for option in ({"pattern": "(\u00e9)+"}, {"allow": "\u00e9"}, {"lexicon": ["\u00e9\u00e9", "ab"]}):
-        (found,) = Decoder(charset, rules, **option).decode(log_probs)
+        (found,) = Decoder(charset, rules, DecodingOptions(**option)).decode(log_probs)
         assert charset.decode(found.text.ids) == "e\u0301e\u0301", option
 
 
@@ -180,7 +174,7 @@ def test_a_lexicon_comes_as_words_file_or_object(tmp_path: Path, log_probs: np.n
 
 def test_words_of_a_lexicon_get_the_form_of_labels_and_lose_no_end() -> None:
     rules = LabelRules(case="lower", unknown="drop_character", max_length=3, truncate=True)
-    found = Decoder(ABC, rules, lexicon=["A-B-C-A", "CAB"]).lexicon
+    found = Decoder(ABC, rules, DecodingOptions(lexicon=["A-B-C-A", "CAB"])).lexicon
     assert found is not None
     assert found.words == ["abca", "cab"]
     assert lexicon_rules(LabelRules(unknown="error")).unknown == "drop_sample"
@@ -209,8 +203,72 @@ def test_a_pattern_binds_the_whole_text(log_probs: np.ndarray) -> None:
     assert len(set(found)) == 3
 
 
+def test_a_pattern_goes_with_lists_and_a_language(log_probs: np.ndarray, language: Language) -> None:
+    """Against all texts, ranked as the beam ranks; a beam of 200 prefixes drops none of these."""
+    pattern = re.compile("(ca?b|[a-b]+c?)")
+    every = ["".join(t) for length in range(1, 7) for t in itertools.product("abc", repeat=length)]
+    for options in ({}, {"allow": "ab"}, {"block": "c"}, {"lm": language, "lm_weight": 2.0}):
+        options = {"beam_width": 200, "n_best": 2, **options}
+        reader = decoder(pattern=pattern.pattern.upper(), **options)
+        own = set("abc") if not {"allow", "block"} & set(options) else set("ab")
+        fitting = [text for text in every if pattern.fullmatch(text) and set(text) <= own]
+        ids = [tuple(ABC.encode(text)) for text in fitting]
+        for n, d in enumerate(reader.decode(log_probs)):
+            scores = sequence_log_probs(log_probs, ids, np.full(len(ids), n))
+            ranks = scores if reader.prior is None else scores + reader.prior.score(*padded(ids))[0]
+            best = np.argsort(-ranks)[:2]
+            assert [d.text.ids, d.others[0].ids] == [ids[k] for k in best]
+            assert d.text.score == pytest.approx(scores[best[0]])
+            # What the network gives all of these, divided by rank.
+            total = np.exp(scores).sum() / np.exp(ranks).sum()
+            assert [d.confidence, d.others[0].confidence] == pytest.approx((np.exp(ranks[best]) * total).tolist())
+
+
+def test_a_pattern_finds_what_is_far_from_the_best_path() -> None:
+    """Where the network is sure of letters, each of the ten likeliest prefixes is one of letters."""
+    charset = Charset("0123456789abcdefghijklmnopqrstuvwxyz")
+    log_probs = np.full((1, 10, 37), -30.0)
+    log_probs[:, :, 36] = -20.0
+    log_probs[:, :, 10:36] = -8.0
+    for step, (letter, digit) in enumerate(zip("osbzioszbi", "0582105821", strict=True)):
+        log_probs[0, step, charset.encode(letter)] = -0.01
+        log_probs[0, step, charset.encode(digit)] = -15.0
+    reader = Decoder(charset, LOWER, DecodingOptions(pattern="[0-9]{10}"))
+    assert charset.decode(reader.decode(log_probs)[0].text.ids) == "0582105821"
+
+
+def test_a_pattern_does_not_hang(monkeypatch: pytest.MonkeyPatch, log_probs: np.ndarray) -> None:
+    monkeypatch.setattr("crnn.decoding.pattern._TIMEOUT_S", 0.05)
+    with pytest.raises(ConfigError, match=r"pattern '.*': takes more than 0\.05 s for the text 'a+.*'") as caught:
+        decoder(pattern="(?:(a|b|ab|ba|aa)*)*c\\1d|(a|aa|b)+(?<!a)").pattern.begins("a" * 5000 + "c")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("characters", "expression", "matching"),
+    [
+        ("abc", "[A-B]", {"a", "b"}),
+        ("ABC", "[^a]", {"B", "C"}),
+        ("abAB", "[A-Z]", {"A", "B"}),
+        ("aeo", "[éö]", {"e", "o"}),
+        ("SAÄ", "ß?|a", {"", "SS", "A"}),
+        ("a b", r"a\sb", {"a b"}),
+        ("a-]", r"[]\-]\-", {"]-", "--"}),
+        ("字母", "[一-龥]{2}", {"字母", "母字", "字字", "母母"}),
+        ("ab", r"(a|b)\1", {"aa", "bb"}),
+        ("ab", "^a$|", {"a", ""}),
+    ],
+)
+def test_patterns_mean_by_letters_what_labels_mean(characters: str, expression: str, matching: set[str]) -> None:
+    charset = Charset(characters)
+    pattern = Pattern(expression, charset, CharsetConfig(characters=characters).rules())
+    every = ["".join(t) for length in range(4) for t in itertools.product(characters, repeat=length)]
+    assert {text for text in every if pattern.matches(text)} == matching
+    assert {text for text in every if pattern.begins(text)} >= {t[:k] for t in matching for k in range(len(t) + 1)}
+
+
 def test_only_allowed_characters_and_no_blocked_ones(log_probs: np.ndarray) -> None:
-    for method in ("greedy", "beam", "exact"):
+    for method in ("greedy", "beam"):
         allowed = decoder(decode=method, allow="AB").decode(log_probs)
         assert set("".join(texts(allowed))) == {"a", "b"}
         assert texts(decoder(decode=method, block="cC").decode(log_probs)) == texts(allowed)
@@ -247,7 +305,7 @@ def test_the_others_are_those_of_the_beam(log_probs: np.ndarray) -> None:
         ]
 
 
-@pytest.mark.parametrize("options", [{}, {"decode": "exact"}, {"n_best": 3}, {"allow": "ab"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"pattern": "[ab]*"}, {"n_best": 3}, {"allow": "ab"}], ids=str)
 def test_confidences_of_free_texts_are_on_the_curve(options: dict[str, Any], log_probs: np.ndarray) -> None:
     plain, fitted = decoder(**options), decoder(calibration=CALIBRATION, **options)
     assert (plain.calibrated, fitted.calibrated) == (False, True)
@@ -280,7 +338,7 @@ def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_pro
         assert (d.text.ids, d.text.score, d.others, d.confidence) == ((), -math.inf, (), 0.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"decode": "beam"}, {"decode": "exact"}, {"lexicon": WORDS}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"decode": "beam"}, {"pattern": "a"}, {"lexicon": WORDS}], ids=str)
 def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
     assert decoder(calibration=CALIBRATION, **options).decode(np.zeros((0, 5, 4))) == []
 
@@ -291,34 +349,27 @@ def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near"),
+        ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, lexicon"),
         ({"decode": "lexicon"}, "decode is 'lexicon', and no lexicon is given; expected one, a file with one word a"),
-        ({"decode": "near"}, "decode is 'near', and no lexicon is given"),
-        (
-            {"decode": "greedy", "lexicon": WORDS},
-            "decode is 'greedy', which has no use for lexicon; leave it out, or take decode 'lexicon' or 'near'",
-        ),
-        ({"decode": "greedy", "n_best": 2}, "has no use for n_best; leave it out, or take decode 'beam' or 'lexicon'"),
-        ({"decode": "beam", "pattern": "a"}, "has no use for pattern; leave it out, or take decode 'exact'"),
-        ({"decode": "near", "lexicon": WORDS, "lexicon_margin": 1.0}, "has no use for lexicon_margin"),
-        (
-            {"lexicon": WORDS, "pattern": "a"},
-            "lexicon and pattern do not go together: lexicon goes with decode 'lexicon' or 'near'; pattern goes with",
-        ),
-        ({"lexicon": WORDS, "allow": "a"}, "lexicon and allow do not go together"),
+        ({"decode": "greedy", "lexicon": WORDS}, "decode 'greedy' and lexicon do not go together; leave"),
+        ({"decode": "greedy", "n_best": 2}, "decode 'greedy' and n_best do not go together"),
+        ({"decode": "greedy", "pattern": "a"}, "decode 'greedy' and pattern do not go together"),
+        ({"decode": "beam", "lexicon": WORDS}, "decode 'beam' and lexicon do not go together"),
+        ({"lexicon": WORDS, "pattern": "a"}, "lexicon and pattern do not go together; leave one of them out"),
+        ({"lexicon": WORDS, "allow": "a", "block": "b"}, "lexicon and allow and block do not go together"),
         ({"lexicon_margin": 1.0}, "lexicon_margin is given without a lexicon; expected both, or neither"),
         ({"lm_weight": 1.0}, "lm_weight is given, and there is no language to weigh: expected lm, the language, too"),
         ({"lm_weight": 1.0, "lm": "none"}, "lm_weight is given, and there is no language to weigh"),
         ({"lm": "en", "lm_weight": -0.5}, "lm_weight is -0.5; expected a number, 0 or more"),
-        ({"lm": "en", "lexicon": WORDS}, "lexicon and lm do not go together: lexicon goes with decode 'lexicon' or"),
-        ({"lm": "en", "decode": "greedy"}, "decode is 'greedy', which has no use for lm; leave it out, or take decode"),
+        ({"lm": "en", "lexicon": WORDS}, "lexicon and lm do not go together"),
+        ({"lm": "en", "decode": "greedy"}, "decode 'greedy' and lm do not go together"),
         ({"lexicon": WORDS, "lexicon_margin": -1.0}, "lexicon_margin is -1.0; expected a number, 0 or more"),
         ({"lexicon": WORDS, "lexicon_margin": math.nan}, "lexicon_margin is nan; expected a number, 0 or more"),
         ({"n_best": 0}, "n_best is 0; expected 1 or more"),
-        ({"n_best": 5000, "decode": "exact"}, "n_best is 5000; expected at most 1000"),
+        ({"n_best": 5000}, "n_best is 5000; expected at most 1000"),
         ({"n_best": 11}, "n_best is 11, and the beam holds 10 prefixes"),
         ({"beam_width": 0}, "beam_width is 0; expected 1 or more"),
-        ({"pattern": "a("}, "pattern 'a\\('"),
+        ({"pattern": "a("}, r"pattern 'a\(' is no regular expression: missing \) at position 2"),
     ],
     ids=str,
 )  # fmt: skip
@@ -350,15 +401,10 @@ def test_what_the_network_cannot_write_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"pattern": "ж+"},
-            "pattern 'ж\\+', position 0: 'ж' is not in the charset 'abc'; expected what the network can",
-        ),
-        (
-            {"pattern": "[а-я]+"},
-            r"pattern .*position 0: \[а-я\] is no character of the charset 'abc'; expected what the",
-        ),
-        ({"pattern": "a|ж"}, "pattern 'a|ж', position 2: 'ж' is not in the charset"),
+        ({"pattern": "ж+"}, "pattern 'ж\\+': no text of the characters 'abc' matches it; expected a form of texts"),
+        ({"pattern": "(a|b)ж"}, "no text of the characters 'abc' matches it"),
+        ({"pattern": "[a-z]{2}", "allow": "ab", "block": "AB"}, "leave no character"),
+        ({"pattern": "ac?b", "block": "B"}, "no text of the characters 'ac' matches it"),
         ({"lexicon": ["ж", "дом"]}, "the lexicon has no word that can be read .empty_label: 2 .*expected words in the"),
         ({"lexicon": []}, "the lexicon has no word that can be read .it is empty"),
         ({"lexicon": "FILE"}, r"lexicon .*words\.txt has no word that can be read .empty_label: 1 .*expected words in"),
@@ -374,4 +420,4 @@ def test_what_cannot_be_written_at_all_is_refused_when_it_is_given(
     with pytest.raises((CharsetError, DataError), match=message) as caught:
         decoder(**options)
     assert "\n" not in str(caught.value)
-    assert decoder(pattern="[A-C]+").method == "exact"  # letters mean what labels mean by them
+    assert decoder(pattern="[A-C]+").method == "beam"  # letters mean what labels mean by them

@@ -8,14 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rapidfuzz.distance import Levenshtein
 
 from crnn.charset import Charset
 from crnn.decoding import lexicon_search, trie_search
-from crnn.decoding.beam import beam_search
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.decoding.lexicon import Lexicon
-from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_near
+from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
 from crnn.errors import ConfigError, DataError
 
 CHARSET = Charset("36")
@@ -207,7 +205,6 @@ def test_no_steps_and_no_samples():
     lexicon = Lexicon.from_words(["a", "", "bb"], CHARSET, keep_empty=True)
     assert decode_lexicon(np.zeros((2, 0, 37)), lexicon, 3, posterior=True) == [[LexiconMatch(1, (), 0.0, 1.0)]] * 2
     assert decode_lexicon(np.zeros((0, 24, 37)), lexicon) == decode_lexicon(np.zeros((0, 24, 37)), []) == []
-    assert decode_near(np.zeros((0, 24, 37)), lexicon) == []
     assert decode_lexicon(np.zeros((1, 0, 37)), Lexicon.from_words(["a"], CHARSET)) == [[]]
 
 
@@ -245,10 +242,6 @@ def test_the_free_reading_where_it_is_likelier_by_the_margin(peaked_log_probs):
                 assert matches == [LexiconMatch(None, free[n], scores[n], None), plain[n][0]]
             else:
                 assert matches == plain[n]
-    likelier = decode_lexicon(log_probs, lexicon, margin=0.0, beam_width=10)
-    for found, ((best, score, _), *_), matches in zip(likelier, beam_search(log_probs, 10), plain, strict=True):
-        is_free = score > matches[0].score
-        assert found == [LexiconMatch(None, best, score, None) if is_free else matches[0]]
 
 
 def test_the_free_reading_where_no_word_is_possible(peaked_log_probs):
@@ -258,74 +251,37 @@ def test_the_free_reading_where_no_word_is_possible(peaked_log_probs):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The paper's way
-
-
-@pytest.mark.parametrize("distance", [0, 1, 2, 3, 300])
-def test_near_words_are_all_those_within_the_distance(peaked_log_probs, distance):
-    log_probs = peaked_log_probs(22, 10, num_steps=8)
-    free = [CHARSET.decode(text) for text in greedy(log_probs)]
-    words = random_words(23, 500, "".join(sorted(set("".join(free)))), (1, 7)) + free[:3]
-    lexicon = Lexicon.from_words(words, CHARSET)
-    nothing_near = 0
-    for n, matches in enumerate(decode_near(log_probs, lexicon, distance, n_best=4)):
-        near = [i for i, word in enumerate(lexicon.words) if Levenshtein.distance(free[n], word) <= distance]
-        if not near:
-            nothing_near += 1
-            score = float(sequence_log_probs(log_probs[n : n + 1], [CHARSET.encode(free[n])])[0])
-            assert matches == [LexiconMatch(None, tuple(CHARSET.encode(free[n])), score, None)]
-            continue
-        own = Lexicon.from_words([lexicon.text(i) for i in near], CHARSET)
-        expected, total = ranked(log_probs[n], own)
-        assert [(m.index, m.score) for m in matches] == [(near[i], score) for i, _, score in expected[:4]]
-        assert matches[0].posterior == pytest.approx(math.exp(matches[0].score - total))
-    assert (nothing_near > 0) == (distance < 300)
-
-
-def test_near_words_of_several_lexicons(peaked_log_probs):
-    log_probs = peaked_log_probs(24, 4)
-    lexicons = [Lexicon.from_words([CHARSET.decode(text) + "x", "zz"], CHARSET) for text in greedy(log_probs)]
-    assert [row[0].index for row in decode_near(log_probs, lexicons)] == [0] * 4
-    assert [row[0].index for row in decode_near(log_probs, lexicons[::-1])] == [None] * 4
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # What is refused
 
 
-@pytest.mark.parametrize("function", [decode_lexicon, decode_near])
-def test_what_is_no_log_probability(function, peaked_log_probs):
+def test_what_is_no_log_probability(peaked_log_probs):
     lexicon = Lexicon.from_words(["a"], CHARSET)
     log_probs = peaked_log_probs(25)
     with pytest.raises(DataError, match=r"expected \(N, T, V\)"):
-        function(log_probs[0], lexicon)
+        decode_lexicon(log_probs[0], lexicon)
     with pytest.raises(DataError, match="expected the output of log_softmax"):
-        function(log_probs + 0.1, lexicon)
+        decode_lexicon(log_probs + 0.1, lexicon)
     log_probs[1, 2, 3] = np.nan
     with pytest.raises(DataError, match=r"\(n, t\) = \(1, 2\) the probabilities are not numbers"):
-        function(log_probs, lexicon)
+        decode_lexicon(log_probs, lexicon)
 
 
-@pytest.mark.parametrize("function", [decode_lexicon, decode_near])
-def test_lexicons_that_do_not_fit(function, peaked_log_probs):
+def test_lexicons_that_do_not_fit(peaked_log_probs):
     lexicon = Lexicon.from_words(["a"], CHARSET)
     with pytest.raises(DataError, match="there are 2 lexicons for 8 samples of log_probs"):
-        function(peaked_log_probs(26), [lexicon] * 2)
+        decode_lexicon(peaked_log_probs(26), [lexicon] * 2)
     with pytest.raises(DataError, match="so 37 classes, and a lexicon has 4"):
-        function(peaked_log_probs(26), Lexicon.from_words(["a"], Charset("abc")))
+        decode_lexicon(peaked_log_probs(26), Lexicon.from_words(["a"], Charset("abc")))
 
 
 @pytest.mark.parametrize(
-    ("function", "options", "message"),
+    ("options", "message"),
     [
-        (decode_lexicon, {"n_best": 0}, "n_best is 0; expected 1 or more"),
-        (decode_near, {"n_best": -1}, "n_best is -1; expected 1 or more"),
-        (decode_lexicon, {"margin": -0.5}, r"margin is -0\.5; expected nats, 0 or more"),
-        (decode_lexicon, {"margin": math.nan}, "margin is nan"),
-        (decode_lexicon, {"beam_width": 0}, "beam_width is 0; expected 1 or more"),
-        (decode_near, {"distance": -1}, "distance is -1; expected 0 or more"),
+        ({"n_best": 0}, "n_best is 0; expected 1 or more"),
+        ({"margin": -0.5}, r"margin is -0\.5; expected nats, 0 or more"),
+        ({"margin": math.nan}, "margin is nan"),
     ],
 )
-def test_numbers_out_of_range(function, options, message, peaked_log_probs):
+def test_numbers_out_of_range(options, message, peaked_log_probs):
     with pytest.raises(ConfigError, match=message):
-        function(peaked_log_probs(27), Lexicon.from_words(["a"], CHARSET), **options)
+        decode_lexicon(peaked_log_probs(27), Lexicon.from_words(["a"], CHARSET), **options)

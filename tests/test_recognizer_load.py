@@ -84,7 +84,7 @@ def test_the_engine_leaves_the_network_as_it_was(trained_run: Any, one_thread: N
         ({"model": "."}, "a folder without best.safetensors or last.safetensors; expected a run folder"),
         ({"engine": "tensorrt"}, "engine is 'tensorrt'; expected one of: auto, torch, onnx, openvino"),
         ({"precision": "fp16"}, "precision is 'fp16'; expected one of: fp32, bf16, int8"),
-        ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, exact, lexicon, near"),
+        ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, lexicon"),
         ({"decode": "lexicon"}, "decode is 'lexicon', and no lexicon is given; expected one"),
         ({"threads": 0}, "threads is 0; expected 1 or more"),
         ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),

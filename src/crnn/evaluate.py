@@ -29,7 +29,7 @@ from crnn.evaluation.protocol import (
     protocol_for,
 )
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
-from crnn.evaluation.set_lexicons import LexiconSearch, SetLexicon, check_lexicon, lexicon_name, open_lexicon
+from crnn.evaluation.set_lexicons import SetLexicon, check_lexicon, lexicon_name, open_lexicon
 from crnn.evaluation.set_reader import ReadSet, read_set
 from crnn.metrics import score_texts
 from crnn.recognizer import NetworkOutput, Recognizer
@@ -60,7 +60,6 @@ def evaluate(
     charset: ProtocolCharset = "auto",
     model: str = "",
     lexicons: Sequence[str] = (),
-    lexicon_search: LexiconSearch = "lexicon",
     lexicon_margin: float | None = None,
     lexicon_only: bool = False,
     ranks: Ranks | None = None,
@@ -77,7 +76,6 @@ def evaluate(
         model: Name for the result.
         lexicons: Each gives every set one more accuracy. ``50``, ``1k``: the lexicons that are kept with the samples;
             ``full``: the labels of the set; or a file.
-        lexicon_search: ``lexicon``: the likeliest word; ``near``: the paper's approximation of it.
         lexicon_margin: As ``DecodingOptions`` has it, for these lexicons.
         lexicon_only: Nothing is read freely; the readings with the one lexicon are the readings.
         ranks: Processes that share the work; each gets the whole result.
@@ -100,10 +98,7 @@ def evaluate(
     calibrated = recognizer.decoder.calibrated
     results = []
     for dataset, store, rule in sets:
-        own = [
-            open_lexicon(spec, store, recognizer.charset, rules, search=lexicon_search, margin=lexicon_margin)
-            for spec in lexicons
-        ]
+        own = [open_lexicon(spec, store, recognizer.charset, rules, margin=lexicon_margin) for spec in lexicons]
         read = _reading_all(recognizer, own, lexicon_only=lexicon_only)
         found = read_set(recognizer, store, rule, read, ranks=ranks, progress=progress)
         results.append(
@@ -150,7 +145,7 @@ def calibrate(
         free = [(decode(text.ids), math.exp(text.score)) for text in decode_greedy(output.log_probs)]
         if prior is None:
             return [[pair] for pair in free]
-        spoken = search_with_language([output.log_probs], prior, recognizer.decoder.beam_width)[0]
+        spoken = search_with_language([output.log_probs], prior, recognizer.decoder.options.beam_width)[0]
         return [
             [pair, (decode(found.texts[0].ids), found.probability)] for pair, found in zip(free, spoken, strict=True)
         ]

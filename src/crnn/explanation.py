@@ -143,7 +143,7 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, ids: tuple[int, ...], co
     if count < 1:
         return ()
     width, prior = max(_BEAM, count + 1), reader.decoder.prior
-    if prior is None:
+    if prior is None or reader.decoder.pattern is not None:
         searched = [(h, math.exp(h.score)) for h in beam_search(log_probs, width)[0]]
     else:  # ranked, and as likely, as the reading itself
         ((found,),) = search_with_language([log_probs], prior, width, count + 1)

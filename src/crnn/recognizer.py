@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,7 @@ class Recognizer:
         batch_size: int = 64,
         threads: int | None = None,
         calibration: Calibration | None = None,
-        **options: Unpack[DecodingOptions],
+        **options: Any,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
@@ -107,18 +107,16 @@ class Recognizer:
         self._threads = available_threads() if threads is None else threads
         self.charset: Charset = config.charset.charset()
         self.batch_size = batch_size
-        self._calibration, self._options = calibration, options
-        self.decoder = self._decoder({})
+        self._calibration, self._options = calibration, DecodingOptions().changed(options)
+        self.decoder = self._decoder(self._options)
         self._engine = engine
 
     @overload
-    def read(self, images: ImageSource, **options: Unpack[DecodingOptions]) -> Reading: ...  # type: ignore[overload-overlap]  # a str is one path
+    def read(self, images: ImageSource, **options: Any) -> Reading: ...
     @overload
-    def read(self, images: Iterable[ImageSource], **options: Unpack[DecodingOptions]) -> list[Reading]: ...
+    def read(self, images: Iterable[ImageSource], **options: Any) -> list[Reading]: ...
 
-    def read(
-        self, images: ImageSource | Iterable[ImageSource], **options: Unpack[DecodingOptions]
-    ) -> Reading | list[Reading]:
+    def read(self, images: ImageSource | Iterable[ImageSource], **options: Any) -> Reading | list[Reading]:
         """Read one picture, or many.
 
         Args:
@@ -142,9 +140,7 @@ class Recognizer:
             readings.append(reading)
         return readings
 
-    def stream(
-        self, images: ImageSource | Iterable[ImageSource], **options: Unpack[DecodingOptions]
-    ) -> Iterator[Reading | ImageError]:
+    def stream(self, images: ImageSource | Iterable[ImageSource], **options: Any) -> Iterator[Reading | ImageError]:
         """Read pictures as they come, in bounded memory.
 
         Args:
@@ -157,7 +153,7 @@ class Recognizer:
         """
         if isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable):
             images = [images]
-        decoder = self._decoder(options) if options else self.decoder
+        decoder = self._decoder(self._options.changed(options)) if options else self.decoder
         return self._decoded(self.run(images, _apart), decoder)
 
     def _decoded(
@@ -186,14 +182,8 @@ class Recognizer:
             raise failure[0]
 
     def _decoder(self, options: DecodingOptions) -> Decoder:
-        chosen: dict[str, Any] = {**self._options, **options}
-        return Decoder(
-            self.charset,
-            self.config.charset.rules(),
-            calibration=self._calibration,
-            language=self.config.charset.language,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
+        section = self.config.charset
+        return Decoder(self.charset, section.rules(), options, calibration=self._calibration, language=section.language)
 
     def readings(self, output: NetworkOutput) -> list[Reading]:
         """Return what the images of one batch say."""
@@ -275,7 +265,7 @@ def load(
     threads: int | None = None,
     mode: Mode = "throughput",
     batch_size: int = 64,
-    **options: Unpack[DecodingOptions],
+    **options: Any,
 ) -> Recognizer:
     """Load a reader.
 

@@ -27,7 +27,7 @@ def evaluate_command(
     data: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME=]DATA")] = (),
     protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
-    decode: Literal["auto", "greedy", "beam", "exact", "lexicon", "near"] = "auto",
+    decode: Literal["auto", "greedy", "beam", "lexicon"] = "auto",
     beam_width: int = 10,
     lexicon: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="50|1k|full|FILE")] = (),
     lexicon_margin: float | None = None,
@@ -54,7 +54,7 @@ def evaluate_command(
         data: LMDB folders and list files.
         protocol: Rules for labels and readings; lines: whole texts with case folded, marks and spaces counted.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
-        decode: How texts are found; lexicon and near: read with the one --lexicon and nothing else.
+        decode: How texts are found; lexicon: read with the one --lexicon and nothing else.
         beam_width: Prefixes that the beam keeps.
         lexicon: Once more with a lexicon, beside the free reading: 50 or 1k (those kept with the samples), full (the
             set's labels) or a file. May be given several times.
@@ -77,7 +77,7 @@ def evaluate_command(
     if not data:
         raise ConfigError("no data is given; expected LMDB folders or list files")
     _check_lexicon_flags(decode, lexicon, lexicon_margin)
-    lexicon_only = decode in ("lexicon", "near")
+    lexicon_only = decode == "lexicon"
     check_writable("--report", report, "report.html")
     require_torch("evaluating", "torch")
     from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
@@ -112,7 +112,6 @@ def evaluate_command(
                 charset=charset,
                 model=model,
                 lexicons=lexicon,
-                lexicon_search="near" if decode == "near" else "lexicon",
                 lexicon_margin=lexicon_margin,
                 lexicon_only=lexicon_only,
                 ranks=ranks,
@@ -131,7 +130,7 @@ def evaluate_command(
     if report:
         from crnn.evaluation.report import write_report
 
-        way = reader.decoder.method if not lexicon_only else f"{decode}, {lexicon[0]}"
+        way = reader.decoder.method if not lexicon_only else f"lexicon, {lexicon[0]}"
         write_report(Path(report), result, _stored_pictures(result), details=(("Decoding", way),))
         print(f"crnn evaluate: report written to {report}", file=sys.stderr)
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
@@ -159,9 +158,9 @@ def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None
 
 def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:
     """Refuse what contradicts itself before a network is loaded."""
-    if decode in ("lexicon", "near") and len(lexicon) != 1:
+    if decode == "lexicon" and len(lexicon) != 1:
         raise ConfigError(
-            f"--decode {decode} reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
+            f"--decode lexicon reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
             "file. For several beside the free reading leave --decode out"
         )
     if margin is None:
@@ -170,8 +169,6 @@ def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | 
         raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
     if not 0 <= margin < float("inf"):
         raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
-    if decode == "near":
-        raise ConfigError("--lexicon-margin is given, and --decode near has no use for it; leave one of them out")
 
 
 def _print_table(result: Evaluation) -> None:

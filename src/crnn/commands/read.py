@@ -40,7 +40,7 @@ _MAX_EXPLAINED = 16
 def read_command(
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE|FOLDER|-")],
     model: str = DEFAULT_MODEL,
-    decode: Literal["auto", "greedy", "beam", "exact", "lexicon", "near"] = "auto",
+    decode: Literal["auto", "greedy", "beam", "lexicon"] = "auto",
     beam_width: int = 10,
     lexicon: str | None = None,
     lexicon_margin: float | None = None,
@@ -158,7 +158,7 @@ def _read_all(reader: Recognizer, images: tuple[str, ...], *, json: bool, keep: 
             if len(kept) < keep:
                 kept.append(path)
             if json:
-                print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.n_best > 1)})
+                print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.options.n_best > 1)})
             else:
                 print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
     return count, bad + len(problems), kept

@@ -9,7 +9,8 @@ With a ``LanguagePrior`` the search knows what words look like: prefixes, and at
 
     score + weight * (log-probability under the language) + bonus * (number of characters)
 
-where the score is what it is without: the log-probability of the text under the network alone.
+where the score is what it is without: the log-probability of the text under the network alone. With a ``Pattern`` it
+drops the prefixes that no text of the pattern begins with, and in the end the texts that do not match.
 
 Shape letters: N batch, T time steps, V classes with the blank (the last one, V - 1), B prefixes that a beam holds, K
 classes that may extend them. All logarithms are natural.
@@ -22,7 +23,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ import numpy.typing as npt
 from crnn.decoding.ctc import DecodedText, align_batch, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, PriorState
 from crnn.decoding.log_probs import log_probs_shape
+from crnn.decoding.pattern import Pattern
 from crnn.errors import ConfigError, DataError
 
 __all__ = ["Hypothesis", "beam_search", "describe_texts"]
@@ -60,7 +62,9 @@ class Hypothesis(NamedTuple):
     rank: float
 
 
-def beam_search(log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior | None = None) -> list[list[Hypothesis]]:
+def beam_search(
+    log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior | None = None, pattern: Pattern | None = None
+) -> list[list[Hypothesis]]:
     """Return the likeliest texts of each image.
 
     The search merges the paths of one prefix exactly. It keeps ``beam_width`` prefixes per step, so that a text may be
@@ -71,6 +75,7 @@ def beam_search(log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior |
         beam_width: Number of prefixes kept, at least 1.
         prior: What a language adds to the score of texts. Each step then extends prefixes by the 6 likeliest
             characters alone.
+        pattern: What texts must match. Each step then extends prefixes by whatever character the pattern has there.
 
     Returns:
         For each sample up to ``beam_width`` texts, the best first by rank, and equal ones by ids. Texts of probability
@@ -78,7 +83,7 @@ def beam_search(log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior |
 
     Raises:
         DataError: The shape is wrong, or the prior is for another number of classes.
-        ConfigError: ``beam_width`` is below 1.
+        ConfigError: ``beam_width`` is below 1, or the pattern takes too long to match.
 
     Reference:
         Hannun et al. 2014, arXiv 1408.2873, algorithm 1.
@@ -95,17 +100,22 @@ def beam_search(log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior |
         )
     # Extensions of one prefix rank as their classes do; a class that leads to a prefix already held counts for that
     # one, and only the class that repeats the last character may fall behind. So whatever survives is among the
-    # beam_width + 1 likeliest classes of its step, and the result is the same as with all. A language ranks otherwise.
+    # beam_width + 1 likeliest classes of its step, and the result is the same as with all. A language ranks otherwise,
+    # and a pattern may refuse all of these.
     chars = log_probs[:, :, :-1].reshape(num_samples * num_steps, num_classes - 1)
-    likely = _top(chars, beam_width + 1 if prior is None else _CLASSES_BESIDE_A_PRIOR)
+    count = beam_width + 1 if prior is None else _CLASSES_BESIDE_A_PRIOR
+    likely = _top(chars, num_classes if pattern is not None else count)
     likely_scores = np.take_along_axis(chars, likely, axis=1).astype(np.float64)
     shape = (num_samples, num_steps, likely.shape[1])
     likely, likely_scores = likely.reshape(shape), likely_scores.reshape(shape)
-    beams = _Beams.start(num_samples, num_steps, prior)
+    beams = _Beams.start(num_samples, num_steps, prior, pattern)
     for t in range(num_steps):
         scores = log_probs[:, t].astype(np.float64)  # (N, V)
-        beams = _advance(beams, scores, likely[:, t], likely_scores[:, t], beam_width, prior)
-    rows, columns = np.nonzero(beams.totals > -np.inf)
+        beams = _advance(beams, scores, likely[:, t], likely_scores[:, t], beam_width, prior, pattern)
+    whole = beams.totals > -np.inf
+    if pattern is not None and beams.texts is not None:
+        whole &= _each(pattern.matches, beams.texts)
+    rows, columns = np.nonzero(whole)
     lengths = beams.lengths[rows, columns].tolist()
     texts = [tuple(ids[:length]) for ids, length in zip(beams.ids[rows, columns].tolist(), lengths, strict=True)]
     scores = sequence_log_probs(log_probs, texts, rows)
@@ -154,9 +164,10 @@ class _Beams:
     hashes: npt.NDArray[np.uint64]
     parent_hashes: npt.NDArray[np.uint64]  # of the prefix without its last character
     state: PriorState | None
+    texts: npt.NDArray[np.object_] | None  # as strings, for a pattern
 
     @classmethod
-    def start(cls, num_samples: int, num_steps: int, prior: LanguagePrior | None) -> _Beams:
+    def start(cls, num_samples: int, num_steps: int, prior: LanguagePrior | None, pattern: Pattern | None) -> _Beams:
         shape = (num_samples, 1)
         index, key = np.zeros(shape, dtype=np.intp), np.zeros(shape, dtype=np.uint64)
         ids = np.full((*shape, num_steps), -1, dtype=np.int32)
@@ -170,11 +181,18 @@ class _Beams:
             hashes=key,
             parent_hashes=key,
             state=None if prior is None else prior.start(num_samples),
+            texts=None if pattern is None else np.full(shape, "", dtype=object),
         )
 
 
 def _advance(
-    beams: _Beams, scores: _Doubles, likely: _Indices, likely_scores: _Doubles, width: int, prior: LanguagePrior | None
+    beams: _Beams,
+    scores: _Doubles,
+    likely: _Indices,
+    likely_scores: _Doubles,
+    width: int,
+    prior: LanguagePrior | None,
+    pattern: Pattern | None,
 ) -> _Beams:
     """One time step: every prefix stays or is extended by one of the ``likely`` classes ``(N, K)``; the best stay."""
     (num_samples, held), num_likely = beams.totals.shape, likely.shape[1]
@@ -199,7 +217,7 @@ def _advance(
     if prior is not None and beams.state is not None:
         more = prior.extended(beams.state, likely, beams.lengths).reshape(num_samples, held * num_likely)
         ranks = candidates + np.concatenate([prior.total(beams.state, beams.lengths), more], axis=1)
-    chosen = _top(ranks, width)
+    chosen = _top(ranks, width) if pattern is None else _top_of_pattern(ranks, width, beams, likely, pattern)
     is_new = chosen >= held
     source, which = np.divmod(chosen - held, num_likely)
     source = np.where(is_new, source, chosen)
@@ -211,6 +229,9 @@ def _advance(
         state = prior.advanced(state.take(every, source), added, is_new)
     rows, columns = np.nonzero(is_new)
     ids[rows, columns, lengths[rows, columns]] = added[rows, columns]
+    texts = None if beams.texts is None else beams.texts[every, source]
+    if pattern is not None and texts is not None:
+        texts[rows, columns] += pattern.characters[added[rows, columns]]
     return _Beams(
         blanks=np.where(is_new, -np.inf, stay_blanks[every, source]),
         chars=np.where(is_new, totals, stay_chars[every, source]),
@@ -221,7 +242,33 @@ def _advance(
         hashes=np.where(is_new, hashes * _HASH_FACTOR + added.astype(np.uint64) + np.uint64(1), hashes),
         parent_hashes=np.where(is_new, hashes, beams.parent_hashes[every, source]),
         state=state,
+        texts=texts,
     )
+
+
+def _top_of_pattern(ranks: _Doubles, width: int, beams: _Beams, likely: _Indices, pattern: Pattern) -> _Indices:
+    """``_top`` of the candidates that texts of the pattern begin with, as all prefixes do that are held."""
+    assert beams.texts is not None
+    held = beams.totals.shape[1]
+    ranks = ranks.copy()
+    chosen = _top(ranks, width).copy()
+    unsure = np.arange(len(ranks))  # samples whose choice may still hold others
+    while unsure.size:
+        places = chosen[unsure]
+        i, j = np.nonzero((places >= held) & (ranks[unsure[:, None], places] > -np.inf))
+        rows, extensions = unsure[i], places[i, j]
+        source, which = np.divmod(extensions - held, likely.shape[1])
+        texts = beams.texts[rows, source] + pattern.characters[likely[rows, which]]
+        refused = ~_each(pattern.begins, texts)
+        ranks[rows[refused], extensions[refused]] = -np.inf
+        unsure = np.unique(rows[refused])
+        chosen[unsure] = _top(ranks[unsure], width)
+    return chosen
+
+
+def _each(holds: Callable[[str], bool], texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+    answers = np.fromiter(map(holds, texts.ravel().tolist()), dtype=np.bool_, count=texts.size)
+    return answers.reshape(texts.shape)
 
 
 def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:

@@ -1,8 +1,7 @@
-"""Reading with a lexicon: of its words the one that the network finds likeliest, exactly, or the paper's short cut.
+"""Reading with a lexicon: of its words the one that the network finds likeliest, exactly.
 
 ``decode_lexicon`` gives the words of the highest CTC probability among all words of the lexicon, whatever its size.
-``decode_near`` compares only the words near the best path, as the paper does for large lexicons. Scores are those of
-``crnn.decoding.ctc.sequence_log_probs``; words that are equally likely rank as in the lexicon.
+Scores are those of ``crnn.decoding.ctc.sequence_log_probs``; words that are equally likely rank as in the lexicon.
 
 Shape letters: N batch, T time steps, V classes with the blank. All logarithms are natural.
 
@@ -19,17 +18,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
 
-from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.log_probs import check_log_probs
 from crnn.decoding.trie_search import search_tries
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["LexiconMatch", "decode_lexicon", "decode_near"]
+__all__ = ["LexiconMatch", "decode_lexicon"]
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
@@ -65,7 +61,6 @@ def decode_lexicon(
     margin: float | None = None,
     *,
     posterior: bool = False,
-    beam_width: int | None = None,
 ) -> list[list[LexiconMatch]]:
     """The likeliest words of a lexicon, exactly.
 
@@ -78,7 +73,6 @@ def decode_lexicon(
         posterior: Compute posteriors. They are at most 1 % (of themselves) too small where the lexicon is large, as the
             sum over all its words is bounded and not computed to the last word. That takes some ten times as long as
             to find the best word.
-        beam_width: The free reading is the best text of a beam of this width. Default: of the best path.
 
     Returns:
         For each picture up to ``n_best`` matches, the likeliest first, of equal scores the first of the lexicon. There
@@ -93,8 +87,6 @@ def decode_lexicon(
     lexicons, which = _checked(log_probs, lexicon, n_best)
     if margin is not None and not margin >= 0.0:
         raise ConfigError(f"margin is {margin}; expected nats, 0 or more")
-    if beam_width is not None and beam_width < 1:
-        raise ConfigError(f"beam_width is {beam_width}; expected 1 or more, or None for the best path")
     results: list[list[LexiconMatch]] = []
     for start in range(0, len(log_probs), _BATCH):
         some, of_some = log_probs[start : start + _BATCH], which[start : start + _BATCH]
@@ -103,54 +95,8 @@ def decode_lexicon(
         return results
     return [
         [free, *matches][:n_best] if not matches or free.score > matches[0].score + margin else matches
-        for free, matches in zip(_free_readings(log_probs, beam_width), results, strict=True)
+        for free, matches in zip(_free_readings(log_probs), results, strict=True)
     ]
-
-
-def decode_near(
-    log_probs: _Floats, lexicon: Lexicon | Sequence[Lexicon], distance: int = 3, n_best: int = 1
-) -> list[list[LexiconMatch]]:
-    """The likeliest of the words near the best path: the paper's way to read with large lexicons, for comparison.
-
-    A word is missed when the best path is further away from it; ``decode_lexicon`` misses none. The paper walks a
-    BK-tree to the same words; comparing all of them, many at a time, takes less than that in Python.
-
-    Args:
-        log_probs: ``(N, T, V)``, normalised.
-        lexicon: One for all pictures, or N, one for each.
-        distance: Largest edit distance (insertions, deletions, substitutions), 0 or more.
-        n_best: Words to return, at least 1.
-
-    Returns:
-        For each picture up to ``n_best`` matches as from ``decode_lexicon``, their posteriors among the words that are
-        near; where none is (the paper does not say what it does then), the text of the best path, with the index
-        ``None``.
-
-    Raises:
-        DataError: As for ``decode_lexicon``.
-        ConfigError: A number is out of range.
-
-    Reference:
-        Shi, Bai and Yao 2015, arXiv 1507.05717, equation 5.
-    """
-    lexicons, which = _checked(log_probs, lexicon, n_best)
-    if distance < 0:
-        raise ConfigError(f"distance is {distance}; expected 0 or more")
-    limit = min(distance, np.iinfo(np.uint16).max - 1)  # no text is that long
-    free = _free_readings(log_probs, None)
-    near: list[list[int]] = [[] for _ in free]
-    for number, words in enumerate(lexicons):
-        own = np.flatnonzero(which == number)
-        for start in range(0, len(own), _BATCH):
-            rows = own[start : start + _BATCH]
-            texts = [words.charset.decode(free[n].ids) for n in rows.tolist()]
-            distances = cdist(texts, words.words, scorer=Levenshtein.distance, score_cutoff=limit, dtype=np.uint16)
-            for n, word in zip(*(column.tolist() for column in np.nonzero(distances <= limit)), strict=True):
-                near[rows[n]].append(word)
-    rows = np.repeat(np.arange(len(near)), [len(words) for words in near])
-    indices = np.array([index for words in near for index in words], dtype=np.intp)
-    found = _matches(log_probs, lexicons, which, rows, indices, n_best, None)
-    return [matches or [reading] for matches, reading in zip(found, free, strict=True)]
 
 
 def _checked(log_probs: _Floats, lexicon: Lexicon | Sequence[Lexicon], n_best: int) -> tuple[list[Lexicon], _Indices]:
@@ -176,14 +122,10 @@ def _checked(log_probs: _Floats, lexicon: Lexicon | Sequence[Lexicon], n_best: i
     return lexicons, which
 
 
-def _free_readings(log_probs: _Floats, beam_width: int | None) -> list[LexiconMatch]:
-    if beam_width is None:
-        ids = greedy(log_probs)
-        scores = sequence_log_probs(log_probs, ids).tolist()
-        return [LexiconMatch(None, tuple(text), score, None) for text, score in zip(ids, scores, strict=True)]
-    searched = beam_search(log_probs, beam_width)
-    best = [found[0] if found else Hypothesis((), -math.inf, -math.inf) for found in searched]
-    return [LexiconMatch(None, text.ids, text.score, None) for text in best]
+def _free_readings(log_probs: _Floats) -> list[LexiconMatch]:
+    ids = greedy(log_probs)
+    scores = sequence_log_probs(log_probs, ids).tolist()
+    return [LexiconMatch(None, tuple(text), score, None) for text, score in zip(ids, scores, strict=True)]
 
 
 def _search(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,10 @@ from crnn.data.full_lexicon import full_lexicon
 from crnn.data.source import SampleStore
 from crnn.decoding.decoder import lexicon_rules
 from crnn.decoding.lexicon import Lexicon
-from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon, decode_near
+from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["LexiconSearch", "SetLexicon", "check_lexicon", "lexicon_name", "open_lexicon"]
-
-LexiconSearch = Literal["lexicon", "near"]
+__all__ = ["SetLexicon", "check_lexicon", "lexicon_name", "open_lexicon"]
 
 _PER_SAMPLE = ("50", "1k")
 _REMEMBERED = 1024  # lexicons of samples; in SVT the words of one scene share theirs
@@ -62,7 +60,6 @@ class SetLexicon:
         name: As tables show it.
         words_of: Gives the words of the sample at a place in the set: one lexicon for all, one of its own, or ``None``.
         shared: The one lexicon for all, where it is.
-        search: ``lexicon``: exactly; ``near``: the paper's way.
         margin: As for ``decode_lexicon``.
     """
 
@@ -71,13 +68,11 @@ class SetLexicon:
         name: str,
         words_of: Callable[[int], Lexicon | None],
         shared: Lexicon | None = None,
-        search: LexiconSearch = "lexicon",
         margin: float | None = None,
     ) -> None:
         self.name = name
         self.shared = shared
         self._words_of = words_of
-        self._search = search
         self._margin = margin
 
     def matches(
@@ -102,10 +97,7 @@ class SetLexicon:
         some = log_probs if len(rows) == len(lexicons) else log_probs[rows]
         own = [lexicon for lexicon in lexicons if lexicon is not None]
         words: Lexicon | list[Lexicon] = own if self.shared is None else self.shared
-        if self._search == "near":
-            matches = decode_near(some, words)
-        else:
-            matches = decode_lexicon(some, words, 1, self._margin, posterior=posterior)
+        matches = decode_lexicon(some, words, 1, self._margin, posterior=posterior)
         for n, match in zip(rows, matches, strict=True):
             found[n] = match
         return found
@@ -117,7 +109,6 @@ def open_lexicon(
     charset: Charset,
     rules: LabelRules,
     *,
-    search: LexiconSearch = "lexicon",
     margin: float | None = None,
 ) -> SetLexicon:
     """The lexicon that a user named, for one set.
@@ -128,7 +119,6 @@ def open_lexicon(
         store: The set.
         charset: Of the network.
         rules: Its label rules.
-        search: How words are searched.
         margin: As for ``decode_lexicon``.
 
     Raises:
@@ -150,10 +140,10 @@ def open_lexicon(
             words = kept(index)
             return built(tuple(words)) if words else None
 
-        return SetLexicon(name, words_of, None, search, margin)
+        return SetLexicon(name, words_of, None, margin)
     if spec == "full":
         words = full_lexicon([store], charset, rules, words_from="labels").words
         lexicon = Lexicon.from_words(words, charset, rules=rules)
     else:
         lexicon = Lexicon.load(spec, charset, rules=rules)
-    return SetLexicon(name, lambda _: lexicon, lexicon, search, margin)
+    return SetLexicon(name, lambda _: lexicon, lexicon, margin)

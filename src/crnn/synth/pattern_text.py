@@ -1,12 +1,13 @@
-"""Random texts that match a regular expression, in the syntax of ``crnn.decoding.pattern_syntax``."""
+"""Random texts that match a regular expression: characters, sets, groups, alternatives and counts."""
 
 from __future__ import annotations
 
+import re
 import string
+from re import _parser  # type: ignore[attr-defined]  # Python's own reading of an expression, as a tree
+from typing import Any
 
-from crnn.charset import Charset, LabelRules
-from crnn.decoding.pattern_syntax import Choice, Node, OneOf, Repeat, Sequence, parse_pattern
-from crnn.errors import CharsetError, ConfigError
+from crnn.errors import ConfigError
 from crnn.synth.dice import Dice
 from crnn.synth.label_fit import LabelFit
 
@@ -14,6 +15,10 @@ __all__ = ["PatternText"]
 
 _MORE = 8
 """Most repeats beyond the least where an expression sets no limit (``*``, ``+``, ``{2,}``)."""
+
+_MOST = 1000
+
+_KINDS = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "WORD": r"\w", "NOT_WORD": r"\W", "SPACE": r"\s", "NOT_SPACE": r"\S"}
 
 
 class PatternText:
@@ -31,52 +36,88 @@ class PatternText:
         characters: All that texts can have.
 
     Raises:
-        ConfigError: It is no expression of the syntax, or wants characters that may not be drawn.
+        ConfigError: It is no expression, has more than can be drawn, or wants characters that may not be drawn.
     """
 
     def __init__(self, expression: str, fit: LabelFit) -> None:
+        self._expression = expression
         own = fit.charset.characters
         others = sorted({form for c in own + string.printable for form in (c, c.lower(), c.upper()) if len(form) == 1})
-        drawable = Charset(own + "".join(c for c in others if c not in fit.charset and fit.allows(c)))
+        self._drawable = own + "".join(c for c in others if c not in fit.charset and fit.allows(c))
+        self._own = own
         try:
-            self._tree = parse_pattern(expression, drawable, LabelRules())
-        except CharsetError as error:
-            what = str(error).partition("; expected")[0].partition(" the charset ")[0]
-            raise ConfigError(
-                f"corpus.{what} the charset {own!r}; expected characters that labels have, or leave out as mere marks. "
-                "Change the pattern, or charset.characters"
-            ) from None
-        except ConfigError as error:
-            raise ConfigError(f"corpus.{error}") from None
-        self._drawable = drawable.characters
-        # A dot is any of these; without the limit it would mostly be a mark that labels leave out.
-        self._any, self._own = frozenset(range(drawable.blank)), tuple(range(len(own)))
-        self._ids: dict[frozenset[int], tuple[int, ...]] = {}
-        self._collect(self._tree)
-        self.characters = frozenset(self._drawable[k] for ids in self._ids.values() for k in ids)
+            parts = list(_parser.parse(expression))
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ConfigError(f"corpus.pattern {expression!r} is no regular expression: {error}") from None
+        if parts and str(parts[0][1]) == "AT_BEGINNING":  # texts match as a whole anyhow
+            del parts[0]
+        if parts and str(parts[-1][1]) == "AT_END":
+            del parts[-1]
+        self._found: set[str] = set()
+        self._tree = [self._node(*part) for part in parts]
+        self.characters = frozenset(self._found)
 
     def draw(self, dice: Dice) -> str:
         """Return a text that matches."""
         return "".join(self._drawn(self._tree, dice))
 
-    def _drawn(self, node: Node, dice: Dice) -> list[str]:
-        if isinstance(node, OneOf):
-            return [self._drawable[dice.pick(self._ids[node.ids])]]
-        if isinstance(node, Choice):
-            return self._drawn(dice.pick(node.parts), dice)
-        if isinstance(node, Repeat):
-            most = node.least + _MORE if node.most is None else node.most
-            parts: tuple[Node, ...] = (node.part,) * dice.between(node.least, most)
-        else:
-            parts = node.parts
-        return [character for part in parts for character in self._drawn(part, dice)]
+    def _drawn(self, parts: list[Any], dice: Dice) -> list[str]:
+        """Characters of a sequence of nodes: a string is one of its characters, a list one of several sequences."""
+        drawn: list[str] = []
+        for part in parts:
+            if isinstance(part, str):
+                drawn.append(dice.pick(part))
+            elif isinstance(part, list):
+                drawn += self._drawn(dice.pick(part), dice)
+            else:
+                least, most, repeated = part
+                for _ in range(dice.between(least, most)):
+                    drawn += self._drawn(repeated, dice)
+        return drawn
 
-    def _collect(self, node: Node) -> None:
-        if isinstance(node, OneOf):
-            self._ids[node.ids] = self._own if node.ids == self._any else tuple(sorted(node.ids))
-        elif isinstance(node, Repeat):
-            self._collect(node.part)
+    def _node(self, kind: Any, value: Any) -> Any:
+        name = str(kind)
+        if name in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
+            return self._characters(name, value)
+        if name == "BRANCH":
+            return [[self._node(*part) for part in branch] for branch in value[1]]
+        if name == "SUBPATTERN":
+            return [[self._node(*part) for part in value[3]]]
+        if name in ("MAX_REPEAT", "MIN_REPEAT"):
+            least, most, repeated = value
+            most = least + _MORE if most == _parser.MAXREPEAT else int(most)
+            if most > _MOST:
+                raise ConfigError(f"corpus.pattern {self._expression!r} repeats {most} times; expected at most {_MOST}")
+            return int(least), most, [self._node(*part) for part in repeated]
+        raise ConfigError(
+            f"corpus.pattern {self._expression!r} has what cannot be drawn ({name.lower()}); expected characters, "
+            "sets, groups, alternatives and counts"
+        )
+
+    def _characters(self, name: str, value: Any) -> str:
+        """The characters that a node may be, which can be drawn."""
+        if name == "ANY":  # only what labels can have: of the others it would mostly be a mark
+            found = self._own
+        elif name == "IN":
+            negated = str(value[0][0]) == "NEGATE"
+            items = value[1:] if negated else value
+            found = "".join(c for c in self._drawable if any(_is_of(c, *item) for item in items) is not negated)
         else:
-            assert isinstance(node, Choice | Sequence)
-            for part in node.parts:
-                self._collect(part)
+            found = "".join(c for c in self._drawable if (ord(c) == value) is (name == "LITERAL"))
+        if not found:
+            what = repr(chr(value)) if name == "LITERAL" else "one of its sets"
+            raise ConfigError(
+                f"corpus.pattern {self._expression!r}: {what} is not in the charset {self._own!r}; expected characters "
+                "that labels have, or leave out as mere marks. Change the pattern, or charset.characters"
+            )
+        self._found |= set(found)
+        return found
+
+
+def _is_of(character: str, kind: Any, value: Any) -> bool:
+    """Whether an item of a set has the character."""
+    if str(kind) == "RANGE":
+        return bool(value[0] <= ord(character) <= value[1])
+    if str(kind) == "CATEGORY":
+        return re.match(_KINDS[str(value).removeprefix("CATEGORY_")], character) is not None
+    return bool(ord(character) == value)
