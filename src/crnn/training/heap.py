@@ -30,7 +30,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the allocator took it.
 
-    Reference: mallopt(3). Measured: ``benchmarks/train_loop.py --allocator``.
+    Reference: mallopt(3). Measured: docs/log/experiments.md.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
