@@ -7,6 +7,7 @@ are medians over the rounds; a ratio is the median of the ratios within each rou
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -72,7 +73,9 @@ def find_crops(options: argparse.Namespace, preset: str, scratch: Path) -> list[
     folder = options.data or scratch / "crops"
     if options.data is None:
         flags = ["--count", str(options.count), "--to", "list", "--train.seed", "7"]
-        if crnn(["synth", "write", str(folder), preset, *flags]):
+        with contextlib.redirect_stdout(sys.stderr):
+            status = crnn(["synth", "write", str(folder), preset, *flags])
+        if status:
             raise SystemExit("no crops could be rendered")
     lines = (folder / "labels.tsv").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t", 1) for line in lines if "\t" in line]

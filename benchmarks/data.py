@@ -95,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root, store = Path(scratch, "tree"), Path(scratch, "store")
-        size = make_tree(find_crops(options, "crnn-vgg", Path(scratch)), options.files, root)
+        size = make_tree(find_crops(options, "tiny", Path(scratch)), options.files, root)
         some = min(options.files, 10_000)
         rows = [
             Row("tar", functools.partial(tar, root, options.files)),

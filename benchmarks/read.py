@@ -39,7 +39,7 @@ def row(name: str, reader: Recognizer, crops: Sequence[Crop], base: str) -> Row:
 
 def main() -> None:
     """Print one table."""
-    parser = arguments(__doc__, count=128, rounds=3)
+    parser = arguments(__doc__, count=32, rounds=3)
     parser.add_argument("models", nargs="*", metavar="MODEL", default=["crnn-small"], help="default: crnn-small")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)

@@ -1,6 +1,6 @@
-"""Rendered text: images per second by stage.
+"""Rendered text, 32 x 100: images per second by stage.
 
-    python benchmarks/synth.py [--preset crnn-vgg] [--count 256] [--workers 0 1 2] [--device cpu]
+    python benchmarks/synth.py [--preset crnn-vgg] [--count 64] [--workers 0 2] [--device cpu]
 
 ``words drawn``: by one process. ``composed``: scenes of words at hand. ``camera``: scenes photographed. ``finished``:
 batches as a training gets them, words drawn by worker processes, behind the start. Ratios are to the first of these.
@@ -26,8 +26,9 @@ from crnn.synth.source import SynthBatches
 
 
 def settings(preset: str, fonts: list[str], batch_size: int, workers: int = 0) -> Config:
-    """Return a preset with rendered text as its only source."""
+    """Return a preset at 32 x 100 with rendered text as its only source."""
     values = load_config(preset).model_dump(mode="json", exclude_none=True)
+    del values["image"]
     values["data"] |= {"train": ["synth"], "workers": workers}
     values["faces"] |= {"folders": fonts}
     values["train"]["batch_size"] = batch_size
@@ -102,11 +103,11 @@ def finished_rate(batches: Iterator[Batch], count: int, device: torch.device) ->
 
 def main() -> None:
     """Print one table."""
-    parser = arguments(__doc__, count=256, rounds=3)
+    parser = arguments(__doc__, count=64, rounds=3)
     parser.add_argument("--preset", default="crnn-vgg")
     parser.add_argument("--fonts", nargs="+", default=["shipped"], help="as faces.folders")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--warm-up", type=int, default=4096, help="finished images that do not count")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--warm-up", type=int, default=512, help="finished images that do not count")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

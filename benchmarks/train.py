@@ -1,6 +1,6 @@
 """Training: the loop beside a bare step of the same network, and the most memory that it ever has.
 
-    python benchmarks/train.py [--backbones small vgg] [--data FOLDER] [--batch-size 32] [--steps 12]
+    python benchmarks/train.py [--backbones small vgg] [--data FOLDER] [--batch-size 16] [--steps 6]
 
 The bare step has one constant batch and does forward, CTC, backward, clipping and optimizer. The loop is ``crnn.train``
 as it is: images decoded, augmented and resized by one worker process, loss, clipping, optimizer, running average,
@@ -106,15 +106,15 @@ def peak_memory(config: Config) -> str:
 
 def main() -> None:
     """Print one table."""
-    parser = arguments(__doc__, count=256, rounds=3)
+    parser = arguments(__doc__, count=128, rounds=2)
     parser.add_argument("--backbones", nargs="+", choices=["small", "vgg"], default=["small", "vgg"])
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=12, help="of one measurement; 6 or more")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=6, help="of one measurement; 6 or more")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
-        crops = find_crops(options, "crnn-vgg", Path(scratch))
+        crops = find_crops(options, "tiny", Path(scratch))
         words = Path(scratch, "words.tsv")
         words.write_text("".join(f"{crop.path}\t{crop.label}\n" for crop in crops), encoding="utf-8")
         for backbone in options.backbones:
