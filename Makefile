@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test test-scale lint format bench fonts clean
+.PHONY: setup demo test setup-scale test-scale test-web lint format bench fonts clean
 
 setup: $(STAMP)
 
@@ -17,15 +17,24 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Trains a small network on rendered words, evaluates it on words it has not seen, and reads pictures with it.
 demo: setup
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python examples/demo.py
 
 test: lint
 	$(BIN)/pytest -q
 
 # Reading on many machines, tried on two Ray nodes of this one. Half a gigabyte of packages and a minute: no part of test.
-test-scale: setup
+setup-scale: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
+
+test-scale: setup-scale
 	$(BIN)/pytest -q tests/test_scale.py
+
+# Reading in JavaScript, with ONNX Runtime for it: 150 MB and some seconds.
+node_modules:
+	npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --ignore-scripts onnxruntime-web@1.30.0
+
+test-web: setup node_modules
+	$(BIN)/pytest -q tests/test_plain_engines.py
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .
@@ -37,15 +46,13 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Prints tables; writes nothing. DATA=a list file of real crops, where there is one.
+# Prints tables, a few minutes in all; writes nothing. Each takes --data FOLDER, crops with labels.tsv: see --help.
 bench: setup
-	$(BIN)/python benchmarks/model_size.py
-	$(BIN)/python benchmarks/train_loop.py
-	$(BIN)/python benchmarks/synth.py --rounds 3
+	for name in read decode train synth data; do $(BIN)/python benchmarks/$$name.py || exit; done
 
-# Several hundred families for rendered text, by scripts/fonts.tsv, into fonts/: needs apt-get, dpkg-deb and npm, no root.
+# Several hundred families for rendered text, by tools/fonts.tsv, into fonts/: needs apt-get, dpkg-deb and npm, no root.
 fonts: setup
-	$(BIN)/python scripts/fonts.py
+	$(BIN)/python tools/fonts.py
 
 clean:
 	rm -rf .venv build dist demo src/*.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""scripts/average_weights.py: the mean by hand, and errors."""
+"""tools/average_weights.py: the mean by hand, and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crnn.model import build_model
 from crnn.recognizer import load
 
 spec = importlib.util.spec_from_file_location(
-    "average_weights", Path(__file__).parents[1] / "scripts" / "average_weights.py"
+    "average_weights", Path(__file__).parents[1] / "tools" / "average_weights.py"
 )
 assert spec is not None
 assert spec.loader is not None

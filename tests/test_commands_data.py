@@ -222,7 +222,7 @@ def test_signals_keep_what_was_done(tmp_path, word_list, number):
 
 
 def script(name: str):
-    path = Path(__file__).parents[1] / "scripts" / name
+    path = Path(__file__).parents[1] / "examples" / "modelzoo" / name
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

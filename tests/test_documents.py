@@ -186,7 +186,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def shipped() -> list[Path]:
     """Every text file of the project, but for what is made and the history."""
-    folders = ("src", "tests", "scripts", "benchmarks", "examples", "docs", ".ci")
+    folders = ("src", "tests", "tools", "benchmarks", "examples", "docs", ".ci")
     found = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()]
     found += [p for p in ROOT.iterdir() if p.is_file() and p.suffix in ("", ".md", ".toml", ".txt")]
     return sorted(p for p in found if "__pycache__" not in p.parts and ".egg-info" not in str(p) and p.suffix != ".pyc")

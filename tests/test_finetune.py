@@ -65,7 +65,7 @@ def value_of(words: list[str], flag: str) -> str:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("plates_script", ROOT / "scripts" / "plates.py")
+    spec = importlib.util.spec_from_file_location("plates_script", ROOT / "examples" / "plates.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -115,8 +115,8 @@ def test_a_reader_of_plates_is_made_as_the_document_says(
     (settings,) = (text for kind, text in BLOCKS if kind == "toml")
     (tmp_path / "plates.toml").write_text(settings, encoding="utf-8")
     config = load_config("plates.toml")
-    for line in lines_of("python scripts/plates.py"):
-        words = [sys.executable, str(ROOT / "scripts" / "plates.py"), *shlex.split(line, comments=True)[2:]]
+    for line in lines_of("python examples/plates.py"):
+        words = [sys.executable, str(ROOT / "examples" / "plates.py"), *shlex.split(line, comments=True)[2:]]
         words[words.index("--count") + 1] = "50"
         subprocess.run(words, check=True, timeout=60)
     assert (tmp_path / config.corpus.words[0]).exists()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parent.parent / "examples" / "modelzoo"
 
 STEP_LINE = re.compile(r"epoch: (\d+) step: (\d+), loss is \d+(?:\.\d+)?(?:e[+-]\d+)?")
 EPOCH_LINE = re.compile(r"Epoch time: \d+\.\d{3}s, per step time: \d+\.\d{3}s")
@@ -155,14 +155,14 @@ NO_TABLE = "RANK_TABLE_FILE={} does not exist; expected Ascend's JSON, or a numb
 BAD_TABLE = "RANK_TABLE_FILE={}: expected a 'server_list' with one server and its devices"
 
 STANDALONE_USAGE = (
-    "Usage: bash scripts/run_standalone_train.sh DATASET_NAME DATASET_PATH [PLATFORM] [--section.key VALUE ...] "
-    "[--resume]"
-)
-DISTRIBUTE_USAGE = (
-    "Usage: bash scripts/run_distribute_train.sh DATASET_NAME RANK_TABLE_FILE DATASET_PATH [PLATFORM] "
+    "Usage: bash examples/modelzoo/run_standalone_train.sh DATASET_NAME DATASET_PATH [PLATFORM] "
     "[--section.key VALUE ...] [--resume]"
 )
-EVAL_USAGE = "Usage: bash scripts/run_eval.sh DATASET_NAME DATASET_PATH CHECKPOINT_PATH [PLATFORM]"
+DISTRIBUTE_USAGE = (
+    "Usage: bash examples/modelzoo/run_distribute_train.sh DATASET_NAME RANK_TABLE_FILE DATASET_PATH [PLATFORM] "
+    "[--section.key VALUE ...] [--resume]"
+)
+EVAL_USAGE = "Usage: bash examples/modelzoo/run_eval.sh DATASET_NAME DATASET_PATH CHECKPOINT_PATH [PLATFORM]"
 
 
 @pytest.mark.parametrize(

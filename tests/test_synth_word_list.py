@@ -25,7 +25,7 @@ RULES = LabelRules(case="lower", unicode="ascii", whitespace="remove", unknown="
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("word_list_script", ROOT / "scripts" / "word_list.py")
+    spec = importlib.util.spec_from_file_location("word_list_script", ROOT / "tools" / "word_list.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

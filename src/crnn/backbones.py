@@ -30,7 +30,7 @@ BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
         ConvLayer(512, pool=(2, 1)),  # ...... 512, 2, W/4
         ConvLayer(512, kernel=2, padding=0),  # 512, 1, W/4 - 1
     ),
-    # For CPUs. Chosen by measured speed (docs/experiments.md): halving the picture in the first convolution costs a
+    # For CPUs. Chosen by measured speed (docs/log/experiments.md): halving the picture in the first convolution costs a
     # quarter of the time of a 3x3 one with pooling at full size, which pays for three times the arithmetic behind it;
     # depths are multiples of 16 because the vector and tile units of CPUs are.
     "small": (

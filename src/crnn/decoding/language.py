@@ -46,7 +46,7 @@ _Ints = npt.NDArray[np.int64]
 _Bools = npt.NDArray[np.bool_]
 
 DEFAULT_ORDER = 7
-"""Longest n-gram, the marks of the word's beginning and end included (docs/experiments.md, 2026-11-29)."""
+"""Longest n-gram, the marks of the word's beginning and end included (docs/log/experiments.md, 2026-11-29)."""
 
 MAX_ORDER = 10
 

@@ -2,7 +2,7 @@
 
 Sources by short name: MJ is MJSynth (Jaderberg et al. 2014, arXiv 1406.2227; constants after a published port of its
 renderer), ST is SynthTIGER (Yim et al. 2021, arXiv 2107.09313; its published configuration), "own" is chosen here, by
-looking at sheets of pictures or by the experiments in docs/experiments.md.
+looking at sheets of pictures or by the experiments in docs/log/experiments.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Word lists: the shipped one and the user's, and a table from which words of a given length are drawn.
 
-The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``scripts/word_list.py``.
+The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``tools/word_list.py``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 Needs no root and nothing but the Debian package::
 
     apt-get download scowl && dpkg-deb -x scowl_*.deb scowl
-    python scripts/word_list.py scowl/usr/share
+    python tools/word_list.py scowl/usr/share
 
 Writes the list (one ``word<TAB>frequency`` per line, sorted, the same bytes each time) and beside it the notice that
 SCOWL's licence asks for, ``words.LICENSE.txt``.
@@ -41,7 +41,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "crnn" / "synth"
 
 NOTICE = """\
 words.txt.gz is a modified version of SCOWL: its size classes 10 to 70 for American and British English (words, upper,
-proper-names, abbreviations, contractions), put together by scripts/word_list.py, each word with a frequency that was
+proper-names, abbreviations, contractions), put together by tools/word_list.py, each word with a frequency that was
 estimated from its size class. What follows is the part of SCOWL's README on its copyright, sources and credits, to the
 letter.
 

@@ -1,6 +1,6 @@
 """Average the weights of one training, or of several that began with the same weights.
 
-    python scripts/average_weights.py runs/a runs/b mean.safetensors
+    python tools/average_weights.py runs/a runs/b mean.safetensors
 
 The mean can read better than each of them; measure it. Weights of trainings that began differently have no mean.
 Confidences are fitted anew: ``crnn calibrate mean.safetensors DATA``.

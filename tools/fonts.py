@@ -1,12 +1,12 @@
-"""Fetch the font families of ``scripts/fonts.tsv`` from Debian's font packages and npm's ``@fontsource`` packages.
+"""Fetch the font families of ``tools/fonts.tsv`` from Debian's font packages and npm's ``@fontsource`` packages.
 
     make fonts                                  into fonts/, some hundred MB
-    python scripts/fonts.py --out DIR --jobs 4
+    python tools/fonts.py --out DIR --jobs 4
 
 Needs no root: packages are downloaded and unpacked, not installed. What is there already is not fetched again, so a
 run that was stopped goes on where it was. Each package's folder holds its fonts and its licence.
 
-    python scripts/fonts.py --ship              writes the faces that come with crnn: src/crnn/synth/faces
+    python tools/fonts.py --ship              writes the faces that come with crnn: src/crnn/synth/faces
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def main() -> int:
     """Do what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("fonts"), help="folder to write (default: fonts)")
-    parser.add_argument("--list", type=Path, default=LIST, help="the list (default: scripts/fonts.tsv)")
+    parser.add_argument("--list", type=Path, default=LIST, help="the list (default: tools/fonts.tsv)")
     parser.add_argument("--jobs", type=int, default=4, help="packages at a time (default: 4)")
     parser.add_argument("--ship", action="store_true", help="write the faces that come with crnn instead")
     arguments = parser.parse_args()

@@ -2,9 +2,9 @@
 """Make the language that ships, ``src/crnn/languages/en.lm``, from two lists with permissive licences.
 
     pip install symspellpy
-    python scripts/make_language.py
+    python tools/make_language.py
 
-The words of SCOWL (``src/crnn/synth/words.txt.gz``, made by ``scripts/word_list.py``) and symspellpy's English
+The words of SCOWL (``src/crnn/synth/words.txt.gz``, made by ``tools/word_list.py``) and symspellpy's English
 dictionary (MIT; its frequencies are those of Google Books Ngrams, CC BY 3.0, its words SCOWL's): the likeliest of both.
 """
 
@@ -20,7 +20,8 @@ from crnn.synth.word_list import read_word_list
 OUT = Path(__file__).resolve().parents[1] / "src" / "crnn" / "languages" / "en.lm"
 SCOWL_SHARE, WORDS, POWER = 0.3, 90_000, 0.9
 """Weight of SCOWL's frequencies beside those of books, words that are kept, the power of frequencies. All are within
-a crop of each other in the words read of 257; fewer words make the file smaller (docs/experiments.md, 2026-11-29)."""
+a crop of each other in the words read of 257; fewer words make the file smaller (docs/log/experiments.md,
+2026-11-29)."""
 
 
 def scowl() -> dict[str, float]:

@@ -2,7 +2,7 @@
 #
 # Names, platforms and places of logs are those of the ModelZoo's official/cv/CRNN; the work is done by the crnn command.
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 if [ -x "$root/.venv/bin/python" ]; then
   python=$root/.venv/bin/python
 else

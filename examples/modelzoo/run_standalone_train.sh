@@ -3,7 +3,7 @@
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/modelzoo.sh"
 
-usage="Usage: bash scripts/run_standalone_train.sh DATASET_NAME DATASET_PATH [PLATFORM] [--section.key VALUE ...] [--resume]"
+usage="Usage: bash examples/modelzoo/run_standalone_train.sh DATASET_NAME DATASET_PATH [PLATFORM] [--section.key VALUE ...] [--resume]"
 [ $# -ge 2 ] || fail "$usage"
 name=$1 data=$2
 shift 2

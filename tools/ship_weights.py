@@ -1,11 +1,11 @@
 """Make the weights file that ships with the package from one of a run.
 
-    python scripts/ship_weights.py runs/crnn-small crnn-small [--samples 3500000] [--hours 2.4] [--hardware "two cores"]
+    python tools/ship_weights.py runs/crnn-small crnn-small [--samples 3500000] [--hours 2.4] [--hardware "two cores"]
 
 Beside it goes its int8 form for engines, ``crnn-small.int8.onnx``, quantised with rendered words, so that it has seen
 no more data than the weights have.
 
-    python scripts/ship_weights.py crnn-small crnn-small --keep-int8 --image '{"resize": "keep_ratio"}'
+    python tools/ship_weights.py crnn-small crnn-small --keep-int8 --image '{"resize": "keep_ratio"}'
 
 gives weights that ship other image settings, for reading, and both files their old numbers.
 

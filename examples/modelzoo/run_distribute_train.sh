@@ -6,7 +6,7 @@
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/modelzoo.sh"
 
-usage="Usage: bash scripts/run_distribute_train.sh DATASET_NAME RANK_TABLE_FILE DATASET_PATH [PLATFORM] [--section.key VALUE ...] [--resume]"
+usage="Usage: bash examples/modelzoo/run_distribute_train.sh DATASET_NAME RANK_TABLE_FILE DATASET_PATH [PLATFORM] [--section.key VALUE ...] [--resume]"
 [ $# -ge 3 ] || fail "$usage"
 name=$1 table=$2 data=$3
 shift 3

@@ -1,6 +1,6 @@
 """The ModelZoo's convert_iiit5k.py: the words of IIIT 5K-Word with the labels from its Matlab file.
 
-    python scripts/convert_iiit5k.py -m IIIT5K/testdata.mat -o processed
+    python examples/modelzoo/convert_iiit5k.py -m IIIT5K/testdata.mat -o processed
 
 Writes a folder with the pictures and their list, ``labels.tsv`` (``path<TAB>label``). It is ``crnn data convert
 iiit5k`` by another name, and takes the flags of that command too: ``--to lmdb`` writes a store, which keeps the

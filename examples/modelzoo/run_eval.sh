@@ -3,7 +3,7 @@
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/modelzoo.sh"
 
-[ $# -eq 3 ] || [ $# -eq 4 ] || fail "Usage: bash scripts/run_eval.sh DATASET_NAME DATASET_PATH CHECKPOINT_PATH [PLATFORM]"
+[ $# -eq 3 ] || [ $# -eq 4 ] || fail "Usage: bash examples/modelzoo/run_eval.sh DATASET_NAME DATASET_PATH CHECKPOINT_PATH [PLATFORM]"
 check_dataset "$1" "$2"
 device=$(device_of "${4:-}") || exit 2
 

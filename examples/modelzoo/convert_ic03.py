@@ -1,10 +1,10 @@
-"""The ModelZoo's convert_svt.py: words cut out of the scenes of Street View Text.
+"""The ModelZoo's convert_ic03.py: words cut out of the scenes of ICDAR 2003.
 
-    python scripts/convert_svt.py -d svt1 -x test.xml -o processed
+    python examples/modelzoo/convert_ic03.py -d SceneTrialTest -x words.xml -o processed
 
-Writes a folder with the crops and their list, ``labels.tsv`` (``path<TAB>label``). It is ``crnn data convert svt`` by
-another name, and takes the flags of that command too: ``--to lmdb`` writes a store, which keeps the
-lexicons of 50 words.
+Writes a folder with the crops and their list, ``labels.tsv`` (``path<TAB>label``). It is ``crnn data convert ic03`` by
+another name, and takes the flags of that command too: ``--to lmdb`` writes a store, ``--variant IC03_867`` the
+words that papers count.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from crnn.cli import main as crnn
 def main(arguments: Sequence[str] | None = None) -> int:
     """The ModelZoo's arguments to those of ``crnn data convert``."""
     parser = argparse.ArgumentParser(
-        allow_abbrev=False, description="Further flags are those of: crnn data convert svt"
+        allow_abbrev=False, description="Further flags are those of: crnn data convert ic03"
     )
     parser.add_argument("-d", "--dataset_dir", default=".", help="folder of the set, with its pictures")
-    parser.add_argument("-x", "--xml_file", default="test.xml", help="annotation, in that folder")
+    parser.add_argument("-x", "--xml_file", default="words.xml", help="annotation, in that folder")
     parser.add_argument("-o", "--output_dir", default="processed", help="folder to write")
     given, rest = parser.parse_known_args(arguments)
     annotation = Path(given.dataset_dir, given.xml_file)
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(
             f"--xml_file {given.xml_file} is not in --dataset_dir {given.dataset_dir}, as the set is published"
         )
-    return crnn(["data", "convert", "svt", str(annotation), given.output_dir, "--to", "list", *rest])
+    return crnn(["data", "convert", "ic03", str(annotation), given.output_dir, "--to", "list", *rest])
 
 
 if __name__ == "__main__":
