@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import Crop, Row, arguments, find_crops, left_out, measure, report, seconds
 from crnn.engines.engine import Precision
-from crnn.engines.opening import EngineChoice
+from crnn.engines.loading import EngineChoice
 from crnn.errors import CrnnError
 from crnn.recognizer import Recognizer, load
 

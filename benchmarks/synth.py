@@ -17,12 +17,11 @@ import numpy as np
 import torch
 
 from common import Row, arguments, measure, report, seconds
-from crnn.config import Config
-from crnn.config_file import load_config, parse_config
+from crnn.config import Config, load_config, parse_config
 from crnn.data.dataset import Batch
-from crnn.synth.draws import Draws
+from crnn.synth.batches import SynthBatches
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.source import SynthBatches
+from crnn.synth.rng import Draws
 
 
 def settings(preset: str, fonts: list[str], batch_size: int, workers: int = 0) -> Config:

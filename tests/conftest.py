@@ -20,14 +20,13 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn.config import Config
-from crnn.config_file import parse_config
-from crnn.data.formats.record import Box, Record, Skipped
+from crnn.config import Config, parse_config
+from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
+from crnn.data.formats.records import Box, Record, Skipped
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image
-from crnn.reader_config import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.recognizer import Recognizer
-from crnn.synth.face_glyphs import shipped_folder
+from crnn.synth.font_check import shipped_folder
 
 # The same examples on every machine and in every run: a test that fails, fails for everyone.
 hypothesis.settings.register_profile("crnn", derandomize=True, deadline=None, database=None)
@@ -234,7 +233,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A small network that learned a dozen words by heart, in some seconds. Nobody writes into its folders."""
     import torch
 
-    from crnn.train import train
+    from crnn.training.loop import train
 
     root = tmp_path_factory.mktemp("trained")
     labels = ["cat", "dog", "ten", "42", "tree", "bird", "2024", "coat", "net", "bed", "acid", "card"]

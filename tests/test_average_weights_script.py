@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.checkpoint import load_weights, save_calibration, save_weights
 from crnn.config import Config
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.errors import CheckpointError, ConfigError
-from crnn.model import build_model
+from crnn.model.checkpoint import load_weights, save_calibration, save_weights
+from crnn.model.crnn import build_model
 from crnn.recognizer import load
 
 spec = importlib.util.spec_from_file_location(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip, characters_outside, min_time_steps
+from crnn.config.model import CharsetConfig
 from crnn.errors import CharsetError
-from crnn.reader_config import CharsetConfig
 
 DRAWN = st.characters(exclude_categories=("Cc", "Cs"))
 CHARACTERS = st.lists(DRAWN, min_size=1, max_size=60, unique=True).map("".join)

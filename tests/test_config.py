@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import Config
-from crnn.config_file import dump_config, load_config, parse_config, preset_names
-from crnn.errors import ConfigError, CrnnError
-from crnn.reader_config import (
+from crnn.config import Config, dump_config, load_config, parse_config, preset_names
+from crnn.config.model import (
     BACKBONE_CHANNELS,
     CharsetConfig,
     ImageConfig,
@@ -23,7 +21,8 @@ from crnn.reader_config import (
     parse_reader_config,
     time_steps,
 )
-from crnn.training.settings import DataConfig, OptimConfig, TrainConfig
+from crnn.config.training import DataConfig, OptimConfig, TrainConfig
+from crnn.errors import ConfigError, CrnnError
 
 
 def refusal(toml: str) -> str:

@@ -23,9 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from crnn.checkpoint import load_weights
-from crnn.config import Config
-from crnn.config_file import dump_config
+from crnn.config import Config, dump_config
 from crnn.distributed import (
     Ranks,
     SyncBatchNorm2d,
@@ -38,15 +36,16 @@ from crnn.distributed import (
     sync_batch_norm,
 )
 from crnn.errors import ConfigError, TrainingError
-from crnn.model import build_model
-from crnn.train import train
+from crnn.model.checkpoint import load_weights
+from crnn.model.crnn import build_model
+from crnn.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Configs = Callable[..., Config]
 Words = Callable[..., Path]
 
-SCRIPT = Path(__file__).parent / "on_two_ranks.py"
+SCRIPT = Path(__file__).parents[0] / "training/on_two_ranks.py"
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 

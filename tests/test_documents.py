@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from crnn.cli import main
-from crnn.config import Config
-from crnn.config_file import load_config, preset_names
-from crnn.reader_config import ImageConfig, ModelConfig
+from crnn.config import Config, load_config, preset_names
+from crnn.config.model import ImageConfig, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src" / "crnn").rglob("*.py"))
@@ -119,7 +118,7 @@ def test_the_presets_are_those_that_the_documents_name() -> None:
 
 
 def test_the_sizes_of_the_networks_are_those_of_the_readme() -> None:
-    from crnn.model import build_model
+    from crnn.model.crnn import build_model
 
     said = {}
     for backbone, row in (("vgg", r"`vgg`.*?\(([\d.]+) M"), ("small", r"`small`.*?\(([\d.]+) M")):

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, ImageError
 from crnn.image import MAX_PIXELS, image_size, load_fitted, load_image, load_resized, normalise, resize, target_width
-from crnn.reader_config import ImageConfig
 
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG2000"]
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 from crnn.cli import main
-from crnn.line_check import ADVICE, line_warning
+from crnn.image import ADVICE, line_warning
 
 SURE, UNSURE = math.log(0.9), math.log(0.1)
 

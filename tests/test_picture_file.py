@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from crnn import picture_file
+from crnn import image as picture_file
 from crnn.errors import ImageError
-from crnn.image import image_size, load_image
-from crnn.picture_file import MAX_PIXELS, open_picture, read_picture_file
+from crnn.image import MAX_PIXELS, image_size, load_image, open_picture, read_picture_file
 
 # ---- opening
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import crnn.data.prepare_workers as workers_module
-from crnn.cores import usable_cores
-from crnn.data.prepare import Prepared, Request
-from crnn.data.prepare_workers import prepare_in_order
+import crnn.parallel as workers_module
+from crnn.data.crops import Prepared, Request
 from crnn.errors import DataError
+from crnn.parallel import prepare_in_order, usable_cores
 
 # Imported by the workers too, so it cannot stand in this file.
 PREPARING = """
@@ -131,8 +130,8 @@ def test_workers_do_not_outlive_the_main_process(preparing, tmp_path):
         "import multiprocessing, os, signal, sys\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from preparing_for_tests import uneven\n"
-        "from crnn.data.prepare import Request\n"
-        "from crnn.data.prepare_workers import prepare_in_order\n"
+        "from crnn.data.crops import Request\n"
+        "from crnn.parallel import prepare_in_order\n"
         "if __name__ == '__main__':\n"
         "    jobs = ([Request(0, str(n))] for n in range(10**6))\n"
         "    results = prepare_in_order(uneven, jobs, 2)\n"

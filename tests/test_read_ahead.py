@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from crnn.read_ahead import available_threads, read_ahead
+from crnn.parallel import available_threads, read_ahead
 
 OFTEN = 20
 """Rounds of what depends on how threads take turns."""

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
+from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.language import Language, train_language
 from crnn.errors import CharsetError, ConfigError, CrnnError, DataError
-from crnn.reader_config import CharsetConfig, ImageConfig, ReaderConfig
-from crnn.reading import Reading
-from crnn.recognizer import Recognizer
+from crnn.recognizer import Reading, Recognizer
 
 MakeReader = Callable[..., Recognizer]
 Barcode = Callable[..., bytes]

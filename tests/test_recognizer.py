@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.decoding.ctc import sequence_log_probs
 from crnn.errors import CheckpointError, ConfigError, ImageError
-from crnn.reader_config import CharsetConfig, ImageConfig, ReaderConfig
-from crnn.reading import Reading, _borders
-from crnn.recognizer import Recognizer
+from crnn.recognizer import Reading, Recognizer, _borders
 
 Draw = Callable[..., bytes]
 MakeReader = Callable[..., Recognizer]

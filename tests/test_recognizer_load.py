@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crnn.checkpoint import load_weights, save_weights
 from crnn.config import Config
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError
-from crnn.reading import Reading
-from crnn.recognizer import load
+from crnn.model.checkpoint import load_weights, save_weights
+from crnn.recognizer import Reading, load
 
 
 def texts(readings: list[Reading]) -> list[str]:
@@ -96,7 +95,7 @@ def test_load_says_what_is_wrong(
     options: dict[str, Any], message: str, small_config: Callable[..., Config], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from crnn.model import build_model
+    from crnn.model.crnn import build_model
 
     monkeypatch.chdir(tmp_path)
     config = small_config()

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn.reading import Reading
-from crnn.recognizer import Recognizer, load
+from crnn.recognizer import Reading, Recognizer, load
 
 Draw = Callable[..., bytes]
 MakeReader = Callable[..., Recognizer]

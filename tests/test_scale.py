@@ -26,7 +26,7 @@ pytestmark = [
     ),
 ]
 
-SCRIPT = Path(__file__).parent / "on_ray.py"
+SCRIPT = Path(__file__).parents[0] / "on_ray.py"
 WORDS = ["cat", "dog", "ten", "42", "tree", "bird", "2024", "coat", "net", "bed", "acid", "card"]
 
 

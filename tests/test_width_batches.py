@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crnn.errors import ImageError
-from crnn.width_batches import FittedPicture, in_width_batches
+from crnn.recognizer import FittedPicture, in_width_batches
 
 Batch = list[tuple[int, int]]
 """Place and width of each picture in it."""

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from crnn.checkpoint import Weights, load_weights, save_weights
 from crnn.errors import CheckpointError, ConfigError, CrnnError
+from crnn.model.checkpoint import Weights, load_weights, save_weights
 
 _LEAST_COSINE = 0.3
 """Between stretches of one training of ours it is 0.63 to 0.95, between new networks of different seeds near 0."""

@@ -25,11 +25,11 @@ from typing import Any
 import onnx
 import torch
 
-from crnn.checkpoint import load_weights, read_tensors, write_atomically, write_tensors
-from crnn.engines.engine_file import METADATA_KEY, SHA256_KEY, UNSEALED, sealed
+from crnn.config.model import parse_reader_config
+from crnn.engines.exported_file import METADATA_KEY, SHA256_KEY, UNSEALED, sealed
 from crnn.export import export
-from crnn.reader_config import parse_reader_config
-from crnn.weights_file import read_weights, resolve_weights
+from crnn.model.checkpoint import load_weights, read_tensors, write_atomically, write_tensors
+from crnn.model.weights import read_weights, resolve_weights
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "crnn" / "weights"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crnn.charset import Charset as Charset
     from crnn.config import Config as Config
-    from crnn.config_file import load_config as load_config
+    from crnn.config import load_config as load_config
     from crnn.errors import CharsetError as CharsetError
     from crnn.errors import CheckpointError as CheckpointError
     from crnn.errors import ConfigError as ConfigError
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from crnn.errors import TrainingError as TrainingError
     from crnn.explanation import Explanation as Explanation
     from crnn.explanation import explain as explain
-    from crnn.reading import Alternative as Alternative
-    from crnn.reading import Character as Character
-    from crnn.reading import Reading as Reading
+    from crnn.recognizer import Alternative as Alternative
+    from crnn.recognizer import Character as Character
+    from crnn.recognizer import Reading as Reading
     from crnn.recognizer import Recognizer as Recognizer
     from crnn.recognizer import load as load
 

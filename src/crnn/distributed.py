@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -30,11 +32,13 @@ __all__ = [
     "is_lost_peer",
     "is_timeout",
     "lost_peers_explained",
+    "on_device",
     "resolve_device",
     "start_ranks",
     "sync_batch_norm",
     "without_statistics",
 ]
+
 
 _T = TypeVar("_T")
 
@@ -302,3 +306,27 @@ def has_fast_bf16(device: torch.device) -> bool:
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
     return bool(supported is not None and supported())
+
+
+# ----------------------------------------------------------------------------------------------------
+# upload
+
+_PINNED = ("cuda", "npu", "xpu")
+"""Devices that copy from page-locked memory by themselves; from any other, torch waits until a copy is done."""
+
+
+def on_device(values: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+    """Numbers as a tensor on ``device``.
+
+    On accelerators the copy takes its place in the current stream, and the process goes on to plan what follows: a
+    batch of rendered text brings some 170 small arrays over. What is there already stays what it is, and on the CPU an
+    array shares its memory with the tensor.
+
+    Args:
+        values: An array of any type that torch has, or a tensor on any device.
+        device: Where the tensor shall be.
+    """
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    if tensor.device.type == "cpu" and device.type in _PINNED and tensor.numel():
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

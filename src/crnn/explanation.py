@@ -21,17 +21,17 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from crnn.charset import Charset
+from crnn.config.synth import FaceConfig
 from crnn.contact_sheet import load_font
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import confidences
 from crnn.decoding.language_search import search_with_language
 from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
-from crnn.reading import Alternative, Reading, reading_of
-from crnn.recognizer import Recognizer
-from crnn.synth.settings import FaceConfig
+from crnn.recognizer import Alternative, Reading, Recognizer, reading_of
 
 __all__ = ["Explanation", "Row", "explain", "find_font"]
+
 
 _BEAM = 20  # prefixes that runners-up are taken from
 

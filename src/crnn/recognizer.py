@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +22,212 @@ import numpy.typing as npt
 from PIL import Image
 
 from crnn.charset import Charset
+from crnn.config.model import ReaderConfig
 from crnn.decoding.confidence import Calibration
 from crnn.decoding.decoder import Decoded, Decoder, DecodingOptions
 from crnn.engines.engine import Engine, Mode, Precision
-from crnn.engines.opening import EngineChoice, open_model
+from crnn.engines.loading import EngineChoice, open_model
 from crnn.errors import CheckpointError, ConfigError, ImageError
-from crnn.image import BinaryFile, ImageSource, load_fitted
-from crnn.read_ahead import available_threads, read_ahead
-from crnn.reader_config import ReaderConfig
-from crnn.reading import Reading, reading_of
-from crnn.shipped import DEFAULT_MODEL
-from crnn.width_batches import FittedPicture, in_width_batches
+from crnn.image import BinaryFile, ImageSource, LineWarning, line_warning, load_fitted
+from crnn.model.weights import DEFAULT_MODEL
+from crnn.parallel import available_threads, read_ahead
 
-__all__ = ["NetworkOutput", "Recognizer", "load"]
+__all__ = [
+    "Alternative",
+    "Character",
+    "FittedPicture",
+    "NetworkOutput",
+    "Reading",
+    "Recognizer",
+    "in_width_batches",
+    "load",
+    "reading_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Character:
+    """One character of a reading.
+
+    Attributes:
+        text: The character.
+        score: Largest log-probability of its class over the time steps that it is aligned to, at most 0.
+        start: Left border in pixels of the picture as it was given.
+        end: Right border, likewise. Neighbours share the border halfway between the steps aligned to them.
+    """
+
+    text: str
+    score: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another text that a picture may show.
+
+    Attributes:
+        text: The text.
+        score: As for ``Reading``.
+        confidence: As for ``Reading``.
+    """
+
+    text: str
+    score: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a picture says.
+
+    Attributes:
+        text: The text; empty when the network sees none.
+        score: Natural-log probability of the text under the network: the sum over all its CTC alignments, at most 0.
+            ``math.exp(score)`` is a probability.
+        characters: The characters of the text with their scores and places, left to right.
+        confidence: Probability in [0, 1] that the text is right, as far as the weights are calibrated (``crnn train``
+            does that on its validation sets, ``crnn calibrate`` on others). It knows the language and the lexicon that
+            the text was found with, and in a lexicon that the image may show none of its words.
+        alternatives: Where several texts were asked for (``n_best``) the others, the likeliest first.
+        warning: What the picture is likely to be in place of one upright line: ``page`` or ``turned``, see
+            ``crnn.image``.
+    """
+
+    text: str
+    score: float
+    characters: tuple[Character, ...]
+    confidence: float
+    alternatives: tuple[Alternative, ...] = ()
+    warning: LineWarning | None = None
+
+
+def reading_of(decoded: Decoded, charset: Charset, width: int, original_size: tuple[int, int]) -> Reading:
+    """A decoded text in characters and pixels.
+
+    Args:
+        decoded: What a decoder found.
+        charset: Of the network.
+        width: Of the network's picture, in pixels.
+        original_size: Width and height of the picture as it was given.
+    """
+    text = decoded.text
+    said = charset.decode(text.ids)
+    original_width = original_size[0]
+    characters = tuple(
+        Character(character, score, start * original_width / width, end * original_width / width)
+        for character, score, (start, end) in zip(said, text.character_scores, _borders(text.spans, width), strict=True)
+    )
+    alternatives = tuple(Alternative(charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
+    warning = line_warning(original_size, said, text.score)
+    return Reading(said, text.score, characters, decoded.confidence, alternatives, warning)
+
+
+def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
+    """Left and right border of each character in pixels of the network's picture.
+
+    Time step t looks at the pixels around 4 (t + 1): two poolings make a column of four pixels, the last convolution
+    joins two columns. Neighbours share the border halfway between their steps; the outermost characters reach as far
+    out as half the mean gap between neighbours, or two pixels where there is one character.
+    """
+    if not spans:
+        return []
+    # Plain numbers: for the few characters of a word, arrays would take several times as long.
+    starts, ends = [4.0 * start + 2.0 for start, _ in spans], [4.0 * end + 2.0 for _, end in spans]
+    gaps = [start - end for start, end in zip(starts[1:], ends[:-1], strict=True)]
+    margin = sum(gaps) / len(gaps) / 2.0 if gaps else 2.0
+    between = [end + gap / 2.0 for end, gap in zip(ends[:-1], gaps, strict=True)]
+    borders = [starts[0] - margin, *between, ends[-1] + margin]
+    inside = [min(max(border, 0.0), float(width)) for border in borders]
+    return list(itertools.pairwise(inside))
+
+
+# ----------------------------------------------------------------------------------------------------
+# width batches
 
 _R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPicture:
+    """A picture at the size of the network.
+
+    Attributes:
+        pixels: ``(C, 32, W)``, ``uint8``.
+        original_size: Width and height in pixels, as it was given.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    original_size: tuple[int, int]
+
+
+def in_width_batches(
+    pictures: Iterator[FittedPicture | ImageError],
+    compute: Callable[[Sequence[int], Sequence[FittedPicture]], Sequence[_R]],
+    *,
+    batch_size: int,
+    held: int,
+) -> Generator[_R | ImageError, None, None]:
+    """Pictures in batches of one width, and what is computed of them.
+
+    Args:
+        pictures: Any number, or why there is none; drawn as results are taken.
+        compute: Called with the places of up to ``batch_size`` pictures of one width, from 0 in the order in which they
+            came, and with these; gives a result for each.
+        batch_size: At least 1.
+        held: Pictures that may be drawn without their results being given, at least ``batch_size``.
+
+    Yields:
+        For each picture, in order, its result, or the ``ImageError`` that came in its place. An exception of the
+        iterator comes after the results of all pictures before it.
+    """
+    results: dict[int, _R | ImageError] = {}
+    groups: dict[int, list[tuple[int, FittedPicture]]] = {}  # those that wait, by width
+    width_of: dict[int, int] = {}  # of those that wait, by place
+    drawn = given = 0
+    failure: Exception | None = None
+
+    def run(width: int) -> None:
+        places, group = zip(*groups.pop(width), strict=True)
+        for place, result in zip(places, compute(places, group), strict=True):
+            results[place] = result
+            del width_of[place]
+
+    while True:
+        try:
+            picture = next(pictures)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
+        if isinstance(picture, ImageError):
+            results[drawn] = picture
+        else:
+            width = picture.pixels.shape[2]
+            groups.setdefault(width, []).append((drawn, picture))
+            width_of[drawn] = width
+            if len(groups[width]) == batch_size:
+                run(width)
+        drawn += 1
+        if drawn - given >= held and given in width_of:
+            run(width_of[given])
+        while given in results:
+            yield results.pop(given)
+            given += 1
+    # The oldest first, so that their results can be given before the others are computed.
+    while given < drawn:
+        if given in width_of:
+            run(width_of[given])
+        yield results.pop(given)
+        given += 1
+    if failure is not None:
+        raise failure
+
+
+# ----------------------------------------------------------------------------------------------------
+# recognizer
+
 _Floats = npt.NDArray[np.float32]
 
 _ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)

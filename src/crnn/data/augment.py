@@ -27,7 +27,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 from PIL.Image import Resampling
 
-from crnn.training.settings import AugmentConfig
+from crnn.config.training import AugmentConfig
 
 __all__ = ["augment"]
 

@@ -18,8 +18,8 @@ from typing import Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from crnn.config.training import DataConfig
 from crnn.errors import CrnnError, TrainingError
-from crnn.training.settings import DataConfig
 
 __all__ = ["Numbered", "iterate_batches"]
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Protocol, Self
 
-from crnn.data.listfile import ListFile
+from crnn.data.list_file import ListFile
 from crnn.data.store import LmdbStore
 from crnn.errors import DataError
 

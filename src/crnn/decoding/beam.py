@@ -30,10 +30,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from crnn.decoding.ctc import DecodedText, align_batch, sequence_log_probs
+from crnn.decoding.constraints import Pattern
+from crnn.decoding.ctc import DecodedText, align_batch, log_probs_shape, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, PriorState
-from crnn.decoding.log_probs import log_probs_shape
-from crnn.decoding.pattern import Pattern
 from crnn.errors import ConfigError, DataError
 
 __all__ = ["Hypothesis", "beam_search", "describe_texts"]

@@ -28,16 +28,15 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules
-from crnn.decoding.allowed import allowed_classes, restrict
 from crnn.decoding.beam import Hypothesis, beam_search, describe_texts
 from crnn.decoding.confidence import UNCALIBRATED, Calibration, ConfidenceCurve, confidences
+from crnn.decoding.constraints import Pattern, allowed_classes, restrict
 from crnn.decoding.ctc import DecodedText, decode_greedy
 from crnn.decoding.language import Language, load_language
 from crnn.decoding.language_prior import DEFAULT_WEIGHT, LanguagePrior
 from crnn.decoding.language_search import LanguageReading, search_with_language
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
-from crnn.decoding.pattern import Pattern
 from crnn.errors import ConfigError
 
 __all__ = ["Candidate", "DecodeMethod", "Decoded", "Decoder", "DecodingOptions", "lexicon_rules"]

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from crnn.errors import ConfigError, DataError
-from crnn.whole_file import write_whole
+from crnn.files import write_whole
 
 __all__ = [
     "DEFAULT_ORDER",

@@ -19,17 +19,297 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crnn.decoding.ctc import greedy, sequence_log_probs
-from crnn.decoding.lexicon import Lexicon
-from crnn.decoding.log_probs import check_log_probs
-from crnn.decoding.trie_search import search_tries
+from crnn.decoding.ctc import LINEAR, LOG, Ring, check_log_probs, greedy, sequence_log_probs
+from crnn.decoding.lexicon import Lexicon, WordTrie
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["LexiconMatch", "decode_lexicon"]
+__all__ = ["Found", "LexiconMatch", "decode_lexicon", "search_tries"]
+
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
+_Mask = npt.NDArray[np.bool_]
+
+_SAFE = 1e-280
+"""Above it, sums over plain probabilities lose nothing that counts to underflow; see ``crnn.decoding.ctc``."""
+
+_MARGIN = 1e-9
+"""Words and nodes that are less likely by this share, or less, are kept: two ways to sum differ in rounding."""
+
+_DIVE = 4  # nodes of each picture that go ahead, at each depth; 2 to 8 take about the same time
+_MOST_PAIRS = 1 << 15  # expanded at a time: 13 MB of numbers at 24 time steps
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Words of some pictures.
+
+    Attributes:
+        rows: ``(M,)`` pictures, ascending.
+        words: ``(M,)`` indices of words. For each picture the ``count`` likeliest, and those that are as likely
+            as the last of them but for rounding; fewer where others have probability 0.
+        log_total: ``(N,)`` log-probability of all words together, or NaN where it was not asked for.
+    """
+
+    rows: _Indices
+    words: _Indices
+    log_total: _Doubles
+
+
+def search_tries(
+    log_probs: _Floats, tries: Sequence[WordTrie], trie_of: _Indices, count: int, tolerance: float | None = None
+) -> Found:
+    """The likeliest words of each picture.
+
+    Args:
+        log_probs: ``(N, T, V)``.
+        tries: Words.
+        trie_of: ``(N,)`` which of the tries each picture has.
+        count: How many words of each picture are looked for, at least 1.
+        tolerance: Largest relative error of ``log_total``'s probability; it is one too large. ``None``: it is not
+            computed, which is faster.
+    """
+    search = _Search(log_probs, tries, trie_of, count, tolerance, LINEAR)
+    found = search.run()
+    unsafe = np.flatnonzero(search.threshold < _SAFE)
+    if not unsafe.size:
+        return found
+    # Some ten times slower, and needed where the likeliest word is next to impossible.
+    again = _Search(log_probs[unsafe], tries, trie_of[unsafe], count, tolerance, LOG).run()
+    safe = search.threshold[found.rows] >= _SAFE
+    rows = np.concatenate([found.rows[safe], unsafe[again.rows]])
+    order = np.argsort(rows, kind="stable")
+    log_total = found.log_total.copy()
+    log_total[unsafe] = again.log_total
+    return Found(rows[order], np.concatenate([found.words[safe], again.words])[order], log_total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Nodes of pictures that may be worth a look, not yet computed."""
+
+    rows: _Indices  # (P,)
+    nodes: _Indices  # (P,)
+    bounds: _Doubles  # (P,) probability of all texts with this prefix
+    entering: _Doubles  # (T, P) of exactly the prefix without its last character, so that this may be shown next
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: _Mask | _Indices) -> _Pairs:
+        at = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        return _Pairs(self.rows[at], self.nodes[at], self.bounds[at], self.entering.take(at, axis=1))
+
+
+class _Search:
+    """One search for some pictures.
+
+    Attributes:
+        threshold: ``(N,)`` probability of the last of the ``count`` likeliest words found so far.
+    """
+
+    def __init__(
+        self,
+        log_probs: _Floats,
+        tries: Sequence[WordTrie],
+        trie_of: _Indices,
+        count: int,
+        tolerance: float | None,
+        ring: Ring,
+    ) -> None:
+        self._num_rows, self._num_steps, self._num_classes = log_probs.shape
+        self._ring = ring
+        self._tolerance = tolerance
+        self._join(tries)
+        self._roots = self._offsets[trie_of]
+        steps = log_probs.transpose(1, 0, 2).astype(np.float64)  # (T, N, V)
+        if ring.take_exp:
+            np.exp(steps, out=steps)
+        flat = (self._num_steps, self._num_rows * self._num_classes)
+        self._emissions = steps.reshape(flat)
+        self._blanks = np.ascontiguousarray(steps[:, :, -1])
+        # Whatever is shown after a step has the probability 1, but for the rounding of what came in, which must not
+        # make bounds too small.
+        sums = ring.plus.reduce(steps, axis=2)  # (T, N)
+        after = np.full_like(sums, ring.one)
+        after[:-1] = ring.times.accumulate(sums[:0:-1], axis=0)[::-1]
+        self._bounding = ring.times(steps, after[:, :, None]).reshape(flat)
+        self._best = np.full((self._num_rows, count), ring.zero)
+        self.threshold = self._best[:, -1]
+        self._found: list[tuple[_Indices, _Indices, _Doubles]] = []
+        self._sum = np.full(self._num_rows, ring.zero)  # of all words found
+        self._left_out = np.full(self._num_rows, ring.zero)  # of all nodes left out
+
+    def _join(self, tries: Sequence[WordTrie]) -> None:
+        """Put all tries into the same arrays, one behind the other."""
+        self._offsets = np.cumsum([0, *map(len, tries)])[:-1]
+        if len(tries) == 1:
+            self._characters, self._words = tries[0].characters, tries[0].words
+            self._first, self._last = tries[0].children[:-1], tries[0].children[1:]
+            return
+        self._characters = np.concatenate([trie.characters for trie in tries])
+        self._words = np.concatenate([trie.words for trie in tries])
+        pairs = list(zip(tries, self._offsets, strict=True))
+        self._first = np.concatenate([trie.children[:-1] + offset for trie, offset in pairs])
+        self._last = np.concatenate([trie.children[1:] + offset for trie, offset in pairs])
+
+    def run(self) -> Found:
+        """Search until nothing is left that could be as likely."""
+        ahead = self._start()
+        waiting = []
+        while len(ahead):
+            order = np.lexsort((-ahead.bounds, ahead.rows))
+            rows = ahead.rows[order]
+            rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+            waiting.append(ahead[order[rank >= _DIVE]])
+            ahead = self._promising(self._expand(ahead[order[rank < _DIVE]]))
+        # Last in, first out, so that no more is held than some parts of each depth.
+        stack = [_merged([self._promising(pairs) for pairs in waiting])] if waiting else []
+        while stack:
+            pairs = self._promising(stack.pop())
+            if len(pairs) > _MOST_PAIRS:
+                order = np.argsort(-pairs.bounds)
+                stack.append(pairs[order[_MOST_PAIRS:]])
+                pairs = pairs[order[:_MOST_PAIRS]]
+            if len(pairs):
+                stack.append(self._expand(pairs))
+        return self._result()
+
+    def _start(self) -> _Pairs:
+        """The children of the roots, and the words that are the empty text."""
+        ring, shape = self._ring, (self._num_steps + 1, self._num_rows)
+        blanks = np.full(shape, ring.one)
+        for t in range(self._num_steps):
+            ring.times(blanks[t], self._blanks[t], out=blanks[t + 1])
+        rows = np.arange(self._num_rows)
+        self._note(rows, self._roots, blanks[-1])
+        return self._promising(self._children(rows, self._roots, blanks, None))
+
+    def _expand(self, pairs: _Pairs) -> _Pairs:
+        """Compute nodes, note the words that end in them, and look at their children."""
+        ring, rows = self._ring, pairs.rows
+        emissions = self._emissions.take(self._places(rows, pairs.nodes), axis=1)  # (T, P)
+        blank = self._blanks.take(rows, axis=1)  # (T, P)
+        blanks = np.empty((self._num_steps + 1, len(pairs)))  # of exactly the prefix, with a blank at the end
+        totals = np.empty_like(blanks)  # of exactly the prefix
+        blanks[0] = totals[0] = ring.zero
+        char = np.full(len(pairs), ring.zero)
+        for t in range(self._num_steps):
+            ring.times(ring.plus(char, pairs.entering[t], out=char), emissions[t], out=char)
+            ring.times(totals[t], blank[t], out=blanks[t + 1])
+            ring.plus(char, blanks[t + 1], out=totals[t + 1])
+        self._note(rows, pairs.nodes, totals[-1])
+        return self._children(rows, pairs.nodes, totals, blanks)
+
+    def _children(self, rows: _Indices, nodes: _Indices, totals: _Doubles, blanks: _Doubles | None) -> _Pairs:
+        """All children of nodes with their bounds; ``blanks`` are None for the roots, which show no character."""
+        first = self._first[nodes].astype(np.intp)
+        counts = self._last[nodes] - first
+        parents = np.repeat(np.arange(len(nodes)), counts)
+        children = np.arange(len(parents)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+        entering = totals[:-1].take(parents, axis=1)
+        if blanks is not None:  # a character is shown again only after a blank
+            again = np.flatnonzero(self._characters[children] == self._characters[nodes[parents]])
+            entering[:, again] = blanks[:-1].take(parents[again], axis=1)
+        bounding = self._bounding.take(self._places(rows[parents], children), axis=1)
+        bounds = self._ring.plus.reduce(self._ring.times(entering, bounding, out=bounding), axis=0)
+        return _Pairs(rows[parents], children, bounds, entering)
+
+    def _places(self, rows: _Indices, nodes: _Indices) -> _Indices:
+        """Where in a step of ``_emissions`` the characters of nodes are."""
+        places: _Indices = rows * self._num_classes + self._characters[nodes]
+        return places
+
+    def _note(self, rows: _Indices, nodes: _Indices, scores: _Doubles) -> None:
+        """Keep the words that end in nodes, if they may be among the likeliest, and raise the threshold."""
+        words = self._words[nodes]
+        possible = np.flatnonzero((words >= 0) & (scores > self._ring.zero))
+        rows, words, scores = rows[possible], words[possible], scores[possible]
+        if not rows.size:
+            return
+        self._ring.plus.at(self._sum, rows, scores)
+        likely = np.flatnonzero(scores >= self._lowest()[rows])
+        rows, words, scores = rows[likely], words[likely], scores[likely]
+        self._found.append((rows, words.astype(np.intp), scores))
+        if self._best.shape[1] == 1:
+            np.maximum.at(self.threshold, rows, scores)
+            return
+        count = self._best.shape[1]
+        all_rows = np.concatenate([np.repeat(np.arange(self._num_rows), count), rows])
+        all_scores = np.concatenate([self._best.ravel(), scores])
+        order = np.lexsort((-all_scores, all_rows))
+        sorted_rows = all_rows[order]
+        kept = order[np.arange(len(order)) - np.searchsorted(sorted_rows, sorted_rows) < count]
+        self._best[...] = all_scores[kept].reshape(self._best.shape)
+
+    def _lowest(self) -> _Doubles:
+        """What the threshold is with its margin: ``(N,)``."""
+        if self._ring.take_exp:
+            return self.threshold * (1.0 - _MARGIN)
+        return self.threshold - _MARGIN
+
+    def _promising(self, pairs: _Pairs) -> _Pairs:
+        """Without what is impossible, or less likely than what was found."""
+        out = pairs.bounds <= self._ring.zero
+        out |= pairs.bounds < self._lowest()[pairs.rows]
+        if self._tolerance is not None and out.any():
+            out[out] = self._may_be_left_out(pairs[out])
+        return pairs[~out]
+
+    def _may_be_left_out(self, pairs: _Pairs) -> _Mask:
+        """Which of these, the smallest first, have so little together that the sum over all words is exact enough."""
+        rows = pairs.rows
+        share = np.minimum(
+            self._share(pairs.bounds, rows), 2.0
+        )  # finite, so that sums of one picture do not reach others
+        order = np.lexsort((share, rows))
+        sums = np.cumsum(share[order])
+        starts = np.searchsorted(rows[order], np.arange(self._num_rows))
+        before = np.concatenate([np.zeros(1), sums])[starts]
+        every = np.arange(self._num_rows)
+        held = self._share(self._left_out, every)
+        small = np.empty(len(pairs), dtype=np.bool_)
+        assert self._tolerance is not None
+        small[order] = sums - before[rows[order]] + held[rows[order]] <= self._tolerance
+        self._ring.plus.at(self._left_out, rows[small], pairs.bounds[small])
+        return small
+
+    def _share(self, amounts: _Doubles, rows: _Indices) -> _Doubles:
+        """Amounts as shares of the sum of the words found: infinite where there is no such word."""
+        found = self._sum[rows]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = amounts / found if self._ring.take_exp else np.exp(amounts - found)
+        nothing = amounts <= self._ring.zero
+        return np.where(nothing, 0.0, np.where(found > self._ring.zero, shares, np.inf))
+
+    def _result(self) -> Found:
+        log_total = np.full(self._num_rows, np.nan)
+        if self._tolerance is not None:
+            total = self._ring.plus(self._sum, self._left_out)
+            with np.errstate(divide="ignore"):
+                log_total = np.log(total) if self._ring.take_exp else total
+        if not self._found:
+            nothing = np.empty(0, dtype=np.intp)
+            return Found(nothing, nothing, log_total)
+        rows, words, scores = (np.concatenate(column) for column in zip(*self._found, strict=True))
+        kept = scores >= self._lowest()[rows]
+        rows, words = rows[kept], words[kept]
+        order = np.lexsort((words, rows))
+        return Found(rows[order], words[order], log_total)
+
+
+def _merged(parts: Sequence[_Pairs]) -> _Pairs:
+    return _Pairs(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.nodes for part in parts]),
+        np.concatenate([part.bounds for part in parts]),
+        np.concatenate([part.entering for part in parts], axis=1),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------
+# lexicon search
 
 _FEW_WORDS = 64  # so many are scored one by one in less time than a search takes
 _BATCH = 128  # pictures that are searched together

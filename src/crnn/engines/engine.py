@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, DataError
-from crnn.reader_config import ImageConfig
 
 __all__ = ["Engine", "EngineName", "LogProbs", "Mode", "Pixels", "Precision", "check_pixels", "cpu_threads", "in_parts"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from crnn.cores import usable_cores
 from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_threads, in_parts
 from crnn.errors import CheckpointError, MissingExtraError
+from crnn.parallel import usable_cores
 
 __all__ = ["OnnxEngine", "import_onnxruntime"]
 
@@ -22,7 +22,7 @@ class OnnxEngine:
     """Log-probabilities by ONNX Runtime (``crnn.engines.engine.Engine``).
 
     Args:
-        model: A graph as ``crnn.engines.network_graph`` builds it, serialised, or the file that holds one.
+        model: A graph as ``crnn.engines.onnx_graph`` builds it, serialised, or the file that holds one.
         channels: Channels C of its pictures.
         threads: Default: ``OMP_NUM_THREADS``, else the processors that this process may use.
         mode: Under ``throughput`` the pictures of a batch are shared out over the threads.

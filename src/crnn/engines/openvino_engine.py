@@ -26,7 +26,7 @@ class OpenVinoEngine:
     """Log-probabilities by OpenVINO (``crnn.engines.engine.Engine``); one batch at a time.
 
     Args:
-        model: A graph as ``crnn.engines.network_graph`` builds it, serialised, or the file that holds one.
+        model: A graph as ``crnn.engines.onnx_graph`` builds it, serialised, or the file that holds one.
         channels: Channels C of its pictures.
         precision: ``fp32``; ``bf16``; ``int8``, where the graph is quantised.
         threads: Default: ``OMP_NUM_THREADS``, else OpenVINO's own choice.

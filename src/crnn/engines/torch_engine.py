@@ -8,7 +8,7 @@ import torch
 
 from crnn.data.dataset import network_input
 from crnn.engines.engine import LogProbs, Pixels, check_pixels
-from crnn.model import CRNN
+from crnn.model.crnn import CRNN
 
 __all__ = ["TorchEngine"]
 

@@ -23,7 +23,7 @@ from typing import Literal
 
 from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip
 from crnn.errors import ConfigError
-from crnn.metrics import TextSums
+from crnn.evaluation.metrics import TextSums
 
 __all__ = [
     "PUBLISHED_COUNTS",

@@ -7,7 +7,7 @@ so that its noise is coarse and its blocks are large; from a larger one both are
 
 Only samples that have an effect pay for it. Which ones have it, and how strongly, is known on the CPU by name and
 number (``Draws``), so nothing waits for the device. Results of a sample are the same in any batch, bit by bit: sums
-are exact (``crnn.synth.optics``, ``crnn.synth.jpeg``), and all else is single operations on single pixels, which round
+are exact (``crnn.synth.filters``, ``crnn.synth.jpeg``), and all else is single operations on single pixels, which round
 alike everywhere, where fused ones (``lerp``, ``addcmul``) do not.
 
 Shape letters: N pictures, C channels, H height, W width.
@@ -22,13 +22,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from crnn.synth.draws import Draws
+from crnn.config.synth import CameraConfig
+from crnn.distributed import on_device
+from crnn.synth.filters import blur, enlarge, hash_normal, hash_uniform, shrink
 from crnn.synth.jpeg import jpeg
-from crnn.synth.look_settings import CameraConfig
-from crnn.synth.noise import hash_normal, hash_uniform
-from crnn.synth.optics import blur
-from crnn.synth.resample import enlarge, shrink
-from crnn.upload import on_device
+from crnn.synth.rng import Draws
 
 __all__ = ["apply_camera"]
 

@@ -1,6 +1,6 @@
 """With which faces words are written: which there are, what they can write, and the choice of one for a text.
 
-``find_faces`` looks through folders, has each file checked (``crnn.synth.face_scan``) and gives a ``FaceSet``, whose
+``find_faces`` looks through folders, has each file checked (``crnn.synth.font_check``) and gives a ``FaceSet``, whose
 ``pick`` draws a family, then one of its faces: a family with forty styles is not seen forty times as often.
 """
 
@@ -18,11 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from crnn.config.synth import FaceConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.face_check import CheckedFace, CheckedFile
-from crnn.synth.face_glyphs import shipped_folder
-from crnn.synth.face_scan import scan_files
-from crnn.synth.settings import FaceConfig
+from crnn.synth.font_check import CheckedFace, CheckedFile, scan_files, shipped_folder
 
 __all__ = ["Face", "FaceSet", "find_faces", "system_folders"]
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.synth.draws import Draws
-from crnn.synth.look_settings import LookConfig
-from crnn.synth.noise import smooth_noise
-from crnn.upload import on_device
+from crnn.config.synth import LookConfig
+from crnn.distributed import on_device
+from crnn.synth.filters import smooth_noise
+from crnn.synth.rng import Draws
 
 __all__ = ["SIDES", "Geometry", "text_coordinates"]
 

@@ -25,8 +25,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.synth.resample import take_rows
-from crnn.upload import on_device
+from crnn.distributed import on_device
+from crnn.synth.filters import take_rows
 
 __all__ = ["jpeg"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from crnn.synth.glyphs import CELL_MARGIN
-from crnn.upload import on_device
+from crnn.distributed import on_device
+from crnn.synth.rasterizer import CELL_MARGIN
 
 __all__ = ["averaged", "dilated", "letter_gap", "lookup", "shifted"]
 

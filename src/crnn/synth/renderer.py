@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from crnn.config import Config
-from crnn.reader_config import time_steps
+from crnn.config.model import time_steps
+from crnn.distributed import on_device
 from crnn.synth.camera import apply_camera
 from crnn.synth.compose import Beside, Scene, compose
 from crnn.synth.corpus import Corpus
-from crnn.synth.draws import Draws
 from crnn.synth.fonts import find_faces
 from crnn.synth.geometry import Geometry
+from crnn.synth.rasterizer import Words, WordWriter
+from crnn.synth.rng import Draws
 from crnn.synth.textures import TextureBank
 from crnn.synth.widths import CLASS_BITS, width_classes
-from crnn.synth.words import Words, WordWriter
-from crnn.upload import on_device
 
 __all__ = ["Renderer", "native_size", "to_bytes"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from crnn.reader_config import ImageConfig
+from crnn.config.model import ImageConfig
 
 __all__ = ["CLASS_BITS", "BatchWidths", "WidthClass", "width_classes"]
 

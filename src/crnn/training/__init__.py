@@ -1,1 +1,1 @@
-"""What the loop of ``crnn.train`` is made of: batches, steps, objectives, optimisers, the folder of a run."""
+"""What the loop of ``crnn.training.loop`` is made of: batches, steps, objectives, optimisers, the folder of a run."""

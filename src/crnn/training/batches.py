@@ -9,23 +9,34 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import pad
 
 from crnn.config import Config
-from crnn.cores import usable_cores
-from crnn.data.dataset import Batch, StoredBatches
-from crnn.data.label_scan import describe_skipped
+from crnn.data.dataset import Batch, StoredBatches, describe_skipped
 from crnn.data.loader import iterate_batches
-from crnn.data.order import places_per_source
+from crnn.data.sampler import places_per_source
 from crnn.errors import ConfigError
-from crnn.synth.source import SynthBatches
+from crnn.parallel import usable_cores
+from crnn.synth.batches import SynthBatches
 
-__all__ = ["SYNTH", "BatchFeed", "default_workers", "open_batches", "stored_sources"]
+__all__ = [
+    "SYNTH",
+    "BatchFeed",
+    "Lane",
+    "StreamLane",
+    "batches_ahead",
+    "default_workers",
+    "open_batches",
+    "stored_sources",
+]
+
 
 SYNTH = "synth"
 """The name of rendered text among the sources of ``data.train``; a folder of that name is ``./synth``."""
@@ -281,3 +292,82 @@ def _joined(batches: Iterable[Batch]) -> Batch:
         tuple(key for part in parts for key in part.keys),
         tuple(skipped for part in every for skipped in part.skipped),
     )
+
+
+# ----------------------------------------------------------------------------------------------------
+# ahead
+
+DEPTH = 2
+"""Batches that are made ahead: one that is ready, one in the making."""
+
+
+class Lane(Protocol):
+    """Where batches are made: beside the stream of work that trains."""
+
+    def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
+        """The next batch, on the device, and what tells when it is done; ``None`` at the end. Called by one thread."""
+        ...
+
+    def take(self, batch: Batch, done: Any) -> None:
+        """Called by the thread that trains before it uses a batch; waits on the device, not on the processor."""
+        ...
+
+
+class StreamLane:
+    """A stream of an accelerator.
+
+    Args:
+        device: The accelerator.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._module = device, torch.get_device_module(device)
+        self._stream = self._module.Stream(device)
+        # What batches are made of, a bank of textures, say, may still be on its way.
+        self._stream.wait_stream(self._module.current_stream(device))
+
+    def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
+        """As ``Lane`` says, on a stream of its own."""
+        with self._module.stream(self._stream):
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            batch = batch.to(self._device)
+            return batch, self._stream.record_event()
+
+    def take(self, batch: Batch, done: Any) -> None:
+        """As ``Lane`` says."""
+        current = self._module.current_stream(self._device)
+        current.wait_event(done)
+        for tensor in batch.tensors():
+            tensor.record_stream(current)  # else the lane might take its memory while the step still reads it
+
+
+def batches_ahead(batches: Generator[Batch], device: torch.device, lane: Lane | None = None) -> Generator[Batch]:
+    """The same batches, made ahead on accelerators; as they are on the CPU, whose cores have no time to spare.
+
+    Args:
+        batches: Closed when this generator is.
+        device: What trains.
+        lane: Where they are made. Default: a stream of the accelerator.
+    """
+    if lane is None and device.type == "cpu":
+        yield from batches
+        return
+    maker = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    try:
+        first = next(batches, None)  # here, not in the thread: it starts worker processes
+        if first is None:
+            return
+        lane = lane or StreamLane(device)
+        waiting: deque[Future[tuple[Batch, Any] | None]] = deque()
+        waiting.extend(maker.submit(lane.make, batches) for _ in range(DEPTH))
+        yield first.to(device)
+        while (made := waiting.popleft().result()) is not None:
+            waiting.append(maker.submit(lane.make, batches))
+            lane.take(*made)
+            yield made[0]
+    finally:
+        # The one in the making is waited for: a generator can only be closed while nobody is in it.
+        maker.shutdown(cancel_futures=True)
+        batches.close()

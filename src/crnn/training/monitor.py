@@ -24,9 +24,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from crnn.checkpoint import write_atomically
 from crnn.config import Config
 from crnn.errors import TrainingError
+from crnn.model.checkpoint import write_atomically
 
 __all__ = ["Monitor", "StepStats"]
 

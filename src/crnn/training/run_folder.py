@@ -10,7 +10,7 @@
     run.lock                 held by the process that trains here
 
 What a run needs to go on exactly is the network, the optimiser's tensors, the running average and a few numbers. There
-are no random states to keep: every random choice of a step follows from seed, step and rank (``crnn.train``).
+are no random states to keep: every random choice of a step follows from seed, step and rank (``crnn.training.loop``).
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ import fcntl
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor
 
-from crnn.checkpoint import read_tensors, save_weights, write_atomically, write_tensors
-from crnn.config import Config
-from crnn.config_file import dump_config, parse_config
+from crnn.config import Config, dump_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
+from crnn.model.checkpoint import read_tensors, save_weights, write_atomically, write_tensors
+from crnn.model.crnn import CRNN
+from crnn.training.optim import WeightAverage
 
-__all__ = ["Checkpoint", "RunFolder", "check_same_run"]
+__all__ = ["Checkpoint", "RunFolder", "TrainState", "check_same_run"]
+
 
 CHECKPOINT_FORMAT = "crnn-checkpoint"
 FORMAT_VERSION = 1
@@ -194,8 +198,7 @@ class RunFolder:
         """Write a checkpoint, then remove all but the latest ``keep``.
 
         Raises:
-            CheckpointError: As for ``crnn.checkpoint.write_atomically``, or the folder is not there any more; earlier
-                checkpoints are untouched.
+            CheckpointError: As for ``write_atomically``, or the folder is gone; earlier checkpoints are untouched.
         """
         self._check_ours()
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
@@ -292,3 +295,78 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
+
+
+# ----------------------------------------------------------------------------------------------------
+# state
+
+
+@dataclass(slots=True)
+class TrainState:
+    """All that changes while a run goes on, and all that a checkpoint holds.
+
+    Attributes:
+        network: The network that is trained.
+        optimizer: Its optimiser.
+        average: Running average of the weights, or ``None``.
+        step: Optimiser steps done.
+        samples: Samples learned from, all ranks together.
+        best: Accuracy and 1-NED of the best validation.
+        validated: Step of the last validation.
+        skipped: Pictures that this rank could not read, by reason.
+    """
+
+    network: CRNN
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    step: int = 0
+    samples: int = 0
+    best: tuple[float, float] = (-1.0, -1.0)
+    validated: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is evaluated and kept: the running average where there is one."""
+        return self.average.state_dict() if self.average is not None else self.network.state_dict()
+
+    def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:
+        """The state as a checkpoint.
+
+        Args:
+            config: All settings of the run.
+            skipped: Unreadable pictures of all ranks; nothing else differs between them.
+            digest: Of what the run learns from, beyond its settings.
+        """
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optim.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
+        numbers: dict[str, Any] = {
+            "samples": self.samples, "best": self.best, "validated": self.validated, "skipped": skipped,
+            "digest": digest,
+        }  # fmt: skip
+        if self.average is not None:
+            tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state_dict().items()}
+            numbers["ema_steps"] = self.average.steps
+        return Checkpoint(self.step, tensors, numbers, config.model_dump(mode="json", exclude_none=True))
+
+    def restore(self, checkpoint: Checkpoint, rank: int) -> None:
+        """Go on from a checkpoint, in place."""
+        self.network.load_state_dict(checkpoint.group("model"))
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in checkpoint.group("optim").items():
+            index, key = name.split(".", 1)
+            parameter = parameters[int(index)]
+            # Fused optimisers walk through raw memory: what belongs to a parameter has to lie there as it does.
+            if tensor.shape == parameter.shape:
+                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+            values.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": values, "param_groups": groups})
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint.group("ema"), checkpoint.numbers["ema_steps"])
+        self.step, self.samples = checkpoint.step, checkpoint.numbers["samples"]
+        accuracy, ned = checkpoint.numbers["best"]
+        self.best = (accuracy, ned)
+        self.validated = checkpoint.numbers["validated"]
+        self.skipped = Counter(checkpoint.numbers["skipped"][rank])

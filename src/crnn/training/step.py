@@ -7,7 +7,10 @@ batches, divided by their number.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +22,55 @@ from torch.nn.parallel import DistributedDataParallel
 from crnn.config import Config
 from crnn.data.dataset import Batch, network_input
 from crnn.distributed import Ranks, has_fast_bf16, without_statistics
-from crnn.loss import ctc_loss
-from crnn.training.accelerate import compile_backbone, compiles, tune_kernels
+from crnn.errors import ConfigError
+from crnn.model.crnn import CRNN
+from crnn.training.loss import ctc_loss
 from crnn.training.optim import clip_gradients
-from crnn.training.state import TrainState
+from crnn.training.run_folder import TrainState
 
-__all__ = ["StepResult", "TrainStep", "uses_bf16"]
+__all__ = ["StepResult", "TrainStep", "compile_backbone", "compiles", "tune_kernels", "uses_bf16"]
+
+
+def compiles(config: Config, device: torch.device, world_size: int) -> bool:
+    """Whether ``train.compile`` means that the convolutions are compiled for this device.
+
+    Raises:
+        ConfigError: It is asked for with pictures of many widths.
+    """
+    wanted = config.train.compile
+    if config.image.resize != "squash":
+        if wanted is True:
+            raise ConfigError(
+                'train.compile is true with image.resize "keep_ratio", whose batches have many widths; '
+                'expected "squash", or train.compile false'
+            )
+        return False
+    if wanted != "auto":
+        return wanted
+    # On the CPU it made training slower; ranks that share statistics break the graph at every normalisation.
+    shared = world_size > 1 and config.train.sync_batch_norm
+    return device.type == "cuda" and not shared and _has_compiler()
+
+
+def _has_compiler() -> bool:
+    """Whether torch can compile for CUDA here: Triton writes the kernels, a C compiler what starts them."""
+    compiler = os.environ.get("CC", "") or shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
+    return bool(compiler) and importlib.util.find_spec("triton") is not None
+
+
+def compile_backbone(network: CRNN, backend: str = "inductor") -> None:
+    """Compile the convolutions, in place and when they are first used; parameters keep their names."""
+    network.backbone.compile(backend=backend, dynamic=False)
+
+
+def tune_kernels(config: Config, device: torch.device) -> None:
+    """Let cuDNN measure its kernels where every batch has the same shape; with many shapes it would never be done."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = config.image.resize == "squash"
+
+
+# ----------------------------------------------------------------------------------------------------
+# step
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,32 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from crnn.data.formats.annotation import AnnotationLines, decoded, kind_of, names_in, printable, relative_path
-from crnn.data.formats.record import Quad, Record, Skipped
-from crnn.errors import DataError
-from crnn.picture_file import PICTURE_SUFFIXES
+from crnn.data.formats.records import (
+    AnnotationLines,
+    Quad,
+    Record,
+    Skipped,
+    decoded,
+    find_annotation,
+    is_name,
+    kind_of,
+    names_in,
+    one_line,
+    printable,
+    read_xml,
+    relative_path,
+    tagged_words,
+)
+from crnn.errors import ConfigError, DataError
+from crnn.image import PICTURE_SUFFIXES
 
-__all__ = ["NUM_SAMPLES", "IcdarReader", "parse_line"]
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+__all__ = ["NUM_SAMPLES", "Ic03Reader", "IcdarReader", "parse_line"]
+
 
 NUM_SAMPLES = {"ic13_train": 848, "ic13_test": 1095, "ic15_train": 4468, "ic15_test": 2077}
 """Words of the published sets."""
@@ -234,3 +253,69 @@ def _corners(file: Path) -> dict[str, Quad]:
             x, y = values[::2], values[1::2]
             corners[path] = Quad(((x[0], y[0]), (x[1], y[1]), (x[2], y[2]), (x[3], y[3])))
     return corners
+
+
+# ----------------------------------------------------------------------------------------------------
+# ic03
+
+_CANDIDATES = {
+    ("scene", "train"): ("words.xml", "SceneTrialTrain/words.xml"),
+    ("scene", "test"): ("words.xml", "SceneTrialTest/words.xml"),
+    ("word", "train"): ("word.xml", "TrialTrain/word.xml"),
+    ("word", "test"): ("word.xml", "TrialTest/word.xml"),
+}
+
+
+class Ic03Reader:
+    """The words of IC03, in the order of the file.
+
+    Args:
+        source: The folder with ``words.xml`` or ``word.xml``, the folder around it, or one of these files.
+        variant: ``scene`` or ``word``; it does not matter where ``source`` is a file, which says itself what it is.
+        split: Which part, where ``source`` is the folder around several; else the folder decides.
+
+    Raises:
+        ConfigError: There is no such variant or split.
+        DataError: There is no such file, it is not what ICDAR 2003 publishes, or has no word in it.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        variant: Literal["scene", "word"] = "scene",
+        split: Literal["train", "test"] = "test",
+    ) -> None:
+        if (variant, split) not in _CANDIDATES:
+            raise ConfigError(
+                f"IC03 has no variant {variant!r} with split {split!r}; expected scene or word, and train or test"
+            )
+        path = find_annotation(source, _CANDIDATES[variant, split])
+        self.root: Path = path.parent
+        self._samples: list[Record | Skipped] = []
+        for number, image in enumerate(read_xml(path).findall("image"), start=1):
+            if image.get("file") is None:
+                self._samples.extend(tagged_words(image, number))
+            else:
+                self._samples.append(_word(image, number))
+        if not self._samples:
+            raise DataError(
+                f"{path}: has no words; expected <image> with <taggedRectangle>, or <image file=... tag=...>. "
+                "Check the file"
+            )
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[Record | Skipped]:
+        return iter(self._samples)
+
+
+def _word(image: Element, number: int) -> Record | Skipped:
+    name = image.get("file", "").strip()
+    if not is_name(name):
+        return Skipped(printable(one_line(name)) or f"image {number}", "malformed")
+    path = relative_path(name)
+    if path is None:
+        return Skipped(printable(name), "outside_root")
+    label = image.get("tag", "").strip()
+    return Record(key=path, label=label, path=path) if label else Skipped(path, "no_label")

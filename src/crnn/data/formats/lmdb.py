@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crnn.data.formats.record import Record, Skipped
+from crnn.data.formats.records import Record, Skipped
 from crnn.data.store import LmdbStore
 from crnn.errors import DataError
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from crnn.data.formats.locate import one_line
+from crnn.data.formats.records import one_line
 from crnn.errors import CrnnError, DataError, MissingExtraError
 
 __all__ = ["Variables", "read_mat", "text_rows"]

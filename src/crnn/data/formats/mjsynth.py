@@ -22,9 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from crnn.data.formats.annotation import AnnotationLines, decoded, kind_of, printable, relative_path
-from crnn.data.formats.folder import label_of_name
-from crnn.data.formats.record import Record, Skipped
+from crnn.data.formats.files import label_of_name
+from crnn.data.formats.records import AnnotationLines, Record, Skipped, decoded, kind_of, printable, relative_path
 from crnn.errors import ConfigError, DataError
 
 __all__ = ["NUM_SAMPLES", "MjsynthReader", "Split"]

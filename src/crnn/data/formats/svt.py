@@ -28,9 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from crnn.data.formats.locate import find_annotation
-from crnn.data.formats.record import Record, Skipped
-from crnn.data.formats.xmlfile import read_xml, tagged_words
+from crnn.data.formats.records import Record, Skipped, find_annotation, read_xml, tagged_words
 from crnn.errors import ConfigError, DataError
 
 __all__ = ["SvtReader"]

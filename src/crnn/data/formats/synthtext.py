@@ -29,10 +29,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from crnn.data.formats.annotation import printable, relative_path
-from crnn.data.formats.locate import find_annotation, is_name, one_line
 from crnn.data.formats.matfile import Variables, read_mat, text_rows
-from crnn.data.formats.record import Box, Quad, Record, Skipped
+from crnn.data.formats.records import (
+    Box,
+    Quad,
+    Record,
+    Skipped,
+    find_annotation,
+    is_name,
+    one_line,
+    printable,
+    relative_path,
+)
 from crnn.errors import ConfigError, DataError
 
 __all__ = ["MIN_AREA", "SynthTextReader"]

@@ -1,0 +1,146 @@
+"""The command line, thin: parse, call one function of the package, print.
+
+Results go to stdout, all else to stderr. Exit status: 0 done, 1 a result is bad (an unreadable image), 2 the input or
+a setting is bad (one line; ``--debug`` adds the traceback), 128 + n ended by signal n. Commands import what they need
+when they run: ``crnn --help`` imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from crnn.cli import calibrate, config, data, evaluate, export, lm, read, synth, train
+from crnn.cli.arguments import SETTINGS, add_command
+from crnn.errors import CrnnError
+
+__all__ = ["main"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What stdout fails with where it goes to a full disk."""
+
+_UsageError: Any = typer.BadParameter.__mro__[2]
+"""click's exception for wrong arguments; typer may bring its own copy of click."""
+
+
+def _group(help_text: str) -> typer.Typer:
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+
+
+def _app() -> typer.Typer:
+    app = _group("Read text from images of words and lines, and train the CRNN that reads it.")
+    app._add_completion = True
+
+    def callback(
+        ctx: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False
+    ) -> None:
+        if version:
+            import crnn
+
+            print(f"crnn {crnn.__version__}")
+            raise typer.Exit
+        if ctx.invoked_subcommand is None:
+            print(ctx.get_help())
+
+    app.callback(invoke_without_command=True)(callback)
+    add_command(app, read.read, "read")
+    add_command(app, train.train, "train", help_text=train.HELP, context_settings=SETTINGS)
+    add_command(app, evaluate.evaluate, "evaluate")
+    add_command(app, export.export, "export")
+    add_command(app, calibrate.calibrate, "calibrate")
+    add_command(app, lm.lm, "lm")
+    group = _group(data.HELP)
+    add_command(group, data.convert, "convert")
+    add_command(group, data.inspect, "inspect")
+    add_command(group, data.lexicon, "lexicon")
+    app.add_typer(group, name="data")
+    group = _group(synth.HELP)
+    add_command(group, synth.preview, "preview", context_settings=SETTINGS)
+    add_command(group, synth.write, "write", context_settings=SETTINGS)
+    app.add_typer(group, name="synth")
+    group = _group("Show and explain settings.")
+    add_command(group, config.show, "show", context_settings=SETTINGS)
+    add_command(group, config.explain, "explain")
+    app.add_typer(group, name="config")
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status.
+    """
+    rest = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in rest
+    rest = [argument for argument in rest if argument != "--debug"]
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:], "--help"]
+    name = " ".join(["crnn", *(rest[:1] if rest and not rest[0].startswith("-") else [])])
+    _set_up_output(debug)
+    try:
+        status = typer.main.get_command(_app()).main(rest, prog_name="crnn", standalone_mode=False)
+        sys.stdout.flush()  # here, where a broken pipe is still understood
+        return status or 0
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 2
+        path = error.ctx.command_path if getattr(error, "ctx", None) is not None else name
+        print(f"{path}: {error.format_message().rstrip('.')}. See {path} --help", file=sys.stderr)
+        return 2
+    except CrnnError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        _drop_output()
+        return 128 + signal.SIGPIPE if rest[0] == "train" else 0  # a run was cut short, a list was not
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        _drop_output()
+        print(f"{name}: the output cannot be written: {error.strerror}; make room, or write elsewhere", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 128 + signal.SIGINT
+    except typer.Exit as end:
+        return end.exit_code
+    except SystemExit as end:  # rich has lost its reader
+        return end.code if isinstance(end.code, int) else 0
+
+
+def _set_up_output(debug: bool) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("crnn").setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:
+        # Warnings of libraries are for developers; what users must know is said in our own lines.
+        warnings.simplefilter("ignore")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file name may have bytes, and a reading characters, that the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Let the interpreter end in silence: what stdout still holds would fail once more."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

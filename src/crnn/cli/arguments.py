@@ -1,0 +1,185 @@
+"""Commands as Typer has them, from typed functions whose docstrings explain their options."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo, OptionInfo
+
+from crnn.config import Config, load_config, parse_config, preset_names
+from crnn.errors import ConfigError
+
+Command = Callable[..., int]
+
+CONFIG = Annotated[str, typer.Argument(metavar="CONFIG")]
+"""A preset or a TOML file, as an argument."""
+
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Context of commands that take ``--section.key VALUE``; these are in ``Context.args``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineOptions:
+    """The engine that computes.
+
+    Attributes:
+        engine: What computes; auto: OpenVINO, else ONNX Runtime, else torch, by what is installed.
+        device: auto, cpu, or the name of an accelerator, for torch.
+        precision: bf16 and int8 are faster where the processor has them; int8 takes shipped or exported weights.
+        batch_size: Images per forward pass; results do not depend on it.
+        threads: Threads on the CPU; default: the engine's choice.
+    """
+
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    batch_size: int = 64
+    threads: int | None = None
+
+
+def add_command(
+    app: typer.Typer, function: Command, name: str, *, help_text: str | None = None, **options: Any
+) -> None:
+    """Add a function as a command.
+
+    Its docstring is the help, its Args are those of the options. A parameter whose type is a dataclass stands for
+    options of the names of its fields, which the Attributes of that class explain, but for those that are parameters
+    themselves or named in a set beside the type.
+
+    Args:
+        app: The group of commands.
+        function: Returns the exit status.
+        name: Of the command.
+        help_text: In place of that of the docstring.
+        options: As for ``typer.Typer.command``.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    summary, _, args = inspect.getdoc(function).partition("\nArgs:\n")  # type: ignore[union-attr]
+    described = _described(args)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[Any, set[str]]] = {}
+    own = inspect.signature(function).parameters
+    for parameter in own.values():
+        kind, marks = _unmarked(hints[parameter.name])
+        if dataclasses.is_dataclass(kind):
+            hidden = {*own, *(marks[0] if marks else ())} - {parameter.name}
+            groups[parameter.name] = kind, hidden
+            group_help = _described(inspect.getdoc(kind).partition("\nAttributes:\n")[2])  # type: ignore[union-attr]
+            types = get_type_hints(kind)
+            parameters += [
+                _parameter(field.name, _simple(types[field.name], field.default), field.default, group_help)
+                for field in dataclasses.fields(kind)
+                if field.name not in hidden
+            ]
+        else:
+            parameters.append(_parameter(parameter.name, hints[parameter.name], parameter.default, described))
+
+    @functools.wraps(function)
+    def run(**values: Any) -> int:
+        for group, (kind, hidden) in groups.items():
+            names = [field.name for field in dataclasses.fields(kind) if field.name not in hidden]
+            values[group] = kind(**{name: values.pop(name) for name in names})
+        return function(**values)
+
+    del run.__wrapped__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(name, help=help_text or summary, **options)(run)
+
+
+def _described(section: str) -> dict[str, str]:
+    """Entries ``name: text`` of a section of a docstring."""
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _unmarked(hint: Any) -> tuple[Any, list[Any]]:
+    """The type of an ``Annotated`` one, and what it is annotated with."""
+    kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    return kind, marks
+
+
+def _simple(kind: Any, default: Any) -> Any:
+    """The type of an option for a field that takes more in Python."""
+    if get_origin(kind) is Literal or kind in (bool, int, float, str) or {int, float} & set(get_args(kind)):
+        return kind
+    return str | None if default is None else str
+
+
+def _parameter(name: str, kind: Any, default: Any, described: dict[str, str]) -> inspect.Parameter:
+    plain, marks = _unmarked(kind)
+    if plain is not typer.Context:
+        mark = next((m for m in marks if isinstance(m, ArgumentInfo | OptionInfo)), None)
+        if mark is None:
+            # Without a name of its own a flag would get a --no- form.
+            mark = typer.Option(f"--{name.replace('_', '-')}") if plain is bool else typer.Option()
+        mark.help = mark.help or described.get(name)
+        kind = Annotated[plain, mark]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+# ---- settings: CONFIG --section.key VALUE ... ------------------------------------------------------------------------
+
+
+def config_from(name: str, flags: Sequence[str]) -> Config:
+    """Load a preset or a TOML file, and put ``--section.key VALUE`` in the place of its settings.
+
+    A list takes several values; a switch takes none, ``true`` or ``false``, and ``--section.no_key`` turns it off.
+
+    Raises:
+        ConfigError: A setting is unknown, given twice, or its value is wrong.
+    """
+    if name.startswith("-"):
+        raise ConfigError(
+            f"{name} is given before CONFIG; expected a preset ({', '.join(preset_names())}) or a TOML file"
+        )
+    base = load_config(name)
+    values = base.model_dump(mode="json", exclude_none=True)
+    groups: list[tuple[str, list[str]]] = []
+    for flag in flags:
+        if flag.startswith("--"):
+            key, equals, text = flag[2:].partition("=")
+            groups.append((key.replace("-", "_"), [text] if equals else []))
+        elif groups:
+            groups[-1][1].append(flag)
+        else:
+            raise ConfigError(f"{flag!r} is given behind CONFIG; expected --section.key VALUE")
+    seen = set()
+    for dotted, texts in groups:
+        section, _, key = dotted.rpartition(".")
+        fields = type(getattr(base, section)).model_fields if section in values else {}
+        off = key not in fields and key.removeprefix("no_") in fields
+        key = key.removeprefix("no_") if off else key
+        kind = fields[key].annotation if key in fields else str
+        if dotted in seen:
+            raise ConfigError(
+                f"--{dotted} is given twice; expected it once, a list with all its values: --{dotted} A B"
+            )
+        seen.add(dotted)
+        if key in fields and kind is not bool and not texts:
+            raise ConfigError(f"--{dotted} has no value; expected one behind it")
+        items = [_from_text(text, kind) for text in texts] or [not off]
+        if section not in values:
+            values[dotted.partition(".")[0]] = items[0]  # refused by its name
+        elif items == ["none"] and type(None) in get_args(kind):
+            values[section].pop(key, None)
+        else:
+            is_list = get_origin(kind) is tuple or isinstance(values[section].get(key), list)
+            values[section][key] = items if is_list or len(items) > 1 else items[0]
+    return parse_config(values, source="flags")
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    """The value of a flag as TOML gives it, or the text where it is none or the setting is a text."""
+    if kind is not str and str not in get_args(kind):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            return tomllib.loads(f"value = {text}")["value"]
+    return text

@@ -1,0 +1,77 @@
+"""``crnn calibrate``: fits the confidences of a weights file on labelled pictures, and keeps that there.
+
+Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from crnn.cli.arguments import EngineOptions
+from crnn.errors import ConfigError
+from crnn.terminal import check_writable, print_json, require_torch
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    data: Annotated[list[str], typer.Argument(metavar="[NAME=]DATA ...")],
+    out: str = "",
+    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq",
+    charset: Literal["auto", "36", "62", "94"] = "auto",
+    json: bool = False,
+    *,
+    engine: EngineOptions,
+) -> int:
+    """Make confidences true: fit them on labelled images, and keep that in the weights file.
+
+    Texts and scores stay as they are. Take images like those that will be read, some hundreds of them, and none that
+    the network has learned from. In Python: ``crnn.evaluation.evaluate.calibrate``.
+
+    Args:
+        model: Weights file or run folder (its best weights); the file is written anew with the curves in it.
+        data: LMDB folders and list files.
+        out: Write this file instead, and leave the model as it is.
+        protocol: Rules that say when a reading is right.
+        charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
+        json: Print one JSON object.
+        engine: The engine.
+    """
+    check_writable("--out", out, "calibrated.safetensors")
+    if out and not out.endswith(".safetensors"):
+        raise ConfigError(f"--out {out}: what is written is a weights file; expected a name that ends in .safetensors")
+    require_torch("calibrating", "torch")
+    from crnn.evaluation.evaluate import calibrate as run
+    from crnn.evaluation.evaluate import count_samples
+    from crnn.model.checkpoint import save_calibration, weights_to_calibrate
+    from crnn.recognizer import load
+    from crnn.terminal import counting_bar
+
+    weights_to_calibrate(model, out or None)
+    reader = load(model, **asdict(engine))
+    with counting_bar("reading", count_samples(data)) as progress:
+        found = run(reader, data, protocol=protocol, charset=charset, progress=progress, say=_say)
+    path = save_calibration(model, found, out or None)
+    if json:
+        print_json({"model": str(path), **found.as_dict()})
+    for way, curve in (("greedy", found.greedy), ("with language", found.language)):
+        if curve is None:
+            continue
+        if not json:
+            print(
+                f"{path}, {way}: slope {curve.slope:.3f}, offset {curve.offset:+.3f} from {curve.samples} readings, "
+                f"{100 * curve.accuracy:.2f} % right; expected calibration error {100 * curve.error_before:.2f} % "
+                f"before, {100 * curve.error_after:.2f} % after (on readings that it was not fitted on)"
+            )
+        if curve.error_after > curve.error_before:
+            _say(
+                f"{way}: no better than without; the weights were well calibrated, or these are too few images to tell"
+            )
+    return 0
+
+
+def _say(line: str) -> None:
+    print(f"crnn calibrate: {line}", file=sys.stderr)

@@ -1,0 +1,52 @@
+"""``crnn config``: settings, resolved and explained."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Annotated
+
+import typer
+
+from crnn.cli.arguments import CONFIG, config_from
+from crnn.config import Config, dump_config
+from crnn.errors import ConfigError
+
+
+def show(ctx: typer.Context, config: CONFIG) -> int:
+    """Print the resolved settings as TOML: CONFIG, and --section.key VALUE in the place of its settings.
+
+    Args:
+        ctx: Holds the settings.
+        config: A preset or a TOML file.
+    """
+    print(dump_config(config_from(config, ctx.args)), end="")
+    return 0
+
+
+def explain(names: Annotated[list[str] | None, typer.Argument(metavar="[SECTION|SECTION.KEY] ...")] = None) -> int:
+    """Print each setting with its default and what it does.
+
+    Args:
+        names: Sections or settings; default: all.
+    """
+    wanted = names or list(Config.model_fields)
+    unknown = set(wanted)
+    for section, field in Config.model_fields.items():
+        for key, setting in field.annotation.model_fields.items():  # type: ignore[union-attr]
+            if section not in wanted and f"{section}.{key}" not in wanted:
+                continue
+            unknown -= {section, f"{section}.{key}"}
+            default = setting.get_default(call_default_factory=True)
+            print(f"--{section}.{key} {_shown(default)}")
+            print(textwrap.indent(textwrap.fill(" ".join((setting.description or "").split()), 96), "    "))
+    if unknown:
+        raise ConfigError(
+            f"{', '.join(sorted(unknown))}: no such setting; expected section.key or one of: {', '.join(Config.model_fields)}"
+        )
+    return 0
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value)) or "(none)"
+    return "(none)" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

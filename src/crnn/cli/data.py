@@ -1,0 +1,600 @@
+"""``crnn data ...``: from published files to stores.
+
+Part of the command line (see ``crnn.cli``): parses, calls one function of the package, prints. Nothing heavy is
+imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import io
+import json as json_module
+import os
+import signal
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from crnn.config.model import time_steps
+from crnn.contact_sheet import contact_sheet
+from crnn.data.formats import FORMATS, FormatName
+from crnn.data.inspection import Finding, Groups, Histogram, Inspection, InspectionSettings, Member, Overlap
+from crnn.data.source import SampleStore
+from crnn.errors import ConfigError, DataError
+from crnn.files import write_whole
+from crnn.image import load_image
+from crnn.terminal import check_writable, signals_collected
+
+if TYPE_CHECKING:
+    from crnn.config.model import CharsetConfig, ImageConfig
+    from crnn.data.convert import Conversion
+    from crnn.data.formats.records import Reader
+
+
+def inspect(
+    data: Annotated[str, typer.Argument(metavar="DATA")],
+    against: Annotated[list[str] | None, typer.Option(metavar="OTHER")] = None,
+    config: str = "",
+    charset: str | None = None,
+    max_text_length: int | None = None,
+    resize: Literal["squash", "keep_ratio"] | None = None,
+    image_width: int | None = None,
+    tiny_below: int = 8,
+    huge_above: int = 2000,
+    max_fault_share: float = 0.01,
+    write: str = "",
+    to: Literal["lmdb", "list"] = "lmdb",
+    sheet: str = "",
+    sheet_samples: int = 96,
+    sheet_font: str = "",
+    seed: int = 0,
+    workers: int | None = None,
+    json: bool = False,
+) -> int:
+    """Say what is in a set and what is wrong with it; every picture is decoded.
+
+    A fault is what training leaves a sample out for, an equal picture with another label, or a picture that is in OTHER
+    too. Exit status 1 when the share of faulty samples is above --max-fault-share. In Python:
+    ``crnn.data.inspection.inspect_store``.
+
+    Args:
+        data: An LMDB folder or a list file.
+        against: Other sets, of which DATA should have no picture: a test set's training set.
+        config: Settings to measure by: a preset or a TOML file.
+        charset: charset.characters instead of the config's: 36, 62, 94, 95, or the characters.
+        max_text_length: charset.max_text_length instead of the config's.
+        resize: image.resize instead of the config's.
+        image_width: image.image_width instead of the config's.
+        tiny_below: Remark pictures with a side of fewer pixels.
+        huge_above: Remark pictures with a side of more pixels.
+        max_fault_share: Larger shares of faulty samples are a bad result.
+        write: Write the set without its faulty samples; a folder that does not exist yet.
+        to: What to write: an LMDB store, or pictures with labels.tsv.
+        sheet: Write a sheet of random samples with their labels and sizes (OUT.png), faulty ones in red.
+        sheet_samples: Samples on it.
+        sheet_font: Font file for its labels, where they are not Latin.
+        seed: Another one draws other samples.
+        workers: Processes; default: one per core.
+        json: Print one JSON object.
+    """
+    from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
+    from crnn.data.source import open_source
+    from crnn.terminal import counting_bar
+
+    if not 0 <= max_fault_share <= 1:
+        raise ConfigError(f"--max-fault-share is {max_fault_share}; expected a share from 0 to 1")
+    if sheet_samples < 1:
+        raise ConfigError(f"--sheet-samples is {sheet_samples}; expected at least 1")
+    image, characters = _measured_by(
+        config, {"resize": resize, "image_width": image_width}, charset, {"max_text_length": max_text_length}
+    )
+    settings = InspectionSettings(image=image, charset=characters, tiny_below=tiny_below, huge_above=huge_above)
+    check_writable("--sheet", sheet, "sheet.png")
+    contact_sheet([], [], font_path=sheet_font or None)  # a face that cannot be read is told of now, and not at the end
+    if write:
+        check_destination(write)
+    store = open_source(data)
+    others = [open_source(other) for other in against or ()]
+    written = None
+    try:
+        with counting_bar("inspecting", sum(map(len, (store, *others)))) as progress:
+            found = inspect_store(store, settings, against=others, workers=workers, progress=progress)
+        if sheet:
+            drawn = sample_sheet(store, found, sheet_samples, seed=seed, font_path=sheet_font or None)
+            _write_png(sheet, drawn)
+        if write:
+            with counting_bar("writing", len(store)) as progress:
+                written = write_clean(store, found, write, to=to, workers=workers, progress=progress)
+    except KeyboardInterrupt:
+        print("crnn data inspect: stopped before the end; nothing is kept", file=sys.stderr)
+        return 128 + signal.SIGINT
+    _print(found, written, json=json)
+    if found.fault_share > max_fault_share:
+        print(
+            f"crnn data inspect: {data}: {found.faulty} of {found.samples} samples have faults, a larger share than "
+            f"--max-fault-share {max_fault_share}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def lexicon(
+    paths: Annotated[list[str], typer.Argument(metavar="DATA ... OUT.txt")],
+    words_from: Annotated[Literal["labels", "kept", "both"], typer.Option("--from")] = "both",
+    charset: str = "36",
+) -> int:
+    """Write the full lexicon of one or more sets: every word once, one a line, sorted.
+
+    In Python: ``crnn.evaluation.lexicons.full_lexicon``.
+
+    Args:
+        paths: LMDB folders and list files, and the file to write.
+        words_from: The labels, the lexicons that are kept with samples, or both.
+        charset: What words are written in: 36, 62, 94, 95, or the characters; labels are brought into it as for
+            training.
+    """
+    import dataclasses
+
+    from crnn.data.source import open_source
+    from crnn.evaluation.lexicons import full_lexicon, write_lexicon
+    from crnn.terminal import counting_bar
+
+    if len(paths) < 2:
+        raise ConfigError(f"{' '.join(paths) or 'no path'}: expected DATA and OUT.txt, the set and the file to write")
+    *data, destination = paths
+    check_writable("OUT.txt", destination, "words.txt")
+    if Path(destination).exists():
+        raise DataError(f"{destination}: exists already; expected a new file. Choose another, or remove it")
+    characters = _measured_by("", {}, charset, {})[1]
+    rules = dataclasses.replace(characters.rules(), max_length=None, truncate=False)
+    stores = [open_source(path) for path in data]
+    with counting_bar("collecting words", sum(map(len, stores))) as progress:
+        found = full_lexicon(stores, characters.charset(), rules, words_from=words_from, progress=progress)
+    write_lexicon(destination, found.words)
+    left_out = "".join(f"\n  left out {count}: {reason}" for reason, count in found.left_out.items())
+    taken = [f"{found.labels} labels"] if words_from != "kept" else []
+    taken += [f"{found.kept} words of lexicons"] if words_from != "labels" else []
+    print(f"{destination}: {len(found.words)} words from {' and '.join(taken)}{left_out}")
+    return 0
+
+
+def _measured_by(
+    config: str, image: dict[str, Any], charset: str | None, rules: dict[str, Any]
+) -> tuple[ImageConfig, CharsetConfig]:
+    """The two sections of the settings that samples are measured by, with flags on top of a preset or a file."""
+    from crnn.config import load_config
+    from crnn.config.model import parse_reader_config
+
+    # Only two sections: a preset's model.class_num would contradict another charset, and plays no part here.
+    base = load_config(config).model_dump(include={"image", "charset"}) if config else {"image": {}, "charset": {}}
+    given = {"image": image, "charset": {**rules, "characters": charset}}
+    merged = {
+        section: {**base[section], **{key: value for key, value in values.items() if value is not None}}
+        for section, values in given.items()
+    }
+    settings = parse_reader_config(merged, source="flags")
+    return settings.image, settings.charset
+
+
+def _write_png(path: str, pixels: npt.NDArray[np.uint8]) -> None:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    try:
+        write_whole(Path(path), buffer.getvalue())
+    except OSError as error:
+        raise DataError(f"--sheet {path}: cannot be written: {error.strerror}. Choose another file") from error
+
+
+def _print(found: Inspection, written: Conversion | None, *, json: bool) -> None:
+    from crnn.data.convert import summary
+
+    if json:
+        values = {**found.as_dict(), "written": None if written is None else written.as_dict()}
+        # Keys may have halves of surrogate pairs, which only escapes can show.
+        print(json_module.dumps(values, allow_nan=False))
+        return
+    try:
+        "█".encode(sys.stdout.encoding or "utf-8")
+        bar = "█"
+    except UnicodeEncodeError:
+        bar = "#"
+    print(inspection_text(found, bar=bar))
+    if written is not None:
+        print(f"\n{summary(written)}")
+
+
+# ----------------------------------------------------------------------------------------------------
+# data
+
+HELP = "Convert and inspect datasets."
+
+
+def convert(
+    format: Annotated[FormatName, typer.Argument(metavar="FORMAT")],  # noqa: A002
+    paths: Annotated[list[str], typer.Argument(metavar="SRC ... DST")],
+    to: Literal["lmdb", "list"] = "lmdb",
+    split: Literal["train", "val", "test", "all"] | None = None,
+    variant: str = "",
+    like: str = "",
+    share: str = "",
+    check: Literal["header", "full"] = "header",
+    max_height: int | None = None,
+    encoding: Literal["auto", "png", "jpeg"] = "auto",
+    quality: int = 95,
+    crop: Literal["quad", "box"] | None = None,
+    margin: float | None = None,
+    labels: Literal["lexicon", "name"] | None = None,
+    kind: Literal["scene", "word"] | None = None,
+    pictures: str | None = None,
+    upright: bool = False,
+    root: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    workers: int | None = None,
+    max_bad_share: float = 0.1,
+    restart: bool = False,
+    json: bool = False,
+) -> int:
+    """Bring published files into an LMDB store, or into a folder with a list.
+
+    What was stopped goes on when the same command is given again. In Python: ``crnn.data.convert.convert``.
+
+    Args:
+        format: What SRC is: mjsynth, synthtext, ic03, ic13, ic15, iiit5k, svt, list, csv, folder, names or lmdb.
+        paths: The set as it is published (several are put one after the other), and the folder to write.
+        to: An LMDB store, or pictures with labels.tsv.
+        split: Part of the set (mjsynth: train; others: test).
+        variant: Filtered variant: IC03_867, IC13_857, IC13_1015, ...
+        like: An LMDB whose samples to take; needed for IC15_1811 and IC03_860.
+        share: START:STOP, a share of the pictures chosen by chance, the same each time; 0:0.9 and 0.9:1 are apart.
+        check: Decode every picture (full), or only those that look cut short.
+        max_height: Make higher pictures smaller, to this number of pixels.
+        encoding: Of what is cut out or made smaller; auto: png, for synthtext jpeg.
+        quality: Of jpeg.
+        crop: synthtext: words straightened (quad) or the box around them.
+        margin: synthtext: around a box, as a part of its size.
+        labels: mjsynth: words in lower case, from lexicon.txt, or as drawn, from the names.
+        kind: ic03: words cut out of scenes, or the set of words.
+        pictures: ic13, ic15: the folder of the pictures, where it is another one.
+        upright: ic15: cut words out by coords.txt.
+        root: list, csv: the folder that paths are relative to.
+        path_column: csv: column of the paths.
+        label_column: csv: column of the labels.
+        workers: Processes; default: one per core.
+        max_bad_share: Share of unusable samples that is an error.
+        restart: Begin anew instead of going on.
+        json: Print one JSON object.
+    """
+    from crnn.data.crops import PictureSettings
+
+    if len(paths) < 2:
+        raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")
+    *sources, destination = paths
+    options = {
+        "split": split, "crop": crop, "margin": margin, "labels": labels, "kind": kind, "pictures": pictures,
+        "upright": upright or None, "root": root, "path_column": path_column, "label_column": label_column,
+    }  # fmt: skip
+    selection = {"variant": variant, "like": like, "share": share}
+    chosen = {name: value for name, value in {**options, **selection}.items() if value not in (None, "")}
+    encoding = FORMATS[format].encoding if encoding == "auto" else encoding
+    return _convert(
+        [_open(format, source, options, **selection) for source in sources],
+        destination,
+        as_json=json,
+        to=to,
+        pictures=PictureSettings(check=check, max_height=max_height, encoding=encoding, quality=quality),
+        origin={"format": format, "source": ", ".join(str(Path(source).absolute()) for source in sources), **chosen},
+        expected=_expected(format, sources, destination, split, selection),
+        workers=workers,
+        max_bad_share=max_bad_share,
+        restart=restart,
+    )
+
+
+def _convert(readers: Sequence[Reader], destination: str, *, as_json: bool, **settings: Any) -> int:
+    """Convert until done or stopped, and say which."""
+    from crnn.data.convert import convert, summary
+    from crnn.terminal import counting_bar
+
+    for reader in readers:
+        for note in getattr(reader, "notes", ()):
+            print(f"crnn data convert: {note}", file=sys.stderr)
+    total = sum(len(reader) for reader in readers)
+    with signals_collected() as caught, counting_bar("converting", total) as progress:
+        done = convert(readers, destination, progress=progress, stop=lambda: caught, **settings)
+    if as_json:
+        print(json_module.dumps(done.as_dict(), ensure_ascii=False))
+    elif done.complete:
+        print(summary(done))
+    if not done.complete:
+        print(
+            f"crnn data convert: stopped; {done.written} samples are in {destination}.partial, and the same command "
+            "goes on with them",
+            file=sys.stderr,
+        )
+        return 128 + caught[0]
+    return 0
+
+
+def _open(name: FormatName, source: str, options: dict[str, Any], *, variant: str, like: str, share: str) -> Reader:
+    from crnn.data.formats import open_reader
+    from crnn.data.formats.subsets import ShareReader, parse_share
+
+    reader = open_reader(name, source, options)
+    if variant or like:
+        from crnn.data.formats.subsets import LikeReader, VariantReader
+
+        reader = VariantReader(reader, variant, like=like or None) if variant else LikeReader(reader, like)
+    return ShareReader(reader, *parse_share(share)) if share else reader
+
+
+def _expected(
+    name: FormatName, sources: Sequence[str], destination: str, split: str | None, selection: dict[str, str]
+) -> int | None:
+    """Samples that the published set has: by the variant, by the format, or by the name of what is written."""
+    from crnn.data.formats import published_count
+    from crnn.evaluation.protocol import expected_count
+
+    if len(sources) > 1 or selection["share"]:
+        return None
+    if selection["variant"]:
+        from crnn.data.formats.subsets import find_variant
+
+        return find_variant(selection["variant"]).num_samples
+    if selection["like"]:
+        return None
+    by_name = expected_count(os.path.basename(os.path.normpath(destination)))  # noqa: PTH119 - as it was typed
+    return published_count(name, sources[0], split) or by_name
+
+
+# ----------------------------------------------------------------------------------------------------
+# inspection text
+
+_BAR = 20
+_LINE = 100
+_MAX_CHARACTERS = 60
+_MAX_KEY = 60
+
+
+def inspection_text(found: Inspection, *, bar: str = "█") -> str:
+    """What was found, in lines of about 100 characters.
+
+    Args:
+        found: Of ``crnn.data.inspection.inspect_store``.
+        bar: What bars are drawn with, one character.
+    """
+    lines = [f"{found.path}: {_number(found.samples, 'sample')}; measured by {_measure(found.settings)}", ""]
+    grid = Table.grid(padding=(0, 2, 1, 0))
+    grid.add_row(
+        _histogram("label length, characters", found.label_lengths, bar),
+        _histogram("width / height", found.ratios, bar),
+    )
+    grid.add_row(_histogram("width, pixels", found.widths, bar), _histogram("height, pixels", found.heights, bar))
+    console = Console(file=io.StringIO(), width=_LINE, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(grid)
+    lines += captured.get().splitlines()
+    lines += _characters(f"{len(found.characters)} different characters in the labels", found.characters)
+    if found.outside_charset:
+        lines += _characters(f"{len(found.outside_charset)} outside the charset", found.outside_charset)
+    if found.unseen:
+        lines += _wrapped(f"{len(found.unseen)} of the charset in no label:", map(_shown_character, found.unseen))
+    lines.append("")
+    lines += _findings(_fault_heading(found), found.faults, {})
+    remarks = {
+        "changed_label": "training drops characters of it",
+        "tiny": f"a side below {found.settings.tiny_below} pixels",
+        "huge": f"a side above {found.settings.huge_above} pixels",
+        "wrong_stored_size": "wh- is not the size of the picture",
+    }
+    groups = list(_groups({"files are equal": found.same_bytes, "pixels are equal, files are not": found.same_pixels}))
+    if found.remarks or groups:
+        lines += _findings("remarks", found.remarks, remarks)
+        lines += groups
+    lines += _contradictions(found.contradictions)
+    for overlap in found.overlaps:
+        lines += _overlap(overlap)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _measure(settings: InspectionSettings) -> str:
+    image, charset = settings.image, settings.charset
+    if image.resize == "squash":
+        size = f"a width of {image.image_width} pixels ({time_steps(image.image_width)} time steps)"
+    else:
+        size = f"ratios kept, {image.min_width} to {image.max_width} pixels wide"
+    return f"{len(charset.charset().characters)} characters, {size}, labels of up to {charset.max_text_length}"
+
+
+def _fault_heading(found: Inspection) -> str:
+    if not found.faulty:
+        return "faults: none"
+    return f"faults: {_number(found.faulty, 'sample')}, {100 * found.fault_share:.2f} %"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _histogram(title: str, spread: Histogram, bar: str) -> Table:
+    if spread.counts:
+        title += f": {spread.minimum:g} to {spread.maximum:g}, median {spread.median:g}"
+    table = Table(box=None, show_header=False, title=title, title_justify="left", title_style="", padding=(0, 0, 0, 2))
+    table.add_column(justify="right")
+    table.add_column(min_width=_BAR)
+    table.add_column(justify="right", min_width=9)
+    for name, count in zip(_bin_names(spread), spread.counts, strict=True):
+        table.add_row(name, bar * -(-count * _BAR // max(spread.counts)), f"{count:,}")  # one at least
+    if not spread.counts:
+        table.add_row("none")
+    return table
+
+
+def _bin_names(spread: Histogram) -> Iterator[str]:
+    if not spread.counts:
+        return
+    unit = spread.unit
+    step = spread.edges[1] - spread.edges[0]
+    for low, high in zip(spread.edges, spread.edges[1:], strict=False):
+        if high - low > step + unit / 2:
+            yield f"{low:g} or more"
+        elif high - low > unit + unit / 2:
+            yield f"{low:g} - {round(high - unit, 1):g}"
+        else:
+            yield f"{low:g}"
+
+
+def _characters(title: str, counts: Mapping[str, int]) -> list[str]:
+    shown = [f"{_shown_character(character)} {count:,}" for character, count in list(counts.items())[:_MAX_CHARACTERS]]
+    if len(counts) > len(shown):
+        shown.append(f"and {len(counts) - len(shown):,} more")
+    return _wrapped(f"{title}:", shown)
+
+
+def _wrapped(title: str, items: Iterable[str]) -> list[str]:
+    """The title and the items in lines, none of them broken."""
+    lines, line = [], title
+    for item in items:
+        if len(line) + len(item) + 2 > _LINE:
+            lines.append(line)
+            line = " "
+        line += f"  {item}"
+    return [*lines, line]
+
+
+def _shown_character(character: str) -> str:
+    if character == " ":
+        return "space"
+    if not character.isprintable() or unicodedata.category(character)[0] in "MZC":
+        return f"U+{ord(character):04X}"
+    return character
+
+
+def _findings(title: str, found: Mapping[str, Finding], meanings: Mapping[str, str]) -> list[str]:
+    lines = [title]
+    for name, finding in found.items():
+        meaning = f" ({meanings[name]})" if name in meanings else ""
+        lines.append(f"  {finding.count:>9,}  {name}{meaning}: {_listed(finding.examples, finding.count)}")
+    return lines
+
+
+def _listed(keys: Sequence[str], count: int) -> str:
+    return ", ".join(map(_key, keys)) + (", ..." if count > len(keys) else "")
+
+
+def _key(key: str) -> str:
+    key = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in key)
+    return key if len(key) <= _MAX_KEY else f"...{key[3 - _MAX_KEY :]}"
+
+
+def _groups(found: Mapping[str, Groups]) -> Iterator[str]:
+    for title, groups in found.items():
+        if groups.groups:
+            examples = "; ".join(" = ".join(_key(member.key) for member in members) for members in groups.examples)
+            dots = "; ..." if groups.groups > len(groups.examples) else ""
+            yield f"  {groups.samples:>9,}  in {_number(groups.groups, 'group')} whose {title}: {examples}{dots}"
+
+
+def _contradictions(found: Groups) -> list[str]:
+    if not found.groups:
+        return []
+    lines = [f"contradictions: {_number(found.groups, 'group')} of equal pictures with different labels"]
+    lines += [f"  {' = '.join(map(_member, members))}" for members in found.examples]
+    return [*lines, "  ..."] if found.groups > len(found.examples) else lines
+
+
+def _overlap(found: Overlap) -> list[str]:
+    what = f"overlap with {found.path} ({_number(found.samples, 'sample')}"
+    what += f", {found.unreadable:,} of them unreadable)" if found.unreadable else ")"
+    if not found.same_pixels:
+        return [f"{what}: none"]
+    lines = [f"{what}: {_number(found.same_pixels, 'sample')} here, {found.same_bytes:,} of them byte by byte"]
+    lines += [f"  {_member(here)} = {_member(there)} there" for here, there in found.examples]
+    return [*lines, "  ..."] if found.same_pixels > len(found.examples) else lines
+
+
+def _member(member: Member) -> str:
+    return f"{_key(member.key)} {_key(member.label)!r}"
+
+
+# ----------------------------------------------------------------------------------------------------
+# sample sheet
+
+_COLUMNS = 8
+_CELL = (184, 118)
+
+
+def sample_sheet(
+    store: SampleStore,
+    inspection: Inspection,
+    count: int = 96,
+    *,
+    seed: int = 0,
+    font_path: str | os.PathLike[str] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """A contact sheet of samples drawn by chance, in their order in the set; faulty ones are framed in red.
+
+    Args:
+        store: The set that was inspected.
+        inspection: What was found in it.
+        count: Samples to show; all, where the set has fewer.
+        seed: The same seed draws the same samples.
+        font_path: As for ``crnn.contact_sheet.contact_sheet``.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+
+    Raises:
+        ConfigError: ``font_path`` is no face that can be read.
+        ValueError: ``count`` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count is {count}; expected at least 1 sample")
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.choice(len(store), min(count, len(store)), replace=False, shuffle=False))
+    pictures: list[npt.NDArray[np.uint8] | None] = []
+    captions = []
+    marked = []
+    for place, index in enumerate(map(int, drawn)):
+        pixels = _pixels(store, index)
+        size = "" if pixels is None else f"{pixels.shape[1]} x {pixels.shape[0]}"
+        fault = inspection.fault(index)
+        if fault:
+            marked.append(place)
+        lines = (_label(store, index), "  ".join(filter(None, (size, fault))), store.key(index).rpartition("/")[2])
+        # A line break in a label is no line of the caption.
+        captions.append("\n".join(line.replace("\n", "\\n") for line in lines))
+        pictures.append(None if pixels is None else _reduced(pixels))
+    return contact_sheet(pictures, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
+
+
+def _pixels(store: SampleStore, index: int) -> npt.NDArray[np.uint8] | None:
+    try:
+        return load_image(store.image_bytes(index), 3)
+    except DataError:
+        return None
+
+
+def _label(store: SampleStore, index: int) -> str:
+    try:
+        return store.label(index)
+    except DataError:
+        return ""
+
+
+def _reduced(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The picture, not much larger than it will be drawn: a hundred photographs must not be in memory at once."""
+    height, width, _ = pixels.shape
+    factor = min(width, height, max(width // (2 * _CELL[0]), height // (2 * _CELL[1])))
+    return np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels

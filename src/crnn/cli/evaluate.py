@@ -1,0 +1,195 @@
+"""``crnn evaluate``: a model on benchmark sets, as a table, JSON or a page.
+
+Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from crnn.charset import NAMED_CHARSETS, Charset
+from crnn.cli.arguments import EngineOptions
+from crnn.decoding.decoder import DecodingOptions
+from crnn.errors import ConfigError
+from crnn.terminal import check_writable, print_json, require_torch
+
+if TYPE_CHECKING:
+    from crnn.evaluation.results import DatasetResult, Evaluation
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    data: Annotated[list[str], typer.Argument(metavar="[NAME=]DATA ...")],
+    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq",
+    charset: Literal["auto", "36", "62", "94"] = "auto",
+    lexicon: Annotated[list[str] | None, typer.Option(metavar="50|1k|full|FILE")] = None,
+    *,
+    decoding: Annotated[DecodingOptions, {"n_best"}],
+    report: str = "",
+    json: bool = False,
+    engine: EngineOptions,
+) -> int:
+    """Measure a model on benchmark sets under a published protocol.
+
+    In Python: ``crnn.evaluation.evaluate.evaluate(crnn.load(model), data)``. Under ``torchrun`` ranks share the work.
+
+    Args:
+        model: Name of weights that ship, a weights file, a run folder, or an exported file.
+        data: LMDB folders and list files.
+        protocol: Rules for labels and readings; lines: whole texts with case folded, marks and spaces counted.
+        charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
+        lexicon: Once more with a lexicon, beside the free reading: 50 or 1k (those kept with the samples), full (the
+            set's labels) or a file. May be given several times.
+        decoding: How texts are found; --decode lexicon: with the one --lexicon and nothing else.
+        report: Write a page that explains the result: worst errors, calibration, accuracy by length (OUT.html).
+        json: Print one JSON object instead of the table.
+        engine: The engine.
+    """
+    lexicons = tuple(lexicon or ())
+    _check_lexicon_flags(decoding.decode, lexicons, decoding.lexicon_margin)
+    lexicon_only = decoding.decode == "lexicon"
+    check_writable("--report", report, "report.html")
+    require_torch("evaluating", "torch")
+    from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
+    from crnn.engines.loading import is_for_cpus
+    from crnn.evaluation.evaluate import count_samples
+    from crnn.evaluation.evaluate import evaluate as run
+    from crnn.recognizer import load
+    from crnn.terminal import counting_bar
+
+    cpu = engine.device == "auto" and is_for_cpus(model, engine.engine, engine.precision)
+    with (
+        start_ranks("cpu" if cpu else engine.device) as ranks,
+        lost_peers_explained(ranks, TIMEOUT.total_seconds(), "start all again"),
+    ):
+        own = replace(decoding, decode="auto" if lexicon_only else decoding.decode, lexicon_margin=None)
+        reader = load(model, **asdict(replace(engine, device=str(ranks.device))), **asdict(own))
+        total = -(-count_samples(data) // ranks.world_size)
+        with counting_bar("reading", total, enabled=ranks.is_main) as progress:
+            result = run(
+                reader,
+                data,
+                protocol=protocol,
+                charset=charset,
+                model=model,
+                lexicons=lexicons,
+                lexicon_margin=decoding.lexicon_margin,
+                lexicon_only=lexicon_only,
+                ranks=ranks,
+                progress=progress,
+            )
+        if not ranks.is_main:
+            return 0
+    _say_what_cannot_be_written(model, reader.charset, charset)
+    if json:
+        print_json(result.as_dict())
+    else:
+        _print_table(result)
+    for dataset in result.datasets:
+        for line in dataset.warnings:
+            print(f"crnn evaluate: {line}", file=sys.stderr)
+    if report:
+        from crnn.evaluation.report import write_report
+
+        way = reader.decoder.method if not lexicon_only else f"lexicon, {lexicons[0]}"
+        write_report(Path(report), result, _stored_pictures(result), details=(("Decoding", way),))
+        print(f"crnn evaluate: report written to {report}", file=sys.stderr)
+    return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
+
+
+def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
+    """Finds the encoded picture of a sample by the name of its set and its place there."""
+    from crnn.data.source import open_source
+
+    stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
+    return lambda name, index: stores[name].image_bytes(index)
+
+
+def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None:
+    """A network without capitals has few labels right where capitals are compared, and nothing else would say why."""
+    missing = "".join(c for c in NAMED_CHARSETS.get(compared, "") if c not in own)
+    if missing:
+        print(
+            f"crnn evaluate: {model} cannot write {len(missing)} of the {compared} characters that are compared "
+            f"({missing[:12]}{'...' if len(missing) > 12 else ''}): labels with them count as wrong. --charset auto "
+            "compares what it can write",
+            file=sys.stderr,
+        )
+
+
+def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:
+    """Refuse what contradicts itself before a network is loaded."""
+    if decode == "lexicon" and len(lexicon) != 1:
+        raise ConfigError(
+            f"--decode lexicon reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
+            "file. For several beside the free reading leave --decode out"
+        )
+    if margin is None:
+        return
+    if not lexicon:
+        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
+    if not 0 <= margin < float("inf"):
+        raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
+
+
+def _print_table(result: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
+
+    table = Table(title=f"{result.model}, {result.title}", title_justify="left")
+    plain = any(dataset.greedy is not None for dataset in result.datasets)
+    forms = tuple(dict.fromkeys(name for dataset in result.datasets for name, _ in dataset.forms))
+    figures = ("greedy", "with language") if plain else ("accuracy",)
+    headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", "skipped")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
+    for dataset in result.datasets:
+        table.add_row(*_table_row(dataset, plain, forms))
+    if len(result.datasets) > 1:
+        total = sum(dataset.sums.samples for dataset in result.datasets)
+        between, behind = [""] * len(result.lexicon_names), ["", "", "", *[""] * len(forms)]
+        greedy = [dataset.greedy for dataset in result.datasets if dataset.greedy is not None]
+        table.add_section()
+        for name, value, mean, count in (
+            ("mean", result.mean_accuracy, mean_accuracy(greedy), ""),
+            ("combined", result.combined_accuracy, combined_accuracy(greedy), str(total)),
+        ):
+            both = (_percent(mean), _percent(value)) if plain else (_percent(value),)
+            table.add_row(name, *between, *both, *behind, count, "")
+    console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
+    console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * len(forms))
+    with console.capture() as captured:
+        console.print(table)
+    print(captured.get(), end="", flush=True)
+    if plain:
+        print("greedy: the network alone, which is what papers report; with language: what readers get")
+
+
+def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> list[str]:
+    sums, named = dataset.sums, dict(dataset.forms)
+    low, high = sums.accuracy_interval
+    return [
+        dataset.name,
+        *(_percent(lexicon.sums.accuracy) for lexicon in dataset.lexicons),
+        *((_percent(dataset.greedy.accuracy) if dataset.greedy is not None else "-",) if plain else ()),
+        _percent(sums.accuracy),
+        f"{_percent(low)} - {_percent(high)}" if sums.samples else "-",
+        _percent(sums.one_minus_ned),
+        _percent(sums.cer),
+        *(f"{_percent(named[name].accuracy)} / {_percent(named[name].cer)}" for name in forms),
+        str(sums.samples) + ("" if dataset.expected in (None, sums.samples) else f" of {dataset.expected}"),
+        ", ".join(f"{reason}: {count}" for reason, count in dataset.skipped.items()) or "-",
+    ]
+
+
+def _percent(share: float) -> str:
+    """A share as a percentage; ``-`` where nothing was compared."""
+    return "-" if share != share else f"{100 * share:.2f}"

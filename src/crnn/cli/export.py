@@ -1,0 +1,67 @@
+"""``crnn export``: a network as a file for ONNX Runtime, OpenVINO and others.
+
+Part of the command line (see ``crnn.cli``): parses, calls one function of the package, prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from crnn.errors import ExportMismatchError
+
+if TYPE_CHECKING:
+    from crnn.export import ExportReport
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    out: Annotated[str, typer.Argument(metavar="OUT.onnx")],
+    precision: Literal["fp32", "int8"] = "fp32",
+    data: Annotated[list[str] | None, typer.Option(metavar="[NAME=]DATA")] = None,
+    samples: int = 512,
+) -> int:
+    """Write a network as an ONNX file for ONNX Runtime, OpenVINO and browsers.
+
+    The file takes pixels as they are, and carries settings, characters and a checksum; crnn read --model OUT reads with
+    it. It is read back and compared with its source, and not written where they differ (exit status 1). In Python:
+    ``crnn.export.export``.
+
+    Args:
+        model: Name of weights that ship, a weights file, or a run folder.
+        out: The file to write.
+        precision: int8: a quarter of the size and several times as fast.
+        data: LMDB folder or list file with pictures like those that will be read, to quantise and to compare with; may
+            be given several times. Default: rendered words.
+        samples: How many pictures.
+    """
+    from crnn.export import export as run
+
+    try:
+        report = run(model, out, precision=precision, data=data or (), samples=samples, say=_say)
+    except ExportMismatchError as error:  # a result, and a bad one
+        _say(str(error))
+        return 1
+    for line in _lines(report):
+        print(line)
+    return 0
+
+
+def _lines(report: ExportReport) -> list[str]:
+    lines = [f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}"]
+    if report.quantised is not None:
+        lines.append(f"  quantised: {report.quantised}; with {report.pictures}")
+    for found in report.comparisons:
+        widths = ", ".join(str(width) for width in found.widths)
+        lines.append(
+            f"  {found.engine} against {report.source}, widths {widths}: {found.texts} of {found.pictures} texts "
+            f"differ, log-probabilities by at most {found.log_probs:.2g}, distributions by {found.distribution:.2g} on "
+            f"average; scores of a picture alone and in a batch by {found.alone:.2g}"
+        )
+    return lines
+
+
+def _say(line: str) -> None:
+    print(f"crnn export: {line}", file=sys.stderr)

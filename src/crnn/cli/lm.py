@@ -1,0 +1,85 @@
+"""``crnn lm``: a language for reading, from word lists and from the labels of sets.
+
+Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crnn.decoding.language import DEFAULT_ORDER
+from crnn.errors import ConfigError, DataError
+from crnn.terminal import check_writable
+
+
+def lm(
+    out: Annotated[str, typer.Argument(metavar="OUT")],
+    lists: Annotated[list[str] | None, typer.Argument(metavar="[WORDS] ...")] = None,
+    labels: Annotated[list[str] | None, typer.Option(metavar="DATA")] = None,
+    order: int = DEFAULT_ORDER,
+    power: float = 0.75,
+) -> int:
+    """Learn a language, for 'crnn read --lm OUT' and 'crnn evaluate --lm OUT'.
+
+    It serves networks of every charset. In Python: ``crnn.decoding.language.train_language``.
+
+    Args:
+        out: The file to write.
+        lists: Word lists: shipped; wordfreq:LANG, such as wordfreq:de (the package wordfreq); or a file with a word on
+            each line, or word, tab and frequency.
+        labels: LMDB folders and list files whose labels are texts to learn from, too.
+        order: Longest sequence of characters that is counted, the marks of beginning and end included.
+        power: Words count by their frequency to this power; 0: all alike.
+    """
+    from crnn.decoding.language import train_language
+
+    lists, labels = lists or [], labels or []
+    if not lists and not labels:
+        raise ConfigError(
+            f"{out}: nothing to learn from is given; expected word lists behind it ('shipped' is one), or --labels"
+        )
+    if not 0.0 <= power <= 2.0:
+        raise ConfigError(f"--power is {power}; expected a number from 0 to 2")
+    check_writable("OUT", out, "words.lm")
+    if out == "shipped" or out.startswith("wordfreq:") or out in lists:
+        raise ConfigError(f"OUT {out}: is a word list as well; expected the file to write first")
+    read, unreadable = _labels(labels)
+    words = [*_listed(lists, power), *read]
+    language = train_language(words, Path(out).stem, order)
+    size = language.save(out)
+    left_out = f"\n  left out {unreadable}: unreadable_record" if unreadable else ""
+    print(
+        f"{out}: order {language.order}, {language.num_words} words, {language.arrays['symbols'].size} "
+        f"sequences of {len(language.characters)} characters, {size / 1e6:.1f} MB{left_out}"
+    )
+    return 0
+
+
+def _listed(lists: Sequence[str], power: float) -> Iterator[tuple[str, float]]:
+    """Words of lists, in each of which the mean of the weights is 1, so that every list counts as its length."""
+    from crnn.synth.word_list import read_word_list
+
+    for name in lists:
+        found = read_word_list(name)
+        words = found.text.split("\n")[:-1]
+        weights = (found.frequencies / found.frequencies.max()) ** power
+        yield from zip(words, (weights / weights.mean()).tolist(), strict=True)
+
+
+def _labels(sets: Sequence[str]) -> tuple[list[tuple[str, float]], int]:
+    """Words of the labels of sets, and how many records have none that can be read."""
+    from crnn.data.source import open_source
+
+    found, unreadable = [], 0
+    for path in sets:
+        with open_source(path) as store:
+            for index in range(len(store)):
+                try:
+                    found += [(word, 1.0) for word in store.label(index).split()]
+                except DataError:
+                    unreadable += 1
+    return found, unreadable

@@ -1,0 +1,246 @@
+"""``crnn read``: pictures in, a line for each out.
+
+Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crnn.cli.arguments import EngineOptions
+from crnn.decoding.decoder import DecodingOptions
+from crnn.errors import ConfigError, ImageError
+from crnn.image import ADVICE
+from crnn.model.weights import DEFAULT_MODEL
+from crnn.terminal import check_writable, print_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from crnn.decoding.lexicon import Lexicon
+    from crnn.recognizer import Reading, Recognizer
+
+_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
+"""What would break a line, or a column of it, in the names of files."""
+
+_MAX_EXPLAINED = 16
+"""Pictures that one file of explanations shows."""
+
+
+def read(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|-")],
+    model: str = DEFAULT_MODEL,
+    *,
+    decoding: DecodingOptions,
+    explain: str = "",
+    explain_font: str = "",
+    engine: EngineOptions,
+    json: bool = False,
+) -> int:
+    """Read pictures of words and short lines.
+
+    Prints ``path<TAB>text<TAB>confidence`` for each, in order. In Python: ``crnn.load(model).read(images)``.
+
+    Args:
+        images: Files, folders (all pictures in them, sorted), or - for a list of paths on stdin.
+        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        decoding: How texts are found.
+        explain: Write a picture that shows how the readings come about (OUT.png).
+        explain_font: Font file for it; default: one that has the characters.
+        engine: The engine.
+        json: One JSON object a line: image, text, score, confidence, warning, characters; or image, error.
+    """
+    from crnn.recognizer import load
+
+    if explain:
+        _check_explanation(explain, explain_font)
+    reader = load(model, **asdict(engine), **asdict(decoding))
+    if decoding.n_best > 1 and not json:
+        print("crnn read: the texts of --n-best are part of --json; without it only the best is shown", file=sys.stderr)
+    if reader.decoder.lexicon is not None:
+        _say_skipped(str(decoding.lexicon), reader.decoder.lexicon)
+    count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
+    if not count:
+        raise ConfigError(
+            f"{', '.join(images)}: no picture there; expected picture files, folders that hold files with a picture's "
+            "suffix, or a path on each line of stdin for -"
+        )
+    if explain:
+        _explain(reader, explained, explain, explain_font or None)
+    return 1 if bad else 0
+
+
+def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
+    """Read and print; how many pictures there were, how many could not be read, the first few that could."""
+    waiting: deque[str] = deque()  # paths whose readings are still to come
+    problems: list[str] = []
+    paths: Iterable[str] = _expand(images, problems)
+    shows_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # where results appear there, they are the progress
+    if shows_bar and "-" not in images:
+        paths = list(paths)
+
+    def remembered() -> Iterator[str]:
+        for path in paths:
+            waiting.append(path)
+            yield path
+
+    count = bad = 0
+    kept: list[str] = []
+    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(_ignore) as advance:
+        for reading in reader.stream(remembered()):
+            path = waiting.popleft()
+            count += 1
+            advance(1)
+            if isinstance(reading, ImageError):
+                bad += 1
+                if json:
+                    print_json({"image": path, "error": str(reading)})
+                else:
+                    print(f"crnn read: {reading}", file=sys.stderr)
+                continue
+            if reading.warning is not None:
+                print(f"crnn read: {path}: {ADVICE[reading.warning]}", file=sys.stderr)
+            if len(kept) < keep:
+                kept.append(path)
+            if json:
+                print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.options.n_best > 1)})
+            else:
+                print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
+    return count, bad + len(problems), kept
+
+
+def _check_explanation(target: str, font: str) -> None:
+    """Refuse what cannot be drawn or written before everything is read."""
+    from PIL import Image
+
+    from crnn.contact_sheet import contact_sheet
+
+    check_writable("--explain", target, "why.png")
+    if Path(target).suffix.lower() not in Image.registered_extensions():
+        raise ConfigError(f"--explain {target}: its suffix is that of no picture; expected a file such as why.png")
+    contact_sheet([], [], font_path=font or None)
+
+
+def _bar(total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    from crnn.terminal import counting_bar  # here: it takes a while to import
+
+    return counting_bar("reading", total)
+
+
+def _ignore(_: int) -> None:
+    """In place of a bar."""
+
+
+def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
+    """A reading as JSON has it; a score of minus infinity (no text can be what was asked for) is ``null``."""
+    values: dict[str, Any] = {
+        "text": reading.text,
+        "score": _number(reading.score),
+        "confidence": reading.confidence,
+        "warning": reading.warning,
+        "characters": [
+            {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
+            for c in reading.characters
+        ],
+    }
+    if with_alternatives:
+        values["alternatives"] = [
+            {"text": a.text, "score": _number(a.score), "confidence": a.confidence} for a in reading.alternatives
+        ]
+    return values
+
+
+def _number(score: float) -> float | None:
+    return score if math.isfinite(score) else None
+
+
+def _say_skipped(path: str, lexicon: Lexicon) -> None:
+    """What of a lexicon's file is no word of it, but for words that it has twice."""
+    skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
+    if skipped:
+        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
+        print(f"crnn read: lexicon {path}: {len(lexicon)} words; left out {told}", file=sys.stderr)
+
+
+def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:
+    from PIL import Image
+
+    from crnn.explanation import explain
+
+    if not paths:
+        print(f"crnn read: {target} is not written: no picture could be read", file=sys.stderr)
+        return
+    sheets = [explain(reader, path).draw(font) for path in paths[:_MAX_EXPLAINED]]
+    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    _save(whole, target)
+    more = f", the first {_MAX_EXPLAINED} pictures" if len(paths) > _MAX_EXPLAINED else ""
+    print(f"crnn read: explained in {target}{more}", file=sys.stderr)
+
+
+def _save(sheet: Image.Image, target: str) -> None:
+    try:
+        sheet.save(target)
+    except (OSError, ValueError) as error:  # the disk, or a suffix of no picture
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--explain {target}: cannot be written: {why}; expected a file such as why.png") from error
+
+
+def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
+    """Paths of pictures from files, folders and ``-``; ``problems`` gets a line for each folder that cannot be seen."""
+    for image in images:
+        if image == "-":
+            # As bytes: paths are not always text in the encoding of the terminal.
+            for number, line in enumerate(sys.stdin.buffer):
+                if number == 0 and (b"\0" in line or line.startswith((b"\x89PNG", b"\xff\xd8\xff"))):
+                    raise ConfigError(
+                        "stdin holds other data than paths, perhaps a picture; expected one path on each line, or the "
+                        "picture's path in place of -"
+                    )
+                line = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+                if line.strip():
+                    yield os.fsdecode(line.rstrip(b"\r\n"))
+        elif os.path.isdir(image):  # noqa: PTH112 - Path raises for names that are too long or may not be seen
+            yield from _pictures_in(image, problems)
+        else:
+            yield image
+
+
+def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
+    from crnn.image import PICTURE_SUFFIXES
+
+    def say(error: OSError) -> None:
+        problems.append(f"{os.fsdecode(error.filename)}: folder cannot be opened ({error.strerror}); left out")
+        print(f"crnn read: {problems[-1]}", file=sys.stderr)
+
+    others, linked, found = [], [], []
+    for at, folders, names in os.walk(folder, onerror=say):
+        linked += [name for name in folders if Path(at, name).is_symlink()]
+        found += [Path(at, name) for name in names]
+    for path in sorted(found):
+        # A link to nothing is a picture that is missing; a pipe would be waited for.
+        # What macOS writes beside a file on other disks (._NAME) is none, whatever its suffix.
+        is_picture = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("._")
+        if is_picture and (path.is_file() or not path.exists()):
+            yield str(path)
+        else:
+            others.append(path.name)
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        print(f"crnn read: {folder}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)
+    if linked:
+        shown = ", ".join(linked[:3]) + (", ..." if len(linked) > 3 else "")
+        print(f"crnn read: {folder}: {len(linked)} linked folders passed over: {shown}", file=sys.stderr)

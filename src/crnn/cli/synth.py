@@ -1,0 +1,117 @@
+"""``crnn synth``: rendered text to look at, and as a set for other tools."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from crnn.cli.arguments import config_from
+from crnn.errors import ConfigError
+from crnn.terminal import check_writable, require_torch
+
+HELP = "Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains."
+
+_MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
+_MAX_COUNT = 1_000_000_000
+_MAX_FIRST = 1_000_000_000_000  # the words beside samples have the numbers behind
+
+Config = Annotated[str, typer.Argument(metavar="[CONFIG]")]
+
+
+def preview(
+    ctx: typer.Context,
+    out: Annotated[str, typer.Argument(metavar="OUT.png")],
+    config: Config = "crnn-small",
+    count: int | None = None,
+    first: int = 0,
+    explain: bool = False,
+) -> int:
+    """Draw a sheet of samples, each with its label, and what was drawn where that is something else.
+
+    --section.key VALUE changes a setting; 'crnn config explain corpus fonts style camera' explains them.
+
+    Args:
+        ctx: Holds the settings.
+        out: The image file to write.
+        config: A preset or a TOML file: charset, corpus, faces, look, camera.
+        count: Samples; default: 80, or 8 with --explain.
+        first: Number of the first sample; a sample is the same in whatever set it is.
+        explain: Show how samples come about, one in each row, stage by stage.
+    """
+    config, flags = _config_and_flags(config, ctx.args)
+    settings = config_from(config, flags)
+    path = Path(out)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"{out}: expected an image file to write, such as preview.png")
+    check_writable("OUT", out, "preview.png")
+    count = count if count is not None else 8 if explain else 80
+    _check_numbers(count, first, _MAX_PREVIEW)
+    require_torch("rendering text", "train")
+    from crnn.synth.samples import explain_sheet, preview_sheet
+
+    sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, _print_line)
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:  # the disk, or a format that has no sheets as large
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{out}: cannot be written: {why}. Choose another file, or fewer samples") from error
+    print(out)
+    return 0
+
+
+def write(
+    ctx: typer.Context,
+    dst: Annotated[str, typer.Argument(metavar="DST")],
+    count: int,
+    config: Config = "crnn-small",
+    first: int = 0,
+    to: Literal["lmdb", "list"] = "lmdb",
+    shape: Literal["natural", "network"] = "natural",
+    format: Literal["png", "jpeg"] = "png",  # noqa: A002
+) -> int:
+    """Write samples as a set.
+
+    --section.key VALUE changes a setting; 'crnn config explain corpus fonts style camera' explains them.
+
+    Args:
+        ctx: Holds the settings.
+        dst: The folder to write.
+        config: A preset or a TOML file: charset, corpus, faces, look, camera.
+        count: Samples.
+        first: Number of the first sample; a sample is the same in whatever set it is.
+        to: An LMDB folder, or a folder of images with a list, labels.tsv.
+        shape: natural: images have the proportions of the words; network: the size that the network sees.
+        format: Of the images.
+    """
+    config, flags = _config_and_flags(config, ctx.args)
+    settings = config_from(config, flags)
+    _check_numbers(count, first, _MAX_COUNT)
+    require_torch("rendering text", "train")
+    from crnn.synth.samples import write_samples
+    from crnn.terminal import counting_bar
+
+    with counting_bar("rendering", count) as progress:
+        written = write_samples(
+            settings, dst, count, first=first, to=to, shape=shape, encoding=format, progress=progress, say=_print_line
+        )
+    print(f"{dst}: {written} samples written")
+    return 0
+
+
+def _config_and_flags(config: str, flags: list[str]) -> tuple[str, list[str]]:
+    """CONFIG may be left out: then the first flag stands in its place."""
+    return ("crnn-small", [config, *flags]) if config.startswith("--") else (config, flags)
+
+
+def _check_numbers(count: int, first: int, most: int) -> None:
+    if not 1 <= count <= most:
+        raise ConfigError(f"--count is {count}; expected 1 to {most}")
+    if not 0 <= first <= _MAX_FIRST:
+        raise ConfigError(f"--first is {first}; expected 0 to {_MAX_FIRST}")
+
+
+def _print_line(line: str) -> None:
+    print(f"crnn synth: {line}", file=sys.stderr)

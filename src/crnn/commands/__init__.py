@@ -1,1 +1,0 @@
-"""The commands of ``crnn``: each parses its arguments, calls functions of the package, and prints."""

@@ -1,0 +1,214 @@
+"""The settings that a weights file carries: model, image and charset are all that a reader needs.
+
+They are a part of the settings of a run (``crnn.config``).
+
+The ModelZoo's parameters keep their names. Those that follow from other settings (``class_num``, ``input_size``,
+``num_step``, ``blank``) may be given and are then checked; a contradiction is an error that says both values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from crnn.charset import Case, Charset, LabelRules, Unicode, Unknown, Whitespace
+from crnn.config.section import Section, checked_settings
+from crnn.errors import CharsetError
+
+__all__ = [
+    "BACKBONE_CHANNELS",
+    "CharsetConfig",
+    "ImageConfig",
+    "ModelConfig",
+    "ReaderConfig",
+    "parse_reader_config",
+    "time_steps",
+]
+
+
+BACKBONE_CHANNELS = {"vgg": 512, "small": 256}
+"""Depth D of the feature sequence that each backbone gives to the LSTMs (the ModelZoo's ``input_size``)."""
+
+HIDDEN_SIZES = {"vgg": 256, "small": 128}
+"""Units per direction of each LSTM layer where ``model.hidden_size`` is not given."""
+
+MIN_IMAGE_WIDTH = 16
+
+
+def time_steps(width: int) -> int:
+    """Number of time steps T that an image of ``width`` pixels has in the network: 24 for 100 pixels.
+
+    Two poolings halve the width and the last convolution, 2 wide and not padded, takes one more column.
+    """
+    return width // 4 - 1
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    backbone: Literal["vgg", "small"] = "vgg"
+    """``vgg``: the seven convolutions of the paper (8.3 M parameters). ``small``: for CPUs (1.4 M)."""
+
+    batch_norm: Literal["all", "paper"] = "all"
+    """Batch normalisation after every convolution (ModelZoo) or after the 3rd, 5th and 7th (paper)."""
+
+    hidden_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Units of each LSTM per direction. Default: 256 for ``vgg`` (paper, ModelZoo), 128 for ``small``."""
+
+    use_dropout: bool = False
+    """Dropout between the two LSTM layers while training (ModelZoo: on)."""
+
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Share of activations that ``use_dropout`` sets to zero (ModelZoo: 0.1, a keep probability of 0.9)."""
+
+    class_num: int | None = None
+    """Number of classes with the blank. Follows from the charset; when given it is checked."""
+
+    input_size: int | None = None
+    """Depth of the features that enter the first LSTM. Follows from the backbone; when given it is checked."""
+
+    num_step: int | None = None
+    """Time steps of an ``image_width`` wide picture. Follows from the width; when given it is checked."""
+
+    blank: int | None = None
+    """Class id of the CTC blank. Always the last class; when given it is checked."""
+
+    @property
+    def lstm_size(self) -> int:
+        """Units of each LSTM per direction, with the backbone's own where ``hidden_size`` is not given."""
+        return self.hidden_size or HIDDEN_SIZES[self.backbone]
+
+
+class ImageConfig(Section):
+    """The array that the network sees."""
+
+    image_height: int = 32
+    """Pixels. The backbones are made for 32."""
+
+    image_width: Annotated[int, Field(ge=MIN_IMAGE_WIDTH, le=4096)] = 100
+    """Pixels of every picture under ``resize = "squash"`` (paper and ModelZoo: 100, PARSeq: 128)."""
+
+    image_channels: Literal[1, 3] = 1
+    """1: grey (paper). 3: red, green, blue (ModelZoo)."""
+
+    resize: Literal["squash", "keep_ratio"] = "squash"
+    """``squash`` every picture to ``image_width``, or ``keep_ratio`` and round to a multiple of ``width_step``."""
+
+    width_step: Annotated[int, Field(ge=4, le=256, multiple_of=4)] = 16
+    """Pixels between the widths that ``keep_ratio`` rounds to. Pictures of one width share a batch, unpadded."""
+
+    min_width: Annotated[int, Field(ge=MIN_IMAGE_WIDTH, le=4096)] = 32
+    """Narrowest width in pixels under ``keep_ratio``; narrower pictures are stretched to it."""
+
+    max_width: Annotated[int, Field(ge=MIN_IMAGE_WIDTH, le=4096)] = 512
+    """Widest width in pixels under ``keep_ratio``; wider pictures are squashed to it."""
+
+    width_scale: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
+    """Width under ``keep_ratio`` as a share of that in the picture's own proportions: below 1 for networks that learnt
+    from squashed pictures, whose letters were narrower."""
+
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """How pictures are resized (DTRB, PARSeq: bicubic). Always with antialiasing."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.image_height != 32:
+            raise ValueError(f"image_height is {self.image_height}; the backbones are made for 32")
+        if self.min_width > self.max_width:
+            raise ValueError(f"min_width {self.min_width} is above max_width {self.max_width}")
+        return self
+
+
+class CharsetConfig(Section):
+    """What the network can write, and how labels are made to fit it."""
+
+    characters: str = "36"
+    """36, 62, 94, 95 (94 and the space), or the characters themselves in the order of their class ids."""
+
+    case: Literal["auto", Case] = "auto"
+    """``auto``: lower-case labels when the charset has no capitals, upper-case when it has only capitals."""
+
+    unicode: Literal["auto", Unicode] = "auto"
+    """Unicode form of labels. ``auto``: ``ascii`` (NFKD, rest removed; PARSeq) for ASCII charsets, else NFC."""
+
+    whitespace: Literal["auto", Whitespace] = "auto"
+    """``auto``: removed when the charset has no space (PARSeq), else runs of it become one space."""
+
+    unknown: Unknown = "drop_character"
+    """What becomes of characters outside the charset (PARSeq: drop_character, DTRB: drop_sample)."""
+
+    language: str = "none"
+    """Language that readings use unless they are told otherwise: ``none``, or the name of one that ships, ``en``."""
+
+    max_text_length: Annotated[int, Field(ge=1)] = 25
+    """Longest label in characters; samples with longer ones are skipped and counted (DTRB, PARSeq: 25)."""
+
+    truncate: bool = False
+    """Cut longer labels to ``max_text_length`` instead (the ModelZoo does, at 23)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            Charset(self.characters)
+        except CharsetError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def charset(self) -> Charset:
+        """The charset of these settings."""
+        return Charset(self.characters)
+
+    def rules(self) -> LabelRules:
+        """The label rules of these settings, with every ``auto`` decided by the characters."""
+        characters = self.charset().characters
+        case: Case = "keep"
+        if self.case != "auto":
+            case = self.case
+        elif characters == characters.lower() and characters != characters.upper():
+            case = "lower"
+        elif characters == characters.upper() and characters != characters.lower():
+            case = "upper"
+        unicode: Unicode = "ascii" if characters.isascii() else "NFC"
+        whitespace: Whitespace = "collapse" if " " in characters else "remove"
+        return LabelRules(
+            case=case,
+            unicode=unicode if self.unicode == "auto" else self.unicode,
+            whitespace=whitespace if self.whitespace == "auto" else self.whitespace,
+            unknown=self.unknown,
+            max_length=self.max_text_length,
+            truncate=self.truncate,
+        )
+
+
+class ReaderConfig(Section):
+    """What a weights file carries: enough to rebuild its network and feed it."""
+
+    model: ModelConfig = ModelConfig()
+    image: ImageConfig = ImageConfig()
+    charset: CharsetConfig = CharsetConfig()
+
+    @model_validator(mode="after")
+    def _check_derived(self) -> Self:
+        charset = self.charset.charset()
+        derived = {
+            "class_num": (charset.num_classes, "the charset has that many characters and the blank"),
+            "blank": (charset.blank, "the blank is the last class"),
+            "input_size": (BACKBONE_CHANNELS[self.model.backbone], f"backbone {self.model.backbone} gives that depth"),
+            "num_step": (time_steps(self.image.image_width), f"image_width is {self.image.image_width}"),
+        }
+        for key, (expected, why) in derived.items():
+            given = getattr(self.model, key)
+            if given is not None and given != expected:
+                raise ValueError(f"model.{key} is {given} but must be {expected}: {why}. Leave it out or correct it")
+        return self
+
+
+def parse_reader_config(values: Mapping[str, Any], source: str) -> ReaderConfig:
+    """The settings that a weights file carries.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
+    """
+    return checked_settings(ReaderConfig, values, source)

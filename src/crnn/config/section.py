@@ -1,0 +1,100 @@
+"""What all sections of the settings share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import pydantic
+from pydantic import Field, model_validator
+
+from crnn.errors import ConfigError
+
+__all__ = ["Section", "Share", "checked_settings"]
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(pydantic.BaseModel):
+    """Frozen, unknown keys refused, no silent conversion of text to numbers, a docstring under each field."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    removed: ClassVar[Mapping[str, Any]] = {}
+    """Settings of earlier versions with their defaults, at which the files of old runs may still have them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prepare(cls, values: Any) -> Any:
+        # TOML has arrays, the settings have tuples; strict mode would refuse the one for the other.
+        if isinstance(values, dict):
+            kept = {k: v for k, v in values.items() if k not in cls.removed or v != cls.removed[k]}
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
+        return values
+
+
+# ----------------------------------------------------------------------------------------------------
+# config errors
+
+_Tree = TypeVar("_Tree", bound=pydantic.BaseModel)
+
+
+def checked_settings(kind: type[_Tree], values: Mapping[str, Any], source: str) -> _Tree:
+    """A tree of settings from nested mappings.
+
+    Args:
+        kind: The tree.
+        values: As TOML and JSON give them.
+        source: Where they come from, for messages.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_describe(error, kind))) from None
+
+
+def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> Iterator[str]:
+    """One line for each finding of pydantic, in our form: the key, what was given, what was expected."""
+    for finding in error.errors():
+        key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "literal[")))
+        if finding["type"] == "extra_forbidden":
+            yield f"unknown key {key!r}; {_hint(key, kind)}"
+        elif finding["type"] == "value_error":
+            message = finding["msg"].removeprefix("Value error, ")
+            yield f"{key}: {message}" if key else message
+        elif finding["type"] == "tuple_type":
+            yield f"{key} is {finding['input']!r}; input should be a list: [{finding['input']!r}]"
+        elif finding["type"] == "model_type":
+            yield f"{key} is {finding['input']!r}; input should be a section of settings: [{key}]"
+        else:
+            yield f"{key} is {finding['input']!r}; {finding['msg'][0].lower()}{finding['msg'][1:]}"
+
+
+def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
+    """What an unknown key may have meant: nearly the same beside it, the same elsewhere, a similar one."""
+    sections = {
+        name: list(field.annotation.model_fields)
+        for name, field in kind.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel)
+    }
+    paths = {name: f"{section}.{name}" for section, names in reversed(sections.items()) for name in names}
+    section, _, name = key.rpartition(".")
+    beside = sections.get(section, list(sections))
+    # Names are compared without their section, which would make all names of a section look alike.
+    near = [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1, cutoff=0.9)]
+    near += [paths[name]] if name in paths else []
+    near += [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1)]
+    near += [paths[k] for k in difflib.get_close_matches(name, paths, n=1, cutoff=0.8)]
+    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(beside)}"

@@ -1,0 +1,405 @@
+"""A word's picture out of a scene's picture: upright boxes cut out, quadrilaterals straightened, sizes kept.
+
+Coordinates are those of the picture as it is stored: the published annotations know nothing of EXIF orientation, so it
+is not applied here. Pixel (x, y) covers the area from (x, y) to (x + 1, y + 1).
+
+Whatever cannot be cut out leaves as an ``ImageError``, whose ``reason`` is, besides those of ``crnn.image``:
+
+===================  =========================================================================
+``outside_picture``  A box has no pixel in common with the picture, a quadrilateral less than half of its area.
+``no_area``          The corners of a quadrilateral lie on one line.
+``mirrored``         They go round the wrong way, so that the word would be read in a mirror.
+``not_convex``       Two of its sides cross, or a corner points inwards.
+===================  =========================================================================
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from crnn.data.formats.records import Box, Quad
+from crnn.errors import ConfigError, ImageError
+from crnn.image import MAX_PIXELS, image_size, load_image, open_picture, pillow_error
+
+__all__ = [
+    "MAX_CROP_PIXELS",
+    "PictureSettings",
+    "PictureSource",
+    "Prepare",
+    "Prepared",
+    "Request",
+    "crop",
+    "decode_scene",
+    "decode_upright",
+    "encode",
+    "limit_height",
+]
+
+
+MAX_CROP_PIXELS = 16_000_000
+"""Larger crops are refused before memory is spent on them: no word has this size."""
+
+_MAX_SIDE = 65_500  # JPEG's own limit, nearly
+_MARGIN = 2  # what bicubic interpolation looks at around a point
+_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+
+Point = tuple[float, float]
+
+
+def decode_scene(data: bytes, name: str) -> Image.Image:
+    """The pixels of a picture as they are stored, grey (``L``) or in colour (``RGB``), over white.
+
+    Raises:
+        ImageError: The picture cannot be read; ``reason`` as for ``crnn.image.load_image``.
+    """
+    image = open_picture(data, name)
+    try:
+        image.load()
+    except Exception as error:  # Pillow raises nearly anything for damaged files
+        raise pillow_error(error, name, "cut short or damaged", "truncated") from error
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image
+    bare = image.copy()
+    bare.info = {key: value for key, value in image.info.items() if key == "transparency"}  # without the orientation
+    return Image.fromarray(_squeezed(bare, image.mode))
+
+
+def decode_upright(data: bytes, name: str) -> Image.Image:
+    """The pixels of a picture as training sees them: EXIF orientation applied, over white, ``L`` or ``RGB``.
+
+    Raises:
+        ImageError: As for ``decode_scene``.
+    """
+    mode = open_picture(data, name).mode
+    return Image.fromarray(_squeezed(data, mode))
+
+
+def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
+    """The part of a picture, upright.
+
+    A box covers each pixel that it touches, and ends where the picture ends. A quadrilateral gets its natural size, the
+    mean lengths of its opposite sides, by a perspective warp with bicubic interpolation, averaged where the warp makes
+    the picture smaller; where it reaches over the picture, the picture's edge goes on.
+
+    Args:
+        image: ``L`` or ``RGB``.
+        region: Where.
+
+    Returns:
+        A new picture of the same mode, at least 1 by 1 pixel.
+
+    Raises:
+        ImageError: There is nothing to cut out (see above), or more than ``MAX_CROP_PIXELS`` (``too_large``).
+    """
+    return _crop_box(image, region) if isinstance(region, Box) else _crop_quad(image, region.points)
+
+
+def limit_height(image: Image.Image, max_height: int | None) -> Image.Image:
+    """The picture, made smaller if it is higher than ``max_height`` pixels, with the same ratio of its sides."""
+    if max_height is None or image.height <= max_height:
+        return image
+    width = max(1, round(image.width * max_height / image.height))
+    return image.resize((width, max_height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, encoding: Literal["png", "jpeg"], quality: int) -> bytes:
+    """The picture as a file.
+
+    Args:
+        image: ``L`` or ``RGB``.
+        encoding: ``png`` loses nothing.
+        quality: Of JPEG, 1 to 100. Colour keeps its resolution, so that coloured letters keep their edges.
+    """
+    file = io.BytesIO()
+    if encoding == "jpeg":
+        image.save(file, "JPEG", quality=quality, subsampling=0)
+    else:
+        image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _squeezed(source: bytes | Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    if mode in _GREY_MODES or mode.startswith("I;16"):
+        return load_image(source, 1)[:, :, 0]
+    return load_image(source, 3)
+
+
+def _crop_box(image: Image.Image, box: Box) -> Image.Image:
+    edges = (box.left, box.top, box.left + box.width, box.top + box.height)
+    if not all(math.isfinite(edge) for edge in edges):
+        raise ImageError(f"the box {edges} is not finite; expected pixels", reason="outside_picture")
+    left, top = max(0, math.floor(edges[0])), max(0, math.floor(edges[1]))
+    right, bottom = min(image.width, math.ceil(edges[2])), min(image.height, math.ceil(edges[3]))
+    if right <= left or bottom <= top:
+        raise ImageError(
+            f"the box {edges} has nothing in common with the picture of {image.width} x {image.height} pixels",
+            reason="outside_picture",
+        )
+    _check_crop_size(right - left, bottom - top)
+    return image.crop((left, top, right, bottom))
+
+
+def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
+    _check_shape(points)
+    top, right, bottom, left = (math.dist(points[i], points[(i + 1) % 4]) for i in range(4))
+    _check_crop_size((top + bottom) / 2, (left + right) / 2)
+    width, height = max(1, round((top + bottom) / 2)), max(1, round((left + right) / 2))
+    if 2 * _area(_inside(points, image.size)) < _area(points):
+        raise ImageError(
+            f"the quadrilateral {tuple(points)} lies outside of the picture of {image.width} x {image.height} pixels",
+            reason="outside_picture",
+        )
+    # Where a side is longer than the output is wide, interpolation would jump over pixels: there more points are taken,
+    # and averaged.
+    columns, rows = (
+        min(4, max(1, math.ceil(ratio - 0.25))) for ratio in (max(top, bottom) / width, max(left, right) / height)
+    )
+    _check_crop_size(width * columns, height * rows)
+
+    x0, y0 = (math.floor(min(p[axis] for p in points)) - _MARGIN for axis in (0, 1))
+    x1, y1 = (math.ceil(max(p[axis] for p in points)) + _MARGIN for axis in (0, 1))
+    if (x1 - x0) * (y1 - y0) > MAX_PIXELS:
+        raise ImageError(f"the quadrilateral {tuple(points)} is too large to cut out", reason="too_large")
+    patch = _with_edges(image, (x0, y0, x1, y1))
+    warped = patch.transform(
+        (width * columns, height * rows),
+        Image.Transform.PERSPECTIVE,
+        _coefficients([(x - x0, y - y0) for x, y in points], width * columns, height * rows),
+        Image.Resampling.BICUBIC,
+    )
+    return warped.reduce((columns, rows)) if columns * rows > 1 else warped
+
+
+def _check_crop_size(width: float, height: float) -> None:
+    if width * height > MAX_CROP_PIXELS or max(width, height) > _MAX_SIDE:
+        raise ImageError(
+            f"the region is {width:.0f} x {height:.0f} pixels; expected at most {MAX_CROP_PIXELS:,}", reason="too_large"
+        )
+
+
+def _check_shape(points: Sequence[Point]) -> None:
+    """Refuse quadrilaterals that have no upright view."""
+    given = f"the quadrilateral {tuple(points)}"
+    if not all(math.isfinite(value) for point in points for value in point):
+        raise ImageError(f"{given} is not finite; expected pixels", reason="outside_picture")
+    turns = []
+    for i in range(4):
+        (ax, ay), (bx, by), (cx, cy) = points[i], points[(i + 1) % 4], points[(i + 2) % 4]
+        turns.append((bx - ax) * (cy - by) - (by - ay) * (cx - bx))  # above 0: a turn to the right, as y goes down
+    if min(turns) > 1e-6:
+        return
+    if max(turns) <= 1e-6 and min(turns) >= -1e-6:
+        raise ImageError(f"{given} has no area", reason="no_area")
+    if max(turns) < -1e-6:
+        raise ImageError(
+            f"{given} is mirrored; expected top left, top right, bottom right, bottom left", reason="mirrored"
+        )
+    raise ImageError(f"{given} is not convex", reason="not_convex")
+
+
+def _area(points: Sequence[Point]) -> float:
+    following = [*points[1:], *points[:1]]
+    return abs(sum(x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True))) / 2
+
+
+def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
+    """The part of a convex polygon that lies in the picture (Sutherland and Hodgman 1974)."""
+    kept = list(points)
+    for axis, limit, sign in ((0, 0, 1), (1, 0, 1), (0, size[0], -1), (1, size[1], -1)):
+        polygon, kept = kept, []
+        for i, (point, following) in enumerate(zip(polygon, [*polygon[1:], *polygon[:1]], strict=True)):
+            a, b = sign * (point[axis] - limit), sign * (following[axis] - limit)
+            if a >= 0:
+                kept.append(polygon[i])
+            if (a < 0) != (b < 0):
+                at = a / (a - b)
+                kept.append((point[0] + at * (following[0] - point[0]), point[1] + at * (following[1] - point[1])))
+    return kept
+
+
+def _with_edges(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """The pixels of ``box``; where it reaches over the picture, the picture's edge goes on."""
+    inside = (max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
+    patch = image.crop(inside)
+    if inside == box:
+        return patch
+    left, top, right, bottom = inside[0] - box[0], inside[1] - box[1], box[2] - inside[2], box[3] - inside[3]
+    whole = Image.new(image.mode, (box[2] - box[0], box[3] - box[1]))
+    whole.paste(patch, (left, top))
+    width, height = patch.size
+    for strip, at, size in (
+        ((left, top, left + 1, top + height), (0, top), (left, height)),
+        ((left + width - 1, top, left + width, top + height), (left + width, top), (right, height)),
+        ((0, top, whole.width, top + 1), (0, 0), (whole.width, top)),
+        ((0, top + height - 1, whole.width, top + height), (0, top + height), (whole.width, bottom)),
+    ):
+        if min(size) > 0:
+            whole.paste(whole.crop(strip).resize(size, Image.Resampling.NEAREST), at)
+    return whole
+
+
+def _coefficients(points: Sequence[Point], width: int, height: int) -> tuple[float, ...]:
+    """Of the projective map from the output's (x, y) to the quadrilateral, as Pillow wants them.
+
+    Reference:
+        Heckbert 1989, "Fundamentals of Texture Mapping and Image Warping", section 2.2.3: unit square to quadrilateral.
+    """
+    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points
+    dx1, dy1, dx2, dy2 = x1 - x2, y1 - y2, x3 - x2, y3 - y2
+    sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
+    determinant = dx1 * dy2 - dx2 * dy1
+    g, h = (sx * dy2 - dx2 * sy) / determinant, (dx1 * sy - sx * dy1) / determinant
+    a, b, c = x1 - x0 + g * x1, x3 - x0 + h * x3, x0
+    d, e, f = y1 - y0 + g * y1, y3 - y0 + h * y3, y0
+    return (a / width, b / height, c, d / width, e / height, f, g / width, h / height)
+
+
+# ----------------------------------------------------------------------------------------------------
+# prepare
+
+_TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if somebody put zeros behind them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSettings:
+    """What happens to pictures on their way into a store.
+
+    Attributes:
+        check: ``header`` looks at the header and the last bytes of a picture that is kept as it is, and decodes only
+            those that look cut short; ``full`` decodes every picture, which costs several times the time.
+        max_height: Higher pictures are made smaller, to this number of pixels; ``None``: they are kept.
+        encoding: Of pictures that were cut out or made smaller; ``png`` loses nothing, ``jpeg`` is about a third of it.
+        quality: Of JPEG, 1 to 100.
+
+    Raises:
+        ConfigError: A value is none of these.
+    """
+
+    check: Literal["header", "full"] = "header"
+    max_height: int | None = None
+    encoding: Literal["png", "jpeg"] = "png"
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.check not in ("header", "full"):
+            raise ConfigError(f"check is {self.check!r}; expected header or full")
+        if self.max_height is not None and self.max_height < 1:
+            raise ConfigError(f"max_height is {self.max_height}; expected at least 1 pixel")
+        if self.encoding not in ("png", "jpeg"):
+            raise ConfigError(f"encoding is {self.encoding!r}; expected png or jpeg")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
+
+
+PictureSource: TypeAlias = Callable[[str], bytes]
+"""Gives the bytes of the picture that a record's ``path`` names, or raises an ``ImageError``; it can be pickled."""
+
+
+class Request(NamedTuple):
+    """One picture to prepare.
+
+    Attributes:
+        source: Number of its source.
+        path: Where that has the picture.
+        region: The part of it that is wanted; ``None``: all of it, whose bytes are kept.
+    """
+
+    source: int
+    path: str
+    region: Box | Quad | None = None
+
+
+class Prepared(NamedTuple):
+    """A picture that is ready to be stored, or why there is none.
+
+    Attributes:
+        image: Its bytes; none if there is a ``reason``.
+        width: As training will see it, in pixels.
+        height: As training will see it, in pixels.
+        reason: One word by which what cannot be used is counted.
+        message: What is wrong.
+    """
+
+    image: bytes
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class Prepare:
+    """Prepares the pictures of records, one after the other; it can be pickled.
+
+    The last scene is kept decoded, so that words of one scene that follow each other share its decoding.
+
+    Args:
+        sources: Where pictures are; requests name them by number.
+        settings: What to do with them.
+    """
+
+    def __init__(self, sources: Sequence[PictureSource], settings: PictureSettings) -> None:
+        self._sources = sources
+        self._settings = settings
+        self._scene_key: tuple[int, str] | None = None
+        self._scene: Image.Image | ImageError | None = None
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[Prepared]:
+        """One result for each request, in order.
+
+        Raises:
+            DataError: A source is damaged as a whole.
+        """
+        for request in requests:
+            try:
+                if request.region is None:
+                    yield self._whole(request)
+                else:
+                    yield self._part(request, request.region)
+            except ImageError as error:
+                yield Prepared(b"", reason=error.reason, message=str(error))
+
+    def _bytes(self, request: Request) -> bytes:
+        return self._sources[request.source](request.path)
+
+    def _whole(self, request: Request) -> Prepared:
+        data, settings = self._bytes(request), self._settings
+        width, height = image_size(data)
+        if settings.max_height is not None and height > settings.max_height:
+            image = limit_height(decode_upright(data, request.path), settings.max_height)
+            return Prepared(encode(image, settings.encoding, settings.quality), *image.size)
+        if settings.check == "full" or not _ends_well(data):
+            load_image(data, 3)
+        return Prepared(data, width, height)
+
+    def _part(self, request: Request, region: Box | Quad) -> Prepared:
+        image = limit_height(crop(self._decoded(request), region), self._settings.max_height)
+        return Prepared(encode(image, self._settings.encoding, self._settings.quality), *image.size)
+
+    def _decoded(self, request: Request) -> Image.Image:
+        key = (request.source, request.path)
+        if self._scene_key != key:
+            self._scene_key, self._scene = None, None  # two decoded scenes at once would be twice the memory
+            try:
+                self._scene = decode_scene(self._bytes(request), request.path)
+            except ImageError as error:
+                self._scene = error  # so are all other words in it
+            self._scene_key = key
+        if isinstance(self._scene, ImageError):
+            raise ImageError(str(self._scene), reason=self._scene.reason)
+        assert self._scene is not None
+        return self._scene
+
+
+def _ends_well(data: bytes) -> bool:
+    """Whether a picture has its end, as far as that can be told without decoding it."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return data.endswith(b"\xff\xd9") or b"\xff\xd9" in data[-_TAIL_BYTES:]
+    return data.startswith(b"\x89PNG") and b"IEND" in data[-_TAIL_BYTES:]

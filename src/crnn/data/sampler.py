@@ -1,0 +1,184 @@
+"""Which samples make up which batch: a pure function of the settings, the seed and the number of the batch.
+
+Nothing is remembered between batches. The number of a batch decides its samples, so a resumed run goes on at any
+batch, any number of workers makes the same ones, and n ranks share out exactly the batch that one rank would have.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crnn.errors import ConfigError
+
+__all__ = ["BatchPlan", "SampleOrder", "places_per_source"]
+
+
+_ORDER, _BUCKETS = 0, 1
+"""First words of the seeds of the two kinds of shuffling, so that they are independent of each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """The samples of one batch of all ranks, or of one rank's part of it.
+
+    Attributes:
+        sources: ``(B,)`` int64: which source each sample is from.
+        indices: ``(B,)`` int64: its position among the usable samples of that source.
+        draws: ``(B,)`` int64: its number among all samples drawn in the run, which seeds its augmentation.
+        width: Pixels that all pictures of the batch are resized to; ``None``: the one width of the settings.
+    """
+
+    sources: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+    draws: npt.NDArray[np.int64]
+    width: int | None
+
+    def share(self, rank: int, world_size: int) -> BatchPlan:
+        """The part of one rank: every rank has as many samples as every other."""
+        size = len(self.sources) // world_size
+        own = slice(rank * size, (rank + 1) * size)
+        return BatchPlan(self.sources[own], self.indices[own], self.draws[own], self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Endless shuffled epochs of one source or of all; each batch takes its next ``places`` samples.
+
+    Samples of all sources are numbered through: the stream has ``first`` to ``first + size - 1``.
+    """
+
+    first: int
+    size: int
+    places: int
+
+
+class SampleOrder:
+    """The order of samples of one or several sources.
+
+    Without ratios all sources are shuffled together and each sample is drawn once per epoch. With ratios each source
+    has a fixed number of places in every batch and its own epochs.
+
+    Args:
+        sizes: Usable samples per source.
+        ratios: Share of each batch per source; empty for one common shuffle.
+        batch_size: Samples B per batch, all ranks together.
+        seed: Seed of the order.
+        widths: Width in pixels of every sample per source, ``(size,)`` each, for batches of one width (``keep_ratio``);
+            ``None`` where all pictures have one width anyway.
+        bucket_batches: Batches whose samples are sorted by width together.
+
+    Raises:
+        ConfigError: A ratio gives a source no place in a batch.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        ratios: Sequence[float],
+        batch_size: int,
+        seed: int,
+        widths: Sequence[npt.NDArray[np.uint16]] | None = None,
+        bucket_batches: int = 32,
+    ) -> None:
+        self.batch_size = batch_size
+        self._seed = seed
+        self._firsts = np.cumsum([0, *sizes])  # the first sample of each source, and the number of all
+        self._widths = None if widths is None else np.concatenate(widths)
+        self._bucket_batches = bucket_batches
+        if ratios:
+            places = places_per_source(ratios, batch_size)
+            self._streams = [_Stream(*stream) for stream in zip(map(int, self._firsts), sizes, places, strict=False)]
+        else:
+            self._streams = [_Stream(0, sum(sizes), batch_size)]
+        self._permutations: OrderedDict[tuple[int, int], npt.NDArray[np.uint32]] = OrderedDict()
+        self._bucket: tuple[int, list[BatchPlan]] | None = None
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches in which as many samples are drawn as there are (at least one; the rest is carried over)."""
+        return max(1, int(self._firsts[-1]) // self.batch_size)
+
+    def plan(self, number: int) -> BatchPlan:
+        """The samples of batch ``number``, counted from 0."""
+        if self._widths is None:
+            return self._plan(*self._draw(number, 1), None)
+        bucket, place = divmod(number, self._bucket_batches)
+        if self._bucket is None or self._bucket[0] != bucket:
+            self._bucket = (bucket, self._sorted_by_width(bucket))
+        return self._bucket[1][place]
+
+    def _plan(self, samples: npt.NDArray[np.int64], draws: npt.NDArray[np.int64], width: int | None) -> BatchPlan:
+        sources = np.searchsorted(self._firsts, samples, side="right") - 1
+        return BatchPlan(sources, samples - self._firsts[sources], draws, width)
+
+    def _draw(self, first: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Samples of ``count`` batches from batch ``first`` on, batch after batch, and their numbers in the run."""
+        drawn = [
+            self._next(number, first * stream.places, count * stream.places).reshape(count, stream.places)
+            for number, stream in enumerate(self._streams)
+        ]
+        draws = np.arange(first * self.batch_size, (first + count) * self.batch_size)
+        return np.concatenate(drawn, axis=1).ravel(), draws
+
+    def _next(self, number: int, position: int, count: int) -> npt.NDArray[np.int64]:
+        """The next ``count`` samples of a stream from which ``position`` were drawn."""
+        stream = self._streams[number]
+        parts: list[npt.NDArray[np.uint32]] = []
+        while count:
+            epoch, offset = divmod(position, stream.size)
+            parts.append(self._permutation(number, epoch)[offset : offset + count])
+            position += len(parts[-1])
+            count -= len(parts[-1])
+        return np.concatenate(parts).astype(np.int64) + stream.first
+
+    def _permutation(self, number: int, epoch: int) -> npt.NDArray[np.uint32]:
+        key = (number, epoch)
+        if key not in self._permutations:
+            rng = np.random.default_rng([self._seed, _ORDER, number, epoch])
+            size = np.uint32(self._streams[number].size)
+            self._permutations[key] = rng.permutation(size).astype(np.uint32, copy=False)
+            # An epoch and the next one per stream meet in a batch; older ones never come back.
+            while len(self._permutations) > 2 * len(self._streams):
+                self._permutations.popitem(last=False)
+        return self._permutations[key]
+
+    def _sorted_by_width(self, bucket: int) -> list[BatchPlan]:
+        """The batches of a bucket: its samples sorted by width, cut into batches, the batches shuffled.
+
+        Every batch is full and has one width, the widest of its samples; a picture that is a little narrower is
+        stretched to it, which is a small augmentation, instead of being padded.
+        """
+        assert self._widths is not None
+        count = self._bucket_batches
+        samples, draws = self._draw(bucket * count, count)
+        widths = self._widths[samples]
+        by_width = np.argsort(widths, kind="stable").reshape(count, self.batch_size)
+        rng = np.random.default_rng([self._seed, _BUCKETS, bucket])
+        plans = []
+        for row in rng.permutation(count):
+            members = rng.permutation(by_width[row])  # mixed, so that no rank always gets the narrow ones
+            plans.append(self._plan(samples[members], draws[members], int(widths[members].max())))
+        return plans
+
+
+def places_per_source(ratios: Sequence[float], batch_size: int) -> list[int]:
+    """Places of a batch that each source gets: proportional to its ratio, whole numbers, none lost.
+
+    Raises:
+        ConfigError: A source would get no place.
+    """
+    shares = np.asarray(ratios, dtype=np.float64) / np.sum(ratios) * batch_size
+    places = np.floor(shares).astype(int)
+    for source in np.argsort(-(shares - places), kind="stable")[: batch_size - places.sum()]:
+        places[source] += 1
+    if (places == 0).any():
+        raise ConfigError(
+            f"data.ratios {list(ratios)} give source {int(np.argmin(places)) + 1} no place in a batch of {batch_size}; "
+            "raise its ratio or train.batch_size"
+        )
+    return [int(p) for p in places]

@@ -1,0 +1,153 @@
+"""Exported networks as files: a graph for engines, and in it all that a reader needs to know of it.
+
+An exported file is an ONNX file. Inside of it stand, as text that engines pass over, the metadata (JSON: settings,
+characters, precision, calibration, what it was made from) and a SHA-256 over the whole content, which is checked before
+any engine sees the file. While it is computed, 64 zeros stand in its place.
+
+What opens a graph is an engine; nothing here imports one, nor the package ``onnx``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from crnn.config.model import ReaderConfig
+from crnn.decoding.confidence import Calibration
+from crnn.engines.engine import Precision
+from crnn.errors import CheckpointError
+from crnn.model.weights import FORMAT_VERSION as WEIGHTS_VERSION
+from crnn.model.weights import WEIGHTS_FORMAT, weights_metadata
+
+__all__ = [
+    "ENGINE_FORMAT",
+    "FORMAT_VERSION",
+    "METADATA_KEY",
+    "SHA256_KEY",
+    "UNSEALED",
+    "EngineFile",
+    "read_engine_file",
+    "sealed",
+]
+
+
+ENGINE_FORMAT = "crnn-engine"
+FORMAT_VERSION = 1
+
+METADATA_KEY = "crnn_metadata"
+"""Key of the metadata, in ``metadata_props``: JSON, ASCII alone."""
+
+SHA256_KEY = "crnn_sha256"
+"""Key of the checksum beside it: 64 digits."""
+
+UNSEALED = "0" * 64
+"""What stands under ``SHA256_KEY`` while the checksum is computed."""
+
+# A StringStringEntryProto of an ONNX file: key (field 1), value (field 2), each with its length in front.
+_ONNX_SHA256 = re.compile(rb"\x0a\x0b" + SHA256_KEY.encode() + rb"\x12\x40([0-9a-f]{64})")
+_ONNX_METADATA = re.compile(rb"\x0a\x0d" + METADATA_KEY.encode() + rb"\x12([\x80-\xff]{0,3}[\x00-\x7f])")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineFile:
+    """What an exported file holds.
+
+    Attributes:
+        model: Its bytes, which are those that were checked.
+        config: Settings of the network: charset and image are what a reader needs.
+        precision: What it computes in.
+        calibration: What confidences are made with, where the weights had it.
+        info: What it was made from: crnn's version, the weights' checksum, how it was quantised.
+        path: Where it was read.
+    """
+
+    model: bytes
+    config: ReaderConfig
+    precision: Precision
+    calibration: Calibration | None
+    info: dict[str, Any]
+    path: Path
+
+
+def read_engine_file(source: str | Path) -> EngineFile:
+    """Read an exported file, and check that it is whole and ours.
+
+    Args:
+        source: An ``.onnx`` file.
+
+    Raises:
+        CheckpointError: It is missing, cut short, damaged, foreign, of a newer version, or contradicts itself.
+    """
+    path = Path(source)
+    if path.suffix == ".xml":
+        raise CheckpointError(f"{path}: files of OpenVINO's own format are not read; expected .onnx. Export anew")
+    try:
+        model = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; expected an exported file, .onnx") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; expected an exported file, .onnx") from error
+    seal, text = _ONNX_SHA256.search(model), _onnx_metadata(model)
+    if seal is None or text is None:
+        raise CheckpointError(
+            f"{path}: has no metadata of crnn's, or is cut short; expected a file written by crnn export. "
+            "Export the weights anew"
+        )
+    if _digest(model, seal) != seal[1].decode():
+        raise CheckpointError(f"{path}: checksum does not fit, it is damaged; use another copy, or export anew")
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: metadata is not JSON ({error}); expected a file written by crnn") from error
+    return _checked(path, model, metadata)
+
+
+def sealed(model: bytes) -> bytes:
+    """The bytes of an exported file with its checksum in them.
+
+    Args:
+        model: With the metadata, and ``UNSEALED`` as its checksum.
+    """
+    seal = _ONNX_SHA256.search(model)
+    assert seal is not None, "metadata are put in before a file is sealed"
+    assert seal[1].decode() == UNSEALED, "a file is sealed once"
+    return model[: seal.start(1)] + _digest(model, seal).encode() + model[seal.end(1) :]
+
+
+def _digest(model: bytes, seal: re.Match[bytes]) -> str:
+    digest = hashlib.sha256(memoryview(model)[: seal.start(1)])
+    digest.update(UNSEALED.encode())
+    digest.update(memoryview(model)[seal.end(1) :])
+    return digest.hexdigest()
+
+
+def _onnx_metadata(model: bytes) -> str | None:
+    found = _ONNX_METADATA.search(model)
+    if found is None:
+        return None
+    size = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(found[1]))  # a varint of protobuf's
+    return model[found.end() : found.end() + size].decode(errors="replace")
+
+
+def _checked(path: Path, model: bytes, metadata: Any) -> EngineFile:
+    values: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
+    if values.get("format") != ENGINE_FORMAT:
+        raise CheckpointError(f"{path}: is a {values.get('format')!r} file; expected one written by crnn export")
+    if values.get("format_version") not in range(1, FORMAT_VERSION + 1):
+        raise CheckpointError(
+            f"{path}: has format version {values.get('format_version')!r} of crnn {values.get('crnn_version')}; "
+            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
+        )
+    if values.get("precision") not in get_args(Precision):
+        raise CheckpointError(
+            f"{path}: has precision {values.get('precision')!r}; expected one of: {', '.join(get_args(Precision))}"
+        )
+    # Settings, characters and calibration are those of a weights file, and so are the rules for them.
+    as_weights = {**values, "format": WEIGHTS_FORMAT, "format_version": WEIGHTS_VERSION}
+    config, info, calibration = weights_metadata(path, as_weights)
+    return EngineFile(model, config, values["precision"], calibration, info, path)

@@ -1,0 +1,206 @@
+"""The network as an ONNX graph, built from a weights file: no torch, no exporter, every operator is one that we chose.
+
+::
+
+    images (N, C, 32, W) uint8 -> (x - 127.5) / 127.5 -> convolutions (N, D, 1, T) -> (T, N, D) -> LSTM -> neck -> LSTM
+    -> (N, T, 2 x hidden) -> head -> log_probs (N, T, V) float32, normalised over V
+
+N and W are free. Batch normalisation is folded into the convolutions, in float64. The operators are those of opset 17
+(2022), which ONNX Runtime, OpenVINO and ONNX Runtime Web have read for years; nothing here needs a newer one.
+
+Shape letters: N batch, C image channels, W width, T time steps, D feature depth, V classes with the blank.
+
+Reference: the ONNX specification, operators LSTM (version 14: gates in the order input, output, forget, cell; the two
+biases apart) and LogSoftmax (version 13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from crnn.config.model import BACKBONE_CHANNELS, ReaderConfig
+from crnn.errors import CheckpointError
+from crnn.model.backbones import BACKBONES, is_normalised
+from crnn.model.weights import WeightsFile
+
+__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "network_graph"]
+
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "log_probs"
+OPSET = 17
+_IR_VERSION = 8
+"""The file format that came with the opset; newer ones are refused by older engines."""
+
+_NORM_EPSILON = 1e-5
+"""torch's, of ``nn.BatchNorm2d``; the weights were trained with it."""
+
+_Floats = npt.NDArray[np.floating[Any]]
+
+
+def network_graph(weights: WeightsFile) -> onnx.ModelProto:
+    """The graph of a network with its weights in it, ready to run; it has no metadata yet.
+
+    Args:
+        weights: As ``crnn.model.weights.read_weights`` gives them; float16 and float64 become float32.
+
+    Raises:
+        CheckpointError: The tensors are not those of the network that the settings describe.
+    """
+    _check_tensors(weights)
+    config, arrays = weights.config, weights.arrays
+    graph = _Graph(config.image.image_channels, config.charset.charset().num_classes)
+    pixels = graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
+    # The difference is exact and the division rounded once, as in ``crnn.image.normalise``.
+    centred = graph.add("Sub", [pixels, graph.constant("middle", np.float32(127.5))], "centred")
+    values = graph.add("Div", [centred, graph.constant("half_range", np.float32(127.5))], "normalised")
+    values = _convolutions(graph, values, config, arrays)  # ....................................... (N, D, 1, T)
+    rows = graph.add("Squeeze", [values, graph.constant("height_axis", np.array([2]))], "rows")  # . (N, D, T)
+    steps = graph.add("Transpose", [rows], "steps", perm=[2, 0, 1])  # ............................. (T, N, D)
+    # OpenVINO asks for N, to start an LSTM, where it first finds it: behind the first convolution, which then is joined
+    # to neither bias nor ReLU (2026.4; a sixth of the time in int8). Written like this, N is found here.
+    flat = graph.add("Reshape", [steps, graph.constant("flat_shape", np.array([0, -1]))], "flat")  # (T, N * D)
+    depth = BACKBONE_CHANNELS[config.model.backbone]
+    steps = graph.add("Reshape", [flat, graph.constant("steps_shape", np.array([0, -1, depth]))], "features")
+    hidden = config.model.lstm_size
+    both = _lstm(graph, "rnn1", steps, arrays, hidden, batch_first=False)  # ....................... (T, N, 2 * hidden)
+    neck = _linear(graph, "neck", both, arrays)  # ................................................. (T, N, hidden)
+    both = _lstm(graph, "rnn2", neck, arrays, hidden, batch_first=True)  # ......................... (N, T, 2 * hidden)
+    logits = _linear(graph, "head", both, arrays)  # ............................................... (N, T, V)
+    graph.add("LogSoftmax", [logits], OUTPUT_NAME, axis=-1)
+    return graph.model
+
+
+class _Graph:
+    """The graph as it grows; each value is called by a name."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        # Grown in its place: onnx's own functions would copy all weights at each step from tensors to a model.
+        self.model = onnx.ModelProto(ir_version=_IR_VERSION, producer_name="crnn")
+        self.model.opset_import.append(helper.make_opsetid("", OPSET))
+        graph = self.model.graph
+        graph.name = "crnn"
+        graph.input.append(helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", channels, 32, "W"]))
+        graph.output.append(helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["N", "T", num_classes]))
+
+    def constant(self, name: str, values: npt.NDArray[Any] | np.float32) -> str:
+        array = np.asarray(values)
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """A node with one output, called like it."""
+        self.model.graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
+        return output
+
+
+def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
+        kernel, bias = _folded(arrays, number, is_normalised(number, config.model.batch_norm))
+        inputs = [values, graph.constant(f"conv{number}.weight", kernel), graph.constant(f"conv{number}.bias", bias)]
+        values = graph.add(
+            "Conv",
+            inputs,
+            f"conv{number}",
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
+        )
+        # ReLU first: engines join it to the convolution. The maximum afterwards gives the same, bit for bit.
+        values = graph.add("Relu", [values], f"relu{number}")
+        if layer.pool is not None:
+            pool = list(layer.pool)
+            values = graph.add("MaxPool", [values], f"pool{number}", kernel_shape=pool, strides=pool)
+    return values
+
+
+def _folded(arrays: Mapping[str, npt.NDArray[Any]], number: int, normalised: bool) -> tuple[_Floats, _Floats]:
+    """Kernel and bias of a convolution, with the normalisation that follows it."""
+    kernel: _Floats = arrays[f"backbone.conv{number}.weight"].astype(np.float64)
+    if not normalised:
+        return kernel, arrays[f"backbone.conv{number}.bias"].astype(np.float64)
+    scale, shift, mean, variance = (
+        arrays[f"backbone.norm{number}.{name}"].astype(np.float64)
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    factor = scale / np.sqrt(variance + _NORM_EPSILON)
+    return kernel * factor[:, None, None, None], shift - mean * factor
+
+
+def _lstm(
+    graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool
+) -> str:
+    """A bidirectional layer: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
+
+    def both(part: str) -> list[_Floats]:
+        return [_gates(arrays[f"{name}.{part}_l0{direction}"], hidden) for direction in ("", "_reverse")]
+
+    biases = [np.concatenate(pair) for pair in zip(both("bias_ih"), both("bias_hh"), strict=True)]
+    inputs = [
+        values,
+        graph.constant(f"{name}.input_weight", np.stack(both("weight_ih"))),  # .... (2, 4 * hidden, D)
+        graph.constant(f"{name}.recurrent_weight", np.stack(both("weight_hh"))),  #  (2, 4 * hidden, hidden)
+        graph.constant(f"{name}.bias", np.stack(biases)),  # ....................... (2, 8 * hidden)
+    ]
+    outputs = graph.add("LSTM", inputs, name, hidden_size=hidden, direction="bidirectional")  # (T, 2, N, hidden)
+    order = [2, 0, 1, 3] if batch_first else [0, 2, 1, 3]
+    outputs = graph.add("Transpose", [outputs], f"{name}.directions_last", perm=order)
+    shape = graph.constant(f"{name}.shape", np.array([0, 0, 2 * hidden]))  # 0: as it is
+    return graph.add("Reshape", [outputs, shape], f"{name}.joined")
+
+
+def _gates(values: npt.NDArray[Any], hidden: int) -> _Floats:
+    """Rows in the order of ONNX (input, output, forget, cell) from torch's (input, forget, cell, output)."""
+    blocks: _Floats = values.astype(np.float32).reshape(4, hidden, *values.shape[1:])
+    return blocks[[0, 3, 1, 2]].reshape(values.shape)
+
+
+def _linear(graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    matrix = graph.constant(f"{name}.weight", arrays[f"{name}.weight"].T)
+    product = graph.add("MatMul", [values, matrix], f"{name}.product")
+    return graph.add("Add", [product, graph.constant(f"{name}.bias", arrays[f"{name}.bias"])], name)
+
+
+def _check_tensors(weights: WeightsFile) -> None:
+    """Refuse tensors that are not those of the settings, as ``crnn.model.checkpoint`` does."""
+    expected = _shapes(weights.config)
+    arrays = weights.arrays
+    wrong = [name for name, shape in expected.items() if name not in arrays or arrays[name].shape != shape]
+    # What torch counts and nobody reads: batches that the running averages have seen.
+    wrong += [n for n in arrays if n not in expected and not n.endswith(".num_batches_tracked")]
+    if wrong:
+        raise CheckpointError(
+            f"weights {weights.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
+            f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
+        )
+
+
+def _shapes(config: ReaderConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a network."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    depth: int = config.image.image_channels
+    for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
+        shapes[f"backbone.conv{number}.weight"] = (layer.channels, depth, layer.kernel, layer.kernel)
+        if is_normalised(number, config.model.batch_norm):
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"backbone.norm{number}.{name}"] = (layer.channels,)
+        else:
+            shapes[f"backbone.conv{number}.bias"] = (layer.channels,)
+        depth = layer.channels
+    hidden, num_classes = config.model.lstm_size, config.charset.charset().num_classes
+    for name, inputs in (("rnn1", BACKBONE_CHANNELS[config.model.backbone]), ("rnn2", hidden)):
+        for direction in ("", "_reverse"):
+            shapes[f"{name}.weight_ih_l0{direction}"] = (4 * hidden, inputs)
+            shapes[f"{name}.weight_hh_l0{direction}"] = (4 * hidden, hidden)
+            shapes[f"{name}.bias_ih_l0{direction}"] = shapes[f"{name}.bias_hh_l0{direction}"] = (4 * hidden,)
+    for name, inputs, outputs in (("neck", 2 * hidden, hidden), ("head", 2 * hidden, num_classes)):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs), (outputs,)
+    return shapes

@@ -1,0 +1,147 @@
+"""Counts and sums of word accuracy, CER and 1-NED.
+
+A ``TextSums`` holds integers only, so that adding those of batches or ranks gives exactly the same result in any split
+and any order, and divides once, at the end. Labels and predictions are compared as they are given: the rules of a
+protocol (case, characters) come before, and lengths and edits count Unicode code points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rapidfuzz.distance import Levenshtein
+
+__all__ = ["TextSums", "score_text", "score_texts", "wilson_interval"]
+
+
+_Z_95 = 1.959963984540054
+"""97.5 % quantile of the normal distribution: 2.5 % lie outside on either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSums:
+    """What accuracy, CER and 1-NED are computed from; ``+`` merges, and ``TextSums()`` is the zero.
+
+    Attributes:
+        samples: Number of samples.
+        correct: Number of predictions equal to their labels.
+        characters: Sum of the lengths of the labels.
+        edits_by_length: Sums of Levenshtein distances of the samples whose longer text (label or prediction) has that
+            length: pairs ``(length, edits)``, ascending, without zeros. 1-NED needs no more of a sample than that, as
+            edits over the same length may be added before they are divided.
+    """
+
+    samples: int = 0
+    correct: int = 0
+    characters: int = 0
+    edits_by_length: tuple[tuple[int, int], ...] = ()
+
+    def __add__(self, other: TextSums) -> TextSums:
+        if not isinstance(other, TextSums):
+            return NotImplemented
+        edits = Counter(dict(self.edits_by_length))
+        edits.update(dict(other.edits_by_length))
+        return TextSums(
+            samples=self.samples + other.samples,
+            correct=self.correct + other.correct,
+            characters=self.characters + other.characters,
+            edits_by_length=tuple(sorted(edits.items())),
+        )
+
+    @property
+    def edits(self) -> int:
+        """Sum of the Levenshtein distances (insertions, deletions, substitutions)."""
+        return sum(edits for _, edits in self.edits_by_length)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples read without any error, in [0, 1]; nan without samples."""
+        return self.correct / self.samples if self.samples else math.nan
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """95 % interval of ``accuracy``; see ``wilson_interval``."""
+        return wilson_interval(self.correct, self.samples)
+
+    @property
+    def cer(self) -> float:
+        """Character error rate: edits per character of the labels, which may be above 1; nan without characters."""
+        return self.edits / self.characters if self.characters else math.nan
+
+    @property
+    def one_minus_ned(self) -> float:
+        """Mean over the samples of 1 - edits / length of the longer text, in [0, 1]; nan without samples.
+
+        Reference:
+            Zhang et al. 2019, "ICDAR 2019 Robust Reading Challenge on Reading Chinese Text on Signboard" (ReCTS), task
+            2; LSVT of the same year has it too. Two empty texts agree and count 1 here; DTRB counts them 0.
+        """
+        if not self.samples:
+            return math.nan
+        lost = sum((Fraction(edits, length) for length, edits in self.edits_by_length), Fraction(0))
+        return float(1 - lost / self.samples)
+
+
+def score_text(label: str, prediction: str) -> TextSums:
+    """The sums of one sample.
+
+    Args:
+        label: What the picture says.
+        prediction: What was read.
+    """
+    return score_texts([(label, prediction)])
+
+
+def score_texts(pairs: Iterable[tuple[str, str]]) -> TextSums:
+    """The sums of many samples; equal to the sum of their ``score_text``, and faster.
+
+    Args:
+        pairs: Each a label and its prediction.
+    """
+    samples = correct = characters = 0
+    edits_by_length: Counter[int] = Counter()
+    for label, prediction in pairs:
+        samples += 1
+        characters += len(label)
+        if label == prediction:
+            correct += 1
+        else:
+            length = max(len(label), len(prediction))
+            edits_by_length[length] += Levenshtein.distance(label, prediction)
+    return TextSums(samples, correct, characters, tuple(sorted(edits_by_length.items())))
+
+
+def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
+    """95 % interval of a share, from the number of samples that it was counted on.
+
+    Unlike the normal approximation it stays in [0, 1], and is meaningful for small sets and for shares near 0 and 1.
+
+    Args:
+        correct: Number of samples that count, 0 to ``samples``.
+        samples: Number of samples.
+
+    Returns:
+        Low and high end; (0, 1), which says nothing, without samples.
+
+    Raises:
+        ValueError: ``correct`` is not between 0 and ``samples``.
+
+    Reference:
+        Wilson 1927, "Probable inference, the law of succession, and statistical inference"; no continuity correction.
+    """
+    if not 0 <= correct <= samples:
+        raise ValueError(f"correct is {correct}; expected 0 to the number of samples, {samples}")
+    if samples == 0:
+        return 0.0, 1.0
+    share = correct / samples
+    z2 = _Z_95 * _Z_95
+    centre = correct + z2 / 2
+    spread = _Z_95 * math.sqrt(correct * (1 - share) + z2 / 4)
+    # Exact where all or none are correct: rounding would leave some 1e-17 there, below 0 or above 1 at times.
+    low = 0.0 if correct == 0 else (centre - spread) / (samples + z2)
+    high = 1.0 if correct == samples else (centre + spread) / (samples + z2)
+    return low, high

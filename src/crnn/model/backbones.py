@@ -1,0 +1,59 @@
+"""Tables of the backbones: the convolutions that bring 32 rows of pixels down to one, in numbers alone.
+
+What builds a network from them is ``crnn.model.crnn`` (torch) and ``crnn.engines.onnx_graph`` (ONNX).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["BACKBONES", "ConvLayer", "is_normalised"]
+
+
+class ConvLayer(NamedTuple):
+    """One row of a backbone's table: a convolution, normalisation, pooling and ReLU."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+    pool: tuple[int, int] | None = None
+
+
+BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
+    "vgg": (  # .............................. (D, H, W) after the row, for a picture of 32 x W
+        ConvLayer(64, pool=(2, 2)),  # ....... 64, 16, W/2
+        ConvLayer(128, pool=(2, 2)),  # ...... 128, 8, W/4
+        ConvLayer(256),  # ................... 256, 8, W/4
+        ConvLayer(256, pool=(2, 1)),  # ...... 256, 4, W/4
+        ConvLayer(512),  # ................... 512, 4, W/4
+        ConvLayer(512, pool=(2, 1)),  # ...... 512, 2, W/4
+        ConvLayer(512, kernel=2, padding=0),  # 512, 1, W/4 - 1
+    ),
+    # For CPUs. Chosen by measured speed (docs/log/experiments.md): halving the picture in the first convolution costs a
+    # quarter of the time of a 3x3 one with pooling at full size, which pays for three times the arithmetic behind it;
+    # depths are multiples of 16 because the vector and tile units of CPUs are.
+    "small": (
+        ConvLayer(32, kernel=4, stride=2),  #  32, 16, W/2
+        ConvLayer(48, pool=(2, 2)),  # ....... 48, 8, W/4
+        ConvLayer(96),  # .................... 96, 8, W/4
+        ConvLayer(96, pool=(2, 1)),  # ....... 96, 4, W/4
+        ConvLayer(160),  # ................... 160, 4, W/4
+        ConvLayer(160, pool=(2, 1)),  # ...... 160, 2, W/4
+        ConvLayer(256, kernel=2, padding=0),  # 256, 1, W/4 - 1
+    ),
+}
+
+_PAPER_BATCH_NORM = (3, 5, 7)
+"""Convolutions, counted from one, that batch normalisation follows under ``batch_norm = "paper"``: those of Shi's
+published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
+
+
+def is_normalised(number: int, batch_norm: str) -> bool:
+    """Whether batch normalisation follows a convolution.
+
+    Args:
+        number: The convolution, counted from one.
+        batch_norm: ``all`` or ``paper``.
+    """
+    return batch_norm == "all" or number in _PAPER_BATCH_NORM

@@ -1,0 +1,268 @@
+"""Weights files, and the tensor files they are made of. Nothing is pickled: tensors are safetensors, the rest is JSON.
+
+A *weights file* rebuilds its own network with nothing else at hand: its metadata holds the settings (model, image,
+charset), the charset's characters, the version and a checksum. A *checkpoint* (``crnn.training.run_folder``) holds all
+that a run needs to go on exactly. Both are written beside their place and renamed into it, so that a file that exists
+is whole, and both carry a SHA-256 over all tensors, so that a file that changed on disk is refused. What of this needs
+no torch is in ``crnn.model.weights``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from crnn.charset import Charset
+from crnn.config.model import CharsetConfig, ReaderConfig
+from crnn.decoding.confidence import Calibration
+from crnn.errors import CheckpointError
+from crnn.files import write_whole
+from crnn.model.crnn import CRNN, build_model
+from crnn.model.weights import (
+    FORMAT_VERSION,
+    WEIGHTS_FORMAT,
+    TensorBytes,
+    read_tensor_file,
+    resolve_weights,
+    shipped_weights,
+    tensor_digest,
+    weights_metadata,
+)
+
+__all__ = [
+    "Weights",
+    "load_weights",
+    "read_tensors",
+    "save_calibration",
+    "save_weights",
+    "warm_start",
+    "write_atomically",
+    "write_tensors",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a weights file holds.
+
+    Attributes:
+        state: The network's tensors by name, on the CPU.
+        config: Settings that rebuild the network.
+        info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
+        path: Where it was read.
+        calibration: What confidences are made with, where it was fitted (``crnn calibrate``).
+    """
+
+    state: dict[str, Tensor]
+    config: ReaderConfig
+    info: dict[str, Any]
+    path: Path
+    calibration: Calibration | None = None
+
+    def build(self) -> CRNN:
+        """The network with these weights, on the CPU, in evaluation mode.
+
+        Raises:
+            CheckpointError: The tensors are not those of the network that the settings describe.
+        """
+        network = build_model(self.config.model, self.config.image, self.config.charset.charset().num_classes, seed=0)
+        expected = network.state_dict()
+        wrong = [n for n in expected if n not in self.state or self.state[n].shape != expected[n].shape]
+        wrong += [n for n in self.state if n not in expected]
+        if wrong:
+            raise CheckpointError(
+                f"weights {self.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
+                f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
+            )
+        network.load_state_dict(self.state)
+        return network.eval()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or not there, whatever happens meanwhile.
+
+    Raises:
+        CheckpointError: The disk is full, or the folder cannot be written; what was at ``path`` is still there.
+    """
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+        raise CheckpointError(
+            f"cannot write {path}: {why}. What was written before is untouched; make room or choose another place, "
+            "and go on (a training with --resume)"
+        ) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able metadata as one safetensors file, atomically, with a checksum.
+
+    Raises:
+        CheckpointError: As for ``write_atomically``.
+    """
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    texts["sha256"] = tensor_digest({name: _tensor_bytes(tensor) for name, tensor in held.items()}, texts)
+    write_atomically(path, save_safetensors(held, metadata=texts))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file from ``write_tensors``.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not ours, or its checksum does not fit.
+    """
+    return read_tensor_file(path, "pt", _tensor_bytes)
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, info: Mapping[str, Any]) -> None:
+    """Write a weights file.
+
+    Args:
+        path: Where to; written atomically.
+        state: The network's ``state_dict``.
+        config: Settings that rebuild the network; only model, image and charset are kept.
+        info: JSON-able facts for people: step, accuracy, settings of the run.
+
+    Raises:
+        CheckpointError: As for ``write_atomically``.
+    """
+    charset = config.charset.charset()
+    metadata = {
+        "format": WEIGHTS_FORMAT,
+        "format_version": FORMAT_VERSION,
+        "crnn_version": version("crnn"),
+        "config": ReaderConfig(model=config.model, image=config.image, charset=config.charset).model_dump(
+            mode="json", exclude_none=True
+        ),
+        "characters": charset.characters,
+        "info": dict(info),
+    }
+    write_tensors(path, state, metadata)
+
+
+def load_weights(source: str | Path) -> Weights:
+    """Read a weights file, or the best weights of a run folder.
+
+    Raises:
+        CheckpointError: Missing, truncated, damaged, foreign, or from a newer version.
+    """
+    path = resolve_weights(source)
+    tensors, metadata = read_tensors(path)
+    config, info, calibration = weights_metadata(path, metadata)
+    return Weights(tensors, config, info, path, calibration)
+
+
+def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights:
+    """The weights that ``save_calibration`` will change or copy: to be asked for before hours of reading.
+
+    Raises:
+        CheckpointError: The source is no weights file, or ships and ``out`` is not given.
+    """
+    if out is None and shipped_weights(str(source)) is not None:
+        raise CheckpointError(
+            f"{source} ships with the package and stays as it is; expected another file to write, --out"
+        )
+    return load_weights(source)  # whole, ours, and of a version that is known
+
+
+def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
+    """Write a calibration into a weights file; everything else in it stays as it is.
+
+    Args:
+        source: The weights file, or a run folder (its best weights).
+        calibration: Takes the place of one that is there.
+        out: Another file to write instead, so that the source stays without.
+
+    Returns:
+        The file that was written, atomically.
+
+    Raises:
+        CheckpointError: The source is no weights file, or ships and ``out`` is not given, or it cannot be written.
+    """
+    weights = weights_to_calibrate(source, out)
+    tensors, metadata = read_tensors(weights.path)
+    path = weights.path if out is None else Path(out)
+    write_tensors(path, tensors, {**metadata, "calibration": calibration.as_dict()})
+    return path
+
+
+def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
+    """Copy weights into a network whose charset, and so whose last layer, may be another one.
+
+    Rows of the last layer are copied for characters that both charsets have, and for the blank. A character that the
+    old charset lacks starts with the row of the one that the old label rules made of it, its other case or its base
+    letter (``A`` and ``Ä`` with that of ``a``), since pictures of it were read as that; the rest start new.
+
+    Args:
+        network: Changed in place.
+        charset: The charset of ``network``.
+        weights: Where to start from; everything but the last layer must fit.
+
+    Returns:
+        One line that says what was kept and what starts new.
+
+    Raises:
+        CheckpointError: The networks differ in more than their last layer, or the file contradicts itself.
+    """
+    state = weights.build().state_dict()
+    own = network.state_dict()
+    old_charset = weights.config.charset.charset()
+    sources = _read_before_as(charset, weights.config.charset)
+    to_rows = torch.tensor([*charset.encode("".join(sources)), charset.blank])
+    from_rows = torch.tensor([*old_charset.encode("".join(sources.values())), old_charset.blank])
+    head = ("head.weight", "head.bias")
+    wrong = [n for n in own if n not in head and (n not in state or state[n].shape != own[n].shape)]
+    wrong += [n for n in state if n not in own]
+    if wrong:
+        raise CheckpointError(
+            f"cannot start from {weights.path}: {wrong[0]} has shape {_shape(state.get(wrong[0]))}, this network's has "
+            f"{_shape(own.get(wrong[0]))}; use the same model and image_channels ({_summary(weights.config)} there)"
+        )
+    for name in head:
+        merged = own[name].clone()
+        merged[to_rows] = state[name][from_rows]
+        state[name] = merged
+    network.load_state_dict(state)
+    shared = [c for c, source in sources.items() if c == source]
+    relatives = [c for c, source in sources.items() if c != source]
+    new = [c for c in charset.characters if c not in sources]
+    dropped = [c for c in old_charset.characters if c not in sources.values()]
+    return (
+        f"warm start from {weights.path}: {len(shared)} characters and the blank kept"
+        + (f", begun as their other case or base letter: {''.join(relatives)!r}" if relatives else "")
+        + (f", new: {''.join(new)!r}" if new else "")
+        + (f", left behind: {''.join(dropped)!r}" if dropped else "")
+    )
+
+
+def _read_before_as(charset: Charset, old: CharsetConfig) -> dict[str, str]:
+    """For each character that a reader with the old settings could name, in order: as which one."""
+    old_charset, rules = old.charset(), replace(old.rules(), max_length=None)
+    found = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
+    return {c: source for c, source in found.items() if len(source) == 1 and source in old_charset}
+
+
+def _tensor_bytes(tensor: Tensor) -> TensorBytes:
+    flat = tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b""
+    return TensorBytes(str(tensor.dtype), tuple(tensor.shape), flat)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else str(tuple(tensor.shape))
+
+
+def _summary(config: ReaderConfig) -> str:
+    return (
+        f"backbone {config.model.backbone}, batch_norm {config.model.batch_norm}, "
+        f"hidden_size {config.model.lstm_size}, image_channels {config.image.image_channels}"
+    )

@@ -1,0 +1,168 @@
+"""The network: a convolutional backbone, two bidirectional LSTM layers, a linear head.
+
+Shape letters: N batch, C image channels, H height, W width, T time steps, D feature depth, V classes with the blank.
+
+The flow is ``images (N, C, 32, W) -> backbone (N, D, 1, T) -> (N, T, D) -> rnn -> head -> logits (N, T, V)`` with
+``T = W // 4 - 1`` (24 for 100 pixels) for both backbones. The network gives logits and nothing else: the loss is in
+``crnn.training.loss``, reading the logits in ``crnn.decoding.ctc``.
+
+Where it follows the ModelZoo rather than the paper: the pooling windows of the third and fourth pooling are 2x1 with
+no overlap or padding (T = 24 instead of 26), and batch normalisation may follow every convolution. Where it follows
+the paper rather than the ModelZoo: the second LSTM reads in both directions (the ModelZoo's V1 never calls its own).
+
+Reference: Shi, Bai and Yao 2015, arXiv 1507.05717, table 1; ModelZoo ``official/cv/CRNN/src/crnn.py`` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from crnn.config.model import BACKBONE_CHANNELS, ImageConfig, ModelConfig
+from crnn.errors import DataError
+from crnn.model.backbones import BACKBONES, ConvLayer, is_normalised
+
+__all__ = ["CRNN", "build_backbone", "build_model"]
+
+
+class CRNN(nn.Module):
+    """The network of Shi, Bai and Yao.
+
+    Args:
+        model: Backbone, normalisation, LSTM size, dropout.
+        image_channels: Channels C of the pictures: 1 or 3.
+        num_classes: Number of classes V, with the blank.
+
+    Attributes:
+        height: Height H of the pictures, in pixels.
+        backbone: ``conv1`` to ``conv7`` with ``norm`` and ``pool`` of the same number.
+        rnn1: First bidirectional LSTM, D -> 2 x hidden.
+        neck: Linear layer between the LSTMs, 2 x hidden -> hidden.
+        rnn2: Second bidirectional LSTM, hidden -> 2 x hidden.
+        head: Linear layer, 2 x hidden -> V.
+    """
+
+    height = ImageConfig().image_height
+
+    def __init__(self, model: ModelConfig, image_channels: int, num_classes: int) -> None:
+        super().__init__()
+        hidden = model.lstm_size
+        self.backbone = build_backbone(BACKBONES[model.backbone], image_channels, model.batch_norm)
+        self.rnn1 = nn.LSTM(BACKBONE_CHANNELS[model.backbone], hidden, bidirectional=True, batch_first=True)
+        self.neck = nn.Linear(2 * hidden, hidden)
+        self.dropout = nn.Dropout(model.dropout if model.use_dropout else 0.0)
+        self.rnn2 = nn.LSTM(hidden, hidden, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(2 * hidden, num_classes)
+        self.image_channels = image_channels
+        _initialise(self)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes V, with the blank, which is the last."""
+        return self.head.out_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of every class at every time step.
+
+        Args:
+            images: ``(N, C, 32, W)`` float, normalised to [-1, 1] (``crnn.image.normalise``).
+
+        Returns:
+            ``(N, T, V)`` logits; float, or the type that autocast chooses.
+
+        Raises:
+            DataError: The pictures have another height or number of channels, or are too narrow for one time step.
+        """
+        return self.classify(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``(N, T, D)`` of the convolutions: the first half of ``forward``."""
+        if images.ndim != 4 or images.shape[1:3] != (self.image_channels, self.height) or images.shape[3] < 8:
+            raise DataError(
+                f"images have shape {tuple(images.shape)}; expected (N, {self.image_channels}, {self.height}, W >= 8)"
+            )
+        features: Tensor = self.backbone(images)  # ..... (N, D, 1, T)
+        return features.squeeze(2).transpose(1, 2)  # ... (N, T, D)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits ``(N, T, V)`` from features ``(N, T, D)``: the second half of ``forward``.
+
+        Under autocast on an accelerator this half is in float32. cuDNN's LSTMs know no bf16 before torch 2.10: torch
+        then takes slow ones of its own, or autocast makes them half precision, whose range gradients leave. In float32
+        they multiply in TF32, which is fast enough for 6 % of the network's arithmetic.
+        """
+        device = features.device.type
+        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if device == "cpu" or not mixed:
+            return self._classify(features)
+        with torch.autocast(device, enabled=False):
+            return self._classify(features.float())
+
+    def _classify(self, features: Tensor) -> Tensor:
+        sequence = self.neck(self.rnn1(features)[0])  # . (N, T, hidden)
+        sequence = self.rnn2(self.dropout(sequence))[0]  # (N, T, 2 * hidden)
+        logits: Tensor = self.head(sequence)  # ......... (N, T, V)
+        return logits
+
+
+class _Backbone(nn.Sequential):
+    """A sequence whose ``forward`` is not torch's own: ``compile`` passes over code that is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x
+
+
+def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> nn.Sequential:
+    """The convolutions of a table, ``(N, C, 32, W) -> (N, D, 1, T)``, with ``conv1``, ``norm1``, ... as names.
+
+    Args:
+        layers: The rows of the table; seven of them bring 32 rows of pixels down to one.
+        image_channels: Channels C of the pictures.
+        batch_norm: ``all`` or ``paper``: which convolutions are normalised.
+    """
+    modules = _Backbone()
+    depth = image_channels
+    for number, layer in enumerate(layers, start=1):
+        normalised = is_normalised(number, batch_norm)
+        # A bias before batch normalisation would be subtracted again with the mean.
+        conv = nn.Conv2d(depth, layer.channels, layer.kernel, layer.stride, layer.padding, bias=not normalised)
+        modules.add_module(f"conv{number}", conv)
+        if normalised:
+            modules.add_module(f"norm{number}", nn.BatchNorm2d(layer.channels))
+        # The maximum and ReLU change places without changing anything but the time: ReLU has a quarter left to do.
+        if layer.pool is not None:
+            modules.add_module(f"pool{number}", nn.MaxPool2d(layer.pool))
+        modules.add_module(f"relu{number}", nn.ReLU(inplace=True))
+        depth = layer.channels
+    return modules
+
+
+def _initialise(network: CRNN) -> None:
+    """Convolutions: He et al. 2015 (arXiv 1502.01852), normal, fan-out, as DTRB does; their biases zero.
+
+    Batch normalisation: scale one, shift zero. LSTMs: uniform in +-1/sqrt(hidden), as the ModelZoo and torch do.
+    Linear layers: uniform in +-1/sqrt(inputs), torch's own.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int | None = None) -> CRNN:
+    """The network of these settings, on the CPU, in training mode.
+
+    Args:
+        model: Backbone, normalisation, LSTM size, dropout.
+        image: Gives the number of channels.
+        num_classes: Number of classes V, with the blank.
+        seed: Seed of the weights, drawn without touching torch's global generator. ``None``: from the global one.
+    """
+    if seed is None:
+        return CRNN(model, image.image_channels, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CRNN(model, image.image_channels, num_classes)

@@ -1,0 +1,266 @@
+"""Weights files as they lie on disk, read without torch: settings, characters, a checksum, and arrays of numpy.
+
+A weights file is a safetensors file whose metadata holds the settings (model, image, charset), the charset's
+characters, the version, and a SHA-256 over all of it. ``crnn.model.checkpoint`` writes such files, and reads
+them into torch by the same rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from crnn.config.model import ReaderConfig, parse_reader_config
+from crnn.decoding.confidence import Calibration
+from crnn.errors import CheckpointError, ConfigError
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "FORMAT_VERSION",
+    "WEIGHTS_FORMAT",
+    "TensorBytes",
+    "WeightsFile",
+    "WeightsMetadata",
+    "read_tensor_file",
+    "read_weights",
+    "resolve_weights",
+    "shipped_engine_file",
+    "shipped_names",
+    "shipped_weights",
+    "tensor_digest",
+    "weights_metadata",
+]
+
+
+DEFAULT_MODEL = "crnn-small"
+"""What reads where nobody says what should: of the weights that ship, the most words right per millisecond."""
+
+_SUFFIX = ".safetensors"
+
+
+def shipped_names() -> list[str]:
+    """Names of the weights in the package, sorted."""
+    folder = files("crnn") / "weights"
+    if not folder.is_dir():
+        return []
+    return sorted(item.name.removesuffix(_SUFFIX) for item in folder.iterdir() if item.name.endswith(_SUFFIX))
+
+
+def shipped_weights(name: str) -> Path | None:
+    """The weights file of that name in the package; ``None`` where there is none of it.
+
+    A name wins over a file or folder of the same name, which ``./name`` still means.
+    """
+    return Path(str(files("crnn") / "weights" / (name + _SUFFIX))) if name in shipped_names() else None
+
+
+def shipped_engine_file(name: str, precision: str) -> Path | None:
+    """The exported file of that precision that ships beside the weights of that name; ``None`` where there is none."""
+    path = Path(str(files("crnn") / "weights" / f"{name}.{precision}.onnx"))
+    return path if name in shipped_names() and path.is_file() else None
+
+
+# ----------------------------------------------------------------------------------------------------
+# weights file
+
+WEIGHTS_FORMAT = "crnn-weights"
+FORMAT_VERSION = 1
+
+_Tensor = TypeVar("_Tensor")
+
+_TORCH_NAMES = {
+    "bool": "torch.bool", "uint8": "torch.uint8", "int8": "torch.int8", "int16": "torch.int16", "int32": "torch.int32",
+    "int64": "torch.int64", "float16": "torch.float16", "float32": "torch.float32", "float64": "torch.float64",
+}  # fmt: skip
+"""What checksums call the types of numpy: files were first written, and are still written, by torch."""
+
+
+class TensorBytes(NamedTuple):
+    """What a checksum sees of a tensor: its type as torch writes it, its shape, its bytes in row-major order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+class WeightsMetadata(NamedTuple):
+    """What the metadata of a weights file say.
+
+    Attributes:
+        config: Settings that rebuild the network.
+        info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
+        calibration: What confidences are made with, where it was fitted (``crnn calibrate``).
+    """
+
+    config: ReaderConfig
+    info: dict[str, Any]
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightsFile:
+    """What a weights file holds, in arrays of numpy.
+
+    Attributes:
+        arrays: The network's tensors by name, of the types of the file.
+        config: Settings that rebuild the network.
+        info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
+        path: Where it was read.
+        calibration: What confidences are made with, where it was fitted (``crnn calibrate``).
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+    config: ReaderConfig
+    info: dict[str, Any]
+    path: Path
+    calibration: Calibration | None = None
+
+
+def read_weights(source: str | Path) -> WeightsFile:
+    """Read a weights file, or the best weights of a run folder, without torch.
+
+    Args:
+        source: As for ``resolve_weights``.
+
+    Raises:
+        CheckpointError: Missing, truncated, damaged, foreign, from a newer version, or of a type that numpy has not
+            (bfloat16).
+    """
+    path = resolve_weights(source)
+    arrays, metadata = read_tensor_file(path, "numpy", _array_bytes)
+    config, info, calibration = weights_metadata(path, metadata)
+    return WeightsFile(arrays, config, info, path, calibration)
+
+
+def resolve_weights(source: str | Path) -> Path:
+    """The weights file that ``source`` means: shipped weights by name, itself, or ``best`` (else ``last``) of a run.
+
+    Raises:
+        CheckpointError: There is nothing like that.
+    """
+    if not str(source):
+        raise CheckpointError("the model's name is empty; expected a weights file, a run folder or a shipped name")
+    shipped = shipped_weights(str(source))
+    if shipped is not None:
+        return shipped
+    path = Path(source)
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(f"{source}: a folder without best.safetensors or last.safetensors; expected a run folder")
+    if not path.is_file():
+        names = ", ".join(shipped_names())
+        raise CheckpointError(f"model {str(source)!r} is no weights file, run folder or shipped name ({names})")
+    return path
+
+
+def weights_metadata(path: Path, metadata: Mapping[str, Any]) -> WeightsMetadata:
+    """What the metadata of a weights file say, checked.
+
+    Args:
+        path: Of the file, for messages.
+        metadata: As ``read_tensor_file`` gives it.
+
+    Raises:
+        CheckpointError: The file is no weights file, is of a newer version, or contradicts itself.
+    """
+    if metadata["format"] != WEIGHTS_FORMAT:
+        raise CheckpointError(
+            f"{path}: is a {metadata['format']!r} file; expected weights, such as best.safetensors of the run folder"
+        )
+    if metadata.get("format_version") not in range(1, FORMAT_VERSION + 1):
+        raise CheckpointError(
+            f"{path}: has format version {metadata.get('format_version')!r} of crnn {metadata.get('crnn_version')}; "
+            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
+        )
+    try:
+        config = parse_reader_config(metadata["config"], str(path))
+    except (KeyError, TypeError, ValueError) as error:  # ConfigError is a ValueError; the others: it is no mapping
+        raise CheckpointError(f"{path}: settings in the file cannot be used: {error}") from error
+    if config.charset.charset().characters != metadata.get("characters"):
+        raise CheckpointError(f"{path}: the charset's name and its characters in the file contradict each other")
+    calibration = None
+    if metadata.get("calibration") is not None:
+        try:
+            calibration = Calibration.from_dict(metadata["calibration"])
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}. Make it anew with crnn calibrate") from error
+    return WeightsMetadata(config, metadata.get("info", {}), calibration)
+
+
+def read_tensor_file(
+    path: Path, framework: Literal["numpy", "pt"], tensor_bytes: Callable[[_Tensor], TensorBytes]
+) -> tuple[dict[str, _Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file of ours (weights or checkpoint), its checksum checked.
+
+    Args:
+        path: The file.
+        framework: Whose tensors they become.
+        tensor_bytes: What the checksum sees of one of them.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not ours, its checksum does not fit, or the framework has no
+            such type.
+    """
+    if path.suffix in (".onnx", ".xml"):
+        raise CheckpointError(f"{path}: is an exported file; expected weights: a weights file, a run folder or a name")
+    try:
+        with safe_open(path, framework=framework) as file:
+            texts = dict(file.metadata() or {})
+            _refuse_types(path, file, framework)
+            tensors: dict[str, _Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; expected a weights file or a run folder") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or cut short ({str(error).splitlines()[0]}); expected one written by crnn"
+        ) from error
+    expected = texts.pop("sha256", None)
+    if expected is None or "format" not in texts:
+        raise CheckpointError(
+            f"{path}: a safetensors file without crnn's metadata; expected a file written by crnn train or crnn export"
+        )
+    if tensor_digest({name: tensor_bytes(tensor) for name, tensor in tensors.items()}, texts) != expected:
+        raise CheckpointError(f"{path}: checksum does not fit, the file is damaged; use another copy or checkpoint")
+    try:
+        return tensors, {key: json.loads(text) for key, text in texts.items()}
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: metadata is not JSON ({error}); expected a file written by crnn") from error
+
+
+def tensor_digest(tensors: Mapping[str, TensorBytes], texts: Mapping[str, str]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, and over the metadata."""
+    digest = hashlib.sha256()
+    for key in sorted(texts):
+        digest.update(f"{key}={texts[key]}\n".encode())
+    for name in sorted(tensors):
+        dtype, shape, data = tensors[name]
+        digest.update(f"{name} {dtype} {shape}\n".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _refuse_types(path: Path, file: Any, framework: str) -> None:
+    """Types that only torch has would end in an error of numpy's that names neither file nor way out."""
+    known = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "F32", "F64"}
+    others = {file.get_slice(name).get_dtype() for name in file.keys()} - known  # noqa: SIM118 - not a mapping
+    if framework == "numpy" and others:
+        raise CheckpointError(
+            f"{path}: has tensors of type {', '.join(sorted(others))}, which numpy has not; expected float32, float16. "
+            "Read it with --engine torch, or write it anew in one of these"
+        )
+
+
+def _array_bytes(array: npt.NDArray[Any]) -> TensorBytes:
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return TensorBytes(_TORCH_NAMES[array.dtype.name], array.shape, flat.data if flat.size else b"")

@@ -1,0 +1,222 @@
+"""A network's graph in 8 bits: what convolutions see and hold becomes integers, by pictures that show what they see.
+
+What computes in int8 are the convolutions, nine tenths of the arithmetic. Kernels have a scale for each channel (int8),
+activations one for each layer (uint8, between the least and the most that groups of pictures gave, on average). The
+first convolution takes the pixels as they are. Matrices of the LSTMs are kept in int8 with a scale for each row and
+computed with in floating point; the rest is as it was.
+
+In the graph this stands as ``QuantizeLinear`` and ``DequantizeLinear`` around operators on floats. OpenVINO, ONNX
+Runtime and ONNX Runtime Web each make their own integer operators of it, so one file serves all of them.
+
+Why by ourselves: on this network the quantisation of NNCF 3.4 cost 3.7 points of accuracy on real crops, this one
+none (docs/engines.md), and it needs no package beside those that run the result.
+
+References:
+    Jacob et al. 2018, arXiv 1712.05877 (integers for inference; zero points). Krishnamoorthi 2018, arXiv 1806.08342
+    (a scale for each channel; ranges from some hundreds of samples).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from crnn.engines.engine import Pixels
+from crnn.engines.onnx_engine import import_onnxruntime
+from crnn.engines.onnx_graph import INPUT_NAME
+from crnn.errors import DataError
+
+__all__ = ["Quantised", "quantise_graph"]
+
+
+_HALF_RANGE = np.float32(127.5)
+_MIDDLE = np.uint8(128)
+"""The middle of pixels is 127.5, and a zero point is a whole number: what is missing goes into the bias."""
+
+_LIMIT = 127
+"""Of weights on both sides of zero: -128 stays unused, so that the negative of a weight is one."""
+
+_GROUP = 16
+"""Pictures whose least and most count once. The mean over such groups leaves out what is rare, at three quarters of the
+very most; that brought distributions nearer to those of float32 than the most itself, or half of it, did."""
+
+_Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantised:
+    """A quantised graph, and what was done.
+
+    Attributes:
+        graph: The graph; input and output are called as before.
+        ranges: By name of each activation that became 8 bits: what 0 and 255 stand for, but for rounding.
+        pictures: How many pictures they come from.
+        kept: Operators with weights that compute in floating point, by name.
+    """
+
+    graph: onnx.ModelProto
+    ranges: dict[str, tuple[float, float]]
+    pictures: int
+    kept: tuple[str, ...]
+
+
+def quantise_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantised:
+    """A graph whose convolutions compute in int8.
+
+    Args:
+        graph: As ``crnn.engines.onnx_graph.network_graph`` builds it; it stays as it is.
+        batches: Pictures ``(N, C, 32, W)`` uint8 like those that will be read; some hundreds are enough. They need no
+            labels. Widths may differ between batches.
+
+    Raises:
+        DataError: There are no pictures.
+        MissingExtraError: ONNX Runtime, which looks at activations, is not installed.
+    """
+    activations = [node.output[0] for node in graph.graph.node if node.op_type == "Relu"]
+    ranges, pictures = _activation_ranges(graph, activations, batches)
+    builder = _Builder(graph)
+    for node in graph.graph.node:
+        builder.take(node, ranges)
+    kept = tuple(node.name for node in graph.graph.node if node.op_type in ("LSTM", "MatMul"))
+    return Quantised(builder.model(graph), ranges, pictures, kept)
+
+
+class _Builder:
+    """The nodes of a graph once more, with integers where they can be."""
+
+    def __init__(self, graph: onnx.ModelProto) -> None:
+        self._constants: dict[str, _Array] = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
+        self._nodes: list[onnx.NodeProto] = []
+        self._instead: dict[str, str] = {}  # values whose readers are to read another one
+        self._last_range = ""  # name of the scale of what flows at the moment
+
+    def take(self, node: onnx.NodeProto, ranges: Mapping[str, tuple[float, float]]) -> None:
+        """The next node, in the order of the graph."""
+        new = onnx.NodeProto()
+        new.CopyFrom(node)
+        new.input[:] = [self._instead.get(name, name) for name in node.input]
+        output = node.output[0]
+        if node.op_type in ("Cast", "Sub", "Div"):  # the normalisation: what scale and zero point of the pixels say
+            if node.op_type == "Cast":
+                self._take_pixels()
+            self._instead[output] = f"{INPUT_NAME}.values"
+            return
+        if node.op_type == "Conv":
+            kernel = self._integers(node.input[1])
+            if new.input[0] == f"{INPUT_NAME}.values":
+                self._shift_bias(node.input[2], kernel)
+        elif node.op_type == "LSTM":
+            for name in node.input[1:3]:
+                self._kept_small(name)
+        self._nodes.append(new)
+        if output in ranges:
+            self._instead[output] = self._through_integers(output, *ranges[output])
+            self._last_range = output
+        elif node.op_type == "MaxPool":  # the largest of integers is one of them: the scale stays
+            self._instead[output] = self._through_integers_of(output, self._last_range)
+
+    def model(self, original: onnx.ModelProto) -> onnx.ModelProto:
+        """The graph, with the constants that its nodes read."""
+        model = onnx.ModelProto()
+        model.CopyFrom(original)
+        used = {name for node in self._nodes for name in node.input}
+        del model.graph.node[:], model.graph.initializer[:]
+        model.graph.node.extend(self._nodes)
+        model.graph.initializer.extend(
+            numpy_helper.from_array(array, name) for name, array in self._constants.items() if name in used
+        )
+        onnx.checker.check_model(model)
+        return model
+
+    def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def _constant(self, name: str, array: _Array | np.generic) -> str:
+        self._constants[name] = np.asarray(array)
+        return name
+
+    def _take_pixels(self) -> None:
+        scale = self._constant(f"{INPUT_NAME}.scale", np.float32(1) / _HALF_RANGE)
+        zero = self._constant(f"{INPUT_NAME}.zero", _MIDDLE)
+        self._add("DequantizeLinear", [INPUT_NAME, scale, zero], f"{INPUT_NAME}.values")
+
+    def _shift_bias(self, name: str, kernel: npt.NDArray[np.float32]) -> None:
+        """The half that the zero point of the pixels lacks: a constant over the whole picture.
+
+        Beside its edges the convolution sees 128 instead of 127.5, a 255th of the range, as in no other layer.
+        """
+        missing = (np.float64(_MIDDLE) - np.float64(_HALF_RANGE)) / np.float64(_HALF_RANGE)
+        shift = kernel.sum(axis=(1, 2, 3), dtype=np.float64) * missing
+        self._constants[name] = (self._constants[name] + shift).astype(np.float32)
+
+    def _integers(self, name: str) -> npt.NDArray[np.float32]:
+        """A kernel as int8 with a scale for each output channel; gives what it has become."""
+        integers, scale = _rounded(self._constants.pop(name), axes=(1, 2, 3))
+        flat = scale.reshape(-1)
+        inputs = [
+            self._constant(f"{name}.integers", integers),
+            self._constant(f"{name}.scale", flat),
+            self._constant(f"{name}.zero", np.zeros(len(flat), np.int8)),
+        ]
+        self._add("DequantizeLinear", inputs, name, axis=0)
+        return integers * scale
+
+    def _kept_small(self, name: str) -> None:
+        """A matrix as int8 with a scale for each row, for the file alone: engines multiply it out when they load it.
+
+        Not by DequantizeLinear, which engines keep for the operator that it belongs to; an LSTM is none of these.
+        """
+        integers, scale = _rounded(self._constants.pop(name), axes=(-1,))
+        self._add("Cast", [self._constant(f"{name}.integers", integers)], f"{name}.cast", to=TensorProto.FLOAT)
+        self._add("Mul", [f"{name}.cast", self._constant(f"{name}.scale", scale)], name)
+
+    def _through_integers(self, name: str, least: float, most: float) -> str:
+        # Zero is a whole number: it stands outside of every picture, where convolutions are padded.
+        least, most = min(least, 0.0), max(most, 0.0)
+        scale = np.float32((most - least) / 255) if most > least else np.float32(1)
+        self._constant(f"{name}.scale", scale)
+        self._constant(f"{name}.zero", np.uint8(np.clip(np.rint(-least / scale), 0, 255)))
+        return self._through_integers_of(name, name)
+
+    def _through_integers_of(self, name: str, range_of: str) -> str:
+        range_inputs = [f"{range_of}.scale", f"{range_of}.zero"]
+        integers = self._add("QuantizeLinear", [name, *range_inputs], f"{name}.integers")
+        return self._add("DequantizeLinear", [integers, *range_inputs], f"{name}.values")
+
+
+def _rounded(weights: _Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Integers and the scale, of the same number of dimensions, that brings them back."""
+    largest = np.abs(weights).max(axis=axes, keepdims=True)
+    scale = (np.where(largest > 0, largest, 1.0) / _LIMIT).astype(np.float32)
+    return np.clip(np.rint(weights / scale), -_LIMIT, _LIMIT).astype(np.int8), scale
+
+
+def _activation_ranges(
+    graph: onnx.ModelProto, names: list[str], batches: Iterable[Pixels]
+) -> tuple[dict[str, tuple[float, float]], int]:
+    """The least and the most that values of a graph are, on the mean of groups, and how many pictures there were."""
+    runtime = import_onnxruntime()
+    watched = onnx.ModelProto()
+    watched.CopyFrom(graph)
+    watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    extremes = []
+    pictures = 0
+    for batch in batches:
+        for first in range(0, len(batch), _GROUP):
+            values = session.run(names, {INPUT_NAME: batch[first : first + _GROUP]})
+            extremes.append([(value.min(), value.max()) for value in values])
+        pictures += len(batch)
+    if not pictures:
+        raise DataError("there are no pictures to quantise with; expected some hundreds like those that will be read")
+    means: npt.NDArray[np.float64] = np.mean(np.asarray(extremes, np.float64), axis=0)  # (names, 2)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means, strict=True)}, pictures

@@ -1,0 +1,582 @@
+"""What a font file can really write: characters that are mapped, drawn, told apart, and look like themselves.
+
+A map from characters to glyphs (cmap) says little: symbol fonts map letters to pictures, some fonts draw a box for
+whatever they lack, others nothing at all. So every character is drawn once, and letters and digits are compared with
+those of the faces that ship: a face in which few of them are most like the same character elsewhere is no text face.
+
+``python -m crnn.synth.font_check`` checks the files that it is told on stdin and prints one JSON line for each; see
+``crnn.synth.font_check``, which runs it, so that a font on which FreeType dies ends no run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import signal
+import string
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+
+from crnn.errors import MissingExtraError
+from crnn.parallel import usable_cores
+from crnn.terminal import counting_bar
+
+if TYPE_CHECKING:
+    from fontTools.ttLib import TTFont
+
+__all__ = [
+    "ALNUM",
+    "CHECK_VERSION",
+    "CheckedFace",
+    "CheckedFile",
+    "Glyphs",
+    "cache_folder",
+    "check_file",
+    "checked_characters",
+    "scan_files",
+    "shipped_folder",
+]
+
+
+ALNUM = string.digits + string.ascii_letters
+
+_EM = 64  # pixels per em of the glyphs that are looked at
+_CANVAS = 4 * _EM
+_ORIGIN = (_EM + _EM // 2, 2 * _EM + _EM // 2)
+_SIDE = 16  # pixels of a normalised glyph
+_MIN_LETTERS = 20  # of ALNUM, to judge a face by them
+_MIN_LIKENESS = 0.6  # cosine between a letter and a reference, for a letter to count as recognised
+_SAME = 0.985  # cosine between two drawings of one outline
+_MAX_TWINS = 4  # different characters with one picture; I, l and | may look the same
+
+
+def shipped_folder() -> Path:
+    """The folder of the faces that come with the package."""
+    return Path(__file__).parent / "faces"
+
+
+class Glyphs:
+    """The pictures of some characters in one face."""
+
+    def __init__(self, path: Path, index: int, axes: Sequence[float], characters: str) -> None:
+        self._font = ImageFont.truetype(str(path), _EM, index=index, layout_engine=ImageFont.Layout.BASIC)
+        if axes:
+            self._font.set_variation_by_axes(list(axes))
+        self._boxes: dict[str, tuple[int, int, int, int]] = {}
+        self._pictures: dict[str, Image.Image] = {}
+        for character in characters:
+            try:
+                picture = self._draw(character)
+            except OSError:  # this outline is broken ("raster overflow"); the others may be well
+                continue
+            box = picture.getbbox()
+            if box is not None:
+                self._boxes[character] = box
+                self._pictures[character] = picture.crop(box)
+        self._characters = characters
+
+    def _draw(self, character: str) -> Image.Image:
+        picture = Image.new("L", (_CANVAS, _CANVAS))
+        ImageDraw.Draw(picture).text(_ORIGIN, character, fill=255, font=self._font, anchor="ls")
+        return picture
+
+    def usable(self) -> str:
+        """The characters that are drawn, and not all by the same picture."""
+        nothing = self._draw("\U0010fffd")  # mapped by no font: what is drawn for missing characters
+        box = nothing.getbbox()
+        missing = nothing.crop(box) if box else None
+        twins: Counter[bytes] = Counter()
+        for picture, _ in {(picture.tobytes(), c.casefold()) for c, picture in self._pictures.items()}:
+            twins[picture] += 1
+
+        def is_drawn(character: str) -> bool:
+            picture = self._pictures.get(character)
+            if picture is None:
+                return _is_blank(character)
+            return twins[picture.tobytes()] <= _MAX_TWINS and not (missing and _is_same(picture, missing))
+
+        return "".join(c for c in self._characters if is_drawn(c))
+
+    def cap_height(self, characters: str) -> float:
+        """Height of capitals, or digits, in ems."""
+        for group in (string.ascii_uppercase, string.digits):
+            heights = [_ORIGIN[1] - self._boxes[c][1] for c in group if c in characters and c in self._boxes]
+            if heights:
+                return round(float(np.median(heights)) / _EM, 4)
+        return 0.0
+
+    def normalised(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
+        """``(K, D)`` float32 unit vectors, one for each drawn character, or for its outline."""
+        pictures = [self._pictures[c] for c in characters]
+        vectors = [_normalise(_outline(picture) if hollow else picture) for picture in pictures]
+        return np.stack(vectors) if vectors else np.zeros((0, _SIDE * _SIDE), np.float32)
+
+    def readable(self, characters: str) -> float:
+        """Share of the letters and digits whose most similar reference is the same one, whatever the case."""
+        own = "".join(c for c in ALNUM if c in characters and c in self._pictures)
+        if len(own) < _MIN_LETTERS:
+            return 1.0
+        names, references = _references()
+        likeness = self.normalised(own) @ references.T
+        nearest = likeness.argmax(axis=1).tolist()
+        hits = [
+            _LOOKALIKES[names[at]] == _LOOKALIKES[c] and float(likeness[row, at]) > _MIN_LIKENESS
+            for row, (c, at) in enumerate(zip(own, nearest, strict=True))
+        ]
+        return round(sum(hits) / len(hits), 4)
+
+    def one_case(self, characters: str) -> bool:
+        """Whether letters whose two forms differ have one form here."""
+        pairs = [c for c in "abdeghmnqrt" if c in characters and c.upper() in characters]
+        pairs = [c for c in pairs if c in self._pictures and c.upper() in self._pictures]
+        if len(pairs) < 6:
+            return False
+        same = (self.normalised("".join(pairs)) * self.normalised("".join(pairs).upper())).sum(axis=1)
+        return bool(np.median(same) > 0.9)
+
+
+def _is_blank(character: str) -> bool:
+    """Whether a character is meant to leave no ink: spaces, joiners."""
+    return unicodedata.category(character) in {"Zs", "Cf"}
+
+
+def _is_same(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two glyphs have one outline; not bit for bit, as hinting treats letters and other glyphs differently."""
+    if abs(one.width - other.width) > 1 or abs(one.height - other.height) > 1:
+        return False
+    return float((_normalise(one) * _normalise(other)).sum()) > _SAME
+
+
+def _normalise(picture: Image.Image) -> npt.NDArray[np.float32]:
+    """A glyph in a square, its box filling it, thin ones kept thin; softened and made a unit vector."""
+    width, height = picture.size
+    wide = max(3, round(_SIDE * min(1.0, 1.6 * width / height)))
+    high = max(3, round(_SIDE * min(1.0, 1.6 * height / width)))
+    square = np.zeros((_SIDE + 2, _SIDE + 2), np.float32)
+    left, top = (_SIDE - wide) // 2 + 1, (_SIDE - high) // 2 + 1
+    square[top : top + high, left : left + wide] = np.asarray(picture.resize((wide, high), Image.Resampling.BOX))
+    # Strokes of other weights and places shall overlap.
+    soft = square[:-2] + 2 * square[1:-1] + square[2:]
+    soft = soft[:, :-2] + 2 * soft[:, 1:-1] + soft[:, 2:]
+    flat = soft.reshape(-1) - soft.mean()
+    norm = float(np.sqrt((flat * flat).sum()))
+    return np.asarray(flat / norm if norm else flat, dtype=np.float32)
+
+
+def _outline(picture: Image.Image) -> Image.Image:
+    """A glyph as open faces draw it: its edge alone."""
+    solid = ImageOps.expand(picture, 4)
+    inner = np.asarray(solid.filter(ImageFilter.MinFilter(5)))
+    return Image.fromarray(np.asarray(solid) - inner).crop((4, 4, 4 + picture.width, 4 + picture.height))
+
+
+# Characters that many faces draw alike once their size is gone.
+_GROUPS = ("0oOQD", "1iIlLjJ", "2zZ", "5sS", "6bG", "8B", "9qg", "uvUV", "4A", "yY")
+_LOOKALIKES = {c: c.casefold() for c in ALNUM} | {c: group[0] for group in _GROUPS for c in group}
+
+
+@lru_cache(maxsize=1)
+def _references() -> tuple[str, npt.NDArray[np.float32]]:
+    """Letters and digits of the faces that ship, solid and hollow: which each is, and ``(K, D)`` unit vectors."""
+    names = ""
+    vectors = []
+    for path in sorted(shipped_folder().rglob("*.ttf")):
+        glyphs = Glyphs(path, 0, (), ALNUM)
+        for hollow in (False, True):
+            names += ALNUM
+            vectors.append(glyphs.normalised(ALNUM, hollow=hollow))
+    return names, np.concatenate(vectors)
+
+
+# ----------------------------------------------------------------------------------------------------
+# face check
+
+CHECK_VERSION = 3
+"""Raised when the check changes, so that nothing remembered from an older one is used."""
+
+MAX_FILE_BYTES = 30 << 20
+SECONDS_PER_FILE = 120
+
+_MAX_STYLES = 4  # of a variable font
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFace:
+    """One face of a file and what it can write.
+
+    Attributes:
+        index: Its number in a collection (.ttc), else 0.
+        axes: Positions on a variable font's axes, in their order; empty elsewhere.
+        family: Typographic family, as the file names it.
+        style: Style within the family.
+        weight: 1 to 1000; 400 is regular, 700 bold.
+        italic: Whether the letters lean.
+        characters: Those of the asked ones that it can write, sorted.
+        cap_height: Height of capitals (of digits where it has none) in ems; 0 where it has neither.
+        readable: Share of its letters and digits that are like the same one in a face that ships, and more so than like
+            any other, whatever the case; 1 where there are too few to judge.
+        one_case: Lower-case letters are drawn as capitals.
+    """
+
+    index: int
+    axes: tuple[float, ...]
+    family: str
+    style: str
+    weight: int
+    italic: bool
+    characters: str
+    cap_height: float
+    readable: float
+    one_case: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFile:
+    """What is in a font file.
+
+    Attributes:
+        faces: The faces that can write something.
+        problems: Why the file, or a face of it, cannot be used: ``(reason, detail)``; the reasons are counted.
+    """
+
+    faces: tuple[CheckedFace, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """This as plain lists and dictionaries."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> CheckedFile:
+        """The inverse of ``as_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        faces = tuple(CheckedFace(**{**face, "axes": tuple(face["axes"])}) for face in values["faces"])
+        if not all(isinstance(face.characters, str) and isinstance(face.index, int) for face in faces):
+            raise ValueError("a face without its characters")
+        return cls(faces=faces, problems=tuple((str(reason), str(detail)) for reason, detail in values["problems"]))
+
+
+def checked_characters(characters: Iterable[str]) -> str:
+    """What a file is checked for: ``characters``, and letters and digits, by which a face is judged."""
+    return "".join(sorted({*characters, *ALNUM}))
+
+
+def check_file(path: Path, characters: str, *, compare: bool = True) -> CheckedFile:
+    """What the faces of ``path`` can write.
+
+    Args:
+        path: A font file: .ttf, .otf, .ttc or .otc.
+        characters: What to look for, from ``checked_characters``.
+        compare: Compare letters with those of the faces that ship.
+
+    Raises:
+        MissingExtraError: fontTools is not installed.
+    """
+    try:
+        from fontTools.ttLib import TTLibError
+    except ImportError:
+        raise MissingExtraError("fonttools", "synth", "choosing faces") from None
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            return _unusable("too_large", f"{size / 2**20:.0f} MB, at most {MAX_FILE_BYTES >> 20}")
+        faces: list[CheckedFace] = []
+        problems: list[tuple[str, str]] = []
+        for index in range(_num_fonts(path)):
+            for face in _faces_of_font(path, index, characters, compare):
+                if isinstance(face, CheckedFace):
+                    faces.append(face)
+                else:
+                    problems.append(face)
+        return CheckedFile(faces=tuple(faces), problems=tuple(problems))
+    except TTLibError as error:
+        return _unusable("not_a_font", _one_line(error))
+    except Exception as error:
+        # Font files are programs and tables of offsets; what a damaged one raises in either library is anyone's guess
+        # (struct.error, AssertionError, IndexError ... were met). None of it may end a run.
+        return _unusable("broken", _one_line(error))
+
+
+def _unusable(reason: str, detail: str) -> CheckedFile:
+    return CheckedFile(problems=((reason, detail),))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def _num_fonts(path: Path) -> int:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1
+
+
+def _faces_of_font(path: Path, index: int, characters: str, compare: bool) -> list[CheckedFace | tuple[str, str]]:
+    from fontTools.ttLib import TTFont
+
+    # Opened here, as TTFont leaves a file open in which it finds no font.
+    with path.open("rb") as file, TTFont(file, fontNumber=index, lazy=True) as font:
+        if any(table in font for table in ("CBDT", "sbix", "COLR")):
+            return [("colour", f"font {index} has glyphs in colour")]
+        if not any(table in font for table in ("glyf", "CFF ", "CFF2")):
+            return [("bitmap_only", f"font {index} has no outlines")]
+        mapped = font.getBestCmap() or {}
+        present = "".join(c for c in characters if mapped.get(ord(c), ".notdef") != ".notdef")
+        if not present:
+            return [("none_of_the_characters", f"font {index} maps none of them")]
+        family, names = _names(font, path)
+        default = _default_style(font, names)
+        styles = _variable_styles(font) or [((), default)]
+    found: list[CheckedFace | tuple[str, str]] = []
+    drawn: str | None = None
+    for axes, (style, weight, italic) in styles:
+        # What is drawn at all is the same all over a variable font.
+        glyphs = Glyphs(path, index, axes, present if drawn is None else drawn)
+        usable = glyphs.usable()
+        drawn = usable
+        if not usable:
+            found.append(("draws_nothing", f"{family} {style}: empty or one box for all"))
+            continue
+        found.append(
+            CheckedFace(
+                index=index, axes=axes, family=family, style=style, weight=weight, italic=italic,
+                characters=usable, cap_height=glyphs.cap_height(usable),
+                readable=glyphs.readable(usable) if compare else 1.0, one_case=glyphs.one_case(usable),
+            )
+        )  # fmt: skip
+    return found
+
+
+# --- names and styles -------------------------------------------------------------------------------------------------
+
+# What files with the four-style names alone add to a family's name.
+_WEIGHT_WORDS = re.compile(
+    r"(?<=\w)(?:[ -](?:thin|hairline|(?:extra|ultra|semi|demi)?[ -]?(?:light|bold)|book|regular|medium|heavy|black))+$",
+    re.I,
+)
+
+
+def _names(font: TTFont, path: Path) -> tuple[str, str]:
+    """Family and style: the typographic names where there are any, else those of the four-style families."""
+    table: Any = font.get("name")
+
+    def name(*ids: int) -> str:
+        for number in ids:
+            value = table.getDebugName(number) if table is not None else None
+            if value and value.strip("\0 "):
+                return " ".join(str(value).replace("\0", "").split())
+        return ""
+
+    family = name(16) or _WEIGHT_WORDS.sub("", name(1)) or name(1)
+    return family or path.stem, name(17, 2) or "Regular"
+
+
+def _default_style(font: TTFont, style: str) -> tuple[str, int, bool]:
+    """Style, weight and slant of a font that has one style."""
+    lowered = style.lower()
+    weight = 700 if "bold" in lowered else 400
+    italic = "italic" in lowered or "oblique" in lowered
+    if "OS/2" in font:
+        table: Any = font["OS/2"]
+        given = int(table.usWeightClass)
+        # Some old files count the weights from 1 to 9.
+        weight = given * 100 if 1 <= given <= 9 else min(max(given, 1), 1000)
+        italic = italic or bool(table.fsSelection & 1)
+    return style, weight, italic
+
+
+def _variable_styles(font: TTFont) -> list[tuple[tuple[float, ...], tuple[str, int, bool]]]:
+    """Some named styles of a variable font, spread over their weights; none for other fonts."""
+    if "fvar" not in font:
+        return []
+    table: Any = font["fvar"]
+    order = [axis.axisTag for axis in table.axes]
+    defaults = {axis.axisTag: float(axis.defaultValue) for axis in table.axes}
+    styles = {}
+    for instance in table.instances:
+        place = {**defaults, **{tag: float(value) for tag, value in instance.coordinates.items()}}
+        style = font["name"].getDebugName(instance.subfamilyNameID) or "Regular"
+        italic = place.get("ital", 0) > 0.5 or abs(place.get("slnt", 0)) > 4 or "italic" in style.lower()
+        styles[tuple(place[tag] for tag in order)] = (style, int(place.get("wght", 400)), italic)
+    if not styles:
+        style, weight, italic = _default_style(font, "Regular")
+        return [(tuple(defaults[tag] for tag in order), (style, weight, italic))]
+    ordered = sorted(styles.items(), key=lambda item: (item[1][1], item[0]))
+    chosen = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _MAX_STYLES)).round().astype(int))
+    return [ordered[position] for position in chosen]
+
+
+def main() -> None:
+    """Check what a JSON object on stdin names: ``characters``, ``compare`` and ``files``; a JSON line for each."""
+    request = json.load(sys.stdin)
+    for name in request["files"]:
+        if hasattr(signal, "alarm"):
+            # A font in which FreeType never ends: the default action ends this process, in C code too.
+            signal.alarm(SECONDS_PER_FILE)
+        checked = check_file(Path(name), request["characters"], compare=request["compare"])
+        sys.stdout.write(json.dumps(checked.as_json()) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
+
+
+# ----------------------------------------------------------------------------------------------------
+# face scan
+
+_FEW_FILES = 24  # are checked here: starting a process takes longer than checking that many
+_FILES_PER_PROCESS = 200
+
+
+def scan_files(
+    paths: Sequence[Path], characters: str, *, workers: int | None = None, quiet: bool = False
+) -> list[CheckedFile]:
+    """What each of some font files can write, in their order.
+
+    Args:
+        paths: Font files.
+        characters: What to look for.
+        workers: Processes. Default: as many as there are cores. 0: everything in this process.
+        quiet: No progress bar.
+    """
+    wanted = checked_characters(characters)
+    keys = [_key(path) for path in paths]
+    cache = _Cache(wanted)
+    found: dict[str, CheckedFile] = {key: checked for key in keys if (checked := cache.get(key)) is not None}
+    todo = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in found]
+    if todo:
+        with counting_bar("checking fonts", len(todo), enabled=not quiet) as advance:
+            checked_now = _check([path for _, path in todo], wanted, workers, advance)
+        fresh = {key: checked for (key, _), checked in zip(todo, checked_now, strict=True)}
+        found |= fresh
+        cache.add({key: checked for key, checked in fresh.items() if checked.problems[:1] != _CRASHED[:1]})
+    return [found[key] for key in keys]
+
+
+def cache_folder() -> Path:
+    """The user's folder for things that can be made again."""
+    if sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA")
+    elif sys.platform == "darwin":
+        root = os.path.expanduser("~/Library/Caches")  # noqa: PTH111 - leaves "~" where there is no home, no exception
+    else:
+        root = os.environ.get("XDG_CACHE_HOME")
+    return Path(root or os.path.expanduser("~/.cache")) / "crnn"  # noqa: PTH111
+
+
+# --- checking ---------------------------------------------------------------------------------------------------------
+
+_CRASHED = (("crashed", "the process that drew it died"),)
+
+
+def _check(
+    paths: list[Path], characters: str, workers: int | None, advance: Callable[[int], None]
+) -> list[CheckedFile]:
+    ours = shipped_folder()
+    if workers == 0 or (len(paths) <= _FEW_FILES and all(ours in path.parents for path in paths)):
+        checked = []
+        for path in paths:
+            checked.append(check_file(path, characters))
+            advance(1)
+        return checked
+    parts = [paths[start : start + _FILES_PER_PROCESS] for start in range(0, len(paths), _FILES_PER_PROCESS)]
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
+        results = pool.map(lambda part: _check_in_process(part, characters, advance), parts)
+        return [checked for part in results for checked in part]
+
+
+def _check_in_process(paths: list[Path], characters: str, advance: Callable[[int], None]) -> list[CheckedFile]:
+    """``check_file`` of each, in a process of its own; another one after each file that ends it."""
+    checked: list[CheckedFile] = []
+    while len(checked) < len(paths):
+        request = {"characters": characters, "compare": True, "files": [str(path) for path in paths[len(checked) :]]}
+        # One thread each: there are as many processes as cores already.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        command = [sys.executable, "-m", "crnn.synth.font_check"]
+        # A file for stderr: FreeType's and fontTools' complaints are not for the user, and a full pipe would block.
+        with (
+            tempfile.TemporaryFile() as complaints,
+            subprocess.Popen(  # noqa: S603 - this interpreter, this package
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
+            ) as process,
+        ):
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                json.dump(request, process.stdin)
+            for line in process.stdout:
+                if not line.endswith("\n"):
+                    break
+                checked.append(CheckedFile.from_json(json.loads(line)))
+                advance(1)
+        if len(checked) < len(paths):
+            checked.append(CheckedFile(problems=_CRASHED))
+            advance(1)
+    return checked
+
+
+# --- remembering ------------------------------------------------------------------------------------------------------
+
+
+def _key(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return f"{path}|missing"
+    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+class _Cache:
+    """What was found in files of given names, sizes and times; one file for each set of characters."""
+
+    def __init__(self, characters: str) -> None:
+        code = hashlib.sha256(f"{CHECK_VERSION} {characters}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self._path = cache_folder() / f"faces-{code}.json"
+        self._known = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # none yet, not readable, or damaged: everything is checked again
+        return known if isinstance(known, dict) else {}
+
+    def get(self, key: str) -> CheckedFile | None:
+        try:
+            return CheckedFile.from_json(self._known[key])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def add(self, fresh: dict[str, CheckedFile]) -> None:
+        """Remember what was found, beside what other processes remembered in between."""
+        known = self._read() | {key: checked.as_json() for key, checked in fresh.items()}
+        # A folder that cannot be written costs time, nothing else.
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            number, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.stem}-", suffix=".json")
+            try:
+                with os.fdopen(number, "w", encoding="utf-8") as file:
+                    json.dump(known, file, ensure_ascii=True, separators=(",", ":"))
+                os.replace(name, self._path)  # noqa: PTH105 - names from mkstemp
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(name)  # noqa: PTH108
+                raise

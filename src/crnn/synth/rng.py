@@ -1,0 +1,192 @@
+"""Random numbers by name, for samples by number.
+
+``Draws(seed, indices).uniform("slant")`` is a pure function of the seed, each index and the name. Nothing is consumed
+in order, so a sample looks the same in whatever batch, rank or process it is made, an effect that is switched off does
+not change the others, and there is no state to save.
+
+Reference: the mixing function of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+generators").
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Dice", "Draws", "Weighted"]
+
+
+Floats = npt.NDArray[np.float64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Draws:
+    """Independent random numbers for N samples.
+
+    Args:
+        seed: Seed of all draws.
+        indices: ``(N,)`` int64: the numbers of the samples, at least 0.
+
+    Example:
+        >>> both = Draws(1, np.array([4, 9])).uniform("slant")
+        >>> bool(both[1] == Draws(1, np.array([9])).uniform("slant")[0])
+        True
+    """
+
+    _without: frozenset[str] = frozenset()
+    _where: npt.NDArray[np.bool_] | None = None
+
+    def __init__(self, seed: int, indices: npt.NDArray[np.int64]) -> None:
+        self.seed = seed
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self._keys = _mix(_mix(np.full(self.indices.shape, seed, np.uint64)) + self.indices.astype(np.uint64) * _GOLDEN)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def rows(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Draws:
+        """The draws of some of the samples: the same numbers that these rows have in the whole."""
+        some = Draws.__new__(Draws)
+        some.seed, some.indices, some._keys = self.seed, self.indices[rows], self._keys[rows]
+        some._without, some._where = self._without, None if self._where is None else self._where[rows]
+        return some
+
+    def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> Draws:
+        """The same draws, but that ``chance`` of these names is never true for the samples ``where``."""
+        some = self.rows(np.arange(len(self)))
+        some._without, some._where = names, where
+        return some
+
+    def bits(self, name: str) -> npt.NDArray[np.uint64]:
+        """``(N,)`` uniform 64-bit words."""
+        return _mix(self._keys + _code(name))
+
+    def seeds(self, name: str) -> npt.NDArray[np.int64]:
+        """``(N,)`` int64 in [0, 2**31): seeds of pixel noise."""
+        return (self.bits(name) >> np.uint64(33)).astype(np.int64)
+
+    def uniform(self, name: str, low: float | Floats = 0.0, high: float | Floats = 1.0) -> Floats:
+        """``(N,)`` float64 in [low, high)."""
+        unit = (self.bits(name) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.asarray(low + (high - low) * unit)
+
+    def log_uniform(self, name: str, low: float, high: float) -> Floats:
+        """``(N,)`` float64 in [low, high), uniform in the logarithm; both ends above 0."""
+        return np.exp(self.uniform(name, np.log(low), np.log(high)))
+
+    def signed(self, name: str, strength: float) -> Floats:
+        """``(N,)`` float64, uniform in [-strength, strength)."""
+        return self.uniform(name, -strength, strength)
+
+    def normal(self, name: str, mean: float = 0.0, deviation: float = 1.0) -> Floats:
+        """``(N,)`` float64, normally distributed (Box and Muller 1958)."""
+        radius = np.sqrt(-2.0 * np.log1p(-self.uniform(name + "/radius")))
+        return np.asarray(mean + deviation * radius * np.cos(2.0 * np.pi * self.uniform(name + "/angle")))
+
+    def chance(self, name: str, share: float) -> npt.NDArray[np.bool_]:
+        """``(N,)`` bool, true for ``share`` of the samples."""
+        chosen = self.uniform(name) < share
+        return chosen & ~self._where if self._where is not None and name in self._without else chosen
+
+    def integers(self, name: str, count: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """``(N,)`` int64 in [0, count)."""
+        return np.asarray(np.minimum((self.uniform(name) * count).astype(np.int64), np.asarray(count) - 1))
+
+    def choice(self, name: str, weights: Sequence[float]) -> npt.NDArray[np.int64]:
+        """``(N,)`` int64: positions in ``weights``, each drawn in proportion to its weight."""
+        ends = np.cumsum(np.asarray(weights, dtype=np.float64))
+        places = np.searchsorted(ends, self.uniform(name) * ends[-1], side="right")
+        return np.asarray(np.minimum(places, len(ends) - 1), dtype=np.int64)
+
+
+@functools.lru_cache(maxsize=1024)
+def _code(name: str) -> npt.NDArray[np.uint64]:
+    """A name as ``(1,)`` 64 random bits."""
+    # Two checksums, as 32 bits alone might collide between two of some hundred names.
+    word = name.encode()
+    return _mix(np.full(1, zlib.crc32(word) << 32 | zlib.adler32(word), np.uint64))
+
+
+def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser, after its addition of the golden ratio; wraps around by design."""
+    z = words + _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+# ----------------------------------------------------------------------------------------------------
+# dice
+
+T = TypeVar("T")
+
+_BLOCK = 32
+
+
+class Dice:
+    """Random decisions that are a pure function of the generator's state.
+
+    Args:
+        rng: Where the numbers come from; it is moved on by whole blocks.
+    """
+
+    __slots__ = ("_numbers", "_rng")
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._numbers: list[float] = []
+
+    def unit(self) -> float:
+        """Uniform in [0, 1)."""
+        if not self._numbers:
+            self._numbers = self._rng.random(_BLOCK).tolist()
+        return self._numbers.pop()
+
+    def chance(self, share: float) -> bool:
+        """True for ``share`` of the calls."""
+        return self.unit() < share
+
+    def below(self, count: int) -> int:
+        """Uniform in 0 ... ``count`` - 1."""
+        return int(self.unit() * count)
+
+    def between(self, low: int, high: int) -> int:
+        """Uniform in ``low`` ... ``high``, both included."""
+        return low + int(self.unit() * (high - low + 1))
+
+    def pick(self, items: Sequence[T]) -> T:
+        """One of the items, each as likely as the others."""
+        return items[int(self.unit() * len(items))]
+
+
+class Weighted(Generic[T]):
+    """Items that are drawn in proportion to their weights; items of weight 0 are left out.
+
+    Args:
+        items: Each with its weight, at least 0.
+    """
+
+    __slots__ = ("_ends", "items")
+
+    def __init__(self, items: Mapping[T, float] | Iterable[tuple[T, float]]) -> None:
+        pairs = items.items() if isinstance(items, Mapping) else items
+        kept = [(item, weight) for item, weight in pairs if weight > 0.0]
+        self.items = tuple(item for item, _ in kept)
+        self._ends = list(itertools.accumulate(weight for _, weight in kept))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def draw(self, dice: Dice) -> T:
+        """One item; there must be one."""
+        # The last end is left out of the search, so that a rounded product cannot pass it.
+        place = bisect.bisect_right(self._ends, dice.unit() * self._ends[-1], 0, len(self._ends) - 1)
+        return self.items[place]

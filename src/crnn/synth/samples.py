@@ -1,0 +1,278 @@
+"""Rendered samples as a stored set: an LMDB folder, or pictures with a list, for other tools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from crnn.config import Config
+from crnn.contact_sheet import contact_sheet, packed_sheet
+from crnn.data.list_file import ListWriter
+from crnn.data.loader import iterate_batches
+from crnn.data.store import LmdbWriter
+from crnn.errors import DataError
+from crnn.files import PartialFolder
+from crnn.synth.renderer import Renderer, to_bytes
+from crnn.synth.rng import Draws
+
+__all__ = ["Encoding", "Shape", "explain_sheet", "preview_sheet", "write_samples"]
+
+
+Shape = Literal["natural", "network"]
+Encoding = Literal["png", "jpeg"]
+
+_CHUNK = 64
+"""Samples that a process makes at a time."""
+
+_NATURAL_WIDTH = 160
+"""Width at which words are composed that get their own proportions afterwards: that of eight letters 32 pixels high."""
+
+_MAX_WIDTH = 640
+"""Widest natural picture under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``."""
+
+_QUALITY = 90
+
+
+def write_samples(
+    config: Config,
+    path: str | os.PathLike[str],
+    count: int,
+    *,
+    first: int = 0,
+    to: Literal["lmdb", "list"] = "lmdb",
+    shape: Shape = "natural",
+    encoding: Encoding = "png",
+    progress: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Write samples ``first`` to ``first + count``.
+
+    A killed call leaves a partial set beside ``path``; the same call goes on behind what is in it.
+
+    Args:
+        config: Charset, image, corpus, faces, look, camera; ``train.seed``; ``data.workers`` processes render.
+        path: What to write; it must not exist yet, or be empty.
+        count: Samples.
+        first: Number of the first one. A sample is the same whatever the others are.
+        to: An LMDB folder, or a folder of pictures and ``labels.tsv``.
+        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: as the network sees it; under
+            ``keep_ratio`` with the width of its class.
+        encoding: Of the pictures.
+        progress: Called with the number of samples done since the last call.
+        say: Called with each line that says what was found and what was left out.
+
+    Returns:
+        How many are in the set.
+
+    Raises:
+        ConfigError: The settings leave nothing to draw, or no face to draw it with.
+        DataError: The folder has something in it, or another set was begun there; the disk is full.
+    """
+    PartialFolder(path, ()).check_free()  # before faces are looked for, which takes seconds
+    source = _Chunks(config, first, count, shape, encoding)
+    for line in source.renderer.remarks():
+        say(line)
+    sections = config.model_dump(mode="json", include={"charset", "image", "corpus", "look", "camera"})
+    settings = {
+        "what": "rendered text", "seed": config.train.seed, **sections, "count": count, "first": first,
+        "shape": shape, "encoding": encoding, "faces": source.renderer.faces.digest,
+    }  # fmt: skip
+    state = json.dumps(settings, sort_keys=True).encode()
+    with LmdbWriter(path, keep_partial=True) if to == "lmdb" else ListWriter(path) as writer:
+        if writer.state is not None and writer.state != state:
+            raise DataError(
+                f"{os.fspath(path)}: a set with other settings was begun there; expected the same command, which goes "
+                f"on with it. Remove {os.fspath(path)}.partial to begin anew"
+            )
+        done = writer.num_samples
+        progress(done)
+        chunks = iterate_batches(source, done // _CHUNK, -(-count // _CHUNK), config.data)
+        with contextlib.closing(chunks):
+            for number, chunk in enumerate(chunks, start=done // _CHUNK):
+                kept = chunk[max(0, done - number * _CHUNK) :]
+                for data, label, size in kept:
+                    writer.add(data, label, size=size)
+                writer.commit(state)
+                progress(len(kept))
+        return writer.num_samples
+
+
+class _Chunks:
+    """Encoded samples by number of their chunk."""
+
+    def __init__(self, config: Config, first: int, count: int, shape: Shape, encoding: Encoding) -> None:
+        width = max(config.image.image_width, _NATURAL_WIDTH) if shape == "natural" else None
+        self.renderer = Renderer(config, width=width)
+        self._first, self._count, self._shape, self._encoding = first, count, shape, encoding
+        self._charset = config.charset.charset()
+        keeps_ratio = config.image.resize == "keep_ratio"
+        self._max_width = 2 * config.image.max_width if keeps_ratio else _MAX_WIDTH
+
+    def __getitem__(self, number: int) -> list[tuple[bytes, str, tuple[int, int]]]:
+        start = number * _CHUNK
+        samples = self._first + np.arange(start, min(start + _CHUNK, self._count), dtype=np.int64)
+        found: dict[int, tuple[bytes, str, tuple[int, int]]] = {}
+        for places, numbers in self.renderer.groups(samples):
+            found.update(zip(places.tolist(), self._rendered(numbers), strict=True))
+        return [found[place] for place in range(len(samples))]
+
+    def _rendered(self, numbers: npt.NDArray[np.int64]) -> list[tuple[bytes, str, tuple[int, int]]]:
+        """Samples of one class of widths."""
+        with torch.no_grad():
+            pictures, words, scene = self.renderer.samples(numbers)
+        pixels = to_bytes(pictures).permute(0, 2, 3, 1).numpy()
+        result = []
+        for row in range(len(numbers)):
+            picture = Image.fromarray(pixels[row, :, :, 0] if pixels.shape[-1] == 1 else pixels[row])
+            if self._shape == "natural":
+                high, wide = scene.geometry.crop[row]
+                width = int(np.clip(round(picture.height * wide / high), 8, self._max_width))
+                picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
+            target = words.targets[row, : words.lengths[row]].tolist()
+            result.append((self._encoded(picture), self._charset.decode(target), picture.size))
+        return result
+
+    def _encoded(self, picture: Image.Image) -> bytes:
+        data = io.BytesIO()
+        if self._encoding == "png":
+            picture.save(data, "PNG", compress_level=3)
+        else:
+            picture.save(data, "JPEG", quality=_QUALITY)
+        return data.getvalue()
+
+
+# ----------------------------------------------------------------------------------------------------
+# preview
+
+_Captioned = tuple[npt.NDArray[np.uint8], str]
+"""A picture ``(H, W, C)`` and what stands below it."""
+
+_COLUMNS = 8
+
+_PACKED_WIDTH = 1600
+"""Pixels of a sheet with pictures of many widths, at least."""
+
+
+def preview_sheet(
+    config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
+) -> Image.Image:
+    """Samples ``first`` to ``first + count``, each with its label and, where it differs, what was drawn.
+
+    Args:
+        config: Charset, image, corpus, faces, look, camera; ``train.seed``.
+        count: Samples.
+        first: Number of the first one.
+        say: Called with each line that says what was found and what was left out.
+
+    Raises:
+        ConfigError: The settings leave nothing to draw, or no face to draw it with.
+        DataError: A word list, a face or a background cannot be read.
+    """
+    renderer = _renderer(config, say)
+    shown: list[_Captioned] = []
+    charset = config.charset.charset()
+    for start in range(first, first + count, 64):
+        samples = np.arange(start, min(start + 64, first + count), dtype=np.int64)
+        found: dict[int, _Captioned] = {}
+        for places, numbers in renderer.groups(samples):
+            rendered, words, _ = renderer.samples(numbers)
+            for place, picture, text, target, length in zip(
+                places.tolist(), _pixels(rendered), words.texts, words.targets, words.lengths, strict=True
+            ):
+                label = charset.decode(target[:length].tolist())
+                found[place] = picture, label if text == label else f"{label}   ({text})"
+        shown += [found[place] for place in range(len(samples))]
+    return _sheet(renderer, shown, min(_COLUMNS, count))
+
+
+def explain_sheet(
+    config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
+) -> Image.Image:
+    """How samples come about: one in a row, from the drawn word to the finished picture.
+
+    Args:
+        config: Charset, image, corpus, faces, look, camera; ``train.seed``.
+        count: Samples.
+        first: Number of the first one.
+        say: Called with each line that says what was found and what was left out.
+
+    Raises:
+        ConfigError: The settings leave nothing to draw, or no face to draw it with.
+        DataError: A word list, a face or a background cannot be read.
+    """
+    renderer = _renderer(config, say)
+    found: dict[int, list[_Captioned]] = {}
+    for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
+        found.update(zip(places.tolist(), _stages(renderer, numbers), strict=True))
+    samples = [found[place] for place in range(count)]
+    if len(renderer.classes) > 1:
+        return Image.fromarray(
+            np.concatenate([np.asarray(_sheet(renderer, stages, len(stages))) for stages in samples])
+        )
+    return _sheet(renderer, [stage for stages in samples for stage in stages], len(samples[0]))
+
+
+def _stages(renderer: Renderer, numbers: npt.NDArray[np.int64]) -> list[list[_Captioned]]:
+    """The stages of samples of one class of widths, each with its name; the first has what was drawn for a name."""
+    words = renderer.writer.write(numbers)
+    draws = Draws(renderer.config.train.seed, numbers)
+    cells = torch.from_numpy(words.cells)
+    stages: list[tuple[str, Tensor]] = [("word", cells[:, None].float() / 255.0)]
+    with torch.no_grad():
+        scene = renderer.scene(
+            draws,
+            cells,
+            words.ratios,
+            renderer.beside(numbers),
+            lambda stage, pictures: stages.append((stage, pictures.clone())),
+        )
+        stages.append(("light", scene.pictures.clone()))
+        stages.append(("camera", renderer.photographed(draws, scene)))
+    return [
+        [(_pixels(rendered[row : row + 1])[0], text if stage == "word" else stage) for stage, rendered in stages]
+        for row, text in enumerate(words.texts)
+    ]
+
+
+def _sheet(renderer: Renderer, shown: Sequence[_Captioned], columns: int) -> Image.Image:
+    """Pictures twice as large, as what matters are single pixels: in columns, or packed where they differ in width."""
+    pictures, captions = [picture for picture, _ in shown], [caption for _, caption in shown]
+    face = _caption_face(renderer, captions)
+    if len(renderer.classes) > 1:
+        width = max(_PACKED_WIDTH, 2 * renderer.classes[-1].high + 8)
+        return Image.fromarray(packed_sheet(pictures, captions, width=width, font_path=face))
+    cell = (2 * renderer.classes[0].low + 8, 2 * renderer.height + 26)
+    return Image.fromarray(contact_sheet(pictures, captions, columns=columns, cell=cell, font_path=face))
+
+
+def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
+    renderer = Renderer(config)
+    for line in renderer.remarks():
+        say(line)
+    return renderer
+
+
+def _caption_face(renderer: Renderer, captions: Sequence[str]) -> str | None:
+    """The face in use that can write most of the captions; ``None``: ASCII will do, which Pillow's own face has."""
+    needed = {c for caption in captions for c in caption if not c.isspace()}
+    if all(c.isascii() for c in needed):
+        return None
+    return max(
+        renderer.faces.faces, key=lambda face: (len(needed & face.characters), not face.italic, -abs(face.weight - 400))
+    ).path
+
+
+def _pixels(pictures: Tensor) -> npt.NDArray[np.uint8]:
+    """``(N, H, W, C)`` uint8."""
+    pixels: npt.NDArray[np.uint8] = to_bytes(pictures).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels

@@ -1,0 +1,635 @@
+r"""Numbers, codes, prices, dates, times, telephone numbers, quantities and addresses, by templates.
+
+A template is text in which a backslash and a letter stand for something random::
+
+    \d  a digit             \p  a digit from 1 to 9      \n  a number of usual length    \c  cents
+    \H  an hour, 0 to 23    \h  an hour, 1 to 12         \M  a minute                    \L  a letter
+    \D  a day               \O  a month                  \B  a month's name              \w  a short word
+    \Y  a year              \y  its last two digits      \S  a currency sign
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from crnn.synth.label_check import LabelFit
+from crnn.synth.rng import Dice, Weighted
+
+__all__ = ["TEMPLATES", "LineWriter", "Template", "Writer", "expand", "parse_templates"]
+
+
+_LENGTHS = Weighted({1: 34.0, 2: 81.0, 3: 51.0, 4: 27.0, 5: 12.0, 6: 9.0, 7: 4.0, 8: 1.5, 9: 1.0, 10: 1.5})
+"""Digits of numbers: those of 221 labels of digits alone in the training part of IIIT5K-Words; 8 to 10 smoothed."""
+
+_CENTS = Weighted({"99": 30.0, "00": 18.0, "95": 14.0, "50": 14.0, "49": 5.0, "25": 5.0, "75": 4.0})
+
+_CURRENCIES = Weighted({"$": 50.0, "£": 15.0, "€": 15.0, "Rs.": 5.0, "₹": 4.0, "¥": 4.0, "US$": 2.0, "kr": 1.0})
+
+_MONTHS = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "January", "February"),
+    *("March", "April", "June", "July", "August", "September", "October", "November", "December"),
+)
+
+TEMPLATES = {
+    "number": r"""
+        80   \n
+        3    \p\d,\d\d\d  \p,\d\d\d
+        2    \d.\d  \p\d.\d
+        1    \p\d\d,\d\d\d  \p,\d\d\d,\d\d\d  \d,\d\d  0.\d\d  \p.\d\d\d  \p\d\d.\d\d
+        1    \p/\p  \p-\p  \p\d-\p\d  (\n)
+        0.5  1/\p\d  +\p\d  -\p\d
+    """,
+    "code": r"""
+        8    \L\d\d
+        6    \L\d  \L\L\d\d\L\L\L
+        5    \L\d\d\d  \d\L
+        4    \L-\d\d  \L\L\d\d  \L\L\d\d\d  \L\L\L\d\d\d\d  \d\d\L
+        3    \L\L\d  \L\L-\d\d\d  \L\L\d\d\d\L\L  \d\L\L\L\d\d\d  \L\L\L
+        2    \L\L\L-\d\d\d  \d\L\d  \L\d\L  \d\d\d\L\L  \L\L-\d\d-\L\L  \L\L\d\d\L\L\d\d\d\d
+        2    \L\L-\L\L\d\d\d\d  \d\d\d/\d\d  \d\d-\d\d\d\d  \w\d\d\d  \w\d\d  \w\p
+        1    \d\d\d-\L\L\L\L  \d\d\d-\d\d-\d\d\d\d  \L.\L.  \w-\d  \d\d\d-\w  \L\L\L\d\L\L\d\L
+        1    \d\d\d\d\d\L\d\d
+    """,
+    "price": r"""
+        22   \S\p.\c
+        14   \S\p\d.\c
+        8    \S\p  \S\p\d  \p.\c
+        5    \S\p\d\d  \p,\c€  \p\d.\c
+        4    \S\p\d\d.\c  \S\p,\d\d\d  \p\d,\c€
+        2    \S\p\d,\d\d\d  \p\d€  \p\d¢  \p\dp  \p\d\d/-
+        1    \S\pm  \p/\S\p  @\S\p.\c
+    """,
+    "date": r"""
+        40   \Y
+        6    \D/\O/\Y  \D.\O.\Y
+        5    \D/\O/\y  \D.\O.\y
+        3    \O/\D/\Y  \Y-\O-\D  \D-\O-\Y  \D-\B-\y  \D\B  '\y  \Y-\y  \O/\y
+        2    \D\B\Y  \B'\y  \Y/\y
+        1    \B-\D  \B\y  \Ys
+    """,
+    "time": r"""
+        20   \h:\M
+        15   \H:\M
+        8    \h:\Mam  \h:\Mpm  \ham  \hpm
+        4    \h.\M  \h-\h  \ham-\hpm  \H:00-\H:00  24/7
+        2    24h  24hrs  \Hh\M  \H:\M:\M
+    """,
+    "telephone": r"""
+        20   \p\d\d-\p\d\d-\d\d\d\d
+        12   \p\d\d-\d\d\d\d
+        8    (\p\d\d)\p\d\d-\d\d\d\d  1-800-\p\d\d-\d\d\d\d
+        6    1-800-\w  \p\d\d.\p\d\d.\d\d\d\d  0\p\d\d\d\d\d\d\d\d\d
+        5    0\p\d\d-\d\d\d\d\d\d  \p\d\d\d\d\d\d
+        3    +\p\d-\d\d-\d\d\d\d\d\d\d  +\p\d\d\d\d\d\d\d\d\d  (0\p\d\d)
+        2    x\d\d\d
+    """,
+    "quantity": r"""
+        6    \p0%
+        5    #\n
+        4    \p\d%  1\dth  No.\n
+        3    \p%  100%  1st  2nd  3rd  \p\dkm  \p\dkg  \p\d0g  \p\d0ml  \nA
+        2    \pth  \p\d\dkm  \pL  \p\dcm  \p\dmm  \p.\dm  \p\dft  \p\doz  \p0mph  \p0min  \p\dGB  \p\dK  \pD
+        2    \p\d°C  x\p  \px  \px\p  \nB  \p:\p
+        1    2\dth  21st  22nd  \p.\dkg  \p.\doz  \p\d"  \p'\p"  \p\dlb  \p\dW  \p\dV  \p\d°  \p\d0+  \pF  pp.\d\d
+        1    Apt.\p\d  Rm.\p\d\d  Unit\p  Rte.\p\d  Hwy\p\d  Exit\p\d  Gate\p\d  Vol.\p
+    """,
+    "web": r"""
+        20   www.\w.com
+        16   \w.com
+        6    www.\w\w.com  @\w  #\w
+        5    \w\w.com  info@\w.com
+        4    www.\w.org  .com
+        3    www.\w.net  www.\w.co.uk  \w.org  \w.net  @\w.com  #\w\w  \w@\w.com  /\w
+        2    sales@\w.com  \w/\w
+        1    www.\w.de  www.\w.in  http://\w.com  \w.html  \w_\w
+    """,
+}
+"""Kinds of figures; in each line a weight, and templates that each have it (own, after what the labels of the training
+parts of IIIT5K-Words and Street View Text show, and what is printed on products, in streets and in shops)."""
+
+_TEN_DIGITS = frozenset("dpcHhMDOYyS")
+"""Fields that take any of the ten digits; ``n`` makes do with those that there are."""
+
+_FIELD = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What fields are filled with.
+
+    Attributes:
+        digits: The digits that labels keep, in the form in which they are drawn.
+        letters: Strings of letters of one script each.
+    """
+
+    digits: str
+    letters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One template, taken apart.
+
+    Attributes:
+        literals: The text before, between and behind the fields; one more than ``fields``.
+        fields: Their letters.
+    """
+
+    literals: tuple[str, ...]
+    fields: str
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        """From its written form."""
+        parts = _FIELD.split(text)
+        return cls(tuple(parts[::2]), "".join(parts[1::2]))
+
+
+def parse_templates(kind: str, writer: Writer, allows: Callable[[str], bool]) -> Weighted[Template]:
+    """The templates of a kind that can be filled and whose own text may be drawn.
+
+    Args:
+        kind: Name in ``TEMPLATES``.
+        writer: What there is to fill fields with.
+        allows: Whether a text may be drawn.
+    """
+    return Weighted(_usable(kind, writer, allows))
+
+
+def _usable(kind: str, writer: Writer, allows: Callable[[str], bool]) -> Iterable[tuple[Template, float]]:
+    ten = len(writer.digits) == 10
+    for text, weight in _entries(TEMPLATES[kind]):
+        template = Template.parse(text)
+        fields = set(template.fields)
+        literal = "".join(template.literals)
+        if not ten and (fields & _TEN_DIGITS or any(c.isdigit() for c in literal)):
+            continue
+        if ("n" in fields and not writer.digits) or ("L" in fields and not writer.letters):
+            continue
+        if "B" in fields and not allows("".join(_MONTHS)):
+            continue
+        if allows("".join(c for c in literal if not c.isdigit())):
+            yield template, weight
+
+
+def _entries(table: str) -> Iterable[tuple[str, float]]:
+    for line in table.strip().splitlines():
+        weight, *templates = line.split()
+        for text in templates:
+            yield text, float(weight)
+
+
+def expand(template: Template, dice: Dice, writer: Writer, word: Callable[[Dice], str]) -> str:
+    """A template's text.
+
+    Args:
+        template: What to fill.
+        dice: Random decisions.
+        writer: What to fill it with; digits take its form.
+        word: Makes a short word.
+    """
+    letters = dice.pick(writer.letters) if "L" in template.fields else ""
+    text = template.literals[0]
+    for field, literal in zip(template.fields, template.literals[1:], strict=True):
+        if field == "L":
+            text += dice.pick(letters)
+        elif field == "w":
+            text += word(dice)
+        elif field == "n":
+            text += _number(dice, "0123456789" if len(writer.digits) == 10 else writer.digits)
+        else:
+            text += _FIELDS[field](dice)
+        text += literal
+    if len(writer.digits) == 10 and writer.digits[0] != "0":
+        text = text.translate({ord("0") + value: digit for value, digit in enumerate(writer.digits)})
+    return text
+
+
+def _number(dice: Dice, digits: str) -> str:
+    length = _LENGTHS.draw(dice)
+    number = "".join([dice.pick(digits) for _ in range(length)])
+    # Counted things do not start with a zero; one number in ten is a code that may.
+    if length > 1 and number[0] == "0" and dice.chance(0.9):
+        number = dice.pick(digits[1:] or digits) + number[1:]
+    return number
+
+
+def _minute(dice: Dice) -> str:
+    return f"{5 * dice.below(12):02d}" if dice.chance(0.75) else f"{dice.below(60):02d}"
+
+
+def _day_or_month(dice: Dice, last: int) -> str:
+    value = dice.between(1, last)
+    return f"{value:02d}" if dice.chance(0.7) else str(value)
+
+
+def _year(dice: Dice) -> int:
+    return dice.between(1985, 2030) if dice.chance(0.7) else dice.between(1800, 2035)
+
+
+_FIELDS: dict[str, Callable[[Dice], str]] = {
+    "d": lambda dice: dice.pick("0123456789"),
+    "p": lambda dice: dice.pick("123456789"),
+    "c": _CENTS.draw,
+    "S": _CURRENCIES.draw,
+    "H": lambda dice: f"{dice.below(24):02d}",
+    "h": lambda dice: str(dice.between(1, 12)),
+    "M": _minute,
+    "D": lambda dice: _day_or_month(dice, 31),
+    "O": lambda dice: _day_or_month(dice, 12),
+    "B": lambda dice: dice.pick(_MONTHS),
+    "Y": lambda dice: str(_year(dice)),
+    "y": lambda dice: f"{dice.between(1985, 2035) % 100:02d}",
+}
+
+
+# ----------------------------------------------------------------------------------------------------
+# lines
+
+_KINDS = {
+    "sentence": r"""
+        6 \W \w \w \w \w
+        4 \w \w \w \w \w
+        3 \w \w, \w \w
+        2 \W \w \w \w.
+        2 \w \w \w. \W \w
+        1 \w "\w \w" \w
+        1 \w (\w \w) \w
+        1 \w \n \w \w
+        1 \w-\w \w \w
+        1 \W, \w \w!
+        1 \w \w; \w \w?
+        1 \W's \w \w
+        1 \w & \w
+    """,
+    "title": r"""
+        8 \W \W
+        6 \W \W \W
+        2 \W & \W
+        2 \W of \W
+        2 \W \n
+        1 \W: \W \W
+        1 \W - \W
+        1 \W/\W
+        1 "\W \W"
+        1 The \W \W
+        1 \W + \W
+        1 \W | \W
+        1 (\W \W)
+        1 \W (\A)
+    """,
+    "name": r"""
+        5 \N \N
+        2 \N \i \N
+        2 Mr. \N
+        1 Ms \N \N
+        1 Dr. \N \N
+        2 \N, \N
+        1 \i\i \N
+        1 \N \N-\N
+        2 \N & \N
+        3 \N \W Ltd.
+        2 \N \W Co.
+        1 \N \N Inc.
+        2 \N \N Sdn Bhd
+        1 \N GmbH & Co. KG
+        1 \N @ \N
+        1 \N'\N
+    """,
+    "address": r"""
+        4 \n \N Street
+        3 \n, \N Road
+        2 No. \n, \N \N
+        2 No.\n-\n, Jalan \N \n/\n,
+        2 Lot \n, \N \N
+        2 \N, \A \1\1\1\1\1
+        2 \1\1\1\1\1 \N, \N
+        1 P.O. Box \n
+        1 \n \N Ave., \N
+        1 Unit \n, Level \n, \N \N
+        1 \n/\n, \N \N,
+        1 \1\1\1\1\1 \N \N.
+        1 Ground Floor, \N \N
+        1 \N Centre, \N
+        1 \i. \N \n, \1\1\1\1 \N
+    """,
+    "field": r"""
+        6 \t: \k
+        5 \t : \n
+        4 \t \m
+        4 \t: \m
+        4 \t : \d
+        4 \t: \d \c
+        3 \t \d
+        3 \t: \N
+        2 \t.: \k
+        2 \t # \n
+        2 \t #\n
+        2 \t :\m
+        2 \t : \W \W
+        2 \t \p
+        2 \t: \p
+        1 \t = \n
+        1 \t (\n%) \m
+        1 \t @ \n% \m
+        1 \t (RM)
+        1 \t : \k-\n
+        2 \t
+        2 \t:
+        1 \t \t \t
+        1 : \n
+        1 : \k
+        1 : \N
+        1 \t: \n \t: \n
+        1 \t \n/\n
+        1 *\t*
+        1 [\t]
+    """,
+    "item": r"""
+        5 \n \W \W \m
+        4 \W \W \m
+        4 \n x \m \m
+        3 \n X \m
+        3 \m \A
+        2 \n \u \W \W
+        2 \W \W \n\u
+        2 \n\u x \n
+        2 \1\1\1\1\1\1\1\1\1\1\1\1\1 \W
+        2 \W \n\u \m \i
+        2 \k \W \W
+        2 \m SR
+        2 \m S
+        2 \n @ \m
+        2 \n PCS \m \m
+        1 \n% \m
+        1 -\m
+        1 \m-
+        1 (\m)
+        1 \W (\W) \m
+        1 \n. \W \W
+        1 \n) \W \W
+        1 \W/\W \n\u
+        1 \W-\W \q
+        1 #\n \W
+        1 $\m
+        1 RM \m
+        1 RM\m
+        1 \n"x\n"
+        1 * \W \W
+        1 - \W \W
+        1 \W .. \m
+        1 \W \g \m
+    """,
+    "date": r"""
+        5 \d \c
+        4 \d
+        2 \c \d
+        2 \W, \d
+        1 \d - \d
+        1 \c - \c
+        1 \W \c-\c
+        1 \d \c \k
+        1 (\d)
+    """,
+    "contact": r"""
+        4 Tel: \f
+        3 Tel : \f
+        2 Tel. \f
+        2 Fax: \f
+        2 Tel:\f Fax:\f
+        2 Phone \f
+        3 \f
+        3 \e
+        2 Email: \e
+        1 E-mail : \e
+        2 Visit \e
+        1 \f / \f
+        1 Call \f
+        1 Mobile: \f
+        1 \e \f
+    """,
+    "code": r"""
+        5 \k
+        4 \k \k
+        3 \n \n \n
+        3 \1\1\1\1\1\1\1\1
+        2 \1\1\1\1\1\1\1\1\1\1\1\1
+        2 (\1\1\1\1\1\1-\i)
+        1 (\k)
+        2 \1\1\1\1 \1\1\1\1 \1\1\1\1 \1\1\1\1
+        1 XXXX-XXXX-XXXX-\1\1\1\1
+        1 ************\1\1\1\1
+        1 \k/\n/\n
+        1 #\k
+        1 \k_\k
+        1 \n-\n-\n
+        1 \n.\n.\n.\n
+        1 ID:\k
+        1 [\k]
+        1 {\n}
+        1 <\k>
+        1 \n + \n = \n
+        1 ~\n
+        1 ^\n
+        1 \k;\k
+        1 $\n|\n
+        1 `\k`
+        1 \k\\\k
+    """,
+    "random": r"""
+        5 \s
+        4 \s \s
+        2 \s \w
+        1 \w \s
+    """,
+    "rule": r"""
+        3 \g \W \W \g
+        3 \g\A \A\g
+        1 \g
+        1 \g\t\g
+        1 \g \p \g
+    """,
+}
+
+_WEIGHTS = {
+    "sentence": 22.0, "title": 16.0, "name": 8.0, "address": 8.0, "field": 16.0, "item": 16.0, "date": 4.0,
+    "contact": 5.0, "code": 6.0, "random": 5.0, "rule": 1.0,
+}  # fmt: skip
+"""How often each kind of line is written (own: half running text and names, half of what stands on forms and labels;
+random strings after UnionST, arXiv 2602.06450, which found the diversity of texts to matter most)."""
+
+_TERMS = (
+    *("Invoice No", "Invoice", "Receipt", "Receipt #", "Bill No", "Order No", "Ref No", "Doc No", "Date", "Time"),
+    *("Total", "TOTAL", "Sub Total", "SubTotal", "Sub-Total", "Grand Total", "Net Total", "Total Amount", "Amount"),
+    *("Amt", "Qty", "Quantity", "Price", "U.Price", "Unit Price", "Discount", "Disc", "Tax", "GST", "VAT", "SST"),
+    *("GST 6%", "Service Charge", "Rounding", "Rounding Adj", "Cash", "CASH", "Change", "CHANGE", "Card", "Visa"),
+    *("Balance", "Paid", "Due", "Deposit", "Cashier", "Table", "Member", "Customer", "Name", "Address", "Tel", "Fax"),
+    *("Page", "Item", "Items", "Description", "Code", "Model", "Serial No", "S/N", "Part No", "Lot", "Batch", "Exp"),
+    *("Best Before", "Use By", "Net Wt", "Weight", "Size", "Colour", "Volume", "Account No", "A/C", "IBAN", "VIN"),
+    *("GST ID", "GST Reg No", "Co. Reg No", "Reg", "ID", "Staff", "Salesperson", "Terminal", "Store", "Branch", "POS"),
+    *("Trans No", "Approval", "Auth Code", "Points", "Subject", "From", "To", "Ship To", "Attn", "Remarks", "Note"),
+    *("Flight", "Gate", "Seat", "Room", "Floor", "Exit", "Open", "Closed", "Mon-Fri", "Sat", "Sun", "Min", "Max"),
+    *("Tax Invoice", "TAX INVOICE", "Simplified Tax Invoice", "Cash Bill", "Thank You", "Please come again"),
+    *("Total Qty", "Total Item", "Total (Incl. GST)", "Total Excl. Tax", "Payment", "Payment Mode", "No", "Nett"),
+)
+
+_UNITS = ("kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB")
+_GLUE = (
+    "-",
+    "--",
+    "---",
+    "----",
+    "*",
+    "**",
+    "***",
+    "=",
+    "==",
+    "===",
+    ".",
+    "..",
+    "....",
+    "~",
+    "_",
+    "+",
+    "#",
+    "##",
+    "/",
+    "//",
+    ">",
+    ">>",
+)
+
+_LINE_CASE = Weighted({"as_is": 55.0, "upper": 38.0, "lower": 4.0, "swapped": 1.0})
+_CUT = 0.12
+"""Share of lines that end, or begin, inside of a word, as crops of long lines do."""
+
+_WIDE_SPACES = 0.15
+"""Share of lines with runs of spaces between their parts; labels have one."""
+
+
+class LineWriter:
+    """Writes lines in the characters of a charset.
+
+    Args:
+        fit: What labels keep.
+        word: Returns a word of the lists, in lower case or as they have it.
+        figures: Returns figures of a kind of ``crnn.synth.templates``; ``None`` where the charset has none of the kind.
+    """
+
+    def __init__(self, fit: LabelFit, word: Callable[[Dice], str], figures: Callable[[str, Dice], str | None]) -> None:
+        self._fit, self._word, self._figures = fit, word, figures
+        self._terms = tuple(term for term in _TERMS if fit.allows(term))
+        self._units = tuple(unit for unit in _UNITS if fit.allows(unit))
+        self._glue = tuple(glue for glue in _GLUE if fit.allows(glue) and fit.kept(glue[0]))
+        self._characters = [c for c in fit.charset.characters if not c.isspace()]
+        self._alphanumeric = [c for c in self._characters if c.isalnum()] or self._characters
+        self._templates = {kind: self._usable(table) for kind, table in _KINDS.items()}
+        self._kinds = Weighted((kind, _WEIGHTS[kind]) for kind, found in self._templates.items() if len(found))
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def draw(self, dice: Dice, length: int) -> str:
+        """Return a line of about ``length`` characters, at most a word longer or a few characters shorter."""
+        kind = self._kinds.draw(dice)
+        wide = dice.chance(_WIDE_SPACES)
+        parts: list[str] = []
+        size = -1
+        while size < length - 1:
+            part = " ".join(self._expand(self._templates[kind].draw(dice), dice).split())
+            if not part:
+                break
+            parts.append(part)
+            size += len(part) + 1
+            if kind not in ("sentence", "code", "random") and dice.chance(0.3):
+                kind = self._kinds.draw(dice)
+        line = " ".join(parts)
+        if len(line) > length:
+            line = self._shortened(line, length, dice)
+        case = _LINE_CASE.draw(dice)
+        cased = line.upper() if case == "upper" else line.lower() if case == "lower" else line
+        cased = line.swapcase() if case == "swapped" else cased
+        if wide and " " in cased:
+            words = cased.split(" ")
+            runs = [" " * (dice.between(2, 6) if dice.chance(0.4) else 1) for _ in words[1:]]
+            cased = words[0] + "".join(run + word for run, word in zip(runs, words[1:], strict=True))
+        return cased
+
+    def _shortened(self, line: str, length: int, dice: Dice) -> str:
+        if dice.chance(_CUT):
+            start = dice.between(0, len(line) - length)
+            return line[start : start + length].strip()
+        words = line.split(" ")
+        first = dice.between(0, len(words) - 1) if dice.chance(0.3) else 0
+        kept: list[str] = []
+        size = -1
+        for word in words[first:] + words[:first]:
+            # Nearer to the wanted length with the word or without it.
+            if kept and abs(size + 1 + len(word) - length) > abs(size - length):
+                break
+            kept.append(word)
+            size += 1 + len(word)
+        return " ".join(kept)
+
+    def _usable(self, table: str) -> Weighted[tuple[tuple[str, ...], str]]:
+        found: list[tuple[tuple[tuple[str, ...], str], float]] = []
+        for line in table.strip().splitlines():
+            weight, _, text = line.strip().partition(" ")
+            pieces = _FIELD.split(text)
+            literals, fields = tuple(pieces[::2]), "".join(pieces[1::2])
+            if not self._fit.allows("".join(literals).replace(" ", "")) or not all(map(self._can, set(fields))):
+                continue
+            found.append(((literals, fields), float(weight)))
+        return Weighted(found)
+
+    def _can(self, field: str) -> bool:
+        if field in _FIGURES:
+            return self._figures(_FIGURES[field], Dice(np.random.default_rng(0))) is not None
+        needed = {"t": self._terms, "u": self._units, "g": self._glue}
+        characters = {"m": f"{string.digits}.", "1": string.digits, "i": f"{string.ascii_uppercase}.", "\\": "\\"}
+        return bool(needed.get(field, True)) and self._fit.allows(characters.get(field, ""))
+
+    def _expand(self, template: tuple[tuple[str, ...], str], dice: Dice) -> str:
+        literals, fields = template
+        text = literals[0]
+        for field, literal in zip(fields, literals[1:], strict=True):
+            text += self._field(field, dice) + literal
+        return text
+
+    def _field(self, field: str, dice: Dice) -> str:
+        if field in _FIGURES:
+            return self._figures(_FIGURES[field], dice) or ""
+        if field == "1":
+            return dice.pick(string.digits)
+        if field == "m":
+            whole = str(dice.between(0, 10 ** dice.between(1, 4) - 1))
+            return f"{whole}.{dice.below(100):02d}"
+        if field == "t":
+            return dice.pick(self._terms)
+        if field == "u":
+            return dice.pick(self._units)
+        if field == "g":
+            return dice.pick(self._glue)
+        if field == "i":
+            return dice.pick(string.ascii_uppercase) + ("." if dice.chance(0.7) else "")
+        if field == "s":
+            characters = self._characters if dice.chance(0.4) else self._alphanumeric
+            return "".join(dice.pick(characters) for _ in range(dice.between(2, 12)))
+        if field == "\\":
+            return field
+        word = self._word(dice)
+        if field == "A":
+            return word.upper()
+        if field in "WN":
+            return word[:1].title() + word[1:]
+        return word
+
+
+_FIGURES = {
+    "n": "number", "p": "price", "d": "date", "c": "time", "f": "telephone", "q": "quantity", "k": "code", "e": "web",
+}  # fmt: skip

@@ -1,0 +1,125 @@
+"""What commands have in common: results as JSON, files that must be writable, packages that must be there."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from crnn.errors import ConfigError, MissingExtraError
+
+__all__ = ["check_writable", "counting_bar", "print_json", "require_torch", "signals_collected"]
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """One JSON object as one line on stdout, in characters that the terminal has."""
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a file name with odd bytes, or a terminal that is not UTF-8: then as \u escapes
+        text = json.dumps(values, allow_nan=False)
+    print(text, flush=True)
+
+
+def require_torch(purpose: str, extra: str) -> None:
+    """Refuse to go on without torch.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", extra, purpose)
+
+
+def check_writable(flag: str, path: str, example: str) -> None:
+    """Refuse a file that cannot be written, before the work whose result would be lost; none given is fine.
+
+    Raises:
+        ConfigError: It is a folder, or there is no folder for it.
+    """
+    if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
+        why = "is a folder" if Path(path).is_dir() else "there is no such folder to write it in"
+        raise ConfigError(f"{flag} {path}: {why}; expected a file in a folder that exists, such as {example}")
+
+
+# ----------------------------------------------------------------------------------------------------
+# progress
+
+
+@contextmanager
+def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr for work that is counted, where stderr is a terminal.
+
+    Args:
+        title: What is done.
+        total: How much there is to do, where it is known.
+        enabled: ``False`` on ranks that keep quiet.
+
+    Yields:
+        A function to call with what was done since the last call.
+    """
+    console = Console(file=sys.stderr)
+    columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
+    disable = not (enabled and console.is_terminal)
+    # What is printed to stdout meanwhile is a result and belongs there, not on the console of the bar.
+    with Progress(*columns, console=console, transient=True, disable=disable, redirect_stdout=False) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+# ----------------------------------------------------------------------------------------------------
+# signals
+
+_ANSWER = b"stopping, and saving what is done; Ctrl-C again ends at once\n"
+
+
+@contextmanager
+def signals_collected() -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP instead of ending at once; a second Ctrl-C ends at once after all.
+
+    SIGHUP, which says that the terminal was closed, is left alone where it is ignored, as under ``nohup``. Outside of
+    the main thread, where Python allows no handlers, nothing is collected. The first Ctrl-C is answered on stderr: what
+    is to be done before the end may take a while.
+
+    Yields:
+        The numbers of the signals that came, filled as they come; true as soon as there is one.
+
+    Raises:
+        KeyboardInterrupt: Inside, at the second Ctrl-C.
+    """
+    caught: list[int] = []
+    owner = os.getpid()  # forked workers get the same signal, and have nothing to say
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def handler(number: int, _: FrameType | None) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT and os.getpid() == owner and os.environ.get("RANK", "0") == "0":
+            with contextlib.suppress(OSError):  # nobody listens
+                # Not by sys.stderr, in the midst of whose work the signal may have come.
+                os.write(2, b"\n" * os.isatty(2) + _ANSWER)
+        caught.append(number)
+
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,449 @@
+"""The training loop.
+
+::
+
+    crnn train tiny --data.train words.tsv                                  one process
+    torchrun --nproc-per-node 2 -m crnn train tiny --data.train words.tsv   two ranks
+    crnn train tiny --data.train words.tsv --resume                         go on where it stopped
+
+The number of a step decides its samples, its augmentation, its learning rate and its dropout, so a run that goes on
+from a checkpoint does what it would have done. One path serves one rank or many, bf16 or not, accumulation or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import math
+import signal
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crnn.charset import NAMED_CHARSETS
+from crnn.config import Config
+from crnn.contact_sheet import contact_sheet
+from crnn.data.dataset import Batch, check_training_data
+from crnn.data.source import open_source
+from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
+from crnn.engines.torch_engine import TorchEngine
+from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
+from crnn.evaluation.evaluate import calibrate, check_sets, evaluate
+from crnn.evaluation.protocol import CharsetName
+from crnn.evaluation.results import Evaluation
+from crnn.image import load_image
+from crnn.model.checkpoint import load_weights, save_calibration, warm_start
+from crnn.model.crnn import build_model
+from crnn.recognizer import Recognizer
+from crnn.terminal import counting_bar, signals_collected
+from crnn.training.batches import batches_ahead, open_batches, stored_sources
+from crnn.training.monitor import Monitor, StepStats
+from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
+from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
+from crnn.training.step import StepResult, TrainStep, uses_bf16
+
+__all__ = ["TrainReport", "Validator", "pictured", "train"]
+
+
+_PICTURED = 8
+"""Samples of each set on a sheet."""
+
+
+class Validator:
+    """Evaluates weights on ``data.validation``, every rank a part of it.
+
+    It has a network of its own, so that the one in training is never switched between its modes.
+
+    Args:
+        config: Model, image, charset, validation sets, protocol, batch size.
+        num_classes: Outputs of the network, the blank included.
+        ranks: Those that share the work.
+        bf16: Read in bf16 instead of fp32, as the training computes.
+
+    Raises:
+        DataError, ConfigError: As for ``crnn.evaluation.evaluate.check_sets``, before the training.
+    """
+
+    def __init__(self, config: Config, num_classes: int, ranks: Ranks, bf16: bool) -> None:
+        self._config, self._ranks = config, ranks
+        self._network = build_model(config.model, config.image, num_classes, seed=0).eval()
+        engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
+        self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
+        self._charset = _named_charset(config)
+        if config.data.validation:
+            sets = config.data.validation
+            check_sets(self._recognizer, sets, protocol=config.eval.protocol, charset=self._charset)
+
+    def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
+        """What these weights read; the same on all ranks.
+
+        Args:
+            weights: State of the network, by name.
+            model: What the results name as their model.
+
+        Raises:
+            DataError: A set cannot be read any more.
+        """
+        self._network.load_state_dict(weights)
+        return evaluate(
+            self._recognizer,
+            self._config.data.validation,
+            protocol=self._config.eval.protocol,
+            charset=self._charset,
+            model=model,
+            ranks=self._ranks,
+        )
+
+    def calibrate(self, path: Path) -> str:
+        """Fit the confidences of a weights file on the validation sets and keep them in it.
+
+        Returns:
+            A line for the user: what was fitted, or why nothing was.
+        """
+        self._network.load_state_dict(load_weights(path).state)
+        try:
+            found = calibrate(
+                self._recognizer,
+                self._config.data.validation,
+                protocol=self._config.eval.protocol,
+                charset=self._charset,
+            )
+        except DataError as error:
+            return f"{path}: confidences stay as the network gives them: {error}"
+        save_calibration(path, found)
+        curve = found.language or found.greedy
+        return (
+            f"{path}: confidences fitted on the validation sets, calibration error {100 * curve.error_before:.1f} % "
+            f"before, {100 * curve.error_after:.1f} % after"
+        )
+
+
+def pictured(result: Evaluation) -> npt.NDArray[np.uint8] | None:
+    """The first readings of each set, right and wrong ones, as a sheet ``(H, W, 3)``; ``None`` where none is left."""
+    pictures, captions = [], []
+    for dataset in result.datasets:
+        store = open_source(dataset.path)
+        for sample in dataset.samples[:_PICTURED]:
+            with contextlib.suppress(ImageError):
+                pictures.append(load_image(store.image_bytes(sample.index), 3))
+                sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
+                captions.append(f"{sample.prediction} {sign}")
+    return contact_sheet(pictures, captions) if pictures else None
+
+
+def _named_charset(config: Config) -> CharsetName | Any:
+    """36, 62 or 94 where the charset is one of them: a model that tells cases apart is validated on that."""
+    own = set(config.charset.charset().characters)
+    return next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
+
+
+# ----------------------------------------------------------------------------------------------------
+# train
+
+_log = logging.getLogger(__name__)
+
+_MIN_BAD_SAMPLES = 10
+"""Unreadable pictures before ``data.max_bad_share`` can stop a run: one in a small set is no trend."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """How a run ended.
+
+    Attributes:
+        folder: The run folder.
+        steps: Optimiser steps done, those before a resume included.
+        best_accuracy: Of the validation sets together, in [0, 1]; ``None`` where nothing was validated.
+        weights: The file to read with: the best weights, or the last where nothing was validated.
+        skipped: Pictures that could not be read while training, by reason.
+        stopped_by: The signal that ended the run before its last step, or ``None``.
+        best_step: Step of the best weights, 0 where nothing beat those of the warm start; ``None`` where nothing was
+            validated, and on ranks other than the first.
+    """
+
+    folder: Path
+    steps: int
+    best_accuracy: float | None
+    weights: Path
+    skipped: dict[str, int]
+    stopped_by: int | None
+    best_step: int | None = None
+
+
+def train(config: Config, *, resume: bool = False) -> TrainReport:
+    """Train a network.
+
+    Args:
+        config: All settings.
+        resume: Go on from the latest checkpoint of the run folder; start where there is none.
+
+    Returns:
+        How the run ended; also after SIGTERM, SIGHUP or Ctrl-C, which save a checkpoint and end it.
+
+    Raises:
+        ConfigError: Settings contradict each other, the data, or the run that is resumed; or the folder holds a run.
+        DataError: A dataset is missing, empty or unusable, or too many of its pictures cannot be read.
+        CheckpointError: A checkpoint or weights cannot be read or written.
+        TrainingError: The loss is not finite, a worker died, or another run holds the folder.
+    """
+    if not config.data.train:
+        raise ConfigError(
+            "data.train is empty; expected LMDB folders or list files to train on, or synth for rendered text "
+            "(--data.train synth)"
+        )
+    stored = config.data.model_copy(update={"train": tuple(stored_sources(config))})
+    check_training_data(stored)  # a missing or empty set is found now, not after the first hour
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    _keep_freed_memory()
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(start_ranks(config.train.device, timedelta(seconds=config.train.rank_timeout)))
+        folder = RunFolder(config.checkpoint.save_checkpoint_path)
+        if ranks.is_main:
+            stack.enter_context(folder.lock())
+            if folder.holds_a_run() and not resume:
+                raise ConfigError(
+                    f"{folder.path} already holds a run; add --resume to go on with it, or choose another "
+                    "--checkpoint.save_checkpoint_path"
+                )
+            if folder.last.exists() and not folder.checkpoints():
+                raise ConfigError(
+                    f"{folder.path} holds the weights of a run and no checkpoint to go on from; start a new run in "
+                    "another --checkpoint.save_checkpoint_path, with these weights as --train.warm_start"
+                )
+        stop = stack.enter_context(signals_collected())
+        hint = "continue with --resume, or with a longer train.rank_timeout"
+        with lost_peers_explained(ranks, config.train.rank_timeout, hint):
+            return _run(config, ranks, folder, stop, resume)
+
+
+def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resume: bool) -> TrainReport:
+    """Train on one rank, from its start or a checkpoint to its last step or a signal."""
+    with counting_bar("checking labels", enabled=ranks.is_main) as progress:
+        source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
+    accumulate = config.optim.accumulate_steps
+    epoch_steps = max(1, source.epoch_batches // accumulate)
+    num_steps = config.train.num_steps or config.train.epoch_size * epoch_steps
+    save_every = config.checkpoint.save_checkpoint_steps
+    validate_every = config.eval.eval_steps or save_every
+    # Waiting for the device at every step would leave it idle; on the CPU there is nothing to wait for.
+    look_every = 1 if ranks.device.type == "cpu" else config.train.log_steps
+    bf16 = uses_bf16(config, ranks.device)
+
+    # Of rank 0 for all: on other machines the folder may be empty, and all have to go on from the same step.
+    checkpoint = ranks.broadcast(folder.load_latest() if resume and ranks.is_main else None)
+    changed = _changes(checkpoint, config, ranks, source.digest) if checkpoint is not None else []
+    state, warm_line = _start(config, ranks, checkpoint)
+    if ranks.is_main:
+        folder.write_settings(config)
+    train_step = TrainStep(config, ranks, state, stop)
+    validator = Validator(config, state.network.num_classes, ranks, bf16)
+    watch: AbstractContextManager[Monitor | None] = contextlib.nullcontext()
+    if ranks.is_main:
+        watch = Monitor(folder.path, config, num_steps, epoch_steps, state.step)
+    with watch as monitor:
+        remarks = source.remarks()
+        if monitor is not None:
+            parameters = sum(p.numel() for p in state.network.parameters())
+            monitor.say(
+                f"{config.model.backbone}, {parameters / 1e6:.2f} M parameters, {state.network.num_classes} classes, "
+                f"on {ranks.device}{' in bf16' if bf16 else ''}, {ranks.world_size} rank(s); "
+                f"{source.num_samples} samples, {num_steps} steps"
+            )
+            for line in (*remarks, *(f"not as before the resume: {line}" for line in changed)):
+                monitor.say(line)
+            if state.step:
+                monitor.say(f"going on from step {state.step}")
+            elif warm_line:
+                monitor.say(warm_line)
+            if resume and checkpoint is None:
+                monitor.say(f"{folder.path} has no run to go on with; a new one begins")
+
+        waiting: deque[tuple[int, float, StepResult]] = deque()  # steps whose numbers are still on the device
+        saved, stopped = state.step, False
+        batches = batches_ahead(source.iterate(state.step * accumulate, num_steps * accumulate), ranks.device)
+        with contextlib.closing(batches):
+            while True:
+                last = state.step == num_steps
+                save = config.checkpoint.save_checkpoint and (state.step % save_every == 0 or last)
+                validate = bool(config.data.validation) and (state.step % validate_every == 0 or last)
+
+                # Once in a while: take note of the steps done.
+                if state.step % look_every == 0 or save or validate or last:
+                    stopped = _take_note(waiting, state, monitor) and not last
+
+                # Once in a while: validate. A stop leaves it to the resume; a warm start is kept if nothing beats it.
+                due = validate and state.validated < state.step
+                if (due and not stopped) or (warm_line and config.data.validation and state.step == 0):
+                    weights = _settled_weights(state, config, ranks)
+                    evaluation = validator.validate(weights, model=str(folder.path))
+                    state.validated = state.step
+                    # While nothing is read yet, fewer wrong characters still are progress.
+                    score = (evaluation.combined_accuracy, evaluation.one_minus_ned)
+                    best = score > state.best
+                    state.best = max(score, state.best)
+                    if monitor is not None:
+                        values = evaluation.as_dict()
+                        if best:
+                            folder.save_weights(folder.best, weights, config, _info(state, config, values))
+                        sheet = pictured(evaluation) if config.train.tensorboard else None
+                        monitor.validation(state.step, values, sheet, best)
+                        monitor.restart_clock()
+
+                # Once in a while: save.
+                if state.step > saved and (save or (stopped and config.checkpoint.save_checkpoint)):
+                    _settled_weights(state, config, ranks)
+                    skipped_by_rank = ranks.gather(dict(state.skipped))
+                    if monitor is not None:
+                        whole = state.to_checkpoint(config, skipped_by_rank, source.digest)
+                        folder.save(whole, config.checkpoint.keep_checkpoint_max)
+                        monitor.restart_clock()
+                    saved = state.step
+
+                if last or stopped:
+                    break
+                rate = learning_rate(config.optim, state.step, num_steps, epoch_steps)
+                parts = list(islice(batches, accumulate))
+                for batch in parts:
+                    _count_skipped(state, batch, config)
+                result = train_step(parts, rate)
+                state.step += 1
+                waiting.append((state.step, rate, result))
+
+        weights = _settled_weights(state, config, ranks)
+        best_step = None
+        if monitor is not None:
+            folder.save_weights(folder.last, weights, config, _info(state, config, None))
+            for line in source.remarks():
+                if line not in remarks:  # what was only found while training
+                    monitor.say(line)
+            if stopped:
+                after = "; --resume goes on from here" if config.checkpoint.save_checkpoint else ""
+                monitor.say(f"stopped at step {state.step} of {num_steps}{after}")
+        skipped: Counter[str] = sum(ranks.gather(state.skipped), Counter())
+        if monitor is not None and folder.best.exists():
+            if not stopped:
+                monitor.say(validator.calibrate(folder.best))
+            best_step = load_weights(folder.best).info.get("step")
+        ranks.barrier()
+        return TrainReport(
+            folder.path,
+            state.step,
+            state.best[0] if config.data.validation and state.best[0] >= 0.0 else None,
+            folder.best if folder.best.exists() else folder.last,
+            dict(skipped),
+            (stop[0] if stop else int(signal.SIGTERM)) if stopped else None,
+            best_step,
+        )
+
+
+def _changes(checkpoint: Checkpoint, config: Config, ranks: Ranks, digest: str) -> list[str]:
+    """What differs from the run of the checkpoint and may."""
+    num_ranks = len(checkpoint.numbers["skipped"])
+    if num_ranks != ranks.world_size:
+        raise ConfigError(
+            f"--resume: {checkpoint.path} is of a run with {num_ranks} rank(s), here are {ranks.world_size}: "
+            "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
+        )
+    changed = check_same_run(checkpoint, config)
+    before = checkpoint.numbers.get("digest", digest)
+    if before != digest:
+        changed.append(
+            f"the samples of data.train, or the faces of rendered text ({before} -> {digest}): other batches from "
+            "here on"
+        )
+    return changed
+
+
+def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None) -> tuple[TrainState, str]:
+    """The state, new or of the checkpoint, and what a warm start took over."""
+    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=config.train.seed)
+    with torch.no_grad():
+        network.head.bias[-1] += config.objective.blank_bias
+    warm_line = ""
+    if config.train.warm_start is not None and checkpoint is None:
+        try:
+            warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
+        except CheckpointError as error:
+            raise CheckpointError(f"train.warm_start: {error}") from error
+    memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    network.to(ranks.device).to(memory_format=memory_format)  # type: ignore[call-overload]
+    if ranks.world_size > 1 and config.train.sync_batch_norm:
+        network = sync_batch_norm(network)
+    network.train()
+    average = WeightAverage(network, config.optim.ema_decay) if config.optim.ema_decay > 0.0 else None
+    state = TrainState(network, build_optimizer(network, config.optim), average)
+    if checkpoint is not None:
+        state.restore(checkpoint, ranks.rank)
+    return state, warm_line
+
+
+def _take_note(waiting: deque[tuple[int, float, StepResult]], state: TrainState, monitor: Monitor | None) -> bool:
+    """Wait for the steps done; whether a signal asks to end the run, on any rank."""
+    stop = False
+    while waiting:
+        step, rate, result = waiting.popleft()
+        loss_sum, samples, stopping = result.counts.tolist()
+        stats = StepStats(step, loss_sum / max(samples, 1), result.norm.item(), rate, int(samples))
+        if not stats.is_finite:
+            own = f"Samples of this rank: {', '.join(result.keys)}"
+            if math.isfinite(result.own_loss.item()) and not math.isfinite(stats.loss):
+                own = "The loss of this rank is finite: another one names the samples"
+            raise TrainingError(
+                f"step {step}: loss {stats.loss:g}, gradient norm {stats.gradient_norm:g}: not finite. {own}. Look at "
+                "them, lower optim.learning_rate or optim.clip_norm; the checkpoints before it are untouched"
+            )
+        state.samples += stats.samples
+        stop = stop or stopping > 0
+        if monitor is not None:
+            monitor.step(stats)
+    return stop
+
+
+def _count_skipped(state: TrainState, batch: Batch, config: Config) -> None:
+    for key, reason in batch.skipped:
+        state.skipped[reason] += 1
+        if state.skipped[reason] <= 3:
+            _log.warning("left out: %s: %s", key, reason)
+    bad = state.skipped.total()
+    seen = (state.step + 1) * config.train.batch_size * config.optim.accumulate_steps
+    if bad >= _MIN_BAD_SAMPLES and bad > config.data.max_bad_share * seen and batch.skipped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in state.skipped.most_common())
+        raise DataError(
+            f"{bad} of {seen} pictures could not be read ({reasons}), the last {batch.skipped[-1][0]}; "
+            f"data.max_bad_share allows {config.data.max_bad_share:g}. Repair the set or raise it"
+        )
+
+
+def _settled_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str, Tensor]:
+    """The weights to evaluate and keep, with the statistics of all ranks."""
+    if ranks.world_size > 1 and not config.train.sync_batch_norm:
+        average_buffers(state.network, ranks, state.average.state_dict() if state.average else None)
+    return state.weights()
+
+
+def _info(state: TrainState, config: Config, validation: dict[str, Any] | None) -> dict[str, Any]:
+    data = list(config.data.train)
+    return {"step": state.step, "samples": state.samples, "validation": validation, "data": data}
+
+
+def _keep_freed_memory() -> bool:
+    """Let glibc's allocator keep what is freed, up to blocks of 1 GiB; whether it took that.
+
+    It would return the activations of every step to the system, which clears fresh pages for the next: a hundred page
+    faults a picture. Reference: mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
+    return mallopt is not None and bool(mallopt(trim_threshold, -1)) and bool(mallopt(mmap_threshold, 1 << 30))

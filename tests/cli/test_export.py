@@ -1,0 +1,295 @@
+"""Exporting: every form is read back and compared, and one that is not its source is not written."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import crnn.engines.onnx_graph
+import crnn.export
+import crnn.quantize
+from crnn.cli import main
+from crnn.config.model import ImageConfig, ReaderConfig
+from crnn.engines.exported_file import read_engine_file
+from crnn.engines.loading import open_model
+from crnn.errors import CheckpointError, ConfigError, DataError, ExportMismatchError, MissingExtraError
+from crnn.export import LIMITS, Comparison, drawn_pictures, export, rendered_pictures, stored_pictures
+from crnn.recognizer import load
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def words(trained_run: Any) -> tuple[str, ...]:
+    return (str(trained_run.words),)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_each_form_reads_the_words(precision: Any, trained_run: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "words.onnx"
+    report = export(trained_run.folder, path, precision=precision, data=words)
+    assert list(tmp_path.iterdir()) == [path]
+    assert report.size == path.stat().st_size
+    assert report.source == "torch"
+    assert [c.engine for c in report.comparisons] == ["onnx", "openvino"]
+    assert all(c.problem(LIMITS[precision]) is None for c in report.comparisons)
+    assert (report.quantised is not None) == (precision == "int8")
+    assert read_engine_file(path).precision == precision
+    pictures = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
+    for comparison in report.comparisons:
+        readings = load(path, engine=comparison.engine, threads=1).read(pictures)
+        assert [reading.text for reading in readings] == trained_run.labels
+
+
+def test_sizes_shrink_with_the_precision(trained_run: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    sizes = {
+        precision: export(trained_run.folder, tmp_path / "a.onnx", precision=precision, data=words).size
+        for precision in ("fp32", "int8")
+    }
+    assert sizes["int8"] < 0.5 * sizes["fp32"]
+
+
+def test_several_widths_are_compared_where_there_are_some(trained_run: Any, tmp_path: Path) -> None:
+    from crnn.model.checkpoint import save_weights
+    from crnn.model.crnn import build_model
+
+    config = ReaderConfig(image=ImageConfig(resize="keep_ratio", image_channels=3))
+    small = config.model.model_copy(update={"backbone": "small", "hidden_size": 8})
+    config = config.model_copy(update={"model": small})
+    network = build_model(config.model, config.image, 37, seed=0)
+    save_weights(tmp_path / "any.safetensors", network.state_dict(), config, {})
+    report = export(tmp_path / "any.safetensors", tmp_path / "any.onnx", samples=24)
+    assert len(report.comparisons[0].widths) > 3
+    assert report.comparisons[0].pictures > len(report.comparisons[0].widths)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on graphs have another last bias."""
+    build = crnn.engines.onnx_graph.network_graph
+
+    def wrong(weights: Any) -> onnx.ModelProto:
+        graph = build(weights)
+        for tensor in graph.graph.initializer:
+            if tensor.name == "head.bias":
+                bias = numpy_helper.to_array(tensor).copy()
+                bias[0] += 0.5
+                tensor.CopyFrom(numpy_helper.from_array(bias, tensor.name))
+        return graph
+
+    monkeypatch.setattr(crnn.engines.onnx_graph, "network_graph", wrong)
+
+
+def test_a_file_that_is_not_its_source_is_not_written(
+    trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "words.onnx"
+    path.write_bytes(b"what was there")
+    spoil(monkeypatch)
+    with pytest.raises(ExportMismatchError, match=r"not written.*log-probabilities differ by .* at most 0\.001"):
+        export(trained_run.folder, path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"what was there"
+
+
+def test_the_command_says_so_with_status_1(
+    trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch)
+    assert main(["export", str(trained_run.folder), str(tmp_path / "words.onnx")]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "words.onnx: not written" in printed.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_quantisation_is_found(
+    trained_run: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = crnn.quantize._activation_ranges
+
+    def narrow(*arguments: Any) -> Any:
+        ranges, pictures = measured(*arguments)
+        return {name: (low, 0.05 * high) for name, (low, high) in ranges.items()}, pictures
+
+    monkeypatch.setattr(crnn.quantize, "_activation_ranges", narrow)
+    with pytest.raises(ExportMismatchError, match=r"distributions by .*texts, at most 20 %.*--data"):
+        export(trained_run.folder, tmp_path / "words.onnx", precision="int8", data=words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, None),
+        ({"log_probs": 2e-3}, "log-probabilities differ by 0.002"),
+        ({"log_probs": float("nan")}, "log-probabilities differ by nan"),
+        ({"distribution": 0.5}, "distributions by 0.5"),
+        ({"texts": 1}, "1 of 50 texts"),
+        ({"alone_texts": 1}, "1 texts between a picture alone"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_is_beyond_the_limits(changes: dict[str, Any], problem: str | None) -> None:
+    same = Comparison(
+        engine="onnx", log_probs=1e-5, distribution=1e-8, texts=0, pictures=50, widths=(100,), alone=0.0, alone_texts=0
+    )
+    found = dataclasses.replace(same, **changes).problem(LIMITS["fp32"])
+    assert found is None if problem is None else found is not None and found.startswith(problem)
+
+
+def test_the_full_disk_leaves_nothing(trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(graph: object, metadata: object, path: Path) -> None:
+        path.write_bytes(b"the start")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(crnn.export, "_write", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*words\.onnx: No space left on device"):
+        export(trained_run.folder, tmp_path / "words.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_command_prints(
+    trained_run: Any, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "words.onnx"
+    arguments = ["export", str(trained_run.folder), str(out), "--precision", "int8", "--data", *words, "--samples", "9"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert lines[0].startswith(f"{out}: ")
+    assert lines[0].endswith(" MB, int8")
+    assert "7 convolutions in int8" in lines[1]
+    assert "9 pictures of" in lines[1]
+    assert [line.split()[0] for line in lines[2:]] == ["onnx", "openvino"]
+    assert "of 9 texts differ" in lines[2]
+    assert "alone and in a batch by" in lines[2]
+    assert main(["read", str(trained_run.words.parent / "images" / "1.png"), "--model", str(out)]) == 0
+    assert trained_run.labels[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["RUN", "a.onnx", "--precision", "bf16"], "expected one of: fp32, int8"),
+        (["RUN", "a.pt"], "expected a file to write that ends in .onnx"),
+        (["RUN", "none/a.onnx"], "expected a file in a folder that exists"),
+        (["RUN", "a.onnx", "--samples", "0"], "samples is 0; expected 1 or more"),
+        (["b.onnx", "a.onnx"], "is exported already; expected weights"),
+        (["none", "a.onnx"], "is no weights file, run folder or shipped name"),
+        (["RUN"], "no file to write is given"),
+        ([], "no model is given"),
+        (["RUN", "a.onnx", "--data", "none"], "none: there is no such file or folder"),
+        (["RUN", "a.xml"], "expected a file to write that ends in .onnx"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    trained_run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(trained_run.folder) if argument == "RUN" else argument for argument in arguments]
+    assert main(["export", *given]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_choice_that_is_none_is_refused_in_python_too(trained_run: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision is 'fp8'; expected one of: fp32, int8"):
+        export(trained_run.folder, tmp_path / "a.onnx", precision="fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("package", "out"), [("onnxruntime", "a.onnx"), ("onnx", "a.onnx")])
+def test_a_package_that_is_not_there_is_named(
+    package: str, out: str, trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = crnn.export.find_spec
+    monkeypatch.setattr(crnn.export, "find_spec", lambda name: None if name == package else find(name))
+    with pytest.raises(MissingExtraError, match=rf"exporting needs the package '{package}'.*crnn\[export\]"):
+        export(trained_run.folder, tmp_path / out)
+
+
+def test_without_torch_int8_needs_data(
+    trained_run: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = crnn.export.find_spec
+    monkeypatch.setattr(crnn.export, "find_spec", lambda name: None if name == "torch" else find(name))
+    monkeypatch.setattr(crnn.export, "installed_engines", lambda: ["openvino", "onnx"])
+    with pytest.raises(MissingExtraError, match="quantising without --data"):
+        export(trained_run.folder, tmp_path / "a.onnx", precision="int8")
+    assert export(trained_run.folder, tmp_path / "a.onnx", precision="int8", data=words).source == "onnx"
+    assert export(trained_run.folder, tmp_path / "b.onnx").source == "onnx"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The pictures
+
+
+def test_stored_pictures_come_from_all_over_the_sets(
+    trained_run: Any, word_list: Callable[..., Path], tmp_path: Path
+) -> None:
+    image = ImageConfig(image_width=48)
+    other = word_list(30)
+    batches = stored_pictures([str(trained_run.words), f"more={other}"], image, 21)
+    assert sum(len(batch) for batch in batches) == 21
+    assert {batch.shape[1:] for batch in batches} == {(1, 32, 48)}
+    (other.parent / "images" / "1.png").write_bytes(b"no picture")
+    said: list[str] = []
+    fewer = stored_pictures([str(other)], image, 1000, said.append)
+    assert sum(len(batch) for batch in fewer) == 29
+    (line,) = said
+    assert line.startswith("1 of 30 pictures cannot be read and are left out; the first: ")
+    assert f"{other}: images/1.png: " in line
+
+
+def test_no_stored_picture_is_an_error(word_list: Callable[..., Path]) -> None:
+    path = word_list(1)
+    (path.parent / "images" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"has no pictures that can be read \(.*images/1\.png: .*\); expected"):
+        stored_pictures([str(path)], ImageConfig(), 10)
+
+
+@pytest.mark.parametrize("make", [rendered_pictures, drawn_pictures])
+@pytest.mark.parametrize("image", [ImageConfig(image_width=64), ImageConfig(resize="keep_ratio", image_channels=3)])
+def test_pictures_that_are_made_are_the_same_at_every_call(make: Any, image: ImageConfig) -> None:
+    config = ReaderConfig(image=image)
+    first, second = make(config, 20), make(config, 20)
+    assert sum(len(batch) for batch in first) == 20
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == np.uint8
+        assert a.shape[1:3] == (image.image_channels, 32)
+        assert a.std() > 5
+    widths = {batch.shape[3] for batch in first}
+    assert widths == {64} if image.resize == "squash" else len(widths) > 3
+
+
+def test_characters_that_no_face_has_need_data() -> None:
+    config = ReaderConfig()
+    config = config.model_copy(update={"charset": config.charset.model_copy(update={"characters": "語漢"})})
+    with pytest.raises(ConfigError, match=r"cannot be rendered: .*Give pictures with --data"):
+        rendered_pictures(config, 4)
+
+
+def test_an_exported_file_opens_with_bf16_on_top(trained_run: Any, tmp_path: Path) -> None:
+    """A file in fp32 may be computed in bf16 as any weights may; one in int8 may not."""
+    export(trained_run.folder, tmp_path / "a.onnx")
+    images = drawn_pictures(open_model(tmp_path / "a.onnx").config, 2)[0]
+    exact = open_model(tmp_path / "a.onnx", engine="openvino").engine.log_probs(images)
+    rough = open_model(tmp_path / "a.onnx", engine="openvino", precision="bf16").engine.log_probs(images)
+    np.testing.assert_allclose(np.exp(rough), np.exp(exact), atol=0.1)

@@ -1,0 +1,243 @@
+"""Words cut out of scenes: the right pixels, upright, at their natural size, and nothing where there is nothing."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from crnn.data.crops import crop, decode_scene, decode_upright, encode, limit_height
+from crnn.data.formats.records import Box, Quad
+from crnn.errors import ImageError
+
+
+@pytest.fixture(scope="module")
+def scene() -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def quad_of(left: float, top: float, right: float, bottom: float) -> Quad:
+    return Quad(((left, top), (right, top), (right, bottom), (left, bottom)))
+
+
+def reason_of(image: Image.Image, region: Box | Quad) -> str:
+    with pytest.raises(ImageError) as caught:
+        crop(image, region)
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
+def test_a_box_is_cut_to_the_pixels_that_it_touches(scene):
+    pixels = np.asarray(scene)
+    np.testing.assert_array_equal(crop(scene, Box(10, 20, 30, 15)), pixels[20:35, 10:40])
+    np.testing.assert_array_equal(crop(scene, Box(10.4, 20.9, 2.2, 1.0)), pixels[20:22, 10:13])
+
+
+def test_a_box_ends_where_the_picture_ends(scene):
+    pixels = np.asarray(scene)
+    np.testing.assert_array_equal(crop(scene, Box(-5, -7, 20, 20)), pixels[:13, :15])
+    np.testing.assert_array_equal(crop(scene, Box(80, 50, 1e9, 1e9)), pixels[50:, 80:])
+    assert crop(scene, Box(89.5, 59.5, 5, 5)).size == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box(90, 0, 10, 10), Box(-10, 0, 10, 10), Box(0, 60, 10, 10), Box(0, -10, 10, 10), Box(5, 5, 0, 10),
+        Box(5, 5, -3, 10), Box(math.nan, 5, 5, 5), Box(5, 5, math.inf, 5), Box(-math.inf, 5, 5, 5), Box(1e300, 0, 1, 1),
+    ],
+)  # fmt: skip
+def test_a_box_without_pixels_is_outside_of_the_picture(scene, box):
+    assert reason_of(scene, box) == "outside_picture"
+
+
+@given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4))
+def test_any_box_is_cut_out_or_counted(values):
+    image = Image.new("L", (9, 7))
+    try:
+        width, height = crop(image, Box(*values)).size
+    except ImageError as error:
+        assert error.reason == "outside_picture"  # noqa: PT017 - both outcomes are good
+    else:
+        assert 1 <= width <= 9
+        assert 1 <= height <= 7
+
+
+def test_an_upright_quadrilateral_is_the_box(scene):
+    box, quad = crop(scene, Box(10, 20, 30, 15)), crop(scene, quad_of(10, 20, 40, 35))
+    np.testing.assert_array_equal(box, quad)
+    np.testing.assert_array_equal(crop(scene, quad_of(0, 0, 90, 60)), scene)
+
+
+def test_a_quadrilateral_is_turned_upright(scene):
+    pixels = np.asarray(scene)[20:35, 10:40]
+    # The text's top left is where it begins: reading downwards, upwards, and upside down.
+    down = crop(scene, Quad(((40, 20), (40, 35), (10, 35), (10, 20))))
+    np.testing.assert_array_equal(down, np.rot90(pixels, 1))
+    up = crop(scene, Quad(((10, 35), (10, 20), (40, 20), (40, 35))))
+    np.testing.assert_array_equal(up, np.rot90(pixels, -1))
+    over = crop(scene, Quad(((40, 35), (10, 35), (10, 20), (40, 20))))
+    np.testing.assert_array_equal(over, np.rot90(pixels, 2))
+
+
+def word(size: tuple[int, int] = (120, 40)) -> Image.Image:
+    image = Image.new("L", size, 220)
+    ImageDraw.Draw(image).text((8, 4), "Warped", fill=30, font=ImageFont.load_default(28))
+    return image
+
+
+@pytest.mark.parametrize("angle", [-35, -10, 20, 60])
+def test_a_turned_word_comes_back(angle):
+    straight = word()
+    scene = Image.new("L", (260, 260), 220)
+    scene.paste(straight, (70, 110))
+    turned = scene.rotate(angle, Image.Resampling.BICUBIC, fillcolor=220)
+
+    def moved(x: float, y: float) -> tuple[float, float]:
+        turn = -math.radians(angle)
+        dx, dy = x - 130, y - 130
+        return 130 + dx * math.cos(turn) - dy * math.sin(turn), 130 + dx * math.sin(turn) + dy * math.cos(turn)
+
+    found = crop(turned, Quad((moved(70, 110), moved(190, 110), moved(190, 150), moved(70, 150))))
+    assert found.size == straight.size
+    difference = np.abs(np.asarray(found, float) - np.asarray(straight, float))
+    assert difference.mean() < 6  # twice interpolated; another crop of the same scene differs by 40 and more
+
+
+def test_the_size_is_the_mean_of_opposite_sides():
+    scene = Image.new("L", (200, 200))
+    assert crop(scene, Quad(((50, 50), (150, 50), (130, 90), (70, 90)))).size == (80, 45)  # 100 and 60, twice 44.7
+    assert crop(scene, Quad(((50, 50), (50.4, 50), (50.4, 80), (50, 80)))).size == (1, 30)
+
+
+def test_perspective_is_undone():
+    # A chessboard seen at a slant: the fields of the straight view are equally large again.
+    board = Image.fromarray(np.kron(np.indices((4, 8)).sum(0) % 2, np.ones((16, 16))).astype(np.uint8) * 255)
+    corners = ((20.0, 30.0), (140.0, 10.0), (150.0, 90.0), (30.0, 70.0))
+    scene = Image.new("L", (180, 120), 128)
+    inverse = np.array([[*row] for row in _homography(corners, board.size)])
+    scene.paste(
+        board.transform(scene.size, Image.Transform.PERSPECTIVE, inverse.ravel()[:8], Image.Resampling.BILINEAR)
+    )
+    found = np.asarray(crop(scene, Quad(corners)).resize(board.size, Image.Resampling.BILINEAR), float)
+    centres = found.reshape(4, 16, 8, 16)[:, 5:11, :, 5:11].mean((1, 3))
+    assert ((centres > 128) == (np.indices((4, 8)).sum(0) % 2 == 1)).all()
+
+
+def _homography(corners, size):
+    """From the scene to the board, by solving the eight equations."""
+    width, height = size
+    rows, right = [], []
+    for (x, y), (u, v) in zip(corners, [(0, 0), (width, 0), (width, height), (0, height)], strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        right += [u, v]
+    return np.append(np.linalg.solve(np.array(rows, float), np.array(right, float)), 1).reshape(3, 3)
+
+
+def test_a_side_that_is_made_smaller_is_averaged():
+    # Columns of one pixel, black and white in turn: where they are crowded together they must become grey.
+    stripes = np.zeros((100, 240), np.uint8)
+    stripes[:, ::2] = 255
+    found = np.asarray(crop(Image.fromarray(stripes), Quad(((10, 10), (210, 10), (130, 60), (90, 60)))), float)
+    assert found.shape == (94, 120)
+    top = found[1:4, 10:-10]
+    assert top.std() < 45  # point by point it is above 100
+    assert abs(top.mean() - 127.5) < 10
+
+
+def test_where_a_quadrilateral_leaves_the_picture_its_edge_goes_on():
+    scene = Image.fromarray(np.tile(np.arange(40, 140, 2, dtype=np.uint8), (50, 1)))
+    found = np.asarray(crop(scene, quad_of(-10, -5, 30, 20)))
+    assert found.shape == (25, 40)
+    assert (found[:, :10] == 40).all()
+    np.testing.assert_array_equal(found[5:, 10:], np.asarray(scene)[:20, :30])
+    np.testing.assert_array_equal(found[0], found[5])
+    corner = np.asarray(crop(scene, quad_of(30, 35, 55, 55)))
+    assert (corner[:, 20:] == 138).all()
+
+
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        (((10, 10), (50, 10), (30, 10), (20, 10)), "no_area"),
+        (((10, 10), (10, 10), (10, 10), (10, 10)), "no_area"),
+        (((50, 10), (10, 10), (10, 30), (50, 30)), "mirrored"),
+        (((10, 10), (50, 10), (10, 30), (50, 30)), "not_convex"),
+        (((10, 10), (50, 10), (20, 15), (10, 30)), "not_convex"),
+        (((10, 10), (50, 10), (90, 10), (10, 30)), "not_convex"),  # a triangle has no corner to warp to
+        (((100, 10), (150, 10), (150, 30), (100, 30)), "outside_picture"),
+        (((-30, 10), (9, 10), (9, 30), (-30, 30)), "outside_picture"),  # a quarter of it is inside
+        (((math.nan, 10), (50, 10), (50, 30), (10, 30)), "outside_picture"),
+        (((10, 10), (math.inf, 10), (50, 30), (10, 30)), "outside_picture"),
+        (((0, 0), (70_000, 0), (70_000, 1), (0, 1)), "too_large"),
+        (((-5000, -5000), (5000, -5000), (5000, 5000), (-5000, 5000)), "too_large"),
+    ],
+)
+def test_quadrilaterals_without_an_upright_view_are_counted(scene, points, reason):
+    assert reason_of(scene, Quad(points)) == reason
+
+
+@given(st.lists(st.tuples(*[st.floats(-50, 150)] * 2), min_size=4, max_size=4))
+def test_any_quadrilateral_is_cut_out_or_counted(points):
+    image = Image.fromarray(np.full((60, 90), 77, np.uint8))
+    try:
+        found = crop(image, Quad(tuple(points)))
+    except ImageError as error:
+        assert error.reason in ("no_area", "mirrored", "not_convex", "outside_picture")  # noqa: PT017
+    else:
+        assert min(found.size) >= 1
+        assert (np.asarray(found) == 77).all()  # nothing but the picture and its edge
+
+
+def test_large_regions_cost_no_memory():
+    image = Image.new("L", (5000, 5000))
+    assert reason_of(image, Box(0, 0, 5000, 5000)) == "too_large"
+    assert crop(image, Box(0, 0, 4000, 4000)).size == (4000, 4000)
+
+
+def test_scenes_are_decoded_as_they_are_stored(encode_image, smooth_image):
+    upright = smooth_image(40, 24)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    data = encode_image(upright, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_scene(data, "scene"), upright)
+    np.testing.assert_array_equal(decode_upright(data, "scene"), np.rot90(upright, -1))
+    grey = upright.convert("L")
+    palette = encode_image(upright.quantize(16), "PNG", exif=exif)
+    assert (decode_scene(encode_image(grey), "grey").mode, decode_scene(palette, "palette").mode) == ("L", "RGB")
+    assert decode_scene(palette, "palette").size == (40, 24)
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    assert decode_scene(encode_image(clear), "clear").getpixel((0, 0)) == (255, 255, 255)
+    deep = Image.fromarray(np.full((4, 4), 65535, np.uint16))
+    assert decode_scene(encode_image(deep), "deep").getpixel((0, 0)) == 255
+    with pytest.raises(ImageError, match="cut: cut short") as caught:
+        decode_scene(encode_image(upright)[:200], "cut")
+    assert caught.value.reason == "truncated"
+
+
+def test_height_is_limited_and_the_ratio_kept():
+    image = Image.new("L", (100, 50))
+    assert limit_height(image, 32).size == (64, 32)
+    assert limit_height(image, 50) is image
+    assert limit_height(image, None) is image
+    assert limit_height(Image.new("L", (1, 1000)), 10).size == (1, 10)
+    # Averaged, not picked out: lines of one pixel become grey.
+    lines = np.zeros((64, 64), np.uint8)
+    lines[::2] = 255
+    assert np.asarray(limit_height(Image.fromarray(lines), 16), float)[2:-2].std() < 20
+
+
+def test_encoding(scene):
+    png, jpeg, small = encode(scene, "png", 95), encode(scene, "jpeg", 95), encode(scene, "jpeg", 20)
+    assert len(small) < len(jpeg)
+    np.testing.assert_array_equal(Image.open(io.BytesIO(png)), scene)
+    opened = Image.open(io.BytesIO(jpeg))
+    assert (opened.format, opened.size) == ("JPEG", scene.size)
+    red = Image.new("RGB", (16, 16), "white")
+    red.paste("red", (7, 0, 8, 16))  # one column: with halved colour it would be half as red
+    found = np.asarray(Image.open(io.BytesIO(encode(red, "jpeg", 95))), int)
+    assert found[8, 7, 0] - found[8, 7, 1] > 200

@@ -1,0 +1,298 @@
+"""From stored samples to batches: what is in one, what decides it, and what is counted as left out."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crnn.charset import Charset
+from crnn.data.dataset import StoredBatches, check_training_data, collate, network_input
+from crnn.data.source import open_source
+from crnn.data.store import LmdbWriter
+from crnn.errors import ConfigError, DataError
+from crnn.image import load_image, normalise, resize
+
+KEEP_RATIO = {"resize": "keep_ratio", "width_step": 16, "min_width": 32, "max_width": 128}
+AUGMENT = {"probability": 1.0, "rotate_degrees": 8.0, "noise": 6.0}
+
+
+def batches_of(make_config, *data, rank=0, world_size=1, **sections) -> StoredBatches:
+    return StoredBatches(make_config(*data, **sections), rank, world_size)
+
+
+def texts(batch, charset="abcdefghij"):
+    rows = zip(batch.targets.tolist(), batch.target_lengths.tolist(), strict=True)
+    return [Charset(charset).decode(ids[:length]) for ids, length in rows]
+
+
+def equal(one, other):
+    tensors = ("images", "widths", "targets", "target_lengths")
+    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
+    assert (one.keys, one.skipped) == (other.keys, other.skipped)
+    return True
+
+
+# ---- what is in a batch
+
+
+def test_a_batch_holds_the_pictures_labels_and_keys_of_its_samples(word_list, small_config):
+    path = word_list(20)
+    config = small_config(path)
+    source = StoredBatches(config)
+    store = open_source(str(path))
+    by_key = {f"{path}: {store.key(index)}": index for index in range(20)}
+    assert source.num_samples == 20
+    assert source.epoch_batches == 2
+    for number in range(2):
+        batch = source[number]
+        assert len(batch) == 8
+        assert batch.images.shape == (8, 1, 32, 64)
+        assert batch.images.dtype == torch.uint8
+        assert batch.widths.tolist() == [64] * 8
+        assert batch.targets.dtype == batch.target_lengths.dtype == batch.widths.dtype == torch.int64
+        assert texts(batch) == [store.label(by_key[key]) for key in batch.keys]
+        for image, key in zip(batch.images, batch.keys, strict=True):
+            expected = resize(load_image(store.image_bytes(by_key[key]), 1), config.image)
+            assert np.array_equal(image.numpy(), expected)
+
+
+def test_batches_of_kept_ratios_have_one_width_each(word_list, small_config):
+    labels = [letter * count for count in (1, 3, 5, 7) for letter in "abcdefgh"]
+    path = word_list(labels=labels)
+    source = batches_of(small_config, path, image=KEEP_RATIO, data={"bucket_batches": 4})
+    widths = {f"{path}: images/{i + 1}.png": int(width) for i, width in enumerate(source.scans[0].widths)}
+    found = [source[number] for number in range(4)]
+    for batch in found:
+        assert batch.images.shape == (8, 1, 32, max(widths[key] for key in batch.keys))
+        assert batch.widths.tolist() == [batch.images.shape[-1]] * 8
+    assert len({batch.images.shape[-1] for batch in found}) == 4
+    assert sorted(key for batch in found for key in batch.keys) == sorted(widths)
+
+
+def test_colour_pictures_have_three_channels(word_list, small_config):
+    source = batches_of(small_config, word_list(8), image={"image_channels": 3})
+    assert source[0].images.shape == (8, 3, 32, 64)
+
+
+def test_an_lmdb_folder_and_a_list_file_give_the_same_batches(word_list, small_config, tmp_path):
+    path = word_list(16)
+    samples = open_source(str(path))
+    with LmdbWriter(tmp_path / "store") as writer:
+        for index in range(16):
+            writer.add(samples.image_bytes(index), samples.label(index))
+    one = batches_of(small_config, path, augment=AUGMENT)[3]
+    other = batches_of(small_config, tmp_path / "store", augment=AUGMENT)[3]
+    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.targets, other.targets)
+    assert all(key.startswith(f"{tmp_path / 'store'}: image-0000000") for key in other.keys)
+
+
+def test_several_sources_with_names_and_ratios(word_list, small_config):
+    first, second = word_list(30, "first"), word_list(6, "second", seed=1)
+    data = {"train": [f"mine={first}", str(second)], "ratios": [3, 1]}
+    source = batches_of(small_config, data=data)
+    assert source.num_samples == 36
+    for number in range(6):
+        folders = [Path(key.split(":")[0]).parent.name for key in source[number].keys]
+        assert folders == ["first"] * 6 + ["second"] * 2
+
+
+def test_targets_are_padded_with_zeros():
+    pictures = [np.full((1, 32, 40), value, np.uint8) for value in (1, 2, 3)]
+    batch = collate(pictures, [[5, 6, 7], [], [4]], ["a", "b", "c"], [("d", "missing")])
+    assert batch.targets.tolist() == [[5, 6, 7], [0, 0, 0], [4, 0, 0]]
+    assert batch.target_lengths.tolist() == [3, 0, 1]
+    assert batch.widths.tolist() == [40, 40, 40]
+    assert batch.images[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert (batch.keys, batch.skipped) == (("a", "b", "c"), (("d", "missing"),))
+    empty = collate([], [], [], [("d", "missing")])
+    assert len(empty) == 0
+    assert empty.targets.shape == (0, 0)
+    assert empty.skipped == (("d", "missing"),)
+
+
+def test_a_batch_moves_as_a_whole():
+    batch = collate([np.zeros((1, 32, 40), np.uint8)], [[1]], ["a"], [("d", "missing")])
+    moved = batch.to(torch.device("meta"))
+    assert {t.device.type for t in (moved.images, moved.widths, moved.targets, moved.target_lengths)} == {"meta"}
+    assert (moved.keys, moved.skipped) == (batch.keys, batch.skipped)
+
+
+def test_the_network_gets_the_bits_that_reading_gives_it():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 8, 32)
+    images = network_input(torch.from_numpy(pixels))
+    assert images.dtype == torch.float32
+    assert images.numpy().tobytes() == normalise(pixels).tobytes()
+    assert (images.min(), images.max()) == (-1.0, 1.0)
+    assert torch.equal(network_input(images), images)
+
+
+# ---- what decides a batch
+
+
+@pytest.mark.parametrize("image", [{}, KEEP_RATIO])
+def test_ranks_see_the_pictures_that_one_rank_would(word_list, small_config, image):
+    path = word_list(40, labels=[letter * (1 + i % 5) for i, letter in enumerate("abcdefghij" * 4)])
+    alone = batches_of(small_config, path, image=image, augment=AUGMENT, train={"batch_size": 8})
+    ranks = [
+        batches_of(small_config, path, rank=rank, world_size=2, image=image, augment=AUGMENT, train={"batch_size": 4})
+        for rank in range(2)
+    ]
+    for number in (0, 3, 17):
+        together = alone[number]
+        parts = [rank[number] for rank in ranks]
+        assert parts[0].keys + parts[1].keys == together.keys
+        assert torch.equal(torch.cat([part.images for part in parts]), together.images)
+        assert sum((texts(part) for part in parts), []) == texts(together)  # noqa: RUF017 - two short lists
+    assert ranks[0].epoch_batches == alone.epoch_batches == 5
+
+
+def test_augmentation_depends_on_the_draw_alone(word_list, small_config):
+    path = word_list(8)
+    plain = batches_of(small_config, path)
+    changed = batches_of(small_config, path, augment=AUGMENT)
+    pictures = [
+        dict(zip(batch.keys, batch.images, strict=True)) for batch in (plain[0], changed[0], changed[1], changed[0])
+    ]
+    for key, picture in pictures[0].items():
+        assert not torch.equal(picture, pictures[1][key])
+        assert not torch.equal(pictures[1][key], pictures[2][key])  # the next epoch has another change
+        assert torch.equal(pictures[1][key], pictures[3][key])
+    other_seed = batches_of(small_config, path, augment=AUGMENT, train={"seed": 2})
+    images = [dict(zip(batch.keys, batch.images, strict=True)) for batch in (changed[0], other_seed[0])]
+    assert all(not torch.equal(picture, images[1][key]) for key, picture in images[0].items())
+
+
+def test_a_source_that_was_pickled_gives_the_same_batches(word_list, small_config):
+    source = batches_of(small_config, word_list(30), image=KEEP_RATIO, augment=AUGMENT)
+    expected = [source[number] for number in range(4)]
+    again = pickle.loads(pickle.dumps(source))
+    assert all(equal(again[number], expected[number]) for number in (3, 0, 2, 1))
+
+
+def test_making_batches_leaves_the_global_generators_alone(word_list, small_config):
+    source = batches_of(small_config, word_list(10), augment=AUGMENT)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the global generator is what must not be touched
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    source[1]
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert np.array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002
+
+
+# ---- what cannot be read
+
+
+def spoil(path: Path) -> dict[str, str]:
+    """Damage three pictures of a list in three ways.
+
+    Returns:
+        The reason for which each is left out, by its key.
+    """
+    pictures = path.parent / "images"
+    (pictures / "2.png").unlink()
+    whole = (pictures / "5.png").read_bytes()
+    (pictures / "5.png").write_bytes(whole[: len(whole) // 2])
+    (pictures / "7.png").write_bytes(b"no picture at all")
+    reasons = {"2": "missing", "5": "truncated", "7": "not_an_image"}
+    return {f"images/{name}.png": reason for name, reason in reasons.items()}
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_named(word_list, small_config):
+    path = word_list(8)
+    whole = batches_of(small_config, path, augment=AUGMENT)[0]
+    damaged = {f"{path}: {key}": reason for key, reason in spoil(path).items()}
+    source = batches_of(small_config, path, augment=AUGMENT)
+    assert source.num_samples == 8  # labels are looked at beforehand, pictures are not
+    batch = source[0]
+    assert dict(batch.skipped) == damaged
+    assert list(batch.keys) == [key for key in whole.keys if key not in damaged]
+    assert len(batch) == len(batch.images) == len(batch.targets) == len(batch.target_lengths) == 5
+    kept = [row for row, key in enumerate(whole.keys) if key not in damaged]
+    assert torch.equal(batch.images, whole.images[kept])  # the others are not changed by it
+    assert texts(batch) == [texts(whole)[row] for row in kept]
+
+
+def test_where_widths_are_needed_unreadable_headers_are_found_beforehand(word_list, small_config):
+    path = word_list(8)
+    spoil(path)
+    source = batches_of(small_config, path, image=KEEP_RATIO, train={"batch_size": 2}, data={"bucket_batches": 3})
+    assert source.scans[0].skipped == {"missing": 1, "not_an_image": 1}
+    assert source.scans[0].examples == {"missing": ["images/2.png"], "not_an_image": ["images/7.png"]}
+    skipped = [pair for number in range(3) for pair in source[number].skipped]
+    assert skipped == [(f"{path}: images/5.png", "truncated")]
+
+
+def test_a_batch_may_be_left_with_nothing(word_list, small_config):
+    path = word_list(4)
+    source = batches_of(small_config, path, train={"batch_size": 4})
+    for picture in (path.parent / "images").iterdir():
+        picture.unlink()
+    batch = source[0]
+    assert len(batch) == 0
+    assert [reason for _, reason in batch.skipped] == ["missing"] * 4
+
+
+def test_a_set_without_a_usable_sample_says_why(word_list, small_config):
+    path = word_list(labels=["XYZ", "!", "1"])
+    with pytest.raises(DataError) as caught:
+        batches_of(small_config, path)
+    assert str(caught.value) == (
+        f"{path}: none of its 3 samples can be trained on "
+        "(empty_label: 3 (images/1.png, images/2.png, images/3.png)); "
+        "check charset.characters, charset.max_text_length and image.image_width"
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (["abc", "!", "?"], r"2 of 3 labels .*\(left out empty_label: 2 \(images/2\.png, images/3\.png\)\)"),
+        (["abc", "a!b", "c?"], r"2 of 3 labels .*\(2 labels lose '!\?'\)"),
+        (["abc", "a!b", "?"], r"2 of 3 labels .*\(left out empty_label: 1 .*; 1 labels lose '!'\)"),
+    ],
+)
+def test_a_charset_that_few_labels_are_written_in_is_refused(word_list, small_config, labels, found):
+    path = word_list(labels=labels)
+    with pytest.raises(DataError, match=rf"{found}, a larger share than data\.max_lost_share 0\.5; check charset"):
+        batches_of(small_config, path)
+    batches_of(small_config, path, data={"train": [str(path)], "max_lost_share": 0.7})
+
+
+def test_half_of_the_labels_may_lose_characters(word_list, small_config):
+    assert batches_of(small_config, word_list(labels=["abc", "a!b"])).num_samples == 2
+
+
+def test_a_missing_set_and_a_hopeless_ratio_are_refused(word_list, small_config, tmp_path):
+    with pytest.raises(DataError, match="nowhere: there is no such file or folder"):
+        batches_of(small_config, tmp_path / "nowhere")
+    one, two = word_list(4, "one"), word_list(4, "two")
+    with pytest.raises(ConfigError, match="give source 1 no place in a batch of 8"):
+        batches_of(small_config, one, two, data={"train": [str(one), str(two)], "ratios": [1, 100]})
+
+
+# ---- before a run
+
+
+def test_a_validation_set_without_its_pictures_is_found_before_the_run(word_list, small_config):
+    good, bad = word_list(20, "good"), word_list(20, "bad")
+    pictures = sorted((bad.parent / "images").iterdir(), key=lambda path: int(path.stem))
+    for picture in pictures[:-1]:
+        picture.unlink()
+    with pytest.raises(
+        DataError, match=r"data\.validation: none of the first pictures .*1\.png.* relative to the list"
+    ):
+        check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
+    shutil.copy(pictures[-1], bad.parent / "images" / "5.png")
+    check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
+
+
+def test_a_missing_set_is_found_before_the_run(word_list, small_config):
+    good = word_list(4)
+    check_training_data(small_config(f"mine={good}").data)
+    for data in ({"train": ["nowhere"]}, {"train": [str(good)], "validation": ["mine=nowhere"]}):
+        with pytest.raises(DataError, match="nowhere: there is no such file"):
+            check_training_data(small_config(data=data).data)

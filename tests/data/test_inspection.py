@@ -1,0 +1,400 @@
+"""The doctor: sets made to have each finding, with exact counts; equal pictures; as training sees it."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crnn.cli.data import inspection_text
+from crnn.config.model import CharsetConfig, ImageConfig
+from crnn.data.inspection import FAULTS, FLAGS, REMARKS, Groups, Inspection, InspectionSettings, Member, inspect_store
+from crnn.data.list_file import ListFile
+from crnn.data.store import LmdbStore, LmdbWriter
+from crnn.errors import ConfigError, DataError, ImageError
+
+
+def picture(seed: int, width: int = 40, height: int = 20, kind: str = "PNG") -> bytes:
+    """A picture that is like no other, in grey; kinds of one seed have the same pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def list_of(folder: Path, samples: list[tuple[bytes | None, str]]) -> ListFile:
+    """A list file of pictures ``0.png``, ``1.png``, ...; a sample without bytes has no file."""
+    folder.mkdir()
+    for number, (data, _) in enumerate(samples):
+        if data is not None:
+            (folder / f"{number}.png").write_bytes(data)
+    lines = [f"{number}.png\t{label}\n" for number, (_, label) in enumerate(samples)]
+    (folder / "labels.tsv").write_text("".join(lines), encoding="utf-8")
+    return ListFile(folder / "labels.tsv")
+
+
+def store_of(folder: Path, samples: list[tuple[bytes, str, tuple[int, int] | None]]) -> LmdbStore:
+    with LmdbWriter(folder) as writer:
+        for data, label, size in samples:
+            writer.add(data, label, size=size)
+    return LmdbStore(folder)
+
+
+def counts(found: Inspection) -> dict[str, int]:
+    return {name: finding.count for name, finding in {**found.faults, **found.remarks}.items()}
+
+
+def settings(**values: object) -> InspectionSettings:
+    charset = {name: values.pop(name) for name in list(values) if name in CharsetConfig.model_fields}
+    image = {name: values.pop(name) for name in list(values) if name in ImageConfig.model_fields}
+    return InspectionSettings(
+        image=ImageConfig.model_validate(image), charset=CharsetConfig.model_validate(charset), **values
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One sample, one finding
+
+
+def test_a_set_without_faults(tmp_path: Path) -> None:
+    store = list_of(tmp_path / "set", [(picture(n, 30 + n), label) for n, label in enumerate(["one", "Two", "3"])])
+    found = inspect_store(store)
+    assert (found.samples, found.faulty, found.fault_share, counts(found)) == (3, 0, 0.0, {})
+    assert (found.label_lengths.minimum, found.label_lengths.maximum, found.label_lengths.counts) == (1, 3, (1, 0, 2))
+    assert (found.widths.minimum, found.widths.median, found.widths.maximum) == (30, 31, 32)
+    assert found.heights.counts == (3,)
+    assert (found.ratios.minimum, found.ratios.maximum) == (1.5, 1.6)
+    assert found.characters == {"o": 2, "3": 1, "T": 1, "e": 1, "n": 1, "w": 1}
+    assert list(found.characters)[:2] == ["o", "3"]
+    assert found.outside_charset == {}
+    assert found.unseen == "abcdfghijklmpqrsuvxyz012456789"
+    assert found.same_bytes == found.same_pixels == found.contradictions == Groups(0, 0, ())
+    assert (found.overlaps, found.flags.tolist()) == ((), [0, 0, 0])
+
+
+def jpeg_cut_short() -> bytes:
+    return picture(0, 60, 60, "JPEG")[:-900]
+
+
+@pytest.mark.parametrize(
+    ("data", "label", "values", "name"),
+    [
+        (None, "word", {}, "missing"),
+        (b"", "word", {}, "empty"),
+        (b"<html>", "word", {}, "not_an_image"),
+        (jpeg_cut_short(), "word", {}, "truncated"),
+        (picture(1)[:-30], "word", {}, "truncated"),
+        (picture(1), "", {}, "empty_label"),
+        (picture(1), " ", {}, "empty_label"),
+        (picture(1), "&", {}, "empty_label"),
+        (picture(1), "a" * 26, {}, "too_long"),
+        (picture(1), "abcd", {"max_text_length": 3}, "too_long"),
+        (picture(1), "a&b", {"unknown": "drop_sample"}, "unknown_character"),
+        (picture(1), "a&b", {"unknown": "error"}, "unknown_character"),
+        (picture(1), "abcdef", {"image_width": 24}, "too_long_for_width"),  # 5 time steps
+        (picture(1), "aabb", {"image_width": 24}, "too_long_for_width"),  # needs blanks between equal letters
+        (picture(1, 20, 40), "abcdefgh", {"resize": "keep_ratio"}, "too_long_for_width"),  # 32 pixels wide, 7 steps
+        (picture(1), "a&b", {}, "changed_label"),
+        (picture(1), "日本go", {}, "changed_label"),
+        (picture(1, 40, 7), "word", {}, "tiny"),
+        (picture(1, 7, 40), "word", {}, "tiny"),
+        (picture(1, 40, 9), "word", {"tiny_below": 10}, "tiny"),
+        (picture(1, 2001, 10), "word", {}, "huge"),
+        (picture(1, 10, 41), "word", {"huge_above": 40}, "huge"),
+    ],
+)
+def test_each_finding_is_made_in_its_sample_alone(
+    tmp_path: Path, data: bytes | None, label: str, values: dict[str, object], name: str
+) -> None:
+    store = list_of(tmp_path / "set", [(picture(100), "ab"), (data, label), (picture(101), "b")])
+    found = inspect_store(store, settings(**values))
+    assert counts(found) == {name: 1}
+    assert {**found.faults, **found.remarks}[name].examples == ("1.png",)
+    assert found.flags.tolist() == [0, FLAGS[name], 0]
+    assert found.faulty == (name in FAULTS)
+    assert [found.fault(index) for index in range(3)] == ["", name if name in FAULTS else "", ""]
+
+
+@pytest.mark.parametrize(
+    ("data", "label", "values"),
+    [
+        (picture(1), "a" * 25, {"image_width": 200}),
+        (picture(1), "abcde", {"image_width": 24}),
+        (picture(1), "abcdefg", {"resize": "keep_ratio", "max_width": 32}),
+        (picture(1, 8, 8), "A B", {}),  # white space and case are brought into form
+        (picture(1, 8, 8), "café ﬁ", {}),
+        (picture(1, 2000, 8), "word", {}),
+        (picture(1), "a" * 30, {"truncate": True, "max_text_length": 3}),
+    ],
+)
+def test_what_is_just_right_is_no_finding(tmp_path: Path, data: bytes, label: str, values: dict[str, object]) -> None:
+    assert counts(inspect_store(list_of(tmp_path / "set", [(data, label)]), settings(**values))) == {}
+
+
+def test_pictures_that_are_too_large_or_elsewhere(tmp_path: Path, png_by_hand: Callable[..., bytes]) -> None:
+    store = list_of(tmp_path / "set", [(png_by_hand(10_000, 10_000), "big"), (picture(1), "fine")])
+    path = tmp_path / "set" / "labels.tsv"
+    (tmp_path / "outside.png").write_bytes(picture(2))
+    path.write_text(path.read_text() + "../outside.png\tout\n")
+    store = ListFile(path)
+    found = inspect_store(store)
+    assert counts(found) == {"too_large": 1, "outside_root": 1}
+    assert found.faults["outside_root"].examples == ("../outside.png",)
+    assert (found.widths.counts, found.label_lengths.maximum) == ((1,), 4)  # labels count without their pictures
+
+
+def test_a_sample_with_several_faults_is_one_faulty_sample(tmp_path: Path) -> None:
+    found = inspect_store(list_of(tmp_path / "set", [(None, ""), (picture(1), "")]))
+    assert counts(found) == {"missing": 1, "empty_label": 2}
+    assert (found.faulty, found.fault_share) == (2, 1.0)
+    assert found.fault(0) == "missing"
+
+
+def test_damaged_records_of_a_store(tmp_path: Path) -> None:
+    import lmdb
+
+    store = store_of(tmp_path / "set", [(picture(n), "word", (40, 20)) for n in range(6)])
+    store.close()
+    with lmdb.open(str(tmp_path / "set"), map_size=1 << 24) as environment, environment.begin(write=True) as records:
+        records.put(b"label-000000001", b"\xff")
+        records.delete(b"image-000000002")
+        records.put(b"image-000000003", b"")
+        records.put(b"wh-000000004", b"20_40")
+        records.put(b"wh-000000005", b"40x20")
+    found = inspect_store(LmdbStore(tmp_path / "set"))
+    assert counts(found) == {"unreadable_label": 1, "missing": 1, "empty": 1, "wrong_stored_size": 2}
+    assert found.faults["unreadable_label"].examples == ("image-000000001",)
+    # Under keep_ratio training goes by the stored size, and cannot use the last one.
+    found = inspect_store(LmdbStore(tmp_path / "set"), settings(resize="keep_ratio"))
+    assert counts(found) == {
+        "unreadable_label": 1, "missing": 1, "empty": 1, "wrong_stored_size": 2, "unreadable_picture": 1
+    }  # fmt: skip
+    assert found.fault(4) == "unreadable_picture"
+
+
+class DamagedList(ListFile):
+    """Reading its pictures fails in ways that a list has not: a damaged page, a reason that nobody knows."""
+
+    def image_bytes(self, index: int) -> bytes:
+        if index == 0:
+            raise DataError("record 'image-000000001' cannot be read")
+        raise ImageError("the picture was eaten", reason="eaten")
+
+
+def test_whatever_is_wrong_with_a_picture_is_counted(tmp_path: Path) -> None:
+    list_of(tmp_path / "set", [(picture(1), "a"), (picture(2), "b")])
+    found = inspect_store(DamagedList(tmp_path / "set" / "labels.tsv"))
+    assert counts(found) == {"unreadable_picture": 2}
+    assert (found.faulty, found.widths.counts, found.same_bytes.groups) == (2, (), 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As training sees it
+
+
+@pytest.mark.parametrize("resize", ["squash", "keep_ratio"])
+@pytest.mark.parametrize("unknown", ["drop_character", "drop_sample"])
+def test_what_is_faulty_is_what_training_leaves_out(tmp_path: Path, resize: str, unknown: str) -> None:
+    from crnn.data.dataset import scan_labels
+
+    rng = random.Random(5)
+    samples: list[tuple[bytes | None, str]] = []
+    for seed in range(150):
+        label = "".join(rng.choices("aabcdefg-é字 ", k=rng.randint(0, 12)))
+        samples.append((picture(seed, rng.choice([16, 40, 90]), 20), label))
+    store = list_of(tmp_path / "set", samples)
+    measured = settings(resize=resize, image_width=32, unknown=unknown, max_text_length=9)
+    found = inspect_store(store, measured)
+    scan = scan_labels(store, measured.charset.charset(), measured.charset.rules(), measured.image)
+    assert [n for n in range(len(samples)) if not found.fault(n)] == scan.indices.tolist()
+    assert {name: finding.count for name, finding in found.faults.items()} == dict(scan.skipped)
+    assert 20 < found.faulty < 130
+    assert len(found.faults) == (4 if unknown == "drop_sample" else 3)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Equal pictures
+
+
+def test_equal_files_equal_pixels_and_contradictions(tmp_path: Path) -> None:
+    samples: list[tuple[bytes | None, str]] = [
+        (picture(1), "cat"),
+        (picture(2), "dog"),
+        (picture(1), "Cat"),  # the same label, once it is brought into form
+        (picture(3), "owl"),
+        (picture(3, kind="BMP"), "owl"),  # the same pixels in another file
+        (picture(2, kind="BMP"), "fog"),  # and with another label
+        (picture(4, kind="TIFF"), "bee"),
+        (picture(2), "dog"),
+        (picture(5), "elk"),
+        (picture(5), ""),  # has its own fault, and contradicts nobody
+        (b"<html>", "one"),
+        (b"<html>", "two"),  # no pictures, so no equal ones
+    ]
+    found = inspect_store(list_of(tmp_path / "set", samples))
+
+    def members(*indices: int) -> tuple[Member, ...]:
+        return tuple(Member(f"{index}.png", samples[index][1]) for index in indices)
+
+    assert found.same_bytes == Groups(3, 6, (members(0, 2), members(1, 7), members(8, 9)))
+    assert found.same_pixels == Groups(2, 5, (members(1, 5, 7), members(3, 4)))
+    assert found.contradictions == Groups(1, 3, (members(1, 5, 7),))
+    assert counts(found) == {"contradiction": 3, "empty_label": 1, "not_an_image": 2}
+    assert found.faults["contradiction"].examples == ("1.png", "5.png", "7.png")
+    assert found.faulty == 6
+    # In a charset with capitals the first two differ.
+    found = inspect_store(ListFile(tmp_path / "set" / "labels.tsv"), settings(characters="62"))
+    assert found.contradictions.groups == 2
+
+
+def test_groups_are_counted_in_full_and_shown_in_part(tmp_path: Path) -> None:
+    samples = [(picture(n % 7), "same") for n in range(7 * 6)]
+    found = inspect_store(list_of(tmp_path / "set", [*samples, (picture(99), "other")]))
+    assert (found.same_bytes.groups, found.same_bytes.samples) == (7, 42)
+    assert [len(members) for members in found.same_bytes.examples] == [4] * 5
+    assert [member.key for member in found.same_bytes.examples[1]] == ["1.png", "8.png", "15.png", "22.png"]
+    assert (found.faulty, found.same_pixels.groups) == (0, 0)
+
+
+def test_grey_and_colour_of_the_same_look_are_equal_and_another_shape_is_not(tmp_path: Path) -> None:
+    pixels = np.arange(240, dtype=np.uint8).reshape(12, 20)
+    samples = []
+    for image in (pixels, np.repeat(pixels[..., None], 3, axis=2), pixels.reshape(20, 12)):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        samples.append((buffer.getvalue(), "x"))
+    found = inspect_store(list_of(tmp_path / "set", samples))
+    assert (found.same_bytes.groups, found.same_pixels.groups, found.same_pixels.samples) == (0, 1, 2)
+
+
+def test_overlap_with_other_sets(tmp_path: Path) -> None:
+    test = list_of(tmp_path / "test", [(picture(n), f"w{n}") for n in range(6)] + [(None, "gone"), (picture(0), "w0")])
+    train = store_of(
+        tmp_path / "train",
+        [(picture(50), "x", None), (picture(3), "w3", None), (picture(0, kind="BMP"), "w0", None), (b"?", "w1", None)],
+    )
+    clean = list_of(tmp_path / "clean", [(None, "gone"), (picture(60), "x")])
+    found = inspect_store(test, against=[train, clean])
+    first, second = found.overlaps
+    assert (first.path, first.samples, first.unreadable) == (str(tmp_path / "train"), 4, 1)
+    assert (first.same_bytes, first.same_pixels) == (1, 3)
+    assert first.examples == (
+        (Member("0.png", "w0"), Member("image-000000003", "w0")),
+        (Member("3.png", "w3"), Member("image-000000002", "w3")),
+        (Member("7.png", "w0"), Member("image-000000003", "w0")),
+    )
+    assert (second.samples, second.unreadable, second.same_bytes, second.same_pixels) == (2, 1, 0, 0)
+    assert counts(found) == {"overlap": 3, "missing": 1}
+    assert (found.faulty, found.fault(3), found.fault(6)) == (4, "overlap", "missing")
+    assert found.widths.counts == (7,)  # of the set itself
+
+
+def test_a_set_overlaps_with_itself_in_all_that_can_be_read(tmp_path: Path) -> None:
+    store = list_of(tmp_path / "set", [(picture(n), "a") for n in range(5)] + [(None, "a")])
+    found = inspect_store(store, against=[store])
+    assert (found.overlaps[0].same_bytes, found.overlaps[0].same_pixels, found.faulty) == (5, 5, 6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Processes, JSON, text
+
+
+def everything(folder: Path) -> tuple[ListFile, ListFile]:
+    """A set of 600 samples with faults of several kinds, and another one that has some of its pictures."""
+    rng = random.Random(1)
+    samples: list[tuple[bytes | None, str]] = [
+        (picture(n % 550, 20 + n % 550 % 90, kind=rng.choice(["PNG", "BMP"])), rng.choice(["a", "b", "c-d", "Tür", ""]))
+        for n in range(590)
+    ]
+    samples += [(None, "gone"), (b"?", "no"), (picture(9000, 3, 3), "t"), (picture(9001, 2500, 9), "h")]
+    samples += [(picture(9002), "字" * 3), (picture(9003), "\x07bell  x"), (picture(9004), "a" * 40)]
+    return list_of(folder / "set", samples), list_of(folder / "other", samples[100:110])
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    store, other = everything(tmp_path)
+    done: list[int] = []
+    alone = inspect_store(store, against=[other], workers=0, progress=done.append)
+    assert sum(done) == 597 + 10
+    together = inspect_store(store, against=[other], workers=2)
+    assert together.as_dict() == alone.as_dict()
+    assert (together.flags == alone.flags).all()
+    assert {"contradiction", "overlap", "empty_label"} < set(alone.faults)
+
+
+def test_json_has_the_keys_that_are_documented(tmp_path: Path) -> None:
+    store, other = everything(tmp_path)
+    found = inspect_store(store, against=[other])
+    values = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for key in values:
+        assert f"`{key}`" in text, key
+    for name in (*FAULTS, *REMARKS):
+        assert f"`{name}`" in text, name
+    assert values["samples"] == 597
+    assert values["faulty"] == np.count_nonzero(found.flags & sum(FLAGS[name] for name in FAULTS))
+    assert values["fault_share"] == values["faulty"] / 597
+    assert values["faults"]["missing"] == {"count": 1, "examples": ["590.png"]}
+    assert set(values["widths"]) == {"minimum", "median", "maximum", "edges", "unit", "counts"}
+    assert sum(values["widths"]["counts"]) == 595
+    assert sum(values["label_lengths"]["counts"]) == 597
+    assert values["characters"]["\x07"] == 1
+    assert values["outside_charset"]["字"] == 3
+    assert set(values["contradictions"]["examples"][0][0]) == {"key", "label"}
+    assert values["overlaps"][0]["examples"][0][1]["key"] == "0.png"
+    assert values["settings"] == {
+        "characters": "abcdefghijklmnopqrstuvwxyz0123456789", "max_text_length": 25, "resize": "squash",
+        "image_width": 100, "tiny_below": 8, "huge_above": 2000,
+    }  # fmt: skip
+
+
+def test_the_text_says_all_of_it_in_lines_that_fit(tmp_path: Path) -> None:
+    store, other = everything(tmp_path)
+    found = inspect_store(store, against=[other])
+    text = inspection_text(found)
+    for name, finding in {**found.faults, **found.remarks}.items():
+        assert f"{finding.count:>9,}  {name}" in text
+    assert f"faults: {found.faulty} samples, {100 * found.fault_share:.2f} %" in text
+    assert "597 samples; measured by 36 characters, a width of 100 pixels (24 time steps), labels of up to 25" in text
+    assert f"contradictions: {found.contradictions.groups} groups" in text
+    assert f"overlap with {other.path} (10 samples): {found.overlaps[0].same_pixels} samples here" in text
+    assert "U+0007 1" in text
+    assert "a side below 8 pixels" in text
+    assert text.isprintable() or set(text) - set("\n") == {c for c in text if c.isprintable()}
+    charts, _, _ = text.partition("different characters")
+    assert max(len(line) for line in charts.splitlines()[1:]) <= 100
+    assert charts.count("█") > 50
+    assert inspection_text(found, bar="#").replace("█", "").isascii() is False  # labels are what they are
+    assert "█" not in inspection_text(found, bar="#")
+    kept = inspection_text(inspect_store(other, settings(resize="keep_ratio", huge_above=20, tiny_below=0)))
+    assert "ratios kept, 32 to 512 pixels wide" in kept
+    assert "a side above 20 pixels" in kept
+
+
+def test_the_text_of_a_set_without_any_picture(tmp_path: Path) -> None:
+    text = inspection_text(inspect_store(list_of(tmp_path / "set", [(None, "a"), (None, "b")])))
+    assert "width, pixels" in text
+    assert text.count("  none") == 3
+    assert "faults: 2 samples, 100.00 %" in text
+    assert "remarks" not in text
+    text = inspection_text(inspect_store(list_of(tmp_path / "two", [(picture(1), "a")])))
+    assert "1 sample; measured" in text
+    assert "faults: none" in text
+
+
+def test_bounds_that_exclude_every_size() -> None:
+    with pytest.raises(ConfigError, match=r"tiny below 9 and huge above 8 pixels; expected a bound"):
+        InspectionSettings(tiny_below=9, huge_above=8)
+    with pytest.raises(ConfigError, match="tiny below -1"):
+        InspectionSettings(tiny_below=-1)
+
+
+def test_a_negative_number_of_workers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="workers is -1; expected 0 or more processes"):
+        inspect_store(list_of(tmp_path / "set", [(picture(1), "a")]), workers=-1)

@@ -1,0 +1,338 @@
+"""List files: every line is read as it is written, and no picture is read outside of the list's folder."""
+
+import multiprocessing
+import os
+import pickle
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn import files as picture_folder
+from crnn.data import list_file as listfile
+from crnn.data.list_file import ListFile
+from crnn.data.source import open_source, split_name
+from crnn.errors import DataError, ImageError
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+
+
+def write(folder: Path, content: str | bytes, name: str = "labels.tsv") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path: Path) -> list[tuple[str, str]]:
+    samples = ListFile(path)
+    return [(samples.key(i), samples.label(i)) for i in range(len(samples))]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a.png\tone\nb.png\ttwo\n", [("a.png", "one"), ("b.png", "two")]),
+        ("a.png\tone\nb.png\ttwo", [("a.png", "one"), ("b.png", "two")]),
+        ("a.png\tone\r\nb.png\ttwo\r\n", [("a.png", "one"), ("b.png", "two")]),
+        ("a.png\tone\r\nb.png\ttwo\r", [("a.png", "one"), ("b.png", "two")]),
+        ("\ufeffa.png\tone\n", [("a.png", "one")]),
+        ("\n\na.png\tone\n\r\n   \nb.png\ttwo\n\n", [("a.png", "one"), ("b.png", "two")]),
+        ("\r\n\r\na.png\tone\r\n", [("a.png", "one")]),
+        ("a.png\t\nb.png\t\r\nc.png\t", [("a.png", ""), ("b.png", ""), ("c.png", "")]),
+        ("my pictures/a 1.png\ttwo words \n", [("my pictures/a 1.png", "two words ")]),
+        ("a.png\tone\ttwo\t\n", [("a.png", "one\ttwo\t")]),
+        ("größe.png\tMaß 日本 😀\n", [("größe.png", "Maß 日本 😀")]),
+        ("a.png\tline\u2028sep\x85\x0b\n", [("a.png", "line\u2028sep\x85\x0b")]),
+    ],
+)
+def test_lines_are_read_as_written(tmp_path, content, expected):
+    assert read(write(tmp_path, content)) == expected
+
+
+FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\0\ufeff"), max_size=12)
+LINES = st.lists(st.none() | st.tuples(FIELD.filter(lambda path: path.strip()), FIELD), min_size=1, max_size=20)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lines=LINES,
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    chunk=st.sampled_from([1, 7, 40, 1 << 20]),
+    last=st.booleans(),
+)
+def test_any_lines_are_read_back_whatever_the_chunks(lines, line_end, chunk, last):
+    content = line_end.join("" if line is None else "\t".join(line) for line in lines) + (line_end if last else "")
+    expected = [line for line in lines if line is not None]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listfile, "_CHUNK_BYTES", chunk)
+        path = write(Path(folder), content)
+        if expected:
+            assert read(path) == expected
+        else:
+            with pytest.raises(DataError, match="has no samples"):
+                ListFile(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        (b"a.png\tone\n\nb.png two\n", 3, "'b.png two' has no tab; expected path<TAB>label"),
+        (b"\n\n\n\na.png\tone\n\r\n\n\n\nb.png", 10, "'b.png' has no tab"),
+        (b"\xef\xbb\xbfa.png,one\n", 1, "'a.png,one' has no tab"),
+        (b"a.png\tone\r\nb.png\r\n", 2, "'b.png' has no tab"),
+        (b"a.png\tone\nb.png", 2, "'b.png' has no tab"),
+        (b"a.png\tone\n\ttwo\n", 2, "has no path before the tab"),
+        (b"a.png\tone\n" + b"b" * 500 + b"\n", 2, "'" + "b" * 57 + "...' has no tab"),
+        (b"a.png\tone\nb.png\tcaf\xe9\r\nc.png\tx\n", 2, r"is not UTF-8 (byte 0xe9). Save the file as UTF-8"),
+        (b"a.png\t\xc3\xa9\n\nb.png\t\xc3", 3, "is not UTF-8 (byte 0xc3)"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, monkeypatch, chunk, content, line, message):
+    monkeypatch.setattr(listfile, "_CHUNK_BYTES", chunk)
+    path = write(tmp_path, content)
+    with pytest.raises(DataError) as caught:
+        ListFile(path)
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+    assert message in str(caught.value)
+
+
+def test_unusable_files_are_refused(tmp_path):
+    for content in (b"", b"\xef\xbb\xbf", b"\n \r\n\t\n"):
+        with pytest.raises(DataError, match=r"labels\.tsv: has no samples; expected"):
+            ListFile(write(tmp_path, content))
+    for content in ("a.png\tone\n".encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        with pytest.raises(DataError, match="is not UTF-8 text"):
+            ListFile(write(tmp_path, content))
+    with pytest.raises(DataError, match=r"none\.tsv: cannot be read: No such file"):
+        ListFile(tmp_path / "none.tsv")
+    with pytest.raises(DataError, match="cannot be read"):
+        ListFile(tmp_path)
+
+
+def test_pictures_are_read_from_the_list_s_folder(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    (root / "sub dir").mkdir(parents=True)
+    (root / "sub dir" / "ä.png").write_bytes(b"\x89PNG\0\r\n")
+    (root / "link.png").symlink_to(root / "sub dir" / "ä.png")
+    inside = root / "sub dir" / "ä.png"
+    path = write(root, f"sub dir/ä.png\tx\nsub dir/../sub dir/ä.png\tx\nlink.png\tx\n{inside}\tx\n")
+    (tmp_path / "alias").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    for name in (str(path), "root/labels.tsv", "alias/labels.tsv"):
+        with ListFile(name) as samples:
+            assert samples.path == name
+            monkeypatch.chdir(root)  # a relative path stays what it was
+            assert [samples.image_bytes(i) for i in range(4)] == [b"\x89PNG\0\r\n"] * 4
+            assert (samples.lexicon(0), samples.stored_size(0)) == (None, None)
+            samples.close()
+            assert samples.label(3) == "x"
+            monkeypatch.chdir(tmp_path)
+    for index in (-1, 4):
+        for method in (samples.key, samples.label, samples.image_bytes, samples.lexicon, samples.stored_size):
+            with pytest.raises(IndexError, match=f"sample {index} of 4"):
+                method(index)
+
+
+def test_nothing_is_read_outside_of_the_list_s_folder(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    (tmp_path / "root2").mkdir()
+    (tmp_path / "root2" / "a.png").write_bytes(b"secret")
+    (root / "link.png").symlink_to(secret)
+    (root / "up").symlink_to(tmp_path)
+    (root / "chain.png").symlink_to(root / "link.png")
+    paths = [
+        str(secret),
+        "../secret.png",
+        "link.png",
+        "up/secret.png",
+        "chain.png",
+        "../root2/a.png",
+        "x/../../secret.png",
+    ]
+    opened = []
+    real_open = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *rest, **named: (opened.append(path), real_open(path, *rest, **named))[1]
+    )
+    samples = ListFile(write(root, "".join(f"{path}\tx\n" for path in paths)))
+    for index, picture in enumerate(paths):
+        with pytest.raises(ImageError) as caught:
+            samples.image_bytes(index)
+        assert caught.value.reason == "outside_root"
+        assert f"labels.tsv: {picture}: lies outside of " in str(caught.value)
+    assert not [path for path in opened if "secret" in str(path) or "root2" in str(path)]
+
+
+def test_a_link_that_replaces_the_picture_after_the_check_is_not_followed(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    samples = ListFile(write(root, "a.png\tx\n"))
+    (root / "a.png").write_bytes(b"picture")
+    real_open = os.open
+
+    def swap_and_open(path, *rest):
+        (root / "a.png").unlink()
+        (root / "a.png").symlink_to(tmp_path / "secret.png")
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", swap_and_open)
+    with pytest.raises(ImageError) as caught:
+        samples.image_bytes(0)
+    assert caught.value.reason == "outside_root"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_bad_pictures_are_counted_by_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_folder, "MAX_IMAGE_BYTES", 20_000)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "large.png").write_bytes(bytes(20_001))
+    (tmp_path / "fits.png").write_bytes(bytes(20_000))
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    expected = {
+        "none.png": "missing",
+        "empty.png": "empty",
+        "large.png": "too_large",
+        "folder.png": "missing",
+        "pipe.png": "missing",
+        "loop.png": "missing",
+        "n" * 400: "missing",
+        "fits.png/a.png": "missing",
+    }
+    samples = ListFile(write(tmp_path, "".join(f"{path}\tx\n" for path in [*expected, "fits.png"])))
+    for index, (path, reason) in enumerate(expected.items()):
+        with pytest.raises(ImageError) as caught:
+            samples.image_bytes(index)
+        assert caught.value.reason == reason
+        assert f"labels.tsv: {path}: " in str(caught.value)
+    assert len(samples.image_bytes(len(expected))) == 20_000
+
+
+def test_a_nul_in_a_path_is_a_missing_picture(tmp_path):
+    samples = ListFile(write(tmp_path, "a.png\tx\n" * 1000 + "b\0.png\tx\n"))
+    with pytest.raises(ImageError) as caught:
+        samples.image_bytes(1000)
+    assert caught.value.reason == "missing"
+
+
+def test_labels_are_not_held_as_objects(tmp_path):
+    num_lines = 200_000
+    path = write(tmp_path, "".join(f"images/{i:08d}.png\tlabel {i}\n" for i in range(num_lines)))
+    size = path.stat().st_size
+    tracemalloc.start()
+    samples = ListFile(path)
+    for index in range(0, num_lines, 50):
+        assert samples.label(index) == f"label {index}"
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < size + 8 * num_lines + 300_000  # a string per label alone would be 10 MB
+    assert peak < held + 8 * num_lines + 24 * listfile._CHUNK_BYTES
+    assert len(pickle.dumps(samples)) < 1000
+
+
+def test_a_pickled_list_reads_the_file_again(tmp_path):
+    path = write(tmp_path, "a.png\tone\nb.png\ttwo\n")
+    samples = ListFile(path)
+    twin = pickle.loads(pickle.dumps(samples))
+    assert (twin.path, len(twin), twin.label(1)) == (str(path), 2, "two")
+    samples.close()
+    assert samples.label(0) == "one"
+    late = pickle.loads(pickle.dumps(samples))
+    write(tmp_path, "c.png\tlonger than before\na.png\tone\n")
+    with pytest.raises(DataError, match="was changed while in use"):
+        late.label(0)
+    assert samples.label(1) == "two"  # it holds what it read
+
+
+def test_spawned_workers_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"picture")
+    samples = ListFile(write(tmp_path, "a.png\tone\nb.png\tzwö\n"))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(samples.label, range(2)) == ["one", "zwö"]
+        assert pool.apply(samples.image_bytes, (0,)) == b"picture"
+        with pytest.raises(ImageError) as caught:
+            pool.apply(samples.image_bytes, (1,))
+        pool.close()
+        pool.join()
+    assert caught.value.reason == "missing"
+
+
+@needs_fork
+def test_forked_workers_read_without_the_file(tmp_path):
+    path = write(tmp_path, "a.png\tone\nb.png\ttwo\n")
+    samples = ListFile(path)
+    path.unlink()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    worker = multiprocessing.get_context("fork").Process(target=lambda: sender.send(samples.label(1)))
+    worker.start()
+    assert receiver.poll(30)
+    assert receiver.recv() == "two"
+    worker.join(30)
+    receiver.close()
+    sender.close()
+
+
+def test_a_source_may_be_a_list_or_its_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"crops: has no data.mdb and no list file .*crnn data convert"):
+        open_source(str(folder))
+    path = write(folder, "a.png\tone\n")
+    (folder / "._labels.tsv").write_bytes(b"\0")
+    (folder / "notes.txt").write_text("no list")
+    (folder / "folder.tsv").mkdir()
+    for spec in (str(folder), f"{folder}/", str(path), f"crops={path}"):
+        samples = open_source(spec)
+        assert isinstance(samples, ListFile)
+        assert (samples.label(0), samples.path) == ("one", str(path))
+    write(folder, "a.png\ttwo\n", "labels.txt")
+    with pytest.raises(DataError, match=r"has 2 list files \(labels\.tsv, labels\.txt\); expected one"):
+        open_source(str(folder))
+    assert open_source(str(folder / "labels.txt")).label(0) == "two"
+    for spec in ("nowhere", "mj=nowhere", "n" * 400):
+        with pytest.raises(DataError, match=r"^(nowhere: there is no such file or folder|n+: )"):
+            open_source(spec)
+    monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match=r"^\.: has 2 list files"):
+        open_source(".")
+
+
+def test_names_of_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert split_name("svt=sets/SVT/test") == ("svt", "sets/SVT/test")
+    assert split_name("svt=a=b") == ("svt", "a=b")
+    assert split_name("sets/IIIT5k/") == ("IIIT5k", "sets/IIIT5k/")
+    assert split_name("svt_train/labels.tsv") == ("svt_train", "svt_train/labels.tsv")
+    assert split_name("lists/svt.tsv") == ("svt", "lists/svt.tsv")
+    assert split_name("sets/IC13_v1.0") == ("IC13_v1.0", "sets/IC13_v1.0")
+    assert split_name("labels.tsv") == (tmp_path.name, "labels.tsv")
+    assert split_name(".") == (tmp_path.name, ".")
+    assert split_name("sub/..") == (tmp_path.name, "sub/..")
+    assert split_name("/") == ("/", "/")
+    assert split_name("runs/lr=0.1/words") == ("words", "runs/lr=0.1/words")
+    assert split_name("a=b") == ("a", "b")
+    (tmp_path / "a=b").mkdir()
+    assert split_name("a=b") == ("a=b", "a=b")
+    assert split_name("x=a=b") == ("x", "a=b")
+    for spec in ("", "svt="):
+        with pytest.raises(DataError, match="expected"):
+            split_name(spec)
+
+
+def test_a_list_of_the_same_length_with_other_lines_is_another_list(tmp_path):
+    path = write(tmp_path, "a.png\tone\n")
+    samples = ListFile(path)
+    samples.close()
+    path.write_text("a.png\ttwo\n")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="was changed while in use"):
+        samples.label(0)

@@ -1,0 +1,423 @@
+"""The ways to find texts: what each option means, what goes together, and that scores and confidences are one thing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crnn.charset import Charset, LabelRules
+from crnn.config.model import CharsetConfig
+from crnn.decoding.beam import beam_search
+from crnn.decoding.confidence import Calibration, ConfidenceCurve, confidences
+from crnn.decoding.constraints import Pattern
+from crnn.decoding.ctc import decode_greedy, sequence_log_probs
+from crnn.decoding.decoder import Decoder, DecodingOptions, lexicon_rules
+from crnn.decoding.language import Language, train_language
+from crnn.decoding.language_prior import DEFAULT_WEIGHT, padded
+from crnn.decoding.lexicon import Lexicon
+from crnn.errors import CharsetError, ConfigError, DataError
+
+Draw = Callable[..., np.ndarray]
+
+ABC = Charset("abc")
+LOWER = LabelRules(case="lower", unknown="drop_character")
+WORDS = ["a", "ab", "abc", "cab", "b", "bb"]
+FREE, SPOKEN = ConfidenceCurve(0.6, 0.3), ConfidenceCurve(1.5, -0.2)
+CALIBRATION = Calibration(FREE, SPOKEN, ("words",))
+
+
+def decoder(calibration: Calibration | None = None, language: str = "none", **options: Any) -> Decoder:
+    return Decoder(ABC, LOWER, DecodingOptions(**options), calibration=calibration, language=language)
+
+
+def texts(found: list[Any]) -> list[str]:
+    return [ABC.decode(d.text.ids) for d in found]
+
+
+@pytest.fixture(scope="module")
+def language() -> Language:
+    return train_language([("cab", 5.0), ("abba", 1.0)], "cabs", 4)
+
+
+@pytest.fixture
+def log_probs(random_log_probs: Draw) -> np.ndarray:
+    return random_log_probs(0, 40, 6, 4, sharpness=2.0)
+
+
+# -- methods ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "greedy"),
+        ({"allow": "ab"}, "greedy"),
+        ({"block": "c"}, "greedy"),
+        ({"n_best": 3}, "beam"),
+        ({"pattern": "a.*"}, "beam"),
+        ({"pattern": "a.*", "n_best": 3, "block": "b"}, "beam"),
+        ({"lexicon": WORDS}, "lexicon"),
+        ({"lexicon": WORDS, "lexicon_margin": 1.0, "n_best": 2}, "lexicon"),
+        ({"decode": "beam"}, "beam"),
+    ],
+    ids=str,
+)
+def test_auto_is_what_the_options_ask_for(options: dict[str, Any], method: str) -> None:
+    assert decoder(**options).method == method
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "spoken"),
+    [
+        ({}, "beam", True),
+        ({"allow": "ab"}, "beam", True),
+        ({"n_best": 3}, "beam", True),
+        ({"lm_weight": 0.7}, "beam", True),
+        ({"lm": "none"}, "greedy", False),
+        ({"lm": "none", "n_best": 3}, "beam", False),
+        ({"decode": "greedy"}, "greedy", False),
+        ({"pattern": "a.*"}, "beam", True),
+        ({"lexicon": WORDS}, "lexicon", False),
+    ],
+    ids=str,
+)
+def test_weights_with_a_language_are_read_with_it(options: dict[str, Any], method: str, spoken: bool) -> None:
+    found = decoder(language="en", **options)
+    assert (found.method, found.prior is not None) == (method, spoken)
+    if found.prior is not None:
+        assert (found.prior.language.name, found.prior.weight) == ("en", options.get("lm_weight", DEFAULT_WEIGHT))
+
+
+def test_a_language_comes_as_name_file_or_object(tmp_path: Path, language: Language, log_probs: np.ndarray) -> None:
+    path = tmp_path / "cabs.lm"
+    language.save(path)
+    expected = decoder(lm=language).decode(log_probs)
+    for lm in (path, str(path)):
+        found = decoder(lm=lm)
+        assert (found.method, found.prior is not None and found.prior.language.name) == ("beam", "cabs")
+        assert found.decode(log_probs) == expected
+    # It takes the place of that of the weights.
+    assert decoder(lm=path, language="en").decode(log_probs) == expected
+    english = decoder(lm="en")
+    assert english.prior is not None
+    assert english.prior.language.name == "en"
+    assert english.decode(log_probs) == decoder(language="en").decode(log_probs) != expected
+    plain = decoder()
+    assert (plain.method, plain.prior) == ("greedy", None)
+    assert plain.decode(log_probs) == decoder(lm="none").decode(log_probs)
+
+
+def test_greedy_is_the_best_path(log_probs: np.ndarray) -> None:
+    found = decoder().decode(log_probs)
+    assert [d.text for d in found] == decode_greedy(log_probs)
+    # Without a calibration confidences are the probabilities themselves.
+    assert [d.confidence for d in found] == pytest.approx([math.exp(d.text.score) for d in found], abs=1e-6)
+    assert all(d.others == () for d in found)
+    assert not decoder().calibrated
+
+
+def test_patterns_lists_and_lexicons_follow_the_rules_of_the_network() -> None:
+    """A charset whose own rules would not take an accent apart, for a network that was trained with ones that do."""
+    charset, rules = Charset("abe\u0301"), LabelRules(unicode="NFD")
+    log_probs = np.full((1, 4, 5), math.log(0.1))
+    log_probs[0, [0, 1, 2, 3], [2, 3, 2, 3]] = math.log(0.6)
+    for option in ({"pattern": "(\u00e9)+"}, {"allow": "\u00e9"}, {"lexicon": ["\u00e9\u00e9", "ab"]}):
+        (found,) = Decoder(charset, rules, DecodingOptions(**option)).decode(log_probs)
+        assert charset.decode(found.text.ids) == "e\u0301e\u0301", option
+
+
+def test_the_likeliest_word_of_a_lexicon(log_probs: np.ndarray) -> None:
+    found = decoder(lexicon=WORDS, n_best=len(WORDS)).decode(log_probs)
+    for n, d in enumerate(found):
+        ids = [tuple(ABC.encode(word)) for word in WORDS]
+        scores = sequence_log_probs(log_probs, ids, np.full(len(ids), n))
+        order = np.argsort(-scores)
+        assert [d.text.ids, *(c.ids for c in d.others)] == [ids[k] for k in order]
+        assert d.text.score == pytest.approx(scores.max())
+        # The share among all words, beside the chance that it is none of them.
+        (free,) = decode_greedy(log_probs[n : n + 1])
+        total = np.exp(scores).sum()
+        others = 0.0 if free.ids in ids else 0.02 * math.exp(free.score)
+        shares = np.exp(scores) / (total + others)
+        assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(shares[order].tolist())
+        assert d.confidence + sum(c.confidence for c in d.others) <= 1.0 + 1e-9
+
+
+def test_a_picture_that_shows_no_word_of_the_lexicon_says_so(random_log_probs: Draw) -> None:
+    """By hand: of two steps, sure of "c", for the lexicon a, b."""
+    log_probs = np.log(np.array([[[0.01, 0.02, 0.96, 0.01], [0.01, 0.01, 0.01, 0.97]]]))
+    (d,) = decoder(lexicon=["a", "b"], n_best=2).decode(log_probs)
+    # a: "a-", "-a", "aa"; b likewise; c, the text of the best path, likewise.
+    a, b = 0.01 * 0.97 + 0.01 * 0.01 + 0.01 * 0.01, 0.02 * 0.97 + 0.01 * 0.01 + 0.02 * 0.01
+    none = 0.02 * (0.96 * 0.97 + 0.01 * 0.01 + 0.96 * 0.01)
+    assert [ABC.decode(d.text.ids), ABC.decode(d.others[0].ids)] == ["b", "a"]
+    assert [d.confidence, d.others[0].confidence] == pytest.approx([b / (a + b + none), a / (a + b + none)])
+    (near,) = decoder(lexicon=["c", "b"]).decode(log_probs)
+    c = 0.96 * 0.97 + 0.01 * 0.01 + 0.96 * 0.01
+    assert near.confidence == pytest.approx(c / (c + b))  # what is shown is a word: nothing is left for others
+
+
+def test_a_lexicon_comes_as_words_file_or_object(tmp_path: Path, log_probs: np.ndarray) -> None:
+    (tmp_path / "words.txt").write_text("".join(f"{word}\n" for word in WORDS))
+    given = [WORDS, tmp_path / "words.txt", str(tmp_path / "words.txt"), Lexicon.from_words(WORDS, ABC)]
+    results = [texts(decoder(lexicon=lexicon).decode(log_probs)) for lexicon in given]
+    assert all(result == results[0] for result in results)
+    assert set(results[0]) <= set(WORDS)
+
+
+def test_words_of_a_lexicon_get_the_form_of_labels_and_lose_no_end() -> None:
+    rules = LabelRules(case="lower", unknown="drop_character", max_length=3, truncate=True)
+    found = Decoder(ABC, rules, DecodingOptions(lexicon=["A-B-C-A", "CAB"])).lexicon
+    assert found is not None
+    assert found.words == ["abca", "cab"]
+    assert lexicon_rules(LabelRules(unknown="error")).unknown == "drop_sample"
+
+
+def test_the_free_text_wins_by_more_than_the_margin(log_probs: np.ndarray) -> None:
+    free = decode_greedy(log_probs)
+    words = decoder(lexicon=WORDS).decode(log_probs)
+    margins = [f.score - w.text.score for f, w in zip(free, words, strict=True)]
+    margin = float(np.median([m for m in margins if m > 0]))
+    found = decoder(lexicon=WORDS, lexicon_margin=margin, calibration=CALIBRATION).decode(log_probs)
+    took = [m > margin for m in margins]
+    assert 0 < sum(took) < len(took)
+    for d, f, w, is_free in zip(found, free, words, took, strict=True):
+        assert d.text.ids == (f if is_free else w.text).ids
+        if not is_free:
+            assert d.confidence == w.confidence
+    rows = [n for n, is_free in enumerate(took) if is_free]
+    expected = confidences([math.exp(free[n].score) for n in rows], FREE)
+    assert [found[n].confidence for n in rows] == pytest.approx(expected.tolist())
+
+
+def test_a_pattern_binds_the_whole_text(log_probs: np.ndarray) -> None:
+    found = texts(decoder(pattern="A[bc]?").decode(log_probs))  # in the case that labels have
+    assert set(found) <= {"a", "ab", "ac"}
+    assert len(set(found)) == 3
+
+
+def test_a_pattern_goes_with_lists_and_a_language(log_probs: np.ndarray, language: Language) -> None:
+    """Against all texts, ranked as the beam ranks; a beam of 200 prefixes drops none of these."""
+    pattern = re.compile("(ca?b|[a-b]+c?)")
+    every = ["".join(t) for length in range(1, 7) for t in itertools.product("abc", repeat=length)]
+    for options in ({}, {"allow": "ab"}, {"block": "c"}, {"lm": language, "lm_weight": 2.0}):
+        options = {"beam_width": 200, "n_best": 2, **options}
+        reader = decoder(pattern=pattern.pattern.upper(), **options)
+        own = set("abc") if not {"allow", "block"} & set(options) else set("ab")
+        fitting = [text for text in every if pattern.fullmatch(text) and set(text) <= own]
+        ids = [tuple(ABC.encode(text)) for text in fitting]
+        for n, d in enumerate(reader.decode(log_probs)):
+            scores = sequence_log_probs(log_probs, ids, np.full(len(ids), n))
+            ranks = scores if reader.prior is None else scores + reader.prior.score(*padded(ids))[0]
+            best = np.argsort(-ranks)[:2]
+            assert [d.text.ids, d.others[0].ids] == [ids[k] for k in best]
+            assert d.text.score == pytest.approx(scores[best[0]])
+            # What the network gives all of these, divided by rank.
+            total = np.exp(scores).sum() / np.exp(ranks).sum()
+            assert [d.confidence, d.others[0].confidence] == pytest.approx((np.exp(ranks[best]) * total).tolist())
+
+
+def test_a_pattern_finds_what_is_far_from_the_best_path() -> None:
+    """Where the network is sure of letters, each of the ten likeliest prefixes is one of letters."""
+    charset = Charset("0123456789abcdefghijklmnopqrstuvwxyz")
+    log_probs = np.full((1, 10, 37), -30.0)
+    log_probs[:, :, 36] = -20.0
+    log_probs[:, :, 10:36] = -8.0
+    for step, (letter, digit) in enumerate(zip("osbzioszbi", "0582105821", strict=True)):
+        log_probs[0, step, charset.encode(letter)] = -0.01
+        log_probs[0, step, charset.encode(digit)] = -15.0
+    reader = Decoder(charset, LOWER, DecodingOptions(pattern="[0-9]{10}"))
+    assert charset.decode(reader.decode(log_probs)[0].text.ids) == "0582105821"
+
+
+def test_a_pattern_does_not_hang(monkeypatch: pytest.MonkeyPatch, log_probs: np.ndarray) -> None:
+    monkeypatch.setattr("crnn.decoding.constraints._TIMEOUT_S", 0.05)
+    with pytest.raises(ConfigError, match=r"pattern '.*': takes more than 0\.05 s for the text 'a+.*'") as caught:
+        decoder(pattern="(?:(a|b|ab|ba|aa)*)*c\\1d|(a|aa|b)+(?<!a)").pattern.begins("a" * 5000 + "c")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("characters", "expression", "matching"),
+    [
+        ("abc", "[A-B]", {"a", "b"}),
+        ("ABC", "[^a]", {"B", "C"}),
+        ("abAB", "[A-Z]", {"A", "B"}),
+        ("aeo", "[éö]", {"e", "o"}),
+        ("SAÄ", "ß?|a", {"", "SS", "A"}),
+        ("a b", r"a\sb", {"a b"}),
+        ("a-]", r"[]\-]\-", {"]-", "--"}),
+        ("字母", "[一-龥]{2}", {"字母", "母字", "字字", "母母"}),
+        ("ab", r"(a|b)\1", {"aa", "bb"}),
+        ("ab", "^a$|", {"a", ""}),
+    ],
+)
+def test_patterns_mean_by_letters_what_labels_mean(characters: str, expression: str, matching: set[str]) -> None:
+    charset = Charset(characters)
+    pattern = Pattern(expression, charset, CharsetConfig(characters=characters).rules())
+    every = ["".join(t) for length in range(4) for t in itertools.product(characters, repeat=length)]
+    assert {text for text in every if pattern.matches(text)} == matching
+    assert {text for text in every if pattern.begins(text)} >= {t[:k] for t in matching for k in range(len(t) + 1)}
+
+
+def test_only_allowed_characters_and_no_blocked_ones(log_probs: np.ndarray) -> None:
+    for method in ("greedy", "beam"):
+        allowed = decoder(decode=method, allow="AB").decode(log_probs)
+        assert set("".join(texts(allowed))) == {"a", "b"}
+        assert texts(decoder(decode=method, block="cC").decode(log_probs)) == texts(allowed)
+        scores = sequence_log_probs(log_probs, [d.text.ids for d in allowed])
+        assert [d.text.score for d in allowed] == pytest.approx(scores.tolist())  # that of the network, unchanged
+    assert set("".join(texts(decoder(allow="ab", block="b").decode(log_probs)))) == {"a"}
+
+
+def test_a_language_changes_texts_and_no_score(log_probs: np.ndarray, language: Language) -> None:
+    plain = decoder(decode="beam").decode(log_probs)
+    spoken = decoder(lm=language, lm_weight=3.0).decode(log_probs)
+    assert texts(spoken).count("cab") > texts(plain).count("cab")
+    scores = sequence_log_probs(log_probs, [d.text.ids for d in spoken])
+    assert [d.text.score for d in spoken] == pytest.approx(scores.tolist())
+    weightless = decoder(lm=language, lm_weight=0.0, n_best=2).decode(log_probs)
+    assert texts(weightless) == texts(plain)
+
+
+def test_groups_together_are_what_they_are_apart(random_log_probs: Draw, language: Language) -> None:
+    groups = [random_log_probs(seed, 5, steps, 4, sharpness=2.0) for seed, steps in enumerate((4, 9, 6))]
+    for options in ({}, {"lm": language}, {"lexicon": WORDS}, {"lm": language, "allow": "ab", "n_best": 2}):
+        found = decoder(**options)
+        assert found.decode_groups(groups) == [found.decode(log_probs) for log_probs in groups]
+
+
+# -- several texts, confidences, nothing ------------------------------------------------------------------------------
+
+
+def test_the_others_are_those_of_the_beam(log_probs: np.ndarray) -> None:
+    found = decoder(n_best=4, beam_width=30).decode(log_probs)
+    for d, pairs in zip(found, beam_search(log_probs, 30), strict=True):
+        assert [(d.text.ids, d.text.score), *((c.ids, c.score) for c in d.others)] == [
+            (h.ids, h.score) for h in pairs[:4]
+        ]
+
+
+@pytest.mark.parametrize("options", [{}, {"pattern": "[ab]*"}, {"n_best": 3}, {"allow": "ab"}], ids=str)
+def test_confidences_of_free_texts_are_on_the_curve(options: dict[str, Any], log_probs: np.ndarray) -> None:
+    plain, fitted = decoder(**options), decoder(calibration=CALIBRATION, **options)
+    assert (plain.calibrated, fitted.calibrated) == (False, True)
+    assert (plain.curve, fitted.curve) == (ConfidenceCurve(), FREE)
+    for before, d in zip(plain.decode(log_probs), fitted.decode(log_probs), strict=True):
+        assert before.text == d.text  # texts and scores never depend on it
+        assert [c.ids for c in before.others] == [c.ids for c in d.others]
+        probabilities = np.exp([d.text.score, *(c.score for c in d.others)])
+        assert [before.confidence, *(c.confidence for c in before.others)] == pytest.approx(probabilities, abs=2e-7)
+        expected = confidences(probabilities, FREE).tolist()
+        assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(expected)
+
+
+def test_confidences_with_a_language_are_shares_on_its_own_curve(log_probs: np.ndarray, language: Language) -> None:
+    plain = decoder(lm=language, n_best=4).decode(log_probs)
+    fitted = decoder(lm=language, n_best=4, calibration=CALIBRATION)
+    assert fitted.curve == SPOKEN
+    assert decoder(lm=language, calibration=Calibration(FREE)).curve == FREE  # fitted without a language
+    for before, d in zip(plain, fitted.decode(log_probs), strict=True):
+        shares = [before.confidence, *(c.confidence for c in before.others)]
+        assert shares == sorted(shares, reverse=True)
+        assert 0.0 < sum(shares) <= 1.0 + 1e-6
+        expected = confidences(shares, SPOKEN).tolist()
+        assert [d.confidence, *(c.confidence for c in d.others)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("options", [{"lexicon": ["abcabcabc"]}, {"pattern": "aaaaaa"}], ids=str)
+def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_probs: np.ndarray) -> None:
+    for d in decoder(n_best=2, calibration=CALIBRATION, **options).decode(log_probs):
+        assert (d.text.ids, d.text.score, d.others, d.confidence) == ((), -math.inf, (), 0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"decode": "beam"}, {"pattern": "a"}, {"lexicon": WORDS}], ids=str)
+def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
+    assert decoder(calibration=CALIBRATION, **options).decode(np.zeros((0, 5, 4))) == []
+
+
+# -- what does not go together ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, lexicon"),
+        ({"decode": "lexicon"}, "decode is 'lexicon', and no lexicon is given; expected one, a file with one word a"),
+        ({"decode": "greedy", "lexicon": WORDS}, "decode 'greedy' and lexicon do not go together; leave"),
+        ({"decode": "greedy", "n_best": 2}, "decode 'greedy' and n_best do not go together"),
+        ({"decode": "greedy", "pattern": "a"}, "decode 'greedy' and pattern do not go together"),
+        ({"decode": "beam", "lexicon": WORDS}, "decode 'beam' and lexicon do not go together"),
+        ({"lexicon": WORDS, "pattern": "a"}, "lexicon and pattern do not go together; leave one of them out"),
+        ({"lexicon": WORDS, "allow": "a", "block": "b"}, "lexicon and allow and block do not go together"),
+        ({"lexicon_margin": 1.0}, "lexicon_margin is given without a lexicon; expected both, or neither"),
+        ({"lm_weight": 1.0}, "lm_weight is given, and there is no language to weigh: expected lm, the language, too"),
+        ({"lm_weight": 1.0, "lm": "none"}, "lm_weight is given, and there is no language to weigh"),
+        ({"lm": "en", "lm_weight": -0.5}, "lm_weight is -0.5; expected a number, 0 or more"),
+        ({"lm": "en", "lexicon": WORDS}, "lexicon and lm do not go together"),
+        ({"lm": "en", "decode": "greedy"}, "decode 'greedy' and lm do not go together"),
+        ({"lexicon": WORDS, "lexicon_margin": -1.0}, "lexicon_margin is -1.0; expected a number, 0 or more"),
+        ({"lexicon": WORDS, "lexicon_margin": math.nan}, "lexicon_margin is nan; expected a number, 0 or more"),
+        ({"n_best": 0}, "n_best is 0; expected 1 or more"),
+        ({"n_best": 5000}, "n_best is 5000; expected at most 1000"),
+        ({"n_best": 11}, "n_best is 11, and the beam holds 10 prefixes"),
+        ({"beam_width": 0}, "beam_width is 0; expected 1 or more"),
+        ({"pattern": "a("}, r"pattern 'a\(' is no regular expression: missing \) at position 2"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_one_line_says_what_is_wrong(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        decoder(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_network_cannot_write_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CharsetError, match="'x', which is not in the charset"):
+        decoder(allow="ax")
+    with pytest.raises(CharsetError, match="leave no character of the charset"):
+        decoder(block="abc")
+    with pytest.raises(ConfigError, match=r"the lexicon is in Charset\('xyz'\), the network writes Charset\('abc'\)"):
+        decoder(lexicon=Lexicon.from_words(["x"], Charset("xyz")))
+    with pytest.raises(DataError, match="no word"):
+        decoder(lexicon=["xyz"])
+    with pytest.raises(DataError, match=r"nowhere\.txt"):
+        decoder(lexicon=tmp_path / "nowhere.txt")
+    with pytest.raises(
+        DataError, match=r"language .*nowhere\.lm: there is no such file; expected one written by 'crnn lm'"
+    ):
+        decoder(lm=tmp_path / "nowhere.lm")
+    with pytest.raises(DataError, match=r"language xx: there is no such file; .* or the name of one that ships: en"):
+        decoder(language="xx")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pattern": "ж+"}, "pattern 'ж\\+': no text of the characters 'abc' matches it; expected a form of texts"),
+        ({"pattern": "(a|b)ж"}, "no text of the characters 'abc' matches it"),
+        ({"pattern": "[a-z]{2}", "allow": "ab", "block": "AB"}, "leave no character"),
+        ({"pattern": "ac?b", "block": "B"}, "no text of the characters 'ac' matches it"),
+        ({"lexicon": ["ж", "дом"]}, "the lexicon has no word that can be read .empty_label: 2 .*expected words in the"),
+        ({"lexicon": []}, "the lexicon has no word that can be read .it is empty"),
+        ({"lexicon": "FILE"}, r"lexicon .*words\.txt has no word that can be read .empty_label: 1 .*expected words in"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_written_at_all_is_refused_when_it_is_given(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "words.txt").write_text("дом\n", encoding="utf-8")
+    if options == {"lexicon": "FILE"}:
+        options = {"lexicon": tmp_path / "words.txt"}
+    with pytest.raises((CharsetError, DataError), match=message) as caught:
+        decoder(**options)
+    assert "\n" not in str(caught.value)
+    assert decoder(pattern="[A-C]+").method == "beam"  # letters mean what labels mean by them

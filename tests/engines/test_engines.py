@@ -1,0 +1,355 @@
+"""Engines: the same readings from each of them, which one is taken, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import crnn.engines.loading
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
+from crnn.engines.engine import Pixels
+from crnn.engines.loading import OpenedModel, installed_engines, is_for_cpus, open_model
+from crnn.engines.onnx_engine import OnnxEngine
+from crnn.engines.openvino_engine import OpenVinoEngine
+from crnn.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from crnn.export import export
+from crnn.model.checkpoint import load_weights, save_calibration, save_weights
+from crnn.recognizer import Reading, load
+
+ENGINES = ("torch", "onnx", "openvino")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def random_pixels(count: int, width: int = 100, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (count, 1, 32, width), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pictures(trained_run: Any) -> list[Path]:
+    return [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
+
+
+@pytest.fixture(scope="module")
+def opened(trained_run: Any) -> Callable[..., OpenedModel]:
+    """A function that opens the trained run with two threads; each way once."""
+    kept: dict[tuple[Any, ...], OpenedModel] = {}
+
+    def make(engine: Any, **options: Any) -> OpenedModel:
+        key = (engine, *sorted(options.items()))
+        if key not in kept:
+            # torch's number of threads is one for the whole process.
+            threads = {} if engine == "torch" else {"threads": 2}
+            kept[key] = open_model(trained_run.folder, engine=engine, device="cpu", **{**threads, **options})
+        return kept[key]
+
+    return make
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What they say
+
+
+@pytest.mark.parametrize("mode", ["throughput", "latency"])
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_the_log_probabilities_are_those_of_torch(engine: str, mode: str, opened: Any) -> None:
+    for count, width in ((1, 48), (5, 48), (2, 100), (3, 33)):
+        images = random_pixels(count, width)
+        expected = opened("torch").engine.log_probs(images)
+        found = opened(engine, mode=mode).engine.log_probs(images)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        np.testing.assert_allclose(np.exp(found).sum(axis=2), 1.0, atol=1e-5)
+
+
+def test_the_texts_and_places_are_the_same(trained_run: Any, pictures: list[Path]) -> None:
+    by_engine = {e: load(trained_run.folder, engine=e, device="cpu", threads=1).read(pictures) for e in ENGINES}
+    assert [reading.text for reading in by_engine["torch"]] == trained_run.labels
+    for name in ("onnx", "openvino"):
+        for expected, found in zip(by_engine["torch"], by_engine[name], strict=True):
+            assert found.text == expected.text
+            assert found.score == pytest.approx(expected.score, abs=1e-3)
+            assert [(c.text, c.start, c.end) for c in found.characters] == [
+                (c.text, c.start, c.end) for c in expected.characters
+            ]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_picture_alone_and_in_any_batch(engine: Any, trained_run: Any, pictures: list[Path]) -> None:
+    threads = 1 if engine == "torch" else 2
+    together = load(trained_run.folder, engine=engine, device="cpu", threads=threads).read(pictures)
+    for batch_size in (1, 5):
+        reader = load(trained_run.folder, engine=engine, device="cpu", threads=threads, batch_size=batch_size)
+        for one, other in zip(together, reader.read(pictures), strict=True):
+            assert one.text == other.text
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+            assert [c.start for c in one.characters] == [c.start for c in other.characters]
+
+
+def test_half_precision_in_openvino(trained_run: Any, opened: Any, pictures: list[Path]) -> None:
+    exact = load(trained_run.folder, engine="openvino", threads=1).read(pictures)
+    rounded = load(trained_run.folder, engine="openvino", threads=1, precision="bf16").read(pictures)
+    sure = [i for i, reading in enumerate(exact) if reading.score > -0.5]
+    assert len(sure) >= len(exact) // 2
+    assert [rounded[i].text for i in sure] == [exact[i].text for i in sure]
+
+
+def test_openvino_computes_in_float32_unless_it_is_told_otherwise(opened: Any) -> None:
+    """Its own choice on CPUs with such units is bf16; there the exact engines would be 1e-2 apart."""
+    images = random_pixels(4)
+    exact, rounded = (opened("openvino", precision=p).engine for p in ("fp32", "bf16"))
+    held = exact._requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
+    assert held.get_type_name() == "f32"
+    told = rounded._requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if told == "bf16":  # on a CPU that has it
+        assert np.abs(exact.log_probs(images) - rounded.log_probs(images)).max() > 1e-4
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_one_thread_and_several_say_the_same(engine: str, opened: Any) -> None:
+    images = random_pixels(7)
+    expected = opened(engine, threads=1).engine.log_probs(images)
+    for options in ({"threads": 3}, {"threads": 3, "mode": "latency"}):
+        np.testing.assert_allclose(opened(engine, **options).engine.log_probs(images), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_callers_in_several_threads_get_their_own(engine: str, opened: Any) -> None:
+    compute = opened(engine).engine
+    batches = [random_pixels(1 + seed % 3, 48, seed) for seed in range(12)]
+    expected = [compute.log_probs(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(compute.log_probs, batches), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_an_engine_gives_stays_as_it_is(engine: str, opened: Any) -> None:
+    compute = opened(engine).engine
+    first = compute.log_probs(random_pixels(2, seed=1))
+    kept = first.copy()
+    compute.log_probs(random_pixels(2, seed=2))
+    np.testing.assert_array_equal(first, kept)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What they refuse
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 3, 32, 100), np.uint8),
+        np.zeros((1, 1, 31, 100), np.uint8),
+        np.zeros((1, 1, 32, 7), np.uint8),
+        np.zeros((0, 1, 32, 100), np.uint8),
+        np.zeros((1, 1, 32, 100), np.float32),
+        np.zeros((1, 32, 100), np.uint8),
+    ],
+    ids=["channels", "height", "width", "none", "type", "axes"],
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_arrays_that_are_no_pictures(engine: str, images: np.ndarray, opened: Any) -> None:
+    with pytest.raises(DataError, match=r"expected \(N >= 1, 1, 32, W >= 8\) of uint8"):
+        opened(engine).engine.log_probs(images)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(OnnxEngine, "ONNX Runtime"), (OpenVinoEngine, "OpenVINO")])
+def test_a_graph_that_is_none(kind: Any, name: str, tmp_path: Path, capfd: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"{name} cannot run this graph") as caught:
+        kind(b"no graph at all", channels=1)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "damaged.onnx").write_bytes(b"no graph at all")
+    with pytest.raises(CheckpointError, match=r"damaged\.onnx: .* cannot run this graph"):
+        kind(tmp_path / "damaged.onnx", channels=1)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "onnx", "device": "cuda"}, "engine is 'onnx', which computes on the CPU, and device is 'cuda'"),
+        ({"engine": "openvino", "device": "cuda"}, "expected engine torch, or auto"),
+        ({"engine": "onnx", "precision": "bf16"}, "engine is 'onnx', which does not compute in bf16 on CPUs; expected"),
+        ({"engine": "torch", "precision": "int8"}, "engine is 'torch', which does not compute in int8"),
+        ({"precision": "int8"}, "or a file written by: crnn export"),
+        ({"mode": "quick"}, "mode is 'quick'; expected one of: throughput, latency"),
+        ({"threads": 0, "engine": "onnx"}, "threads is 0; expected 1 or more"),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_what_an_engine_cannot_do_is_said(options: dict[str, Any], message: str, trained_run: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_model(trained_run.folder, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which one is taken
+
+
+@pytest.fixture
+def only_installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that makes these packages the only ones that are there to be chosen."""
+
+    def hide(*packages: str) -> None:
+        monkeypatch.setattr(crnn.engines.loading, "_is_installed", lambda package: package in packages)
+
+    return hide
+
+
+@pytest.mark.parametrize(
+    ("installed", "options", "expected"),
+    [
+        (("openvino", "onnx", "onnxruntime", "torch"), {}, "openvino"),
+        (("onnx", "onnxruntime", "torch"), {}, "onnx"),
+        (("onnxruntime", "torch"), {}, "torch"),  # without onnx there is no graph
+        (("openvino", "onnxruntime", "torch"), {}, "torch"),
+        (("onnx", "onnxruntime", "torch"), {"precision": "bf16"}, "torch"),
+        (("openvino", "onnx", "torch"), {"precision": "bf16"}, "openvino"),
+        (("openvino", "onnx", "torch"), {"engine": "torch"}, "torch"),
+        (("openvino", "onnx", "torch"), {"device": "cpu:0"}, "torch"),  # a name of torch's
+        (("openvino", "onnx", "torch"), {"device": "cpu"}, "openvino"),
+    ],
+)
+def test_auto_takes_the_fastest_that_can_do_it(
+    installed: tuple[str, ...], options: dict[str, Any], expected: str, trained_run: Any, only_installed: Any
+) -> None:
+    only_installed(*installed)
+    opened = open_model(trained_run.folder, threads=1, **options)
+    assert opened.name == expected
+    assert type(opened.engine).__module__ == f"crnn.engines.{expected}_engine"
+    assert opened.config.model.lstm_size == 32
+
+
+def test_what_is_missing_is_said_with_what_to_install(trained_run: Any, only_installed: Any) -> None:
+    only_installed("onnxruntime", "torch")
+    assert installed_engines() == ["torch"]
+    with pytest.raises(MissingExtraError, match=r"engine onnx needs the package 'onnx'.*'crnn\[onnx\]'"):
+        open_model(trained_run.folder, engine="onnx")
+    with pytest.raises(MissingExtraError, match=r"engine openvino needs the package 'openvino'.*'crnn\[openvino\]'"):
+        open_model(trained_run.folder, engine="openvino")
+    only_installed("onnx", "onnxruntime")
+    with pytest.raises(MissingExtraError, match=r"torch needs the package 'torch'.*'crnn\[torch\]'"):
+        open_model(trained_run.folder, device="cuda")
+    only_installed()
+    assert installed_engines() == []
+
+
+def test_which_models_are_for_cpus_alone(trained_run: Any) -> None:
+    assert not is_for_cpus(trained_run.folder, "auto", "fp32")
+    assert not is_for_cpus(trained_run.folder, "torch", "fp32")
+    assert is_for_cpus(trained_run.folder, "onnx", "fp32")
+    assert is_for_cpus("some/where.onnx", "auto", "fp32")
+
+
+def test_threads_are_those_of_the_variable_where_none_are_given(
+    trained_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def workers(**options: Any) -> int:
+        engine: Any = open_model(trained_run.folder, engine="onnx", **options).engine
+        return engine._workers
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert workers() == 3
+    assert workers(threads=2) == 2
+    assert workers(threads=2, mode="latency") == 1  # shared inside of each operation
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # nested teams; none of ours
+    assert workers() == len(os.sched_getaffinity(0))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert workers() == len(os.sched_getaffinity(0))
+
+
+def test_a_calibrated_model_keeps_its_confidences(trained_run: Any, tmp_path: Path, pictures: list[Path]) -> None:
+    calibration = Calibration(ConfidenceCurve(0.7, 0.2, 100), None, ("a set",))
+    path = save_calibration(trained_run.folder, calibration, tmp_path / "w.safetensors")
+    plain = load(trained_run.folder, engine="torch", device="cpu").read(pictures[0])
+    confidences = {}
+    for engine in ENGINES:
+        reading: Reading = load(path, engine=engine, device="cpu", threads=1).read(pictures[0])
+        confidences[engine] = reading.confidence
+    assert 0 < confidences["torch"] < 1
+    assert confidences["torch"] != pytest.approx(plain.confidence, abs=1e-3)
+    assert confidences == pytest.approx(dict.fromkeys(ENGINES, confidences["torch"]), abs=1e-4)
+
+
+def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, pictures: list[Path]) -> None:
+    weights = load_weights(trained_run.folder)
+    charset = weights.config.charset.model_copy(update={"language": "en"})
+    path = tmp_path / "spoken.safetensors"
+    save_weights(path, weights.state, weights.config.model_copy(update={"charset": charset}), weights.info)
+    assert load_weights(path).config.charset.language == "en"
+    assert load_weights(trained_run.folder).config.charset.language == "none"
+    export(path, tmp_path / "spoken.onnx", samples=4)
+    files = [(path, engine) for engine in ENGINES]
+    files += [(tmp_path / "spoken.onnx", engine) for engine in ENGINES if engine != "torch"]
+    scores = {}
+    for model, engine in files:
+        reader = load(model, engine=engine, device="cpu", threads=1)  # type: ignore[arg-type]
+        prior = reader.decoder.prior
+        assert (reader.decoder.method, prior is not None and prior.language.name) == ("beam", "en")
+        reading = reader.read(pictures[0])
+        scores[model.suffix, engine] = reading.score
+        assert reading.text == trained_run.labels[0]
+        plain = load(model, engine=engine, device="cpu", threads=1, lm="none")  # type: ignore[arg-type]
+        assert (plain.decoder.method, plain.decoder.prior) == ("greedy", None)
+    assert list(scores.values()) == pytest.approx([next(iter(scores.values()))] * len(files), abs=1e-3)
+    assert load(trained_run.folder, engine="torch", device="cpu").decoder.method == "greedy"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What they must not do
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_nothing_is_printed_nothing_is_left_and_nobody_is_told(engine: str, trained_run: Any, tmp_path: Path) -> None:
+    """Both packages tell their vendors of each import and keep a number for that in the user's home, if they can."""
+    program = f"""
+import socket, sys
+
+def refuse(*_):
+    print("somebody wants to connect", file=sys.stderr)
+    raise OSError("no network here")
+
+socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
+import crnn
+reader = crnn.load({str(trained_run.folder)!r}, engine={engine!r}, threads=1)
+text = reader.read({str(trained_run.words.parent / "images" / "1.png")!r}).text
+assert text == {trained_run.labels[0]!r}, text
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+"""
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY")
+    }
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_after_an_openvino_reader_was_let_go(trained_run: Any) -> None:
+    """Loaded here, let go in another thread: the stack for signals that OpenVINO sets must outlive that."""
+    script = f"""
+import gc, os, signal, threading
+import numpy as np
+import crnn
+
+reader = [crnn.load({str(trained_run.folder)!r}, engine="openvino")]
+reader[0].read(np.full((32, 100), 255, np.uint8))
+thread = threading.Thread(target=lambda: (reader.clear(), gc.collect()))
+thread.start(); thread.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -1,0 +1,201 @@
+"""Exported files: what is in them comes back, and none that is damaged, foreign or too new is opened."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from crnn.config.model import ReaderConfig
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
+from crnn.engines.exported_file import (
+    ENGINE_FORMAT,
+    FORMAT_VERSION,
+    METADATA_KEY,
+    SHA256_KEY,
+    UNSEALED,
+    read_engine_file,
+    sealed,
+)
+from crnn.engines.loading import open_model
+from crnn.engines.onnx_graph import network_graph
+from crnn.errors import CheckpointError
+from crnn.export import export
+from crnn.model.weights import read_weights
+from crnn.recognizer import load
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained run as a file."""
+    path = tmp_path_factory.mktemp("exported") / "words.onnx"
+    export(trained_run.folder, path, samples=4)
+    return path
+
+
+@pytest.fixture
+def path(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the exported file, so that it may be spoilt."""
+    copy = tmp_path / exported.name
+    copy.write_bytes(exported.read_bytes())
+    return copy
+
+
+def rewritten(path: Path, **changes: Any) -> None:
+    """The ONNX file with other metadata, and a checksum that fits."""
+    model = onnx.load(path)
+    metadata = {**json.loads(model.metadata_props[0].value), **changes}
+    del model.metadata_props[:]
+    for key, value in ((METADATA_KEY, json.dumps(metadata)), (SHA256_KEY, UNSEALED)):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    path.write_bytes(sealed(model.SerializeToString()))
+
+
+def test_what_was_written_comes_back(exported: Path, trained_run: Any) -> None:
+    weights = read_weights(trained_run.folder)
+    file = read_engine_file(exported)
+    assert file.config == weights.config
+    assert file.precision == "fp32"
+    assert file.calibration == weights.calibration
+    assert len(file.info["source_sha256"]) == 64
+    assert file.model == exported.read_bytes()
+
+
+def test_the_calibration_comes_along(path: Path) -> None:
+    assert open_model(path).calibration is None
+    values = {
+        "temperature": 1.5,
+        "samples": 9,
+        "accuracy": 0.9,
+        "error_before": 0.1,
+        "error_after": 0.05,
+        "data": ["a"],
+    }
+    rewritten(path, calibration=values)
+    old = open_model(path).calibration  # of files of before, which had a temperature
+    assert old is not None
+    assert (old.greedy.slope, old.greedy.offset, old.language) == (pytest.approx(1 / 1.5), 0.0, None)
+    both = Calibration(ConfidenceCurve(0.8, 0.1, 30, 0.9), ConfidenceCurve(1.2, -0.1, 30, 0.95), ("a", "b"))
+    rewritten(path, calibration=both.as_dict())
+    found = open_model(path).calibration
+    assert found is not None
+    assert found.as_dict() == both.as_dict()
+
+
+def test_characters_beyond_ascii_come_back(trained_run: Any, path: Path) -> None:
+    settings = read_weights(trained_run.folder).config.model_dump(mode="json", exclude_none=True)
+    settings["charset"]["characters"] = "äöüßабв語\U0001f600" + "0123456789abcdefghijklmnopqrstuvwxyz"[:27]
+    rewritten(path, config=settings, characters=settings["charset"]["characters"])
+    assert read_engine_file(path).config.charset.characters == settings["charset"]["characters"]
+
+
+def test_any_engine_reads_a_file_whole(exported: Path, trained_run: Any) -> None:
+    pictures = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
+    for engine in ("onnx", "openvino"):
+        readings = load(exported, engine=engine, threads=1).read(pictures)
+        assert [reading.text for reading in readings] == trained_run.labels
+
+
+def test_a_bit_that_changed_is_found(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="checksum does not fit, it is damaged"):
+        read_engine_file(path)
+
+
+def test_a_bit_of_the_checksum_itself_counts_too(path: Path) -> None:
+    data = path.read_bytes()
+    digest = onnx.load(path).metadata_props[1].value.encode()
+    other = (b"1" if digest[:1] == b"0" else b"0") + digest[1:]
+    path.write_bytes(data.replace(digest, other))
+    with pytest.raises(CheckpointError, match="checksum does not fit"):
+        read_engine_file(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_file_that_is_cut_short_is_refused(share: float, path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(CheckpointError, match=r"cut short|checksum does not fit"):
+        read_engine_file(path)
+
+
+def test_openvino_s_own_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "words.xml").write_text("<net><rt_info/></net>")
+    for engine in ("auto", "onnx", "openvino"):
+        with pytest.raises(
+            CheckpointError, match=r"words\.xml: files of OpenVINO's own .*; expected \.onnx\. Export anew$"
+        ):
+            open_model(tmp_path / "words.xml", engine=engine)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.onnx: no such file; expected an exported file"):
+        open_model(tmp_path / "none.onnx")
+
+
+def test_a_graph_of_another_program_is_refused(trained_run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.onnx"
+    onnx.save(network_graph(read_weights(trained_run.folder)), path)
+    with pytest.raises(CheckpointError, match="has no metadata of crnn's, or is cut short"):
+        open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "crnn-weights"}, "is a 'crnn-weights' file; expected one written by crnn export"),
+        ({"format_version": FORMAT_VERSION + 1, "crnn_version": "9.0"}, "has format version 2 of crnn 9.0; .* Upgrade"),
+        ({"format_version": None}, "has format version None"),
+        ({"precision": "int4"}, "has precision 'int4'; expected one of: fp32, bf16, int8"),
+        ({"characters": "abc"}, "the charset's name and its characters in the file contradict each other"),
+        ({"config": {"model": {"backbone": "resnet"}}}, "settings in the file cannot be used"),
+        ({"config": 5}, "settings in the file cannot be used"),
+        ({"calibration": {"temperature": -1}}, "Make it anew with crnn calibrate"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_contradicts_itself_is_refused(changes: dict[str, Any], message: str, path: Path) -> None:
+    rewritten(path, **changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        open_model(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 100, 20_000, 3_000_000])
+def test_metadata_of_any_length_are_found(size: int, tmp_path: Path) -> None:
+    """Their length stands in front of them in one byte, two, three or four."""
+    config = ReaderConfig()
+    metadata = {
+        "format": ENGINE_FORMAT, "format_version": FORMAT_VERSION, "precision": "fp32", "info": {"note": "x" * size},
+        "config": config.model_dump(mode="json", exclude_none=True), "characters": config.charset.charset().characters,
+    }  # fmt: skip
+    model = onnx.ModelProto()
+    for key, value in ((METADATA_KEY, json.dumps(metadata)), (SHA256_KEY, UNSEALED)):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    path = tmp_path / "long.onnx"
+    path.write_bytes(sealed(model.SerializeToString()))
+    assert len(read_engine_file(path).info["note"]) == size
+
+
+def test_metadata_are_read_without_the_packages_of_engines(exported: Path) -> None:
+    """They cost a good part of a second, and what reads need not be what runs."""
+    code = (
+        "import sys\n"
+        "from crnn.engines.exported_file import read_engine_file\n"
+        f"assert read_engine_file({str(exported)!r}).precision == 'fp32'\n"
+        "print(sorted({'onnx', 'onnxruntime', 'openvino', 'torch'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"

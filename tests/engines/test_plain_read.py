@@ -1,0 +1,129 @@
+"""examples/read_plain.py and .mjs: exported networks read without crnn, and as crnn reads them."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import crnn
+from crnn.image import load_resized
+from crnn.model.weights import read_weights
+
+ROOT = Path(__file__).parents[2]
+NODE = shutil.which("node")
+NODE_MODULES = Path(os.environ.get("CRNN_NODE_MODULES", ROOT / "node_modules"))
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")),
+    reason="onnxruntime is not installed: pip install 'crnn[onnx]'",
+)
+needs_node = pytest.mark.skipif(
+    NODE is None or not (NODE_MODULES / "onnxruntime-web").is_dir(),
+    reason="node or its package onnxruntime-web is not here: npm install --no-save onnxruntime-web in the project's "
+    "folder, or CRNN_NODE_MODULES",
+)
+
+WORDS = ["cat", "2024", "book", "unread", "noon", "a7x", "street", "hh0oo", "", "constantinople7"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped network as an ONNX file."""
+    from crnn.engines import exported_file as engine_file
+    from crnn.engines.onnx_graph import network_graph
+
+    weights = read_weights("crnn-small")
+    graph = network_graph(weights)
+    metadata = {
+        "format": engine_file.ENGINE_FORMAT, "format_version": engine_file.FORMAT_VERSION, "precision": "fp32",
+        "characters": weights.config.charset.charset().characters, "config": weights.config.model_dump(mode="json"),
+    }  # fmt: skip
+    for key, value in (
+        (engine_file.METADATA_KEY, json.dumps(metadata)),
+        (engine_file.SHA256_KEY, engine_file.UNSEALED),
+    ):
+        graph.metadata_props.add(key=key, value=value)
+    path = tmp_path_factory.mktemp("exported") / "crnn-small.onnx"
+    path.write_bytes(engine_file.sealed(graph.SerializeToString()))
+    engine_file.read_engine_file(path)  # it is one of ours
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, picture_of: Callable[..., bytes]) -> list[Path]:
+    """Drawn words as PNG files; beside each of them the same at the network's size, as PGM."""
+    config = read_weights("crnn-small").config
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for number, word in enumerate(WORDS):
+        data = picture_of(word, (360, 40) if len(word) > 9 else (140 if number % 2 else 90, 40))
+        paths.append(folder / f"{number}.png")
+        paths[-1].write_bytes(data)
+        fitted = load_resized(paths[-1], config.image)
+        Image.fromarray(fitted[0]).save(paths[-1].with_suffix(".pgm"))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def texts(pictures: list[Path]) -> list[str]:
+    """What crnn reads."""
+    texts = [reading.text for reading in crnn.load("crnn-small", threads=1).read(pictures)]
+    assert texts[0] == "cat"
+    assert any(a == b for text in texts for a, b in itertools.pairwise(text))  # a blank between equal ones
+    return texts
+
+
+def read_in_node(folder: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    """The example in a folder of its own, beside the packages that it imports."""
+    shutil.copy(ROOT / "examples" / "read_plain.mjs", folder)
+    (folder / "node_modules").symlink_to(NODE_MODULES.resolve())
+    command = [str(NODE), "read_plain.mjs", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def rows(paths: list[Path], texts: list[str]) -> str:
+    return "".join(f"{path}\t{text}\n" for path, text in zip(paths, texts, strict=True))
+
+
+def test_plain_python_reads_as_crnn_does(exported: Path, pictures: list[Path], texts: list[str]) -> None:
+    program = (
+        "import runpy, sys\n"
+        "for name in ('crnn', 'torch', 'onnx'): sys.modules[name] = None\n"  # an import of one of them is an error
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    script = ROOT / "examples" / "read_plain.py"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(script), str(exported), *map(str, pictures)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == rows(pictures, texts)
+
+
+@needs_node
+def test_plain_javascript_reads_as_crnn_does(
+    exported: Path, pictures: list[Path], texts: list[str], tmp_path: Path
+) -> None:
+    fitted = [path.with_suffix(".pgm") for path in pictures]
+    run = read_in_node(tmp_path, exported, *fitted)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == rows(fitted, texts)
+
+
+@needs_node
+def test_plain_javascript_refuses_pictures_of_another_height(exported: Path, tmp_path: Path) -> None:
+    Image.new("L", (100, 31)).save(tmp_path / "low.pgm")
+    run = read_in_node(tmp_path, exported, tmp_path / "low.pgm")
+    assert run.returncode != 0
+    assert "low.pgm: not a PGM file (P5) of 32 rows, 8 bits" in run.stderr

@@ -1,0 +1,516 @@
+"""Weights files: what is written is read back whole, what is not whole is refused, nothing is unpickled."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+import resource
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save_file
+
+from crnn.charset import Charset
+from crnn.config.model import ReaderConfig, parse_reader_config
+from crnn.errors import CheckpointError
+from crnn.model.checkpoint import load_weights, read_tensors, save_weights, warm_start, write_atomically, write_tensors
+from crnn.model.crnn import CRNN, build_model
+from crnn.model.weights import resolve_weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def settings(characters: str = "abcdef", **sections: dict[str, Any]) -> ReaderConfig:
+    values: dict[str, dict[str, Any]] = {
+        "model": {"backbone": "small", "hidden_size": 16},
+        "charset": {"characters": characters},
+    }
+    for section, changes in sections.items():
+        values[section] = {**values.get(section, {}), **changes}
+    return parse_reader_config(values, "test")
+
+
+def network_of(config: ReaderConfig, seed: int = 7) -> CRNN:
+    """With running statistics that are not those of a new network."""
+    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
+    return network.eval()
+
+
+def saved(path: Path, config: ReaderConfig | None = None, seed: int = 7) -> Path:
+    config = config or settings()
+    save_weights(path, network_of(config, seed).state_dict(), config, {"step": 12})
+    return path
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refused(path: Path) -> str:
+    """The message of ``load_weights``, which has to be one line that names the file."""
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Written and read
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        settings(),
+        settings(model={"batch_norm": "paper", "use_dropout": True, "dropout": 0.4, "class_num": 7, "blank": 6}),
+        settings("åb ç字", image={"image_channels": 3, "image_width": 64}),
+        settings("94", image={"resize": "keep_ratio", "interpolation": "bilinear"}, charset={"characters": "94"}),
+        settings("95", image={"resize": "keep_ratio"}),
+    ],
+    ids=["plain", "paper", "colour", "keep_ratio", "space"],
+)
+def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path, config: ReaderConfig) -> None:
+    network = network_of(config)
+    info = {"step": 3, "accuracy": 0.25, "note": "Ä\n", "nested": {"list": [1, None, True]}}
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, network.state_dict(), config, info)
+    weights = load_weights(path)
+    assert (weights.config, weights.info, weights.path) == (config, info, path)
+    rebuilt = weights.build()
+    assert not rebuilt.training
+    images = torch.rand(2, config.image.image_channels, 32, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rebuilt(images), network(images))
+
+
+def test_only_the_sections_of_a_reader_are_kept(
+    tmp_path: Path, small_config: Callable[..., Any], word_list: Callable[..., Path]
+) -> None:
+    config = small_config(word_list(4))
+    save_weights(tmp_path / "w", network_of(config).state_dict(), config, {})
+    assert load_weights(tmp_path / "w").config == config.reader()
+
+
+def test_tensors_of_every_kind_come_back_as_they_were(tmp_path: Path) -> None:
+    tensors = {
+        "channels_last": torch.arange(48.0).reshape(2, 2, 3, 4).to(memory_format=torch.channels_last),
+        "transposed": torch.arange(6).reshape(2, 3).t(),
+        "scalar": torch.tensor(3.5, dtype=torch.float64),
+        "empty": torch.zeros(0, 4),
+        "half": torch.tensor([1.5, -0.0, float("inf")], dtype=torch.bfloat16),
+        "flags": torch.tensor([True, False]),
+        "count": torch.tensor(2**40),
+        "grad": torch.ones(2, requires_grad=True),
+        "ä.β": torch.tensor([1, 2], dtype=torch.uint8),
+    }
+    write_tensors(tmp_path / "t", tensors, {"format": "test", "text": "ß", "list": [1, {"a": None}]})
+    found, metadata = read_tensors(tmp_path / "t")
+    assert metadata == {"format": "test", "text": "ß", "list": [1, {"a": None}]}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor.detach())
+    assert names_in(tmp_path) == ["t"]
+
+
+def test_weights_that_were_read_stay_when_the_file_is_replaced(tmp_path: Path) -> None:
+    # A run writes a better best.safetensors while somebody reads with the one before.
+    path = saved(tmp_path / "best.safetensors", seed=1)
+    weights = load_weights(path)
+    before = {name: tensor.clone() for name, tensor in weights.state.items()}
+    saved(path, seed=2)
+    assert all(torch.equal(weights.state[name], before[name]) for name in before)
+    assert not torch.equal(load_weights(path).state["head.weight"], before["head.weight"])
+
+
+def test_changing_loaded_tensors_does_not_change_the_file(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights")
+    content = path.read_bytes()
+    for tensor in load_weights(path).state.values():
+        tensor.zero_()
+    assert path.read_bytes() == content
+
+
+def test_a_run_folder_means_its_best_weights_and_else_its_last(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"a folder without best\.safetensors or last\.safetensors"):
+        resolve_weights(tmp_path)
+    last = saved(tmp_path / "last.safetensors")
+    assert resolve_weights(str(tmp_path)) == last
+    best = saved(tmp_path / "best.safetensors")
+    assert resolve_weights(tmp_path) == best
+    assert load_weights(tmp_path).path == best
+    assert resolve_weights(last) == last
+
+
+def test_what_is_not_there_is_said_as_it_was_typed() -> None:
+    with pytest.raises(CheckpointError, match="model 'crnn-huge' is no weights file, run folder or shipped name"):
+        load_weights("crnn-huge")
+    with pytest.raises(CheckpointError, match="no/such/file: no such file"):
+        read_tensors(Path("no/such/file"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Damaged
+
+
+def test_every_bit_counts(tmp_path: Path) -> None:
+    """Each bit of a small file is flipped, header and all: never is anything but ``CheckpointError`` raised."""
+    path = tmp_path / "small"
+    write_tensors(path, {"a": torch.arange(5.0), "b": torch.tensor([3, 4])}, {"format": "test", "step": 3})
+    good = path.read_bytes()
+    assert len(good) < 600
+    for position in range(len(good)):
+        for bit in range(8):
+            bad = bytearray(good)
+            bad[position] ^= 1 << bit
+            path.write_bytes(bad)
+            with pytest.raises(CheckpointError) as caught:
+                read_tensors(path)
+            assert str(path) in str(caught.value)
+    path.write_bytes(good)
+    assert read_tensors(path)[1]["step"] == 3
+
+
+def test_a_changed_byte_of_a_weights_file_is_found(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights.safetensors")
+    good = path.read_bytes()
+    rng = random.Random(0)
+    header = int.from_bytes(good[:8], "little")
+    places = [0, 7, 8, header, 8 + header, len(good) // 2, len(good) - 1]
+    places += [rng.randrange(len(good)) for _ in range(20)] + [8 + rng.randrange(header) for _ in range(20)]
+    for place in places:
+        bad = bytearray(good)
+        bad[place] ^= rng.randrange(1, 256)
+        path.write_bytes(bad)
+        refused(path)
+    bad = bytearray(good)
+    bad[len(good) // 2] ^= 1
+    path.write_bytes(bad)
+    assert "checksum does not fit" in refused(path)
+
+
+def test_a_file_that_is_cut_short_or_longer_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights.safetensors")
+    good = path.read_bytes()
+    header = 8 + int.from_bytes(good[:8], "little")
+    for length in (0, 1, 7, 8, 9, header - 1, header, header + 1, len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:length])
+        assert "not a safetensors file, or cut short" in refused(path)
+    path.write_bytes(good + b"\0")
+    refused(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Foreign
+
+
+class _Bomb:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.marker,))
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    marker, path = tmp_path / "exploded", tmp_path / "weights.safetensors"
+    bomb = pickle.dumps(_Bomb(marker))
+    pickle.loads(bomb)
+    assert marker.exists()  # the bomb works
+    marker.unlink()
+    path.write_bytes(bomb)
+    refused(path)
+    torch.save({"head.weight": _Bomb(marker)}, path)
+    refused(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"hello, world\n" * 20, b"\x89PNG\r\n\x1a\n" + bytes(64), b"\xff" * 100, b"{}"])
+def test_files_of_other_kinds_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    assert "expected one written by crnn" in refused(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"sha256": '"00"'}])
+def test_safetensors_of_another_program_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"head.weight": torch.zeros(3, 2)}, path, metadata=metadata)
+    assert "without crnn's metadata" in refused(path)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected one written by crnn"):
+        read_tensors(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole, and yet not to be used
+
+
+def rewritten(path: Path, **changes: Any) -> Path:
+    """The weights file with other metadata and a checksum that fits; ``None`` takes an entry out."""
+    tensors, metadata = read_tensors(path)
+    metadata |= changes
+    write_tensors(path, tensors, {key: value for key, value in metadata.items() if value is not None})
+    return path
+
+
+def test_a_newer_format_asks_for_a_newer_version(tmp_path: Path) -> None:
+    path = rewritten(saved(tmp_path / "w"), format_version=2, crnn_version="9.1", config={"new_section": {}})
+    assert "format version 2 of crnn 9.1; this version reads 1. Upgrade crnn" in refused(path)
+
+
+@pytest.mark.parametrize("value", [None, "1", [], 0])
+def test_a_format_version_that_is_none_is_refused(tmp_path: Path, value: Any) -> None:
+    assert "format version" in refused(rewritten(saved(tmp_path / "w"), format_version=value))
+
+
+def test_a_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
+    path = rewritten(saved(tmp_path / "w"), format="crnn-checkpoint")
+    assert "is a 'crnn-checkpoint' file; expected weights, such as best.safetensors" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model": {"backbone": "small", "class_num": 40}}, "model.class_num is 40 but must be 37"),
+        ({"model": {"backbone": "resnet"}}, "model.backbone is 'resnet'"),
+        ({"model": {"hiden_size": 16}}, "did you mean 'model.hidden_size'"),
+        ({"charset": {"characters": "aa"}}, "charset has 'a' twice"),
+        ([1, 2], "cannot be used"),
+        ("text", "cannot be used"),
+        (None, "cannot be used"),
+    ],
+)
+def test_settings_that_contradict_or_are_none_are_refused(tmp_path: Path, config: Any, words: str) -> None:
+    assert words in refused(rewritten(saved(tmp_path / "w"), config=config))
+
+
+@pytest.mark.parametrize("characters", ["abcdeg", "fedcba", None, 6])
+def test_a_charset_that_contradicts_its_characters_is_refused(tmp_path: Path, characters: Any) -> None:
+    path = rewritten(saved(tmp_path / "w"), characters=characters)
+    assert "the charset's name and its characters in the file contradict each other" in refused(path)
+
+
+def test_tensors_that_are_not_those_of_the_settings_are_refused(tmp_path: Path) -> None:
+    config, path = settings(), tmp_path / "w"
+    state = network_of(config).state_dict()
+    for changed, name in (
+        ({**state, "head.weight": state["head.weight"][:-1]}, "head.weight"),
+        ({n: t for n, t in state.items() if n != "rnn1.weight_ih_l0"}, "rnn1.weight_ih_l0"),
+        ({**state, "head.scale": torch.ones(1)}, "head.scale"),
+    ):
+        save_weights(path, changed, config, {})
+        with pytest.raises(CheckpointError, match=rf"tensors do not fit the network of its settings \({name}\)"):
+            load_weights(path).build()
+    save_weights(path, {"a": torch.ones(1)}, config, {})
+    with pytest.raises(CheckpointError, match=r"\(.*, .*, .*, \.\.\.\)"):
+        load_weights(path).build()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing that fails
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    # The partial file is a link to the device on which every write fails as on a full disk.
+    path = saved(tmp_path / "weights.safetensors")
+    content = path.read_bytes()
+    (tmp_path / "weights.safetensors.partial").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: the disk is full\. .*a training with --resume"):
+        saved(path, seed=8)
+    assert path.read_bytes() == content
+    assert names_in(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_an_error_while_syncing_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = saved(tmp_path / "weights.safetensors")
+    content = path.read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(CheckpointError, match="the disk is full" if code != errno.EIO else os.strerror(code)):
+        saved(path, seed=8)
+    assert path.read_bytes() == content
+    assert names_in(tmp_path) == [path.name]
+
+
+def test_a_write_that_ends_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights.safetensors")
+    content = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            saved(path, seed=8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == content
+    assert names_in(tmp_path) == [path.name]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that holds one small weights file, and no second one beside it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None:
+        pytest.skip("no mount command: a really full disk cannot be made")
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"a really full disk cannot be made here: {made.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_really_full_disk_leaves_the_old_file_and_nothing_else(small_disk: Path) -> None:
+    path = saved(small_disk / "weights.safetensors")
+    content = path.read_bytes()
+    assert len(content) > 2 * 2**20
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        saved(path, seed=8)
+    assert path.read_bytes() == content
+    assert names_in(small_disk) == [path.name]
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot write .*gone/w: No such file or directory"):
+        write_atomically(tmp_path / "gone" / "w", b"x")
+
+
+def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
+def test_what_is_written_is_safetensors_that_others_can_read(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w")
+    found = load_safetensors(path.read_bytes())
+    assert torch.equal(found["head.bias"], load_weights(path).state["head.bias"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Warm start
+
+
+@pytest.mark.parametrize(
+    ("new", "kept", "words"),
+    [
+        ("abcdef", "abcdef", "6 characters and the blank kept"),
+        ("fedcba", "fedcba", "6 characters and the blank kept"),
+        ("xfa9", "fa", "2 characters and the blank kept, new: 'x9', left behind: 'bcde'"),
+        ("xyz", "", "0 characters and the blank kept, new: 'xyz', left behind: 'abcdef'"),
+        ("0abcdef1", "abcdef", "6 characters and the blank kept, new: '01'"),
+    ],
+)
+def test_a_warm_start_keeps_exactly_the_rows_of_shared_characters(
+    tmp_path: Path, new: str, kept: str, words: str
+) -> None:
+    path = saved(tmp_path / "old")
+    old = load_weights(path)
+    config, charset = settings(new), Charset(new)
+    network = build_model(config.model, config.image, charset.num_classes, seed=99)
+    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert warm_start(network, charset, old) == f"warm start from {path}: {words}"
+    for name, tensor in network.state_dict().items():
+        if not name.startswith("head."):
+            assert torch.equal(tensor, old.state[name]), name
+            continue
+        assert torch.equal(tensor[charset.blank], old.state[name][6])
+        for character in new:
+            (row,) = charset.encode(character)
+            source = old.state[name]["abcdef".index(character)] if character in kept else fresh[name][row]
+            assert torch.equal(tensor[row], source), (name, character)
+
+
+@pytest.mark.parametrize(
+    ("old_characters", "new", "sources", "words"),
+    [
+        ("abcdef", "ABÄ-b", "aba b", "1 characters and the blank kept, {}: 'ABÄ', new: '-', left behind: 'cdef'"),
+        ("ABCDEF", "aé", "AE", "0 characters and the blank kept, {}: 'aé', left behind: 'BCDF'"),
+        ("abcdeF", "fA\ufb00", "   ", "0 characters and the blank kept, new: 'fA\ufb00', left behind: 'abcdeF'"),
+        ("äbcdef", "aÄ", " ä", "0 characters and the blank kept, {}: 'Ä', new: 'a', left behind: 'bcdef'"),
+    ],
+    ids=["folded", "folded to capitals", "case and ligatures told apart", "accents told apart"],
+)
+def test_a_warm_start_begins_a_character_as_what_it_was_read_as(
+    tmp_path: Path, old_characters: str, new: str, sources: str, words: str
+) -> None:
+    charset = Charset(new)
+    path = saved(tmp_path / "old", settings(old_characters))
+    old = load_weights(path)
+    network = network_of(settings(new), seed=99)
+    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    words = words.format("begun as their other case or base letter")
+    assert warm_start(network, charset, old) == f"warm start from {path}: {words}"
+    for name in ("head.weight", "head.bias"):
+        for row, source in enumerate(sources):
+            expected = fresh[name][row] if source == " " else old.state[name][old_characters.index(source)]
+            assert torch.equal(network.state_dict()[name][row], expected), (name, new[row])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"backbone": "vgg"}},
+        {"model": {"hidden_size": 24}},
+        {"model": {"batch_norm": "paper"}},
+        {"image": {"image_channels": 3}},
+    ],
+    ids=["backbone", "hidden_size", "batch_norm", "image_channels"],
+)
+@pytest.mark.parametrize("characters", ["abcdef", "abc"])
+def test_a_warm_start_from_another_network_is_refused(
+    tmp_path: Path, changes: dict[str, dict[str, Any]], characters: str
+) -> None:
+    old = load_weights(saved(tmp_path / "old"))
+    config = settings(characters, **changes)
+    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=99)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(
+        CheckpointError, match=r"use the same model and image_channels \(backbone small, .*16"
+    ) as caught:
+        warm_start(network, config.charset.charset(), old)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_warm_start_from_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    config = settings()
+    state = network_of(config).state_dict()
+    save_weights(tmp_path / "w", {**state, "head.weight": state["head.weight"][:3]}, config, {})
+    with pytest.raises(CheckpointError, match="tensors do not fit the network of its settings"):
+        warm_start(network_of(config), Charset("abcdef"), load_weights(tmp_path / "w"))

@@ -1,0 +1,334 @@
+"""The network: its shapes, its size, and that it learns. Shape letters as in ``crnn.model.crnn``."""
+
+import inspect
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from crnn.charset import Charset
+from crnn.config.model import BACKBONE_CHANNELS, ImageConfig, ModelConfig, time_steps
+from crnn.data.dataset import collate, network_input
+from crnn.decoding.ctc import greedy
+from crnn.errors import DataError
+from crnn.image import load_image, resize
+from crnn.model import backbones as backbones_module
+from crnn.model.backbones import BACKBONES
+from crnn.model.crnn import CRNN, build_model
+from crnn.training.loss import ctc_loss
+
+NUM_CLASSES = 37
+pytestmark = pytest.mark.usefixtures("one_thread")
+both_backbones = pytest.mark.parametrize("backbone", ["vgg", "small"])
+
+
+def network_of(seed=0, channels=1, **settings) -> CRNN:
+    return build_model(ModelConfig(**settings), ImageConfig(image_channels=channels), NUM_CLASSES, seed=seed)
+
+
+def pictures(count=2, width=100, channels=1, seed=0):
+    return torch.rand(count, channels, 32, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+# ---- shapes
+
+
+@both_backbones
+def test_every_width_has_the_time_steps_that_the_settings_say(backbone):
+    # The meta device does the arithmetic of shapes and nothing else. The LSTMs keep T: see the next test.
+    network = network_of(backbone=backbone, batch_norm="paper").eval().backbone.to("meta")
+    with torch.inference_mode():
+        for width in range(16, 301):
+            features = network(torch.empty(1, 1, 32, width, device="meta"))
+            assert features.shape == (1, BACKBONE_CHANNELS[backbone], 1, time_steps(width))
+
+
+@both_backbones
+@pytest.mark.parametrize("width", [8, 11, 16, 17, 99, 100, 102, 299])
+def test_the_shapes_of_real_arithmetic_are_the_same(backbone, width):
+    network = network_of(backbone=backbone, hidden_size=8).eval()
+    with torch.inference_mode():
+        logits = network(pictures(3, width))
+    assert logits.shape == (3, time_steps(width), NUM_CLASSES)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+def commented_shapes():
+    """(D, H, W as text) of each row, from the comments of the table."""
+    source = inspect.getsource(backbones_module)
+    table = source[source.index("BACKBONES: ") : source.index("_PAPER_BATCH_NORM")]
+    for name, rows in re.findall(r'"(\w+)": \((.*?)\n    \),', table, re.DOTALL):
+        yield name, re.findall(r"ConvLayer\(.*#[ .]*(\d+), (\d+), (W/.*)", rows)
+
+
+@pytest.mark.parametrize(("backbone", "rows"), list(commented_shapes()))
+@pytest.mark.parametrize("width", [100, 117])
+def test_every_row_has_the_shape_that_its_comment_says(backbone, rows, width):
+    network = network_of(backbone=backbone).to("meta")
+    shapes = []
+    features = torch.empty(1, 1, 32, width, device="meta")
+    for name, module in network.backbone.named_children():
+        if name.startswith("conv") and name != "conv1":
+            shapes.append(tuple(features.shape[1:]))
+        features = module(features)
+    shapes.append(tuple(features.shape[1:]))
+    columns = {"W/2": width // 2, "W/4": width // 4, "W/4 - 1": width // 4 - 1}
+    assert shapes == [(int(depth), int(height), columns[text]) for depth, height, text in rows]
+    assert shapes[-1] == (BACKBONE_CHANNELS[backbone], 1, time_steps(width))
+
+
+def test_the_rows_are_those_of_the_paper_with_the_modelzoos_pooling():
+    rows = dict(commented_shapes())["vgg"]
+    assert rows == [
+        ("64", "16", "W/2"),
+        ("128", "8", "W/4"),
+        ("256", "8", "W/4"),
+        ("256", "4", "W/4"),
+        ("512", "4", "W/4"),
+        ("512", "2", "W/4"),
+        ("512", "1", "W/4 - 1"),
+    ]
+    assert set(BACKBONES) == set(BACKBONE_CHANNELS) == set(dict(commented_shapes()))
+
+
+@both_backbones
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_colour(backbone, channels):
+    network = network_of(backbone=backbone, channels=channels, hidden_size=8)
+    assert network(pictures(channels=channels)).shape == (2, 24, NUM_CLASSES)
+    assert network.image_channels == channels
+    with pytest.raises(DataError, match=rf"expected \(N, {channels}, 32, W >= 8\)"):
+        network(pictures(channels=4 - channels))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 31, 100), (2, 1, 32, 7), (1, 32, 100), (32, 100), (2, 1, 100, 32)])
+def test_pictures_of_other_shapes_are_refused(shape):
+    network = network_of(backbone="small", hidden_size=8)
+    with pytest.raises(DataError, match=r"images have shape .*; expected \(N, 1, 32, W >= 8\)") as caught:
+        network(torch.zeros(shape))
+    assert str(shape) in str(caught.value)
+
+
+# ---- size
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels", "parameters"),
+    [
+        ({"backbone": "vgg"}, 1, 8_330_981),
+        ({"backbone": "vgg"}, 3, 8_332_133),
+        ({"backbone": "vgg", "batch_norm": "paper"}, 1, 8_330_021),
+        ({"backbone": "small"}, 1, 1_374_789),
+        ({"backbone": "small"}, 3, 1_375_813),
+        ({"backbone": "small", "batch_norm": "paper"}, 1, 1_374_453),
+    ],
+)
+def test_number_of_parameters(settings, channels, parameters):
+    assert count(network_of(channels=channels, **settings)) == parameters
+
+
+def test_the_size_is_that_of_the_paper_or_a_fraction_of_it():
+    # The paper counts 8.3 M (section 2.4, "model size"); the documentation says both.
+    assert 8.3e6 <= count(network_of(backbone="vgg")) <= 8.8e6
+    assert 1.0e6 <= count(network_of(backbone="small")) <= 2.5e6
+
+
+def multiply_adds(network, images):
+    """Multiplications with a weight in one forward pass, counted where they happen."""
+    total = 0
+
+    def look(module, inputs, output):
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            total += output.numel() * module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+        elif isinstance(module, nn.Linear):
+            total += output.numel() * module.in_features
+        elif isinstance(module, nn.LSTM):
+            steps = inputs[0].shape[0] * inputs[0].shape[1]
+            total += steps * sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
+
+    hooks = [module.register_forward_hook(look) for module in network.modules()]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def test_the_small_network_is_made_for_cpus():
+    small = multiply_adds(network_of(backbone="small").to("meta"), torch.empty(1, 1, 32, 100, device="meta"))
+    vgg = multiply_adds(network_of(backbone="vgg").to("meta"), torch.empty(1, 1, 32, 100, device="meta"))
+    assert 30e6 <= small <= 100e6
+    assert vgg > 7 * small
+
+
+def test_multiply_adds_are_counted_right():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(2), nn.LSTM(12, 5, bidirectional=True))
+    # 2 x 3 x 4 values of 9 products; a sequence of 2 with 2 directions of 4 gates of 5 units over 12 + 5 values.
+    assert multiply_adds(network, torch.zeros(1, 1, 3, 4)) == 2 * 3 * 4 * 9 + 2 * 2 * 4 * 5 * (12 + 5)
+
+
+# ---- normalisation, dropout, weights
+
+
+@both_backbones
+def test_normalisation_follows_every_convolution_or_those_of_the_paper(backbone):
+    for batch_norm, expected in (("all", [1, 2, 3, 4, 5, 6, 7]), ("paper", [3, 5, 7])):
+        network = network_of(backbone=backbone, batch_norm=batch_norm)
+        names = [name for name, _ in network.backbone.named_children()]
+        assert [int(name[4:]) for name in names if name.startswith("norm")] == expected
+        for number in range(1, 8):
+            conv = network.backbone.get_submodule(f"conv{number}")
+            assert (conv.bias is None) == (number in expected)
+            follower = names[names.index(f"conv{number}") + 1]
+            assert (follower == f"norm{number}") == (number in expected)
+
+
+@both_backbones
+def test_pooling_before_relu_is_relu_before_pooling(backbone):
+    """To the last bit, gradients too: the papers' order costs a twentieth of the time more."""
+    network = network_of(backbone=backbone)
+    modules = dict(network.backbone.named_children())
+    order = list(modules)
+    for name in order.copy():
+        if name.startswith("pool"):
+            place, relu = order.index(name), f"relu{name[4:]}"
+            assert order[place + 1] == relu
+            order[place : place + 2] = [relu, name]
+    published = nn.Sequential(*(modules[name] for name in order))
+    found = []
+    for backbone_module in (network.backbone, published):
+        images = pictures().requires_grad_()
+        features = backbone_module(images)
+        features.square().sum().backward()
+        found.append((features.detach(), images.grad, network.backbone.conv1.weight.grad.clone()))
+        network.zero_grad()
+    assert order != list(modules)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_dropout_has_an_effect_while_training_and_none_otherwise():
+    images = pictures()
+    for use_dropout in (False, True):
+        network = network_of(backbone="small", hidden_size=16, use_dropout=use_dropout, dropout=0.5)
+        for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.momentum = 0.0  # so that running statistics stay, and dropout is the only difference
+        torch.manual_seed(0)
+        first, second = network(images), network(images)
+        assert torch.equal(first, second) == (not use_dropout)
+        network.eval()
+        assert torch.equal(network(images), network(images))
+
+
+def test_dropout_changes_no_weight_and_takes_the_share_that_is_set():
+    plain, dropped = network_of(backbone="small"), network_of(backbone="small", use_dropout=True, dropout=0.25)
+    assert plain.state_dict().keys() == dropped.state_dict().keys()
+    assert (plain.dropout.p, dropped.dropout.p) == (0.0, 0.25)
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_global_generator_alone():
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    first, second, other = (network_of(seed, backbone="small") for seed in (7, 7, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    state = second.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in first.state_dict().items())
+    assert not torch.equal(first.head.weight, other.head.weight)
+    assert not torch.equal(first.backbone.conv1.weight, other.backbone.conv1.weight)
+    assert not torch.equal(first.rnn1.weight_hh_l0, other.rnn1.weight_hh_l0)
+    torch.manual_seed(7)
+    unseeded = network_of(None, backbone="small")
+    assert torch.equal(unseeded.head.weight, first.head.weight)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_convolutions_start_with_the_variance_of_he():
+    network = network_of(backbone="vgg", batch_norm="paper")
+    for number, layer in enumerate(BACKBONES["vgg"], start=1):
+        conv = network.backbone.get_submodule(f"conv{number}")
+        expected = (2.0 / (layer.channels * layer.kernel**2)) ** 0.5
+        assert conv.weight.std().item() == pytest.approx(expected, rel=0.1)  # conv1 has 576 values: 3 % deviation
+        assert conv.bias is None or not conv.bias.any()
+
+
+@both_backbones
+def test_a_network_gives_the_same_twice_and_each_picture_is_read_alone(backbone):
+    network = network_of(backbone=backbone, hidden_size=16).eval()
+    images = pictures(4, 64)
+    with torch.inference_mode():
+        together = network(images)
+        assert torch.equal(together, network(images))
+        alone = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)  # other sizes, other order of sums
+
+
+def test_both_lstms_read_in_both_directions():
+    """The first time step knows the last column: the ModelZoo's V1 never calls its second backward LSTM."""
+    network = network_of(backbone="small", hidden_size=16).eval()
+    images = pictures(1, 100).requires_grad_()
+    for part in (network.rnn1, network.rnn2):
+        sequence = torch.rand(1, 24, part.input_size, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        out, _ = part(sequence)
+        (first,) = torch.autograd.grad(out[0, 0].sum(), sequence, retain_graph=True)
+        (last,) = torch.autograd.grad(out[0, -1].sum(), sequence)
+        assert first[0, -1].abs().sum() > 0
+        assert last[0, 0].abs().sum() > 0
+    logits = network(images)
+    (seen_first,) = torch.autograd.grad(logits[0, 0].sum(), images, retain_graph=True)
+    (seen_last,) = torch.autograd.grad(logits[0, -1].sum(), images)
+    # Each step sees all of the picture, and most of all the columns where it is.
+    assert seen_first[..., :16].abs().sum() > seen_first[..., -16:].abs().sum() > 0
+    assert seen_last[..., -16:].abs().sum() > seen_last[..., :16].abs().sum() > 0
+
+
+@both_backbones
+@pytest.mark.parametrize("batch_norm", ["all", "paper"])
+def test_every_weight_takes_part(backbone, batch_norm):
+    network = network_of(backbone=backbone, batch_norm=batch_norm, hidden_size=16)
+    network(pictures(2, 40)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+# ---- learning
+
+
+def test_a_tiny_batch_is_learnt_by_heart(picture_of):
+    labels = ["book", "o7", "7a7", "kk"]
+    charset = Charset("bok7a")
+    image = ImageConfig(image_width=48)
+    batch = collate(
+        [resize(load_image(picture_of(label), 1), image) for label in labels],
+        [charset.encode(label) for label in labels],
+        labels,
+    )
+    network = build_model(ModelConfig(backbone="small", hidden_size=64), image, charset.num_classes, seed=1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, betas=(0.9, 0.99))
+    images = network_input(batch.images)
+    assert readings(network, images, charset) != labels
+    for step in range(250):  # needs 60 to 90, with any seed
+        loss = ctc_loss(network(images), batch.targets, batch.target_lengths) / len(labels)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        if step % 10 == 9 and readings(network, images, charset) == labels:
+            break
+    assert readings(network, images, charset) == labels
+    assert loss.item() < 1.0
+
+
+def readings(network, images, charset):
+    """What the network reads in evaluation mode, with the running statistics that it has by then."""
+    network.eval()
+    with torch.inference_mode():
+        log_probs = network(images).log_softmax(-1).numpy()
+    network.train()
+    return [charset.decode(ids) for ids in greedy(log_probs)]

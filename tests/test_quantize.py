@@ -1,0 +1,194 @@
+"""The graph in 8 bits: integers where they should be, and outputs near to those of float32, in both engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import crnn.engines.openvino_engine
+from crnn.engines.engine import Engine, LogProbs, Pixels
+from crnn.engines.onnx_engine import OnnxEngine
+from crnn.engines.onnx_graph import network_graph
+from crnn.engines.openvino_engine import OpenVinoEngine
+from crnn.errors import DataError
+from crnn.export import drawn_pictures, stored_pictures
+from crnn.model.weights import WeightsFile, read_weights
+from crnn.quantize import Quantised, quantise_graph
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def distance(a: LogProbs, b: LogProbs) -> float:
+    """Mean total variation distance of distributions over classes."""
+    return float(0.5 * np.abs(np.exp(a) - np.exp(b)).sum(axis=2).mean())
+
+
+@pytest.fixture(scope="module")
+def weights(trained_run: Any) -> WeightsFile:
+    return read_weights(trained_run.folder)
+
+
+@pytest.fixture(scope="module")
+def words(trained_run: Any, weights: WeightsFile) -> list[Pixels]:
+    return stored_pictures([str(trained_run.words)], weights.config.image, 64)
+
+
+@pytest.fixture(scope="module")
+def quantised(weights: WeightsFile, words: list[Pixels]) -> Quantised:
+    return quantise_graph(network_graph(weights), words)
+
+
+def engines(graph: onnx.ModelProto) -> dict[str, Engine]:
+    data = graph.SerializeToString()
+    return {
+        "onnx": OnnxEngine(data, channels=1, threads=1),
+        "openvino": OpenVinoEngine(data, channels=1, threads=1),
+        "openvino int8": OpenVinoEngine(data, channels=1, threads=1, precision="int8"),
+    }
+
+
+def test_both_engines_are_near_to_float32(weights: WeightsFile, words: list[Pixels], quantised: Quantised) -> None:
+    exact = OnnxEngine(network_graph(weights).SerializeToString(), channels=1, threads=1)
+    for images in words:
+        expected = exact.log_probs(images)
+        for name, engine in engines(quantised.graph).items():
+            found = engine.log_probs(images)
+            assert 0 < distance(found, expected) < 0.02, name
+            assert (found.argmax(axis=2) == expected.argmax(axis=2)).mean() > 0.97, name
+
+
+def test_other_widths_and_sizes_of_batches_go_through(weights: WeightsFile, quantised: Quantised) -> None:
+    exact = OnnxEngine(network_graph(weights).SerializeToString(), channels=1, threads=1)
+    for count, width in ((1, 32), (3, 48), (2, 77)):
+        images = np.random.default_rng(width).integers(0, 256, (count, 1, 32, width), dtype=np.uint8)
+        expected = exact.log_probs(images)
+        for name, engine in engines(quantised.graph).items():
+            found = engine.log_probs(images)
+            assert found.shape == expected.shape
+            assert distance(found, expected) < 0.05, name
+
+
+def test_a_picture_alone_says_what_it_says_in_a_batch(words: list[Pixels], quantised: Quantised) -> None:
+    for name, engine in engines(quantised.graph).items():
+        together = engine.log_probs(words[0])
+        for place in (0, 5):
+            alone = engine.log_probs(words[0][place : place + 1])[0]
+            np.testing.assert_array_equal(alone.argmax(axis=1), together[place].argmax(axis=1), err_msg=name)
+            np.testing.assert_allclose(alone.max(axis=1), together[place].max(axis=1), atol=0.02, err_msg=name)
+
+
+def test_pixels_themselves_lose_nothing(weights: WeightsFile, words: list[Pixels], quantised: Quantised) -> None:
+    """Inside of the picture the first convolution is exact but for its kernel; 128 instead of 127.5 is in the bias."""
+    plain = network_graph(weights)
+    arrays = {t.name: numpy_helper.to_array(t) for t in quantised.graph.graph.initializer}
+    kernel = arrays["conv1.weight.integers"] * arrays["conv1.weight.scale"].reshape(-1, 1, 1, 1)
+    for tensor in plain.graph.initializer:
+        if tensor.name == "conv1.weight":
+            tensor.CopyFrom(numpy_helper.from_array(kernel.astype(np.float32), tensor.name))
+    outputs = []
+    for model in (plain, quantised.graph):
+        watched = onnx.ModelProto()
+        watched.CopyFrom(model)
+        watched.graph.output[0].name = "conv1"
+        for dimension in watched.graph.output[0].type.tensor_type.shape.dim:
+            dimension.Clear()
+        watched.graph.output[0].type.tensor_type.ClearField("shape")
+        engine = OnnxEngine(watched.SerializeToString(), channels=1, threads=1)
+        outputs.append(engine.log_probs(words[0])[:, :, 2:-2, 2:-2])
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
+
+
+def test_what_is_in_integers(weights: WeightsFile, quantised: Quantised) -> None:
+    arrays = {t.name: numpy_helper.to_array(t) for t in quantised.graph.graph.initializer}
+    plain = {t.name: numpy_helper.to_array(t) for t in network_graph(weights).graph.initializer}
+    for number in range(1, 8):
+        name = f"conv{number}.weight"
+        assert name not in arrays
+        assert arrays[f"{name}.integers"].dtype == np.int8
+        scale = arrays[f"{name}.scale"].reshape(-1, 1, 1, 1)
+        assert len(scale) == len(plain[name])  # one for each channel
+        assert np.abs(arrays[f"{name}.integers"] * scale - plain[name]).max() <= 0.501 * scale.max()
+        assert (np.abs(arrays[f"{name}.integers"]).reshape(len(scale), -1).max(axis=1) == 127).all()
+    for name in ("rnn1.input_weight", "rnn1.recurrent_weight", "rnn2.input_weight", "rnn2.recurrent_weight"):
+        assert arrays[f"{name}.integers"].dtype == np.int8
+        assert arrays[f"{name}.scale"].shape == (*plain[name].shape[:2], 1)  # one for each row
+    assert quantised.kept == ("rnn1", "neck.product", "rnn2", "head.product")
+    assert quantised.pictures == 12
+    size = len(quantised.graph.SerializeToString())
+    assert size < 0.35 * len(network_graph(weights).SerializeToString())
+
+
+def test_no_operator_reads_floats_between_convolutions(quantised: Quantised) -> None:
+    """Each convolution and each pooling takes what was integers, and no normalisation is left."""
+    nodes = quantised.graph.graph.node
+    maker = {output: node.op_type for node in nodes for output in node.output}
+    assert {maker[node.input[0]] for node in nodes if node.op_type in ("Conv", "MaxPool")} == {"DequantizeLinear"}
+    assert not [node.name for node in nodes if node.op_type in ("Sub", "Div")]
+
+
+def test_openvino_joins_each_convolution_with_what_follows(quantised: Quantised) -> None:
+    """What the order of operators is for: nothing is left of a convolution's bias, ReLU and rounding."""
+    openvino = crnn.engines.openvino_engine.import_openvino()
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = core.compile_model(core.read_model(quantised.graph.SerializeToString()), "CPU", options)
+    kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ordered_ops()]
+    assert kinds.count("Convolution") == 7
+    assert "FakeQuantize" not in kinds
+
+
+def test_the_source_stays_as_it_is(weights: WeightsFile, words: list[Pixels]) -> None:
+    graph = network_graph(weights)
+    before = graph.SerializeToString()
+    quantise_graph(graph, words[:1])
+    assert graph.SerializeToString() == before
+
+
+def test_ranges_follow_the_pictures(weights: WeightsFile, words: list[Pixels]) -> None:
+    grey = np.full((4, 1, 32, 48), 127, np.uint8)
+    narrow = quantise_graph(network_graph(weights), [grey]).ranges
+    wide = quantise_graph(network_graph(weights), words).ranges
+    assert list(narrow) == [f"relu{number}" for number in range(1, 8)]
+    assert all(low >= 0 for low, _ in wide.values())
+    assert wide["relu1"][1] > narrow["relu1"][1]
+
+
+def test_without_pictures_there_is_nothing_to_go_by(weights: WeightsFile) -> None:
+    with pytest.raises(DataError, match="there are no pictures to quantise with; expected some hundreds"):
+        quantise_graph(network_graph(weights), [])
+
+
+@pytest.mark.parametrize("backbone", ["vgg", "small"])
+def test_any_network_can_be_quantised(backbone: str, tmp_path: Any) -> None:
+    """Both backbones, normalised as in the paper, in colour, and a channel that is all zero."""
+    from crnn.config.model import ImageConfig, ModelConfig, ReaderConfig
+    from crnn.model.checkpoint import save_weights
+    from crnn.model.crnn import build_model
+
+    config = ReaderConfig(
+        model=ModelConfig(backbone=backbone, batch_norm="paper", hidden_size=8), image=ImageConfig(image_channels=3)
+    )
+    network = build_model(config.model, config.image, 37, seed=1)
+    state = network.state_dict()
+    state["backbone.conv2.weight"][0] = 0
+    save_weights(tmp_path / "any.safetensors", state, config, {})
+    graph = network_graph(read_weights(tmp_path / "any.safetensors"))
+    pictures = drawn_pictures(config, 4)
+    quantised = quantise_graph(graph, pictures)
+    expected = OnnxEngine(graph.SerializeToString(), channels=3, threads=1).log_probs(pictures[0])
+    data = quantised.graph.SerializeToString()
+    for engine in (OnnxEngine(data, channels=3, threads=1), OpenVinoEngine(data, channels=3, threads=1)):
+        assert distance(engine.log_probs(pictures[0]), expected) < 0.02
+
+
+def test_ranges_are_the_mean_of_groups_of_sixteen_pictures(weights: WeightsFile) -> None:
+    rng, graph = np.random.default_rng(0), network_graph(weights)
+    plain = rng.integers(100, 140, (16, 1, 32, 48), dtype=np.uint8)
+    sharp = rng.integers(0, 256, (16, 1, 32, 48), dtype=np.uint8)
+    first, second, both = (quantise_graph(graph, [p]).ranges for p in (plain, sharp, np.concatenate([plain, sharp])))
+    for name, found in both.items():
+        assert found == pytest.approx(np.mean([first[name], second[name]], axis=0), rel=1e-5)

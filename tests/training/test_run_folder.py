@@ -1,0 +1,435 @@
+"""The folder of a run: what is kept of it, what is used when files are damaged, who may write there."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crnn.config import Config, load_config, parse_config
+from crnn.errors import CheckpointError, ConfigError, TrainingError
+from crnn.model.checkpoint import load_weights, read_tensors, write_tensors
+from crnn.model.crnn import build_model
+from crnn.training.run_folder import Checkpoint, RunFolder, check_same_run
+
+Configs = Callable[..., Config]
+
+
+def checkpoint(step: int, value: float | None = None) -> Checkpoint:
+    tensors = {
+        "model.head.weight": torch.full((2, 3), float(step) if value is None else value),
+        "optim.0.step": torch.tensor(float(step)),
+        "optim.10.exp_avg": torch.arange(4.0),
+        "ema.head.weight": torch.full((2, 3), -float(step)),
+    }
+    numbers = {"samples": 8 * step, "best": [0.5, 0.75], "skipped": [{"not_an_image": 2}]}
+    return Checkpoint(step, tensors, numbers, {"train": {"seed": 3}})
+
+
+def steps_in(folder: RunFolder) -> list[int]:
+    return [int(path.stem.split("-")[1]) for path in folder.checkpoints()]
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x10
+    path.write_bytes(content)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "one")
+    assert folder.load_latest() is None
+    path = folder.save(checkpoint(7), keep=3)
+    assert path == folder.path / "checkpoints" / "step-00000007.safetensors"
+    found = folder.load_latest()
+    assert found is not None
+    assert (found.step, found.path) == (7, path)
+    assert found.numbers == checkpoint(7).numbers
+    assert found.settings == {"train": {"seed": 3}}
+    assert found.tensors.keys() == checkpoint(7).tensors.keys()
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint(7).tensors.items())
+    assert found.group("optim").keys() == {"0.step", "10.exp_avg"}
+    assert torch.equal(found.group("ema")["head.weight"], torch.full((2, 3), -7.0))
+    assert found.group("e") == {}
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [50]), (2, [50, 40]), (9, [50, 40, 30, 20, 10])])
+def test_the_latest_checkpoints_are_kept(tmp_path: Path, keep: int, left: list[int]) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (10, 20, 30, 40, 50):
+        folder.save(checkpoint(step), keep)
+    assert steps_in(folder) == left
+
+
+def test_steps_are_ordered_as_numbers_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (99_999_999, 100_000_001):
+        folder.save(checkpoint(step), keep=5)
+    others = ["step-1.safetensors", "notes.txt", "step-00000005.safetensors.bak", "step-00000009.safetensors.partial"]
+    for name in others:
+        (tmp_path / "checkpoints" / name).write_text("mine")
+    assert steps_in(folder) == [100_000_001, 99_999_999]
+    folder.save(checkpoint(100_000_002), keep=1)
+    assert steps_in(folder) == [100_000_002]
+    assert all((tmp_path / "checkpoints" / name).exists() for name in others)
+
+
+def test_the_one_before_is_used_where_the_latest_is_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        folder.save(checkpoint(step), keep=3)
+    _, middle, _ = folder.checkpoints()
+    damage(folder.checkpoints()[0])
+    found = folder.load_latest()
+    assert found is not None
+    assert (found.step, found.path) == (2, middle)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "step-00000003.safetensors: checksum does not fit" in record.message
+    assert record.message.endswith("trying the checkpoint before it")
+
+
+def test_that_all_checkpoints_are_damaged_is_an_error(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2):
+        damage(folder.save(checkpoint(step), keep=3))
+    with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be used: .*step-00000002.*checksum") as caught:
+        folder.load_latest()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"format": "crnn-weights"}, {"format_version": 2}])
+def test_a_checkpoint_of_another_kind_or_version_is_not_used(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = RunFolder(tmp_path)
+    path = folder.save(checkpoint(4), keep=3)
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, metadata | change)
+    with pytest.raises(CheckpointError, match="not a checkpoint that this version of crnn can go on from"):
+        folder.load_latest()
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    # 30 is damaged, so the run goes on from 20 and saves 21: only 20 and 21 are worth anything.
+    folder = RunFolder(tmp_path)
+    for step in (10, 20, 30):
+        folder.save(checkpoint(step), keep=3)
+    damage(folder.checkpoints()[0])
+    folder.save(checkpoint(21), keep=1)
+    found = folder.load_latest()
+    assert found is not None
+    assert found.step == 21
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save(checkpoint(1), keep=1)
+    (tmp_path / "checkpoints" / "step-00000002.safetensors.partial").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        folder.save(checkpoint(2), keep=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001.safetensors"]
+    found = folder.load_latest()
+    assert found is not None
+    assert found.step == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The folder
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        CheckpointError, match=r"cannot make the run folder .*file/run: Not a directory; choose another"
+    ):
+        RunFolder(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_weights_make_a_folder_a_run(tmp_path: Path, small_config: Configs, name: str) -> None:
+    folder, config = RunFolder(tmp_path / "r"), small_config(tmp_path / "words.tsv")
+    with folder.lock():
+        folder.write_settings(config)
+        assert not folder.holds_a_run()
+    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=0)
+    folder.save_weights(getattr(folder, name), network.state_dict(), config, {"step": 5})
+    assert folder.holds_a_run()
+    weights = load_weights(folder.path)
+    assert weights.path == folder.path / f"{name}.safetensors"
+    assert weights.info["step"] == 5
+    assert weights.info["run"]["train"]["num_steps"] == 12
+    assert weights.info["run"]["data"]["train"] == [str(tmp_path / "words.tsv")]
+
+
+def test_a_checkpoint_makes_a_folder_a_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert not folder.holds_a_run()
+    folder.save(checkpoint(1), keep=1)
+    assert folder.holds_a_run()
+
+
+def test_the_settings_are_kept_beside_the_run(tmp_path: Path, small_config: Configs) -> None:
+    config = small_config(tmp_path / "words.tsv")
+    RunFolder(tmp_path / "r").write_settings(config)
+    assert load_config(tmp_path / "r" / "config.toml") == config
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The lock
+
+HOLDER = """
+import os, sys, time
+
+from crnn.training.run_folder import RunFolder
+with RunFolder(sys.argv[1]).lock():
+    ended = os.fork()  # that a child ends does not free the lock
+    if ended == 0:
+        os._exit(0)
+    os.waitpid(ended, 0)
+    child = os.fork()  # as a data worker, which lives on for a while when its parent is killed
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_process_is_dead(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with (
+                pytest.raises(TrainingError, match=rf"another run \(process {holder.pid}\) is training in .*; wait"),
+                RunFolder(tmp_path).lock(),
+            ):
+                pass
+            holder.kill()
+            holder.wait()
+            os.kill(child, 0)  # its child is still there, and does not keep the lock
+            with RunFolder(tmp_path).lock():
+                assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_the_lock_is_free_again_after_the_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.lock(), pytest.raises(TrainingError, match="another run"), RunFolder(tmp_path).lock():
+        pass
+    with pytest.raises(ZeroDivisionError), folder.lock():
+        raise ZeroDivisionError
+    with folder.lock():
+        pass
+
+
+def test_half_written_files_of_a_killed_run_are_tidied_up(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save(checkpoint(1), keep=1)
+    for name in ("best.safetensors.partial", "config.toml.partial", "checkpoints/step-00000002.safetensors.partial"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / "notes.txt").write_text("mine")
+    with folder.lock():
+        assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
+            "notes.txt",
+            "run.lock",
+            "step-00000001.safetensors",
+        ]
+
+
+def test_a_lock_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").mkdir()
+    with (
+        pytest.raises(CheckpointError, match=r"cannot write in the run folder .*: Is a directory; choose another"),
+        RunFolder(tmp_path).lock(),
+    ):
+        pass
+
+
+def test_a_lock_on_a_full_disk_is_said(tmp_path: Path) -> None:
+    folder, limits = RunFolder(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # no file can grow, only meanwhile
+    try:
+        with (
+            pytest.raises(CheckpointError, match=r"cannot write in the run folder .*: File too large; choose another"),
+            folder.lock(),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_nothing_is_written_into_a_folder_that_is_another_one_by_now(tmp_path: Path, small_config: Configs) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        folder.save(checkpoint(1), keep=3)
+        folder.path.rename(tmp_path / "moved")
+        for act in (
+            lambda: folder.save(checkpoint(2), keep=3),
+            lambda: folder.save_weights(folder.last, {}, small_config(), {}),
+        ):
+            with pytest.raises(
+                CheckpointError, match=r"the run folder .*run is gone \(No such file or directory\): it"
+            ):
+                act()
+        with RunFolder(tmp_path / "run").lock(), pytest.raises(CheckpointError, match=r"is another one than when the"):
+            folder.save(checkpoint(2), keep=3)
+        assert folder.checkpoints() == []
+        (tmp_path / "run" / "run.lock").unlink()
+        (tmp_path / "run" / "checkpoints").rmdir()
+        (tmp_path / "run").rmdir()
+        (tmp_path / "moved").rename(tmp_path / "run")
+        folder.save(checkpoint(2), keep=3)
+    assert steps_in(folder) == [2, 1]
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save(checkpoint(1), keep=1)
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    folder.save(checkpoint(2), keep=1)
+    assert steps_in(folder) == [2, 1]
+    assert "step-00000001.safetensors: cannot be removed (Operation not permitted); it stays" in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whether it is the same run
+
+
+def from_run(config: Config) -> Checkpoint:
+    settings = config.model_dump(mode="json", exclude_none=True)
+    return Checkpoint(5, {}, {}, settings, Path("run/checkpoints/step-00000005.safetensors"))
+
+
+def test_the_same_settings_are_the_same_run(small_config: Configs) -> None:
+    config = small_config(Path("a.tsv"), train={"warm_start": None})
+    assert check_same_run(from_run(config), config) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "old", "new"),
+    [
+        ("data", "workers", 0, 3),
+        ("data", "validation", ["a"], ["b", "c"]),
+        ("data", "max_bad_share", 0.01, 0.5),
+        ("train", "num_steps", 12, 50),
+        ("train", "epoch_size", 10, 11),
+        ("train", "device", "cpu", "auto"),
+        ("train", "threads", None, 2),
+        ("train", "compile", False, True),
+        ("train", "log_steps", 1, 20),
+        ("train", "log_format", "crnn", "modelzoo"),
+        ("train", "tensorboard", True, False),
+        ("train", "warm_start", "w.safetensors", None),
+        ("eval", "eval_steps", None, 5),
+        ("checkpoint", "keep_checkpoint_max", 3, 1),
+        ("checkpoint", "save_checkpoint_path", "here", "there"),
+    ],
+)
+def test_settings_that_do_not_change_a_step_may_change(
+    small_config: Configs, section: str, key: str, old: Any, new: Any
+) -> None:
+    before, after = (small_config(Path("a.tsv"), **{section: {key: value}}) for value in (old, new))
+    assert check_same_run(from_run(before), after) == [f"{section}.{key}: {old!r} -> {new!r}"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "old", "new"),
+    [
+        ("model", "hidden_size", 16, 24),
+        ("image", "resize", "squash", "keep_ratio"),
+        ("charset", "characters", "abc", "cba"),
+        ("data", "train", ["a.tsv"], ["b.tsv"]),
+        ("data", "bucket_batches", 32, 16),
+        ("augment", "probability", 0.0, 0.5),
+        ("optim", "learning_rate", 1e-3, 2e-3),
+        ("optim", "ema_decay", 0.0, 0.9),
+        ("optim", "accumulate_steps", 1, 2),
+        ("train", "batch_size", 8, 4),
+        ("train", "seed", 1, 2),
+        ("train", "precision", "fp32", "bf16"),
+    ],
+)
+def test_settings_that_make_it_another_run_are_refused(
+    small_config: Configs, section: str, key: str, old: Any, new: Any
+) -> None:
+    before, after = (small_config(Path("a.tsv"), **{section: {key: value}}) for value in (old, new))
+    with pytest.raises(ConfigError) as caught:
+        check_same_run(from_run(before), after)
+    assert f"step-00000005.safetensors: {section}.{key} was {old!r}, is {new!r}. Use" in str(caught.value)
+
+
+def test_all_settings_that_clash_are_named_at_once(small_config: Configs) -> None:
+    before = small_config(Path("a.tsv"))
+    after = small_config(Path("a.tsv"), train={"seed": 9, "num_steps": 99}, optim={"ema_decay": 0.5})
+    with pytest.raises(ConfigError, match=r"optim\.ema_decay was 0\.0, is 0\.5; train\.seed was 1, is 9\. ") as caught:
+        check_same_run(from_run(before), after)
+    assert "num_steps" not in str(caught.value)
+
+
+def test_a_setting_that_the_old_run_did_not_know_had_its_default(small_config: Configs) -> None:
+    config = small_config(Path("a.tsv"))
+    old = from_run(config)
+    settings = {**old.settings, "optim": {k: v for k, v in old.settings["optim"].items() if k != "clip_norm"}}
+    older = Checkpoint(5, {}, {}, settings, old.path)
+    assert check_same_run(older, config) == []
+    optim = config.optim.model_copy(update={"clip_norm": 3.0})
+    with pytest.raises(ConfigError, match=r"optim\.clip_norm was 5\.0, is 3\.0"):
+        check_same_run(older, config.model_copy(update={"optim": optim}))
+
+
+REMOVED: dict[str, dict[str, Any]] = {
+    "objective": {
+        "label_smoothing": 0.0, "focal_gamma": 0.0, "shortcut_weight": 0.0, "guide_weight": 0.0,
+        "consistency_weight": 0.0, "distillation_weight": 0.0,
+    },
+    "train": {"cuda_graph": False, "non_finite": "stop"},
+}  # fmt: skip
+"""Settings of former versions with their defaults."""
+
+
+def test_a_run_of_former_settings_at_their_defaults_goes_on(small_config: Configs) -> None:
+    config = small_config(Path("a.tsv"))
+    values = config.model_dump(mode="json", exclude_none=True)
+    old = {name: {**section, **REMOVED.get(name, {})} for name, section in values.items()}
+    assert parse_config(old) == config
+    assert check_same_run(Checkpoint(5, {}, {}, old, Path("run")), config) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("objective.shortcut_weight", 0.1), ("train.non_finite", "skip")])
+def test_a_former_setting_with_another_value_is_named(small_config: Configs, key: str, value: Any) -> None:
+    config = small_config(Path("a.tsv"))
+    old = config.model_dump(mode="json", exclude_none=True)
+    section, name = key.split(".")
+    old[section][name] = value
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'"):
+        parse_config(old)
+    with pytest.raises(ConfigError, match=f"{key} was {value!r}, is None"):
+        check_same_run(Checkpoint(5, {}, {}, old, Path("run")), config)
+
+
+def test_a_setting_of_a_later_version_is_named(small_config: Configs) -> None:
+    config = small_config(Path("a.tsv"))
+    old = from_run(config)
+    settings = {**old.settings, "optim": {**old.settings["optim"], "lookahead": 2}}
+    with pytest.raises(ConfigError, match=r"optim\.lookahead was 2, is None"):
+        check_same_run(Checkpoint(5, {}, {}, settings, old.path), config)
