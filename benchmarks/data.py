@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import Crop, Row, arguments, find_crops, measure, report, seconds
-from crnn.config import Config, parse_config
+from crnn.config.run import Config, parse_config
 from crnn.data.dataset import StoredBatches
 from crnn.data.loader import iterate_batches
 from crnn.data.store import LmdbStore

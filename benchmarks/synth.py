@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from common import Row, arguments, measure, report, seconds
-from crnn.config import Config, load_config, parse_config
+from crnn.config.run import Config, load_config, parse_config
 from crnn.data.dataset import Batch
 from crnn.synth.batches import SynthBatches
 from crnn.synth.renderer import Renderer, to_bytes

@@ -3,8 +3,8 @@
     python benchmarks/train.py [--backbones small vgg] [--data FOLDER] [--batch-size 16] [--steps 6]
 
 The bare step has one constant batch and does forward, CTC, backward, clipping and optimizer. The loop is
-``crnn.training.loop`` as it is: images decoded, augmented and resized by one worker process, loss, clipping, optimizer, running
-average, metrics. Images are 32 x 100. Memory is that of a training in a process of its own, without its worker (Linux).
+``crnn.training.loop`` as it is: images decoded, augmented and resized by one worker process, loss, clipping, optimizer,
+running average, metrics. Images are 32 x 100. Memory is that of a training process, without its worker (Linux).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from common import Row, arguments, find_crops, measure, report, seconds
-from crnn.config import Config, dump_config, load_config, parse_config
+from crnn.config.run import Config, dump_config, load_config, parse_config
 from crnn.data.dataset import StoredBatches, network_input
 from crnn.distributed import has_fast_bf16
 from crnn.model.crnn import build_model

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn.config import Config, parse_config
 from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
+from crnn.config.run import Config, parse_config
 from crnn.data.formats.records import Box, Record, Skipped
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image

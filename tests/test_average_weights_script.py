@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.errors import CheckpointError, ConfigError
 from crnn.model.checkpoint import load_weights, save_calibration, save_weights

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn.charset import Charset, LabelRules
-from crnn.config import Config, dump_config, load_config, parse_config, preset_names
 from crnn.config.model import (
     BACKBONE_CHANNELS,
     CharsetConfig,
@@ -21,6 +20,7 @@ from crnn.config.model import (
     parse_reader_config,
     time_steps,
 )
+from crnn.config.run import Config, dump_config, load_config, parse_config, preset_names
 from crnn.config.training import DataConfig, OptimConfig, TrainConfig
 from crnn.errors import ConfigError, CrnnError
 

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from crnn.config import Config, dump_config
+from crnn.config.run import Config, dump_config
 from crnn.distributed import (
     Ranks,
     SyncBatchNorm2d,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from crnn.cli import main
-from crnn.config import Config, load_config, preset_names
 from crnn.config.model import ImageConfig, ModelConfig
+from crnn.config.run import Config, load_config, preset_names
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src" / "crnn").rglob("*.py"))

@@ -43,7 +43,7 @@ def python(program: str, *arguments: str, **environment: str) -> subprocess.Comp
 def test_the_command_imports_no_torch(engine: str, trained_run: Any) -> None:
     pictures = [str(trained_run.words.parent / "images" / f"{n}.png") for n in (1, 4)]
     # The settings of trainings take a tenth of the time from the start to the answer.
-    end = "\nassert 'crnn.config' not in sys.modules\nsys.exit(status)"
+    end = "\nassert 'crnn.config.run' not in sys.modules\nsys.exit(status)"
     program = NO_TORCH + "from crnn.cli import main\nstatus = main(sys.argv[1:])" + end
     done = python(program, "read", "--json", "--model", str(trained_run.folder), "--engine", engine, *pictures)
     assert (done.returncode, done.stderr) == (0, "")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError
 from crnn.model.checkpoint import load_weights, save_weights

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crnn.charset import Charset as Charset
-    from crnn.config import Config as Config
-    from crnn.config import load_config as load_config
+    from crnn.config.run import Config as Config
+    from crnn.config.run import load_config as load_config
     from crnn.errors import CharsetError as CharsetError
     from crnn.errors import CheckpointError as CheckpointError
     from crnn.errors import ConfigError as ConfigError
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from crnn.recognizer import load as load
 
 _HOMES = {
-    "Alternative": "reading",
-    "Character": "reading",
+    "Alternative": "recognizer",
+    "Character": "recognizer",
     "Charset": "charset",
     "CharsetError": "errors",
     "CheckpointError": "errors",
-    "Config": "config",
+    "Config": "config.run",
     "ConfigError": "errors",
     "CrnnError": "errors",
     "DataError": "errors",
@@ -46,12 +46,12 @@ _HOMES = {
     "ExportMismatchError": "errors",
     "ImageError": "errors",
     "MissingExtraError": "errors",
-    "Reading": "reading",
+    "Reading": "recognizer",
     "Recognizer": "recognizer",
     "TrainingError": "errors",
     "explain": "explanation",
     "load": "recognizer",
-    "load_config": "config_file",
+    "load_config": "config.run",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

@@ -104,7 +104,7 @@ def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
         ConfigError: No face that ships can write these characters.
         MissingExtraError: Something that rendering needs is not installed.
     """
-    from crnn.config import Config
+    from crnn.config.run import Config
     from crnn.synth.renderer import Renderer, to_bytes
 
     squashed = config.image.resize == "squash"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crnn.cli import main
-from crnn.config import Config
+from crnn.config.run import Config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

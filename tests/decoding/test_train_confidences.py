@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.evaluation.evaluate import calibrate
 from crnn.model.checkpoint import load_weights
 from crnn.recognizer import load

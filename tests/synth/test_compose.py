@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.config.synth import LookConfig
 from crnn.synth.compose import Palette, Scene, _Neighbours, compose
 from crnn.synth.geometry import text_coordinates

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from crnn.config import Config
 from crnn.config.model import CharsetConfig
+from crnn.config.run import Config
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.batches import SynthBatches

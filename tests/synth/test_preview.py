@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crnn.cli import main
-from crnn.config import Config, dump_config
+from crnn.config.run import Config, dump_config
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.samples import explain_sheet, preview_sheet
 

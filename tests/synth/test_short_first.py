@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crnn.config import Config
 from crnn.config.model import CharsetConfig
+from crnn.config.run import Config
 from crnn.config.synth import CorpusConfig
 from crnn.synth.corpus import Corpus
 from crnn.synth.renderer import Renderer

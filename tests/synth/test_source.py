@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.data.dataset import Batch
 from crnn.errors import ConfigError, DataError, TrainingError
 from crnn.synth.batches import SynthBatches

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from crnn.cli import main
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.errors import ConfigError
 from crnn.model.checkpoint import load_weights, read_tensors
 from crnn.training.loop import train

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from crnn.charset import min_time_steps
-from crnn.config import Config
 from crnn.config.model import ImageConfig, time_steps
+from crnn.config.run import Config
 from crnn.data.dataset import Batch
 from crnn.errors import ConfigError
 from crnn.synth.batches import SynthBatches

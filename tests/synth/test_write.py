@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from crnn.cli import main
-from crnn.config import Config, dump_config
+from crnn.config.run import Config, dump_config
 from crnn.data.source import open_source
 from crnn.errors import DataError
 from crnn.synth.renderer import Renderer, to_bytes

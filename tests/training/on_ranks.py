@@ -25,7 +25,7 @@ from torch.distributed import TCPStore
 
 import crnn.training.loop
 import crnn.training.step
-from crnn.config import load_config
+from crnn.config.run import load_config
 from crnn.errors import CrnnError
 from crnn.training.loop import train
 from crnn.training.step import StepResult, TrainStep

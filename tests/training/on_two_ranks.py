@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import crnn.distributed
 import crnn.training.loop
 import crnn.training.step
-from crnn.config import Config, load_config
+from crnn.config.run import Config, load_config
 from crnn.data.dataset import StoredBatches, network_input
 from crnn.distributed import Ranks, SyncBatchNorm2d, average_buffers, start_ranks, sync_batch_norm, without_statistics
 from crnn.engines.torch_engine import TorchEngine

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crnn.config import Config, parse_config
+from crnn.config.run import Config, parse_config
 from crnn.data.dataset import Batch
 from crnn.distributed import Ranks
 from crnn.errors import ConfigError

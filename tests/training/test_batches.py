@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.data.dataset import Batch, StoredBatches
 from crnn.errors import ConfigError, DataError
 from crnn.synth.batches import SynthBatches

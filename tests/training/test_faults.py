@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.config import dump_config
+from crnn.config.run import dump_config
 from crnn.model.checkpoint import read_tensors
 from crnn.training.loop import train
 

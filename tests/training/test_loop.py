@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the name that everybody kno
 
 import crnn.training.loop
 import crnn.training.step
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.data.dataset import collate
 from crnn.distributed import Ranks
 from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError

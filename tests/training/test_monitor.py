@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.errors import TrainingError
 from crnn.terminal import counting_bar
 from crnn.training.monitor import Monitor, StepStats

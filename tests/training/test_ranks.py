@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crnn.config import Config, dump_config
+from crnn.config.run import Config, dump_config
 from crnn.config.training import DataConfig
 from crnn.data.loader import iterate_batches
 from crnn.distributed import is_lost_peer, is_timeout

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.config import Config, dump_config, load_config
+from crnn.config.run import Config, dump_config, load_config
 from crnn.errors import CheckpointError, ConfigError
 from crnn.model.checkpoint import load_weights, read_tensors
 from crnn.training.loop import train

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from crnn.config import Config, load_config, parse_config
+from crnn.config.run import Config, load_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
 from crnn.model.checkpoint import load_weights, read_tensors, write_tensors
 from crnn.model.crnn import build_model

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from crnn.cli import main
-from crnn.config import load_config
+from crnn.config.run import load_config
 from crnn.model.checkpoint import load_weights
 
 ROOT = Path(__file__).parents[2]

@@ -17,12 +17,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from crnn.cli import calibrate, config, data, evaluate, export, lm, read, synth, train
-from crnn.cli.arguments import SETTINGS, add_command
+from crnn.cli.arguments import command_group
 from crnn.errors import CrnnError
 
 __all__ = ["main"]
@@ -30,27 +30,33 @@ __all__ = ["main"]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What stdout fails with where it goes to a full disk."""
 
+_COMPLETING = "_CRNN_COMPLETE" in os.environ
+
 _UsageError: Any = typer.BadParameter.__mro__[2]
 """click's exception for wrong arguments; typer may bring its own copy of click."""
 
 
-def _group(help_text: str) -> typer.Typer:
-    return typer.Typer(
-        help=help_text,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    )
+_COMMANDS = {
+    "read": "Read text from images.",
+    "train": "Train a network.",
+    "evaluate": "Measure a model on benchmark sets.",
+    "export": "Write a network as an ONNX file.",
+    "calibrate": "Fit confidences on labelled images.",
+    "lm": "Learn a language from word lists.",
+    "data": "Convert and inspect datasets.",
+    "synth": "Render text: a sheet to look at, or a set.",
+    "config": "Show and explain settings.",
+}
 
 
-def _app() -> typer.Typer:
-    app = _group("Read text from images of words and lines, and train the CRNN that reads it.")
+def _app(wanted: str | None) -> typer.Typer:
+    """The commands; of those that are not ``wanted`` only the name and the summary, unless it is ``None``."""
+    app = command_group("Read text from images of words and lines, and train the CRNN that reads it.")
     app._add_completion = True
 
     def callback(
-        ctx: typer.Context, version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False
+        ctx: typer.Context,
+        version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
     ) -> None:
         if version:
             import crnn
@@ -61,25 +67,11 @@ def _app() -> typer.Typer:
             print(ctx.get_help())
 
     app.callback(invoke_without_command=True)(callback)
-    add_command(app, read.read, "read")
-    add_command(app, train.train, "train", help_text=train.HELP, context_settings=SETTINGS)
-    add_command(app, evaluate.evaluate, "evaluate")
-    add_command(app, export.export, "export")
-    add_command(app, calibrate.calibrate, "calibrate")
-    add_command(app, lm.lm, "lm")
-    group = _group(data.HELP)
-    add_command(group, data.convert, "convert")
-    add_command(group, data.inspect, "inspect")
-    add_command(group, data.lexicon, "lexicon")
-    app.add_typer(group, name="data")
-    group = _group(synth.HELP)
-    add_command(group, synth.preview, "preview", context_settings=SETTINGS)
-    add_command(group, synth.write, "write", context_settings=SETTINGS)
-    app.add_typer(group, name="synth")
-    group = _group("Show and explain settings.")
-    add_command(group, config.show, "show", context_settings=SETTINGS)
-    add_command(group, config.explain, "explain")
-    app.add_typer(group, name="config")
+    for name, summary in _COMMANDS.items():
+        if wanted in (name, None):
+            import_module(f"crnn.cli.{name}").register(app)
+        else:
+            app.command(name, help=summary)(lambda: None)
     return app
 
 
@@ -94,10 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = [argument for argument in rest if argument != "--debug"]
     if rest[:1] == ["help"]:
         rest = [*rest[1:], "--help"]
-    name = " ".join(["crnn", *(rest[:1] if rest and not rest[0].startswith("-") else [])])
+    command = next((argument for argument in rest if not argument.startswith("-")), "")
+    name = f"crnn {command}".rstrip()
     _set_up_output(debug)
     try:
-        status = typer.main.get_command(_app()).main(rest, prog_name="crnn", standalone_mode=False)
+        status = typer.main.get_command(_app(None if _COMPLETING else command)).main(
+            rest, prog_name="crnn", standalone_mode=False
+        )
         sys.stdout.flush()  # here, where a broken pipe is still understood
         return status or 0
     except _UsageError as error:
@@ -105,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error.format_message())
             return 2
         path = error.ctx.command_path if getattr(error, "ctx", None) is not None else name
-        print(f"{path}: {error.format_message().rstrip('.')}. See {path} --help", file=sys.stderr)
+        print(f"{path}: {' '.join(error.format_message().split()).rstrip('.')}. See {path} --help", file=sys.stderr)
         return 2
     except CrnnError as error:
         if debug:
@@ -114,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # the reader of our output, such as head, has enough
         _drop_output()
-        return 128 + signal.SIGPIPE if rest[0] == "train" else 0  # a run was cut short, a list was not
+        return 128 + signal.SIGPIPE if command == "train" else 0  # a run was cut short, a list was not
     except OSError as error:
         if error.filename is not None or error.errno not in _NO_ROOM:
             raise

@@ -9,13 +9,15 @@ import inspect
 import re
 import tomllib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from crnn.config import Config, load_config, parse_config, preset_names
 from crnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from crnn.config.run import Config
 
 Command = Callable[..., int]
 
@@ -43,6 +45,18 @@ class EngineOptions:
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     batch_size: int = 64
     threads: int | None = None
+
+
+def command_group(help_text: str) -> typer.Typer:
+    """Return an empty group of commands, with our style of help."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
 
 
 def add_command(
@@ -137,6 +151,8 @@ def config_from(name: str, flags: Sequence[str]) -> Config:
     Raises:
         ConfigError: A setting is unknown, given twice, or its value is wrong.
     """
+    from crnn.config.run import load_config, parse_config, preset_names
+
     if name.startswith("-"):
         raise ConfigError(
             f"{name} is given before CONFIG; expected a preset ({', '.join(preset_names())}) or a TOML file"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from crnn.cli.arguments import EngineOptions
+from crnn.cli.arguments import EngineOptions, add_command
 from crnn.errors import ConfigError
 from crnn.terminal import check_writable, print_json, require_torch
 
@@ -75,3 +75,8 @@ def calibrate(
 
 def _say(line: str) -> None:
     print(f"crnn calibrate: {line}", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, calibrate, "calibrate")

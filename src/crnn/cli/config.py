@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crnn.cli.arguments import CONFIG, config_from
-from crnn.config import Config, dump_config
+from crnn.cli.arguments import CONFIG, SETTINGS, add_command, command_group, config_from
 from crnn.errors import ConfigError
 
 
@@ -19,6 +18,8 @@ def show(ctx: typer.Context, config: CONFIG) -> int:
         ctx: Holds the settings.
         config: A preset or a TOML file.
     """
+    from crnn.config.run import dump_config
+
     print(dump_config(config_from(config, ctx.args)), end="")
     return 0
 
@@ -29,6 +30,8 @@ def explain(names: Annotated[list[str] | None, typer.Argument(metavar="[SECTION|
     Args:
         names: Sections or settings; default: all.
     """
+    from crnn.config.run import Config
+
     wanted = names or list(Config.model_fields)
     unknown = set(wanted)
     for section, field in Config.model_fields.items():
@@ -40,9 +43,8 @@ def explain(names: Annotated[list[str] | None, typer.Argument(metavar="[SECTION|
             print(f"--{section}.{key} {_shown(default)}")
             print(textwrap.indent(textwrap.fill(" ".join((setting.description or "").split()), 96), "    "))
     if unknown:
-        raise ConfigError(
-            f"{', '.join(sorted(unknown))}: no such setting; expected section.key or one of: {', '.join(Config.model_fields)}"
-        )
+        sections = ", ".join(Config.model_fields)
+        raise ConfigError(f"{', '.join(sorted(unknown))}: no such setting; expected section.key or one of: {sections}")
     return 0
 
 
@@ -50,3 +52,11 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple | list):
         return " ".join(map(str, value)) or "(none)"
     return "(none)" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = command_group("Show and explain settings.")
+    add_command(group, show, "show", context_settings=SETTINGS)
+    add_command(group, explain, "explain")
+    app.add_typer(group, name="config")

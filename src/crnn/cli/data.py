@@ -11,32 +11,26 @@ import json as json_module
 import os
 import signal
 import sys
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import typer
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from crnn.config.model import time_steps
-from crnn.contact_sheet import contact_sheet
+from crnn.cli.arguments import add_command, command_group
 from crnn.data.formats import FORMATS, FormatName
-from crnn.data.inspection import Finding, Groups, Histogram, Inspection, InspectionSettings, Member, Overlap
-from crnn.data.source import SampleStore
 from crnn.errors import ConfigError, DataError
 from crnn.files import write_whole
-from crnn.image import load_image
 from crnn.terminal import check_writable, signals_collected
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from crnn.config.model import CharsetConfig, ImageConfig
     from crnn.data.convert import Conversion
     from crnn.data.formats.records import Reader
+    from crnn.data.inspection import Inspection
 
 
 def inspect(
@@ -85,6 +79,8 @@ def inspect(
         workers: Processes; default: one per core.
         json: Print one JSON object.
     """
+    from crnn.cli.inspection_text import sample_sheet
+    from crnn.contact_sheet import contact_sheet
     from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
     from crnn.data.source import open_source
     from crnn.terminal import counting_bar
@@ -171,8 +167,8 @@ def _measured_by(
     config: str, image: dict[str, Any], charset: str | None, rules: dict[str, Any]
 ) -> tuple[ImageConfig, CharsetConfig]:
     """The two sections of the settings that samples are measured by, with flags on top of a preset or a file."""
-    from crnn.config import load_config
     from crnn.config.model import parse_reader_config
+    from crnn.config.run import load_config
 
     # Only two sections: a preset's model.class_num would contradict another charset, and plays no part here.
     base = load_config(config).model_dump(include={"image", "charset"}) if config else {"image": {}, "charset": {}}
@@ -197,6 +193,7 @@ def _write_png(path: str, pixels: npt.NDArray[np.uint8]) -> None:
 
 
 def _print(found: Inspection, written: Conversion | None, *, json: bool) -> None:
+    from crnn.cli.inspection_text import inspection_text
     from crnn.data.convert import summary
 
     if json:
@@ -216,8 +213,6 @@ def _print(found: Inspection, written: Conversion | None, *, json: bool) -> None
 
 # ----------------------------------------------------------------------------------------------------
 # data
-
-HELP = "Convert and inspect datasets."
 
 
 def convert(
@@ -358,243 +353,10 @@ def _expected(
     return published_count(name, sources[0], split) or by_name
 
 
-# ----------------------------------------------------------------------------------------------------
-# inspection text
-
-_BAR = 20
-_LINE = 100
-_MAX_CHARACTERS = 60
-_MAX_KEY = 60
-
-
-def inspection_text(found: Inspection, *, bar: str = "█") -> str:
-    """What was found, in lines of about 100 characters.
-
-    Args:
-        found: Of ``crnn.data.inspection.inspect_store``.
-        bar: What bars are drawn with, one character.
-    """
-    lines = [f"{found.path}: {_number(found.samples, 'sample')}; measured by {_measure(found.settings)}", ""]
-    grid = Table.grid(padding=(0, 2, 1, 0))
-    grid.add_row(
-        _histogram("label length, characters", found.label_lengths, bar),
-        _histogram("width / height", found.ratios, bar),
-    )
-    grid.add_row(_histogram("width, pixels", found.widths, bar), _histogram("height, pixels", found.heights, bar))
-    console = Console(file=io.StringIO(), width=_LINE, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:
-        console.print(grid)
-    lines += captured.get().splitlines()
-    lines += _characters(f"{len(found.characters)} different characters in the labels", found.characters)
-    if found.outside_charset:
-        lines += _characters(f"{len(found.outside_charset)} outside the charset", found.outside_charset)
-    if found.unseen:
-        lines += _wrapped(f"{len(found.unseen)} of the charset in no label:", map(_shown_character, found.unseen))
-    lines.append("")
-    lines += _findings(_fault_heading(found), found.faults, {})
-    remarks = {
-        "changed_label": "training drops characters of it",
-        "tiny": f"a side below {found.settings.tiny_below} pixels",
-        "huge": f"a side above {found.settings.huge_above} pixels",
-        "wrong_stored_size": "wh- is not the size of the picture",
-    }
-    groups = list(_groups({"files are equal": found.same_bytes, "pixels are equal, files are not": found.same_pixels}))
-    if found.remarks or groups:
-        lines += _findings("remarks", found.remarks, remarks)
-        lines += groups
-    lines += _contradictions(found.contradictions)
-    for overlap in found.overlaps:
-        lines += _overlap(overlap)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _measure(settings: InspectionSettings) -> str:
-    image, charset = settings.image, settings.charset
-    if image.resize == "squash":
-        size = f"a width of {image.image_width} pixels ({time_steps(image.image_width)} time steps)"
-    else:
-        size = f"ratios kept, {image.min_width} to {image.max_width} pixels wide"
-    return f"{len(charset.charset().characters)} characters, {size}, labels of up to {charset.max_text_length}"
-
-
-def _fault_heading(found: Inspection) -> str:
-    if not found.faulty:
-        return "faults: none"
-    return f"faults: {_number(found.faulty, 'sample')}, {100 * found.fault_share:.2f} %"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _histogram(title: str, spread: Histogram, bar: str) -> Table:
-    if spread.counts:
-        title += f": {spread.minimum:g} to {spread.maximum:g}, median {spread.median:g}"
-    table = Table(box=None, show_header=False, title=title, title_justify="left", title_style="", padding=(0, 0, 0, 2))
-    table.add_column(justify="right")
-    table.add_column(min_width=_BAR)
-    table.add_column(justify="right", min_width=9)
-    for name, count in zip(_bin_names(spread), spread.counts, strict=True):
-        table.add_row(name, bar * -(-count * _BAR // max(spread.counts)), f"{count:,}")  # one at least
-    if not spread.counts:
-        table.add_row("none")
-    return table
-
-
-def _bin_names(spread: Histogram) -> Iterator[str]:
-    if not spread.counts:
-        return
-    unit = spread.unit
-    step = spread.edges[1] - spread.edges[0]
-    for low, high in zip(spread.edges, spread.edges[1:], strict=False):
-        if high - low > step + unit / 2:
-            yield f"{low:g} or more"
-        elif high - low > unit + unit / 2:
-            yield f"{low:g} - {round(high - unit, 1):g}"
-        else:
-            yield f"{low:g}"
-
-
-def _characters(title: str, counts: Mapping[str, int]) -> list[str]:
-    shown = [f"{_shown_character(character)} {count:,}" for character, count in list(counts.items())[:_MAX_CHARACTERS]]
-    if len(counts) > len(shown):
-        shown.append(f"and {len(counts) - len(shown):,} more")
-    return _wrapped(f"{title}:", shown)
-
-
-def _wrapped(title: str, items: Iterable[str]) -> list[str]:
-    """The title and the items in lines, none of them broken."""
-    lines, line = [], title
-    for item in items:
-        if len(line) + len(item) + 2 > _LINE:
-            lines.append(line)
-            line = " "
-        line += f"  {item}"
-    return [*lines, line]
-
-
-def _shown_character(character: str) -> str:
-    if character == " ":
-        return "space"
-    if not character.isprintable() or unicodedata.category(character)[0] in "MZC":
-        return f"U+{ord(character):04X}"
-    return character
-
-
-def _findings(title: str, found: Mapping[str, Finding], meanings: Mapping[str, str]) -> list[str]:
-    lines = [title]
-    for name, finding in found.items():
-        meaning = f" ({meanings[name]})" if name in meanings else ""
-        lines.append(f"  {finding.count:>9,}  {name}{meaning}: {_listed(finding.examples, finding.count)}")
-    return lines
-
-
-def _listed(keys: Sequence[str], count: int) -> str:
-    return ", ".join(map(_key, keys)) + (", ..." if count > len(keys) else "")
-
-
-def _key(key: str) -> str:
-    key = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in key)
-    return key if len(key) <= _MAX_KEY else f"...{key[3 - _MAX_KEY :]}"
-
-
-def _groups(found: Mapping[str, Groups]) -> Iterator[str]:
-    for title, groups in found.items():
-        if groups.groups:
-            examples = "; ".join(" = ".join(_key(member.key) for member in members) for members in groups.examples)
-            dots = "; ..." if groups.groups > len(groups.examples) else ""
-            yield f"  {groups.samples:>9,}  in {_number(groups.groups, 'group')} whose {title}: {examples}{dots}"
-
-
-def _contradictions(found: Groups) -> list[str]:
-    if not found.groups:
-        return []
-    lines = [f"contradictions: {_number(found.groups, 'group')} of equal pictures with different labels"]
-    lines += [f"  {' = '.join(map(_member, members))}" for members in found.examples]
-    return [*lines, "  ..."] if found.groups > len(found.examples) else lines
-
-
-def _overlap(found: Overlap) -> list[str]:
-    what = f"overlap with {found.path} ({_number(found.samples, 'sample')}"
-    what += f", {found.unreadable:,} of them unreadable)" if found.unreadable else ")"
-    if not found.same_pixels:
-        return [f"{what}: none"]
-    lines = [f"{what}: {_number(found.same_pixels, 'sample')} here, {found.same_bytes:,} of them byte by byte"]
-    lines += [f"  {_member(here)} = {_member(there)} there" for here, there in found.examples]
-    return [*lines, "  ..."] if found.same_pixels > len(found.examples) else lines
-
-
-def _member(member: Member) -> str:
-    return f"{_key(member.key)} {_key(member.label)!r}"
-
-
-# ----------------------------------------------------------------------------------------------------
-# sample sheet
-
-_COLUMNS = 8
-_CELL = (184, 118)
-
-
-def sample_sheet(
-    store: SampleStore,
-    inspection: Inspection,
-    count: int = 96,
-    *,
-    seed: int = 0,
-    font_path: str | os.PathLike[str] | None = None,
-) -> npt.NDArray[np.uint8]:
-    """A contact sheet of samples drawn by chance, in their order in the set; faulty ones are framed in red.
-
-    Args:
-        store: The set that was inspected.
-        inspection: What was found in it.
-        count: Samples to show; all, where the set has fewer.
-        seed: The same seed draws the same samples.
-        font_path: As for ``crnn.contact_sheet.contact_sheet``.
-
-    Returns:
-        ``(H, W, 3)`` uint8.
-
-    Raises:
-        ConfigError: ``font_path`` is no face that can be read.
-        ValueError: ``count`` is below 1.
-    """
-    if count < 1:
-        raise ValueError(f"count is {count}; expected at least 1 sample")
-    rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.choice(len(store), min(count, len(store)), replace=False, shuffle=False))
-    pictures: list[npt.NDArray[np.uint8] | None] = []
-    captions = []
-    marked = []
-    for place, index in enumerate(map(int, drawn)):
-        pixels = _pixels(store, index)
-        size = "" if pixels is None else f"{pixels.shape[1]} x {pixels.shape[0]}"
-        fault = inspection.fault(index)
-        if fault:
-            marked.append(place)
-        lines = (_label(store, index), "  ".join(filter(None, (size, fault))), store.key(index).rpartition("/")[2])
-        # A line break in a label is no line of the caption.
-        captions.append("\n".join(line.replace("\n", "\\n") for line in lines))
-        pictures.append(None if pixels is None else _reduced(pixels))
-    return contact_sheet(pictures, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
-
-
-def _pixels(store: SampleStore, index: int) -> npt.NDArray[np.uint8] | None:
-    try:
-        return load_image(store.image_bytes(index), 3)
-    except DataError:
-        return None
-
-
-def _label(store: SampleStore, index: int) -> str:
-    try:
-        return store.label(index)
-    except DataError:
-        return ""
-
-
-def _reduced(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The picture, not much larger than it will be drawn: a hundred photographs must not be in memory at once."""
-    height, width, _ = pixels.shape
-    factor = min(width, height, max(width // (2 * _CELL[0]), height // (2 * _CELL[1])))
-    return np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = command_group("Convert and inspect datasets.")
+    add_command(group, convert, "convert")
+    add_command(group, inspect, "inspect")
+    add_command(group, lexicon, "lexicon")
+    app.add_typer(group, name="data")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from crnn.charset import NAMED_CHARSETS, Charset
-from crnn.cli.arguments import EngineOptions
+from crnn.cli.arguments import EngineOptions, add_command
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError
 from crnn.terminal import check_writable, print_json, require_torch
@@ -193,3 +193,8 @@ def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> l
 def _percent(share: float) -> str:
     """A share as a percentage; ``-`` where nothing was compared."""
     return "-" if share != share else f"{100 * share:.2f}"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, evaluate, "evaluate")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from crnn.cli.arguments import add_command
 from crnn.errors import ExportMismatchError
 
 if TYPE_CHECKING:
@@ -65,3 +66,8 @@ def _lines(report: ExportReport) -> list[str]:
 
 def _say(line: str) -> None:
     print(f"crnn export: {line}", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, export, "export")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crnn.cli.arguments import EngineOptions
+from crnn.cli.arguments import EngineOptions, add_command
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError
 from crnn.image import ADVICE
@@ -244,3 +244,8 @@ def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
     if linked:
         shown = ", ".join(linked[:3]) + (", ..." if len(linked) > 3 else "")
         print(f"crnn read: {folder}: {len(linked)} linked folders passed over: {shown}", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, read, "read")

@@ -8,11 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from crnn.cli.arguments import config_from
+from crnn.cli.arguments import SETTINGS, add_command, command_group, config_from
 from crnn.errors import ConfigError
 from crnn.terminal import check_writable, require_torch
-
-HELP = "Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains."
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
 _MAX_COUNT = 1_000_000_000
@@ -115,3 +113,11 @@ def _check_numbers(count: int, first: int, most: int) -> None:
 
 def _print_line(line: str) -> None:
     print(f"crnn synth: {line}", file=sys.stderr)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = command_group("Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains.")
+    add_command(group, preview, "preview", context_settings=SETTINGS)
+    add_command(group, write, "write", context_settings=SETTINGS)
+    app.add_typer(group, name="synth")

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from crnn.cli.arguments import CONFIG, config_from
+from crnn.cli.arguments import CONFIG, SETTINGS, add_command, config_from
 from crnn.terminal import require_torch
 
 HELP = """\
@@ -51,3 +51,8 @@ def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
     if os.environ.get("RANK", "0") == "0":  # under torchrun every rank comes here; one speaks for all
         print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
     return 0 if report.stopped_by is None else 128 + report.stopped_by
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, train, "train", help_text=HELP, context_settings=SETTINGS)

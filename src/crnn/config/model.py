@@ -1,6 +1,6 @@
 """The settings that a weights file carries: model, image and charset are all that a reader needs.
 
-They are a part of the settings of a run (``crnn.config``).
+They are a part of the settings of a run (``crnn.config.run``).
 
 The ModelZoo's parameters keep their names. Those that follow from other settings (``class_num``, ``input_size``,
 ``num_step``, ``blank``) may be given and are then checked; a contradiction is an error that says both values.

@@ -1,6 +1,6 @@
 """Settings of a training: its data and their changes, objective, optimiser, loop, validations and checkpoints.
 
-Part of the tree in ``crnn.config``; the settings of rendered text are in ``crnn.config.synth``.
+Part of the tree in ``crnn.config.run``; the settings of rendered text are in ``crnn.config.synth``.
 """
 
 from __future__ import annotations

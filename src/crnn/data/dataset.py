@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from crnn.charset import Charset, LabelRules, LabelSkip, characters_outside, min_time_steps
-from crnn.config import Config
 from crnn.config.model import ImageConfig, time_steps
+from crnn.config.run import Config
 from crnn.config.training import DataConfig
 from crnn.data.augment import augment
 from crnn.data.sampler import SampleOrder

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.config.synth import SynthConfig
 from crnn.data.dataset import Batch
 from crnn.data.loader import iterate_batches

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.config import Config
 from crnn.config.model import time_steps
+from crnn.config.run import Config
 from crnn.distributed import on_device
 from crnn.synth.camera import apply_camera
 from crnn.synth.compose import Beside, Scene, compose

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.contact_sheet import contact_sheet, packed_sheet
 from crnn.data.list_file import ListWriter
 from crnn.data.loader import iterate_batches

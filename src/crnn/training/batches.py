@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch.nn.functional import pad
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.data.dataset import Batch, StoredBatches, describe_skipped
 from crnn.data.loader import iterate_batches
 from crnn.data.sampler import places_per_source

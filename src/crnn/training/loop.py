@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from crnn.charset import NAMED_CHARSETS
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch, check_training_data
 from crnn.data.source import open_source

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.errors import TrainingError
 from crnn.model.checkpoint import write_atomically
 

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from crnn.config import Config, dump_config, parse_config
+from crnn.config.run import Config, dump_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
 from crnn.model.checkpoint import read_tensors, save_weights, write_atomically, write_tensors
 from crnn.model.crnn import CRNN

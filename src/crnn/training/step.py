@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from crnn.config import Config
+from crnn.config.run import Config
 from crnn.data.dataset import Batch, network_input
 from crnn.distributed import Ranks, has_fast_bf16, without_statistics
 from crnn.errors import ConfigError

@@ -1,0 +1,104 @@
+"""Settings of a run, to and from TOML.
+
+Precedence: defaults < one TOML file or preset < command-line flags (``--section.key VALUE``, see ``crnn.cli``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from crnn.config.model import ReaderConfig
+from crnn.config.section import checked_settings
+from crnn.config.synth import CameraConfig, CorpusConfig, FaceConfig, LookConfig, SynthConfig
+from crnn.config.training import (
+    AugmentConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvalConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    TrainConfig,
+)
+from crnn.errors import ConfigError
+
+__all__ = ["Config", "dump_config", "load_config", "parse_config", "preset_names"]
+
+
+class Config(ReaderConfig):
+    """All settings of a training run."""
+
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    synth: SynthConfig = SynthConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    faces: FaceConfig = FaceConfig()
+    look: LookConfig = LookConfig()
+    camera: CameraConfig = CameraConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def reader(self) -> ReaderConfig:
+        """The part that a weights file carries."""
+        return ReaderConfig(model=self.model, image=self.image, charset=self.charset)
+
+
+# ----------------------------------------------------------------------------------------------------
+# config file
+
+
+def preset_names() -> list[str]:
+    """Names of the settings that ship with the package."""
+    folder = resources.files("crnn") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_config(source: str | Path) -> Config:
+    """Settings from a preset's name or a TOML file.
+
+    Raises:
+        ConfigError: There is no such preset or file, it is not TOML, or a setting is unknown or out of range; the
+            message names the file and the key.
+    """
+    name = str(source)
+    if name in preset_names():
+        text = (resources.files("crnn") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(source).read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
+        except FileNotFoundError:
+            raise ConfigError(
+                f"config {name!r} is neither a file nor a preset; presets are: {', '.join(preset_names())}"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            why = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+            raise ConfigError(
+                f"config {name!r} cannot be read: {why}; expected a TOML file or a preset ({', '.join(preset_names())})"
+            ) from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: not valid TOML: {error}") from error
+    return parse_config(values, source=name)
+
+
+def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:
+    """Settings from nested mappings, as TOML gives them.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
+    """
+    return checked_settings(Config, values, source)
+
+
+def dump_config(config: ReaderConfig) -> str:
+    """The settings as TOML, which ``parse_config`` reads back to an equal tree; those without a value are left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
