@@ -18,7 +18,7 @@ from crnn.parallel import prepare_in_order, usable_cores
 # Imported by the workers too, so it cannot stand in this file.
 PREPARING = """
 import os, signal, time
-from crnn.data.prepare import Prepared
+from crnn.data.crops import Prepared
 from crnn.errors import DataError
 
 def uneven(requests):

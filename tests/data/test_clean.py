@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn.cli.data import sample_sheet
+from crnn.cli.inspection_text import sample_sheet
 from crnn.data.inspection import check_destination, inspect_store, write_clean
 from crnn.data.list_file import ListFile
 from crnn.data.source import open_source

@@ -77,7 +77,7 @@ def test_a_stopped_conversion_goes_on_and_gives_the_same(mixed_words, tmp_path, 
 KILLED = """
 import os, signal, sys
 import crnn.data.convert as module
-from crnn.data.formats.lists import ListReader
+from crnn.data.formats.files import ListReader
 
 if __name__ == "__main__":
     module._JOB_RECORDS, module._COMMIT_SAMPLES = 3, 5
@@ -187,7 +187,7 @@ def test_a_full_disk_is_an_error_and_the_rest_goes_on(word_list, tmp_path, to, r
     code = f"""
 import resource, signal
 import crnn.data.convert as module
-from crnn.data.formats.lists import ListReader
+from crnn.data.formats.files import ListReader
 from crnn.errors import DataError
 module._JOB_RECORDS, module._COMMIT_SAMPLES = 3, 5
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnn.cli.data import inspection_text
+from crnn.cli.inspection_text import inspection_text
 from crnn.config.model import CharsetConfig, ImageConfig
 from crnn.data.inspection import FAULTS, FLAGS, REMARKS, Groups, Inspection, InspectionSettings, Member, inspect_store
 from crnn.data.list_file import ListFile

@@ -107,7 +107,7 @@ def test_workers_end_when_the_batches_are_closed():
 def test_a_program_ends_though_batches_are_left():
     program = """
         import numpy as np
-        from crnn.training.settings import DataConfig
+        from crnn.config.training import DataConfig
         from crnn.data.dataset import collate
         from crnn.data.loader import iterate_batches
 

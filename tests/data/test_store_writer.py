@@ -173,7 +173,7 @@ def test_the_file_grows_with_its_contents(tmp_path):
 def test_a_full_disk_is_a_data_error(tmp_path):
     code = f"""
 import resource
-from crnn.data.store_writer import LmdbWriter
+from crnn.data.store import LmdbWriter
 from crnn.errors import DataError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:

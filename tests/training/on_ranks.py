@@ -36,7 +36,13 @@ SIGNALS = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL}
 def train_in_double() -> None:
     """From here on networks are trained in float64; they are evaluated in float32 as ever."""
     build, make_input = crnn.training.loop.build_model, crnn.training.step.network_input
-    crnn.training.loop.build_model = lambda *arguments, **named: build(*arguments, **named).double()
+    built = []
+
+    def build_first_in_double(*arguments: Any, **named: Any) -> Any:
+        built.append(build(*arguments, **named))
+        return built[-1].double() if len(built) == 1 else built[-1]  # the second one is that of the validation
+
+    crnn.training.loop.build_model = build_first_in_double
     crnn.training.step.network_input = lambda images: make_input(images).double()
 
 
