@@ -6,7 +6,7 @@
     python examples/plates.py plates.txt --count 100000 --seed 1
     python examples/plates.py held_plates.txt --count 2000 --seed 2 --without plates.txt
 
-One plate a line, each once, as ``corpus.words`` takes them. The worked case of ``docs/finetune.md``; for plates of one
+One plate a line, each once, as ``corpus.words`` takes them. The worked case of ``docs/log/measurements-finetune.md``; for plates of one
 country, or other things that follow a pattern, change ``PATTERNS``.
 """
 

@@ -5,9 +5,9 @@
 //     node read_plain.mjs crnn-small.onnx word.pgm ...
 //
 // Node opens no pictures by itself, so that they come as they go into the network: grey pixels, 32 high and as wide as
-// docs/engines.md says, as PGM files (for a width of 96, in Python:
+// docs/export.md says, as PGM files (for a width of 96, in Python:
 // Image.open("word.png").convert("L").resize((96, 32), Image.Resampling.BICUBIC).save("word.pgm")).
-// In a browser they come from a canvas; see docs/engines.md.
+// In a browser they come from a canvas; see docs/export.md.
 
 import { readFileSync } from "node:fs";
 import * as ort from "onnxruntime-web";

@@ -1,4 +1,4 @@
-"""Read words and short lines from image crops, and train the CRNN that reads them.
+"""Read words and lines from image crops, and train the CRNN that reads them.
 
 >>> import crnn
 >>> reader = crnn.load("runs/crnn")                      # doctest: +SKIP

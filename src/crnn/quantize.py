@@ -8,8 +8,8 @@ computed with in floating point; the rest is as it was.
 In the graph this stands as ``QuantizeLinear`` and ``DequantizeLinear`` around operators on floats. OpenVINO, ONNX
 Runtime and ONNX Runtime Web each make their own integer operators of it, so one file serves all of them.
 
-Why by ourselves: on this network the quantisation of NNCF 3.4 cost 3.7 points of accuracy on real crops, this one
-none (docs/engines.md), and it needs no package beside those that run the result.
+Why by ourselves: on this network the quantisation of NNCF 3.4 cost 3.7 points of accuracy on rendered words, this one
+none (docs/log/measurements-reading.md), and it needs no package beside those that run the result.
 
 References:
     Jacob et al. 2018, arXiv 1712.05877 (integers for inference; zero points). Krishnamoorthi 2018, arXiv 1806.08342

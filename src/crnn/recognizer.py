@@ -258,7 +258,7 @@ class NetworkOutput:
 
 
 class Recognizer:
-    """Reads pictures of words and short lines.
+    """Reads images of words and lines.
 
     Args:
         engine: What computes log-probabilities.

@@ -332,7 +332,7 @@ def test_json_has_the_keys_that_are_documented(tmp_path: Path) -> None:
     store, other = everything(tmp_path)
     found = inspect_store(store, against=[other])
     values = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
     for key in values:
         assert f"`{key}`" in text, key
     for name in (*FAULTS, *REMARKS):

@@ -1,4 +1,4 @@
-"""What docs/finetune.md tells people to do, done with small numbers; and the plates that it makes up."""
+"""What docs/log/measurements-finetune.md tells people to do, done with small numbers; and the plates that it makes up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crnn.config.run import load_config
 from crnn.model.checkpoint import load_weights
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "log" / "measurements-finetune.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 LINES = [line for kind, text in BLOCKS if not kind for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 

@@ -496,7 +496,7 @@ class Inspection:
         return next((name for name in FAULTS if flags & FLAGS[name]), "")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; ``docs/data.md`` explains the keys."""
+        """For JSON; ``docs/datasets.md`` explains the keys."""
         plain = ("path", "samples", "faulty", "fault_share")
         nested = (
             "faults", "remarks", "label_lengths", "widths", "heights", "ratios", "characters", "outside_charset",
