@@ -258,7 +258,7 @@ class NetworkOutput:
 
 
 class Recognizer:
-    """Reads images of words and lines.
+    """Reads pictures of words and short lines.
 
     Args:
         engine: What computes log-probabilities.

@@ -1,4 +1,4 @@
-"""What docs/log/measurements-finetune.md tells people to do, done with small numbers; and the plates that it makes up."""
+"""The worked cases of docs/log/measurements-finetune.md, with small numbers; and the plates that are made up for one."""
 
 from __future__ import annotations
 

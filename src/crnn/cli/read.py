@@ -47,7 +47,7 @@ def read(
     engine: EngineOptions,
     json: bool = False,
 ) -> int:
-    """Read text from images of words and lines.
+    """Read pictures of words and short lines.
 
     Prints ``path<TAB>text<TAB>confidence`` for each, in order. In Python: ``crnn.load(model).read(images)``.
 
