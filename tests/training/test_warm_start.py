@@ -1,4 +1,4 @@
-"""The worked cases of docs/log/measurements-finetune.md, with small numbers; and the plates that are made up for one."""
+"""The worked cases of docs/log/measurements-finetune.md, with small numbers, and the plates that are made up."""
 
 from __future__ import annotations
 
