@@ -43,7 +43,7 @@ _ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -2.4, -2.4, -3.2, -5.0
 _DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6
 """Each character of a number, and its end."""
 
-_MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -2.3
+_MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -1.0
 """A mark or a digit before, behind or inside of a word, and the space between two."""
 
 _STRAY_SPACE = -12.0
