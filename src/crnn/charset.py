@@ -16,19 +16,6 @@ from typing import Literal
 
 from crnn.errors import CharsetError
 
-__all__ = [
-    "NAMED_CHARSETS",
-    "Case",
-    "Charset",
-    "LabelRules",
-    "LabelSkip",
-    "Unicode",
-    "Unknown",
-    "Whitespace",
-    "characters_outside",
-    "min_time_steps",
-]
-
 NAMED_CHARSETS = {
     "36": string.ascii_lowercase + string.digits,
     "62": string.digits + string.ascii_letters,

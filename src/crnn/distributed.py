@@ -24,22 +24,6 @@ from torch import Tensor, nn
 
 from crnn.errors import ConfigError, CrnnError, TrainingError
 
-__all__ = [
-    "Ranks",
-    "SyncBatchNorm2d",
-    "average_buffers",
-    "has_fast_bf16",
-    "is_lost_peer",
-    "is_timeout",
-    "lost_peers_explained",
-    "on_device",
-    "resolve_device",
-    "start_ranks",
-    "sync_batch_norm",
-    "without_statistics",
-]
-
-
 _T = TypeVar("_T")
 
 TIMEOUT = timedelta(minutes=10)
@@ -307,9 +291,6 @@ def has_fast_bf16(device: torch.device) -> bool:
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
     return bool(supported is not None and supported())
 
-
-# ----------------------------------------------------------------------------------------------------
-# upload
 
 _PINNED = ("cuda", "npu", "xpu")
 """Devices that copy from page-locked memory by themselves; from any other, torch waits until a copy is done."""

@@ -17,17 +17,6 @@ from crnn.charset import Case, Charset, LabelRules, Unicode, Unknown, Whitespace
 from crnn.config.section import Section, checked_settings
 from crnn.errors import CharsetError
 
-__all__ = [
-    "BACKBONE_CHANNELS",
-    "CharsetConfig",
-    "ImageConfig",
-    "ModelConfig",
-    "ReaderConfig",
-    "parse_reader_config",
-    "time_steps",
-]
-
-
 BACKBONE_CHANNELS = {"vgg": 512, "small": 256}
 """Depth D of the feature sequence that each backbone gives to the LSTMs (the ModelZoo's ``input_size``)."""
 

@@ -11,9 +11,6 @@ from pydantic import Field, model_validator
 
 from crnn.errors import ConfigError
 
-__all__ = ["Section", "Share", "checked_settings"]
-
-
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -41,9 +38,6 @@ class Section(pydantic.BaseModel):
             return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
         return values
 
-
-# ----------------------------------------------------------------------------------------------------
-# config errors
 
 _Tree = TypeVar("_Tree", bound=pydantic.BaseModel)
 

@@ -12,16 +12,6 @@ from pydantic import Field, model_validator
 
 from crnn.config.section import Section, Share
 
-__all__ = [
-    "AugmentConfig",
-    "CheckpointConfig",
-    "DataConfig",
-    "EvalConfig",
-    "ObjectiveConfig",
-    "OptimConfig",
-    "TrainConfig",
-]
-
 
 class DataConfig(Section):
     """Where samples come from."""

@@ -20,18 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "NUM_BINS",
-    "CoverageRow",
-    "Reliability",
-    "ReliabilityBin",
-    "coverage_rows",
-    "expected_calibration_error",
-    "measure_reliability",
-    "reliability_bins",
-]
-
-
 NUM_BINS = 15
 """Bins of equal width; as most papers have it."""
 

@@ -34,9 +34,6 @@ from crnn.evaluation.protocol import (
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 from crnn.recognizer import NetworkOutput, Recognizer
 
-__all__ = ["ComparedSample", "ReadSet", "calibrate", "check_sets", "count_samples", "evaluate", "read_set"]
-
-
 _R = TypeVar("_R")
 
 
@@ -142,9 +139,6 @@ def read_set(
         unreadable = [line for part in parts for line in part[2]]
     return ReadSet(samples, dict(sorted(skipped.items())), [line for _, line in sorted(unreadable)])
 
-
-# ----------------------------------------------------------------------------------------------------
-# evaluate
 
 ProtocolCharset = Literal["auto"] | CharsetName
 

@@ -27,18 +27,6 @@ from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
 from crnn.errors import ConfigError, DataError
 from crnn.files import write_whole
 
-__all__ = [
-    "FullLexicon",
-    "SetLexicon",
-    "WordSource",
-    "check_lexicon",
-    "full_lexicon",
-    "lexicon_name",
-    "open_lexicon",
-    "write_lexicon",
-]
-
-
 WordSource = Literal["labels", "kept", "both"]
 """Where words are taken from: the labels, the lexicons kept with samples, or both.
 
@@ -155,9 +143,6 @@ def _why_none(words_from: WordSource, num_kept: int, left_out: Counter[str], cha
         "some. Name the characters of the labels (--charset)"
     )
 
-
-# ----------------------------------------------------------------------------------------------------
-# set lexicons
 
 _PER_SAMPLE = ("50", "1k")
 _REMEMBERED = 1024  # lexicons of samples; in SVT the words of one scene share theirs

@@ -15,9 +15,6 @@ from fractions import Fraction
 
 from rapidfuzz.distance import Levenshtein
 
-__all__ = ["TextSums", "score_text", "score_texts", "wilson_interval"]
-
-
 _Z_95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: 2.5 % lie outside on either side."""
 

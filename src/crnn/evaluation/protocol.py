@@ -25,20 +25,6 @@ from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip
 from crnn.errors import ConfigError
 from crnn.evaluation.metrics import TextSums
 
-__all__ = [
-    "PUBLISHED_COUNTS",
-    "Filtering",
-    "LineProtocol",
-    "Protocol",
-    "ProtocolName",
-    "combined_accuracy",
-    "expected_count",
-    "line_protocol",
-    "mean_accuracy",
-    "own_protocol",
-    "protocol_for",
-]
-
 ProtocolName = Literal["parseq", "clovaai", "modelzoo", "lines"]
 CharsetName = Literal["36", "62", "94"]
 Filtering = Literal["auto", "on", "off"]

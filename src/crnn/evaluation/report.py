@@ -38,9 +38,6 @@ from crnn.evaluation.results import (
 from crnn.files import write_whole
 from crnn.image import load_image
 
-__all__ = ["MAX_CONFUSIONS", "MAX_ERRORS", "Picture", "lexicon_part", "trust_part", "write_report"]
-
-
 _SIDE = 260  # of the square of a diagram, in pixels
 _FRAME = (44, 10, 14, 40)  # left, top, right, bottom of it
 
@@ -165,9 +162,6 @@ def _point(across: float, up: float, low: float) -> tuple[float, float]:
 def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.2f} %"
 
-
-# ----------------------------------------------------------------------------------------------------
-# report
 
 MAX_ERRORS = 60
 """Wrong readings that a report shows."""

@@ -15,18 +15,6 @@ from crnn.evaluation.calibration import Reliability, measure_reliability
 from crnn.evaluation.metrics import TextSums, score_texts
 from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
 
-__all__ = [
-    "Confusion",
-    "DatasetResult",
-    "Evaluation",
-    "LengthRow",
-    "LexiconResult",
-    "SampleResult",
-    "accuracy_by_length",
-    "confusions",
-    "worst_errors",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class SampleResult:
@@ -229,10 +217,6 @@ def _figures(sums: TextSums) -> dict[str, float | None]:
 
 def _number(value: float) -> float | None:
     return None if value != value else value  # NaN is not JSON
-
-
-# ----------------------------------------------------------------------------------------------------
-# analysis
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["BACKBONES", "ConvLayer", "is_normalised"]
-
 
 class ConvLayer(NamedTuple):
     """One row of a backbone's table: a convolution, normalisation, pooling and ReLU."""

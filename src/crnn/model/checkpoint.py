@@ -38,17 +38,6 @@ from crnn.model.weights import (
     weights_metadata,
 )
 
-__all__ = [
-    "Weights",
-    "load_weights",
-    "read_tensors",
-    "save_calibration",
-    "save_weights",
-    "warm_start",
-    "write_atomically",
-    "write_tensors",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Weights:

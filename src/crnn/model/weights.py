@@ -23,24 +23,6 @@ from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError, ConfigError
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "FORMAT_VERSION",
-    "WEIGHTS_FORMAT",
-    "TensorBytes",
-    "WeightsFile",
-    "WeightsMetadata",
-    "read_tensor_file",
-    "read_weights",
-    "resolve_weights",
-    "shipped_engine_file",
-    "shipped_names",
-    "shipped_weights",
-    "tensor_digest",
-    "weights_metadata",
-]
-
-
 DEFAULT_MODEL = "crnn-small"
 """What reads where nobody says what should: of the weights that ship, the most words right per millisecond."""
 
@@ -68,9 +50,6 @@ def shipped_engine_file(name: str, precision: str) -> Path | None:
     path = Path(str(files("crnn") / "weights" / f"{name}.{precision}.onnx"))
     return path if name in shipped_names() and path.is_file() else None
 
-
-# ----------------------------------------------------------------------------------------------------
-# weights file
 
 WEIGHTS_FORMAT = "crnn-weights"
 FORMAT_VERSION = 1

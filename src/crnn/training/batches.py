@@ -26,18 +26,6 @@ from crnn.errors import ConfigError
 from crnn.parallel import usable_cores
 from crnn.synth.batches import SynthBatches
 
-__all__ = [
-    "SYNTH",
-    "BatchFeed",
-    "Lane",
-    "StreamLane",
-    "batches_ahead",
-    "default_workers",
-    "open_batches",
-    "stored_sources",
-]
-
-
 SYNTH = "synth"
 """The name of rendered text among the sources of ``data.train``; a folder of that name is ``./synth``."""
 
@@ -293,9 +281,6 @@ def _joined(batches: Iterable[Batch]) -> Batch:
         tuple(skipped for part in every for skipped in part.skipped),
     )
 
-
-# ----------------------------------------------------------------------------------------------------
-# ahead
 
 DEPTH = 2
 """Batches that are made ahead: one that is ready, one in the making."""

@@ -53,9 +53,6 @@ from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
 from crnn.training.step import StepResult, TrainStep, uses_bf16
 
-__all__ = ["TrainReport", "Validator", "pictured", "train"]
-
-
 _PICTURED = 8
 """Samples of each set on a sheet."""
 
@@ -147,9 +144,6 @@ def _named_charset(config: Config) -> CharsetName | Any:
     own = set(config.charset.charset().characters)
     return next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
 
-
-# ----------------------------------------------------------------------------------------------------
-# train
 
 _log = logging.getLogger(__name__)
 

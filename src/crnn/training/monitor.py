@@ -28,8 +28,6 @@ from crnn.config.run import Config
 from crnn.errors import TrainingError
 from crnn.model.checkpoint import write_atomically
 
-__all__ = ["Monitor", "StepStats"]
-
 _log = logging.getLogger(__name__)
 
 _PLAIN_LINE_SECONDS = 10.0

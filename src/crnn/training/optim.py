@@ -15,9 +15,6 @@ from crnn.config.training import OptimConfig
 from crnn.distributed import has_fast_bf16
 from crnn.model.crnn import CRNN
 
-__all__ = ["Muon", "WeightAverage", "build_optimizer", "clip_gradients", "learning_rate", "orthogonalised"]
-
-
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd polynomial that brings singular values near 1 fastest, found by the author by search."""
 
@@ -141,10 +138,6 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=third, alpha=fifth), x, beta=first)
     return x.mT if tall else x
-
-
-# ----------------------------------------------------------------------------------------------------
-# optim
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:

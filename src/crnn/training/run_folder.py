@@ -35,9 +35,6 @@ from crnn.model.checkpoint import read_tensors, save_weights, write_atomically, 
 from crnn.model.crnn import CRNN
 from crnn.training.optim import WeightAverage
 
-__all__ = ["Checkpoint", "RunFolder", "TrainState", "check_same_run"]
-
-
 CHECKPOINT_FORMAT = "crnn-checkpoint"
 FORMAT_VERSION = 1
 
@@ -295,10 +292,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
-
-
-# ----------------------------------------------------------------------------------------------------
-# state
 
 
 @dataclass(slots=True)

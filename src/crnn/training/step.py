@@ -28,8 +28,6 @@ from crnn.training.loss import ctc_loss
 from crnn.training.optim import clip_gradients
 from crnn.training.run_folder import TrainState
 
-__all__ = ["StepResult", "TrainStep", "compile_backbone", "compiles", "tune_kernels", "uses_bf16"]
-
 
 def compiles(config: Config, device: torch.device, world_size: int) -> bool:
     """Whether ``train.compile`` means that the convolutions are compiled for this device.
@@ -67,10 +65,6 @@ def tune_kernels(config: Config, device: torch.device) -> None:
     """Let cuDNN measure its kernels where every batch has the same shape; with many shapes it would never be done."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = config.image.resize == "squash"
-
-
-# ----------------------------------------------------------------------------------------------------
-# step
 
 
 @dataclass(frozen=True, slots=True)
