@@ -136,7 +136,7 @@ class LabelSkip(Exception):  # noqa: N818 - not an error: it says that the rules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRules:
-    """How a label is normalised, in this order: white space, Unicode, length, case, unknown characters.
+    """Normalization of labels, in this order: white space, Unicode, length, case, unknown characters.
 
     The order is PARSeq's, where it matters most: its length limit counts the normalised label but before characters
     outside the charset are removed.

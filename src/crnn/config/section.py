@@ -1,4 +1,4 @@
-"""What all sections of the settings share."""
+"""Base class of the sections of the settings, and their errors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -
 
 
 def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
-    """What an unknown key may have meant: nearly the same beside it, the same elsewhere, a similar one."""
+    """Suggest a known key: nearly the same beside it, the same elsewhere, a similar one."""
     sections = {
         name: list(field.annotation.model_fields)
         for name, field in kind.model_fields.items()

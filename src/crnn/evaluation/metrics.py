@@ -21,7 +21,7 @@ _Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class TextSums:
-    """What accuracy, CER and 1-NED are computed from; ``+`` merges, and ``TextSums()`` is the zero.
+    """Sums behind accuracy, CER and 1-NED; ``+`` merges, and ``TextSums()`` is the zero.
 
     Attributes:
         samples: Number of samples.

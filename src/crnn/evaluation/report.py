@@ -35,7 +35,7 @@ from crnn.evaluation.results import (
     confusions,
     worst_errors,
 )
-from crnn.files import write_whole
+from crnn.files import atomic_write
 from crnn.image import load_image
 
 _SIDE = 260  # of the square of a diagram, in pixels
@@ -199,11 +199,7 @@ def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: 
     """
     # A label may hold lone surrogates, which UTF-8 has no bytes for.
     page = "".join(_page(evaluation, picture, details)).encode("utf-8", errors="backslashreplace")
-    try:
-        write_whole(path, page)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ConfigError(f"report {path} cannot be written: {why}; give a file in a folder that exists") from error
+    atomic_write(path, page, ConfigError)
 
 
 def _page(evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -48,7 +48,7 @@ published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
 
 
 def is_normalised(number: int, batch_norm: str) -> bool:
-    """Whether batch normalisation follows a convolution.
+    """Return true if batch normalisation follows a convolution.
 
     Args:
         number: The convolution, counted from one.

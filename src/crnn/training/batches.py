@@ -1,4 +1,4 @@
-"""What a run trains on: stored samples, rendered text, or both, in one batch or in turn.
+"""Batches of a run: stored samples, rendered text, or both, in one batch or in turn.
 
 ``data.train`` names the sources; ``synth`` among them is rendered text. Whatever they are, the loop sees a
 ``BatchFeed``.
@@ -52,7 +52,7 @@ class BatchFeed(Protocol):
         ...
 
     def remarks(self) -> list[str]:
-        """What was left out, and what else a user should know, a line each."""
+        """Return lines for the user: skipped samples, changed labels."""
         ...
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:
@@ -72,7 +72,7 @@ def open_batches(
     device: torch.device | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> BatchFeed:
-    """What the settings name in ``data.train``.
+    """Open the sources of ``data.train``.
 
     Where rendered text is one source of several, ``data.ratios`` are needed, and each rank's batch is shared out by
     them: its stored samples first, then its rendered ones. Under ``keep_ratio``, where all pictures of a batch have one
