@@ -45,10 +45,10 @@ def test_the_mean_by_hand(tmp_path: Path, small_config: Configs) -> None:
     out = average_weights(files, tmp_path / "mean.safetensors")
     first, mean = load_weights(files[0]), load_weights(out)
     assert mean.config == first.config
-    assert list(mean.state) == list(first.state)
-    for name, tensor in first.state.items():
+    assert list(mean.tensors) == list(first.tensors)
+    for name, tensor in first.tensors.items():
         expected = tensor * 3.0 if tensor.is_floating_point() else tensor
-        torch.testing.assert_close(mean.state[name], expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(mean.tensors[name], expected, rtol=1e-6, atol=1e-7)
     assert mean.info["step"] == 2
     assert mean.info["averaged"] == [{"step": step, "samples": None} for step in range(3)]
 

@@ -152,11 +152,13 @@ def test_two_ranks_train_what_one_rank_with_the_whole_batch_trains(
     assert expected.info["samples"] == found.info["samples"] == 96
     start = build_model(one.model, one.image, 11, seed=one.train.seed).state_dict()
     assert (
-        max(float((start[name] - tensor).abs().max()) for name, tensor in expected.state.items() if "norm" not in name)
+        max(
+            float((start[name] - tensor).abs().max()) for name, tensor in expected.tensors.items() if "norm" not in name
+        )
         > 5e-3
     )
-    for name, tensor in expected.state.items():
-        torch.testing.assert_close(found.state[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for name, tensor in expected.tensors.items():
+        torch.testing.assert_close(found.tensors[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,3 +144,17 @@ sys.exit(status)
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["text"] == "hello"
+
+
+OWNERS = {
+    "lmdb": "data/store.py", "onnxruntime": "engines/onnx_engine.py", "openvino": "engines/openvino_engine.py",
+    "typer": "cli/.*", "scipy": "data/formats/matfile.py", "regex": "decoding/constraints.py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("library", "owner"), OWNERS.items())
+def test_a_library_has_one_owner(library: str, owner: str) -> None:
+    statement, package = re.compile(rf"^\s*(?:import|from) {library}\b", re.MULTILINE), ROOT / "src" / "crnn"
+    users = [p.relative_to(package).as_posix() for p in package.rglob("*.py") if statement.search(p.read_text("utf-8"))]
+    assert users
+    assert all(re.fullmatch(owner, user) for user in users), users

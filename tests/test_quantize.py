@@ -16,7 +16,7 @@ from crnn.engines.onnx_graph import network_graph
 from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import DataError
 from crnn.export import drawn_pictures, stored_pictures
-from crnn.model.weights import WeightsFile, read_weights
+from crnn.model.weights import Weights, read_weights
 from crnn.quantize import Quantised, quantise_graph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,17 +28,17 @@ def distance(a: LogProbs, b: LogProbs) -> float:
 
 
 @pytest.fixture(scope="module")
-def weights(trained_run: Any) -> WeightsFile:
+def weights(trained_run: Any) -> Weights[Any]:
     return read_weights(trained_run.folder)
 
 
 @pytest.fixture(scope="module")
-def words(trained_run: Any, weights: WeightsFile) -> list[Pixels]:
+def words(trained_run: Any, weights: Weights[Any]) -> list[Pixels]:
     return stored_pictures([str(trained_run.words)], weights.config.image, 64)
 
 
 @pytest.fixture(scope="module")
-def quantised(weights: WeightsFile, words: list[Pixels]) -> Quantised:
+def quantised(weights: Weights[Any], words: list[Pixels]) -> Quantised:
     return quantise_graph(network_graph(weights), words)
 
 
@@ -51,7 +51,7 @@ def engines(graph: onnx.ModelProto) -> dict[str, Engine]:
     }
 
 
-def test_both_engines_are_near_to_float32(weights: WeightsFile, words: list[Pixels], quantised: Quantised) -> None:
+def test_both_engines_are_near_to_float32(weights: Weights[Any], words: list[Pixels], quantised: Quantised) -> None:
     exact = OnnxEngine(network_graph(weights).SerializeToString(), channels=1, threads=1)
     for images in words:
         expected = exact.log_probs(images)
@@ -61,7 +61,7 @@ def test_both_engines_are_near_to_float32(weights: WeightsFile, words: list[Pixe
             assert (found.argmax(axis=2) == expected.argmax(axis=2)).mean() > 0.97, name
 
 
-def test_other_widths_and_sizes_of_batches_go_through(weights: WeightsFile, quantised: Quantised) -> None:
+def test_other_widths_and_sizes_of_batches_go_through(weights: Weights[Any], quantised: Quantised) -> None:
     exact = OnnxEngine(network_graph(weights).SerializeToString(), channels=1, threads=1)
     for count, width in ((1, 32), (3, 48), (2, 77)):
         images = np.random.default_rng(width).integers(0, 256, (count, 1, 32, width), dtype=np.uint8)
@@ -81,7 +81,7 @@ def test_a_picture_alone_says_what_it_says_in_a_batch(words: list[Pixels], quant
             np.testing.assert_allclose(alone.max(axis=1), together[place].max(axis=1), atol=0.02, err_msg=name)
 
 
-def test_pixels_themselves_lose_nothing(weights: WeightsFile, words: list[Pixels], quantised: Quantised) -> None:
+def test_pixels_themselves_lose_nothing(weights: Weights[Any], words: list[Pixels], quantised: Quantised) -> None:
     """Inside of the picture the first convolution is exact but for its kernel; 128 instead of 127.5 is in the bias."""
     plain = network_graph(weights)
     arrays = {t.name: numpy_helper.to_array(t) for t in quantised.graph.graph.initializer}
@@ -102,7 +102,7 @@ def test_pixels_themselves_lose_nothing(weights: WeightsFile, words: list[Pixels
     np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
 
 
-def test_what_is_in_integers(weights: WeightsFile, quantised: Quantised) -> None:
+def test_what_is_in_integers(weights: Weights[Any], quantised: Quantised) -> None:
     arrays = {t.name: numpy_helper.to_array(t) for t in quantised.graph.graph.initializer}
     plain = {t.name: numpy_helper.to_array(t) for t in network_graph(weights).graph.initializer}
     for number in range(1, 8):
@@ -141,14 +141,14 @@ def test_openvino_joins_each_convolution_with_what_follows(quantised: Quantised)
     assert "FakeQuantize" not in kinds
 
 
-def test_the_source_stays_as_it_is(weights: WeightsFile, words: list[Pixels]) -> None:
+def test_the_source_stays_as_it_is(weights: Weights[Any], words: list[Pixels]) -> None:
     graph = network_graph(weights)
     before = graph.SerializeToString()
     quantise_graph(graph, words[:1])
     assert graph.SerializeToString() == before
 
 
-def test_ranges_follow_the_pictures(weights: WeightsFile, words: list[Pixels]) -> None:
+def test_ranges_follow_the_pictures(weights: Weights[Any], words: list[Pixels]) -> None:
     grey = np.full((4, 1, 32, 48), 127, np.uint8)
     narrow = quantise_graph(network_graph(weights), [grey]).ranges
     wide = quantise_graph(network_graph(weights), words).ranges
@@ -157,7 +157,7 @@ def test_ranges_follow_the_pictures(weights: WeightsFile, words: list[Pixels]) -
     assert wide["relu1"][1] > narrow["relu1"][1]
 
 
-def test_without_pictures_there_is_nothing_to_go_by(weights: WeightsFile) -> None:
+def test_without_pictures_there_is_nothing_to_go_by(weights: Weights[Any]) -> None:
     with pytest.raises(DataError, match="there are no pictures to quantise with; expected some hundreds"):
         quantise_graph(network_graph(weights), [])
 
@@ -185,7 +185,7 @@ def test_any_network_can_be_quantised(backbone: str, tmp_path: Any) -> None:
         assert distance(engine.log_probs(pictures[0]), expected) < 0.02
 
 
-def test_ranges_are_the_mean_of_groups_of_sixteen_pictures(weights: WeightsFile) -> None:
+def test_ranges_are_the_mean_of_groups_of_sixteen_pictures(weights: Weights[Any]) -> None:
     rng, graph = np.random.default_rng(0), network_graph(weights)
     plain = rng.integers(100, 140, (16, 1, 32, 48), dtype=np.uint8)
     sharp = rng.integers(0, 256, (16, 1, 32, 48), dtype=np.uint8)

@@ -15,7 +15,7 @@ import pytest
 from crnn.config.run import Config
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError
-from crnn.model.checkpoint import load_weights, save_weights
+from crnn.model.checkpoint import build_network, load_weights, save_weights
 from crnn.recognizer import Reading, load
 
 
@@ -60,7 +60,7 @@ def test_half_precision_reads_the_same_words(trained_run: Any, one_thread: None)
 
 
 def test_the_engine_leaves_the_network_as_it_was(trained_run: Any, one_thread: None) -> None:
-    network = load_weights(trained_run.folder).build().train()
+    network = build_network(load_weights(trained_run.folder)).train()
     images = np.random.default_rng(0).integers(0, 256, (3, 1, 32, 48), dtype=np.uint8)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first = TorchEngine(network).log_probs(images)

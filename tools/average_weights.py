@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from crnn.errors import CheckpointError, ConfigError, CrnnError
-from crnn.model.checkpoint import Weights, load_weights, save_weights
+from crnn.model.checkpoint import build_network, load_weights, save_weights
+from crnn.model.weights import Weights
 
 _LEAST_COSINE = 0.3
 """Between stretches of one training of ours it is 0.63 to 0.95, between new networks of different seeds near 0."""
@@ -50,23 +51,23 @@ def average_weights(sources: Sequence[str | Path], out: str | Path) -> Path:
         raise ConfigError(f"{out}: what is written is a weights file; expected a name that ends in .safetensors")
     weights = [load_weights(source) for source in sources]
     for one in weights:
-        one.build()  # that its tensors are those of its settings
+        build_network(one)  # that its tensors are those of its settings
     for one, other in itertools.combinations(weights, 2):
         _check_pair(one, other)
     last = weights[-1]
-    state = {name: _mean([one.state[name] for one in weights]) for name in last.state}
+    state = {name: _mean([one.tensors[name] for one in weights]) for name in last.tensors}
     parts = [{"step": one.info.get("step"), "samples": one.info.get("samples")} for one in weights]
     save_weights(path, state, last.config, {**last.info, "validation": None, "averaged": parts})
     return path
 
 
-def _check_pair(one: Weights, other: Weights) -> None:
+def _check_pair(one: Weights[Tensor], other: Weights[Tensor]) -> None:
     for section in ("model", "image", "charset"):
         if getattr(one.config, section) != getattr(other.config, section):
             raise CheckpointError(
                 f"{one.path} and {other.path} have other settings of {section}; expected weights of one network"
             )
-    alike = _cosine(one.state, other.state)
+    alike = _cosine(one.tensors, other.tensors)
     if not alike >= _LEAST_COSINE:
         raise CheckpointError(
             f"{one.path} and {other.path} are of different trainings (cosine {alike:.2f}, at least {_LEAST_COSINE:g} "

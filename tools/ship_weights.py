@@ -27,8 +27,10 @@ import torch
 
 from crnn.config.model import parse_reader_config
 from crnn.engines.exported_file import METADATA_KEY, SHA256_KEY, UNSEALED, sealed
+from crnn.errors import CheckpointError
 from crnn.export import export
-from crnn.model.checkpoint import load_weights, read_tensors, write_atomically, write_tensors
+from crnn.files import atomic_write
+from crnn.model.checkpoint import load_weights, read_tensors, write_tensors
 from crnn.model.weights import read_weights, resolve_weights
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "crnn" / "weights"
@@ -70,7 +72,7 @@ def restate(target: Path, path: Path) -> None:
     metadata["calibration"] = None if weights.calibration is None else weights.calibration.as_dict()
     metadata["info"]["source_sha256"] = hashlib.sha256(target.read_bytes()).hexdigest()
     entries[METADATA_KEY].value, entries[SHA256_KEY].value = json.dumps(metadata), UNSEALED
-    write_atomically(path, sealed(model.SerializeToString()))
+    atomic_write(path, sealed(model.SerializeToString()), CheckpointError)
 
 
 def main() -> None:
@@ -97,7 +99,7 @@ def main() -> None:
     metadata["config"] = parse_reader_config(config, "the settings").model_dump(mode="json", exclude_none=True)
     FOLDER.mkdir(exist_ok=True)
     target = FOLDER / f"{options.name}.safetensors"
-    write_tensors(target, shipped_state(weights.state), metadata)
+    write_tensors(target, shipped_state(weights.tensors), metadata)
     quantised = FOLDER / f"{options.name}.int8.onnx"
     if options.keep_int8:
         restate(target, quantised)

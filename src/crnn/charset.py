@@ -16,19 +16,6 @@ from typing import Literal
 
 from crnn.errors import CharsetError
 
-__all__ = [
-    "NAMED_CHARSETS",
-    "Case",
-    "Charset",
-    "LabelRules",
-    "LabelSkip",
-    "Unicode",
-    "Unknown",
-    "Whitespace",
-    "characters_outside",
-    "min_time_steps",
-]
-
 NAMED_CHARSETS = {
     "36": string.ascii_lowercase + string.digits,
     "62": string.digits + string.ascii_letters,
@@ -149,7 +136,7 @@ class LabelSkip(Exception):  # noqa: N818 - not an error: it says that the rules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRules:
-    """How a label is normalised, in this order: white space, Unicode, length, case, unknown characters.
+    """Normalization of labels, in this order: white space, Unicode, length, case, unknown characters.
 
     The order is PARSeq's, where it matters most: its length limit counts the normalised label but before characters
     outside the charset are removed.

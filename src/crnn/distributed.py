@@ -24,22 +24,6 @@ from torch import Tensor, nn
 
 from crnn.errors import ConfigError, CrnnError, TrainingError
 
-__all__ = [
-    "Ranks",
-    "SyncBatchNorm2d",
-    "average_buffers",
-    "has_fast_bf16",
-    "is_lost_peer",
-    "is_timeout",
-    "lost_peers_explained",
-    "on_device",
-    "resolve_device",
-    "start_ranks",
-    "sync_batch_norm",
-    "without_statistics",
-]
-
-
 _T = TypeVar("_T")
 
 TIMEOUT = timedelta(minutes=10)
@@ -56,7 +40,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which alone logs and writes."""
+        """True on rank 0, which alone logs and writes."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -144,7 +128,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether this came up because another rank ended: gloo and nccl say so in words only, each in their own."""
+    """Return true if another rank ended; gloo and nccl say so in words only, each in their own."""
     text = str(error).lower()
     return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
         words in text for words in ("closed by peer", "reset by peer", "broken pipe", "timed out waiting")
@@ -152,7 +136,7 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 def is_timeout(error: RuntimeError) -> bool:
-    """Whether this came up because another rank is alive and did not answer in time."""
+    """Return true if another rank did not answer in time."""
     return "timed out" in str(error).lower() or "timeout" in str(error).lower()
 
 
@@ -299,7 +283,7 @@ def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies bf16 faster than fp32: CPUs with AVX512-BF16 or AMX, and most accelerators."""
+    """True if ``device`` multiplies bf16 faster than fp32: CPUs with AVX512-BF16 or AMX, and most accelerators."""
     if device.type == "cpu":
         # Public from torch 2.10 on; before, the answer is no, which is slower and never wrong.
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -307,9 +291,6 @@ def has_fast_bf16(device: torch.device) -> bool:
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
     return bool(supported is not None and supported())
 
-
-# ----------------------------------------------------------------------------------------------------
-# upload
 
 _PINNED = ("cuda", "npu", "xpu")
 """Devices that copy from page-locked memory by themselves; from any other, torch waits until a copy is done."""

@@ -16,18 +16,6 @@ Every message says what was given, what was expected and what to do, with the pa
 Each class also derives from the built-in in brackets, so that callers may catch either.
 """
 
-__all__ = [
-    "CharsetError",
-    "CheckpointError",
-    "ConfigError",
-    "CrnnError",
-    "DataError",
-    "ExportMismatchError",
-    "ImageError",
-    "MissingExtraError",
-    "TrainingError",
-]
-
 
 class CrnnError(Exception):
     """Root of everything that this package raises on purpose."""

@@ -30,7 +30,7 @@ from crnn.engines.exported_file import ENGINE_FORMAT, FORMAT_VERSION, METADATA_K
 from crnn.engines.loading import installed_engines, open_model
 from crnn.errors import CheckpointError, ConfigError, DataError, ExportMismatchError, ImageError, MissingExtraError
 from crnn.image import load_resized
-from crnn.model.weights import WeightsFile, read_weights
+from crnn.model.weights import Weights, read_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -333,7 +333,7 @@ def _check(model: str | Path, path: Path, precision: Precision, samples: int) ->
 
 
 def _pictures(
-    weights: WeightsFile, data: Sequence[str], samples: int, precision: Precision, say: Callable[[str], None]
+    weights: Weights[Any], data: Sequence[str], samples: int, precision: Precision, say: Callable[[str], None]
 ) -> tuple[list[Pixels], str]:
     if data:
         pictures = stored_pictures(data, weights.config.image, samples, say)
@@ -347,7 +347,7 @@ def _pictures(
     return pictures, f"{_count(pictures)} rendered words"
 
 
-def _graph(weights: WeightsFile, precision: Precision, pictures: list[Pixels]) -> tuple[onnx.ModelProto, str | None]:
+def _graph(weights: Weights[Any], precision: Precision, pictures: list[Pixels]) -> tuple[onnx.ModelProto, str | None]:
     from crnn.engines.onnx_graph import network_graph
 
     graph = network_graph(weights)
@@ -361,7 +361,7 @@ def _graph(weights: WeightsFile, precision: Precision, pictures: list[Pixels]) -
     )
 
 
-def _metadata(weights: WeightsFile, precision: Precision, quantised: str | None, pictures: str) -> dict[str, Any]:
+def _metadata(weights: Weights[Any], precision: Precision, quantised: str | None, pictures: str) -> dict[str, Any]:
     info: dict[str, Any] = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
     if quantised is not None:
         # How many and of which kind; what folders of this machine are called is of no use elsewhere.
@@ -401,7 +401,7 @@ def _write(graph: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None
 
 
 def _compare(
-    weights: WeightsFile, exported: Path, precision: Precision, batches: list[Pixels]
+    weights: Weights[Any], exported: Path, precision: Precision, batches: list[Pixels]
 ) -> tuple[EngineName, list[Comparison]]:
     """The exported file in each engine that opens it, and the source in one that computes it from the weights."""
     installed = installed_engines()

@@ -13,13 +13,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from crnn.errors import DataError, ImageError
+from crnn.errors import CrnnError, DataError, ImageError
 
-__all__ = ["MAX_IMAGE_BYTES", "FolderWriter", "PartialFolder", "PictureFolder", "write_whole"]
+__all__ = ["MAX_IMAGE_BYTES", "FolderWriter", "PartialFolder", "PictureFolder", "atomic_write"]
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) -> None:
     """Write a file beside its place (``NAME.partial``) and give it its name when it is on the disk.
+
+    Args:
+        path: The file.
+        data: Its content.
+        error: Raised in place of ``OSError``, with a message.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written; what was at ``path`` is still there.
@@ -32,10 +37,16 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
-    except OSError:
+    except OSError as failure:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise
+        if error is None:
+            raise
+        why = "the disk is full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else failure.strerror or str(failure)
+        raise error(
+            f"cannot write {path}: {why}. What was written before is untouched; make room or choose another "
+            "place (a training goes on with --resume)"
+        ) from failure
 
 
 def _sync_folder(path: Path) -> None:

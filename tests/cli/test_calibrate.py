@@ -118,7 +118,7 @@ def test_calibrate_writes_the_curve_and_confidences_are_on_it(
 def test_weights_with_a_language_get_two_curves(run: Run, weights: Path, doubtful: Path, tmp_path: Path) -> None:
     held = load_weights(weights)
     charset = held.config.charset.model_copy(update={"language": "en"})
-    save_weights(weights, held.state, held.config.model_copy(update={"charset": charset}), held.info)
+    save_weights(weights, held.tensors, held.config.model_copy(update={"charset": charset}), held.info)
     status, out, err = run("calibrate", weights, doubtful)
     assert status == 0
     first, second = out.splitlines()

@@ -285,7 +285,7 @@ def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path:
     weights = load_weights(trained_run.folder)
     charset = weights.config.charset.model_copy(update={"language": "en"})
     path = tmp_path / "spoken.safetensors"
-    save_weights(path, weights.state, weights.config.model_copy(update={"charset": charset}), weights.info)
+    save_weights(path, weights.tensors, weights.config.model_copy(update={"charset": charset}), weights.info)
     assert load_weights(path).config.charset.language == "en"
     assert load_weights(trained_run.folder).config.charset.language == "none"
     export(path, tmp_path / "spoken.onnx", samples=4)

@@ -19,7 +19,7 @@ from crnn.errors import CheckpointError
 from crnn.image import normalise
 from crnn.model.checkpoint import save_weights
 from crnn.model.crnn import CRNN, build_model
-from crnn.model.weights import WeightsFile, read_weights
+from crnn.model.weights import Weights, read_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,10 +46,10 @@ def lively_network(config: ReaderConfig, seed: int = 0) -> CRNN:
 
 
 @pytest.fixture
-def weights_of(tmp_path: Path) -> Callable[..., tuple[CRNN, WeightsFile]]:
+def weights_of(tmp_path: Path) -> Callable[..., tuple[CRNN, Weights[Any]]]:
     """A function that gives a network and its weights file as it is read without torch."""
 
-    def make(**model: Any) -> tuple[CRNN, WeightsFile]:
+    def make(**model: Any) -> tuple[CRNN, Weights[Any]]:
         config = settings(**model)
         network = lively_network(config)
         save_weights(tmp_path / "w.safetensors", network.state_dict(), config, {})
@@ -104,7 +104,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     network = lively_network(config).half()
     save_weights(tmp_path / "half", network.state_dict(), config, {})
     weights = read_weights(tmp_path / "half")
-    assert weights.arrays["head.weight"].dtype == np.float16
+    assert weights.tensors["head.weight"].dtype == np.float16
     graph = network_graph(weights)
     assert {onnx.numpy_helper.to_array(t).dtype for t in graph.graph.initializer} == {
         np.dtype(np.float32),
@@ -162,7 +162,7 @@ def test_a_picture_alone_and_in_a_batch(weights_of: Any) -> None:
 )
 def test_tensors_that_do_not_fit_are_refused(change: Callable[..., Any], named: str, weights_of: Any) -> None:
     _, weights = weights_of(backbone="small")
-    arrays = dict(weights.arrays)
+    arrays = dict(weights.tensors)
     change(arrays)
     with pytest.raises(CheckpointError, match=rf"tensors do not fit the network of its settings \({named}\)") as caught:
         network_graph(replace(weights, arrays=arrays))

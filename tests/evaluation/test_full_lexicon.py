@@ -104,6 +104,6 @@ def test_the_file_has_a_word_a_line_and_appears_whole(tmp_path: Path) -> None:
     assert (tmp_path / "words.txt").read_bytes() == "a\nnew york\n字\n".encode()
     with pytest.raises(DataError, match="exists already; expected a new file"):
         write_lexicon(tmp_path / "words.txt", ("b",))
-    with pytest.raises(DataError, match="cannot be written: No such file"):
+    with pytest.raises(DataError, match=r"cannot write .*: No such file"):
         write_lexicon(tmp_path / "none" / "words.txt", ("b",))
     assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]

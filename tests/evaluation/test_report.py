@@ -322,14 +322,14 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(ConfigError, match=r"report .*report\.html cannot be written: No space left"):
+    with pytest.raises(ConfigError, match=r"cannot write .*report\.html: the disk is full"):
         write_report(path, evaluation(dataset("d", [])), no_picture)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file or directory; give a file in a folder that exists"):
+    with pytest.raises(ConfigError, match="No such file or directory"):
         write_report(tmp_path / "none" / "report.html", evaluation(dataset("d", [])), no_picture)
 
 

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from crnn.charset import Charset
 from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.errors import CheckpointError
-from crnn.model.checkpoint import load_weights, read_tensors, save_weights, warm_start, write_atomically, write_tensors
+from crnn.files import atomic_write
+from crnn.model.checkpoint import build_network, load_weights, read_tensors, save_weights, warm_start, write_tensors
 from crnn.model.crnn import CRNN, build_model
 from crnn.model.weights import resolve_weights
 
@@ -91,7 +92,7 @@ def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path, config: Reade
     save_weights(path, network.state_dict(), config, info)
     weights = load_weights(path)
     assert (weights.config, weights.info, weights.path) == (config, info, path)
-    rebuilt = weights.build()
+    rebuilt = build_network(weights)
     assert not rebuilt.training
     images = torch.rand(2, config.image.image_channels, 32, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(rebuilt(images), network(images))
@@ -131,16 +132,16 @@ def test_weights_that_were_read_stay_when_the_file_is_replaced(tmp_path: Path) -
     # A run writes a better best.safetensors while somebody reads with the one before.
     path = saved(tmp_path / "best.safetensors", seed=1)
     weights = load_weights(path)
-    before = {name: tensor.clone() for name, tensor in weights.state.items()}
+    before = {name: tensor.clone() for name, tensor in weights.tensors.items()}
     saved(path, seed=2)
-    assert all(torch.equal(weights.state[name], before[name]) for name in before)
-    assert not torch.equal(load_weights(path).state["head.weight"], before["head.weight"])
+    assert all(torch.equal(weights.tensors[name], before[name]) for name in before)
+    assert not torch.equal(load_weights(path).tensors["head.weight"], before["head.weight"])
 
 
 def test_changing_loaded_tensors_does_not_change_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "weights")
     content = path.read_bytes()
-    for tensor in load_weights(path).state.values():
+    for tensor in load_weights(path).tensors.values():
         tensor.zero_()
     assert path.read_bytes() == content
 
@@ -319,10 +320,10 @@ def test_tensors_that_are_not_those_of_the_settings_are_refused(tmp_path: Path) 
     ):
         save_weights(path, changed, config, {})
         with pytest.raises(CheckpointError, match=rf"tensors do not fit the network of its settings \({name}\)"):
-            load_weights(path).build()
+            build_network(load_weights(path))
     save_weights(path, {"a": torch.ones(1)}, config, {})
     with pytest.raises(CheckpointError, match=r"\(.*, .*, .*, \.\.\.\)"):
-        load_weights(path).build()
+        build_network(load_weights(path))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -400,7 +401,7 @@ def test_a_really_full_disk_leaves_the_old_file_and_nothing_else(small_disk: Pat
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot write .*gone/w: No such file or directory"):
-        write_atomically(tmp_path / "gone" / "w", b"x")
+        atomic_write(tmp_path / "gone" / "w", b"x", CheckpointError)
 
 
 def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,14 +413,14 @@ def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, mo
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", files_only)
-    write_atomically(tmp_path / "file", b"content")
+    atomic_write(tmp_path / "file", b"content")
     assert (tmp_path / "file").read_bytes() == b"content"
 
 
 def test_what_is_written_is_safetensors_that_others_can_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "w")
     found = load_safetensors(path.read_bytes())
-    assert torch.equal(found["head.bias"], load_weights(path).state["head.bias"])
+    assert torch.equal(found["head.bias"], load_weights(path).tensors["head.bias"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -447,12 +448,12 @@ def test_a_warm_start_keeps_exactly_the_rows_of_shared_characters(
     assert warm_start(network, charset, old) == f"warm start from {path}: {words}"
     for name, tensor in network.state_dict().items():
         if not name.startswith("head."):
-            assert torch.equal(tensor, old.state[name]), name
+            assert torch.equal(tensor, old.tensors[name]), name
             continue
-        assert torch.equal(tensor[charset.blank], old.state[name][6])
+        assert torch.equal(tensor[charset.blank], old.tensors[name][6])
         for character in new:
             (row,) = charset.encode(character)
-            source = old.state[name]["abcdef".index(character)] if character in kept else fresh[name][row]
+            source = old.tensors[name]["abcdef".index(character)] if character in kept else fresh[name][row]
             assert torch.equal(tensor[row], source), (name, character)
 
 
@@ -478,7 +479,7 @@ def test_a_warm_start_begins_a_character_as_what_it_was_read_as(
     assert warm_start(network, charset, old) == f"warm start from {path}: {words}"
     for name in ("head.weight", "head.bias"):
         for row, source in enumerate(sources):
-            expected = fresh[name][row] if source == " " else old.state[name][old_characters.index(source)]
+            expected = fresh[name][row] if source == " " else old.tensors[name][old_characters.index(source)]
             assert torch.equal(network.state_dict()[name][row], expected), (name, new[row])
 
 

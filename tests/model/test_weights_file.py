@@ -30,17 +30,17 @@ def test_the_same_as_with_torch(dtype: torch.dtype, tmp_path: Path) -> None:
     found, expected = read_weights(path), load_weights(path)
     assert (found.config, found.info, found.path) == (expected.config, expected.info, expected.path)
     assert found.calibration is None
-    assert found.arrays.keys() == expected.state.keys()
-    for name, array in found.arrays.items():
-        assert array.dtype == expected.state[name].numpy().dtype
-        np.testing.assert_array_equal(array, expected.state[name].numpy())
+    assert found.tensors.keys() == expected.tensors.keys()
+    for name, array in found.tensors.items():
+        assert array.dtype == expected.tensors[name].numpy().dtype
+        np.testing.assert_array_equal(array, expected.tensors[name].numpy())
 
 
 def test_shipped_weights_and_their_calibration() -> None:
     found, expected = read_weights(DEFAULT_MODEL), load_weights(DEFAULT_MODEL)
     assert found.path == expected.path
     assert found.calibration == expected.calibration is not None
-    assert found.arrays["head.bias"].dtype == np.float16
+    assert found.tensors["head.bias"].dtype == np.float16
 
 
 def test_a_run_folder_gives_its_best(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_is_no_weights_file_at_all_is_said(read: Any, tmp_path: Path) -> No
 
 def test_a_type_that_numpy_has_not_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.safetensors", torch.bfloat16)
-    assert load_weights(path).state["head.bias"].dtype == torch.bfloat16
+    assert load_weights(path).tensors["head.bias"].dtype == torch.bfloat16
     with pytest.raises(CheckpointError, match="has tensors of type BF16, which numpy has not") as caught:
         read_weights(path)
     assert "--engine torch" in str(caught.value)

@@ -157,7 +157,7 @@ def test_accumulated_batches_are_one_large_batch(
     assert [s.samples for s in steps] == [8] * 8
     assert [s.gradient_norm for s in steps[:4]] == pytest.approx([s.gradient_norm for s in steps[4:]], rel=1e-4)
     assert [s.loss for s in steps[:4]] == pytest.approx([s.loss for s in steps[4:]], rel=1e-5)
-    one, other = load_weights(whole.weights).state, load_weights(parts.weights).state
+    one, other = load_weights(whole.weights).tensors, load_weights(parts.weights).tensors
     start = build_model(*_parts_of(small_config()), seed=1).state_dict()
     for name in one:
         # Steps move weights by about 1e-2; float32 sums in another order differ in the seventh digit.
@@ -181,7 +181,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(word_list: Wor
     checkpoint = RunFolder(report.folder).load_latest()
     assert checkpoint is not None
     for name in ("best", "last"):
-        kept = load_weights(report.folder / f"{name}.safetensors").state
+        kept = load_weights(report.folder / f"{name}.safetensors").tensors
         assert all(torch.equal(kept[n], tensor) for n, tensor in checkpoint.group("ema").items())
         assert not torch.equal(kept["head.weight"], checkpoint.group("model")["head.weight"])
     (line,) = (line for line in lines_of(report.folder) if "validation" in line)
@@ -245,7 +245,7 @@ def test_the_best_weights_are_those_of_the_best_validation(
     assert kept.info["validation"]["combined_accuracy"] == report.best_accuracy
     (of_step,) = (path for path in RunFolder(report.folder).checkpoints() if path.stem.endswith(f"{best:08d}"))
     state = {n.removeprefix("model."): t for n, t in crnn.training.run_folder.read_tensors(of_step)[0].items()}
-    assert torch.equal(kept.state["head.weight"], state["head.weight"])
+    assert torch.equal(kept.tensors["head.weight"], state["head.weight"])
     assert [line["best"] for line in lines_of(report.folder) if "best" in line].count(True) >= 1
 
 
@@ -291,7 +291,7 @@ def test_an_unreadable_picture_makes_the_batch_smaller_and_is_counted(
     assert steps[0].loss == pytest.approx(steps[1].loss, rel=1e-5)
     assert steps[0].gradient_norm == pytest.approx(steps[1].gradient_norm, rel=1e-4)
     assert load_weights(one.weights).info["samples"] == 3
-    left, right = load_weights(one.weights).state, load_weights(other.weights).state
+    left, right = load_weights(one.weights).tensors, load_weights(other.weights).tensors
     torch.testing.assert_close(left["head.weight"], right["head.weight"], rtol=1e-4, atol=1e-5)
 
 
@@ -306,7 +306,7 @@ def test_batches_without_any_readable_picture_are_survived(
     assert report.skipped == {"missing": 7}
     assert sorted(s.samples for s in steps) == [0] * 7 + [1]
     assert all(s.loss == 0.0 for s in steps if s.samples == 0)
-    assert all(torch.isfinite(tensor).all() for tensor in load_weights(report.weights).state.values())
+    assert all(torch.isfinite(tensor).all() for tensor in load_weights(report.weights).tensors.values())
 
 
 def test_a_batch_without_a_readable_picture_teaches_nothing(small_config: Configs, word_list: Words) -> None:
@@ -413,15 +413,15 @@ def test_a_full_disk_ends_a_run_and_leaves_its_checkpoints(
 ) -> None:
     config = small_config(word_list(8), train={"num_steps": 4}, checkpoint={"save_checkpoint_steps": 1})
     folder = RunFolder(config.checkpoint.save_checkpoint_path)
-    write = crnn.model.checkpoint.write_atomically
+    write = crnn.model.checkpoint.atomic_write
     with pytest.MonkeyPatch.context() as patch:
 
-        def full(path: Path, data: bytes) -> None:
+        def full(path: Path, data: bytes, error: type[CheckpointError]) -> None:
             if path.stem == "step-00000003":
                 path.with_name(path.name + ".partial").symlink_to("/dev/full")
-            write(path, data)
+            write(path, data, error)
 
-        patch.setattr(crnn.model.checkpoint, "write_atomically", full)
+        patch.setattr(crnn.model.checkpoint, "atomic_write", full)
         with pytest.raises(CheckpointError, match=r"step-00000003\.safetensors: the disk is full"):
             train(config)
     assert [path.stem for path in folder.checkpoints()] == ["step-00000002", "step-00000001"]
@@ -446,7 +446,7 @@ def test_a_warm_start_begins_with_the_weights_of_another_run(
     report = train(config)
     line = f"warm start from {source.weights}: 10 characters and the blank kept, new: '+'"
     assert line in capsys.readouterr().err.splitlines()
-    old, new = load_weights(source.weights).state, load_weights(report.weights).state
+    old, new = load_weights(source.weights).tensors, load_weights(report.weights).tensors
     assert torch.allclose(new["rnn1.weight_ih_l0"], old["rnn1.weight_ih_l0"], atol=1e-7)
     for row, character in enumerate("jihgfedcba"):
         assert torch.allclose(new["head.weight"][row], old["head.weight"]["abcdefghij".index(character)], atol=1e-7)
@@ -473,7 +473,9 @@ def test_a_warm_start_keeps_what_it_began_with_where_training_makes_it_worse(
     assert looks[0] == report.best_accuracy == 1.0
     assert looks[3] < 1.0
     best = load_weights(report.folder)
-    assert all(torch.equal(tensor, load_weights(trained_run.folder).state[name]) for name, tensor in best.state.items())
+    assert all(
+        torch.equal(tensor, load_weights(trained_run.folder).tensors[name]) for name, tensor in best.tensors.items()
+    )
     assert best.info["step"] == 0
 
 
@@ -587,7 +589,7 @@ def test_a_biased_blank_is_where_a_run_starts_and_not_where_a_warm_start_does(
     def bias(folder: str, blank_bias: float, **train_section: Any) -> float:
         values = {"train": {"num_steps": 1, **train_section}, "objective": {"blank_bias": blank_bias}}
         found = train(small_config(words, folder=folder, optim={"learning_rate": 1e-9}, **values))
-        return float(load_weights(found.weights).state["head.bias"][-1])
+        return float(load_weights(found.weights).tensors["head.bias"][-1])
 
     plain = bias("plain", 0.0)
     assert bias("biased", 3.0) == pytest.approx(plain + 3.0, abs=1e-5)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crnn.config.model import ImageConfig, ModelConfig
 from crnn.config.training import OptimConfig
 from crnn.model.crnn import build_model
-from crnn.training.optim import Muon, build_optimizer, orthogonalised
+from crnn.training.optim import Muon, build_optimizer, orthogonalize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +25,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_matrices_become_nearly_orthogonal_in_the_same_directions(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     matrices = random(*shape)
-    found = orthogonalised(matrices.to(dtype)).float()
+    found = orthogonalize(matrices.to(dtype)).float()
     assert found.shape == shape
     u, values, v = torch.linalg.svd(matrices, full_matrices=False)
     turned = u.mT @ found @ v.mT
@@ -38,8 +38,8 @@ def test_matrices_become_nearly_orthogonal_in_the_same_directions(shape: tuple[i
 
 def test_the_length_of_a_gradient_does_not_matter_and_zero_stays_zero() -> None:
     matrices = random(1, 6, 9)
-    torch.testing.assert_close(orthogonalised(matrices * 1e-4), orthogonalised(matrices), rtol=1e-3, atol=1e-3)
-    assert not orthogonalised(torch.zeros(1, 6, 9)).any()
+    torch.testing.assert_close(orthogonalize(matrices * 1e-4), orthogonalize(matrices), rtol=1e-3, atol=1e-3)
+    assert not orthogonalize(torch.zeros(1, 6, 9)).any()
 
 
 def moved(parameter: Tensor, gradients: list[Tensor], parts: int, **options: Any) -> Tensor:
@@ -56,7 +56,7 @@ def moved(parameter: Tensor, gradients: list[Tensor], parts: int, **options: Any
 def test_one_step_by_hand() -> None:
     gradient, start = random(12, 30, seed=1), random(12, 30, seed=2)
     step = moved(start, [gradient], parts=1, momentum=0.9)
-    torch.testing.assert_close(step, -0.1 * 0.2 * 30**0.5 * orthogonalised(gradient[None])[0])
+    torch.testing.assert_close(step, -0.1 * 0.2 * 30**0.5 * orthogonalize(gradient[None])[0])
     assert step.square().mean().sqrt() == pytest.approx(0.1 * 0.2, rel=0.15)  # as AdamW's would be
     decayed = moved(start, [gradient], parts=1, momentum=0.9, weight_decay=0.5)
     torch.testing.assert_close(decayed, step - 0.1 * 0.5 * start)
@@ -67,7 +67,7 @@ def test_the_momentum_of_two_steps(nesterov: bool) -> None:
     one, two = random(6, 6, seed=1), random(6, 6, seed=2)
     first, second = 0.2 * one, 0.8 * 0.2 * one + 0.2 * two
     ahead = [0.2 * one + 0.8 * first, 0.2 * two + 0.8 * second] if nesterov else [first, second]
-    expected = -0.1 * 0.2 * 6**0.5 * sum(orthogonalised(update[None])[0] for update in ahead)
+    expected = -0.1 * 0.2 * 6**0.5 * sum(orthogonalize(update[None])[0] for update in ahead)
     found = moved(torch.zeros(6, 6), [one, two], parts=1, momentum=0.8, nesterov=nesterov)
     torch.testing.assert_close(found, expected)
 

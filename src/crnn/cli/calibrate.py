@@ -28,7 +28,8 @@ def calibrate(
 ) -> int:
     """Make confidences true: fit them on labelled images, and keep that in the weights file.
 
-    Texts and scores stay as they are. Take images like those that will be read, some hundreds of them, and none that
+    Texts and scores stay as they are, and so does a curve that a fit does not better. Take images like those that will
+    be read, some hundreds of them, and none that
     the network has learned from. In Python: ``crnn.evaluation.evaluate.calibrate``.
 
     Args:
@@ -50,25 +51,19 @@ def calibrate(
     from crnn.recognizer import load
     from crnn.terminal import counting_bar
 
-    weights_to_calibrate(model, out or None)
+    current = weights_to_calibrate(model, out or None).calibration
     reader = load(model, **asdict(engine))
     with counting_bar("reading", count_samples(data)) as progress:
-        found = run(reader, data, protocol=protocol, charset=charset, progress=progress, say=_say)
+        found = run(reader, data, protocol=protocol, charset=charset, current=current, progress=progress, say=_say)
     path = save_calibration(model, found, out or None)
     if json:
         print_json({"model": str(path), **found.as_dict()})
     for way, curve in (("greedy", found.greedy), ("with language", found.language)):
-        if curve is None:
-            continue
-        if not json:
+        if curve is not None and not json:
             print(
                 f"{path}, {way}: slope {curve.slope:.3f}, offset {curve.offset:+.3f} from {curve.samples} readings, "
                 f"{100 * curve.accuracy:.2f} % right; expected calibration error {100 * curve.error_before:.2f} % "
                 f"before, {100 * curve.error_after:.2f} % after (on readings that it was not fitted on)"
-            )
-        if curve.error_after > curve.error_before:
-            _say(
-                f"{way}: no better than without; the weights were well calibrated, or these are too few images to tell"
             )
     return 0
 

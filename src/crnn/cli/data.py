@@ -20,7 +20,7 @@ import typer
 from crnn.cli.arguments import add_command, command_group
 from crnn.data.formats import FORMATS, FormatName
 from crnn.errors import ConfigError, DataError
-from crnn.files import write_whole
+from crnn.files import atomic_write
 from crnn.terminal import check_writable, signals_collected
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _write_png(path: str, pixels: npt.NDArray[np.uint8]) -> None:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     try:
-        write_whole(Path(path), buffer.getvalue())
+        atomic_write(Path(path), buffer.getvalue())
     except OSError as error:
         raise DataError(f"--sheet {path}: cannot be written: {error.strerror}. Choose another file") from error
 

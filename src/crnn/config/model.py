@@ -17,17 +17,6 @@ from crnn.charset import Case, Charset, LabelRules, Unicode, Unknown, Whitespace
 from crnn.config.section import Section, checked_settings
 from crnn.errors import CharsetError
 
-__all__ = [
-    "BACKBONE_CHANNELS",
-    "CharsetConfig",
-    "ImageConfig",
-    "ModelConfig",
-    "ReaderConfig",
-    "parse_reader_config",
-    "time_steps",
-]
-
-
 BACKBONE_CHANNELS = {"vgg": 512, "small": 256}
 """Depth D of the feature sequence that each backbone gives to the LSTMs (the ModelZoo's ``input_size``)."""
 
@@ -122,7 +111,7 @@ class ImageConfig(Section):
 
 
 class CharsetConfig(Section):
-    """What the network can write, and how labels are made to fit it."""
+    """The characters of the network, and the rules that fit labels to them."""
 
     characters: str = "36"
     """36, 62, 94, 95 (94 and the space), or the characters themselves in the order of their class ids."""
@@ -183,7 +172,7 @@ class CharsetConfig(Section):
 
 
 class ReaderConfig(Section):
-    """What a weights file carries: enough to rebuild its network and feed it."""
+    """Settings in a weights file: enough to rebuild its network and feed it."""
 
     model: ModelConfig = ModelConfig()
     image: ImageConfig = ImageConfig()
@@ -206,7 +195,7 @@ class ReaderConfig(Section):
 
 
 def parse_reader_config(values: Mapping[str, Any], source: str) -> ReaderConfig:
-    """The settings that a weights file carries.
+    """Parse the settings of a weights file.
 
     Raises:
         ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.

@@ -27,8 +27,6 @@ from crnn.config.training import (
 )
 from crnn.errors import ConfigError
 
-__all__ = ["Config", "dump_config", "load_config", "parse_config", "preset_names"]
-
 
 class Config(ReaderConfig):
     """All settings of a training run."""
@@ -49,10 +47,6 @@ class Config(ReaderConfig):
     def reader(self) -> ReaderConfig:
         """The part that a weights file carries."""
         return ReaderConfig(model=self.model, image=self.image, charset=self.charset)
-
-
-# ----------------------------------------------------------------------------------------------------
-# config file
 
 
 def preset_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""What all sections of the settings share."""
+"""Base class of the sections of the settings, and their errors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import pydantic
 from pydantic import Field, model_validator
 
 from crnn.errors import ConfigError
-
-__all__ = ["Section", "Share", "checked_settings"]
-
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -41,9 +38,6 @@ class Section(pydantic.BaseModel):
             return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
         return values
 
-
-# ----------------------------------------------------------------------------------------------------
-# config errors
 
 _Tree = TypeVar("_Tree", bound=pydantic.BaseModel)
 
@@ -83,7 +77,7 @@ def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -
 
 
 def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
-    """What an unknown key may have meant: nearly the same beside it, the same elsewhere, a similar one."""
+    """Suggest a known key: nearly the same beside it, the same elsewhere, a similar one."""
     sections = {
         name: list(field.annotation.model_fields)
         for name, field in kind.model_fields.items()

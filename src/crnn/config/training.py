@@ -12,16 +12,6 @@ from pydantic import Field, model_validator
 
 from crnn.config.section import Section, Share
 
-__all__ = [
-    "AugmentConfig",
-    "CheckpointConfig",
-    "DataConfig",
-    "EvalConfig",
-    "ObjectiveConfig",
-    "OptimConfig",
-    "TrainConfig",
-]
-
 
 class DataConfig(Section):
     """Where samples come from."""
@@ -100,7 +90,7 @@ class AugmentConfig(Section):
 
 
 class OptimConfig(Section):
-    """How the weights move."""
+    """The optimizer and its schedule."""
 
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     """AdamW (MindOCR, PARSeq); SGD with momentum (ModelZoo); or Muon (Jordan et al. 2024) for the matrices inside of
@@ -213,7 +203,7 @@ class TrainConfig(Section):
 
 
 class EvalConfig(Section):
-    """How a run is validated."""
+    """Validation."""
 
     eval_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between two validations. Default: as often as checkpoints are saved."""
@@ -226,7 +216,7 @@ class EvalConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """What is kept of a run."""
+    """Checkpoints and the run folder."""
 
     save_checkpoint: bool = True
     """Save checkpoints from which ``--resume`` goes on. The best and last weights are always written."""

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from crnn.errors import ConfigError, DataError
-from crnn.files import write_whole
+from crnn.files import atomic_write
 
 __all__ = [
     "DEFAULT_ORDER",
@@ -239,7 +239,7 @@ class Language:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
         try:
-            write_whole(Path(path), data)
+            atomic_write(Path(path), data)
         except OSError as error:
             raise DataError(
                 f"{os.fspath(path)}: cannot be written: {error.strerror}; expected a file in a folder that exists"

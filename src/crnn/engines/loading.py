@@ -208,12 +208,12 @@ def _open_in_torch(model: str | Path, device: str, precision: Precision, threads
 
     from crnn.distributed import resolve_device
     from crnn.engines.torch_engine import TorchEngine
-    from crnn.model.checkpoint import load_weights
+    from crnn.model.checkpoint import build_network, load_weights
 
     if threads is not None:
         torch.set_num_threads(threads)
     weights = load_weights(model)
-    engine = TorchEngine(weights.build(), str(resolve_device(device)), "bf16" if precision == "bf16" else "fp32")
+    engine = TorchEngine(build_network(weights), str(resolve_device(device)), "bf16" if precision == "bf16" else "fp32")
     return OpenedModel(engine, "torch", weights.config, weights.calibration)
 
 

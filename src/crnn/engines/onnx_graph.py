@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from crnn.config.model import BACKBONE_CHANNELS, ReaderConfig
 from crnn.errors import CheckpointError
 from crnn.model.backbones import BACKBONES, is_normalised
-from crnn.model.weights import WeightsFile
+from crnn.model.weights import Weights
 
 __all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "network_graph"]
 
@@ -44,7 +44,7 @@ _NORM_EPSILON = 1e-5
 _Floats = npt.NDArray[np.floating[Any]]
 
 
-def network_graph(weights: WeightsFile) -> onnx.ModelProto:
+def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
     """The graph of a network with its weights in it, ready to run; it has no metadata yet.
 
     Args:
@@ -54,7 +54,7 @@ def network_graph(weights: WeightsFile) -> onnx.ModelProto:
         CheckpointError: The tensors are not those of the network that the settings describe.
     """
     _check_tensors(weights)
-    config, arrays = weights.config, weights.arrays
+    config, arrays = weights.config, weights.tensors
     graph = _Graph(config.image.image_channels, config.charset.charset().num_classes)
     pixels = graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
     # The difference is exact and the division rounded once, as in ``crnn.image.normalise``.
@@ -169,10 +169,10 @@ def _linear(graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDAr
     return graph.add("Add", [product, graph.constant(f"{name}.bias", arrays[f"{name}.bias"])], name)
 
 
-def _check_tensors(weights: WeightsFile) -> None:
+def _check_tensors(weights: Weights[Any]) -> None:
     """Refuse tensors that are not those of the settings, as ``crnn.model.checkpoint`` does."""
     expected = _shapes(weights.config)
-    arrays = weights.arrays
+    arrays = weights.tensors
     wrong = [name for name, shape in expected.items() if name not in arrays or arrays[name].shape != shape]
     # What torch counts and nobody reads: batches that the running averages have seen.
     wrong += [n for n in arrays if n not in expected and not n.endswith(".num_batches_tracked")]

@@ -1,1 +1,1 @@
-"""What an evaluation counts, and how it is shown: protocols, results, calibration, reports."""
+"""Evaluation: protocols, results, calibration, reports."""

@@ -1,4 +1,4 @@
-"""How far confidences can be trusted: bins of a reliability diagram, calibration error, accuracy against coverage.
+"""Reliability of confidences: bins of a reliability diagram, calibration error, accuracy against coverage.
 
 A confidence is the probability, in [0, 1], that a reading is right. Confidences are calibrated when, of all readings
 with a confidence of 0.8, four in five are right. Numbers only; what a confidence is made of says
@@ -19,18 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-__all__ = [
-    "NUM_BINS",
-    "CoverageRow",
-    "Reliability",
-    "ReliabilityBin",
-    "coverage_rows",
-    "expected_calibration_error",
-    "measure_reliability",
-    "reliability_bins",
-]
-
 
 NUM_BINS = 15
 """Bins of equal width; as most papers have it."""
@@ -62,7 +50,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """What remains when readings below a confidence are refused.
+    """Readings that remain when those below a confidence are refused.
 
     Attributes:
         threshold: Readings with a lower confidence are refused.
@@ -79,7 +67,7 @@ class CoverageRow:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far the readings of an evaluation can be trusted.
+    """Reliability of the readings of an evaluation.
 
     Attributes:
         samples: Number of readings.

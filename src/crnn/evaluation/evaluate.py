@@ -10,12 +10,21 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
 
 from crnn.charset import NAMED_CHARSETS, LabelSkip
 from crnn.data.source import SampleStore, open_source, split_name
-from crnn.decoding.confidence import Calibration, fit_curve
+from crnn.decoding.confidence import (
+    UNCALIBRATED,
+    Calibration,
+    ConfidenceCurve,
+    confidences,
+    expected_calibration_error,
+    fit_curve,
+)
 from crnn.decoding.ctc import decode_greedy, greedy
 from crnn.decoding.language_search import search_with_language
 from crnn.distributed import Ranks
@@ -33,9 +42,6 @@ from crnn.evaluation.protocol import (
 )
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 from crnn.recognizer import NetworkOutput, Recognizer
-
-__all__ = ["ComparedSample", "ReadSet", "calibrate", "check_sets", "count_samples", "evaluate", "read_set"]
-
 
 _R = TypeVar("_R")
 
@@ -143,9 +149,6 @@ def read_set(
     return ReadSet(samples, dict(sorted(skipped.items())), [line for _, line in sorted(unreadable)])
 
 
-# ----------------------------------------------------------------------------------------------------
-# evaluate
-
 ProtocolCharset = Literal["auto"] | CharsetName
 
 DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -153,7 +156,7 @@ DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class _Found(NamedTuple):
-    """What was read of one sample: freely (``None``: not at all), without the language, with each lexicon."""
+    """Readings of one sample: freely (``None``: not at all), without the language, with each lexicon."""
 
     text: str | None
     score: float
@@ -229,18 +232,22 @@ def calibrate(
     *,
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
+    current: Calibration | None = None,
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
     """Fit the curves under which confidences are true, on labelled images that the network has not learned from.
+
+    A fit that does not lower the calibration error of readings held out from it is dropped: the current curve stays.
 
     Args:
         recognizer: What reads: by the best path, and with its language where it has one.
         data: Sets as for ``evaluate``; all their samples count alike.
         protocol: As for ``evaluate``; it says when a reading is right.
         charset: As for ``evaluate``.
+        current: The calibration of the weights. Default: none, confidences are the probabilities.
         progress: Called with the number of samples done since the last call.
-        say: Called with each line that says what was left out of a set.
+        say: Called with each line on skipped samples and dropped fits.
 
     Raises:
         DataError: A set is missing or empty, two have one name, or there are too few readings, or none that is right,
@@ -274,8 +281,22 @@ def calibrate(
             for way, (text, probability) in enumerate(sample.found):
                 probabilities[way].append(probability)
                 correct[way].append(rule.prediction(text) == sample.label)
-    free = fit_curve(probabilities[0], correct[0])
-    return Calibration(free, None if prior is None else fit_curve(probabilities[1], correct[1]), tuple(names))
+
+    def fit(way: int, name: str, old: ConfidenceCurve) -> ConfidenceCurve:
+        fitted = fit_curve(probabilities[way], correct[way])
+        error = expected_calibration_error(confidences(probabilities[way], old), np.array(correct[way]))
+        if fitted.error_after < error:
+            return fitted
+        say(
+            f"{name}: the curve stays as it was: calibration error {100 * error:.2f} %, with a new one "
+            f"{100 * fitted.error_after:.2f} % on readings that it was not fitted on"
+        )
+        return replace(fitted, slope=old.slope, offset=old.offset, error_after=error)
+
+    current = current or UNCALIBRATED
+    free = fit(0, "greedy", current.greedy)
+    spoken = None if prior is None else fit(1, "with language", current.language or current.greedy)
+    return Calibration(free, spoken, tuple(names))
 
 
 def check_sets(

@@ -25,19 +25,7 @@ from crnn.decoding.decoder import lexicon_rules
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
 from crnn.errors import ConfigError, DataError
-from crnn.files import write_whole
-
-__all__ = [
-    "FullLexicon",
-    "SetLexicon",
-    "WordSource",
-    "check_lexicon",
-    "full_lexicon",
-    "lexicon_name",
-    "open_lexicon",
-    "write_lexicon",
-]
-
+from crnn.files import atomic_write
 
 WordSource = Literal["labels", "kept", "both"]
 """Where words are taken from: the labels, the lexicons kept with samples, or both.
@@ -128,12 +116,7 @@ def write_lexicon(path: str | os.PathLike[str], words: Sequence[str]) -> None:
     place = Path(path)
     if os.path.lexists(place):
         raise DataError(f"{os.fspath(path)}: exists already; expected a new file. Choose another, or remove it")
-    try:
-        write_whole(place, "".join(f"{word}\n" for word in words).encode())
-    except OSError as error:
-        raise DataError(
-            f"{os.fspath(path)}: cannot be written: {error.strerror}; expected a file in a folder that exists"
-        ) from error
+    atomic_write(place, "".join(f"{word}\n" for word in words).encode(), DataError)
 
 
 def _kept(store: SampleStore, index: int) -> Iterator[str]:
@@ -155,9 +138,6 @@ def _why_none(words_from: WordSource, num_kept: int, left_out: Counter[str], cha
         "some. Name the characters of the labels (--charset)"
     )
 
-
-# ----------------------------------------------------------------------------------------------------
-# set lexicons
 
 _PER_SAMPLE = ("50", "1k")
 _REMEMBERED = 1024  # lexicons of samples; in SVT the words of one scene share theirs
@@ -182,7 +162,7 @@ def check_lexicon(spec: str) -> None:
 
 
 def lexicon_name(spec: str) -> str:
-    """What tables call a lexicon: its name, or that of its file."""
+    """Return the name of a lexicon in tables: its own, or that of its file."""
     return spec if spec in (*_PER_SAMPLE, "full") else Path(spec).name
 
 

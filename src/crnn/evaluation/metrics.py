@@ -15,16 +15,13 @@ from fractions import Fraction
 
 from rapidfuzz.distance import Levenshtein
 
-__all__ = ["TextSums", "score_text", "score_texts", "wilson_interval"]
-
-
 _Z_95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: 2.5 % lie outside on either side."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextSums:
-    """What accuracy, CER and 1-NED are computed from; ``+`` merges, and ``TextSums()`` is the zero.
+    """Sums behind accuracy, CER and 1-NED; ``+`` merges, and ``TextSums()`` is the zero.
 
     Attributes:
         samples: Number of samples.

@@ -22,37 +22,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip
+from crnn.data.formats import FORMATS
+from crnn.data.formats.subsets import VARIANTS
 from crnn.errors import ConfigError
 from crnn.evaluation.metrics import TextSums
-
-__all__ = [
-    "PUBLISHED_COUNTS",
-    "Filtering",
-    "LineProtocol",
-    "Protocol",
-    "ProtocolName",
-    "combined_accuracy",
-    "expected_count",
-    "line_protocol",
-    "mean_accuracy",
-    "own_protocol",
-    "protocol_for",
-]
 
 ProtocolName = Literal["parseq", "clovaai", "modelzoo", "lines"]
 CharsetName = Literal["36", "62", "94"]
 Filtering = Literal["auto", "on", "off"]
 
 PUBLISHED_COUNTS = {
-    "IIIT5k_3000": 3000,
-    "SVT": 647,
-    "IC03_860": 860,
-    "IC03_867": 867,
-    "IC13_857": 857,
-    "IC13_1015": 1015,
-    "IC13_1095": 1095,
-    "IC15_1811": 1811,
-    "IC15_2077": 2077,
+    "IIIT5k_3000": FORMATS["iiit5k"].counts["test"],
+    "SVT": FORMATS["svt"].counts["test"],
+    **{variant.name: variant.num_samples for variant in VARIANTS.values()},
     "SVTP": 645,
     "CUTE80": 288,
 }

@@ -35,11 +35,8 @@ from crnn.evaluation.results import (
     confusions,
     worst_errors,
 )
-from crnn.files import write_whole
+from crnn.files import atomic_write
 from crnn.image import load_image
-
-__all__ = ["MAX_CONFUSIONS", "MAX_ERRORS", "Picture", "lexicon_part", "trust_part", "write_report"]
-
 
 _SIDE = 260  # of the square of a diagram, in pixels
 _FRAME = (44, 10, 14, 40)  # left, top, right, bottom of it
@@ -166,9 +163,6 @@ def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.2f} %"
 
 
-# ----------------------------------------------------------------------------------------------------
-# report
-
 MAX_ERRORS = 60
 """Wrong readings that a report shows."""
 
@@ -205,11 +199,7 @@ def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: 
     """
     # A label may hold lone surrogates, which UTF-8 has no bytes for.
     page = "".join(_page(evaluation, picture, details)).encode("utf-8", errors="backslashreplace")
-    try:
-        write_whole(path, page)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ConfigError(f"report {path} cannot be written: {why}; give a file in a folder that exists") from error
+    atomic_write(path, page, ConfigError)
 
 
 def _page(evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What an evaluation found: every compared sample, the counts per set, the figures that papers print."""
+"""Results of an evaluation: every compared sample, the counts per set, the figures that papers print."""
 
 from __future__ import annotations
 
@@ -14,18 +14,6 @@ from rapidfuzz.distance import Levenshtein
 from crnn.evaluation.calibration import Reliability, measure_reliability
 from crnn.evaluation.metrics import TextSums, score_texts
 from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
-
-__all__ = [
-    "Confusion",
-    "DatasetResult",
-    "Evaluation",
-    "LengthRow",
-    "LexiconResult",
-    "SampleResult",
-    "accuracy_by_length",
-    "confusions",
-    "worst_errors",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +40,7 @@ class SampleResult:
 
     @property
     def correct(self) -> bool:
-        """Whether the reading is the label."""
+        """True if the reading is the label."""
         return self.prediction == self.label
 
 
@@ -105,7 +93,7 @@ class DatasetResult:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the table must know about the count of samples."""
+        """Warnings on the number of samples."""
         lines = [f"{self.name}: unreadable picture {line}" for line in self.unreadable]
         if not self.sums.samples:
             why = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items())
@@ -169,7 +157,7 @@ class Evaluation:
 
     @property
     def reliability(self) -> Reliability:
-        """How far the readings of all sets together can be trusted."""
+        """Reliability of the readings of all sets together."""
         samples = [sample for result in self.datasets for sample in result.samples]
         return measure_reliability(
             [s.score for s in samples], [s.confidence for s in samples], [s.correct for s in samples]
@@ -181,7 +169,7 @@ class Evaluation:
         return tuple(lexicon.name for lexicon in self.datasets[0].lexicons) if self.datasets else ()
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``crnn evaluate --json`` prints. Accuracies are in [0, 1]; ``null`` where a set has no sample."""
+        """Return the JSON of ``crnn evaluate``. Accuracies are in [0, 1]; ``null`` where a set has no sample."""
         return {
             "model": self.model,
             "protocol": self.protocol,
@@ -229,10 +217,6 @@ def _figures(sums: TextSums) -> dict[str, float | None]:
 
 def _number(value: float) -> float | None:
     return None if value != value else value  # NaN is not JSON
-
-
-# ----------------------------------------------------------------------------------------------------
-# analysis
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["BACKBONES", "ConvLayer", "is_normalised"]
-
 
 class ConvLayer(NamedTuple):
     """One row of a backbone's table: a convolution, normalisation, pooling and ReLU."""
@@ -50,7 +48,7 @@ published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
 
 
 def is_normalised(number: int, batch_norm: str) -> bool:
-    """Whether batch normalisation follows a convolution.
+    """Return true if batch normalisation follows a convolution.
 
     Args:
         number: The convolution, counted from one.

@@ -9,10 +9,9 @@ no torch is in ``crnn.model.weights``.
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,13 @@ from crnn.charset import Charset
 from crnn.config.model import CharsetConfig, ReaderConfig
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError
-from crnn.files import write_whole
+from crnn.files import atomic_write
 from crnn.model.crnn import CRNN, build_model
 from crnn.model.weights import (
     FORMAT_VERSION,
     WEIGHTS_FORMAT,
     TensorBytes,
+    Weights,
     read_tensor_file,
     resolve_weights,
     shipped_weights,
@@ -38,81 +38,38 @@ from crnn.model.weights import (
     weights_metadata,
 )
 
-__all__ = [
-    "Weights",
-    "load_weights",
-    "read_tensors",
-    "save_calibration",
-    "save_weights",
-    "warm_start",
-    "write_atomically",
-    "write_tensors",
-]
 
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What a weights file holds.
-
-    Attributes:
-        state: The network's tensors by name, on the CPU.
-        config: Settings that rebuild the network.
-        info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
-        path: Where it was read.
-        calibration: What confidences are made with, where it was fitted (``crnn calibrate``).
-    """
-
-    state: dict[str, Tensor]
-    config: ReaderConfig
-    info: dict[str, Any]
-    path: Path
-    calibration: Calibration | None = None
-
-    def build(self) -> CRNN:
-        """The network with these weights, on the CPU, in evaluation mode.
-
-        Raises:
-            CheckpointError: The tensors are not those of the network that the settings describe.
-        """
-        network = build_model(self.config.model, self.config.image, self.config.charset.charset().num_classes, seed=0)
-        expected = network.state_dict()
-        wrong = [n for n in expected if n not in self.state or self.state[n].shape != expected[n].shape]
-        wrong += [n for n in self.state if n not in expected]
-        if wrong:
-            raise CheckpointError(
-                f"weights {self.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
-                f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
-            )
-        network.load_state_dict(self.state)
-        return network.eval()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or not there, whatever happens meanwhile.
+def build_network(weights: Weights[Tensor]) -> CRNN:
+    """Return the network with these weights, on the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: The disk is full, or the folder cannot be written; what was at ``path`` is still there.
+        CheckpointError: The tensors are not those of the network that the settings describe.
     """
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+    network = build_model(
+        weights.config.model, weights.config.image, weights.config.charset.charset().num_classes, seed=0
+    )
+    expected = network.state_dict()
+    wrong = [n for n in expected if n not in weights.tensors or weights.tensors[n].shape != expected[n].shape]
+    wrong += [n for n in weights.tensors if n not in expected]
+    if wrong:
         raise CheckpointError(
-            f"cannot write {path}: {why}. What was written before is untouched; make room or choose another place, "
-            "and go on (a training with --resume)"
-        ) from error
+            f"weights {weights.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
+            f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
+        )
+    network.load_state_dict(weights.tensors)
+    return network.eval()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON-able metadata as one safetensors file, atomically, with a checksum.
 
     Raises:
-        CheckpointError: As for ``write_atomically``.
+        CheckpointError: The file cannot be written; what was there before is untouched.
     """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     texts["sha256"] = tensor_digest({name: _tensor_bytes(tensor) for name, tensor in held.items()}, texts)
-    write_atomically(path, save_safetensors(held, metadata=texts))
+    atomic_write(path, save_safetensors(held, metadata=texts), CheckpointError)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -134,7 +91,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, 
         info: JSON-able facts for people: step, accuracy, settings of the run.
 
     Raises:
-        CheckpointError: As for ``write_atomically``.
+        CheckpointError: The file cannot be written; what was there before is untouched.
     """
     charset = config.charset.charset()
     metadata = {
@@ -150,7 +107,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, 
     write_tensors(path, state, metadata)
 
 
-def load_weights(source: str | Path) -> Weights:
+def load_weights(source: str | Path) -> Weights[Tensor]:
     """Read a weights file, or the best weights of a run folder.
 
     Raises:
@@ -162,7 +119,7 @@ def load_weights(source: str | Path) -> Weights:
     return Weights(tensors, config, info, path, calibration)
 
 
-def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights:
+def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[Tensor]:
     """The weights that ``save_calibration`` will change or copy: to be asked for before hours of reading.
 
     Raises:
@@ -196,7 +153,7 @@ def save_calibration(source: str | Path, calibration: Calibration, out: str | Pa
     return path
 
 
-def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
+def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str:
     """Copy weights into a network whose charset, and so whose last layer, may be another one.
 
     Rows of the last layer are copied for characters that both charsets have, and for the blank. A character that the
@@ -214,7 +171,7 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights) -> str:
     Raises:
         CheckpointError: The networks differ in more than their last layer, or the file contradicts itself.
     """
-    state = weights.build().state_dict()
+    state = build_network(weights).state_dict()
     own = network.state_dict()
     old_charset = weights.config.charset.charset()
     sources = _read_before_as(charset, weights.config.charset)

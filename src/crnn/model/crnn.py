@@ -22,8 +22,6 @@ from crnn.config.model import BACKBONE_CHANNELS, ImageConfig, ModelConfig
 from crnn.errors import DataError
 from crnn.model.backbones import BACKBONES, ConvLayer, is_normalised
 
-__all__ = ["CRNN", "build_backbone", "build_model"]
-
 
 class CRNN(nn.Module):
     """The network of Shi, Bai and Yao.

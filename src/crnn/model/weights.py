@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,26 +23,8 @@ from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError, ConfigError
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "FORMAT_VERSION",
-    "WEIGHTS_FORMAT",
-    "TensorBytes",
-    "WeightsFile",
-    "WeightsMetadata",
-    "read_tensor_file",
-    "read_weights",
-    "resolve_weights",
-    "shipped_engine_file",
-    "shipped_names",
-    "shipped_weights",
-    "tensor_digest",
-    "weights_metadata",
-]
-
-
 DEFAULT_MODEL = "crnn-small"
-"""What reads where nobody says what should: of the weights that ship, the most words right per millisecond."""
+"""Weights that read by default: of those that ship, the most words right per millisecond."""
 
 _SUFFIX = ".safetensors"
 
@@ -69,9 +51,6 @@ def shipped_engine_file(name: str, precision: str) -> Path | None:
     return path if name in shipped_names() and path.is_file() else None
 
 
-# ----------------------------------------------------------------------------------------------------
-# weights file
-
 WEIGHTS_FORMAT = "crnn-weights"
 FORMAT_VERSION = 1
 
@@ -81,51 +60,37 @@ _TORCH_NAMES = {
     "bool": "torch.bool", "uint8": "torch.uint8", "int8": "torch.int8", "int16": "torch.int16", "int32": "torch.int32",
     "int64": "torch.int64", "float16": "torch.float16", "float32": "torch.float32", "float64": "torch.float64",
 }  # fmt: skip
-"""What checksums call the types of numpy: files were first written, and are still written, by torch."""
+"""Names of numpy types in checksums: files were first written, and are still written, by torch."""
 
 
 class TensorBytes(NamedTuple):
-    """What a checksum sees of a tensor: its type as torch writes it, its shape, its bytes in row-major order."""
+    """A tensor as checksums see it: its type as torch writes it, its shape, its bytes in row-major order."""
 
     dtype: str
     shape: tuple[int, ...]
     data: bytes | memoryview
 
 
-class WeightsMetadata(NamedTuple):
-    """What the metadata of a weights file say.
-
-    Attributes:
-        config: Settings that rebuild the network.
-        info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
-        calibration: What confidences are made with, where it was fitted (``crnn calibrate``).
-    """
-
-    config: ReaderConfig
-    info: dict[str, Any]
-    calibration: Calibration | None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class WeightsFile:
-    """What a weights file holds, in arrays of numpy.
+class Weights(Generic[_Tensor]):
+    """Content of a weights file.
 
     Attributes:
-        arrays: The network's tensors by name, of the types of the file.
+        tensors: The network's tensors by name: torch's, on the CPU, or arrays of numpy.
         config: Settings that rebuild the network.
-        info: What the writer wanted to be known: step, accuracy, the whole settings of the run.
+        info: Facts for people: step, accuracy, the whole settings of the run.
         path: Where it was read.
-        calibration: What confidences are made with, where it was fitted (``crnn calibrate``).
+        calibration: Curves of confidences, where they were fitted (``crnn calibrate``).
     """
 
-    arrays: dict[str, npt.NDArray[Any]]
+    tensors: dict[str, _Tensor]
     config: ReaderConfig
     info: dict[str, Any]
     path: Path
     calibration: Calibration | None = None
 
 
-def read_weights(source: str | Path) -> WeightsFile:
+def read_weights(source: str | Path) -> Weights[npt.NDArray[Any]]:
     """Read a weights file, or the best weights of a run folder, without torch.
 
     Args:
@@ -138,7 +103,7 @@ def read_weights(source: str | Path) -> WeightsFile:
     path = resolve_weights(source)
     arrays, metadata = read_tensor_file(path, "numpy", _array_bytes)
     config, info, calibration = weights_metadata(path, metadata)
-    return WeightsFile(arrays, config, info, path, calibration)
+    return Weights(arrays, config, info, path, calibration)
 
 
 def resolve_weights(source: str | Path) -> Path:
@@ -164,8 +129,10 @@ def resolve_weights(source: str | Path) -> Path:
     return path
 
 
-def weights_metadata(path: Path, metadata: Mapping[str, Any]) -> WeightsMetadata:
-    """What the metadata of a weights file say, checked.
+def weights_metadata(
+    path: Path, metadata: Mapping[str, Any]
+) -> tuple[ReaderConfig, dict[str, Any], Calibration | None]:
+    """Return settings, info and calibration from the metadata of a weights file, checked.
 
     Args:
         path: Of the file, for messages.
@@ -195,7 +162,7 @@ def weights_metadata(path: Path, metadata: Mapping[str, Any]) -> WeightsMetadata
             calibration = Calibration.from_dict(metadata["calibration"])
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}. Make it anew with crnn calibrate") from error
-    return WeightsMetadata(config, metadata.get("info", {}), calibration)
+    return config, metadata.get("info", {}), calibration
 
 
 def read_tensor_file(

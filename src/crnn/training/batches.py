@@ -1,4 +1,4 @@
-"""What a run trains on: stored samples, rendered text, or both, in one batch or in turn.
+"""Batches of a run: stored samples, rendered text, or both, in one batch or in turn.
 
 ``data.train`` names the sources; ``synth`` among them is rendered text. Whatever they are, the loop sees a
 ``BatchFeed``.
@@ -26,18 +26,6 @@ from crnn.errors import ConfigError
 from crnn.parallel import usable_cores
 from crnn.synth.batches import SynthBatches
 
-__all__ = [
-    "SYNTH",
-    "BatchFeed",
-    "Lane",
-    "StreamLane",
-    "batches_ahead",
-    "default_workers",
-    "open_batches",
-    "stored_sources",
-]
-
-
 SYNTH = "synth"
 """The name of rendered text among the sources of ``data.train``; a folder of that name is ``./synth``."""
 
@@ -64,7 +52,7 @@ class BatchFeed(Protocol):
         ...
 
     def remarks(self) -> list[str]:
-        """What was left out, and what else a user should know, a line each."""
+        """Return lines for the user: skipped samples, changed labels."""
         ...
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:
@@ -84,7 +72,7 @@ def open_batches(
     device: torch.device | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> BatchFeed:
-    """What the settings name in ``data.train``.
+    """Open the sources of ``data.train``.
 
     Where rendered text is one source of several, ``data.ratios`` are needed, and each rank's batch is shared out by
     them: its stored samples first, then its rendered ones. Under ``keep_ratio``, where all pictures of a batch have one
@@ -293,9 +281,6 @@ def _joined(batches: Iterable[Batch]) -> Batch:
         tuple(skipped for part in every for skipped in part.skipped),
     )
 
-
-# ----------------------------------------------------------------------------------------------------
-# ahead
 
 DEPTH = 2
 """Batches that are made ahead: one that is ready, one in the making."""

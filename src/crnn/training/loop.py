@@ -4,7 +4,7 @@
 
     crnn train tiny --data.train words.tsv                                  one process
     torchrun --nproc-per-node 2 -m crnn train tiny --data.train words.tsv   two ranks
-    crnn train tiny --data.train words.tsv --resume                         go on where it stopped
+    crnn train tiny --data.train words.tsv --resume                         resume from the last checkpoint
 
 The number of a step decides its samples, its augmentation, its learning rate and its dropout, so a run that goes on
 from a checkpoint does what it would have done. One path serves one rank or many, bf16 or not, accumulation or not.
@@ -53,10 +53,7 @@ from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
 from crnn.training.step import StepResult, TrainStep, uses_bf16
 
-__all__ = ["TrainReport", "Validator", "pictured", "train"]
-
-
-_PICTURED = 8
+_SHEET_SAMPLES = 8
 """Samples of each set on a sheet."""
 
 
@@ -86,7 +83,7 @@ class Validator:
             check_sets(self._recognizer, sets, protocol=config.eval.protocol, charset=self._charset)
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
-        """What these weights read; the same on all ranks.
+        """Evaluate these weights; the result is the same on all ranks.
 
         Args:
             weights: State of the network, by name.
@@ -111,7 +108,7 @@ class Validator:
         Returns:
             A line for the user: what was fitted, or why nothing was.
         """
-        self._network.load_state_dict(load_weights(path).state)
+        self._network.load_state_dict(load_weights(path).tensors)
         try:
             found = calibrate(
                 self._recognizer,
@@ -123,18 +120,23 @@ class Validator:
             return f"{path}: confidences stay as the network gives them: {error}"
         save_calibration(path, found)
         curve = found.language or found.greedy
+        if (curve.slope, curve.offset) == (1.0, 0.0):
+            return (
+                f"{path}: confidences stay as the network gives them: a fit does not lower their calibration error on "
+                f"the validation sets, {100 * curve.error_before:.1f} %"
+            )
         return (
             f"{path}: confidences fitted on the validation sets, calibration error {100 * curve.error_before:.1f} % "
             f"before, {100 * curve.error_after:.1f} % after"
         )
 
 
-def pictured(result: Evaluation) -> npt.NDArray[np.uint8] | None:
+def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
     """The first readings of each set, right and wrong ones, as a sheet ``(H, W, 3)``; ``None`` where none is left."""
     pictures, captions = [], []
     for dataset in result.datasets:
         store = open_source(dataset.path)
-        for sample in dataset.samples[:_PICTURED]:
+        for sample in dataset.samples[:_SHEET_SAMPLES]:
             with contextlib.suppress(ImageError):
                 pictures.append(load_image(store.image_bytes(sample.index), 3))
                 sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
@@ -148,9 +150,6 @@ def _named_charset(config: Config) -> CharsetName | Any:
     return next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
 
 
-# ----------------------------------------------------------------------------------------------------
-# train
-
 _log = logging.getLogger(__name__)
 
 _MIN_BAD_SAMPLES = 10
@@ -159,7 +158,7 @@ _MIN_BAD_SAMPLES = 10
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
         folder: The run folder.
@@ -206,7 +205,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
     check_training_data(stored)  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    _keep_freed_memory()
+    _disable_malloc_trim()
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(start_ranks(config.train.device, timedelta(seconds=config.train.rank_timeout)))
         folder = RunFolder(config.checkpoint.save_checkpoint_path)
@@ -270,7 +269,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
             if resume and checkpoint is None:
                 monitor.say(f"{folder.path} has no run to go on with; a new one begins")
 
-        waiting: deque[tuple[int, float, StepResult]] = deque()  # steps whose numbers are still on the device
+        pending: deque[tuple[int, float, StepResult]] = deque()  # steps whose numbers are still on the device
         saved, stopped = state.step, False
         batches = batches_ahead(source.iterate(state.step * accumulate, num_steps * accumulate), ranks.device)
         with contextlib.closing(batches):
@@ -279,14 +278,14 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
                 save = config.checkpoint.save_checkpoint and (state.step % save_every == 0 or last)
                 validate = bool(config.data.validation) and (state.step % validate_every == 0 or last)
 
-                # Once in a while: take note of the steps done.
+                # Once in a while: wait for the device, check and log.
                 if state.step % look_every == 0 or save or validate or last:
-                    stopped = _take_note(waiting, state, monitor) and not last
+                    stopped = _sync_and_log(pending, state, monitor) and not last
 
                 # Once in a while: validate. A stop leaves it to the resume; a warm start is kept if nothing beats it.
                 due = validate and state.validated < state.step
                 if (due and not stopped) or (warm_line and config.data.validation and state.step == 0):
-                    weights = _settled_weights(state, config, ranks)
+                    weights = _synced_weights(state, config, ranks)
                     evaluation = validator.validate(weights, model=str(folder.path))
                     state.validated = state.step
                     # While nothing is read yet, fewer wrong characters still are progress.
@@ -297,13 +296,13 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
                         values = evaluation.as_dict()
                         if best:
                             folder.save_weights(folder.best, weights, config, _info(state, config, values))
-                        sheet = pictured(evaluation) if config.train.tensorboard else None
+                        sheet = reading_sheet(evaluation) if config.train.tensorboard else None
                         monitor.validation(state.step, values, sheet, best)
                         monitor.restart_clock()
 
                 # Once in a while: save.
                 if state.step > saved and (save or (stopped and config.checkpoint.save_checkpoint)):
-                    _settled_weights(state, config, ranks)
+                    _synced_weights(state, config, ranks)
                     skipped_by_rank = ranks.gather(dict(state.skipped))
                     if monitor is not None:
                         whole = state.to_checkpoint(config, skipped_by_rank, source.digest)
@@ -319,9 +318,9 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
                     _count_skipped(state, batch, config)
                 result = train_step(parts, rate)
                 state.step += 1
-                waiting.append((state.step, rate, result))
+                pending.append((state.step, rate, result))
 
-        weights = _settled_weights(state, config, ranks)
+        weights = _synced_weights(state, config, ranks)
         best_step = None
         if monitor is not None:
             folder.save_weights(folder.last, weights, config, _info(state, config, None))
@@ -349,7 +348,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
 
 
 def _changes(checkpoint: Checkpoint, config: Config, ranks: Ranks, digest: str) -> list[str]:
-    """What differs from the run of the checkpoint and may."""
+    """List the allowed differences from the run of the checkpoint."""
     num_ranks = len(checkpoint.numbers["skipped"])
     if num_ranks != ranks.world_size:
         raise ConfigError(
@@ -389,11 +388,11 @@ def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None) -> tuple
     return state, warm_line
 
 
-def _take_note(waiting: deque[tuple[int, float, StepResult]], state: TrainState, monitor: Monitor | None) -> bool:
-    """Wait for the steps done; whether a signal asks to end the run, on any rank."""
+def _sync_and_log(pending: deque[tuple[int, float, StepResult]], state: TrainState, monitor: Monitor | None) -> bool:
+    """Wait for the steps done and log them; true if any rank got a signal to stop."""
     stop = False
-    while waiting:
-        step, rate, result = waiting.popleft()
+    while pending:
+        step, rate, result = pending.popleft()
         loss_sum, samples, stopping = result.counts.tolist()
         stats = StepStats(step, loss_sum / max(samples, 1), result.norm.item(), rate, int(samples))
         if not stats.is_finite:
@@ -426,7 +425,7 @@ def _count_skipped(state: TrainState, batch: Batch, config: Config) -> None:
         )
 
 
-def _settled_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str, Tensor]:
+def _synced_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str, Tensor]:
     """The weights to evaluate and keep, with the statistics of all ranks."""
     if ranks.world_size > 1 and not config.train.sync_batch_norm:
         average_buffers(state.network, ranks, state.average.state_dict() if state.average else None)
@@ -438,8 +437,8 @@ def _info(state: TrainState, config: Config, validation: dict[str, Any] | None) 
     return {"step": state.step, "samples": state.samples, "validation": validation, "data": data}
 
 
-def _keep_freed_memory() -> bool:
-    """Let glibc's allocator keep what is freed, up to blocks of 1 GiB; whether it took that.
+def _disable_malloc_trim() -> bool:
+    """Let glibc keep freed blocks up to 1 GiB; true if it accepts that.
 
     It would return the activations of every step to the system, which clears fresh pages for the next: a hundred page
     faults a picture. Reference: mallopt(3).

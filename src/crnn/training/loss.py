@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ctc_loss"]
-
 
 def ctc_loss(logits: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
     """Negative log-probability of the targets, summed over the batch.

@@ -1,4 +1,4 @@
-"""What a run says while it trains: a progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines.
+"""Logging of a run: progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines.
 
 Only rank 0 has a monitor that speaks. Nothing here decides anything: a run with every output turned off computes the
 same weights.
@@ -25,10 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crnn.config.run import Config
-from crnn.errors import TrainingError
-from crnn.model.checkpoint import write_atomically
-
-__all__ = ["Monitor", "StepStats"]
+from crnn.errors import CheckpointError, TrainingError
+from crnn.files import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ _PLAIN_LINE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What is known of one optimiser step.
+    """Figures of one optimiser step.
 
     Attributes:
         step: Counted from 1.
@@ -56,7 +54,7 @@ class StepStats:
 
     @property
     def is_finite(self) -> bool:
-        """Whether loss and gradient are numbers."""
+        """True if loss and gradient are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
@@ -242,7 +240,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # the last line of a killed process may be cut short
-    write_atomically(path, "".join(kept).encode())
+    atomic_write(path, "".join(kept).encode(), CheckpointError)
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:

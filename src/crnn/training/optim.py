@@ -1,4 +1,4 @@
-"""How the weights move: the optimiser, the learning rate at a step, the running average of the weights."""
+"""Optimizers, learning-rate schedules, gradient clipping, the running average of the weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from torch.optim.adamw import adamw
 from crnn.config.training import OptimConfig
 from crnn.distributed import has_fast_bf16
 from crnn.model.crnn import CRNN
-
-__all__ = ["Muon", "WeightAverage", "build_optimizer", "clip_gradients", "learning_rate", "orthogonalised"]
-
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd polynomial that brings singular values near 1 fastest, found by the author by search."""
@@ -121,13 +118,13 @@ class Muon(torch.optim.Optimizer):
             alike[rows, matrices.shape[2]].append((parameter, matrices))
         for shape, members in alike.items():
             stack = torch.cat([matrices for _, matrices in members]).to(self._type)
-            moves = torch.split(orthogonalised(stack), group["parts"])
+            moves = torch.split(orthogonalize(stack), group["parts"])
             scale = group["lr"] * _RMS * max(shape) ** 0.5
             for (parameter, _), move in zip(members, moves, strict=True):
                 parameter.add_(move.reshape(parameter.shape), alpha=-scale)
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """Matrices with the same directions and singular values near 1 (0.7 to 1.2), by Newton and Schulz's iteration.
 
     Args:
@@ -143,12 +140,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-# ----------------------------------------------------------------------------------------------------
-# optim
-
-
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of these settings. Weight decay spares biases and normalisation, which are vectors.
+    """Build the optimiser of these settings. Weight decay spares biases and normalisation, which are vectors.
 
     Muon moves what is inside of each ``CRNN``: convolutions after the first, LSTMs gate by gate, the layer between
     them. The first convolution and the last layer are AdamW's.
@@ -194,7 +187,7 @@ def _muon(network: nn.Module, groups: list[dict[str, Any]], config: OptimConfig)
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, a pure function so that a resumed run has the same.
+    """Return the learning rate of a step, a pure function so that a resumed run has the same.
 
     Args:
         config: Peak, end, schedule, warm-up.

@@ -31,12 +31,10 @@ from torch import Tensor
 
 from crnn.config.run import Config, dump_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
-from crnn.model.checkpoint import read_tensors, save_weights, write_atomically, write_tensors
+from crnn.files import atomic_write
+from crnn.model.checkpoint import read_tensors, save_weights, write_tensors
 from crnn.model.crnn import CRNN
 from crnn.training.optim import WeightAverage
-
-__all__ = ["Checkpoint", "RunFolder", "TrainState", "check_same_run"]
-
 
 CHECKPOINT_FORMAT = "crnn-checkpoint"
 FORMAT_VERSION = 1
@@ -181,12 +179,12 @@ class RunFolder:
             )
 
     def holds_a_run(self) -> bool:
-        """Whether an earlier run left checkpoints or weights here."""
+        """Return true if an earlier run left checkpoints or weights here."""
         return bool(self.checkpoints()) or self.best.exists() or self.last.exists()
 
     def write_settings(self, config: Config) -> None:
         """Keep the resolved settings beside the run."""
-        write_atomically(self.path / "config.toml", dump_config(config).encode())
+        atomic_write(self.path / "config.toml", dump_config(config).encode(), CheckpointError)
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, the latest first."""
@@ -198,7 +196,7 @@ class RunFolder:
         """Write a checkpoint, then remove all but the latest ``keep``.
 
         Raises:
-            CheckpointError: As for ``write_atomically``, or the folder is gone; earlier checkpoints are untouched.
+            CheckpointError: It cannot be written, or the folder is gone; earlier checkpoints are untouched.
         """
         self._check_ours()
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
@@ -249,7 +247,7 @@ class RunFolder:
 
 
 def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
-    """Whether ``config`` continues the run that wrote the checkpoint.
+    """Check that ``config`` continues the run that wrote the checkpoint.
 
     Returns:
         The settings that differ and may, one ``key: old -> new`` each.
@@ -297,10 +295,6 @@ def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-# ----------------------------------------------------------------------------------------------------
-# state
-
-
 @dataclass(slots=True)
 class TrainState:
     """All that changes while a run goes on, and all that a checkpoint holds.
@@ -326,7 +320,7 @@ class TrainState:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def weights(self) -> dict[str, Tensor]:
-        """What is evaluated and kept: the running average where there is one."""
+        """Return the weights to evaluate and save: the running average where there is one."""
         return self.average.state_dict() if self.average is not None else self.network.state_dict()
 
     def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:

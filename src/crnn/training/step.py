@@ -28,11 +28,9 @@ from crnn.training.loss import ctc_loss
 from crnn.training.optim import clip_gradients
 from crnn.training.run_folder import TrainState
 
-__all__ = ["StepResult", "TrainStep", "compile_backbone", "compiles", "tune_kernels", "uses_bf16"]
-
 
 def compiles(config: Config, device: torch.device, world_size: int) -> bool:
-    """Whether ``train.compile`` means that the convolutions are compiled for this device.
+    """Return true if ``train.compile`` asks for compiled convolutions on this device.
 
     Raises:
         ConfigError: It is asked for with pictures of many widths.
@@ -53,7 +51,7 @@ def compiles(config: Config, device: torch.device, world_size: int) -> bool:
 
 
 def _has_compiler() -> bool:
-    """Whether torch can compile for CUDA here: Triton writes the kernels, a C compiler what starts them."""
+    """Return true if Triton and a C compiler, which it needs, are installed."""
     compiler = os.environ.get("CC", "") or shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     return bool(compiler) and importlib.util.find_spec("triton") is not None
 
@@ -69,13 +67,9 @@ def tune_kernels(config: Config, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = config.image.resize == "squash"
 
 
-# ----------------------------------------------------------------------------------------------------
-# step
-
-
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step found.
+    """Result of one step.
 
     Attributes:
         counts: ``(3,)`` float32 over all ranks, on the device: sum of the loss, samples, ranks that want to stop.
@@ -130,7 +124,7 @@ class TrainStep:
             # has come: a data loader that has just started draws from that generator, too.
             number = config.train.seed * 1_000_003 + state.step * len(parts) + place
             torch.manual_seed(number * 1_009 + self._ranks.rank)
-            with contextlib.nullcontext() if place + 1 == len(parts) else _unsynchronised(self._forward):
+            with contextlib.nullcontext() if place + 1 == len(parts) else _no_sync(self._forward):
                 # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
                 loss_sum += self._gradients(batch.to(device), world_size / nominal)
         found = [0.0, float(sum(map(len, parts))), float(bool(self._stop))]
@@ -168,7 +162,7 @@ class TrainStep:
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:
-    """Whether these settings mean bf16 on that device."""
+    """Return true if these settings ask for bf16 on that device."""
     precision = config.train.precision
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
@@ -184,7 +178,7 @@ def _distributed(network: nn.Module, ranks: Ranks) -> nn.Module:
     return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
 
 
-def _unsynchronised(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
+def _no_sync(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Keep gradients to this rank: more batches follow before the optimiser moves."""
     return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
