@@ -25,10 +25,11 @@ from crnn.config.synth import FaceConfig
 from crnn.contact_sheet import load_font
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import confidences
+from crnn.decoding.decoder import Decoded
 from crnn.decoding.language_search import search_with_language
 from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
-from crnn.recognizer import Alternative, Reading, Recognizer, reading_of
+from crnn.recognizer import Alternative, Reading, Recognizer
 
 __all__ = ["Explanation", "Row", "explain", "find_font"]
 
@@ -130,30 +131,34 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     if isinstance(found, ImageError):
         raise found
     output, decoded = found
-    reading = reading_of(decoded, reader.charset, output.width, output.original_sizes[0])
-    others = reading.alternatives or _runners_up(reader, output.log_probs, decoded.text.ids, runners_up)
+    reading = reader.reading(decoded, output, 0)
+    others = reading.alternatives or _runners_up(reader, output.log_probs, decoded, runners_up)
     reading = replace(reading, alternatives=others[:runners_up])
     return Explanation(
         pixels, output.log_probs[0], reading, decoded.text.spans, reader.charset, reader.decoder.method, output.width
     )
 
 
-def _runners_up(reader: Recognizer, log_probs: _Floats, ids: tuple[int, ...], count: int) -> tuple[Alternative, ...]:
+def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> tuple[Alternative, ...]:
     """The likeliest texts but the one that was read."""
     if count < 1:
         return ()
     width, prior = max(_BEAM, count + 1), reader.decoder.prior
-    if prior is None or reader.decoder.pattern is not None:
+    found_with_language = prior is not None and reader.decoder.pattern is None
+    if prior is None or not found_with_language:
         searched = [(h, math.exp(h.score)) for h in beam_search(log_probs, width)[0]]
     else:  # ranked, and as likely, as the reading itself
-        ((found,),) = search_with_language([log_probs], prior, width, count + 1)
+        ((found,),) = search_with_language([log_probs], prior, width, width)
         searched = [(h, found.probability * math.exp(h.rank - found.texts[0].rank)) for h in found.texts]
-    others = [(h, probability) for h, probability in searched if h.ids != ids][:count]
-    values = confidences([probability for _, probability in others], reader.decoder.curve).tolist()
-    return tuple(
+    values = confidences([probability for _, probability in searched], reader.decoder.curve).tolist()
+    # This searches all of the image, reading only where texts are near: it may find a likelier one.
+    most = decoded.confidence if found_with_language else 1.0
+    others = [
         Alternative(reader.charset.decode(h.ids), h.score, confidence)
-        for (h, _), confidence in zip(others, values, strict=True)
-    )
+        for (h, _), confidence in zip(searched, values, strict=True)
+        if h.ids != decoded.text.ids and confidence <= most
+    ]
+    return tuple(others[:count])
 
 
 def find_font(characters: Iterable[str]) -> tuple[str, int] | None:

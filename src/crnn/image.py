@@ -306,11 +306,15 @@ def target_width(size: tuple[int, int], config: ImageConfig) -> int:
         raise ImageError(f"image is {width} x {height} pixels; expected at least 1 x 1", reason="empty")
     if config.resize == "squash":
         return config.image_width
+    return min(max(_proportional_width(size, config), config.min_width), config.max_width)
+
+
+def _proportional_width(size: tuple[int, int], config: ImageConfig) -> int:
+    width, height = size
     # In integers, so that the same picture has the same width everywhere.
     scale = round(1000 * config.width_scale)
     unit = 1000 * height * config.width_step
-    steps = (2 * width * config.image_height * scale + unit) // (2 * unit)
-    return min(max(steps * config.width_step, config.min_width), config.max_width)
+    return (2 * width * config.image_height * scale + unit) // (2 * unit) * config.width_step
 
 
 def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
@@ -473,11 +477,12 @@ def _orientation(image: Image.Image) -> int:
 # ----------------------------------------------------------------------------------------------------
 # line check
 
-LineWarning: TypeAlias = Literal["page", "turned"]
+LineWarning: TypeAlias = Literal["page", "turned", "too_wide"]
 
 ADVICE: dict[LineWarning, str] = {
     "page": "likely a page or several lines; expected one line: cut the lines out and read each",
     "turned": "likely a line turned by 90 degrees; expected an upright one: turn it and read it again",
+    "too_wide": "likely longer than the network can see at once; cut it into parts",
 }
 """What is wrong and what to do, for people."""
 
@@ -488,13 +493,14 @@ _STROKES = frozenset("1IJijl|!:;.,'/()[]{}")
 """Characters that may be much taller than wide."""
 
 
-def line_warning(size: tuple[int, int], text: str, score: float) -> LineWarning | None:
-    """What a picture is likely to be in place of one upright line of text; ``None``: nothing speaks against a line.
+def line_warning(size: tuple[int, int], text: str, score: float, config: ImageConfig) -> LineWarning | None:
+    """Return what an image likely is in place of one upright line of text that fits the network.
 
     Args:
-        size: Width and height of the picture as it was given, in pixels.
-        text: What was read.
+        size: Width and height of the image as it was given, in pixels.
+        text: The reading.
         score: Its natural-log probability.
+        config: The ``image`` settings.
     """
     width, height = size
     if height > 600 and width > 300 and width < 2 * height < 8 * width and score < _UNSURE:
@@ -503,4 +509,6 @@ def line_warning(size: tuple[int, int], text: str, score: float) -> LineWarning 
     narrow = height > 2.5 * width and text not in _STROKES
     if narrow or (height > 1.6 * width and score < _UNSURE):
         return "turned"
+    if config.resize == "keep_ratio" and _proportional_width(size, config) > config.max_width:
+        return "too_wide"
     return None

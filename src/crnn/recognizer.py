@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crnn.charset import Charset
-from crnn.config.model import ReaderConfig
+from crnn.config.model import ImageConfig, ReaderConfig
 from crnn.decoding.confidence import Calibration
 from crnn.decoding.decoder import Decoded, Decoder, DecodingOptions
 from crnn.engines.engine import Engine, Mode, Precision
@@ -41,7 +41,6 @@ __all__ = [
     "Recognizer",
     "in_width_batches",
     "load",
-    "reading_of",
 ]
 
 
@@ -90,8 +89,8 @@ class Reading:
             does that on its validation sets, ``crnn calibrate`` on others). It knows the language and the lexicon that
             the text was found with, and in a lexicon that the image may show none of its words.
         alternatives: Where several texts were asked for (``n_best``) the others, the likeliest first.
-        warning: What the picture is likely to be in place of one upright line: ``page`` or ``turned``, see
-            ``crnn.image``.
+        warning: What the image likely is in place of one upright line that fits the network: ``page``, ``turned`` or
+            ``too_wide``, see ``crnn.image.ADVICE``.
     """
 
     text: str
@@ -102,15 +101,10 @@ class Reading:
     warning: LineWarning | None = None
 
 
-def reading_of(decoded: Decoded, charset: Charset, width: int, original_size: tuple[int, int]) -> Reading:
-    """A decoded text in characters and pixels.
-
-    Args:
-        decoded: What a decoder found.
-        charset: Of the network.
-        width: Of the network's picture, in pixels.
-        original_size: Width and height of the picture as it was given.
-    """
+def _reading(
+    decoded: Decoded, charset: Charset, image: ImageConfig, width: int, original_size: tuple[int, int]
+) -> Reading:
+    """Return a decoded text in characters and pixels; ``width`` is that of the network's input."""
     text = decoded.text
     said = charset.decode(text.ids)
     original_width = original_size[0]
@@ -119,7 +113,7 @@ def reading_of(decoded: Decoded, charset: Charset, width: int, original_size: tu
         for character, score, (start, end) in zip(said, text.character_scores, _borders(text.spans, width), strict=True)
     )
     alternatives = tuple(Alternative(charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
-    warning = line_warning(original_size, said, text.score)
+    warning = line_warning(original_size, said, text.score, image)
     return Reading(said, text.score, characters, decoded.confidence, alternatives, warning)
 
 
@@ -368,7 +362,7 @@ class Recognizer:
                 if isinstance(output, ImageError):
                     yield output
                 else:
-                    yield reading_of(found[place], self.charset, output.width, output.original_sizes[0])
+                    yield self.reading(found[place], output, 0)
         if failure:
             raise failure[0]
 
@@ -378,11 +372,11 @@ class Recognizer:
 
     def readings(self, output: NetworkOutput) -> list[Reading]:
         """Return what the images of one batch say."""
-        decoded = self.decoder.decode(output.log_probs)
-        return [
-            reading_of(text, self.charset, output.width, original)
-            for text, original in zip(decoded, output.original_sizes, strict=True)
-        ]
+        return [self.reading(text, output, n) for n, text in enumerate(self.decoder.decode(output.log_probs))]
+
+    def reading(self, decoded: Decoded, output: NetworkOutput, n: int) -> Reading:
+        """Return a text that was decoded from image ``n`` of a batch in characters and pixels."""
+        return _reading(decoded, self.charset, self.config.image, output.width, output.original_sizes[n])
 
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]

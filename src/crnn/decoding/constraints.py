@@ -115,8 +115,11 @@ _TRIED_LENGTH = 100
 _REMEMBERED = 200_000
 """Prefixes whose answers are kept."""
 
-_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|.", regex.DOTALL)
-"""An escape, a set, or a character."""
+_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
+"""An escape, a set, a number of repeats with the least of it as a group, or a character."""
+
+_MAX_REPEATS = 10_000
+"""Of one part of a pattern, through all groups around it: ``regex`` unrolls the least of each."""
 
 
 class Pattern:
@@ -142,6 +145,10 @@ class Pattern:
     ) -> None:
         self.expression = expression
         self.characters = np.array(list(charset.characters), dtype=object)
+        if _most_repeats(expression) > _MAX_REPEATS:
+            raise ConfigError(
+                f"pattern {expression!r}: repeats of repeats make more than {_MAX_REPEATS:,} of a part; expected fewer"
+            )
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
         try:
             with warnings.catch_warnings():
@@ -193,6 +200,22 @@ class Pattern:
         return False
 
 
+def _most_repeats(expression: str) -> int:
+    """The largest product of least numbers of repeats around one part; it counts, whatever the syntax between."""
+    groups, last = [1], 1  # the largest product in each open group, and that of what a number would repeat
+    for token in _TOKENS.finditer(expression):
+        if token[0] == "(":
+            groups.append(1)
+        elif token[0] == ")" and len(groups) > 1:
+            last = groups.pop()
+        elif token[1]:
+            last *= min(max(int(token[1][:9]), 1), _MAX_REPEATS + 1)
+        elif token[0] not in "?+":  # behind a number these say how, and it may be repeated again
+            last = 1
+        groups[-1] = max(groups[-1], last)
+    return max(groups)
+
+
 def _written(expression: str, charset: Charset, rules: LabelRules) -> str:
     """The expression with the characters that labels have in the place of others, as ``e`` for ``é``."""
 
@@ -201,6 +224,8 @@ def _written(expression: str, charset: Charset, rules: LabelRules) -> str:
 
     def replaced(token: Any) -> str:
         text: str = token[0]
+        if text.isascii():
+            return text
         if text.startswith("["):
             return "".join(new if len(new := written(c)) == 1 else c for c in text)
         return new if len(new := written(text)) == 1 or text.startswith("\\") else f"(?:{new})"

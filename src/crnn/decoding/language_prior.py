@@ -24,13 +24,16 @@ from crnn.charset import Charset
 from crnn.decoding.language import Language
 from crnn.errors import ConfigError
 
-__all__ = ["DEFAULT_WEIGHT", "LanguagePrior", "PriorState", "padded"]
+__all__ = ["DEFAULT_WEIGHT", "MAX_WEIGHT", "LanguagePrior", "PriorState", "padded"]
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Bools = npt.NDArray[np.bool_]
 
 DEFAULT_WEIGHT = 0.4
 """Of a language beside the network. From 0.4 to 0.7 real words gain as much, and codes lose more the larger it is."""
+
+MAX_WEIGHT = 10.0
+"""From about 1 on the language writes texts of its own."""
 
 # ---- what is no word of the dictionary: constants in nats, chosen by rendered codes and real words ----
 
@@ -100,7 +103,7 @@ class LanguagePrior:
     Args:
         language: The language.
         charset: Of the network.
-        weight: What the log-probability is multiplied with, 0 or more. The bonus, 7/3 of it, makes up for what a
+        weight: What the log-probability is multiplied with, 0 to 10. The bonus, 7/3 of it, makes up for what a
             language takes from long texts.
 
     Attributes:
@@ -111,8 +114,8 @@ class LanguagePrior:
     """
 
     def __init__(self, language: Language, charset: Charset, weight: float = DEFAULT_WEIGHT) -> None:
-        if not 0.0 <= weight < np.inf:
-            raise ConfigError(f"lm_weight is {weight}; expected a number, 0 or more")
+        if not 0.0 <= weight <= MAX_WEIGHT:
+            raise ConfigError(f"lm_weight is {weight}; expected a number, 0 to {MAX_WEIGHT:g}")
         self.language, self.charset, self.weight, self.bonus = language, charset, weight, weight * 7.0 / 3.0
         symbols, kinds, cases = [], [], []
         cased = charset.characters != charset.characters.lower() and charset.characters != charset.characters.upper()
