@@ -1,4 +1,4 @@
-"""From weights to a file that engines open: built, quantised, read back, compared, and only then put in place.
+"""From weights to a file that engines open: built, quantized, read back, compared, and only then put in place.
 
 ONNX is read by ONNX Runtime, OpenVINO, ONNX Runtime Web and others. What is in a file beside the graph is in
 ``crnn.engines.exported_file``.
@@ -248,8 +248,8 @@ class ExportReport:
         path: The file.
         size: Its bytes.
         precision: What it computes in.
-        pictures: What it was compared on, and quantised with.
-        quantised: What was quantised, in words; ``None`` where nothing was.
+        pictures: What it was compared on, and quantized with.
+        quantized: What was quantized, in words; ``None`` where nothing was.
         source: The engine that computed the source network.
         comparisons: With each engine that is installed and opens the file.
     """
@@ -258,7 +258,7 @@ class ExportReport:
     size: int
     precision: Precision
     pictures: str
-    quantised: str | None
+    quantized: str | None
     source: EngineName
     comparisons: tuple[Comparison, ...]
 
@@ -298,8 +298,8 @@ def export(
     weights = read_weights(model)
     pictures, described = _pictures(weights, data, samples, precision, say)
     say(f"{described}, to compare with{' and to quantise' if precision == 'int8' else ''}")
-    graph, quantised = _graph(weights, precision, pictures)
-    metadata = _metadata(weights, precision, quantised, described)
+    graph, quantized = _graph(weights, precision, pictures)
+    metadata = _metadata(weights, precision, quantized, described)
     with _place_beside(path) as folder:
         file = folder / path.name
         _write(graph, metadata, file)
@@ -309,11 +309,11 @@ def export(
             if problem is not None:
                 raise ExportMismatchError(
                     f"{path}: not written, it is not what its source is: with {comparison.engine}, {problem}. "
-                    + ("Quantise with pictures like those that are read, --data" if quantised else "Report it, please")
+                    + ("Quantise with pictures like those that are read, --data" if quantized else "Report it, please")
                 )
         size = file.stat().st_size
         file.replace(path)
-    return ExportReport(path, size, precision, described, quantised, source, tuple(comparisons))
+    return ExportReport(path, size, precision, described, quantized, source, tuple(comparisons))
 
 
 def _check(model: str | Path, path: Path, precision: Precision, samples: int) -> None:
@@ -353,19 +353,19 @@ def _graph(weights: WeightsFile, precision: Precision, pictures: list[Pixels]) -
     graph = network_graph(weights)
     if precision != "int8":
         return graph, None
-    from crnn.quantize import quantise_graph
+    from crnn.quantize import quantize_graph
 
-    done = quantise_graph(graph, pictures)
+    done = quantize_graph(graph, pictures)
     return done.graph, (
         f"{len(done.ranges)} convolutions in int8 (a scale for each channel); {', '.join(done.kept)} in floating point"
     )
 
 
-def _metadata(weights: WeightsFile, precision: Precision, quantised: str | None, pictures: str) -> dict[str, Any]:
+def _metadata(weights: WeightsFile, precision: Precision, quantized: str | None, pictures: str) -> dict[str, Any]:
     info: dict[str, Any] = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
-    if quantised is not None:
+    if quantized is not None:
         # How many and of which kind; what folders of this machine are called is of no use elsewhere.
-        info |= {"quantised": quantised, "pictures": pictures.partition(" of ")[0]}
+        info |= {"quantised": quantized, "pictures": pictures.partition(" of ")[0]}
     return {
         "format": ENGINE_FORMAT,
         "format_version": FORMAT_VERSION,

@@ -2,7 +2,7 @@
 
 ::
 
-    source --load_image--> (H, W, C) uint8 --resize--> (C, H, W) uint8 --normalise--> (C, H, W) float32 in [-1, 1]
+    source --load_image--> (H, W, C) uint8 --resize--> (C, H, W) uint8 --normalize--> (C, H, W) float32 in [-1, 1]
     source --------------load_resized----------------> (C, H, W) uint8
 
 Training, evaluation and reading all come through here, so a picture gives the same numbers in each of them, whether it
@@ -42,7 +42,7 @@ __all__ = [
     "load_fitted",
     "load_image",
     "load_resized",
-    "normalise",
+    "normalize",
     "open_picture",
     "pillow_error",
     "read_open_file",
@@ -333,7 +333,7 @@ def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None
     return _resized(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), config, width)
 
 
-def normalise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def normalize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Pixels as the network takes them: ``(x - 127.5) / 127.5``, in [-1, 1].
 
     As the ModelZoo does. PARSeq's and DTRB's ``(x / 255 - 0.5) / 0.5`` is the same up to rounding.

@@ -32,7 +32,7 @@ from crnn.engines.onnx_engine import import_onnxruntime
 from crnn.engines.onnx_graph import INPUT_NAME
 from crnn.errors import DataError
 
-__all__ = ["Quantised", "quantise_graph"]
+__all__ = ["QuantizedGraph", "quantize_graph"]
 
 
 _HALF_RANGE = np.float32(127.5)
@@ -50,8 +50,8 @@ _Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantised:
-    """A quantised graph, and what was done.
+class QuantizedGraph:
+    """A quantized graph, and what was done.
 
     Attributes:
         graph: The graph; input and output are called as before.
@@ -66,7 +66,7 @@ class Quantised:
     kept: tuple[str, ...]
 
 
-def quantise_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantised:
+def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> QuantizedGraph:
     """A graph whose convolutions compute in int8.
 
     Args:
@@ -84,7 +84,7 @@ def quantise_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantis
     for node in graph.graph.node:
         builder.take(node, ranges)
     kept = tuple(node.name for node in graph.graph.node if node.op_type in ("LSTM", "MatMul"))
-    return Quantised(builder.model(graph), ranges, pictures, kept)
+    return QuantizedGraph(builder.model(graph), ranges, pictures, kept)
 
 
 class _Builder:

@@ -347,7 +347,8 @@ def _check_values(options: DecodingOptions, method: str) -> None:
             raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
     for name, most in (("lexicon_margin", math.inf), ("lm_weight", MAX_WEIGHT)):
         value = getattr(options, name)
-        if value is not None and not (isinstance(value, numbers.Real) and 0 <= value <= most and value < math.inf):
+        is_number = isinstance(value, numbers.Real) and math.isfinite(value)
+        if value is not None and not (is_number and 0 <= value <= most):
             limit = "0 or more" if most == math.inf else f"0 to {most:g}"
             raise ConfigError(f"{name} is {value!r}; expected a number, {limit}")
     for name in ("pattern", "allow", "block"):

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from crnn.config.model import BACKBONE_CHANNELS, ReaderConfig
 from crnn.errors import CheckpointError
-from crnn.model.backbones import BACKBONES, is_normalised
+from crnn.model.backbones import BACKBONES, is_normalized
 from crnn.model.weights import WeightsFile
 
 __all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "network_graph"]
@@ -57,7 +57,7 @@ def network_graph(weights: WeightsFile) -> onnx.ModelProto:
     config, arrays = weights.config, weights.arrays
     graph = _Graph(config.image.image_channels, config.charset.charset().num_classes)
     pixels = graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
-    # The difference is exact and the division rounded once, as in ``crnn.image.normalise``.
+    # The difference is exact and the division rounded once, as in ``crnn.image.normalize``.
     centred = graph.add("Sub", [pixels, graph.constant("middle", np.float32(127.5))], "centred")
     values = graph.add("Div", [centred, graph.constant("half_range", np.float32(127.5))], "normalised")
     values = _convolutions(graph, values, config, arrays)  # ....................................... (N, D, 1, T)
@@ -104,7 +104,7 @@ class _Graph:
 
 def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
-        kernel, bias = _folded(arrays, number, is_normalised(number, config.model.batch_norm))
+        kernel, bias = _folded(arrays, number, is_normalized(number, config.model.batch_norm))
         inputs = [values, graph.constant(f"conv{number}.weight", kernel), graph.constant(f"conv{number}.bias", bias)]
         values = graph.add(
             "Conv",
@@ -189,7 +189,7 @@ def _shapes(config: ReaderConfig) -> dict[str, tuple[int, ...]]:
     depth: int = config.image.image_channels
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
         shapes[f"backbone.conv{number}.weight"] = (layer.channels, depth, layer.kernel, layer.kernel)
-        if is_normalised(number, config.model.batch_norm):
+        if is_normalized(number, config.model.batch_norm):
             for name in ("weight", "bias", "running_mean", "running_var"):
                 shapes[f"backbone.norm{number}.{name}"] = (layer.channels,)
         else:

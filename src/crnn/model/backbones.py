@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["BACKBONES", "ConvLayer", "is_normalised"]
+__all__ = ["BACKBONES", "ConvLayer", "is_normalized"]
 
 
 class ConvLayer(NamedTuple):
@@ -49,7 +49,7 @@ _PAPER_BATCH_NORM = (3, 5, 7)
 published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
 
 
-def is_normalised(number: int, batch_norm: str) -> bool:
+def is_normalized(number: int, batch_norm: str) -> bool:
     """Whether batch normalisation follows a convolution.
 
     Args:
