@@ -17,8 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn.errors import ConfigError
 
-__all__ = ["contact_sheet", "load_font", "packed_sheet"]
-
 _MARGIN = 4
 _FONT_SIZE = 12
 _LINE_HEIGHT = 15

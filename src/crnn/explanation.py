@@ -31,8 +31,7 @@ from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
 from crnn.recognizer import Alternative, Reading, Recognizer
 
-__all__ = ["Explanation", "Row", "explain", "find_font"]
-
+__all__ = ["Explanation", "explain"]
 
 _BEAM = 20  # prefixes that runners-up are taken from
 

@@ -35,23 +35,19 @@ from crnn.model.weights import WeightsFile, read_weights
 if TYPE_CHECKING:
     import onnx
 
-__all__ = [
-    "LIMITS",
-    "Comparison",
-    "ExportReport",
-    "Limits",
-    "drawn_pictures",
-    "export",
-    "rendered_pictures",
-    "stored_pictures",
-]
-
 
 _BATCH = 16
 _FIRST = 2_000_000_000
 """Number of the first rendered sample: behind all that a training of a usual length has shown to the network."""
 
 _Array = npt.NDArray[np.uint8]
+
+
+_DRAWN = 48
+"""Drawn words, where they are only compared with."""
+
+_COMPARED = 384
+"""Pictures that are compared, about, where more were taken to quantise with."""
 
 
 def stored_pictures(
@@ -166,16 +162,6 @@ def _batches(pictures: Iterable[_Array]) -> Iterator[Pixels]:
     for _, members in sorted(by_width.items()):
         for first in range(0, len(members), _BATCH):
             yield np.stack(members[first : first + _BATCH])
-
-
-# ----------------------------------------------------------------------------------------------------
-# export
-
-_DRAWN = 48
-"""Drawn words, where they are only compared with."""
-
-_COMPARED = 384
-"""Pictures that are compared, about, where more were taken to quantise with."""
 
 
 @dataclass(frozen=True, slots=True)

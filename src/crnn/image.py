@@ -29,28 +29,6 @@ from crnn.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = [
-    "ADVICE",
-    "MAX_PIXELS",
-    "PICTURE_SUFFIXES",
-    "BinaryFile",
-    "ImageSource",
-    "LineWarning",
-    "check_size",
-    "image_size",
-    "line_warning",
-    "load_fitted",
-    "load_image",
-    "load_resized",
-    "normalize",
-    "open_picture",
-    "pillow_error",
-    "read_open_file",
-    "read_picture_file",
-    "resize",
-    "target_width",
-]
-
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded: about 150 MB of colour pixels."""
@@ -69,6 +47,34 @@ _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF pi
 # Closed, because Pillow's own list has formats that start other programs (EPS runs Ghostscript), nest images, or have
 # no signature at all.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
+_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may also follow the pixels
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+LineWarning: TypeAlias = Literal["page", "turned", "too_wide"]
+ADVICE: dict[LineWarning, str] = {
+    "page": "likely a page or several lines; expected one line: cut the lines out and read each",
+    "turned": "likely a line turned by 90 degrees; expected an upright one: turn it and read it again",
+    "too_wide": "likely longer than the network can see at once; cut it into parts",
+}
+"""What is wrong and what to do, for people."""
+
+_UNSURE = math.log(0.35)
+"""Scores below it are of readings that little speaks for. Of upright narrow crops 1 in 7 has one, of pages all."""
+
+_STROKES = frozenset("1IJijl|!:;.,'/()[]{}")
+"""Characters that may be much taller than wide."""
 
 
 def read_open_file(file: Any, name: str) -> bytes:
@@ -184,10 +190,6 @@ def pillow_error(error: Exception, name: str, problem: str, reason: str) -> Imag
     return ImageError(f"{name}: {problem} ({str(error) or type(error).__name__}); {wanted}", reason=reason)
 
 
-# ----------------------------------------------------------------------------------------------------
-# image
-
-
 @runtime_checkable
 class BinaryFile(Protocol):
     """What gives bytes: an open file, an upload, ``io.BytesIO``."""
@@ -200,21 +202,6 @@ ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | npt.NDArray[Any] | Image.Image
 )
 """What can be read: a path, the encoded bytes of a picture file, an array, or a Pillow image."""
-
-_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)
-_PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may also follow the pixels
-
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.uint8]:
@@ -472,25 +459,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
-
-
-# ----------------------------------------------------------------------------------------------------
-# line check
-
-LineWarning: TypeAlias = Literal["page", "turned", "too_wide"]
-
-ADVICE: dict[LineWarning, str] = {
-    "page": "likely a page or several lines; expected one line: cut the lines out and read each",
-    "turned": "likely a line turned by 90 degrees; expected an upright one: turn it and read it again",
-    "too_wide": "likely longer than the network can see at once; cut it into parts",
-}
-"""What is wrong and what to do, for people."""
-
-_UNSURE = math.log(0.35)
-"""Scores below it are of readings that little speaks for. Of upright narrow crops 1 in 7 has one, of pages all."""
-
-_STROKES = frozenset("1IJijl|!:;.,'/()[]{}")
-"""Characters that may be much taller than wide."""
 
 
 def line_warning(size: tuple[int, int], text: str, score: float, config: ImageConfig) -> LineWarning | None:

@@ -32,9 +32,6 @@ from crnn.engines.onnx_engine import import_onnxruntime
 from crnn.engines.onnx_graph import INPUT_NAME
 from crnn.errors import DataError
 
-__all__ = ["QuantizedGraph", "quantize_graph"]
-
-
 _HALF_RANGE = np.float32(127.5)
 _MIDDLE = np.uint8(128)
 """The middle of pixels is 127.5, and a zero point is a whole number: what is missing goes into the bias."""

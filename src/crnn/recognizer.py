@@ -32,6 +32,20 @@ from crnn.image import BinaryFile, ImageSource, LineWarning, line_warning, load_
 from crnn.model.weights import DEFAULT_MODEL
 from crnn.parallel import available_threads, read_ahead
 
+__all__ = ["Alternative", "Character", "Reading", "Recognizer", "load"]
+
+
+_R = TypeVar("_R")
+_Floats = npt.NDArray[np.float32]
+_ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
+"""Types of one image, though some of them can be iterated over."""
+
+_DECODED_BATCHES = 8
+"""Batches that are decoded together with a language: the words that it may change are few in each."""
+
+_HELD_BATCHES = 8
+"""Batches' worth of images that may wait for others of their width; it bounds the memory of streams."""
+
 
 @dataclass(frozen=True, slots=True)
 class Character:
@@ -169,19 +183,6 @@ class WidthBatcher:
         """Return what is left, that of the oldest images first."""
         ready, self._waiting = list(self._waiting.values()), {}
         return ready
-
-
-_R = TypeVar("_R")
-_Floats = npt.NDArray[np.float32]
-
-_ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
-"""Types of one image, though some of them can be iterated over."""
-
-_DECODED_BATCHES = 8
-"""Batches that are decoded together with a language: the words that it may change are few in each."""
-
-_HELD_BATCHES = 8
-"""Batches' worth of images that may wait for others of their width; it bounds the memory of streams."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,6 @@ from crnn.decoding.ctc import DecodedText, align_batch, log_probs_shape, sequenc
 from crnn.decoding.language_prior import LanguagePrior, PriorState
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Hypothesis", "beam_search", "describe_texts"]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]

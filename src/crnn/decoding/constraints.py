@@ -20,10 +20,24 @@ from crnn.config.model import CharsetConfig
 from crnn.decoding.ctc import log_probs_shape
 from crnn.errors import CharsetError, ConfigError, DataError
 
-__all__ = ["Pattern", "allowed_classes", "restrict", "written_as"]
-
-
 _Mask = npt.NDArray[np.bool_]
+
+
+_TIMEOUT_S = 1.0
+"""For one text; a match takes microseconds, but for patterns that try every division of a text into parts."""
+
+_TRIED = 5_000
+"""Texts that are tried when a pattern is given, to find one that matches."""
+
+_TRIED_LENGTH = 100
+_REMEMBERED = 200_000
+"""Prefixes whose answers are kept."""
+
+_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
+"""An escape, a set, a number of repeats with the least of it as a group, or a character."""
+
+_MAX_REPEATS = 10_000
+"""Of one part of a pattern, through all groups around it: ``regex`` unrolls the least of each."""
 
 
 def allowed_classes(
@@ -99,27 +113,6 @@ def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
     elif character not in charset:
         character = rules.form(character)
     return character if all(c in charset for c in character) else ""
-
-
-# ----------------------------------------------------------------------------------------------------
-# pattern
-
-_TIMEOUT_S = 1.0
-"""For one text; a match takes microseconds, but for patterns that try every division of a text into parts."""
-
-_TRIED = 5_000
-"""Texts that are tried when a pattern is given, to find one that matches."""
-
-_TRIED_LENGTH = 100
-
-_REMEMBERED = 200_000
-"""Prefixes whose answers are kept."""
-
-_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
-"""An escape, a set, a number of repeats with the least of it as a group, or a character."""
-
-_MAX_REPEATS = 10_000
-"""Of one part of a pattern, through all groups around it: ``regex`` unrolls the least of each."""
 
 
 class Pattern:

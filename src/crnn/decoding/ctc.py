@@ -29,23 +29,15 @@ import numpy.typing as npt
 from crnn.charset import min_time_steps
 from crnn.errors import DataError
 
-__all__ = [
-    "BEST",
-    "LINEAR",
-    "LOG",
-    "DecodedText",
-    "Ring",
-    "align",
-    "align_batch",
-    "check_log_probs",
-    "decode_greedy",
-    "greedy",
-    "log_probs_shape",
-    "sequence_log_probs",
-]
-
-
 _Floats = npt.NDArray[np.floating[Any]]
+
+
+_Doubles = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
+_Mask = npt.NDArray[np.bool_]
+_SAFE_PROBABILITY = 1e-280
+"""Above it the forward sum over plain probabilities is as good as one over logarithms: underflow loses less than 1e-307
+per state and step, and what follows a state cannot make that larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +114,6 @@ def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
         )
     num_samples, num_steps, num_classes = log_probs.shape
     return num_samples, num_steps, num_classes
-
-
-# ----------------------------------------------------------------------------------------------------
-# ctc
-
-_Doubles = npt.NDArray[np.float64]
-_Indices = npt.NDArray[np.intp]
-_Mask = npt.NDArray[np.bool_]
-
-_SAFE_PROBABILITY = 1e-280
-"""Above it the forward sum over plain probabilities is as good as one over logarithms: underflow loses less than 1e-307
-per state and step, and what follows a state cannot make that larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,10 +274,6 @@ def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[li
     return _split(_spans(path, 0), lattice.lengths)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The lattice of one target: forward sums, and the maximum in their place
-
-
 @dataclass(frozen=True, slots=True)
 class _Lattice:
     """M targets padded to the longest, each with the sample that it is to be found in."""
@@ -372,10 +348,6 @@ def _why_unreachable(n: int, targets: Sequence[Sequence[int]], num_steps: int) -
             f"neighbours, but log_probs have {num_steps}; use a wider image or a shorter target"
         )
     return f"target {n} cannot be aligned: each of its alignments meets a step where log_probs are -inf"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Runs and lists
 
 
 def _run_starts(path: _Indices, blank: int) -> _Mask:

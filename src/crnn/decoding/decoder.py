@@ -40,8 +40,6 @@ from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
 from crnn.errors import ConfigError
 
-__all__ = ["Candidate", "DecodeMethod", "Decoded", "Decoder", "DecodingOptions", "lexicon_rules"]
-
 DecodeMethod = Literal["auto", "greedy", "beam", "lexicon"]
 
 _TAKES = {
@@ -344,7 +342,7 @@ def _check_values(options: DecodingOptions, method: str) -> None:
     for name in ("beam_width", "n_best"):
         value: Any = getattr(options, name)
         if not isinstance(value, numbers.Integral) or value < 1:
-            raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
+            raise ConfigError(f"{name} is {value!r}; expected 1 or more, a whole number")
     for name, most in (("lexicon_margin", math.inf), ("lm_weight", MAX_WEIGHT)):
         value = getattr(options, name)
         is_number = isinstance(value, numbers.Real) and math.isfinite(value)

@@ -32,15 +32,6 @@ from safetensors.numpy import save
 from crnn.errors import ConfigError, DataError
 from crnn.files import write_whole
 
-__all__ = [
-    "DEFAULT_ORDER",
-    "MAX_ORDER",
-    "Language",
-    "load_language",
-    "shipped_languages",
-    "train_language",
-]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Ints = npt.NDArray[np.int64]
 _Bools = npt.NDArray[np.bool_]
@@ -139,8 +130,6 @@ class Language:
             raise DataError("the n-grams contradict themselves; expected those of 'crnn lm'")
         return levels
 
-    # ---- contexts, expanded when they are met -----------------------------------------------------------------------
-
     def log_prob(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any] | int) -> npt.NDArray[np.float64]:
         """Return the log-probability of symbols in contexts by row; row 0 is the beginning of a word."""
         found: npt.NDArray[np.float64] = self._log_probs[rows, symbols].astype(np.float64)
@@ -206,8 +195,6 @@ class Language:
             predicted = symbols <= self.end
             row[symbols[predicted]] = -_STEP * self.arrays["log_probs"][first : first + count][predicted]
         return row
-
-    # ---- texts ------------------------------------------------------------------------------------------------------
 
     def symbol(self, character: str) -> int:
         """Return the symbol of a character in whatever case, with or without its accents; -1 where it is none."""
@@ -314,10 +301,6 @@ def _digest(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, str]) -> st
 
 def _without_marks(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# From words
 
 
 def train_language(

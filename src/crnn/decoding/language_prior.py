@@ -24,8 +24,6 @@ from crnn.charset import Charset
 from crnn.decoding.language import Language
 from crnn.errors import ConfigError
 
-__all__ = ["DEFAULT_WEIGHT", "MAX_WEIGHT", "LanguagePrior", "PriorState", "padded"]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Bools = npt.NDArray[np.bool_]
 
@@ -35,7 +33,6 @@ DEFAULT_WEIGHT = 0.4
 MAX_WEIGHT = 10.0
 """From about 1 on the language writes texts of its own."""
 
-# ---- what is no word of the dictionary: constants in nats, chosen by rendered codes and real words ----
 
 _WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
 """A word of the dictionary, a number, any string."""

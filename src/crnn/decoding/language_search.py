@@ -22,8 +22,6 @@ from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.ctc import DecodedText, decode_greedy, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, padded
 
-__all__ = ["LanguageReading", "search_with_language"]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]

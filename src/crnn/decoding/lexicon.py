@@ -31,11 +31,29 @@ from crnn.charset import Charset, LabelRules
 from crnn.config.model import CharsetConfig
 from crnn.errors import DataError
 
-__all__ = ["Lexicon", "SkippedWords", "WordTrie", "build_trie", "lines_of_file", "lines_of_words"]
-
-
 _BLOCK_BYTES = 1 << 22
 _BLOCK_WORDS = 1 << 18
+
+
+_Ids = npt.NDArray[np.unsignedinteger[Any]]
+_Ints = npt.NDArray[np.int32]
+_Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
+_Ends = npt.NDArray[np.int32]
+_Mask = npt.NDArray[np.bool_]
+_LONGEST_WORD = 256
+"""Most characters of a word where the rules set no limit: longer ones come of files that are no word lists."""
+
+_MOST_CHARACTERS = 1 << 28
+"""Most characters of all words together: 268 million, some 30 million words, whose nodes int32 can number."""
+
+_SPACES = (
+    "\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""All white space but the line feed; looked for one by one, which is ten times as fast as a regular expression."""
+
+_FEW_WORDS = 10_000  # so many are looked up in a dictionary in less time than a trie takes
+_NUM_EXAMPLES = 5
 
 
 def lines_of_words(words: Iterable[str]) -> Iterator[str]:
@@ -95,13 +113,6 @@ def _words_of(lines: str) -> str:
 
 def _no_lines(name: str) -> DataError:
     return DataError(f"{name} is not UTF-8 text in lines. Expected one word per line; save it as UTF-8")
-
-
-# ----------------------------------------------------------------------------------------------------
-# word trie
-
-_Ids = npt.NDArray[np.unsignedinteger[Any]]
-_Ints = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,29 +185,6 @@ def build_trie(ids: _Ids, ends: _Ints, num_characters: int) -> tuple[WordTrie, n
     ending[ends_in[::-1]] = np.arange(len(ends_in) - 1, -1, -1, dtype=np.int32)  # the first word is written last
     repeated = ending[ends_in] != np.arange(len(ends_in))
     return WordTrie(np.concatenate(characters), children, ending), repeated
-
-
-# ----------------------------------------------------------------------------------------------------
-# lexicon
-
-_Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
-_Ends = npt.NDArray[np.int32]
-_Mask = npt.NDArray[np.bool_]
-
-_LONGEST_WORD = 256
-"""Most characters of a word where the rules set no limit: longer ones come of files that are no word lists."""
-
-_MOST_CHARACTERS = 1 << 28
-"""Most characters of all words together: 268 million, some 30 million words, whose nodes int32 can number."""
-
-_SPACES = (
-    "\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
-"""All white space but the line feed; looked for one by one, which is ten times as fast as a regular expression."""
-
-_FEW_WORDS = 10_000  # so many are looked up in a dictionary in less time than a trie takes
-_NUM_EXAMPLES = 5
 
 
 class SkippedWords(NamedTuple):
@@ -329,9 +317,6 @@ class Lexicon:
     def trie(self) -> WordTrie:
         """The prefixes of the words."""
         return build_trie(self._ids, self._ends, self.charset.blank)[0]
-
-
-# ---- from text to ids ------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=16)

@@ -23,9 +23,6 @@ from crnn.decoding.ctc import LINEAR, LOG, Ring, check_log_probs, greedy, sequen
 from crnn.decoding.lexicon import Lexicon, WordTrie
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Found", "LexiconMatch", "decode_lexicon", "search_tries"]
-
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
@@ -39,6 +36,11 @@ _MARGIN = 1e-9
 
 _DIVE = 4  # nodes of each picture that go ahead, at each depth; 2 to 8 take about the same time
 _MOST_PAIRS = 1 << 15  # expanded at a time: 13 MB of numbers at 24 time steps
+
+
+_FEW_WORDS = 64  # so many are scored one by one in less time than a search takes
+_BATCH = 128  # pictures that are searched together
+_TOTAL_ERROR = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,14 +308,6 @@ def _merged(parts: Sequence[_Pairs]) -> _Pairs:
         np.concatenate([part.bounds for part in parts]),
         np.concatenate([part.entering for part in parts], axis=1),
     )
-
-
-# ----------------------------------------------------------------------------------------------------
-# lexicon search
-
-_FEW_WORDS = 64  # so many are scored one by one in less time than a search takes
-_BATCH = 128  # pictures that are searched together
-_TOTAL_ERROR = 0.01
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ import numpy.typing as npt
 from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Engine", "EngineName", "LogProbs", "Mode", "Pixels", "Precision", "check_pixels", "cpu_threads", "in_parts"]
-
 EngineName = Literal["torch", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]

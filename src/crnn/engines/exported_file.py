@@ -24,18 +24,6 @@ from crnn.errors import CheckpointError
 from crnn.model.weights import FORMAT_VERSION as WEIGHTS_VERSION
 from crnn.model.weights import WEIGHTS_FORMAT, weights_metadata
 
-__all__ = [
-    "ENGINE_FORMAT",
-    "FORMAT_VERSION",
-    "METADATA_KEY",
-    "SHA256_KEY",
-    "UNSEALED",
-    "EngineFile",
-    "read_engine_file",
-    "sealed",
-]
-
-
 ENGINE_FORMAT = "crnn-engine"
 FORMAT_VERSION = 1
 

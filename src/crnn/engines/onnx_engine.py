@@ -13,8 +13,6 @@ from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_thread
 from crnn.errors import CheckpointError, MissingExtraError
 from crnn.parallel import usable_cores
 
-__all__ = ["OnnxEngine", "import_onnxruntime"]
-
 _ONLY_ERRORS = 3  # of ONNX Runtime's levels of logging: its warnings are about graphs, and for those who write them
 
 

@@ -29,9 +29,6 @@ from crnn.errors import CheckpointError
 from crnn.model.backbones import BACKBONES, is_normalized
 from crnn.model.weights import WeightsFile
 
-__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "network_graph"]
-
-
 INPUT_NAME = "images"
 OUTPUT_NAME = "log_probs"
 OPSET = 17

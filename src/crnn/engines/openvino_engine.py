@@ -13,8 +13,6 @@ import numpy as np
 from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads, in_parts
 from crnn.errors import CheckpointError, MissingExtraError
 
-__all__ = ["OpenVinoEngine", "import_openvino"]
-
 _TYPES: dict[Precision, tuple[str, ...]] = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("bf16", "f32")}
 """What is computed in where the graph does not say int8; of several, the first that the processor has (bf16 makes int8
 almost twice as fast as f32 does, for the LSTMs). Left to itself, OpenVINO takes bf16 for all, where there is any."""

@@ -10,8 +10,6 @@ from crnn.data.dataset import network_input
 from crnn.engines.engine import LogProbs, Pixels, check_pixels
 from crnn.model.crnn import CRNN
 
-__all__ = ["TorchEngine"]
-
 
 class TorchEngine:
     """Log-probabilities by torch (``crnn.engines.engine.Engine``).
