@@ -96,7 +96,7 @@ class Explanation:
         return _draw(self, None if font_path is None else (os.fspath(font_path), 0))
 
     def rows(self) -> list[Row]:
-        """The classes of the reading in its order, other likely ones, and the blank."""
+        """Return the classes of the reading in its order, other likely ones, and the blank."""
         probabilities = np.exp(self.log_probs.astype(np.float64))
         blank = self.charset.blank
         peaks = probabilities.max(axis=0) if len(probabilities) else np.zeros(blank + 1)
@@ -113,7 +113,7 @@ class Explanation:
 
 
 def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> Explanation:
-    """Explain the reading of one picture.
+    """Explain the reading of one image.
 
     Args:
         reader: The reader, with its options (``decode``, ``lexicon``, ``pattern``, ...).
@@ -122,7 +122,7 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
             the language where the reading was found with it.
 
     Raises:
-        ImageError: The picture cannot be read.
+        ImageError: The image cannot be read.
         CheckpointError: The network gives no numbers (nan).
     """
     pixels = load_image(image, reader.config.image.image_channels)
@@ -139,7 +139,7 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
 
 
 def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> tuple[Alternative, ...]:
-    """The likeliest texts but the one that was read."""
+    """Return the likeliest texts but the one that was read."""
     if count < 1:
         return ()
     width, prior = max(_BEAM, count + 1), reader.decoder.prior
@@ -161,7 +161,7 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count:
 
 
 def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
-    """Path and index of the font with most of these characters, of those that ship and those of the system.
+    """Return path and index of the font with most of these characters, of those that ship and those of the system.
 
     ``None`` for Pillow's own face: for ASCII, without fontTools, and where no font has any of the others.
     """

@@ -47,13 +47,13 @@ _DRAWN = 48
 """Drawn words, where they are only compared with."""
 
 _COMPARED = 384
-"""Pictures that are compared, about, where more were taken to quantise with."""
+"""Images that are compared, about, where more were taken to quantise with."""
 
 
 def stored_pictures(
     data: Sequence[str], image: ImageConfig, count: int, say: Callable[[str], None] = lambda _: None
 ) -> list[Pixels]:
-    """Pictures of sets, evenly spread over all of them.
+    """Load images of sets, evenly spread over all of them.
 
     Args:
         data: LMDB folders and list files.
@@ -62,7 +62,7 @@ def stored_pictures(
         say: Called with a line that says how many could not be read, and why the first of them, where there are any.
 
     Raises:
-        DataError: A set cannot be opened, or none of the pictures can be read.
+        DataError: A set cannot be opened, or none of the images can be read.
         MissingExtraError: It is an LMDB folder and the package ``lmdb`` is not installed.
     """
     pictures: list[_Array] = []
@@ -90,7 +90,7 @@ def stored_pictures(
 
 
 def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Rendered words and lines in the characters of a network, as ``crnn synth`` makes them; the same at every call.
+    """Render words and lines in the characters of a network, as ``crnn synth`` does; the same at every call.
 
     Args:
         config: Settings of the network.
@@ -124,9 +124,9 @@ def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
 
 
 def drawn_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Words in the one face that Pillow has, dark on light or light on dark; needs nothing but Pillow.
+    """Draw words in the one font of Pillow, dark on light or light on dark; needs nothing but Pillow.
 
-    They are no match for crops, but any picture shows whether two forms of a network agree.
+    They are no match for crops, but any image shows whether two forms of a network agree.
 
     Args:
         config: Settings of the network; characters that the face lacks become boxes.
@@ -149,13 +149,13 @@ def drawn_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
 
 
 def _in_proportion(picture: _Array, ratio: float) -> Image.Image:
-    """A picture ``(H, W, C)`` as wide as the crop that it shows."""
+    """Resize an image ``(H, W, C)`` to the proportions of its crop."""
     image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
     return image.resize((max(8, round(image.height * ratio)), image.height), Image.Resampling.BICUBIC)
 
 
 def _batches(pictures: Iterable[_Array]) -> Iterator[Pixels]:
-    """Pictures of one width together, in their order."""
+    """Batch images by width, in their order."""
     by_width: dict[int, list[_Array]] = {}
     for picture in pictures:
         by_width.setdefault(picture.shape[2], []).append(picture)
@@ -190,7 +190,7 @@ read, and where a reading hangs by a thread, another one is no fault of the file
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """An exported network in an engine, beside its source, on the same pictures.
+    """An exported network in an engine, beside its source, on the same images.
 
     Attributes:
         engine: That computed the exported one.
@@ -198,8 +198,8 @@ class Comparison:
         distribution: Mean total variation distance of the distributions over classes, in [0, 1].
         texts: How many readings differ.
         pictures: Of how many.
-        widths: Widths of the pictures, in pixels.
-        alone: Largest difference of a score between a picture alone and the same one in a batch, in nats.
+        widths: Widths of the images, in pixels.
+        alone: Largest difference of a score between an image alone and the same one in a batch, in nats.
         alone_texts: How many of these readings differ.
     """
 
@@ -213,7 +213,7 @@ class Comparison:
     alone_texts: int
 
     def problem(self, limits: Limits) -> str | None:
-        """What is beyond the limits; ``None``: nothing."""
+        """Return a description of what is beyond the limits."""
         found = []
         if limits.log_probs is not None and not self.log_probs <= limits.log_probs:  # also where it is no number
             found.append(f"log-probabilities differ by {self.log_probs:.2g}, at most {limits.log_probs:g} is allowed")
@@ -267,9 +267,9 @@ def export(
         model: Name of weights that ship, a weights file, or a run folder.
         out: The ``.onnx`` file to write.
         precision: ``fp32`` or ``int8``.
-        data: LMDB folders and list files whose pictures are used to quantise and compare; labels are not looked at.
+        data: LMDB folders and list files whose images are used to quantise and compare; labels are not looked at.
             Default: rendered words.
-        samples: How many pictures.
+        samples: How many images.
         say: Called with each line that says what is done.
 
     Raises:
@@ -366,7 +366,7 @@ def _metadata(weights: WeightsFile, precision: Precision, quantized: str | None,
 
 @contextlib.contextmanager
 def _place_beside(path: Path) -> Iterator[Path]:
-    """A folder of our own on the disk of ``path``, from which files can be renamed to it."""
+    """Make a temporary folder on the disk of ``path``."""
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.resolve().parent) as folder:
             yield Path(folder)
@@ -389,7 +389,7 @@ def _write(graph: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None
 def _compare(
     weights: WeightsFile, exported: Path, precision: Precision, batches: list[Pixels]
 ) -> tuple[EngineName, list[Comparison]]:
-    """The exported file in each engine that opens it, and the source in one that computes it from the weights."""
+    """Compare the exported file in each engine that opens it with the source."""
     installed = installed_engines()
     source: EngineName = "torch" if "torch" in installed else "onnx"
     expected = _outputs(open_model(weights.path, engine=source, device="cpu").engine, batches)
@@ -425,7 +425,7 @@ def _outputs(engine: Engine, batches: list[Pixels]) -> list[LogProbs]:
 
 
 def _thinned(batches: list[Pixels]) -> list[Pixels]:
-    """Some of the batches, of all widths; every third is half a batch, as sizes must not matter."""
+    """Return some of the batches, of all widths; every third is half a batch, as sizes must not matter."""
     step = -(-_count(batches) // _COMPARED)
     chosen = batches[::step]
     return [

@@ -121,7 +121,7 @@ def _reading(
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
-    """Left and right border of each character in pixels of the network's image.
+    """Return left and right border of each character in pixels of the network's image.
 
     Time step t looks at the pixels around 4 (t + 1): two poolings make a column of four pixels, the last convolution
     joins two columns. Neighbours share the border halfway between their steps; the outermost characters reach as far
@@ -295,7 +295,7 @@ class Recognizer:
     def _decoded(
         self, outputs: Iterator[NetworkOutput | ImageError], decoder: Decoder
     ) -> Iterator[Reading | ImageError]:
-        """Readings of images in their order, of several batches at a time where that costs less."""
+        """Yield readings in order, of several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
         failure: list[Exception] = []
@@ -328,7 +328,7 @@ class Recognizer:
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
     ) -> Iterator[_R | ImageError]:
-        """Images through the network, and what a function makes of its output.
+        """Run images through the network and a function over its output.
 
         Args:
             images: Any number of images; the iterable is only drawn from as results are taken.
@@ -387,7 +387,7 @@ class Recognizer:
 
 
 def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R]:
-    """Items up to an exception, which is kept for when what came before it is done with."""
+    """Yield items up to an exception, which is kept for later."""
     try:
         yield from items
     except Exception as error:  # whatever the caller's iterable raises
@@ -395,7 +395,7 @@ def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R
 
 
 def _apart(output: NetworkOutput) -> list[NetworkOutput]:
-    """The output for each image of a batch by itself."""
+    """Return the output for each image of a batch by itself."""
     return [
         NetworkOutput(output.log_probs[n : n + 1], (place,), output.width, (original,))
         for n, (place, original) in enumerate(zip(output.places, output.original_sizes, strict=True))

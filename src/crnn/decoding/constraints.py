@@ -43,7 +43,7 @@ _MAX_REPEATS = 10_000
 def allowed_classes(
     charset: Charset, allow: str | None = None, block: str = "", rules: LabelRules | None = None
 ) -> _Mask:
-    """The classes that a reading may have.
+    """Return the classes that a reading may have.
 
     Characters mean what labels mean by them: where the charset has small letters only, ``A`` allows, or blocks, ``a``.
 
@@ -87,7 +87,7 @@ def allowed_classes(
 
 
 def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.NDArray[np.floating[Any]]:
-    """Log-probabilities with -inf for every class that is not allowed; the others stay as they are.
+    """Return log-probabilities with -inf for every class that is not allowed; the others stay as they are.
 
     A sample in which some step has nothing left (no blank, no character) has no possible text; decoders give the score
     -inf for it.
@@ -107,7 +107,7 @@ def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.ND
 
 
 def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
-    """What labels have in the place of a character; empty where the charset cannot write it."""
+    """Return the form of a character in labels; empty where the charset cannot write it."""
     if character.isspace():
         character = " "  # rules for white space are about runs of it
     elif character not in charset:
@@ -158,11 +158,11 @@ class Pattern:
             )
 
     def matches(self, text: str) -> bool:
-        """Whether the whole text matches."""
+        """Return true if the whole text matches."""
         return self._match(text, partial=False)
 
     def begins(self, text: str) -> bool:
-        """Whether more characters, or none, can make of this text one that matches."""
+        """Return true if a text that matches begins with this one."""
         known = self._begins.get(text)
         if known is None:
             if len(self._begins) >= _REMEMBERED:
@@ -180,7 +180,7 @@ class Pattern:
             ) from None
 
     def _may_match(self, characters: list[str]) -> bool:
-        """Whether some text matches, or too many begin well to try them all."""
+        """Return true if some text matches, or too many begin well to try them all."""
         waiting, tried = [""], 0
         while waiting:
             text = waiting.pop()
@@ -194,7 +194,7 @@ class Pattern:
 
 
 def _most_repeats(expression: str) -> int:
-    """The largest product of least numbers of repeats around one part; it counts, whatever the syntax between."""
+    """Return the largest product of least numbers of repeats around one part."""
     groups, last = [1], 1  # the largest product in each open group, and that of what a number would repeat
     for token in _TOKENS.finditer(expression):
         if token[0] == "(":
@@ -210,7 +210,7 @@ def _most_repeats(expression: str) -> int:
 
 
 def _written(expression: str, charset: Charset, rules: LabelRules) -> str:
-    """The expression with the characters that labels have in the place of others, as ``e`` for ``é``."""
+    """Return the expression with the characters that labels have in the place of others, as ``e`` for ``é``."""
 
     def written(character: str) -> str:
         return character if character.isascii() else written_as(character, charset, rules) or character

@@ -100,7 +100,7 @@ class DecodingOptions:
         return replace(self, **{n: defaults[n] if value is None else value for n, value in options.items()})
 
     def given(self) -> list[str]:
-        """Names of the options that ask for something."""
+        """Return names of the options that ask for something."""
         return [
             field.name
             for field in fields(self)
@@ -126,7 +126,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What was found in one picture.
+    """What was found in one image.
 
     Attributes:
         text: The best text, with its places.
@@ -200,13 +200,13 @@ class Decoder:
         return log_probs if self._allowed is None else restrict(log_probs, self._allowed)
 
     def decode(self, log_probs: _Floats) -> list[Decoded]:
-        """The texts of pictures.
+        """Return the texts of images.
 
         Args:
             log_probs: ``(N, T, V)``, normalised over V.
 
         Returns:
-            One for each picture. Where none is found (all words of a lexicon are too long for T steps, no text that the
+            One for each image. Where none is found (all words of a lexicon are too long for T steps, no text that the
             beam holds matches a pattern), the empty text with the score -inf.
 
         Raises:
@@ -226,19 +226,19 @@ class Decoder:
 
     @property
     def calibrated(self) -> bool:
-        """Whether confidences were fitted on labelled images."""
+        """True where confidences were fitted on labelled images."""
         return self._calibration is not UNCALIBRATED
 
     @property
     def curve(self) -> ConfidenceCurve:
-        """The curve of free texts that are found in this way."""
+        """The curve for confidences of free texts."""
         if self._in_pieces and self._calibration.language is not None:
             return self._calibration.language
         return self._calibration.greedy
 
     @property
     def _in_pieces(self) -> bool:
-        """Whether words may be searched apart: with a language, but not where a pattern binds the whole text."""
+        """True where words may be searched apart: with a language and without a pattern."""
         return self.prior is not None and self.pattern is None
 
     def _in_language(self, groups: Sequence[_Floats]) -> list[list[Decoded]]:
@@ -279,11 +279,11 @@ class Decoder:
         return _placed(log_probs, candidates)
 
     def matched(self, log_probs: _Floats, found: list[list[LexiconMatch]]) -> list[Decoded]:
-        """Words that a lexicon search found, as ``decode`` gives them.
+        """Return words that a lexicon search found, as ``decode`` gives them.
 
         Args:
             log_probs: ``(N, T, V)``, those that were searched.
-            found: For each picture its matches, the best first.
+            found: For each image its matches, the best first.
         """
         free = decode_greedy(log_probs)
         candidates = []
@@ -308,7 +308,7 @@ class Decoder:
 
 
 def _method(options: DecodingOptions, *, has_language: bool) -> str:
-    """The method for what is given.
+    """Return the method for what is given.
 
     Raises:
         ConfigError: There is no such method, it lacks what it needs, or it cannot use what is given.
@@ -375,13 +375,13 @@ def _lexicon(given: str | os.PathLike[str] | Sequence[str] | Lexicon, charset: C
 
 
 def lexicon_rules(rules: LabelRules) -> LabelRules:
-    """How the words of a lexicon become texts that the network may write: as labels do, but of any length."""
+    """Return the rules for words of a lexicon: those of labels, for any length."""
     unknown = "drop_sample" if rules.unknown == "error" else rules.unknown
     return replace(rules, unknown=unknown, max_length=None, truncate=False)
 
 
 def _placed(log_probs: _Floats, candidates: list[list[Candidate]]) -> list[Decoded]:
-    """Candidates with the places of the first of each picture."""
+    """Return candidates with the places of the first of each image."""
     nothing = Candidate((), -math.inf, 0.0)
     best = [row[0] if row else nothing for row in candidates]
     texts = describe_texts(log_probs, [(candidate.ids, candidate.score) for candidate in best])

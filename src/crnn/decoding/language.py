@@ -110,7 +110,7 @@ class Language:
         Language.__init__(self, **state)
 
     def _unfolded(self, symbols: npt.NDArray[Any], children: npt.NDArray[Any]) -> list[_Ints]:
-        """For each length the n-grams as whole numbers in base S + 2, ascending."""
+        """Return for each length the n-grams as whole numbers in base S + 2, ascending."""
         levels = [np.zeros(1, dtype=np.int64)]
         counts, done = children.astype(np.int64), 0
         ok = children.size == symbols.size + 1 and self._base ** max(self.order, 1) < 2**63
@@ -148,7 +148,7 @@ class Language:
         return found
 
     def _longer(self, row: int, symbol: int) -> tuple[int, int]:
-        """The longest context that is known of one and a symbol behind it: its length and its number."""
+        """Return the longest context that is known of one and a symbol behind it: its length and its number."""
         length, key = self._contexts[row]
         length, key = length + 1, key * self._base + symbol
         while length > 0:
@@ -165,7 +165,7 @@ class Language:
         return int(self.arrays["children"][self._starts[length] + place])
 
     def _rows(self, contexts: Sequence[tuple[int, int]]) -> list[int]:
-        """Rows of contexts by length and number; those that are new are expanded together."""
+        """Return rows of contexts by length and number; those that are new are expanded together."""
         new = [context for context in dict.fromkeys(contexts) if context not in self._row_of]
         if new:
             log_probs = np.stack([self._expanded(length, key) for length, key in new])
@@ -181,7 +181,7 @@ class Language:
         return [self._row_of[context] for context in contexts]
 
     def _expanded(self, length: int, key: int) -> _Floats:
-        """Log-probabilities of all symbols in a context, from the shortest of its ends to itself."""
+        """Return log-probabilities of all symbols in a context, from the shortest of its ends to itself."""
         row = np.full(self.end + 1, -np.log(self.end + 1.0))
         for size in range(length + 1):
             part = key % self._base**size
@@ -343,12 +343,12 @@ def train_language(
 
 
 def _plain(word: str) -> str:
-    """A word as charsets without accents and apostrophes have it."""
+    """Return a word as charsets without accents and apostrophes have it."""
     return "".join(c for c in _without_marks(word) if c.isalnum())
 
 
 def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: int) -> Language:
-    """The language of folded words; see ``count`` for how n-grams are laid out."""
+    """Return the language of folded words; see ``count`` for how n-grams are laid out."""
     end, begin, base = len(ids), len(ids) + 1, len(ids) + 2
     lengths = np.fromiter(map(len, weights), dtype=np.int64, count=len(weights)) + 2
     flat = np.full(int(lengths.sum()), end, dtype=np.int64)
@@ -418,5 +418,5 @@ def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: i
 
 
 def _small(numbers: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """The same whole numbers in as few bytes as hold the largest."""
+    """Return the same whole numbers in as few bytes as hold the largest."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

@@ -251,20 +251,20 @@ class LanguagePrior:
         return cost
 
     def _end_cost(self, state: PriorState) -> npt.NDArray[np.float64]:
-        """Log-probability that the n-grams' word ends here; 0 where none has begun."""
+        """Return the log-probability that the n-grams' word ends here; 0 where none has begun."""
         end: npt.NDArray[np.float64] = np.where(
             state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0
         )
         return end
 
     def _token(self, state: PriorState) -> npt.NDArray[np.float64]:
-        """Log-probability of the last word if it ends here; 0 of one that has not begun."""
+        """Return the log-probability of the last word if it ends here; 0 of one that has not begun."""
         token = _sum(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS, state.anything)
         result: npt.NDArray[np.float64] = np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
         return result
 
     def _after(self, state: PriorState, added: npt.NDArray[Any]) -> PriorState:
-        """States with one more character."""
+        """Return states with one more character."""
         kind, symbol = self._kinds[added], self._symbols[added]
         is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
         is_other = is_mark | (kind == _A_DIGIT)  # ends a word of the dictionary, and another may follow
@@ -299,7 +299,7 @@ def padded(texts: Sequence[Sequence[int]], longest: int = 1) -> tuple[npt.NDArra
 
 
 def _sum(*parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The logarithm of the sum of the exponentials; at least one part is finite."""
+    """Return the logarithm of the sum of the exponentials; at least one part is finite."""
     largest = parts[0]
     for part in parts[1:]:
         largest = np.maximum(largest, part)

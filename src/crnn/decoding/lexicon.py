@@ -57,7 +57,7 @@ _NUM_EXAMPLES = 5
 
 
 def lines_of_words(words: Iterable[str]) -> Iterator[str]:
-    """Blocks of lines, each line a word and a line feed.
+    """Yield blocks of lines, each line a word and a line feed.
 
     A line feed in a word becomes other white space, so that it stays one word.
     """
@@ -70,7 +70,7 @@ def lines_of_words(words: Iterable[str]) -> Iterator[str]:
 
 
 def lines_of_file(name: str, path: Path) -> Iterator[str]:
-    """Blocks of whole lines of a UTF-8 file, plain or compressed; what follows a tab is left out.
+    """Yield blocks of whole lines of a UTF-8 file, plain or compressed; what follows a tab is left out.
 
     Args:
         name: Of the file, for messages.
@@ -139,7 +139,7 @@ class WordTrie:
 
 
 def build_trie(ids: _Ids, ends: _Ints, num_characters: int) -> tuple[WordTrie, npt.NDArray[np.bool_]]:
-    """The trie of words.
+    """Build the trie of words.
 
     Words are sorted by some characters at a time, as many as fit into one integer behind the number of their prefix.
 
@@ -218,7 +218,7 @@ class Lexicon:
     def from_words(
         cls, words: Iterable[str], charset: Charset, *, rules: LabelRules | None = None, keep_empty: bool = False
     ) -> Lexicon:
-        """A lexicon of words.
+        """Make a lexicon of words.
 
         Args:
             words: As people write them.
@@ -239,7 +239,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
-        """A lexicon from a file: UTF-8, one word a line, plain or compressed (``.gz``); what follows a tab is not read.
+        """Load a UTF-8 file of one word a line, plain or compressed (``.gz``); what follows a tab is not read.
 
         Args:
             path: The file.
@@ -293,18 +293,18 @@ class Lexicon:
         return [text[start:end] for start, end in itertools.pairwise(self._ends.tolist())]
 
     def text(self, index: int) -> str:
-        """A word, as a label."""
+        """Return a word, as a label."""
         return self.charset.decode(self.ids(index))
 
     def ids(self, index: int) -> tuple[int, ...]:
-        """Class ids of a word."""
+        """Return class ids of a word."""
         if not 0 <= index < len(self):
             raise IndexError(f"word {index} of a lexicon of {len(self)}")
         return tuple(self._ids[self._ends[index] : self._ends[index + 1]].tolist())
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
-        """``(words,)``: characters of each."""
+        """Characters of each word, ``(words,)``."""
         return np.diff(self._ends)
 
     @property
@@ -391,11 +391,11 @@ class _Collected:
         return which
 
     def joined(self) -> tuple[_Ids, _Ends]:
-        """Class ids of all words, and where each ends."""
+        """Return class ids of all words, and where each ends."""
         return np.concatenate(self._ids), _ends(np.concatenate(self._lengths))
 
     def _formed(self, block: str) -> tuple[str, str]:
-        """The lines as ``LabelRules.apply`` makes them one by one, and as they are when it counts their characters."""
+        """Return the lines after ``LabelRules.apply``, and as it measures them."""
         rules, text = self._rules, block
         if rules.whitespace == "remove":
             text = _without_spaces(text, "")
@@ -447,7 +447,7 @@ def _ends(lengths: npt.NDArray[np.integer[Any]]) -> _Ends:
 
 
 def _repeated(ids: _Ids, ends: _Ends) -> _Mask:
-    """Which of the words are there already when their turn comes."""
+    """Mark words that came before."""
     data, size = ids.tobytes(), ids.itemsize
     words = [data[start * size : end * size] for start, end in itertools.pairwise(ends.tolist())]
     first: dict[bytes, int] = {}

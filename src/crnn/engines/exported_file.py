@@ -96,7 +96,7 @@ def read_engine_file(source: str | Path) -> EngineFile:
 
 
 def sealed(model: bytes) -> bytes:
-    """The bytes of an exported file with its checksum in them.
+    """Return the bytes of an exported file with its checksum in them.
 
     Args:
         model: With the metadata, and ``UNSEALED`` as its checksum.

@@ -91,7 +91,7 @@ def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -
 
 
 def _exported(model: str | Path, precision: Precision) -> Path | None:
-    """The exported file that is meant; ``None``: weights are."""
+    """Return the exported file that is meant, or ``None`` for weights."""
     if precision == "int8" and (shipped := shipped_engine_file(str(model), precision)) is not None:
         return shipped
     path = Path(model)

@@ -42,7 +42,7 @@ _Floats = npt.NDArray[np.floating[Any]]
 
 
 def network_graph(weights: WeightsFile) -> onnx.ModelProto:
-    """The graph of a network with its weights in it, ready to run; it has no metadata yet.
+    """Build the graph of a network with its weights, without metadata.
 
     Args:
         weights: As ``crnn.model.weights.read_weights`` gives them; float16 and float64 become float32.
@@ -94,7 +94,7 @@ class _Graph:
         return name
 
     def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """A node with one output, called like it."""
+        """Add a node with one output, called like it."""
         self.model.graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
 
@@ -120,7 +120,7 @@ def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapp
 
 
 def _folded(arrays: Mapping[str, npt.NDArray[Any]], number: int, normalised: bool) -> tuple[_Floats, _Floats]:
-    """Kernel and bias of a convolution, with the normalisation that follows it."""
+    """Return kernel and bias of a convolution, with the normalisation that follows it."""
     kernel: _Floats = arrays[f"backbone.conv{number}.weight"].astype(np.float64)
     if not normalised:
         return kernel, arrays[f"backbone.conv{number}.bias"].astype(np.float64)
@@ -135,7 +135,7 @@ def _folded(arrays: Mapping[str, npt.NDArray[Any]], number: int, normalised: boo
 def _lstm(
     graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool
 ) -> str:
-    """A bidirectional layer: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
+    """Add a bidirectional layer: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
 
     def both(part: str) -> list[_Floats]:
         return [_gates(arrays[f"{name}.{part}_l0{direction}"], hidden) for direction in ("", "_reverse")]
@@ -155,7 +155,7 @@ def _lstm(
 
 
 def _gates(values: npt.NDArray[Any], hidden: int) -> _Floats:
-    """Rows in the order of ONNX (input, output, forget, cell) from torch's (input, forget, cell, output)."""
+    """Reorder rows from torch (input, forget, cell, output) to ONNX (input, output, forget, cell)."""
     blocks: _Floats = values.astype(np.float32).reshape(4, hidden, *values.shape[1:])
     return blocks[[0, 3, 1, 2]].reshape(values.shape)
 
@@ -181,7 +181,7 @@ def _check_tensors(weights: WeightsFile) -> None:
 
 
 def _shapes(config: ReaderConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a network."""
+    """Return names and shapes of the tensors of a network."""
     shapes: dict[str, tuple[int, ...]] = {}
     depth: int = config.image.image_channels
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
