@@ -341,8 +341,10 @@ def _check_values(options: DecodingOptions, method: str) -> None:
     beam_width, n_best = options.beam_width, options.n_best
     for name in ("beam_width", "n_best"):
         value: Any = getattr(options, name)
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise ConfigError(f"{name} is {value!r}; expected 1 or more, a whole number")
+        if not isinstance(value, numbers.Integral):
+            raise ConfigError(f"{name} is {value!r}; expected a whole number")
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; expected 1 or more")
     for name, most in (("lexicon_margin", math.inf), ("lm_weight", MAX_WEIGHT)):
         value = getattr(options, name)
         is_number = isinstance(value, numbers.Real) and math.isfinite(value)

@@ -155,14 +155,15 @@ class Language:
             if length < self.order:
                 place = int(np.searchsorted(self._levels[length], key)) if length < len(self._levels) else 0
                 known = length < len(self._levels) and place < self._levels[length].size
-                if known and self._levels[length][place] == key and self._child_count(length, place):
+                if (
+                    known
+                    and self._levels[length][place] == key
+                    and self.arrays["children"][self._starts[length] + place]
+                ):
                     return length, key
             length -= 1
             key %= self._base**length
         return 0, 0
-
-    def _child_count(self, length: int, place: int) -> int:
-        return int(self.arrays["children"][self._starts[length] + place])
 
     def _rows(self, contexts: Sequence[tuple[int, int]]) -> list[int]:
         """Return rows of contexts by length and number; those that are new are expanded together."""
