@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crnn.charset import Charset
-from crnn.config.model import ImageConfig, ReaderConfig
+from crnn.config.model import ReaderConfig
 from crnn.decoding.confidence import Calibration
 from crnn.decoding.decoder import Decoded, Decoder, DecodingOptions
 from crnn.engines.engine import Engine, Mode, Precision
@@ -102,22 +102,6 @@ class Reading:
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
     warning: LineWarning | None = None
-
-
-def _reading(
-    decoded: Decoded, charset: Charset, image: ImageConfig, width: int, original_size: tuple[int, int]
-) -> Reading:
-    """Return a decoded text in characters and pixels; ``width`` is that of the network's input."""
-    text = decoded.text
-    said = charset.decode(text.ids)
-    original_width = original_size[0]
-    characters = tuple(
-        Character(character, score, start * original_width / width, end * original_width / width)
-        for character, score, (start, end) in zip(said, text.character_scores, _borders(text.spans, width), strict=True)
-    )
-    alternatives = tuple(Alternative(charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
-    warning = line_warning(original_size, said, text.score, image)
-    return Reading(said, text.score, characters, decoded.confidence, alternatives, warning)
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
@@ -323,7 +307,17 @@ class Recognizer:
 
     def reading(self, decoded: Decoded, output: NetworkOutput, n: int) -> Reading:
         """Return a text that was decoded from image ``n`` of a batch in characters and pixels."""
-        return _reading(decoded, self.charset, self.config.image, output.width, output.original_sizes[n])
+        found, size, width = decoded.text, output.original_sizes[n], output.width
+        text = self.charset.decode(found.ids)
+        characters = tuple(
+            Character(character, score, start * size[0] / width, end * size[0] / width)
+            for character, score, (start, end) in zip(
+                text, found.character_scores, _borders(found.spans, width), strict=True
+            )
+        )
+        alternatives = tuple(Alternative(self.charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
+        warning = line_warning(size, text, found.score, self.config.image)
+        return Reading(text, found.score, characters, decoded.confidence, alternatives, warning)
 
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]

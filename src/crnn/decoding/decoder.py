@@ -308,11 +308,7 @@ class Decoder:
 
 
 def _method(options: DecodingOptions, *, has_language: bool) -> str:
-    """Return the method for what is given.
-
-    Raises:
-        ConfigError: There is no such method, it lacks what it needs, or it cannot use what is given.
-    """
+    """Return the method for what is given."""
     decode, given = options.decode, options.given()
     if decode not in get_args(DecodeMethod):
         raise ConfigError(f"decode is {decode!r}; expected one of: {', '.join(get_args(DecodeMethod))}")
