@@ -10,7 +10,7 @@ from PIL import Image
 
 from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, ImageError
-from crnn.image import MAX_PIXELS, image_size, load_fitted, load_image, load_resized, normalise, resize, target_width
+from crnn.image import MAX_PIXELS, image_size, load_fitted, load_image, load_resized, normalize, resize, target_width
 
 LOSSLESS = ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG2000"]
 
@@ -243,7 +243,7 @@ def test_target_width_of_nothing():
     assert caught.value.reason == "empty"
 
 
-# ---- resize and normalise
+# ---- resize and normalize
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -328,7 +328,7 @@ def test_bands_do_not_mix(noise):
 
 def test_normalise():
     values = np.arange(256, dtype=np.uint8).reshape(2, 2, 64)
-    result = normalise(values)
+    result = normalize(values)
     assert result.dtype == np.float32
     assert result.shape == values.shape
     assert (result.min(), result.max()) == (-1.0, 1.0)

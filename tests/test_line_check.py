@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 from crnn.cli import main
+from crnn.config.model import ImageConfig
 from crnn.image import ADVICE, line_warning
 
 SURE, UNSURE = math.log(0.9), math.log(0.1)
@@ -31,12 +32,17 @@ SURE, UNSURE = math.log(0.9), math.log(0.1)
         ((491, 602), "2", SURE, None),  # a digit from near
         ((2544, 656), "observe", UNSURE, None),
         ((400, 300), "shop", UNSURE, None),
+        ((519, 32), "a long line", UNSURE, None),
+        ((520, 32), "a long line", SURE, "too_wide"),
+        ((5200, 320), "a long line", SURE, "too_wide"),
     ],
 )
 def test_a_picture_is_warned_of_by_shape_and_reading(
     size: tuple[int, int], text: str, score: float, expected: str | None
 ) -> None:
-    assert line_warning(size, text, score) == expected
+    assert line_warning(size, text, score, ImageConfig(resize="keep_ratio")) == expected
+    squashed = line_warning(size, text, score, ImageConfig(resize="squash"))
+    assert squashed == (None if expected == "too_wide" else expected)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import DataError
 from crnn.export import drawn_pictures, stored_pictures
 from crnn.model.weights import Weights, read_weights
-from crnn.quantize import Quantised, quantise_graph
+from crnn.quantize import QuantizedGraph, quantize_graph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,8 +38,8 @@ def words(trained_run: Any, weights: Weights[Any]) -> list[Pixels]:
 
 
 @pytest.fixture(scope="module")
-def quantised(weights: Weights[Any], words: list[Pixels]) -> Quantised:
-    return quantise_graph(network_graph(weights), words)
+def quantized(weights: Weights[Any], words: list[Pixels]) -> QuantizedGraph:
+    return quantize_graph(network_graph(weights), words)
 
 
 def engines(graph: onnx.ModelProto) -> dict[str, Engine]:
@@ -51,29 +51,31 @@ def engines(graph: onnx.ModelProto) -> dict[str, Engine]:
     }
 
 
-def test_both_engines_are_near_to_float32(weights: Weights[Any], words: list[Pixels], quantised: Quantised) -> None:
+def test_both_engines_are_near_to_float32(
+    weights: Weights[Any], words: list[Pixels], quantized: QuantizedGraph
+) -> None:
     exact = OnnxEngine(network_graph(weights).SerializeToString(), channels=1, threads=1)
     for images in words:
         expected = exact.log_probs(images)
-        for name, engine in engines(quantised.graph).items():
+        for name, engine in engines(quantized.graph).items():
             found = engine.log_probs(images)
             assert 0 < distance(found, expected) < 0.02, name
             assert (found.argmax(axis=2) == expected.argmax(axis=2)).mean() > 0.97, name
 
 
-def test_other_widths_and_sizes_of_batches_go_through(weights: Weights[Any], quantised: Quantised) -> None:
+def test_other_widths_and_sizes_of_batches_go_through(weights: Weights[Any], quantized: QuantizedGraph) -> None:
     exact = OnnxEngine(network_graph(weights).SerializeToString(), channels=1, threads=1)
     for count, width in ((1, 32), (3, 48), (2, 77)):
         images = np.random.default_rng(width).integers(0, 256, (count, 1, 32, width), dtype=np.uint8)
         expected = exact.log_probs(images)
-        for name, engine in engines(quantised.graph).items():
+        for name, engine in engines(quantized.graph).items():
             found = engine.log_probs(images)
             assert found.shape == expected.shape
             assert distance(found, expected) < 0.05, name
 
 
-def test_a_picture_alone_says_what_it_says_in_a_batch(words: list[Pixels], quantised: Quantised) -> None:
-    for name, engine in engines(quantised.graph).items():
+def test_a_picture_alone_says_what_it_says_in_a_batch(words: list[Pixels], quantized: QuantizedGraph) -> None:
+    for name, engine in engines(quantized.graph).items():
         together = engine.log_probs(words[0])
         for place in (0, 5):
             alone = engine.log_probs(words[0][place : place + 1])[0]
@@ -81,16 +83,16 @@ def test_a_picture_alone_says_what_it_says_in_a_batch(words: list[Pixels], quant
             np.testing.assert_allclose(alone.max(axis=1), together[place].max(axis=1), atol=0.02, err_msg=name)
 
 
-def test_pixels_themselves_lose_nothing(weights: Weights[Any], words: list[Pixels], quantised: Quantised) -> None:
+def test_pixels_themselves_lose_nothing(weights: Weights[Any], words: list[Pixels], quantized: QuantizedGraph) -> None:
     """Inside of the picture the first convolution is exact but for its kernel; 128 instead of 127.5 is in the bias."""
     plain = network_graph(weights)
-    arrays = {t.name: numpy_helper.to_array(t) for t in quantised.graph.graph.initializer}
+    arrays = {t.name: numpy_helper.to_array(t) for t in quantized.graph.graph.initializer}
     kernel = arrays["conv1.weight.integers"] * arrays["conv1.weight.scale"].reshape(-1, 1, 1, 1)
     for tensor in plain.graph.initializer:
         if tensor.name == "conv1.weight":
             tensor.CopyFrom(numpy_helper.from_array(kernel.astype(np.float32), tensor.name))
     outputs = []
-    for model in (plain, quantised.graph):
+    for model in (plain, quantized.graph):
         watched = onnx.ModelProto()
         watched.CopyFrom(model)
         watched.graph.output[0].name = "conv1"
@@ -102,8 +104,8 @@ def test_pixels_themselves_lose_nothing(weights: Weights[Any], words: list[Pixel
     np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
 
 
-def test_what_is_in_integers(weights: Weights[Any], quantised: Quantised) -> None:
-    arrays = {t.name: numpy_helper.to_array(t) for t in quantised.graph.graph.initializer}
+def test_what_is_in_integers(weights: Weights[Any], quantized: QuantizedGraph) -> None:
+    arrays = {t.name: numpy_helper.to_array(t) for t in quantized.graph.graph.initializer}
     plain = {t.name: numpy_helper.to_array(t) for t in network_graph(weights).graph.initializer}
     for number in range(1, 8):
         name = f"conv{number}.weight"
@@ -116,26 +118,26 @@ def test_what_is_in_integers(weights: Weights[Any], quantised: Quantised) -> Non
     for name in ("rnn1.input_weight", "rnn1.recurrent_weight", "rnn2.input_weight", "rnn2.recurrent_weight"):
         assert arrays[f"{name}.integers"].dtype == np.int8
         assert arrays[f"{name}.scale"].shape == (*plain[name].shape[:2], 1)  # one for each row
-    assert quantised.kept == ("rnn1", "neck.product", "rnn2", "head.product")
-    assert quantised.pictures == 12
-    size = len(quantised.graph.SerializeToString())
+    assert quantized.kept == ("rnn1", "neck.product", "rnn2", "head.product")
+    assert quantized.pictures == 12
+    size = len(quantized.graph.SerializeToString())
     assert size < 0.35 * len(network_graph(weights).SerializeToString())
 
 
-def test_no_operator_reads_floats_between_convolutions(quantised: Quantised) -> None:
+def test_no_operator_reads_floats_between_convolutions(quantized: QuantizedGraph) -> None:
     """Each convolution and each pooling takes what was integers, and no normalisation is left."""
-    nodes = quantised.graph.graph.node
+    nodes = quantized.graph.graph.node
     maker = {output: node.op_type for node in nodes for output in node.output}
     assert {maker[node.input[0]] for node in nodes if node.op_type in ("Conv", "MaxPool")} == {"DequantizeLinear"}
     assert not [node.name for node in nodes if node.op_type in ("Sub", "Div")]
 
 
-def test_openvino_joins_each_convolution_with_what_follows(quantised: Quantised) -> None:
+def test_openvino_joins_each_convolution_with_what_follows(quantized: QuantizedGraph) -> None:
     """What the order of operators is for: nothing is left of a convolution's bias, ReLU and rounding."""
     openvino = crnn.engines.openvino_engine.import_openvino()
     core = openvino.Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = core.compile_model(core.read_model(quantised.graph.SerializeToString()), "CPU", options)
+    compiled = core.compile_model(core.read_model(quantized.graph.SerializeToString()), "CPU", options)
     kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ordered_ops()]
     assert kinds.count("Convolution") == 7
     assert "FakeQuantize" not in kinds
@@ -144,14 +146,14 @@ def test_openvino_joins_each_convolution_with_what_follows(quantised: Quantised)
 def test_the_source_stays_as_it_is(weights: Weights[Any], words: list[Pixels]) -> None:
     graph = network_graph(weights)
     before = graph.SerializeToString()
-    quantise_graph(graph, words[:1])
+    quantize_graph(graph, words[:1])
     assert graph.SerializeToString() == before
 
 
 def test_ranges_follow_the_pictures(weights: Weights[Any], words: list[Pixels]) -> None:
     grey = np.full((4, 1, 32, 48), 127, np.uint8)
-    narrow = quantise_graph(network_graph(weights), [grey]).ranges
-    wide = quantise_graph(network_graph(weights), words).ranges
+    narrow = quantize_graph(network_graph(weights), [grey]).ranges
+    wide = quantize_graph(network_graph(weights), words).ranges
     assert list(narrow) == [f"relu{number}" for number in range(1, 8)]
     assert all(low >= 0 for low, _ in wide.values())
     assert wide["relu1"][1] > narrow["relu1"][1]
@@ -159,7 +161,7 @@ def test_ranges_follow_the_pictures(weights: Weights[Any], words: list[Pixels]) 
 
 def test_without_pictures_there_is_nothing_to_go_by(weights: Weights[Any]) -> None:
     with pytest.raises(DataError, match="there are no pictures to quantise with; expected some hundreds"):
-        quantise_graph(network_graph(weights), [])
+        quantize_graph(network_graph(weights), [])
 
 
 @pytest.mark.parametrize("backbone", ["vgg", "small"])
@@ -178,9 +180,9 @@ def test_any_network_can_be_quantised(backbone: str, tmp_path: Any) -> None:
     save_weights(tmp_path / "any.safetensors", state, config, {})
     graph = network_graph(read_weights(tmp_path / "any.safetensors"))
     pictures = drawn_pictures(config, 4)
-    quantised = quantise_graph(graph, pictures)
+    quantized = quantize_graph(graph, pictures)
     expected = OnnxEngine(graph.SerializeToString(), channels=3, threads=1).log_probs(pictures[0])
-    data = quantised.graph.SerializeToString()
+    data = quantized.graph.SerializeToString()
     for engine in (OnnxEngine(data, channels=3, threads=1), OpenVinoEngine(data, channels=3, threads=1)):
         assert distance(engine.log_probs(pictures[0]), expected) < 0.02
 
@@ -189,6 +191,6 @@ def test_ranges_are_the_mean_of_groups_of_sixteen_pictures(weights: Weights[Any]
     rng, graph = np.random.default_rng(0), network_graph(weights)
     plain = rng.integers(100, 140, (16, 1, 32, 48), dtype=np.uint8)
     sharp = rng.integers(0, 256, (16, 1, 32, 48), dtype=np.uint8)
-    first, second, both = (quantise_graph(graph, [p]).ranges for p in (plain, sharp, np.concatenate([plain, sharp])))
+    first, second, both = (quantize_graph(graph, [p]).ranges for p in (plain, sharp, np.concatenate([plain, sharp])))
     for name, found in both.items():
         assert found == pytest.approx(np.mean([first[name], second[name]], axis=0), rel=1e-5)

@@ -77,17 +77,29 @@ def test_a_language_for_one_call(
     barcode_reader: MakeReader, barcode: Barcode, language: Language, tmp_path: Path
 ) -> None:
     language.save(tmp_path / "abc.lm")
-    reader, picture = barcode_reader(calibration=CALIBRATION), barcode("bcd")
+    reader, picture = barcode_reader(calibration=CALIBRATION, doubt="ca"), barcode("bcd")
     for lm in (language, tmp_path / "abc.lm", str(tmp_path / "abc.lm")):
         assert reader.read(picture, lm=lm, lm_weight=2.0).text == "bad"
     assert reader.read(picture).text == "bcd"
-    own = barcode_reader(lm=language, lm_weight=2.0)
+    own = barcode_reader(doubt="ca", lm=language, lm_weight=2.0)
     assert own.read(picture).text == "bad"
     assert own.read(picture, lm="none", lm_weight=None).text == "bcd"
     assert own.read(picture, lm=None, lm_weight=None).text == "bcd"  # auto: that of the weights, which have none
     assert own.read(picture, lm_weight=0.0).text == "bcd"
     with pytest.raises(ConfigError, match="lm_weight is given, and there is no language to weigh"):
         own.read(picture, lm="none")
+
+
+def test_a_reading_in_the_wrong_characters_has_hardly_any_confidence(
+    barcode_reader: MakeReader, barcode: Barcode, language: Language
+) -> None:
+    reader, image = barcode_reader(lm=language, doubt="ca"), barcode("bad")
+    free = reader.read(image)
+    assert reader.read(image, allow="e").confidence < 1e-3
+    assert reader.read(image, block="a").confidence < 0.01
+    assert reader.read(image, allow="abd").confidence > 0.9 * free.confidence
+    # Where the free text may not be, the likeliest of the others stands against a fiftieth of it.
+    assert 0.5 < reader.read(barcode("bcd"), lm_weight=0.0, block="c").confidence < 1.0
 
 
 def test_none_takes_an_option_away(barcode_reader: MakeReader, barcode: Barcode) -> None:
@@ -116,7 +128,13 @@ def test_none_takes_an_option_away(barcode_reader: MakeReader, barcode: Barcode)
         ({"lexicon": ["a"], "pattern": "a"}, ConfigError, "lexicon and pattern do not go together"),
         ({"allow": "ж"}, CharsetError, "'ж', which is not in the charset"),
         ({"patern": "a"}, ConfigError, "patern: no such option; expected some of: decode, beam_width, lexicon, "),
+        ({"pattern": "((.{1000}){1000}){1000}"}, ConfigError, "repeats of repeats"),
+        ({"pattern": "(?:(a{2}b){99}+){99}"}, ConfigError, "repeats of repeats"),
+        ({"pattern": 5}, ConfigError, "pattern is 5; expected a text"),
         ({"n_best": 0}, ConfigError, "n_best is 0; expected 1 or more"),
+        ({"n_best": "3"}, ConfigError, "n_best is '3'; expected a whole number"),
+        ({"lm": "en", "lm_weight": "3"}, ConfigError, "lm_weight is '3'; expected a number, 0 to 10"),
+        ({"lm": "en", "lm_weight": 1e9}, ConfigError, "expected a number, 0 to 10"),
         ({"lm": "xx"}, DataError, "language xx: there is no such file"),
         ({"lm_weight": 1.0}, ConfigError, "there is no language to weigh"),
     ],

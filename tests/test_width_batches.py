@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from crnn.errors import ImageError
-from crnn.recognizer import FittedPicture, in_width_batches
-
-Batch = list[tuple[int, int]]
-"""Place and width of each picture in it."""
+from crnn.recognizer import FittedImage, NetworkOutput, Recognizer, WidthBatcher
 
 
-def picture(width: int) -> FittedPicture:
-    return FittedPicture(np.zeros((1, 32, width), np.uint8), (width, 32))
-
-
-class Network:
-    """Notes its batches and says the place and width of each picture."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-
-    def __call__(self, places: Sequence[int], pictures: Sequence[FittedPicture]) -> Batch:
-        self.batches.append([(place, one.pixels.shape[2]) for place, one in zip(places, pictures, strict=True)])
-        return self.batches[-1]
+def fitted(width: int) -> FittedImage:
+    return FittedImage(np.zeros((1, 32, width), np.uint8), (width, 32))
 
 
 def in_batches(widths: Sequence[int], batch_size: int, held: int) -> list[list[int]]:
     """The places of each batch; what every sequence must have is checked on the way."""
-    network, drawn, given = Network(), 0, 0
+    batcher, waiting, found = WidthBatcher(batch_size, held), set[int](), []
 
-    def pictures() -> Iterator[FittedPicture]:
-        nonlocal drawn
-        for width in widths:
-            drawn += 1
-            assert drawn - given <= held
-            yield picture(width)
+    def take(batches: list[list[tuple[int, FittedImage]]]) -> None:
+        for batch in batches:
+            assert 1 <= len(batch) <= batch_size
+            assert len({widths[place] for place, _ in batch}) == 1
+            assert all(image.pixels.shape[2] == widths[place] for place, image in batch)
+            found.append([place for place, _ in batch])
+            waiting.difference_update(found[-1])
 
-    for given, result in enumerate(in_width_batches(pictures(), network, batch_size=batch_size, held=held), start=1):
-        assert result == (given - 1, widths[given - 1])
-    assert given == drawn == len(widths)
-    assert all(len({width for _, width in batch}) == 1 for batch in network.batches)
-    assert all(1 <= len(batch) <= batch_size for batch in network.batches)
-    return [[place for place, _ in batch] for batch in network.batches]
+    for place, width in enumerate(widths):
+        waiting.add(place)
+        take(batcher.add(fitted(width)))
+        assert place + 1 - min(waiting, default=place + 1) < held
+    take(batcher.flush())
+    assert not waiting
+    assert batcher.flush() == []
+    return found
 
 
 def test_one_width() -> None:
@@ -84,47 +73,44 @@ def test_batches_are_fuller_than_those_of_windows() -> None:
     assert len(in_batches(widths, 64, 512)) < 0.85 * cut
 
 
-def test_errors_stand_in_their_place() -> None:
-    network = Network()
-    bad = [ImageError(str(n), reason="empty") for n in range(3)]
-    given = [bad[0], picture(4), bad[1], picture(4), picture(4), bad[2]]
-    found = list(in_width_batches(iter(given), network, batch_size=2, held=16))
-    assert found == [bad[0], (1, 4), bad[1], (3, 4), (4, 4), bad[2]]
-    assert network.batches == [[(1, 4), (3, 4)], [(4, 4)]]
-
-
 def test_errors_count_as_held() -> None:
-    drawn = 0
-
-    def pictures() -> Iterator[FittedPicture | ImageError]:
-        nonlocal drawn
-        yield picture(4)
-        while True:
-            drawn += 1
-            yield ImageError("bad", reason="empty")
-
-    results = in_width_batches(pictures(), Network(), batch_size=8, held=16)
-    assert next(results) == (0, 4)
-    assert drawn == 15
+    batcher, bad = WidthBatcher(8, 16), ImageError("bad", reason="empty")
+    assert batcher.add(fitted(4)) == []
+    assert [len(batcher.add(bad)) for _ in range(15)] == [0] * 14 + [1]
 
 
-def test_an_exception_comes_after_what_was_before_it() -> None:
-    network = Network()
+# -- results of a reader ----------------------------------------------------------------------------------------------
 
-    def pictures() -> Iterator[FittedPicture]:
-        yield from [picture(4), picture(8), picture(4)]
+
+def places_of(output: NetworkOutput) -> list[tuple[int, int]]:
+    return [(place, output.width) for place in output.places]
+
+
+def test_errors_stand_in_their_place(barcode: Callable[..., bytes], barcode_reader: Callable[..., Recognizer]) -> None:
+    images = [b"", barcode("ab"), b"", barcode("abc"), barcode("ba"), b""]
+    found = list(barcode_reader(batch_size=2).run(images, places_of))
+    assert [isinstance(one, ImageError) for one in found] == [True, False, True, False, False, True]
+    assert [one for one in found if not isinstance(one, ImageError)] == [(1, 48), (3, 64), (4, 48)]
+
+
+def test_an_exception_of_the_images_comes_after_what_was_before_it(
+    barcode: Callable[..., bytes], barcode_reader: Callable[..., Recognizer]
+) -> None:
+    def images() -> Iterator[bytes]:
+        yield from [barcode("ab"), barcode("abc"), barcode("ba")]
         raise OSError("the list is cut short")
 
-    results = in_width_batches(pictures(), network, batch_size=8, held=64)
-    assert [next(results) for _ in range(3)] == [(0, 4), (1, 8), (2, 4)]
+    results = barcode_reader(batch_size=8).run(images(), places_of)
+    assert [next(results) for _ in range(3)] == [(0, 48), (1, 64), (2, 48)]
     with pytest.raises(OSError, match="cut short"):
         next(results)
-    assert network.batches == [[(0, 4), (2, 4)], [(1, 8)]]
 
 
-def test_an_exception_of_the_network_comes_at_once() -> None:
-    def fail(places: Sequence[int], pictures: Sequence[FittedPicture]) -> list[int]:
-        raise ArithmeticError(f"{len(pictures)} pictures")
+def test_an_exception_of_the_function_comes_at_once(
+    barcode: Callable[..., bytes], barcode_reader: Callable[..., Recognizer]
+) -> None:
+    def fail(output: NetworkOutput) -> list[int]:
+        raise ArithmeticError(f"{len(output.places)} images")
 
-    with pytest.raises(ArithmeticError, match="2 pictures"):
-        next(in_width_batches(iter([picture(4)] * 5), fail, batch_size=2, held=16))
+    with pytest.raises(ArithmeticError, match="2 images"):
+        next(barcode_reader(batch_size=2).run([barcode("ab")] * 5, fail))

@@ -1,4 +1,4 @@
-"""Many pictures with a caption under each, as one picture: for TensorBoard, and to look at a set with one's own eyes.
+"""Many images with a caption under each, as one picture: for TensorBoard, and to look at a set with one's own eyes.
 
 Captions may be of any script: characters that the face has not are drawn as its empty box, and those that cannot be
 drawn at all (control characters, halves of surrogate pairs) as escapes.
@@ -16,8 +16,6 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from crnn.errors import ConfigError
-
-__all__ = ["contact_sheet", "load_font", "packed_sheet"]
 
 _MARGIN = 4
 _FONT_SIZE = 12
@@ -38,17 +36,17 @@ def contact_sheet(
     marked: Collection[int] = (),
     font_path: str | os.PathLike[str] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Pictures in rows, each with its caption under it.
+    """Draw images in rows, each with its caption under it.
 
-    Every picture is made smaller or larger, with its ratio kept, until it fills the width or the height that its cell
+    Every image is made smaller or larger, with its ratio kept, until it fills the width or the height that its cell
     leaves above the captions.
 
     Args:
         pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (red, green, blue); ``None`` where there is none to show,
             which is drawn as a crossed box.
         captions: One for each; a line break begins a new line. What is too long ends in dots.
-        columns: Pictures in a row, at least 1.
-        cell: Width and height in pixels that each picture and its caption have; the height must leave room above the
+        columns: Images in a row, at least 1.
+        cell: Width and height in pixels that each image and its caption have; the height must leave room above the
             lines.
         marked: Places in ``pictures`` that are framed in red.
         font_path: A TrueType or OpenType file for the captions. Default: the face that Pillow brings, which has the
@@ -59,7 +57,7 @@ def contact_sheet(
 
     Raises:
         ConfigError: ``font_path`` is no face that can be read.
-        ValueError: The captions are fewer or more than the pictures, or a cell has no room for a picture.
+        ValueError: The captions are fewer or more than the images, or a cell has no room for an image.
     """
     lines = [caption.split("\n") for caption in captions]
     caption_height = _LINE_HEIGHT * max(map(len, lines), default=1)
@@ -93,13 +91,13 @@ def packed_sheet(
     scale: int = 2,
     font_path: str | os.PathLike[str] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Pictures of one height and any width in rows, as many in each as there is room for, captions under them.
+    """Draw images of one height in rows, as many in each as there is room for, captions under them.
 
     Args:
         pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (red, green, blue).
-        captions: One line for each. A picture has as much room as its caption needs.
-        width: Of the sheet in pixels; wider pictures are made smaller.
-        scale: How much larger pictures are drawn.
+        captions: One line for each. An image has as much room as its caption needs.
+        width: Of the sheet in pixels; wider images are made smaller.
+        scale: How much larger images are drawn.
         font_path: As for ``contact_sheet``.
 
     Returns:
@@ -131,7 +129,7 @@ def packed_sheet(
 
 
 def load_font(font: tuple[str, int] | None, size: int) -> _Font:
-    """A font by the path and index of its file; ``None``: Pillow's own.
+    """Load a font by the path and index of its file; ``None``: Pillow's own.
 
     Raises:
         ConfigError: It is no face that can be read.
@@ -163,7 +161,7 @@ def _draw_absent(draw: ImageDraw.ImageDraw, corner: tuple[int, int], box: tuple[
 
 
 def _shortened(text: str, width: int, font: _Font) -> str:
-    """``text`` in characters that can be drawn, in no more than ``width`` pixels where more than dots fit."""
+    """Escape and shorten a text to ``width`` pixels."""
     text = "".join(map(_drawable, text[: _MAX_CAPTION + 1]))
     if len(text) <= _MAX_CAPTION and font.getlength(text) <= width:
         return text

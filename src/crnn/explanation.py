@@ -25,13 +25,13 @@ from crnn.config.synth import FaceConfig
 from crnn.contact_sheet import load_font
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import confidences
+from crnn.decoding.decoder import Decoded
 from crnn.decoding.language_search import search_with_language
 from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
-from crnn.recognizer import Alternative, Reading, Recognizer, reading_of
+from crnn.recognizer import Alternative, Reading, Recognizer
 
-__all__ = ["Explanation", "Row", "explain", "find_font"]
-
+__all__ = ["Explanation", "explain"]
 
 _BEAM = 20  # prefixes that runners-up are taken from
 
@@ -96,7 +96,7 @@ class Explanation:
         return _draw(self, None if font_path is None else (os.fspath(font_path), 0))
 
     def rows(self) -> list[Row]:
-        """The classes of the reading in its order, other likely ones, and the blank."""
+        """Return the classes of the reading in its order, other likely ones, and the blank."""
         probabilities = np.exp(self.log_probs.astype(np.float64))
         blank = self.charset.blank
         peaks = probabilities.max(axis=0) if len(probabilities) else np.zeros(blank + 1)
@@ -113,7 +113,7 @@ class Explanation:
 
 
 def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> Explanation:
-    """Explain the reading of one picture.
+    """Explain the reading of one image.
 
     Args:
         reader: The reader, with its options (``decode``, ``lexicon``, ``pattern``, ...).
@@ -122,7 +122,7 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
             the language where the reading was found with it.
 
     Raises:
-        ImageError: The picture cannot be read.
+        ImageError: The image cannot be read.
         CheckpointError: The network gives no numbers (nan).
     """
     pixels = load_image(image, reader.config.image.image_channels)
@@ -130,34 +130,38 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     if isinstance(found, ImageError):
         raise found
     output, decoded = found
-    reading = reading_of(decoded, reader.charset, output.width, output.original_sizes[0])
-    others = reading.alternatives or _runners_up(reader, output.log_probs, decoded.text.ids, runners_up)
+    reading = reader.reading(decoded, output, 0)
+    others = reading.alternatives or _runners_up(reader, output.log_probs, decoded, runners_up)
     reading = replace(reading, alternatives=others[:runners_up])
     return Explanation(
         pixels, output.log_probs[0], reading, decoded.text.spans, reader.charset, reader.decoder.method, output.width
     )
 
 
-def _runners_up(reader: Recognizer, log_probs: _Floats, ids: tuple[int, ...], count: int) -> tuple[Alternative, ...]:
-    """The likeliest texts but the one that was read."""
+def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> tuple[Alternative, ...]:
+    """Return the likeliest texts but the one that was read."""
     if count < 1:
         return ()
     width, prior = max(_BEAM, count + 1), reader.decoder.prior
-    if prior is None or reader.decoder.pattern is not None:
+    found_with_language = prior is not None and reader.decoder.pattern is None
+    if prior is None or not found_with_language:
         searched = [(h, math.exp(h.score)) for h in beam_search(log_probs, width)[0]]
     else:  # ranked, and as likely, as the reading itself
-        ((found,),) = search_with_language([log_probs], prior, width, count + 1)
+        ((found,),) = search_with_language([log_probs], prior, width, width)
         searched = [(h, found.probability * math.exp(h.rank - found.texts[0].rank)) for h in found.texts]
-    others = [(h, probability) for h, probability in searched if h.ids != ids][:count]
-    values = confidences([probability for _, probability in others], reader.decoder.curve).tolist()
-    return tuple(
+    values = confidences([probability for _, probability in searched], reader.decoder.curve).tolist()
+    # This searches all of the image, reading only where texts are near: it may find a likelier one.
+    most = decoded.confidence if found_with_language else 1.0
+    others = [
         Alternative(reader.charset.decode(h.ids), h.score, confidence)
-        for (h, _), confidence in zip(others, values, strict=True)
-    )
+        for (h, _), confidence in zip(searched, values, strict=True)
+        if h.ids != decoded.text.ids and confidence <= most
+    ]
+    return tuple(others[:count])
 
 
 def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
-    """Path and index of the font with most of these characters, of those that ship and those of the system.
+    """Return path and index of the font with most of these characters, of those that ship and those of the system.
 
     ``None`` for Pillow's own face: for ASCII, without fontTools, and where no font has any of the others.
     """

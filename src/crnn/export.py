@@ -1,4 +1,4 @@
-"""From weights to a file that engines open: built, quantised, read back, compared, and only then put in place.
+"""From weights to a file that engines open: built, quantized, read back, compared, and only then put in place.
 
 ONNX is read by ONNX Runtime, OpenVINO, ONNX Runtime Web and others. What is in a file beside the graph is in
 ``crnn.engines.exported_file``.
@@ -35,17 +35,6 @@ from crnn.model.weights import Weights, read_weights
 if TYPE_CHECKING:
     import onnx
 
-__all__ = [
-    "LIMITS",
-    "Comparison",
-    "ExportReport",
-    "Limits",
-    "drawn_pictures",
-    "export",
-    "rendered_pictures",
-    "stored_pictures",
-]
-
 
 _BATCH = 16
 _FIRST = 2_000_000_000
@@ -54,10 +43,17 @@ _FIRST = 2_000_000_000
 _Array = npt.NDArray[np.uint8]
 
 
+_DRAWN = 48
+"""Drawn words, where they are only compared with."""
+
+_COMPARED = 384
+"""Images that are compared, about, where more were taken to quantise with."""
+
+
 def stored_pictures(
     data: Sequence[str], image: ImageConfig, count: int, say: Callable[[str], None] = lambda _: None
 ) -> list[Pixels]:
-    """Pictures of sets, evenly spread over all of them.
+    """Load images of sets, evenly spread over all of them.
 
     Args:
         data: LMDB folders and list files.
@@ -66,7 +62,7 @@ def stored_pictures(
         say: Called with a line that says how many could not be read, and why the first of them, where there are any.
 
     Raises:
-        DataError: A set cannot be opened, or none of the pictures can be read.
+        DataError: A set cannot be opened, or none of the images can be read.
         MissingExtraError: It is an LMDB folder and the package ``lmdb`` is not installed.
     """
     pictures: list[_Array] = []
@@ -94,7 +90,7 @@ def stored_pictures(
 
 
 def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Rendered words and lines in the characters of a network, as ``crnn synth`` makes them; the same at every call.
+    """Render words and lines in the characters of a network, as ``crnn synth`` does; the same at every call.
 
     Args:
         config: Settings of the network.
@@ -128,9 +124,9 @@ def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
 
 
 def drawn_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Words in the one face that Pillow has, dark on light or light on dark; needs nothing but Pillow.
+    """Draw words in the one font of Pillow, dark on light or light on dark; needs nothing but Pillow.
 
-    They are no match for crops, but any picture shows whether two forms of a network agree.
+    They are no match for crops, but any image shows whether two forms of a network agree.
 
     Args:
         config: Settings of the network; characters that the face lacks become boxes.
@@ -153,29 +149,19 @@ def drawn_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
 
 
 def _in_proportion(picture: _Array, ratio: float) -> Image.Image:
-    """A picture ``(H, W, C)`` as wide as the crop that it shows."""
+    """Resize an image ``(H, W, C)`` to the proportions of its crop."""
     image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
     return image.resize((max(8, round(image.height * ratio)), image.height), Image.Resampling.BICUBIC)
 
 
 def _batches(pictures: Iterable[_Array]) -> Iterator[Pixels]:
-    """Pictures of one width together, in their order."""
+    """Batch images by width, in their order."""
     by_width: dict[int, list[_Array]] = {}
     for picture in pictures:
         by_width.setdefault(picture.shape[2], []).append(picture)
     for _, members in sorted(by_width.items()):
         for first in range(0, len(members), _BATCH):
             yield np.stack(members[first : first + _BATCH])
-
-
-# ----------------------------------------------------------------------------------------------------
-# export
-
-_DRAWN = 48
-"""Drawn words, where they are only compared with."""
-
-_COMPARED = 384
-"""Pictures that are compared, about, where more were taken to quantise with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +190,7 @@ read, and where a reading hangs by a thread, another one is no fault of the file
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """An exported network in an engine, beside its source, on the same pictures.
+    """An exported network in an engine, beside its source, on the same images.
 
     Attributes:
         engine: That computed the exported one.
@@ -212,8 +198,8 @@ class Comparison:
         distribution: Mean total variation distance of the distributions over classes, in [0, 1].
         texts: How many readings differ.
         pictures: Of how many.
-        widths: Widths of the pictures, in pixels.
-        alone: Largest difference of a score between a picture alone and the same one in a batch, in nats.
+        widths: Widths of the images, in pixels.
+        alone: Largest difference of a score between an image alone and the same one in a batch, in nats.
         alone_texts: How many of these readings differ.
     """
 
@@ -227,7 +213,7 @@ class Comparison:
     alone_texts: int
 
     def problem(self, limits: Limits) -> str | None:
-        """What is beyond the limits; ``None``: nothing."""
+        """Return a description of what is beyond the limits."""
         found = []
         if limits.log_probs is not None and not self.log_probs <= limits.log_probs:  # also where it is no number
             found.append(f"log-probabilities differ by {self.log_probs:.2g}, at most {limits.log_probs:g} is allowed")
@@ -248,8 +234,8 @@ class ExportReport:
         path: The file.
         size: Its bytes.
         precision: What it computes in.
-        pictures: What it was compared on, and quantised with.
-        quantised: What was quantised, in words; ``None`` where nothing was.
+        pictures: What it was compared on, and quantized with.
+        quantized: What was quantized, in words; ``None`` where nothing was.
         source: The engine that computed the source network.
         comparisons: With each engine that is installed and opens the file.
     """
@@ -258,7 +244,7 @@ class ExportReport:
     size: int
     precision: Precision
     pictures: str
-    quantised: str | None
+    quantized: str | None
     source: EngineName
     comparisons: tuple[Comparison, ...]
 
@@ -281,9 +267,9 @@ def export(
         model: Name of weights that ship, a weights file, or a run folder.
         out: The ``.onnx`` file to write.
         precision: ``fp32`` or ``int8``.
-        data: LMDB folders and list files whose pictures are used to quantise and compare; labels are not looked at.
+        data: LMDB folders and list files whose images are used to quantise and compare; labels are not looked at.
             Default: rendered words.
-        samples: How many pictures.
+        samples: How many images.
         say: Called with each line that says what is done.
 
     Raises:
@@ -298,8 +284,8 @@ def export(
     weights = read_weights(model)
     pictures, described = _pictures(weights, data, samples, precision, say)
     say(f"{described}, to compare with{' and to quantise' if precision == 'int8' else ''}")
-    graph, quantised = _graph(weights, precision, pictures)
-    metadata = _metadata(weights, precision, quantised, described)
+    graph, quantized = _graph(weights, precision, pictures)
+    metadata = _metadata(weights, precision, quantized, described)
     with _place_beside(path) as folder:
         file = folder / path.name
         _write(graph, metadata, file)
@@ -309,11 +295,11 @@ def export(
             if problem is not None:
                 raise ExportMismatchError(
                     f"{path}: not written, it is not what its source is: with {comparison.engine}, {problem}. "
-                    + ("Quantise with pictures like those that are read, --data" if quantised else "Report it, please")
+                    + ("Quantise with pictures like those that are read, --data" if quantized else "Report it, please")
                 )
         size = file.stat().st_size
         file.replace(path)
-    return ExportReport(path, size, precision, described, quantised, source, tuple(comparisons))
+    return ExportReport(path, size, precision, described, quantized, source, tuple(comparisons))
 
 
 def _check(model: str | Path, path: Path, precision: Precision, samples: int) -> None:
@@ -353,19 +339,19 @@ def _graph(weights: Weights[Any], precision: Precision, pictures: list[Pixels]) 
     graph = network_graph(weights)
     if precision != "int8":
         return graph, None
-    from crnn.quantize import quantise_graph
+    from crnn.quantize import quantize_graph
 
-    done = quantise_graph(graph, pictures)
+    done = quantize_graph(graph, pictures)
     return done.graph, (
         f"{len(done.ranges)} convolutions in int8 (a scale for each channel); {', '.join(done.kept)} in floating point"
     )
 
 
-def _metadata(weights: Weights[Any], precision: Precision, quantised: str | None, pictures: str) -> dict[str, Any]:
+def _metadata(weights: Weights[Any], precision: Precision, quantized: str | None, pictures: str) -> dict[str, Any]:
     info: dict[str, Any] = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
-    if quantised is not None:
+    if quantized is not None:
         # How many and of which kind; what folders of this machine are called is of no use elsewhere.
-        info |= {"quantised": quantised, "pictures": pictures.partition(" of ")[0]}
+        info |= {"quantised": quantized, "pictures": pictures.partition(" of ")[0]}
     return {
         "format": ENGINE_FORMAT,
         "format_version": FORMAT_VERSION,
@@ -380,7 +366,7 @@ def _metadata(weights: Weights[Any], precision: Precision, quantised: str | None
 
 @contextlib.contextmanager
 def _place_beside(path: Path) -> Iterator[Path]:
-    """A folder of our own on the disk of ``path``, from which files can be renamed to it."""
+    """Make a temporary folder on the disk of ``path``."""
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.resolve().parent) as folder:
             yield Path(folder)
@@ -403,7 +389,7 @@ def _write(graph: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None
 def _compare(
     weights: Weights[Any], exported: Path, precision: Precision, batches: list[Pixels]
 ) -> tuple[EngineName, list[Comparison]]:
-    """The exported file in each engine that opens it, and the source in one that computes it from the weights."""
+    """Compare the exported file in each engine that opens it with the source."""
     installed = installed_engines()
     source: EngineName = "torch" if "torch" in installed else "onnx"
     expected = _outputs(open_model(weights.path, engine=source, device="cpu").engine, batches)
@@ -439,7 +425,7 @@ def _outputs(engine: Engine, batches: list[Pixels]) -> list[LogProbs]:
 
 
 def _thinned(batches: list[Pixels]) -> list[Pixels]:
-    """Some of the batches, of all widths; every third is half a batch, as sizes must not matter."""
+    """Return some of the batches, of all widths; every third is half a batch, as sizes must not matter."""
     step = -(-_count(batches) // _COMPARED)
     chosen = batches[::step]
     return [

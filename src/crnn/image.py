@@ -2,12 +2,12 @@
 
 ::
 
-    source --load_image--> (H, W, C) uint8 --resize--> (C, H, W) uint8 --normalise--> (C, H, W) float32 in [-1, 1]
+    source --load_image--> (H, W, C) uint8 --resize--> (C, H, W) uint8 --normalize--> (C, H, W) float32 in [-1, 1]
     source --------------load_resized----------------> (C, H, W) uint8
 
-Training, evaluation and reading all come through here, so a picture gives the same numbers in each of them, whether it
+Training, evaluation and reading all come through here, so an image gives the same numbers in each of them, whether it
 came as a path, as encoded bytes, as a Pillow image or as an array. H, W and C are height, width and colour channels.
-Picture files are opened by ``crnn.image``. Whatever is wrong with a picture leaves as an ``ImageError`` whose
+Image files are opened by ``crnn.image``. Whatever is wrong with an image leaves as an ``ImageError`` whose
 ``reason`` can be counted.
 """
 
@@ -29,39 +29,17 @@ from crnn.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = [
-    "ADVICE",
-    "MAX_PIXELS",
-    "PICTURE_SUFFIXES",
-    "BinaryFile",
-    "ImageSource",
-    "LineWarning",
-    "check_size",
-    "image_size",
-    "line_warning",
-    "load_fitted",
-    "load_image",
-    "load_resized",
-    "normalise",
-    "open_picture",
-    "pillow_error",
-    "read_open_file",
-    "read_picture_file",
-    "resize",
-    "target_width",
-]
-
 
 MAX_PIXELS = 50_000_000
-"""Larger pictures are refused before they are decoded: about 150 MB of colour pixels."""
+"""Larger images are refused before they are decoded: about 150 MB of colour pixels."""
 
-_MAX_BYTES = 1 << 30  # above any picture of MAX_PIXELS
+_MAX_BYTES = 1 << 30  # above any image of MAX_PIXELS
 
 PICTURE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
     ".webp",
 ))  # fmt: skip
-"""How the names of picture files end, in lower case."""
+"""How the names of image files end, in lower case."""
 
 _UNREADABLE = "not a picture that can be read, or cut short"
 _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF picture"
@@ -71,8 +49,36 @@ _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF pi
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
+_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may also follow the pixels
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+LineWarning: TypeAlias = Literal["page", "turned", "too_wide"]
+ADVICE: dict[LineWarning, str] = {
+    "page": "likely a page or several lines; expected one line: cut the lines out and read each",
+    "turned": "likely a line turned by 90 degrees; expected an upright one: turn it and read it again",
+    "too_wide": "likely longer than the network can see at once; cut it into parts",
+}
+"""What is wrong and what to do, for people."""
+
+_UNSURE = math.log(0.35)
+"""Scores below it are of readings that little speaks for. Of upright narrow crops 1 in 7 has one, of pages all."""
+
+_STROKES = frozenset("1IJijl|!:;.,'/()[]{}")
+"""Characters that may be much taller than wide."""
+
+
 def read_open_file(file: Any, name: str) -> bytes:
-    """The rest of a file that the caller has opened, by its ``read``.
+    """Read the rest of an open file.
 
     Raises:
         ImageError: It gives text (``not_an_image``), cannot be read (``missing``), or is too large (``too_large``).
@@ -93,13 +99,13 @@ def read_open_file(file: Any, name: str) -> bytes:
 
 
 def read_picture_file(name: str) -> bytes:
-    """The bytes of a picture file.
+    """Read an image file.
 
     Args:
         name: The path as it was typed.
 
     Raises:
-        ImageError: It is no file or pipe, or cannot be read (``missing``), or is above the size of any picture
+        ImageError: It is no file or pipe, or cannot be read (``missing``), or is above the size of any image
             (``too_large``).
     """
     try:
@@ -130,10 +136,10 @@ def _too_large(name: str) -> ImageError:
 
 
 def open_picture(data: bytes, name: str) -> ImageFile:
-    """Read the header of a picture and check its size; nothing is decoded yet.
+    """Read the header of an image and check its size; nothing is decoded yet.
 
     Args:
-        data: The bytes of a picture file.
+        data: The bytes of an image file.
         name: What messages call it.
 
     Raises:
@@ -153,7 +159,7 @@ def open_picture(data: bytes, name: str) -> ImageFile:
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Refuse a picture whose width and height in pixels are not allowed.
+    """Refuse an image whose width and height in pixels are not allowed.
 
     Raises:
         ImageError: It has no pixels (``empty``), or more than ``MAX_PIXELS`` (``too_large``).
@@ -169,13 +175,13 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def pillow_error(error: Exception, name: str, problem: str, reason: str) -> ImageError:
-    """The ``ImageError`` to raise for an error of Pillow, whatever its class.
+    """Return the ``ImageError`` to raise for an error of Pillow, whatever its class.
 
     Args:
         error: What Pillow raised.
-        name: What messages call the picture.
+        name: What messages call the image.
         problem: What it means there, in a few words.
-        reason: The word by which it is counted. Where the picture was too much for the memory or for Pillow's own
+        reason: The word by which it is counted. Where the image was too much for the memory or for Pillow's own
             limit, problem and reason say that instead.
     """
     if isinstance(error, MemoryError | Image.DecompressionBombError | Image.DecompressionBombWarning):
@@ -184,47 +190,28 @@ def pillow_error(error: Exception, name: str, problem: str, reason: str) -> Imag
     return ImageError(f"{name}: {problem} ({str(error) or type(error).__name__}); {wanted}", reason=reason)
 
 
-# ----------------------------------------------------------------------------------------------------
-# image
-
-
 @runtime_checkable
 class BinaryFile(Protocol):
     """What gives bytes: an open file, an upload, ``io.BytesIO``."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes, none at the end."""
+        """Return at most so many bytes, none at the end."""
 
 
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | npt.NDArray[Any] | Image.Image
 )
-"""What can be read: a path, the encoded bytes of a picture file, an array, or a Pillow image."""
-
-_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)
-_PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may also follow the pixels
-
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""What can be read: a path, the encoded bytes of an image file, an array, or a Pillow image."""
 
 
 def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.uint8]:
-    """Pixels of a picture, upright and without transparency.
+    """Load the pixels of an image, upright and without transparency.
 
     The EXIF orientation is applied, of an animation the first frame is taken (of a Pillow image the current one),
-    transparent pixels are laid over white, and 16-bit pictures are scaled to 8 bits. Colour profiles are not applied.
+    transparent pixels are laid over white, and 16-bit images are scaled to 8 bits. Colour profiles are not applied.
 
     Args:
-        source: A path, the bytes of a picture file, a Pillow image, or an array: ``(H, W)`` or ``(H, W, C)`` with 1, 3
+        source: A path, the bytes of an image file, a Pillow image, or an array: ``(H, W)`` or ``(H, W, C)`` with 1, 3
             (red, green, blue) or 4 (and alpha) channels, of ``uint8``, ``bool``, ``uint16`` or floats in [0, 1].
         channels: 1 for grey (luma of ITU-R BT.601), 3 for red, green, blue.
 
@@ -232,7 +219,7 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
         A new array ``(H, W, channels)``, ``uint8``.
 
     Raises:
-        ImageError: The picture cannot be read. Its ``reason`` is ``missing`` (no such file, or it may not
+        ImageError: The image cannot be read. Its ``reason`` is ``missing`` (no such file, or it may not
             be read), ``empty`` (no bytes or no pixels), ``not_an_image``, ``truncated`` (the header can be read, the
             rest cannot) or ``too_large`` (more than ``MAX_PIXELS``).
         ConfigError: ``channels`` is neither 1 nor 3.
@@ -242,7 +229,7 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
 
 
 def load_resized(source: ImageSource, config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
-    """A picture at the size of the network: ``resize`` of ``load_image``, without an array between the two.
+    """Load an image at the size of the network: ``resize`` of ``load_image``.
 
     Args:
         source: As for ``load_image``.
@@ -251,30 +238,20 @@ def load_resized(source: ImageSource, config: ImageConfig, width: int | None = N
 
     Returns:
         A new C-contiguous array ``(C, image_height, width)``, ``uint8``.
-
-    Raises:
-        ImageError: The picture cannot be read; as for ``load_image``.
     """
     return _resized(_decoded(source, config.image_channels), config, width)
 
 
 def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """What ``load_resized`` gives, and the picture's own width and height in pixels.
-
-    Raises:
-        ImageError: The picture cannot be read; as for ``load_image``.
-    """
+    """Return ``load_resized`` of an image, and its own width and height in pixels."""
     image = _decoded(source, config.image_channels)
     return _resized(image, config, None), image.size
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels that ``load_image`` will give, from the header of a picture file.
+    """Return the width and height in pixels that ``load_image`` will give, from the header of an image file.
 
     The pixels are not decoded (but for the odd PNG that has its EXIF data after them).
-
-    Raises:
-        ImageError: As for ``load_image``, as far as the header tells.
     """
     image = open_picture(data, "image bytes")
     width, height = image.size
@@ -288,35 +265,39 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def target_width(size: tuple[int, int], config: ImageConfig) -> int:
-    """Width in pixels to which a picture is resized.
+    """Return width in pixels to which an image is resized.
 
     Under ``keep_ratio`` it is the width at ``image_height`` times ``width_scale``, rounded to the nearest multiple of
-    ``width_step`` (halves go up: a wider picture has more time steps) and then clipped to ``min_width`` and
+    ``width_step`` (halves go up: a wider image has more time steps) and then clipped to ``min_width`` and
     ``max_width``.
 
     Args:
-        size: Width and height of the picture in pixels.
+        size: Width and height of the image in pixels.
         config: The ``image`` settings.
 
     Raises:
-        ImageError: The picture has no pixels.
+        ImageError: The image has no pixels.
     """
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"image is {width} x {height} pixels; expected at least 1 x 1", reason="empty")
     if config.resize == "squash":
         return config.image_width
-    # In integers, so that the same picture has the same width everywhere.
+    return min(max(_proportional_width(size, config), config.min_width), config.max_width)
+
+
+def _proportional_width(size: tuple[int, int], config: ImageConfig) -> int:
+    width, height = size
+    # In integers, so that the same image has the same width everywhere.
     scale = round(1000 * config.width_scale)
     unit = 1000 * height * config.width_step
-    steps = (2 * width * config.image_height * scale + unit) // (2 * unit)
-    return min(max(steps * config.width_step, config.min_width), config.max_width)
+    return (2 * width * config.image_height * scale + unit) // (2 * unit) * config.width_step
 
 
 def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
-    """Pixels at the size of the network, channels first.
+    """Resize pixels to the size of the network, channels first.
 
-    Pillow's resampling, which widens its filter when it makes a picture smaller (antialiasing).
+    Pillow's resampling, which widens its filter when it makes an image smaller (antialiasing).
 
     Args:
         pixels: ``(H, W, C)``, ``uint8``, as ``load_image`` gives them.
@@ -329,8 +310,8 @@ def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None
     return _resized(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), config, width)
 
 
-def normalise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Pixels as the network takes them: ``(x - 127.5) / 127.5``, in [-1, 1].
+def normalize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Scale pixels to [-1, 1] as the network takes them: ``(x - 127.5) / 127.5``.
 
     As the ModelZoo does. PARSeq's and DTRB's ``(x / 255 - 0.5) / 0.5`` is the same up to rounding.
 
@@ -349,7 +330,7 @@ def normalise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
-    """A picture as it is to be seen: upright, over white, ``L`` or ``RGB``."""
+    """Decode an image: upright, over white, ``L`` or ``RGB``."""
     if channels not in (1, 3):
         raise ConfigError(f"channels is {channels!r}; expected 1 (grey) or 3 (red, green, blue)")
     image: Image.Image
@@ -399,7 +380,7 @@ def _resized(image: Image.Image, config: ImageConfig, width: int | None) -> npt.
 
 
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """The picture over white, in 8 bits."""
+    """Lay an image over white, in 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(_wide_grey(np.asarray(image), image.info.get("transparency")))
     elif image.has_transparency_data:
@@ -414,7 +395,7 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _wide_grey(values: npt.NDArray[Any], transparent: object) -> npt.NDArray[np.uint8]:
-    """Grey of more than 8 bits: integers in [0, 65535] or floats in [0, 1]."""
+    """Scale grey of more than 8 bits: integers in [0, 65535] or floats in [0, 1]."""
     if values.dtype.kind == "f":
         return _from_floats(values)
     if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
@@ -461,8 +442,8 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it cannot be read."""
-    # Damaged EXIF data are common in pictures that are otherwise fine.
+    """Return EXIF orientation, 1 (upright) to 8; 1 where there is none or it cannot be read."""
+    # Damaged EXIF data are common in images that are otherwise fine.
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:
@@ -470,31 +451,14 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-# ----------------------------------------------------------------------------------------------------
-# line check
-
-LineWarning: TypeAlias = Literal["page", "turned"]
-
-ADVICE: dict[LineWarning, str] = {
-    "page": "likely a page or several lines; expected one line: cut the lines out and read each",
-    "turned": "likely a line turned by 90 degrees; expected an upright one: turn it and read it again",
-}
-"""What is wrong and what to do, for people."""
-
-_UNSURE = math.log(0.35)
-"""Scores below it are of readings that little speaks for. Of upright narrow crops 1 in 7 has one, of pages all."""
-
-_STROKES = frozenset("1IJijl|!:;.,'/()[]{}")
-"""Characters that may be much taller than wide."""
-
-
-def line_warning(size: tuple[int, int], text: str, score: float) -> LineWarning | None:
-    """What a picture is likely to be in place of one upright line of text; ``None``: nothing speaks against a line.
+def line_warning(size: tuple[int, int], text: str, score: float, config: ImageConfig) -> LineWarning | None:
+    """Return what an image likely is in place of one upright line of text that fits the network.
 
     Args:
-        size: Width and height of the picture as it was given, in pixels.
-        text: What was read.
+        size: Width and height of the image as it was given, in pixels.
+        text: The reading.
         score: Its natural-log probability.
+        config: The ``image`` settings.
     """
     width, height = size
     if height > 600 and width > 300 and width < 2 * height < 8 * width and score < _UNSURE:
@@ -503,4 +467,6 @@ def line_warning(size: tuple[int, int], text: str, score: float) -> LineWarning 
     narrow = height > 2.5 * width and text not in _STROKES
     if narrow or (height > 1.6 * width and score < _UNSURE):
         return "turned"
+    if config.resize == "keep_ratio" and _proportional_width(size, config) > config.max_width:
+        return "too_wide"
     return None

@@ -1,7 +1,7 @@
-"""A network's graph in 8 bits: what convolutions see and hold becomes integers, by pictures that show what they see.
+"""A network's graph in 8 bits: what convolutions see and hold becomes integers, by images that show what they see.
 
 What computes in int8 are the convolutions, nine tenths of the arithmetic. Kernels have a scale for each channel (int8),
-activations one for each layer (uint8, between the least and the most that groups of pictures gave, on average). The
+activations one for each layer (uint8, between the least and the most that groups of images gave, on average). The
 first convolution takes the pixels as they are. Matrices of the LSTMs are kept in int8 with a scale for each row and
 computed with in floating point; the rest is as it was.
 
@@ -32,9 +32,6 @@ from crnn.engines.onnx_engine import import_onnxruntime
 from crnn.engines.onnx_graph import INPUT_NAME
 from crnn.errors import DataError
 
-__all__ = ["Quantised", "quantise_graph"]
-
-
 _HALF_RANGE = np.float32(127.5)
 _MIDDLE = np.uint8(128)
 """The middle of pixels is 127.5, and a zero point is a whole number: what is missing goes into the bias."""
@@ -43,15 +40,15 @@ _LIMIT = 127
 """Of weights on both sides of zero: -128 stays unused, so that the negative of a weight is one."""
 
 _GROUP = 16
-"""Pictures whose least and most count once. The mean over such groups leaves out what is rare, at three quarters of the
+"""Images whose least and most count once. The mean over such groups leaves out what is rare, at three quarters of the
 very most; that brought distributions nearer to those of float32 than the most itself, or half of it, did."""
 
 _Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantised:
-    """A quantised graph, and what was done.
+class QuantizedGraph:
+    """A quantized graph, and what was done.
 
     Attributes:
         graph: The graph; input and output are called as before.
@@ -66,16 +63,16 @@ class Quantised:
     kept: tuple[str, ...]
 
 
-def quantise_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantised:
-    """A graph whose convolutions compute in int8.
+def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> QuantizedGraph:
+    """Quantize the convolutions of a graph to int8.
 
     Args:
         graph: As ``crnn.engines.onnx_graph.network_graph`` builds it; it stays as it is.
-        batches: Pictures ``(N, C, 32, W)`` uint8 like those that will be read; some hundreds are enough. They need no
+        batches: Images ``(N, C, 32, W)`` uint8 like those that will be read; some hundreds are enough. They need no
             labels. Widths may differ between batches.
 
     Raises:
-        DataError: There are no pictures.
+        DataError: There are no images.
         MissingExtraError: ONNX Runtime, which looks at activations, is not installed.
     """
     activations = [node.output[0] for node in graph.graph.node if node.op_type == "Relu"]
@@ -84,7 +81,7 @@ def quantise_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantis
     for node in graph.graph.node:
         builder.take(node, ranges)
     kept = tuple(node.name for node in graph.graph.node if node.op_type in ("LSTM", "MatMul"))
-    return Quantised(builder.model(graph), ranges, pictures, kept)
+    return QuantizedGraph(builder.model(graph), ranges, pictures, kept)
 
 
 class _Builder:
@@ -97,7 +94,7 @@ class _Builder:
         self._last_range = ""  # name of the scale of what flows at the moment
 
     def take(self, node: onnx.NodeProto, ranges: Mapping[str, tuple[float, float]]) -> None:
-        """The next node, in the order of the graph."""
+        """Add the next node, in the order of the graph."""
         new = onnx.NodeProto()
         new.CopyFrom(node)
         new.input[:] = [self._instead.get(name, name) for name in node.input]
@@ -122,7 +119,7 @@ class _Builder:
             self._instead[output] = self._through_integers_of(output, self._last_range)
 
     def model(self, original: onnx.ModelProto) -> onnx.ModelProto:
-        """The graph, with the constants that its nodes read."""
+        """Return the graph, with the constants that its nodes read."""
         model = onnx.ModelProto()
         model.CopyFrom(original)
         used = {name for node in self._nodes for name in node.input}
@@ -148,7 +145,7 @@ class _Builder:
         self._add("DequantizeLinear", [INPUT_NAME, scale, zero], f"{INPUT_NAME}.values")
 
     def _shift_bias(self, name: str, kernel: npt.NDArray[np.float32]) -> None:
-        """The half that the zero point of the pixels lacks: a constant over the whole picture.
+        """Add the half that the zero point of the pixels lacks: a constant over the whole image.
 
         Beside its edges the convolution sees 128 instead of 127.5, a 255th of the range, as in no other layer.
         """
@@ -157,7 +154,7 @@ class _Builder:
         self._constants[name] = (self._constants[name] + shift).astype(np.float32)
 
     def _integers(self, name: str) -> npt.NDArray[np.float32]:
-        """A kernel as int8 with a scale for each output channel; gives what it has become."""
+        """Round a kernel to int8 with a scale for each output channel; return the rounded kernel."""
         integers, scale = _rounded(self._constants.pop(name), axes=(1, 2, 3))
         flat = scale.reshape(-1)
         inputs = [
@@ -169,7 +166,7 @@ class _Builder:
         return integers * scale
 
     def _kept_small(self, name: str) -> None:
-        """A matrix as int8 with a scale for each row, for the file alone: engines multiply it out when they load it.
+        """Store a matrix as int8 with a scale for each row; engines multiply it out when they load it.
 
         Not by DequantizeLinear, which engines keep for the operator that it belongs to; an LSTM is none of these.
         """
@@ -178,7 +175,7 @@ class _Builder:
         self._add("Mul", [f"{name}.cast", self._constant(f"{name}.scale", scale)], name)
 
     def _through_integers(self, name: str, least: float, most: float) -> str:
-        # Zero is a whole number: it stands outside of every picture, where convolutions are padded.
+        # Zero is a whole number: it stands outside of every image, where convolutions are padded.
         least, most = min(least, 0.0), max(most, 0.0)
         scale = np.float32((most - least) / 255) if most > least else np.float32(1)
         self._constant(f"{name}.scale", scale)
@@ -192,7 +189,7 @@ class _Builder:
 
 
 def _rounded(weights: _Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Integers and the scale, of the same number of dimensions, that brings them back."""
+    """Return integers and the scale, of the same number of dimensions, that brings them back."""
     largest = np.abs(weights).max(axis=axes, keepdims=True)
     scale = (np.where(largest > 0, largest, 1.0) / _LIMIT).astype(np.float32)
     return np.clip(np.rint(weights / scale), -_LIMIT, _LIMIT).astype(np.int8), scale
@@ -201,7 +198,7 @@ def _rounded(weights: _Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int
 def _activation_ranges(
     graph: onnx.ModelProto, names: list[str], batches: Iterable[Pixels]
 ) -> tuple[dict[str, tuple[float, float]], int]:
-    """The least and the most that values of a graph are, on the mean of groups, and how many pictures there were."""
+    """Return the mean over groups of the least and the most of each activation, and the number of images."""
     runtime = import_onnxruntime()
     watched = onnx.ModelProto()
     watched.CopyFrom(graph)

@@ -1,8 +1,8 @@
-"""Pictures in, readings out: the public face of a trained network.
+"""The public face of a trained network: images in, readings out.
 
-``Recognizer`` takes pictures of any kind and number, brings them to the network's array with ``crnn.image``, batches
-those of one width without padding, and gives one ``Reading`` for each in the order in which they came. What computes
-the log-probabilities is an ``Engine`` (``crnn.engines``); ``load`` opens one, and imports no other.
+``Recognizer`` brings images of any kind and number to the network's array (``crnn.image``), batches those of one width
+without padding, and gives one ``Reading`` for each, in order. Log-probabilities come from an ``Engine``
+(``crnn.engines``), texts from a ``Decoder`` (``crnn.decoding``).
 
 Shape letters: N batch, C image channels, W width, T time steps, V classes with the blank.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,17 +32,19 @@ from crnn.image import BinaryFile, ImageSource, LineWarning, line_warning, load_
 from crnn.model.weights import DEFAULT_MODEL
 from crnn.parallel import available_threads, read_ahead
 
-__all__ = [
-    "Alternative",
-    "Character",
-    "FittedPicture",
-    "NetworkOutput",
-    "Reading",
-    "Recognizer",
-    "in_width_batches",
-    "load",
-    "reading_of",
-]
+__all__ = ["Alternative", "Character", "Reading", "Recognizer", "load"]
+
+
+_R = TypeVar("_R")
+_Floats = npt.NDArray[np.float32]
+_ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
+"""Types of one image, though some of them can be iterated over."""
+
+_DECODED_BATCHES = 8
+"""Batches that are decoded together with a language: the words that it may change are few in each."""
+
+_HELD_BATCHES = 8
+"""Batches' worth of images that may wait for others of their width; it bounds the memory of streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Character:
     Attributes:
         text: The character.
         score: Largest log-probability of its class over the time steps that it is aligned to, at most 0.
-        start: Left border in pixels of the picture as it was given.
+        start: Left border in pixels of the image as it was given.
         end: Right border, likewise. Neighbours share the border halfway between the steps aligned to them.
     """
 
@@ -64,7 +66,7 @@ class Character:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another text that a picture may show.
+    """Another text that an image may show.
 
     Attributes:
         text: The text.
@@ -79,7 +81,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a picture says.
+    """What an image says.
 
     Attributes:
         text: The text; empty when the network sees none.
@@ -90,8 +92,8 @@ class Reading:
             does that on its validation sets, ``crnn calibrate`` on others). It knows the language and the lexicon that
             the text was found with, and in a lexicon that the image may show none of its words.
         alternatives: Where several texts were asked for (``n_best``) the others, the likeliest first.
-        warning: What the picture is likely to be in place of one upright line: ``page`` or ``turned``, see
-            ``crnn.image``.
+        warning: What the image likely is in place of one upright line that fits the network: ``page``, ``turned`` or
+            ``too_wide``, see ``crnn.image.ADVICE``.
     """
 
     text: str
@@ -102,29 +104,8 @@ class Reading:
     warning: LineWarning | None = None
 
 
-def reading_of(decoded: Decoded, charset: Charset, width: int, original_size: tuple[int, int]) -> Reading:
-    """A decoded text in characters and pixels.
-
-    Args:
-        decoded: What a decoder found.
-        charset: Of the network.
-        width: Of the network's picture, in pixels.
-        original_size: Width and height of the picture as it was given.
-    """
-    text = decoded.text
-    said = charset.decode(text.ids)
-    original_width = original_size[0]
-    characters = tuple(
-        Character(character, score, start * original_width / width, end * original_width / width)
-        for character, score, (start, end) in zip(said, text.character_scores, _borders(text.spans, width), strict=True)
-    )
-    alternatives = tuple(Alternative(charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
-    warning = line_warning(original_size, said, text.score)
-    return Reading(said, text.score, characters, decoded.confidence, alternatives, warning)
-
-
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
-    """Left and right border of each character in pixels of the network's picture.
+    """Return left and right border of each character in pixels of the network's image.
 
     Time step t looks at the pixels around 4 (t + 1): two poolings make a column of four pixels, the last convolution
     joins two columns. Neighbours share the border halfway between their steps; the outermost characters reach as far
@@ -142,15 +123,9 @@ def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, 
     return list(itertools.pairwise(inside))
 
 
-# ----------------------------------------------------------------------------------------------------
-# width batches
-
-_R = TypeVar("_R")
-
-
 @dataclass(frozen=True, slots=True)
-class FittedPicture:
-    """A picture at the size of the network.
+class FittedImage:
+    """An image at the size of the network.
 
     Attributes:
         pixels: ``(C, 32, W)``, ``uint8``.
@@ -161,94 +136,48 @@ class FittedPicture:
     original_size: tuple[int, int]
 
 
-def in_width_batches(
-    pictures: Iterator[FittedPicture | ImageError],
-    compute: Callable[[Sequence[int], Sequence[FittedPicture]], Sequence[_R]],
-    *,
-    batch_size: int,
-    held: int,
-) -> Generator[_R | ImageError, None, None]:
-    """Pictures in batches of one width, and what is computed of them.
+class WidthBatcher:
+    """Batches of images of one width.
 
     Args:
-        pictures: Any number, or why there is none; drawn as results are taken.
-        compute: Called with the places of up to ``batch_size`` pictures of one width, from 0 in the order in which they
-            came, and with these; gives a result for each.
-        batch_size: At least 1.
-        held: Pictures that may be drawn without their results being given, at least ``batch_size``.
-
-    Yields:
-        For each picture, in order, its result, or the ``ImageError`` that came in its place. An exception of the
-        iterator comes after the results of all pictures before it.
+        batch_size: Images of a full batch.
+        held: Items that may be added from an image on before its batch is ready, full or not; at least ``batch_size``.
     """
-    results: dict[int, _R | ImageError] = {}
-    groups: dict[int, list[tuple[int, FittedPicture]]] = {}  # those that wait, by width
-    width_of: dict[int, int] = {}  # of those that wait, by place
-    drawn = given = 0
-    failure: Exception | None = None
 
-    def run(width: int) -> None:
-        places, group = zip(*groups.pop(width), strict=True)
-        for place, result in zip(places, compute(places, group), strict=True):
-            results[place] = result
-            del width_of[place]
+    def __init__(self, batch_size: int, held: int) -> None:
+        self._batch_size, self._held = batch_size, held
+        self._waiting: dict[int, list[tuple[int, FittedImage]]] = {}  # by width, that of the oldest image first
+        self._count = 0
 
-    while True:
-        try:
-            picture = next(pictures)
-        except StopIteration:
-            break
-        except Exception as error:
-            failure = error
-            break
-        if isinstance(picture, ImageError):
-            results[drawn] = picture
-        else:
-            width = picture.pixels.shape[2]
-            groups.setdefault(width, []).append((drawn, picture))
-            width_of[drawn] = width
-            if len(groups[width]) == batch_size:
-                run(width)
-        drawn += 1
-        if drawn - given >= held and given in width_of:
-            run(width_of[given])
-        while given in results:
-            yield results.pop(given)
-            given += 1
-    # The oldest first, so that their results can be given before the others are computed.
-    while given < drawn:
-        if given in width_of:
-            run(width_of[given])
-        yield results.pop(given)
-        given += 1
-    if failure is not None:
-        raise failure
+    def add(self, item: FittedImage | ImageError) -> list[list[tuple[int, FittedImage]]]:
+        """Return the batches that are ready now: images with their places, counted from 0 over all items."""
+        ready = []
+        if isinstance(item, FittedImage):
+            width = item.pixels.shape[2]
+            self._waiting.setdefault(width, []).append((self._count, item))
+            if len(self._waiting[width]) == self._batch_size:
+                ready.append(self._waiting.pop(width))
+        self._count += 1
+        oldest = next(iter(self._waiting), None)
+        if oldest is not None and self._count - self._waiting[oldest][0][0] >= self._held:
+            ready.append(self._waiting.pop(oldest))
+        return ready
 
-
-# ----------------------------------------------------------------------------------------------------
-# recognizer
-
-_Floats = npt.NDArray[np.float32]
-
-_ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
-"""Types of what is one picture, though some of them can be iterated over."""
-
-_DECODED_BATCHES = 8
-"""Batches that are decoded together with a language: the words that it may change are few in each."""
-
-_HELD_BATCHES = 8
-"""Batches' worth of pictures that may wait for others of their width; it bounds the memory of streams."""
+    def flush(self) -> list[list[tuple[int, FittedImage]]]:
+        """Return what is left, that of the oldest images first."""
+        ready, self._waiting = list(self._waiting.values()), {}
+        return ready
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """What the network says of pictures that went through it together.
+    """What the network says of images that went through it together.
 
     Attributes:
         log_probs: ``(N, T, V)`` float32, normalised over V.
-        places: For each picture its place in the order in which pictures came, from 0.
-        width: Of the network's pictures, in pixels.
-        original_sizes: Width and height of the pictures as they were given.
+        places: For each image its place in the order in which images came, from 0.
+        width: Of the network's images, in pixels.
+        original_sizes: Width and height of the images as they were given.
     """
 
     log_probs: npt.NDArray[np.float32]
@@ -258,13 +187,13 @@ class NetworkOutput:
 
 
 class Recognizer:
-    """Reads pictures of words and short lines.
+    """Reads images of words and short lines.
 
     Args:
         engine: What computes log-probabilities.
         config: Settings of its weights: charset and image.
-        batch_size: Pictures per forward pass. With 1, each is read when it comes, and nothing is made ahead.
-        threads: That open and resize pictures ahead of the network; with 1 the caller's own does. Default: one for
+        batch_size: Images per forward pass. With 1, each is read when it comes, and nothing is made ahead.
+        threads: That open and resize images ahead of the network; with 1 the caller's own does. Default: one for
             each processor, up to eight.
         calibration: Of the weights; without one, confidences are probabilities as the network gives them.
         options: How texts are found: those of ``crnn.decoding.decoder.DecodingOptions``.
@@ -308,21 +237,21 @@ class Recognizer:
     def read(self, images: Iterable[ImageSource], **options: Any) -> list[Reading]: ...
 
     def read(self, images: ImageSource | Iterable[ImageSource], **options: Any) -> Reading | list[Reading]:
-        """Read one picture, or many.
+        """Read one image, or many.
 
         Args:
             images: A path, encoded bytes, a PIL image or an array ``(H, W)`` or ``(H, W, C)``; or an iterable of them.
             options: For this call, in the place of those that the reader was made with; ``None`` takes one away.
 
         Returns:
-            A ``Reading`` for one picture, a list of them in the same order for many.
+            A ``Reading`` for one image, a list of them in the same order for many.
 
         Raises:
-            ImageError: A picture cannot be read. ``stream`` reads the others all the same.
+            ImageError: An image cannot be read. ``stream`` reads the others all the same.
             CheckpointError: The network gives no numbers (nan).
             ConfigError: As for the reader itself.
         """
-        if isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable):  # what is no picture is refused as one
+        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # what is no image is refused as one
             return self.read([images], **options)[0]
         readings = []
         for reading in self.stream(images, **options):
@@ -332,17 +261,17 @@ class Recognizer:
         return readings
 
     def stream(self, images: ImageSource | Iterable[ImageSource], **options: Any) -> Iterator[Reading | ImageError]:
-        """Read pictures as they come, in bounded memory.
+        """Read images as they come, in bounded memory.
 
         Args:
-            images: Any number of pictures; the iterable is only drawn from as readings are taken. One picture counts
+            images: Any number of images; the iterable is only drawn from as readings are taken. One image counts
                 as a list of one.
             options: As for ``read``.
 
         Yields:
-            For each picture, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
+            For each image, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
         """
-        if isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable):
+        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):
             images = [images]
         decoder = self._decoder(self._options.changed(options)) if options else self.decoder
         return self._decoded(self.run(images, _apart), decoder)
@@ -350,7 +279,7 @@ class Recognizer:
     def _decoded(
         self, outputs: Iterator[NetworkOutput | ImageError], decoder: Decoder
     ) -> Iterator[Reading | ImageError]:
-        """Readings of images in their order, of several batches at a time where that costs less."""
+        """Yield readings in order, of several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
         failure: list[Exception] = []
@@ -368,7 +297,7 @@ class Recognizer:
                 if isinstance(output, ImageError):
                     yield output
                 else:
-                    yield reading_of(found[place], self.charset, output.width, output.original_sizes[0])
+                    yield self.reading(found[place], output, 0)
         if failure:
             raise failure[0]
 
@@ -376,63 +305,83 @@ class Recognizer:
         section = self.config.charset
         return Decoder(self.charset, section.rules(), options, calibration=self._calibration, language=section.language)
 
-    def readings(self, output: NetworkOutput) -> list[Reading]:
-        """Return what the images of one batch say."""
-        decoded = self.decoder.decode(output.log_probs)
-        return [
-            reading_of(text, self.charset, output.width, original)
-            for text, original in zip(decoded, output.original_sizes, strict=True)
-        ]
+    def reading(self, decoded: Decoded, output: NetworkOutput, n: int) -> Reading:
+        """Return a text that was decoded from image ``n`` of a batch in characters and pixels."""
+        found, size, width = decoded.text, output.original_sizes[n], output.width
+        text = self.charset.decode(found.ids)
+        characters = tuple(
+            Character(character, score, start * size[0] / width, end * size[0] / width)
+            for character, score, (start, end) in zip(
+                text, found.character_scores, _borders(found.spans, width), strict=True
+            )
+        )
+        alternatives = tuple(Alternative(self.charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
+        warning = line_warning(size, text, found.score, self.config.image)
+        return Reading(text, found.score, characters, decoded.confidence, alternatives, warning)
 
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
     ) -> Iterator[_R | ImageError]:
-        """Pictures through the network, and what a function makes of its output.
+        """Run images through the network and a function over its output.
 
         Args:
-            images: Any number of pictures; the iterable is only drawn from as results are taken.
-            function: Called with each batch; gives one result for each picture in it.
+            images: Any number of images; the iterable is only drawn from as results are taken.
+            function: Called with each batch; gives one result for each image in it.
 
         Yields:
-            For each picture, in order, its result, or the ``ImageError`` that says why there is none.
+            For each image, in order, its result, or the ``ImageError`` that says why there is none.
 
         Raises:
             CheckpointError: The network gives no numbers (nan).
         """
-        # One picture after the other: a reading does not wait for the next picture, which may be slow to come.
+        # With batches of one, a reading does not wait for the next image, which may be slow to come.
         threads = self._threads if self.batch_size > 1 else 1
-
-        def compute(places: Sequence[int], pictures: Sequence[FittedPicture]) -> Sequence[_R]:
-            pixels = np.stack([picture.pixels for picture in pictures])
-            originals = tuple(picture.original_size for picture in pictures)
-            return function(NetworkOutput(self._log_probs(pixels), tuple(places), pixels.shape[3], originals))
-
+        batcher = WidthBatcher(self.batch_size, self.batch_size * _HELD_BATCHES)
+        results: dict[int, _R | ImageError] = {}  # by place, until those before are there
+        given, failure = 0, list[Exception]()
         # Pillow's images load and remember things when they are looked at: none may be seen by two threads.
         sources = (self._fitted(image) if isinstance(image, Image.Image) else image for image in images)
-        with closing(read_ahead(self._fitted, sources, threads=threads, ahead=self.batch_size)) as pictures:
-            yield from in_width_batches(
-                pictures, compute, batch_size=self.batch_size, held=self.batch_size * _HELD_BATCHES
-            )
+        with closing(read_ahead(self._fitted, sources, threads=threads, ahead=self.batch_size)) as items:
+            for place, item in enumerate(_until_failure(items, failure)):
+                if isinstance(item, ImageError):
+                    results[place] = item
+                for batch in batcher.add(item):
+                    results.update(self._computed(batch, function))
+                while given in results:
+                    yield results.pop(given)
+                    given += 1
+        for batch in batcher.flush():
+            results.update(self._computed(batch, function))
+            while given in results:
+                yield results.pop(given)
+                given += 1
+        if failure:
+            raise failure[0]
 
-    def _fitted(self, source: ImageSource | FittedPicture | ImageError) -> FittedPicture | ImageError:
-        if isinstance(source, FittedPicture | ImageError):
-            return source
-        try:
-            return FittedPicture(*load_fitted(source, self.config.image))
-        except ImageError as error:
-            return error
-
-    def _log_probs(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        log_probs = self._engine.log_probs(images)
+    def _computed(
+        self, batch: list[tuple[int, FittedImage]], function: Callable[[NetworkOutput], Sequence[_R]]
+    ) -> Iterator[tuple[int, _R]]:
+        places, images = zip(*batch, strict=True)
+        log_probs = self._engine.log_probs(np.stack([image.pixels for image in images]))
         if np.isnan(log_probs).any():
             raise CheckpointError(
                 "the network gives no numbers (nan); its weights are damaged, or its training went astray. Use others"
             )
-        return log_probs
+        sizes = tuple(image.original_size for image in images)
+        output = NetworkOutput(log_probs, places, images[0].pixels.shape[2], sizes)
+        return zip(places, function(output), strict=True)
+
+    def _fitted(self, source: ImageSource | FittedImage | ImageError) -> FittedImage | ImageError:
+        if isinstance(source, FittedImage | ImageError):
+            return source
+        try:
+            return FittedImage(*load_fitted(source, self.config.image))
+        except ImageError as error:
+            return error
 
 
 def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R]:
-    """Items up to an exception, which is kept for when what came before it is done with."""
+    """Yield items up to an exception, which is kept for later."""
     try:
         yield from items
     except Exception as error:  # whatever the caller's iterable raises
@@ -440,7 +389,7 @@ def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R
 
 
 def _apart(output: NetworkOutput) -> list[NetworkOutput]:
-    """The output for each image of a batch by itself."""
+    """Return the output for each image of a batch by itself."""
     return [
         NetworkOutput(output.log_probs[n : n + 1], (place,), output.width, (original,))
         for n, (place, original) in enumerate(zip(output.places, output.original_sizes, strict=True))
@@ -468,8 +417,8 @@ def load(
         precision: ``bf16`` and ``int8`` are faster where the processor has them; readings may differ from ``fp32`` in
             the rare case. ``int8`` reads shipped weights, or files that were exported so.
         threads: Threads on the CPU. Default: ``OMP_NUM_THREADS``, else the engine's own choice.
-        mode: ``throughput`` for many pictures; ``latency`` where each one is waited for.
-        batch_size: Pictures per forward pass.
+        mode: ``throughput`` for many images; ``latency`` where each one is waited for.
+        batch_size: Images per forward pass.
         options: How texts are found: ``decode``, ``beam_width``, ``lexicon``, ``lexicon_margin``, ``lm``,
             ``lm_weight``, ``pattern``, ``allow``, ``block``, ``n_best``, as ``crnn.decoding.decoder.DecodingOptions``
             has them.

@@ -41,7 +41,7 @@ def test_each_form_reads_the_words(precision: Any, trained_run: Any, words: tupl
     assert report.source == "torch"
     assert [c.engine for c in report.comparisons] == ["onnx", "openvino"]
     assert all(c.problem(LIMITS[precision]) is None for c in report.comparisons)
-    assert (report.quantised is not None) == (precision == "int8")
+    assert (report.quantized is not None) == (precision == "int8")
     assert read_engine_file(path).precision == precision
     pictures = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
     for comparison in report.comparisons:

@@ -13,7 +13,7 @@ from crnn.data.dataset import StoredBatches, check_training_data, collate, netwo
 from crnn.data.source import open_source
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, DataError
-from crnn.image import load_image, normalise, resize
+from crnn.image import load_image, normalize, resize
 
 KEEP_RATIO = {"resize": "keep_ratio", "width_step": 16, "min_width": 32, "max_width": 128}
 AUGMENT = {"probability": 1.0, "rotate_degrees": 8.0, "noise": 6.0}
@@ -125,7 +125,7 @@ def test_the_network_gets_the_bits_that_reading_gives_it():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 8, 32)
     images = network_input(torch.from_numpy(pixels))
     assert images.dtype == torch.float32
-    assert images.numpy().tobytes() == normalise(pixels).tobytes()
+    assert images.numpy().tobytes() == normalize(pixels).tobytes()
     assert (images.min(), images.max()) == (-1.0, 1.0)
     assert torch.equal(network_input(images), images)
 

@@ -360,7 +360,7 @@ def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
         ({"lexicon_margin": 1.0}, "lexicon_margin is given without a lexicon; expected both, or neither"),
         ({"lm_weight": 1.0}, "lm_weight is given, and there is no language to weigh: expected lm, the language, too"),
         ({"lm_weight": 1.0, "lm": "none"}, "lm_weight is given, and there is no language to weigh"),
-        ({"lm": "en", "lm_weight": -0.5}, "lm_weight is -0.5; expected a number, 0 or more"),
+        ({"lm": "en", "lm_weight": -0.5}, "lm_weight is -0.5; expected a number, 0 to 10"),
         ({"lm": "en", "lexicon": WORDS}, "lexicon and lm do not go together"),
         ({"lm": "en", "decode": "greedy"}, "decode 'greedy' and lm do not go together"),
         ({"lexicon": WORDS, "lexicon_margin": -1.0}, "lexicon_margin is -1.0; expected a number, 0 or more"),

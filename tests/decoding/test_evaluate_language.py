@@ -36,7 +36,7 @@ def test_readings_with_a_language_stand_beside_those_of_the_best_path(
     tmp_path: Path, barcode: Barcode, barcode_reader: MakeReader
 ) -> None:
     data = written(tmp_path / "words", barcode, SHOWN)
-    result = evaluate(barcode_reader(lm=LANGUAGE, lm_weight=2.0), [data])
+    result = evaluate(barcode_reader(doubt="ca", lm=LANGUAGE, lm_weight=2.0), [data])
     (dataset,) = result.datasets
     assert [s.prediction for s in dataset.samples] == ["bad", "cab", "ace", "bad", "bad"]
     assert (dataset.sums.correct, dataset.sums.samples) == (4, 5)
@@ -51,7 +51,7 @@ def test_readings_with_a_language_stand_beside_those_of_the_best_path(
         "one_minus_ned": pytest.approx(1 - (1 / 3 + 1 / 3) / 5),
     }
     # The best path is what a reader without a language has.
-    plain = evaluate(barcode_reader(), [data]).datasets[0]
+    plain = evaluate(barcode_reader(doubt="ca"), [data]).datasets[0]
     assert plain.greedy is None
     assert plain.sums == dataset.greedy
 

@@ -220,8 +220,8 @@ def test_empty_groups_and_empty_texts(language: Language) -> None:
 
 
 def test_numbers_out_of_range_are_refused(language: Language, random_log_probs: Draw) -> None:
-    for weight in (-0.1, math.inf, math.nan):
-        with pytest.raises(ConfigError, match=r"lm_weight is .*; expected a number, 0 or more"):
+    for weight in (-0.1, 10.1, math.inf, math.nan):
+        with pytest.raises(ConfigError, match=r"lm_weight is .*; expected a number, 0 to 10"):
             LanguagePrior(language, CHARSET, weight)
     with pytest.raises(DataError, match="the language was prepared for 96"):
         beam_search(random_log_probs(0, 1, 4, 5), 3, LanguagePrior(language, CHARSET))

@@ -52,8 +52,8 @@ def export(
 
 def _lines(report: ExportReport) -> list[str]:
     lines = [f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}"]
-    if report.quantised is not None:
-        lines.append(f"  quantised: {report.quantised}; with {report.pictures}")
+    if report.quantized is not None:
+        lines.append(f"  quantised: {report.quantized}; with {report.pictures}")
     for found in report.comparisons:
         widths = ", ".join(str(width) for width in found.widths)
         lines.append(

@@ -217,7 +217,7 @@ class Batch:
 
 
 def network_input(images: Tensor) -> Tensor:
-    """The network's float32 input: ``crnn.image.normalise`` of uint8 pictures, on their device."""
+    """The network's float32 input: ``crnn.image.normalize`` of uint8 pictures, on their device."""
     if images.dtype != torch.uint8:
         return images
     # A divisor on the device: by a number, CUDA multiplies with its reciprocal, which rounds differently.

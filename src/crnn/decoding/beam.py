@@ -35,8 +35,6 @@ from crnn.decoding.ctc import DecodedText, align_batch, log_probs_shape, sequenc
 from crnn.decoding.language_prior import LanguagePrior, PriorState
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Hypothesis", "beam_search", "describe_texts"]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
@@ -128,14 +126,11 @@ def beam_search(
 
 
 def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], float]]) -> list[DecodedText]:
-    """Texts that a search found, with the spans of their best alignments.
+    """Return texts that a search found, with the spans of their best alignments.
 
     Args:
         log_probs: ``(N, T, V)``.
         texts: N pairs of ids and score; a text without a score above -inf must be empty.
-
-    Raises:
-        DataError: As for ``align_batch``.
     """
     # What was found has an alignment, since its score is above -inf; so has the empty text, which shows no character.
     spans = align_batch(log_probs, [ids for ids, _ in texts])
@@ -146,7 +141,7 @@ def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], fl
 
 
 def _character_scores(log_probs: _Floats, ids: tuple[int, ...], spans: list[tuple[int, int]]) -> tuple[float, ...]:
-    """Largest log-probability ``(T, V)`` of each character in its span, at most 0 (see ``DecodedText``)."""
+    """Return the largest log-probability of each character in its span, at most 0."""
     return tuple(min(float(log_probs[start:end, k].max()), 0.0) for k, (start, end) in zip(ids, spans, strict=True))
 
 
@@ -193,7 +188,7 @@ def _advance(
     prior: LanguagePrior | None,
     pattern: Pattern | None,
 ) -> _Beams:
-    """One time step: every prefix stays or is extended by one of the ``likely`` classes ``(N, K)``; the best stay."""
+    """Advance by one step: each prefix stays or is extended by one of the ``likely`` classes ``(N, K)``."""
     (num_samples, held), num_likely = beams.totals.shape, likely.shape[1]
     every = np.arange(num_samples)[:, None]
     last_scores = scores[every, beams.last]
@@ -246,7 +241,7 @@ def _advance(
 
 
 def _top_of_pattern(ranks: _Doubles, width: int, beams: _Beams, likely: _Indices, pattern: Pattern) -> _Indices:
-    """``_top`` of the candidates that texts of the pattern begin with, as all prefixes do that are held."""
+    """Return ``_top`` of the candidates that texts of the pattern begin with, as all prefixes do that are held."""
     assert beams.texts is not None
     held = beams.totals.shape[1]
     ranks = ranks.copy()
@@ -271,7 +266,7 @@ def _each(holds: Callable[[str], bool], texts: npt.NDArray[np.object_]) -> npt.N
 
 
 def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:
-    """All ``(n, parent, child)`` among living prefixes where the child is the parent and one more character."""
+    """Return all ``(n, parent, child)`` among living prefixes where the child is the parent and one more character."""
     alive = beams.totals > -np.inf
     found = beams.hashes[:, :, None] == beams.parent_hashes[:, None, :]
     found &= alive[:, :, None]
@@ -286,7 +281,7 @@ def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:
 
 
 def _top(scores: _Floats, count: int) -> _Indices:
-    """Columns of the ``count`` largest numbers of each row, in ascending order; of equal numbers the first columns."""
+    """Return the columns of the ``count`` largest numbers of each row, ascending; of equal ones the first."""
     num_rows, num_columns = scores.shape
     if num_columns <= count:
         return np.broadcast_to(np.arange(num_columns), scores.shape)

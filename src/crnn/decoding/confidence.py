@@ -25,8 +25,6 @@ import numpy.typing as npt
 
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["MIN_SAMPLES", "UNCALIBRATED", "Calibration", "ConfidenceCurve", "confidences", "fit_curve", "logit"]
-
 MIN_SAMPLES = 20
 """Fewer readings than these fit nothing; some hundreds make a curve that can be relied on."""
 

@@ -20,16 +20,30 @@ from crnn.config.model import CharsetConfig
 from crnn.decoding.ctc import log_probs_shape
 from crnn.errors import CharsetError, ConfigError, DataError
 
-__all__ = ["Pattern", "allowed_classes", "restrict", "written_as"]
-
-
 _Mask = npt.NDArray[np.bool_]
+
+
+_TIMEOUT_S = 1.0
+"""For one text; a match takes microseconds, but for patterns that try every division of a text into parts."""
+
+_TRIED = 5_000
+"""Texts that are tried when a pattern is given, to find one that matches."""
+
+_TRIED_LENGTH = 100
+_REMEMBERED = 200_000
+"""Prefixes whose answers are kept."""
+
+_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
+"""An escape, a set, a number of repeats with the least of it as a group, or a character."""
+
+_MAX_REPEATS = 10_000
+"""Of one part of a pattern, through all groups around it: ``regex`` unrolls the least of each."""
 
 
 def allowed_classes(
     charset: Charset, allow: str | None = None, block: str = "", rules: LabelRules | None = None
 ) -> _Mask:
-    """The classes that a reading may have.
+    """Return the classes that a reading may have.
 
     Characters mean what labels mean by them: where the charset has small letters only, ``A`` allows, or blocks, ``a``.
 
@@ -73,7 +87,7 @@ def allowed_classes(
 
 
 def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.NDArray[np.floating[Any]]:
-    """Log-probabilities with -inf for every class that is not allowed; the others stay as they are.
+    """Return log-probabilities with -inf for every class that is not allowed; the others stay as they are.
 
     A sample in which some step has nothing left (no blank, no character) has no possible text; decoders give the score
     -inf for it.
@@ -93,30 +107,12 @@ def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.ND
 
 
 def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
-    """What labels have in the place of a character; empty where the charset cannot write it."""
+    """Return the form of a character in labels; empty where the charset cannot write it."""
     if character.isspace():
         character = " "  # rules for white space are about runs of it
     elif character not in charset:
         character = rules.form(character)
     return character if all(c in charset for c in character) else ""
-
-
-# ----------------------------------------------------------------------------------------------------
-# pattern
-
-_TIMEOUT_S = 1.0
-"""For one text; a match takes microseconds, but for patterns that try every division of a text into parts."""
-
-_TRIED = 5_000
-"""Texts that are tried when a pattern is given, to find one that matches."""
-
-_TRIED_LENGTH = 100
-
-_REMEMBERED = 200_000
-"""Prefixes whose answers are kept."""
-
-_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|.", regex.DOTALL)
-"""An escape, a set, or a character."""
 
 
 class Pattern:
@@ -142,6 +138,10 @@ class Pattern:
     ) -> None:
         self.expression = expression
         self.characters = np.array(list(charset.characters), dtype=object)
+        if _most_repeats(expression) > _MAX_REPEATS:
+            raise ConfigError(
+                f"pattern {expression!r}: repeats of repeats make more than {_MAX_REPEATS:,} of a part; expected fewer"
+            )
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
         try:
             with warnings.catch_warnings():
@@ -158,11 +158,11 @@ class Pattern:
             )
 
     def matches(self, text: str) -> bool:
-        """Whether the whole text matches."""
+        """Return true if the whole text matches."""
         return self._match(text, partial=False)
 
     def begins(self, text: str) -> bool:
-        """Whether more characters, or none, can make of this text one that matches."""
+        """Return true if a text that matches begins with this one."""
         known = self._begins.get(text)
         if known is None:
             if len(self._begins) >= _REMEMBERED:
@@ -180,7 +180,7 @@ class Pattern:
             ) from None
 
     def _may_match(self, characters: list[str]) -> bool:
-        """Whether some text matches, or too many begin well to try them all."""
+        """Return true if some text matches, or too many begin well to try them all."""
         waiting, tried = [""], 0
         while waiting:
             text = waiting.pop()
@@ -193,14 +193,32 @@ class Pattern:
         return False
 
 
+def _most_repeats(expression: str) -> int:
+    """Return the largest product of least numbers of repeats around one part."""
+    groups, last = [1], 1  # the largest product in each open group, and that of what a number would repeat
+    for token in _TOKENS.finditer(expression):
+        if token[0] == "(":
+            groups.append(1)
+        elif token[0] == ")" and len(groups) > 1:
+            last = groups.pop()
+        elif token[1]:
+            last *= min(max(int(token[1][:9]), 1), _MAX_REPEATS + 1)
+        elif token[0] not in "?+":  # behind a number these say how, and it may be repeated again
+            last = 1
+        groups[-1] = max(groups[-1], last)
+    return max(groups)
+
+
 def _written(expression: str, charset: Charset, rules: LabelRules) -> str:
-    """The expression with the characters that labels have in the place of others, as ``e`` for ``é``."""
+    """Return the expression with the characters that labels have in the place of others, as ``e`` for ``é``."""
 
     def written(character: str) -> str:
         return character if character.isascii() else written_as(character, charset, rules) or character
 
     def replaced(token: Any) -> str:
         text: str = token[0]
+        if text.isascii():
+            return text
         if text.startswith("["):
             return "".join(new if len(new := written(c)) == 1 else c for c in text)
         return new if len(new := written(text)) == 1 or text.startswith("\\") else f"(?:{new})"

@@ -29,34 +29,26 @@ import numpy.typing as npt
 from crnn.charset import min_time_steps
 from crnn.errors import DataError
 
-__all__ = [
-    "BEST",
-    "LINEAR",
-    "LOG",
-    "DecodedText",
-    "Ring",
-    "align",
-    "align_batch",
-    "check_log_probs",
-    "decode_greedy",
-    "greedy",
-    "log_probs_shape",
-    "sequence_log_probs",
-]
-
-
 _Floats = npt.NDArray[np.floating[Any]]
 
 
+_Doubles = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.intp]
+_Mask = npt.NDArray[np.bool_]
+SAFE_PROBABILITY = 1e-280
+"""Above it the forward sum over plain probabilities is as good as one over logarithms: underflow loses less than 1e-307
+per state and step, and what follows a state cannot make that larger."""
+
+
 @dataclass(frozen=True, slots=True)
-class Ring:
-    """What plays plus and times in the recursions of CTC, with their neutral elements.
+class Semiring:
+    """Semiring of the CTC recursions: sum-product or max-product.
 
     Attributes:
-        plus: Of several ways to the same state.
-        times: Of a way and its next step.
-        zero: What is impossible.
-        one: What is certain.
+        plus: Joins several ways to the same state.
+        times: Joins a way and its next step.
+        zero: Of the impossible.
+        one: Of the certain.
         take_exp: Numbers are probabilities and not their logarithms.
     """
 
@@ -67,13 +59,13 @@ class Ring:
     take_exp: bool
 
 
-LINEAR = Ring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
+LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
 """Sums over all alignments, as fast as it gets; what is below 1e-308 is lost."""
 
-LOG = Ring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
+LOG = Semiring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
 """The same with logarithms, some ten times slower; nothing is lost."""
 
-BEST = Ring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
+BEST = Semiring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
 """The best alignment."""
 
 
@@ -111,7 +103,7 @@ def check_log_probs(log_probs: _Floats, num_classes: int | None = None) -> None:
 
 
 def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
-    """N, T and V of log-probabilities.
+    """Return N, T and V of log-probabilities.
 
     Raises:
         DataError: There are not three dimensions, or fewer than 2 classes.
@@ -122,18 +114,6 @@ def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
         )
     num_samples, num_steps, num_classes = log_probs.shape
     return num_samples, num_steps, num_classes
-
-
-# ----------------------------------------------------------------------------------------------------
-# ctc
-
-_Doubles = npt.NDArray[np.float64]
-_Indices = npt.NDArray[np.intp]
-_Mask = npt.NDArray[np.bool_]
-
-_SAFE_PROBABILITY = 1e-280
-"""Above it the forward sum over plain probabilities is as good as one over logarithms: underflow loses less than 1e-307
-per state and step, and what follows a state cannot make that larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +136,7 @@ class DecodedText:
 
 
 def greedy(log_probs: _Floats) -> list[list[int]]:
-    """Class ids of the best path: the likeliest class of each step, repeats merged, blanks removed.
+    """Return the class ids of the best path: the likeliest class of each step, repeats merged, blanks removed.
 
     Args:
         log_probs: ``(N, T, V)``. Of equal classes the lowest id wins.
@@ -177,7 +157,7 @@ def greedy(log_probs: _Floats) -> list[list[int]]:
 
 
 def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
-    """The texts of ``greedy`` with their scores, and the spans that the best path itself gives.
+    """Return the texts of ``greedy`` with their scores, and the spans that the best path itself gives.
 
     Args:
         log_probs: ``(N, T, V)``.
@@ -202,7 +182,7 @@ def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
 
 
 def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], rows: _Indices | None = None) -> _Doubles:
-    """Log-probability of each target: the sum over all alignments that CTC collapses to it.
+    """Return the log-probability of each target: the sum over all alignments that CTC collapses to it.
 
     Args:
         log_probs: ``(N, T, V)``.
@@ -227,7 +207,7 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
     elif rows.size and not 0 <= rows.min() <= rows.max() < num_samples:
         raise DataError(f"rows go from {rows.min()} to {rows.max()}; expected samples from 0 to {num_samples - 1}")
     totals = _total(_lattice(log_probs, rows, targets), LINEAR)
-    safe = totals > _SAFE_PROBABILITY
+    safe = totals > SAFE_PROBABILITY
     scores = np.log(totals, where=safe, out=np.full(len(targets), -np.inf))
     # Ten times slower, and needed by texts that are next to impossible only.
     rest = np.flatnonzero(~safe)
@@ -237,14 +217,11 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
 
 
 def align(log_probs: _Floats, target: Sequence[int]) -> list[tuple[int, int]]:
-    """For each character of one target the time steps ``[start, end)`` in which the best alignment shows it.
+    """Return the time steps ``[start, end)`` of each character of one target in its best alignment.
 
     Args:
         log_probs: ``(T, V)``.
         target: Class ids in [0, V - 1), shape ``(S,)``.
-
-    Raises:
-        DataError: As for ``align_batch``.
     """
     if log_probs.ndim != 2:
         raise DataError(f"log_probs have shape {log_probs.shape}; expected (T, V), or use align_batch")
@@ -252,7 +229,7 @@ def align(log_probs: _Floats, target: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """For each character of each target the time steps ``[start, end)`` in which the best alignment shows it.
+    """Return the time steps ``[start, end)`` of each character of each target in its best alignment.
 
     Of equally good alignments the same one is always chosen.
 
@@ -294,10 +271,6 @@ def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[li
     return _split(_spans(path, 0), lattice.lengths)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The lattice of one target: forward sums, and the maximum in their place
-
-
 @dataclass(frozen=True, slots=True)
 class _Lattice:
     """M targets padded to the longest, each with the sample that it is to be found in."""
@@ -335,8 +308,8 @@ def _lattice(log_probs: _Floats, rows: _Indices, targets: Sequence[Sequence[int]
     return _Lattice(flat, base + padded, base + blank, may_skip, lengths, num_steps, num_classes)
 
 
-def _forward(lattice: _Lattice, ring: Ring) -> Iterator[tuple[_Doubles, _Doubles]]:
-    """The state before step 0 and after each step: what ends in a blank and what in a character, ``(M, S + 1)`` each.
+def _forward(lattice: _Lattice, ring: Semiring) -> Iterator[tuple[_Doubles, _Doubles]]:
+    """Yield the state before step 0 and after each: totals that end in a blank, and in a character, ``(M, S + 1)``.
 
     Column j: j characters are written. Column 0 of the second is always zero: no character is there to stand on.
     """
@@ -357,7 +330,7 @@ def _forward(lattice: _Lattice, ring: Ring) -> Iterator[tuple[_Doubles, _Doubles
         yield blanks, chars
 
 
-def _total(lattice: _Lattice, ring: Ring) -> _Doubles:
+def _total(lattice: _Lattice, ring: Semiring) -> _Doubles:
     blanks, chars = deque(_forward(lattice, ring), maxlen=1).pop()
     every = np.arange(lattice.lengths.size)
     total: _Doubles = ring.plus(blanks[every, lattice.lengths], chars[every, lattice.lengths])
@@ -374,25 +347,21 @@ def _why_unreachable(n: int, targets: Sequence[Sequence[int]], num_steps: int) -
     return f"target {n} cannot be aligned: each of its alignments meets a step where log_probs are -inf"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Runs and lists
-
-
 def _run_starts(path: _Indices, blank: int) -> _Mask:
-    """Where a run of one class that is not the blank begins, ``(N, T)``."""
+    """Return true where a run of one class but the blank begins, ``(N, T)``."""
     starts: _Mask = path != blank
     starts[:, 1:] &= path[:, 1:] != path[:, :-1]
     return starts
 
 
 def _spans(path: _Indices, blank: int) -> list[tuple[int, int]]:
-    """First step and step after the last of each such run, sample after sample."""
+    """Return first step and step after the last of each such run, sample after sample."""
     starts = np.nonzero(_run_starts(path, blank))[1]
     ends = np.nonzero(_run_starts(path[:, ::-1], blank)[:, ::-1])[1] + 1
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _split(flat: list[Any], counts: _Indices) -> list[list[Any]]:
-    """Consecutive pieces of ``flat`` of the given lengths."""
+    """Return consecutive pieces of ``flat`` of the given lengths."""
     ends = np.cumsum(counts).tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]

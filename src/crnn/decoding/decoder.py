@@ -19,6 +19,7 @@ Shape letters: N batch, T time steps, V classes with the blank (the last one).
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -33,13 +34,11 @@ from crnn.decoding.confidence import UNCALIBRATED, Calibration, ConfidenceCurve,
 from crnn.decoding.constraints import Pattern, allowed_classes, restrict
 from crnn.decoding.ctc import DecodedText, decode_greedy
 from crnn.decoding.language import Language, load_language
-from crnn.decoding.language_prior import DEFAULT_WEIGHT, LanguagePrior
+from crnn.decoding.language_prior import DEFAULT_WEIGHT, MAX_WEIGHT, LanguagePrior
 from crnn.decoding.language_search import LanguageReading, search_with_language
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
 from crnn.errors import ConfigError
-
-__all__ = ["Candidate", "DecodeMethod", "Decoded", "Decoder", "DecodingOptions", "lexicon_rules"]
 
 DecodeMethod = Literal["auto", "greedy", "beam", "lexicon"]
 
@@ -53,7 +52,7 @@ _TAKES = {
 _MAX_BEST = 1000
 
 _NONE_OF_THESE = math.log(0.02)
-"""What a text that is no word of the lexicon counts beside its words, as users know that they mostly see such words."""
+"""Weight of a text that is no word of the lexicon, or not of the allowed characters: users mostly see what they say."""
 
 _LEAST = 1e-300
 
@@ -101,7 +100,7 @@ class DecodingOptions:
         return replace(self, **{n: defaults[n] if value is None else value for n, value in options.items()})
 
     def given(self) -> list[str]:
-        """Names of the options that ask for something."""
+        """Return names of the options that ask for something."""
         return [
             field.name
             for field in fields(self)
@@ -127,7 +126,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What was found in one picture.
+    """What was found in one image.
 
     Attributes:
         text: The best text, with its places.
@@ -175,7 +174,7 @@ class Decoder:
         self.options = options = options or DecodingOptions()
         lm = language if options.lm == "auto" else options.lm
         self.method = _method(options, has_language=lm != "none")
-        _check_numbers(options, self.method)
+        _check_values(options, self.method)
         self.charset = charset
         self._calibration = calibration or UNCALIBRATED
         self.lexicon = None if options.lexicon is None else _lexicon(options.lexicon, charset, rules)
@@ -195,19 +194,19 @@ class Decoder:
         """Return what ``decode`` gives for each group of images; together, groups cost less with a language."""
         if not self._in_pieces:
             return [self.decode(log_probs) for log_probs in groups]
-        return self._in_language([self._restricted(log_probs) for log_probs in groups])
+        return self._in_language(groups)
 
     def _restricted(self, log_probs: _Floats) -> _Floats:
         return log_probs if self._allowed is None else restrict(log_probs, self._allowed)
 
     def decode(self, log_probs: _Floats) -> list[Decoded]:
-        """The texts of pictures.
+        """Return the texts of images.
 
         Args:
             log_probs: ``(N, T, V)``, normalised over V.
 
         Returns:
-            One for each picture. Where none is found (all words of a lexicon are too long for T steps, no text that the
+            One for each image. Where none is found (all words of a lexicon are too long for T steps, no text that the
             beam holds matches a pattern), the empty text with the score -inf.
 
         Raises:
@@ -222,35 +221,41 @@ class Decoder:
             values = confidences(np.exp([text.score for text in texts]), self._calibration.greedy).tolist()
             return [Decoded(text, confidence, ()) for text, confidence in zip(texts, values, strict=True)]
         if self._in_pieces:
-            return self._in_language([allowed])[0]
+            return self._in_language([log_probs])[0]
         return self._free(allowed, beam_search(allowed, self.options.beam_width, self.prior, self.pattern))
 
     @property
     def calibrated(self) -> bool:
-        """Whether confidences were fitted on labelled images."""
+        """True where confidences were fitted on labelled images."""
         return self._calibration is not UNCALIBRATED
 
     @property
     def curve(self) -> ConfidenceCurve:
-        """The curve of free texts that are found in this way."""
+        """The curve for confidences of free texts."""
         if self._in_pieces and self._calibration.language is not None:
             return self._calibration.language
         return self._calibration.greedy
 
     @property
     def _in_pieces(self) -> bool:
-        """Whether words may be searched apart: with a language, but not where a pattern binds the whole text."""
+        """True where words may be searched apart: with a language and without a pattern."""
         return self.prior is not None and self.pattern is None
 
     def _in_language(self, groups: Sequence[_Floats]) -> list[list[Decoded]]:
         assert self.prior is not None
-        found = search_with_language(groups, self.prior, self.options.beam_width, self.options.n_best)
-        return [self._spoken(log_probs, readings) for log_probs, readings in zip(groups, found, strict=True)]
+        allowed = [self._restricted(log_probs) for log_probs in groups]
+        found = search_with_language(allowed, self.prior, self.options.beam_width, self.options.n_best)
+        return [self._spoken(*group) for group in zip(groups, allowed, found, strict=True)]
 
-    def _spoken(self, log_probs: _Floats, readings: list[LanguageReading]) -> list[Decoded]:
+    def _spoken(self, free: _Floats, log_probs: _Floats, readings: list[LanguageReading]) -> list[Decoded]:
+        best = [reading.probability for reading in readings]
+        if self._allowed is not None:  # these are shares of the texts that may be, which may all be unlikely
+            for n, (reading, rival) in enumerate(zip(readings, decode_greedy(free), strict=True)):
+                if not self._allowed[list(rival.ids)].all():
+                    best[n] *= _share_of_these(math.exp(reading.texts[0].score) / max(best[n], _LEAST), rival.score)
         probabilities = [
-            reading.probability * math.exp(text.rank - reading.texts[0].rank)
-            for reading in readings
+            probability * math.exp(text.rank - reading.texts[0].rank)
+            for probability, reading in zip(best, readings, strict=True)
             for text in reading.texts
         ]
         values = iter(confidences(probabilities, self.curve).tolist())
@@ -274,20 +279,19 @@ class Decoder:
         return _placed(log_probs, candidates)
 
     def matched(self, log_probs: _Floats, found: list[list[LexiconMatch]]) -> list[Decoded]:
-        """Words that a lexicon search found, as ``decode`` gives them.
+        """Return words that a lexicon search found, as ``decode`` gives them.
 
         Args:
             log_probs: ``(N, T, V)``, those that were searched.
-            found: For each picture its matches, the best first.
+            found: For each image its matches, the best first.
         """
         free = decode_greedy(log_probs)
         candidates = []
         for row, text in zip(found, free, strict=True):
             words = [m for m in row if m.index is not None]
-            # Any text that is no word of the lexicon is a rival of all of them: "none of these".
-            others = math.exp(text.score + _NONE_OF_THESE) if all(m.ids != text.ids for m in words) else 0.0
             total = math.exp(words[0].score) / max(words[0].posterior or 1.0, _LEAST) if words else 0.0
-            inside = total / max(total + others, _LEAST)
+            is_word = any(m.ids == text.ids for m in words)
+            inside = _share_of_these(total, -math.inf if is_word else text.score)
             candidates.append(
                 [
                     Candidate(
@@ -304,11 +308,7 @@ class Decoder:
 
 
 def _method(options: DecodingOptions, *, has_language: bool) -> str:
-    """The method for what is given.
-
-    Raises:
-        ConfigError: There is no such method, it lacks what it needs, or it cannot use what is given.
-    """
+    """Return the method for what is given."""
     decode, given = options.decode, options.given()
     if decode not in get_args(DecodeMethod):
         raise ConfigError(f"decode is {decode!r}; expected one of: {', '.join(get_args(DecodeMethod))}")
@@ -328,14 +328,29 @@ def _method(options: DecodingOptions, *, has_language: bool) -> str:
     return method
 
 
-def _check_numbers(options: DecodingOptions, method: str) -> None:
+def _share_of_these(total: float, rival: float) -> float:
+    """Return the share of texts of probability ``total`` beside "none of these", a text of this log-probability."""
+    return total / max(total + math.exp(rival + _NONE_OF_THESE), _LEAST)
+
+
+def _check_values(options: DecodingOptions, method: str) -> None:
     beam_width, n_best = options.beam_width, options.n_best
-    for name, value in (("beam_width", beam_width), ("n_best", n_best)):
+    for name in ("beam_width", "n_best"):
+        value: Any = getattr(options, name)
+        if not isinstance(value, numbers.Integral):
+            raise ConfigError(f"{name} is {value!r}; expected a whole number")
         if value < 1:
             raise ConfigError(f"{name} is {value}; expected 1 or more")
-    for name, number in (("lexicon_margin", options.lexicon_margin), ("lm_weight", options.lm_weight)):
-        if number is not None and not (math.isfinite(number) and number >= 0):
-            raise ConfigError(f"{name} is {number}; expected a number, 0 or more")
+    for name, most in (("lexicon_margin", math.inf), ("lm_weight", MAX_WEIGHT)):
+        value = getattr(options, name)
+        is_number = isinstance(value, numbers.Real) and math.isfinite(value)
+        if value is not None and not (is_number and 0 <= value <= most):
+            limit = "0 or more" if most == math.inf else f"0 to {most:g}"
+            raise ConfigError(f"{name} is {value!r}; expected a number, {limit}")
+    for name in ("pattern", "allow", "block"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{name} is {value!r}; expected a text")
     if n_best > _MAX_BEST:
         raise ConfigError(f"n_best is {n_best}; expected at most {_MAX_BEST}")
     if method == "beam" and n_best > beam_width:
@@ -358,13 +373,13 @@ def _lexicon(given: str | os.PathLike[str] | Sequence[str] | Lexicon, charset: C
 
 
 def lexicon_rules(rules: LabelRules) -> LabelRules:
-    """How the words of a lexicon become texts that the network may write: as labels do, but of any length."""
+    """Return the rules for words of a lexicon: those of labels, for any length."""
     unknown = "drop_sample" if rules.unknown == "error" else rules.unknown
     return replace(rules, unknown=unknown, max_length=None, truncate=False)
 
 
 def _placed(log_probs: _Floats, candidates: list[list[Candidate]]) -> list[Decoded]:
-    """Candidates with the places of the first of each picture."""
+    """Return candidates with the places of the first of each image."""
     nothing = Candidate((), -math.inf, 0.0)
     best = [row[0] if row else nothing for row in candidates]
     texts = describe_texts(log_probs, [(candidate.ids, candidate.score) for candidate in best])

@@ -32,15 +32,6 @@ from safetensors.numpy import save
 from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
 
-__all__ = [
-    "DEFAULT_ORDER",
-    "MAX_ORDER",
-    "Language",
-    "load_language",
-    "shipped_languages",
-    "train_language",
-]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Ints = npt.NDArray[np.int64]
 _Bools = npt.NDArray[np.bool_]
@@ -119,7 +110,7 @@ class Language:
         Language.__init__(self, **state)
 
     def _unfolded(self, symbols: npt.NDArray[Any], children: npt.NDArray[Any]) -> list[_Ints]:
-        """For each length the n-grams as whole numbers in base S + 2, ascending."""
+        """Return for each length the n-grams as whole numbers in base S + 2, ascending."""
         levels = [np.zeros(1, dtype=np.int64)]
         counts, done = children.astype(np.int64), 0
         ok = children.size == symbols.size + 1 and self._base ** max(self.order, 1) < 2**63
@@ -139,8 +130,6 @@ class Language:
             raise DataError("the n-grams contradict themselves; expected those of 'crnn lm'")
         return levels
 
-    # ---- contexts, expanded when they are met -----------------------------------------------------------------------
-
     def log_prob(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any] | int) -> npt.NDArray[np.float64]:
         """Return the log-probability of symbols in contexts by row; row 0 is the beginning of a word."""
         found: npt.NDArray[np.float64] = self._log_probs[rows, symbols].astype(np.float64)
@@ -159,24 +148,25 @@ class Language:
         return found
 
     def _longer(self, row: int, symbol: int) -> tuple[int, int]:
-        """The longest context that is known of one and a symbol behind it: its length and its number."""
+        """Return the longest context that is known of one and a symbol behind it: its length and its number."""
         length, key = self._contexts[row]
         length, key = length + 1, key * self._base + symbol
         while length > 0:
             if length < self.order:
                 place = int(np.searchsorted(self._levels[length], key)) if length < len(self._levels) else 0
                 known = length < len(self._levels) and place < self._levels[length].size
-                if known and self._levels[length][place] == key and self._child_count(length, place):
+                if (
+                    known
+                    and self._levels[length][place] == key
+                    and self.arrays["children"][self._starts[length] + place]
+                ):
                     return length, key
             length -= 1
             key %= self._base**length
         return 0, 0
 
-    def _child_count(self, length: int, place: int) -> int:
-        return int(self.arrays["children"][self._starts[length] + place])
-
     def _rows(self, contexts: Sequence[tuple[int, int]]) -> list[int]:
-        """Rows of contexts by length and number; those that are new are expanded together."""
+        """Return rows of contexts by length and number; those that are new are expanded together."""
         new = [context for context in dict.fromkeys(contexts) if context not in self._row_of]
         if new:
             log_probs = np.stack([self._expanded(length, key) for length, key in new])
@@ -192,7 +182,7 @@ class Language:
         return [self._row_of[context] for context in contexts]
 
     def _expanded(self, length: int, key: int) -> _Floats:
-        """Log-probabilities of all symbols in a context, from the shortest of its ends to itself."""
+        """Return log-probabilities of all symbols in a context, from the shortest of its ends to itself."""
         row = np.full(self.end + 1, -np.log(self.end + 1.0))
         for size in range(length + 1):
             part = key % self._base**size
@@ -206,8 +196,6 @@ class Language:
             predicted = symbols <= self.end
             row[symbols[predicted]] = -_STEP * self.arrays["log_probs"][first : first + count][predicted]
         return row
-
-    # ---- texts ------------------------------------------------------------------------------------------------------
 
     def symbol(self, character: str) -> int:
         """Return the symbol of a character in whatever case, with or without its accents; -1 where it is none."""
@@ -316,10 +304,6 @@ def _without_marks(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# From words
-
-
 def train_language(
     words: Iterable[tuple[str, float]], name: str, order: int = DEFAULT_ORDER, max_characters: int = 512
 ) -> Language:
@@ -360,12 +344,12 @@ def train_language(
 
 
 def _plain(word: str) -> str:
-    """A word as charsets without accents and apostrophes have it."""
+    """Return a word as charsets without accents and apostrophes have it."""
     return "".join(c for c in _without_marks(word) if c.isalnum())
 
 
 def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: int) -> Language:
-    """The language of folded words; see ``count`` for how n-grams are laid out."""
+    """Return the language of folded words; see ``count`` for how n-grams are laid out."""
     end, begin, base = len(ids), len(ids) + 1, len(ids) + 2
     lengths = np.fromiter(map(len, weights), dtype=np.int64, count=len(weights)) + 2
     flat = np.full(int(lengths.sum()), end, dtype=np.int64)
@@ -435,5 +419,5 @@ def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: i
 
 
 def _small(numbers: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """The same whole numbers in as few bytes as hold the largest."""
+    """Return the same whole numbers in as few bytes as hold the largest."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

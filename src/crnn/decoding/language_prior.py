@@ -24,15 +24,15 @@ from crnn.charset import Charset
 from crnn.decoding.language import Language
 from crnn.errors import ConfigError
 
-__all__ = ["DEFAULT_WEIGHT", "LanguagePrior", "PriorState", "padded"]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Bools = npt.NDArray[np.bool_]
 
 DEFAULT_WEIGHT = 0.4
 """Of a language beside the network. From 0.4 to 0.7 real words gain as much, and codes lose more the larger it is."""
 
-# ---- what is no word of the dictionary: constants in nats, chosen by rendered codes and real words ----
+MAX_WEIGHT = 10.0
+"""From about 1 on the language writes texts of its own."""
+
 
 _WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
 """A word of the dictionary, a number, any string."""
@@ -100,7 +100,7 @@ class LanguagePrior:
     Args:
         language: The language.
         charset: Of the network.
-        weight: What the log-probability is multiplied with, 0 or more. The bonus, 7/3 of it, makes up for what a
+        weight: What the log-probability is multiplied with, 0 to 10. The bonus, 7/3 of it, makes up for what a
             language takes from long texts.
 
     Attributes:
@@ -111,8 +111,8 @@ class LanguagePrior:
     """
 
     def __init__(self, language: Language, charset: Charset, weight: float = DEFAULT_WEIGHT) -> None:
-        if not 0.0 <= weight < np.inf:
-            raise ConfigError(f"lm_weight is {weight}; expected a number, 0 or more")
+        if not 0.0 <= weight <= MAX_WEIGHT:
+            raise ConfigError(f"lm_weight is {weight}; expected a number, 0 to {MAX_WEIGHT:g}")
         self.language, self.charset, self.weight, self.bonus = language, charset, weight, weight * 7.0 / 3.0
         symbols, kinds, cases = [], [], []
         cased = charset.characters != charset.characters.lower() and charset.characters != charset.characters.upper()
@@ -251,20 +251,20 @@ class LanguagePrior:
         return cost
 
     def _end_cost(self, state: PriorState) -> npt.NDArray[np.float64]:
-        """Log-probability that the n-grams' word ends here; 0 where none has begun."""
+        """Return the log-probability that the n-grams' word ends here; 0 where none has begun."""
         end: npt.NDArray[np.float64] = np.where(
             state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0
         )
         return end
 
     def _token(self, state: PriorState) -> npt.NDArray[np.float64]:
-        """Log-probability of the last word if it ends here; 0 of one that has not begun."""
+        """Return the log-probability of the last word if it ends here; 0 of one that has not begun."""
         token = _sum(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS, state.anything)
         result: npt.NDArray[np.float64] = np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
         return result
 
     def _after(self, state: PriorState, added: npt.NDArray[Any]) -> PriorState:
-        """States with one more character."""
+        """Return states with one more character."""
         kind, symbol = self._kinds[added], self._symbols[added]
         is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
         is_other = is_mark | (kind == _A_DIGIT)  # ends a word of the dictionary, and another may follow
@@ -299,7 +299,7 @@ def padded(texts: Sequence[Sequence[int]], longest: int = 1) -> tuple[npt.NDArra
 
 
 def _sum(*parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The logarithm of the sum of the exponentials; at least one part is finite."""
+    """Return the logarithm of the sum of the exponentials; at least one part is finite."""
     largest = parts[0]
     for part in parts[1:]:
         largest = np.maximum(largest, part)

@@ -22,8 +22,6 @@ from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.ctc import DecodedText, decode_greedy, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, padded
 
-__all__ = ["LanguageReading", "search_with_language"]
-
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
@@ -105,7 +103,7 @@ def _parts(order: _Indices, size: int) -> Iterator[_Indices]:
 def _rivals(
     packed: Sequence[_Floats], texts: Sequence[tuple[int, ...]], added: _Doubles, gaps: _Doubles, prior: LanguagePrior
 ) -> tuple[_Doubles, _Doubles]:
-    """By how much the best of all texts a few changes away outranks each of ``texts``, and the share of the latter."""
+    """Return the gain in rank of the best text a few changes away over each text, and the share of the latter."""
     owners, costs, ids, lengths = _changed(_stacked(packed), gaps + prior.bonus + _COUNTED)
     known, known_lengths = padded(texts, ids.shape[1])
     other = (lengths != known_lengths[owners]) | (ids != known[owners, : ids.shape[1]]).any(axis=1)
@@ -118,7 +116,7 @@ def _rivals(
 
 
 def _changed(log_probs: _Floats, limits: _Doubles) -> tuple[_Indices, _Doubles, _Indices, _Indices]:
-    """Texts of best paths ``(P, T, V)`` with changes that cost at most ``limits``: owners, costs, ids, lengths."""
+    """Return the texts of best paths with changes that cost at most ``limits``: owners, costs, ids, lengths."""
     num_pieces, num_steps, num_classes = log_probs.shape
     blank = num_classes - 1
     best = log_probs.argmax(axis=2)
@@ -234,7 +232,7 @@ class _Group:
         )
 
     def packed(self) -> list[_Floats]:
-        """Log-probabilities ``(T'', V)`` of the unsure pieces, without the steps that say nothing new."""
+        """Return log-probabilities ``(T'', V)`` of the unsure pieces, without the steps that say nothing new."""
         log_probs = self.pieces[self.unsure]
         best = log_probs.argmax(axis=2)
         sure = log_probs.max(axis=2) > _SURE_STEP
@@ -247,7 +245,7 @@ class _Group:
         known = self.known[p]._replace(rank=self.known[p].score + added)
         # The best path is in the running even where the beam lost it.
         if all(h.ids != known.ids for h in hypotheses):
-            hypotheses = sorted([*hypotheses, known], key=_by_rank)
+            hypotheses = sorted([*hypotheses, known], key=lambda h: (-h.rank, h.ids))
         self.found[p] = hypotheses
         self.shares[p] = 1.0 / sum(math.exp(h.rank - hypotheses[0].rank) for h in hypotheses)
 
@@ -269,7 +267,7 @@ class _Group:
     def _scored(
         self, texts: list[list[tuple[tuple[int, ...], float]]], probabilities: list[float]
     ) -> list[LanguageReading]:
-        """The readings with the CTC log-probability of whole texts, which is known of those of the best path."""
+        """Return the readings with the CTC log-probability of whole texts, which is known of those of the best path."""
         places = [(image, ids) for image, row in enumerate(texts) for ids, _ in row if ids != self.greedy[image].ids]
         rows = np.array([image for image, _ in places], dtype=np.intp)
         computed = (
@@ -287,12 +285,8 @@ class _Group:
         return readings
 
 
-def _by_rank(hypothesis: Hypothesis) -> tuple[float, tuple[int, ...]]:
-    return -hypothesis.rank, hypothesis.ids
-
-
 def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
-    """Steps ``(N, T)`` that show a space: whole runs, where one step of the run is sure."""
+    """Return steps ``(N, T)`` that show a space: whole runs, where one step of the run is sure."""
     runs = log_probs.argmax(axis=2) == space
     sure = runs & (log_probs[:, :, space] > _SURE_SPACE)
     for ahead in (1, -1):
@@ -305,7 +299,7 @@ def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
 
 
 def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Indices, _Indices]:
-    """Pieces between certain spaces, ``(P, T', V)``; their steps and their images, ``(P,)``."""
+    """Return pieces between certain spaces, ``(P, T', V)``; their steps and their images, ``(P,)``."""
     num_steps, num_classes = log_probs.shape[1:]
     images, starts, ends = [], [], []
     for image in range(len(log_probs)):
@@ -325,7 +319,7 @@ def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Ind
 
 
 def _stacked(pieces: Sequence[_Floats]) -> _Floats:
-    """Pieces ``(T', V)`` in one array, padded with certain blanks."""
+    """Return pieces ``(T', V)`` in one array, padded with certain blanks."""
     longest = max((len(piece) for piece in pieces), default=1)
     num_classes = pieces[0].shape[1] if pieces else 1
     stacked = np.full((len(pieces), max(longest, 1), num_classes), -np.inf, dtype=np.float32)

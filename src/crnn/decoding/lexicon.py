@@ -31,15 +31,33 @@ from crnn.charset import Charset, LabelRules
 from crnn.config.model import CharsetConfig
 from crnn.errors import DataError
 
-__all__ = ["Lexicon", "SkippedWords", "WordTrie", "build_trie", "lines_of_file", "lines_of_words"]
-
-
 _BLOCK_BYTES = 1 << 22
 _BLOCK_WORDS = 1 << 18
 
 
+_Ids = npt.NDArray[np.unsignedinteger[Any]]
+_Ints = npt.NDArray[np.int32]
+_Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
+_Ends = npt.NDArray[np.int32]
+_Mask = npt.NDArray[np.bool_]
+_LONGEST_WORD = 256
+"""Most characters of a word where the rules set no limit: longer ones come of files that are no word lists."""
+
+_MOST_CHARACTERS = 1 << 28
+"""Most characters of all words together: 268 million, some 30 million words, whose nodes int32 can number."""
+
+_SPACES = (
+    "\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""All white space but the line feed; looked for one by one, which is ten times as fast as a regular expression."""
+
+_FEW_WORDS = 10_000  # so many are looked up in a dictionary in less time than a trie takes
+_NUM_EXAMPLES = 5
+
+
 def lines_of_words(words: Iterable[str]) -> Iterator[str]:
-    """Blocks of lines, each line a word and a line feed.
+    """Yield blocks of lines, each line a word and a line feed.
 
     A line feed in a word becomes other white space, so that it stays one word.
     """
@@ -52,7 +70,7 @@ def lines_of_words(words: Iterable[str]) -> Iterator[str]:
 
 
 def lines_of_file(name: str, path: Path) -> Iterator[str]:
-    """Blocks of whole lines of a UTF-8 file, plain or compressed; what follows a tab is left out.
+    """Yield blocks of whole lines of a UTF-8 file, plain or compressed; what follows a tab is left out.
 
     Args:
         name: Of the file, for messages.
@@ -97,13 +115,6 @@ def _no_lines(name: str) -> DataError:
     return DataError(f"{name} is not UTF-8 text in lines. Expected one word per line; save it as UTF-8")
 
 
-# ----------------------------------------------------------------------------------------------------
-# word trie
-
-_Ids = npt.NDArray[np.unsignedinteger[Any]]
-_Ints = npt.NDArray[np.int32]
-
-
 @dataclass(frozen=True, slots=True)
 class WordTrie:
     """The prefixes of all words, breadth first: node 0 is the empty one, and the children of a node are neighbours.
@@ -128,7 +139,7 @@ class WordTrie:
 
 
 def build_trie(ids: _Ids, ends: _Ints, num_characters: int) -> tuple[WordTrie, npt.NDArray[np.bool_]]:
-    """The trie of words.
+    """Build the trie of words.
 
     Words are sorted by some characters at a time, as many as fit into one integer behind the number of their prefix.
 
@@ -176,29 +187,6 @@ def build_trie(ids: _Ids, ends: _Ints, num_characters: int) -> tuple[WordTrie, n
     return WordTrie(np.concatenate(characters), children, ending), repeated
 
 
-# ----------------------------------------------------------------------------------------------------
-# lexicon
-
-_Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
-_Ends = npt.NDArray[np.int32]
-_Mask = npt.NDArray[np.bool_]
-
-_LONGEST_WORD = 256
-"""Most characters of a word where the rules set no limit: longer ones come of files that are no word lists."""
-
-_MOST_CHARACTERS = 1 << 28
-"""Most characters of all words together: 268 million, some 30 million words, whose nodes int32 can number."""
-
-_SPACES = (
-    "\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
-"""All white space but the line feed; looked for one by one, which is ten times as fast as a regular expression."""
-
-_FEW_WORDS = 10_000  # so many are looked up in a dictionary in less time than a trie takes
-_NUM_EXAMPLES = 5
-
-
 class SkippedWords(NamedTuple):
     """Words that were left out for one reason.
 
@@ -230,7 +218,7 @@ class Lexicon:
     def from_words(
         cls, words: Iterable[str], charset: Charset, *, rules: LabelRules | None = None, keep_empty: bool = False
     ) -> Lexicon:
-        """A lexicon of words.
+        """Make a lexicon of words.
 
         Args:
             words: As people write them.
@@ -251,7 +239,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
-        """A lexicon from a file: UTF-8, one word a line, plain or compressed (``.gz``); what follows a tab is not read.
+        """Load a UTF-8 file of one word a line, plain or compressed (``.gz``); what follows a tab is not read.
 
         Args:
             path: The file.
@@ -305,18 +293,18 @@ class Lexicon:
         return [text[start:end] for start, end in itertools.pairwise(self._ends.tolist())]
 
     def text(self, index: int) -> str:
-        """A word, as a label."""
+        """Return a word, as a label."""
         return self.charset.decode(self.ids(index))
 
     def ids(self, index: int) -> tuple[int, ...]:
-        """Class ids of a word."""
+        """Return class ids of a word."""
         if not 0 <= index < len(self):
             raise IndexError(f"word {index} of a lexicon of {len(self)}")
         return tuple(self._ids[self._ends[index] : self._ends[index + 1]].tolist())
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
-        """``(words,)``: characters of each."""
+        """Characters of each word, ``(words,)``."""
         return np.diff(self._ends)
 
     @property
@@ -329,9 +317,6 @@ class Lexicon:
     def trie(self) -> WordTrie:
         """The prefixes of the words."""
         return build_trie(self._ids, self._ends, self.charset.blank)[0]
-
-
-# ---- from text to ids ------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=16)
@@ -406,11 +391,11 @@ class _Collected:
         return which
 
     def joined(self) -> tuple[_Ids, _Ends]:
-        """Class ids of all words, and where each ends."""
+        """Return class ids of all words, and where each ends."""
         return np.concatenate(self._ids), _ends(np.concatenate(self._lengths))
 
     def _formed(self, block: str) -> tuple[str, str]:
-        """The lines as ``LabelRules.apply`` makes them one by one, and as they are when it counts their characters."""
+        """Return the lines after ``LabelRules.apply``, and as it measures them."""
         rules, text = self._rules, block
         if rules.whitespace == "remove":
             text = _without_spaces(text, "")
@@ -462,7 +447,7 @@ def _ends(lengths: npt.NDArray[np.integer[Any]]) -> _Ends:
 
 
 def _repeated(ids: _Ids, ends: _Ends) -> _Mask:
-    """Which of the words are there already when their turn comes."""
+    """Mark words that came before."""
     data, size = ids.tobytes(), ids.itemsize
     words = [data[start * size : end * size] for start, end in itertools.pairwise(ends.tolist())]
     first: dict[bytes, int] = {}

@@ -19,35 +19,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crnn.decoding.ctc import LINEAR, LOG, Ring, check_log_probs, greedy, sequence_log_probs
+from crnn.decoding.ctc import LINEAR, LOG, SAFE_PROBABILITY, Semiring, check_log_probs, greedy, sequence_log_probs
 from crnn.decoding.lexicon import Lexicon, WordTrie
 from crnn.errors import ConfigError, DataError
-
-__all__ = ["Found", "LexiconMatch", "decode_lexicon", "search_tries"]
-
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 _Mask = npt.NDArray[np.bool_]
 
-_SAFE = 1e-280
-"""Above it, sums over plain probabilities lose nothing that counts to underflow; see ``crnn.decoding.ctc``."""
-
 _MARGIN = 1e-9
 """Words and nodes that are less likely by this share, or less, are kept: two ways to sum differ in rounding."""
 
-_DIVE = 4  # nodes of each picture that go ahead, at each depth; 2 to 8 take about the same time
+_DIVE = 4  # nodes of each image that go ahead, at each depth; 2 to 8 take about the same time
 _MOST_PAIRS = 1 << 15  # expanded at a time: 13 MB of numbers at 24 time steps
+
+
+_FEW_WORDS = 64  # so many are scored one by one in less time than a search takes
+_BATCH = 128  # images that are searched together
+_TOTAL_ERROR = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Words of some pictures.
+    """Words of some images.
 
     Attributes:
-        rows: ``(M,)`` pictures, ascending.
-        words: ``(M,)`` indices of words. For each picture the ``count`` likeliest, and those that are as likely
+        rows: ``(M,)`` images, ascending.
+        words: ``(M,)`` indices of words. For each image the ``count`` likeliest, and those that are as likely
             as the last of them but for rounding; fewer where others have probability 0.
         log_total: ``(N,)`` log-probability of all words together, or NaN where it was not asked for.
     """
@@ -60,24 +59,24 @@ class Found:
 def search_tries(
     log_probs: _Floats, tries: Sequence[WordTrie], trie_of: _Indices, count: int, tolerance: float | None = None
 ) -> Found:
-    """The likeliest words of each picture.
+    """Return the likeliest words of each image.
 
     Args:
         log_probs: ``(N, T, V)``.
         tries: Words.
-        trie_of: ``(N,)`` which of the tries each picture has.
-        count: How many words of each picture are looked for, at least 1.
+        trie_of: ``(N,)`` which of the tries each image has.
+        count: How many words of each image are looked for, at least 1.
         tolerance: Largest relative error of ``log_total``'s probability; it is one too large. ``None``: it is not
             computed, which is faster.
     """
     search = _Search(log_probs, tries, trie_of, count, tolerance, LINEAR)
     found = search.run()
-    unsafe = np.flatnonzero(search.threshold < _SAFE)
+    unsafe = np.flatnonzero(search.threshold < SAFE_PROBABILITY)
     if not unsafe.size:
         return found
     # Some ten times slower, and needed where the likeliest word is next to impossible.
     again = _Search(log_probs[unsafe], tries, trie_of[unsafe], count, tolerance, LOG).run()
-    safe = search.threshold[found.rows] >= _SAFE
+    safe = search.threshold[found.rows] >= SAFE_PROBABILITY
     rows = np.concatenate([found.rows[safe], unsafe[again.rows]])
     order = np.argsort(rows, kind="stable")
     log_total = found.log_total.copy()
@@ -87,7 +86,7 @@ def search_tries(
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Nodes of pictures that may be worth a look, not yet computed."""
+    """Nodes of images that may be worth a look, not yet computed."""
 
     rows: _Indices  # (P,)
     nodes: _Indices  # (P,)
@@ -103,7 +102,7 @@ class _Pairs:
 
 
 class _Search:
-    """One search for some pictures.
+    """One search for some images.
 
     Attributes:
         threshold: ``(N,)`` probability of the last of the ``count`` likeliest words found so far.
@@ -116,7 +115,7 @@ class _Search:
         trie_of: _Indices,
         count: int,
         tolerance: float | None,
-        ring: Ring,
+        ring: Semiring,
     ) -> None:
         self._num_rows, self._num_steps, self._num_classes = log_probs.shape
         self._ring = ring
@@ -177,7 +176,7 @@ class _Search:
         return self._result()
 
     def _start(self) -> _Pairs:
-        """The children of the roots, and the words that are the empty text."""
+        """Return the children of the roots, and the words that are the empty text."""
         ring, shape = self._ring, (self._num_steps + 1, self._num_rows)
         blanks = np.full(shape, ring.one)
         for t in range(self._num_steps):
@@ -203,7 +202,7 @@ class _Search:
         return self._children(rows, pairs.nodes, totals, blanks)
 
     def _children(self, rows: _Indices, nodes: _Indices, totals: _Doubles, blanks: _Doubles | None) -> _Pairs:
-        """All children of nodes with their bounds; ``blanks`` are None for the roots, which show no character."""
+        """Return the children of nodes with their bounds; ``blanks`` are None for the roots."""
         first = self._first[nodes].astype(np.intp)
         counts = self._last[nodes] - first
         parents = np.repeat(np.arange(len(nodes)), counts)
@@ -217,7 +216,7 @@ class _Search:
         return _Pairs(rows[parents], children, bounds, entering)
 
     def _places(self, rows: _Indices, nodes: _Indices) -> _Indices:
-        """Where in a step of ``_emissions`` the characters of nodes are."""
+        """Return the columns of ``_emissions`` with the characters of nodes."""
         places: _Indices = rows * self._num_classes + self._characters[nodes]
         return places
 
@@ -244,13 +243,13 @@ class _Search:
         self._best[...] = all_scores[kept].reshape(self._best.shape)
 
     def _lowest(self) -> _Doubles:
-        """What the threshold is with its margin: ``(N,)``."""
+        """Return the threshold with its margin, ``(N,)``."""
         if self._ring.take_exp:
             return self.threshold * (1.0 - _MARGIN)
         return self.threshold - _MARGIN
 
     def _promising(self, pairs: _Pairs) -> _Pairs:
-        """Without what is impossible, or less likely than what was found."""
+        """Drop what is impossible, or less likely than what was found."""
         out = pairs.bounds <= self._ring.zero
         out |= pairs.bounds < self._lowest()[pairs.rows]
         if self._tolerance is not None and out.any():
@@ -258,11 +257,11 @@ class _Search:
         return pairs[~out]
 
     def _may_be_left_out(self, pairs: _Pairs) -> _Mask:
-        """Which of these, the smallest first, have so little together that the sum over all words is exact enough."""
+        """Mark the smallest bounds, as far as the sum over all words stays exact enough without them."""
         rows = pairs.rows
         share = np.minimum(
             self._share(pairs.bounds, rows), 2.0
-        )  # finite, so that sums of one picture do not reach others
+        )  # finite, so that sums of one image do not reach others
         order = np.lexsort((share, rows))
         sums = np.cumsum(share[order])
         starts = np.searchsorted(rows[order], np.arange(self._num_rows))
@@ -276,7 +275,7 @@ class _Search:
         return small
 
     def _share(self, amounts: _Doubles, rows: _Indices) -> _Doubles:
-        """Amounts as shares of the sum of the words found: infinite where there is no such word."""
+        """Return amounts as shares of the sum of the words found: infinite where there is no such word."""
         found = self._sum[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = amounts / found if self._ring.take_exp else np.exp(amounts - found)
@@ -308,23 +307,15 @@ def _merged(parts: Sequence[_Pairs]) -> _Pairs:
     )
 
 
-# ----------------------------------------------------------------------------------------------------
-# lexicon search
-
-_FEW_WORDS = 64  # so many are scored one by one in less time than a search takes
-_BATCH = 128  # pictures that are searched together
-_TOTAL_ERROR = 0.01
-
-
 @dataclass(frozen=True, slots=True)
 class LexiconMatch:
-    """A word that a picture may show.
+    """A word that an image may show.
 
     Attributes:
         index: Index of the word in the lexicon; ``None``: not a word of it, but the free reading.
         ids: Class ids.
         score: Log-probability of the text, as everywhere (``sequence_log_probs``).
-        posterior: Probability of the word if the picture shows one of the lexicon's words, in [0, 1]. ``None`` for the
+        posterior: Probability of the word if the image shows one of the lexicon's words, in [0, 1]. ``None`` for the
             free reading, and where it is not asked for.
     """
 
@@ -342,11 +333,11 @@ def decode_lexicon(
     *,
     posterior: bool = False,
 ) -> list[list[LexiconMatch]]:
-    """The likeliest words of a lexicon, exactly.
+    """Return the likeliest words of a lexicon, exactly.
 
     Args:
         log_probs: ``(N, T, V)``, normalised.
-        lexicon: One for all pictures, or N, one for each.
+        lexicon: One for all images, or N, one for each.
         n_best: Words to return, at least 1.
         margin: Nats, 0 or more. The free reading is returned, before the words, where its score exceeds that of the
             best word by more than this, and where no word is possible. Default: never.
@@ -355,7 +346,7 @@ def decode_lexicon(
             to find the best word.
 
     Returns:
-        For each picture up to ``n_best`` matches, the likeliest first, of equal scores the first of the lexicon. There
+        For each image up to ``n_best`` matches, the likeliest first, of equal scores the first of the lexicon. There
         are fewer where words have probability 0: those that need more than T time steps, and all that meet a step in
         which log-probabilities are -inf.
 
@@ -380,7 +371,7 @@ def decode_lexicon(
 
 
 def _checked(log_probs: _Floats, lexicon: Lexicon | Sequence[Lexicon], n_best: int) -> tuple[list[Lexicon], _Indices]:
-    """The different lexicons, and which of them each picture has."""
+    """Return the different lexicons, and the number of that of each image."""
     if n_best < 1:
         raise ConfigError(f"n_best is {n_best}; expected 1 or more")
     check_log_probs(log_probs)
@@ -413,9 +404,9 @@ def _search(
 ) -> list[list[LexiconMatch]]:
     sizes = np.array([len(one) for one in lexicons], dtype=np.intp)[which]
     if sizes.max(initial=0) <= _FEW_WORDS:
-        rows = np.repeat(np.arange(len(which)), sizes)
+        rows, unknown = np.repeat(np.arange(len(which)), sizes), np.full(len(log_probs), np.nan)
         indices = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return _matches(log_probs, lexicons, which, rows, indices, n_best, None if posterior else _unknown(log_probs))
+        return _matches(log_probs, lexicons, which, rows, indices, n_best, None if posterior else unknown)
     used, trie_of = np.unique(which, return_inverse=True)
     tries = [lexicons[number].trie for number in used.tolist()]
     found = search_tries(log_probs, tries, trie_of, n_best, _TOTAL_ERROR if posterior else None)
@@ -431,9 +422,9 @@ def _matches(
     n_best: int,
     log_total: _Doubles | None,
 ) -> list[list[LexiconMatch]]:
-    """Words of pictures with their scores, the ``n_best`` likeliest of each picture; rows ascend.
+    """Return words of images with their scores, the ``n_best`` likeliest of each image; rows ascend.
 
-    ``log_total`` is what all words of a picture have together, NaN where no posteriors are asked for. Default: the sum
+    ``log_total`` is what all words of an image have together, NaN where no posteriors are asked for. Default: the sum
     over these.
     """
     texts = [lexicons[number].ids(index) for number, index in zip(which[rows].tolist(), indices.tolist(), strict=True)]
@@ -452,7 +443,3 @@ def _matches(
         posterior = None if math.isnan(share) else share
         found[n].append(LexiconMatch(int(indices[at]), texts[at], float(scores[at]), posterior))
     return found
-
-
-def _unknown(log_probs: _Floats) -> _Doubles:
-    return np.full(len(log_probs), np.nan)

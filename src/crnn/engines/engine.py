@@ -14,12 +14,10 @@ import numpy.typing as npt
 from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Engine", "EngineName", "LogProbs", "Mode", "Pixels", "Precision", "check_pixels", "cpu_threads", "in_parts"]
-
 EngineName = Literal["torch", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]
-"""``throughput``: each thread has pictures of its own. ``latency``: all threads share each operation."""
+"""``throughput``: each thread has images of its own. ``latency``: all threads share each operation."""
 
 _MIN_WIDTH = 8
 """Pixels; a network of ours has its first time step from here on."""
@@ -32,7 +30,7 @@ class Engine(Protocol):
     """What computes log-probabilities."""
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """Log-probabilities of every class at every time step.
+        """Return the log-probabilities of every class at every time step.
 
         Args:
             images: ``(N, C, 32, W)`` uint8, as ``crnn.image.load_resized`` gives each of them: not normalised.
@@ -63,7 +61,7 @@ def check_pixels(images: Pixels, channels: int) -> None:
 
 
 def cpu_threads(threads: int | None) -> int | None:
-    """Threads that were asked for: the number given, else that of ``OMP_NUM_THREADS``; ``None``: by nobody.
+    """Return the number of threads given, else that of ``OMP_NUM_THREADS``, else ``None``.
 
     Engines without OpenMP keep to the variable, too: ``torchrun`` and many a cluster set it for several processes on
     one machine.
@@ -78,5 +76,5 @@ def cpu_threads(threads: int | None) -> int | None:
 
 
 def in_parts(images: Pixels, count: int) -> list[Pixels]:
-    """The pictures in at most ``count`` parts of nearly equal size, in order; views where memory allows it."""
+    """Return the images in at most ``count`` parts of nearly equal size, in order; views where memory allows it."""
     return np.array_split(images, min(count, len(images)))

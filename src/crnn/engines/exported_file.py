@@ -24,18 +24,6 @@ from crnn.errors import CheckpointError
 from crnn.model.weights import FORMAT_VERSION as WEIGHTS_VERSION
 from crnn.model.weights import WEIGHTS_FORMAT, weights_metadata
 
-__all__ = [
-    "ENGINE_FORMAT",
-    "FORMAT_VERSION",
-    "METADATA_KEY",
-    "SHA256_KEY",
-    "UNSEALED",
-    "EngineFile",
-    "read_engine_file",
-    "sealed",
-]
-
-
 ENGINE_FORMAT = "crnn-engine"
 FORMAT_VERSION = 1
 
@@ -108,7 +96,7 @@ def read_engine_file(source: str | Path) -> EngineFile:
 
 
 def sealed(model: bytes) -> bytes:
-    """The bytes of an exported file with its checksum in them.
+    """Return the bytes of an exported file with its checksum in them.
 
     Args:
         model: With the metadata, and ``UNSEALED`` as its checksum.

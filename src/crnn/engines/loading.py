@@ -1,4 +1,4 @@
-"""From what a user names to an engine that computes: which one, by what is installed, and on what.
+"""Choose an engine by what is installed and asked for, and open a network in it.
 
 A weights file is read by every engine (the graph for OpenVINO and ONNX Runtime is built in memory); an exported file by
 those that know its format.
@@ -7,9 +7,9 @@ those that know its format.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 from crnn.config.model import ReaderConfig
 from crnn.decoding.confidence import Calibration
@@ -17,20 +17,7 @@ from crnn.engines.engine import Engine, EngineName, Mode, Precision, cpu_threads
 from crnn.errors import ConfigError, MissingExtraError
 from crnn.model.weights import read_weights, shipped_engine_file, shipped_names
 
-if TYPE_CHECKING:
-    from crnn.engines.exported_file import EngineFile
-
-__all__ = ["EngineChoice", "OpenedModel", "installed_engines", "is_for_cpus", "open_model"]
-
-
 EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
-
-_PACKAGES: dict[EngineName, tuple[str, ...]] = {
-    "openvino": ("openvino", "onnx"),
-    "onnx": ("onnxruntime", "onnx"),
-    "torch": ("torch",),
-}
-"""What each engine needs, the fastest on CPUs first: in this order ``auto`` looks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,69 +62,40 @@ def open_model(
         ConfigError: A choice is unknown, the engine cannot do it, or choices contradict each other.
         MissingExtraError: What is needed is not installed.
     """
-    _check_choice("engine", engine, EngineChoice)
-    _check_choice("precision", precision, Precision)
-    _check_choice("mode", mode, Mode)
+    for name, value, choices in (
+        ("engine", engine, EngineChoice), ("precision", precision, Precision), ("mode", mode, Mode),
+    ):  # fmt: skip
+        if value not in get_args(choices):
+            raise ConfigError(f"{name} is {value!r}; expected one of: {', '.join(get_args(choices))}")
     cpu_threads(threads)
-    exported = _exported(model, precision)
-    chosen = _choose(engine, device, precision, exported)
-    if exported is not None:
-        return _open_file(exported, chosen, precision, threads, mode)
-    if precision == "int8":
+    asked = _Request(model, device, precision, threads, mode, _exported(model, precision))
+    chosen = _choose(engine, asked)
+    if precision == "int8" and asked.exported is None:
+        shipped = [name for name in shipped_names() if shipped_engine_file(name, "int8") is not None]
         raise ConfigError(
             f"precision is 'int8', and {str(model)!r} has no such weights; expected "
-            f"{' or '.join(_shipped_as('int8'))}, or a file written by: crnn export {model} OUT.onnx --precision int8"
+            f"{' or '.join(f'the shipped {name}' for name in shipped) or 'shipped weights that have them'}, or a file "
+            f"written by: crnn export {model} OUT.onnx --precision int8"
         )
-    if chosen == "torch":
-        return _open_in_torch(model, device, precision, threads)
-    return _open_weights(model, chosen, precision, threads, mode)
+    return chosen.open(asked)
 
 
 def installed_engines() -> list[EngineName]:
-    """Names of the engines whose packages are installed, the fastest on CPUs first; none of them is imported."""
-    return [name for name in _PACKAGES if not _missing(name)]
+    """Return the names of the engines whose packages are installed, the fastest on CPUs first; imports none."""
+    return [candidate.name for candidate in _CANDIDATES if not candidate.missing()]
 
 
 def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -> bool:
-    """Whether what is asked for computes on CPUs alone, whatever accelerators there are."""
+    """Return true where what is asked for computes on CPUs alone, whatever accelerators there are."""
     return engine in ("onnx", "openvino") or _exported(model, precision) is not None
 
 
-def _choose(engine: EngineChoice, device: str, precision: Precision, exported: Path | None) -> EngineName:
-    """The engine that is meant; for ``auto`` the first that is installed of those that can do it."""
-    why_not = {name: _why_not(name, device, precision, exported) for name in _PACKAGES}
-    able = [name for name in _PACKAGES if why_not[name] is None]
-    if engine != "auto":
-        if engine not in able:
-            others = f"; expected engine {' or '.join(able)}, or auto" if able else ""
-            raise ConfigError(f"engine is {engine!r}, {why_not[engine]}{others}")
-        if _missing(engine):
-            raise MissingExtraError(_missing(engine)[0], engine, f"reading with the engine {engine}")
-        return engine
-    if not able:
-        raise ConfigError(f"device is {device!r}, and {exported} is a file for CPUs; expected device auto or cpu")
-    for name in able:
-        if not _missing(name):
-            return name
-    raise MissingExtraError(_missing(able[0])[0], able[0], f"no engine that can do it is installed; {able[0]}")
-
-
-def _why_not(name: EngineName, device: str, precision: Precision, exported: Path | None) -> str | None:
-    """Why an engine cannot do what is asked for; ``None`` where it can."""
-    if name == "torch":
-        if exported is not None:
-            return f"which reads weights files, and {exported} is an exported one"
-        return "which does not compute in int8" if precision == "int8" else None
-    if device not in ("auto", "cpu"):
-        return f"which computes on the CPU, and device is {device!r}"
-    if name == "onnx" and precision == "bf16":
-        return "which does not compute in bf16 on CPUs"
-    return None
-
-
-def _missing(name: EngineName) -> list[str]:
-    """Packages that an engine needs and that are not installed."""
-    return [package for package in _PACKAGES[name] if not _is_installed(package)]
+def _exported(model: str | Path, precision: Precision) -> Path | None:
+    """Return the exported file that is meant, or ``None`` for weights."""
+    if precision == "int8" and (shipped := shipped_engine_file(str(model), precision)) is not None:
+        return shipped
+    path = Path(model)
+    return path if path.suffix in (".onnx", ".xml") and str(model) not in shipped_names() else None
 
 
 def _is_installed(package: str) -> bool:
@@ -147,26 +105,127 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def _exported(model: str | Path, precision: Precision) -> Path | None:
-    """The exported file that is meant; ``None``: weights are."""
-    if precision == "int8" and (shipped := shipped_engine_file(str(model), precision)) is not None:
-        return shipped
-    path = Path(model)
-    return path if path.suffix in (".onnx", ".xml") and str(model) not in shipped_names() else None
+@dataclass(frozen=True, slots=True)
+class _Request:
+    model: str | Path
+    device: str
+    precision: Precision
+    threads: int | None
+    mode: Mode
+    exported: Path | None  # the exported file, where that and no weights are meant
 
 
-def _shipped_as(precision: str) -> list[str]:
-    names = [name for name in shipped_names() if shipped_engine_file(name, precision) is not None]
-    return [f"the shipped {name}" for name in names] or ["shipped weights that have them"]
+class _Candidate:
+    """An engine that may be chosen; computes graphs on CPUs."""
+
+    name: EngineName
+    packages: tuple[str, ...]
+
+    def missing(self) -> list[str]:
+        """Return the packages that are not installed."""
+        return [package for package in self.packages if not _is_installed(package)]
+
+    def unsuitable(self, asked: _Request) -> str | None:
+        """Return why it cannot do what is asked for."""
+        if asked.device not in ("auto", "cpu"):
+            return f"which computes on the CPU, and device is {asked.device!r}"
+        return None
+
+    def open(self, asked: _Request) -> OpenedModel:
+        """Open the network that is asked for."""
+        if asked.exported is not None:
+            from crnn.engines.exported_file import read_engine_file
+
+            file = read_engine_file(asked.exported)
+            precision = _computed_precision(file.precision, asked.precision, asked.exported)
+            model, config, calibration = file.model, file.config, file.calibration
+        else:
+            from crnn.engines.onnx_graph import network_graph
+
+            weights = read_weights(asked.model)
+            precision, config, calibration = asked.precision, weights.config, weights.calibration
+            model = network_graph(weights).SerializeToString()
+            del weights  # engines make copies of their own of every array
+        return OpenedModel(
+            self.engine(model, config, replace(asked, precision=precision)), self.name, config, calibration
+        )
+
+    def engine(self, model: bytes, config: ReaderConfig, asked: _Request) -> Engine:
+        """Return the engine for a serialized graph."""
+        raise NotImplementedError
 
 
-def _open_file(path: Path, name: EngineName, precision: Precision, threads: int | None, mode: Mode) -> OpenedModel:
-    from crnn.engines.exported_file import read_engine_file
+class _OpenVino(_Candidate):
+    name = "openvino"
+    packages = ("openvino", "onnx")
 
-    file: EngineFile = read_engine_file(path)
-    computed = _computed_precision(file.precision, precision, path)
-    engine = _graph_engine(name, file.model, file.config, computed, threads, mode)
-    return OpenedModel(engine, name, file.config, file.calibration)
+    def engine(self, model: bytes, config: ReaderConfig, asked: _Request) -> Engine:
+        from crnn.engines.openvino_engine import OpenVinoEngine
+
+        channels = config.image.image_channels
+        return OpenVinoEngine(
+            model, channels=channels, precision=asked.precision, threads=asked.threads, mode=asked.mode
+        )
+
+
+class _Onnx(_Candidate):
+    name = "onnx"
+    packages = ("onnxruntime", "onnx")
+
+    def unsuitable(self, asked: _Request) -> str | None:
+        bf16 = "which does not compute in bf16 on CPUs" if asked.precision == "bf16" else None
+        return super().unsuitable(asked) or bf16
+
+    def engine(self, model: bytes, config: ReaderConfig, asked: _Request) -> Engine:
+        from crnn.engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(model, channels=config.image.image_channels, threads=asked.threads, mode=asked.mode)
+
+
+class _Torch(_Candidate):
+    name = "torch"
+    packages = ("torch",)
+
+    def unsuitable(self, asked: _Request) -> str | None:
+        if asked.exported is not None:
+            return f"which reads weights files, and {asked.exported} is an exported one"
+        return "which does not compute in int8" if asked.precision == "int8" else None
+
+    def open(self, asked: _Request) -> OpenedModel:
+        import torch
+
+        from crnn.distributed import resolve_device
+        from crnn.engines.torch_engine import TorchEngine
+        from crnn.model.checkpoint import build_network, load_weights
+
+        if asked.threads is not None:
+            torch.set_num_threads(asked.threads)
+        weights = load_weights(asked.model)
+        device = str(resolve_device(asked.device))
+        engine = TorchEngine(build_network(weights), device, "bf16" if asked.precision == "bf16" else "fp32")
+        return OpenedModel(engine, self.name, weights.config, weights.calibration)
+
+
+_CANDIDATES = (_OpenVino(), _Onnx(), _Torch())  # the fastest on CPUs first
+
+
+def _choose(engine: EngineChoice, asked: _Request) -> _Candidate:
+    """Return the engine that is named; for ``auto`` the first that is suitable and installed."""
+    reasons = [(candidate, candidate.unsuitable(asked)) for candidate in _CANDIDATES]
+    suitable = [candidate for candidate, reason in reasons if reason is None]
+    for candidate, reason in reasons:
+        if engine == candidate.name and reason is not None:
+            others = f"; expected engine {' or '.join(c.name for c in suitable)}, or auto" if suitable else ""
+            raise ConfigError(f"engine is {engine!r}, {reason}{others}")
+        if reason is None and engine in ("auto", candidate.name) and not candidate.missing():
+            return candidate
+    if not suitable:
+        raise ConfigError(
+            f"device is {asked.device!r}, and {asked.exported} is a file for CPUs; expected device auto or cpu"
+        )
+    first = next(c for c in suitable if engine in ("auto", c.name))
+    use = "no engine that can do it is installed;" if engine == "auto" else "reading with the engine"
+    raise MissingExtraError(first.missing()[0], first.name, f"{use} {first.name}")
 
 
 def _computed_precision(held: Precision, asked: Precision, path: Path) -> Precision:
@@ -175,49 +234,3 @@ def _computed_precision(held: Precision, asked: Precision, path: Path) -> Precis
     if held == "fp32" and asked == "bf16":
         return "bf16"
     raise ConfigError(f"precision is {asked!r}, and {path} is exported as {held}; leave precision out, or export anew")
-
-
-def _open_weights(
-    model: str | Path, name: EngineName, precision: Precision, threads: int | None, mode: Mode
-) -> OpenedModel:
-    from crnn.engines.onnx_graph import network_graph
-
-    weights = read_weights(model)
-    config, calibration = weights.config, weights.calibration
-    graph = network_graph(weights).SerializeToString()
-    del weights  # engines make copies of their own of every array
-    engine = _graph_engine(name, graph, config, precision, threads, mode)
-    return OpenedModel(engine, name, config, calibration)
-
-
-def _graph_engine(
-    name: EngineName, model: bytes | Path, config: ReaderConfig, precision: Precision, threads: int | None, mode: Mode
-) -> Engine:
-    channels = config.image.image_channels
-    if name == "onnx":
-        from crnn.engines.onnx_engine import OnnxEngine
-
-        return OnnxEngine(model, channels=channels, threads=threads, mode=mode)
-    from crnn.engines.openvino_engine import OpenVinoEngine
-
-    return OpenVinoEngine(model, channels=channels, precision=precision, threads=threads, mode=mode)
-
-
-def _open_in_torch(model: str | Path, device: str, precision: Precision, threads: int | None) -> OpenedModel:
-    import torch
-
-    from crnn.distributed import resolve_device
-    from crnn.engines.torch_engine import TorchEngine
-    from crnn.model.checkpoint import build_network, load_weights
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    weights = load_weights(model)
-    engine = TorchEngine(build_network(weights), str(resolve_device(device)), "bf16" if precision == "bf16" else "fp32")
-    return OpenedModel(engine, "torch", weights.config, weights.calibration)
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuse a choice that a caller without a type checker got wrong: another one would be taken in silence."""
-    if value not in get_args(choices):
-        raise ConfigError(f"{name} is {value!r}; expected one of: {', '.join(get_args(choices))}")

@@ -13,8 +13,6 @@ from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_thread
 from crnn.errors import CheckpointError, MissingExtraError
 from crnn.parallel import usable_cores
 
-__all__ = ["OnnxEngine", "import_onnxruntime"]
-
 _ONLY_ERRORS = 3  # of ONNX Runtime's levels of logging: its warnings are about graphs, and for those who write them
 
 
@@ -23,9 +21,9 @@ class OnnxEngine:
 
     Args:
         model: A graph as ``crnn.engines.onnx_graph`` builds it, serialised, or the file that holds one.
-        channels: Channels C of its pictures.
+        channels: Channels C of its images.
         threads: Default: ``OMP_NUM_THREADS``, else the processors that this process may use.
-        mode: Under ``throughput`` the pictures of a batch are shared out over the threads.
+        mode: Under ``throughput`` the images of a batch are shared out over the threads.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -58,16 +56,12 @@ class OnnxEngine:
         self._pool: ThreadPoolExecutor | None = None
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """As ``Engine`` says.
-
-        Raises:
-            DataError: As for ``crnn.engines.engine.check_pixels``.
-        """
+        """Return log-probabilities, as ``Engine`` says."""
         check_pixels(images, self._channels)
         parts = in_parts(images, self._workers)
         if len(parts) == 1:
             return self._run(images)
-        if self._pool is None:  # one picture needs none
+        if self._pool is None:  # one image needs none
             self._pool = ThreadPoolExecutor(self._workers - 1, thread_name_prefix="crnn-onnx")
         others = [self._pool.submit(self._run, part) for part in parts[1:]]
         return np.concatenate([self._run(parts[0]), *(other.result() for other in others)])
@@ -78,7 +72,7 @@ class OnnxEngine:
 
 
 def import_onnxruntime() -> Any:
-    """The package ``onnxruntime``, without its telemetry.
+    """Import ``onnxruntime`` without its telemetry.
 
     Its releases (1.32 on Linux, say) tell their vendor of every import, and leave a number for that in the user's
     cache, unless an environment variable speaks against it before the import. One that the user has set stands.

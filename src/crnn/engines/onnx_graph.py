@@ -26,11 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from crnn.config.model import BACKBONE_CHANNELS, ReaderConfig
 from crnn.errors import CheckpointError
-from crnn.model.backbones import BACKBONES, is_normalised
+from crnn.model.backbones import BACKBONES, is_normalized
 from crnn.model.weights import Weights
-
-__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "network_graph"]
-
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "log_probs"
@@ -45,7 +42,7 @@ _Floats = npt.NDArray[np.floating[Any]]
 
 
 def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
-    """The graph of a network with its weights in it, ready to run; it has no metadata yet.
+    """Build the graph of a network with its weights, without metadata.
 
     Args:
         weights: As ``crnn.model.weights.read_weights`` gives them; float16 and float64 become float32.
@@ -57,7 +54,7 @@ def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
     config, arrays = weights.config, weights.tensors
     graph = _Graph(config.image.image_channels, config.charset.charset().num_classes)
     pixels = graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
-    # The difference is exact and the division rounded once, as in ``crnn.image.normalise``.
+    # The difference is exact and the division rounded once, as in ``crnn.image.normalize``.
     centred = graph.add("Sub", [pixels, graph.constant("middle", np.float32(127.5))], "centred")
     values = graph.add("Div", [centred, graph.constant("half_range", np.float32(127.5))], "normalised")
     values = _convolutions(graph, values, config, arrays)  # ....................................... (N, D, 1, T)
@@ -97,14 +94,14 @@ class _Graph:
         return name
 
     def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """A node with one output, called like it."""
+        """Add a node with one output, called like it."""
         self.model.graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
 
 
 def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
-        kernel, bias = _folded(arrays, number, is_normalised(number, config.model.batch_norm))
+        kernel, bias = _folded(arrays, number, is_normalized(number, config.model.batch_norm))
         inputs = [values, graph.constant(f"conv{number}.weight", kernel), graph.constant(f"conv{number}.bias", bias)]
         values = graph.add(
             "Conv",
@@ -123,7 +120,7 @@ def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapp
 
 
 def _folded(arrays: Mapping[str, npt.NDArray[Any]], number: int, normalised: bool) -> tuple[_Floats, _Floats]:
-    """Kernel and bias of a convolution, with the normalisation that follows it."""
+    """Return kernel and bias of a convolution, with the normalisation that follows it."""
     kernel: _Floats = arrays[f"backbone.conv{number}.weight"].astype(np.float64)
     if not normalised:
         return kernel, arrays[f"backbone.conv{number}.bias"].astype(np.float64)
@@ -138,7 +135,7 @@ def _folded(arrays: Mapping[str, npt.NDArray[Any]], number: int, normalised: boo
 def _lstm(
     graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool
 ) -> str:
-    """A bidirectional layer: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
+    """Add a bidirectional layer: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
 
     def both(part: str) -> list[_Floats]:
         return [_gates(arrays[f"{name}.{part}_l0{direction}"], hidden) for direction in ("", "_reverse")]
@@ -158,7 +155,7 @@ def _lstm(
 
 
 def _gates(values: npt.NDArray[Any], hidden: int) -> _Floats:
-    """Rows in the order of ONNX (input, output, forget, cell) from torch's (input, forget, cell, output)."""
+    """Reorder rows from torch (input, forget, cell, output) to ONNX (input, output, forget, cell)."""
     blocks: _Floats = values.astype(np.float32).reshape(4, hidden, *values.shape[1:])
     return blocks[[0, 3, 1, 2]].reshape(values.shape)
 
@@ -184,12 +181,12 @@ def _check_tensors(weights: Weights[Any]) -> None:
 
 
 def _shapes(config: ReaderConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a network."""
+    """Return names and shapes of the tensors of a network."""
     shapes: dict[str, tuple[int, ...]] = {}
     depth: int = config.image.image_channels
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
         shapes[f"backbone.conv{number}.weight"] = (layer.channels, depth, layer.kernel, layer.kernel)
-        if is_normalised(number, config.model.batch_norm):
+        if is_normalized(number, config.model.batch_norm):
             for name in ("weight", "bias", "running_mean", "running_var"):
                 shapes[f"backbone.norm{number}.{name}"] = (layer.channels,)
         else:

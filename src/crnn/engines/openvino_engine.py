@@ -13,8 +13,6 @@ import numpy as np
 from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads, in_parts
 from crnn.errors import CheckpointError, MissingExtraError
 
-__all__ = ["OpenVinoEngine", "import_openvino"]
-
 _TYPES: dict[Precision, tuple[str, ...]] = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("bf16", "f32")}
 """What is computed in where the graph does not say int8; of several, the first that the processor has (bf16 makes int8
 almost twice as fast as f32 does, for the LSTMs). Left to itself, OpenVINO takes bf16 for all, where there is any."""
@@ -27,10 +25,10 @@ class OpenVinoEngine:
 
     Args:
         model: A graph as ``crnn.engines.onnx_graph`` builds it, serialised, or the file that holds one.
-        channels: Channels C of its pictures.
+        channels: Channels C of its images.
         precision: ``fp32``; ``bf16``; ``int8``, where the graph is quantised.
         threads: Default: ``OMP_NUM_THREADS``, else OpenVINO's own choice.
-        mode: Under ``throughput`` the pictures of a batch are shared out over streams, each with its threads.
+        mode: Under ``throughput`` the images of a batch are shared out over streams, each with its threads.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -72,11 +70,7 @@ class OpenVinoEngine:
         self._busy = threading.Lock()
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """As ``Engine`` says.
-
-        Raises:
-            DataError: As for ``crnn.engines.engine.check_pixels``.
-        """
+        """Return log-probabilities, as ``Engine`` says."""
         check_pixels(images, self._channels)
         parts = [np.ascontiguousarray(part) for part in in_parts(images, len(self._requests))]
         with self._busy:
@@ -90,14 +84,14 @@ class OpenVinoEngine:
 
 
 def _type(core: Any, precision: Precision) -> str:
-    """The type to compute in, of those that the precision allows."""
+    """Return the type to compute in, of those that the precision allows."""
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return next((name for name in _TYPES[precision] if name != "bf16" or has_bf16), _TYPES[precision][-1])
 
 
 @functools.cache
 def _core() -> Any:
-    """The one core of the process, never let go.
+    """Return the one core of the process, never let go.
 
     OpenVINO gives the thread that loads its CPU part a stack for signals (tiles of AMX need room). If that part is
     unloaded again from another thread, the stack is freed while it is still set, and the next signal, Ctrl-C
@@ -107,7 +101,7 @@ def _core() -> Any:
 
 
 def import_openvino() -> Any:
-    """The package ``openvino``, without its telemetry.
+    """Import ``openvino`` without its telemetry.
 
     ``import openvino`` counts itself with its vendor and leaves files in the user's home for it, unless the package
     ``openvino_telemetry`` is missing. So for the moment of the import it is.

@@ -10,8 +10,6 @@ from crnn.data.dataset import network_input
 from crnn.engines.engine import LogProbs, Pixels, check_pixels
 from crnn.model.crnn import CRNN
 
-__all__ = ["TorchEngine"]
-
 
 class TorchEngine:
     """Log-probabilities by torch (``crnn.engines.engine.Engine``).
@@ -20,7 +18,7 @@ class TorchEngine:
         network: In evaluation mode; moved to the device.
         device: Where it computes.
         precision: ``fp32``, or ``bf16``: autocast.
-        channels_last: Memory order of pictures and convolutions.
+        channels_last: Memory order of images and convolutions.
     """
 
     name = "torch"
@@ -38,11 +36,7 @@ class TorchEngine:
         self._network = network.to(self._device).to(memory_format=self._format)  # type: ignore[call-overload]
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """As ``Engine`` says.
-
-        Raises:
-            DataError: As for ``crnn.engines.engine.check_pixels``.
-        """
+        """Return log-probabilities, as ``Engine`` says."""
         check_pixels(images, self._network.image_channels)
         was_training = self._network.training
         self._network.eval()

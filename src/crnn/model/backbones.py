@@ -47,8 +47,8 @@ _PAPER_BATCH_NORM = (3, 5, 7)
 published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
 
 
-def is_normalised(number: int, batch_norm: str) -> bool:
-    """Return true if batch normalisation follows a convolution.
+def is_normalized(number: int, batch_norm: str) -> bool:
+    """Whether batch normalisation follows a convolution.
 
     Args:
         number: The convolution, counted from one.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from crnn.config.model import BACKBONE_CHANNELS, ImageConfig, ModelConfig
 from crnn.errors import DataError
-from crnn.model.backbones import BACKBONES, ConvLayer, is_normalised
+from crnn.model.backbones import BACKBONES, ConvLayer, is_normalized
 
 
 class CRNN(nn.Module):
@@ -63,7 +63,7 @@ class CRNN(nn.Module):
         """Logits of every class at every time step.
 
         Args:
-            images: ``(N, C, 32, W)`` float, normalised to [-1, 1] (``crnn.image.normalise``).
+            images: ``(N, C, 32, W)`` float, normalised to [-1, 1] (``crnn.image.normalize``).
 
         Returns:
             ``(N, T, V)`` logits; float, or the type that autocast chooses.
@@ -123,7 +123,7 @@ def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_nor
     modules = _Backbone()
     depth = image_channels
     for number, layer in enumerate(layers, start=1):
-        normalised = is_normalised(number, batch_norm)
+        normalised = is_normalized(number, batch_norm)
         # A bias before batch normalisation would be subtracted again with the mean.
         conv = nn.Conv2d(depth, layer.channels, layer.kernel, layer.stride, layer.padding, bias=not normalised)
         modules.add_module(f"conv{number}", conv)
