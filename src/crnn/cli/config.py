@@ -12,7 +12,9 @@ from crnn.errors import ConfigError
 
 
 def show(ctx: typer.Context, config: CONFIG) -> int:
-    """Print the resolved settings as TOML: CONFIG, and --section.key VALUE in the place of its settings.
+    """Print the resolved settings as TOML.
+
+    CONFIG, with --section.key VALUE in the place of its settings; what is printed is a CONFIG itself.
 
     Args:
         ctx: Holds the settings.
@@ -56,7 +58,9 @@ def _shown(value: object) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = command_group("Show and explain settings.")
+    from crnn.config.run import preset_names
+
+    group = command_group(f"Show and explain settings. CONFIG is a TOML file or a preset: {', '.join(preset_names())}.")
     add_command(group, show, "show", context_settings=SETTINGS)
     add_command(group, explain, "explain")
     app.add_typer(group, name="config")

@@ -98,13 +98,13 @@ def evaluate(
         from crnn.evaluation.report import write_report
 
         way = reader.decoder.method if not lexicon_only else f"lexicon, {lexicons[0]}"
-        write_report(Path(report), result, _stored_pictures(result), details=(("Decoding", way),))
+        write_report(Path(report), result, _stored_images(result), details=(("Decoding", way),))
         print(f"crnn evaluate: report written to {report}", file=sys.stderr)
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
 
 
-def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
-    """Finds the encoded picture of a sample by the name of its set and its place there."""
+def _stored_images(result: Evaluation) -> Callable[[str, int], bytes | None]:
+    """Finds the encoded image of a sample by the name of its set and its place there."""
     from crnn.data.source import open_source
 
     stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}

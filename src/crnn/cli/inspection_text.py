@@ -55,7 +55,7 @@ def inspection_text(found: Inspection, *, bar: str = "█") -> str:
         "changed_label": "training drops characters of it",
         "tiny": f"a side below {found.settings.tiny_below} pixels",
         "huge": f"a side above {found.settings.huge_above} pixels",
-        "wrong_stored_size": "wh- is not the size of the picture",
+        "wrong_stored_size": "wh- is not the size of the image",
     }
     groups = list(_groups({"files are equal": found.same_bytes, "pixels are equal, files are not": found.same_pixels}))
     if found.remarks or groups:
@@ -168,7 +168,7 @@ def _groups(found: Mapping[str, Groups]) -> Iterator[str]:
 def _contradictions(found: Groups) -> list[str]:
     if not found.groups:
         return []
-    lines = [f"contradictions: {_number(found.groups, 'group')} of equal pictures with different labels"]
+    lines = [f"contradictions: {_number(found.groups, 'group')} of equal images with different labels"]
     lines += [f"  {' = '.join(map(_member, members))}" for members in found.examples]
     return [*lines, "  ..."] if found.groups > len(found.examples) else lines
 
@@ -219,7 +219,7 @@ def sample_sheet(
         raise ValueError(f"count is {count}; expected at least 1 sample")
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(store), min(count, len(store)), replace=False, shuffle=False))
-    pictures: list[npt.NDArray[np.uint8] | None] = []
+    images: list[npt.NDArray[np.uint8] | None] = []
     captions = []
     marked = []
     for place, index in enumerate(map(int, drawn)):
@@ -231,8 +231,8 @@ def sample_sheet(
         lines = (_label(store, index), "  ".join(filter(None, (size, fault))), store.key(index).rpartition("/")[2])
         # A line break in a label is no line of the caption.
         captions.append("\n".join(line.replace("\n", "\\n") for line in lines))
-        pictures.append(None if pixels is None else _reduced(pixels))
-    return contact_sheet(pictures, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
+        images.append(None if pixels is None else _reduced(pixels))
+    return contact_sheet(images, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
 
 
 def _pixels(store: SampleStore, index: int) -> npt.NDArray[np.uint8] | None:
@@ -250,7 +250,7 @@ def _label(store: SampleStore, index: int) -> str:
 
 
 def _reduced(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The picture, not much larger than it will be drawn: a hundred photographs must not be in memory at once."""
+    """The image, not much larger than it will be drawn: a hundred photographs must not be in memory at once."""
     height, width, _ = pixels.shape
     factor = min(width, height, max(width // (2 * _CELL[0]), height // (2 * _CELL[1])))
     return np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels
