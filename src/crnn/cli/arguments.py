@@ -79,7 +79,8 @@ class _Command(TyperCommand):
             if record is not None:
                 opts = [] if parameter.param_type_name == "argument" else [", ".join(sorted(parameter.opts, key=len))]
                 name = " ".join([*opts, *filter(None, [parameter.metavar])])
-                rows[parameter.param_type_name].append((name, record[1].replace("  [required]", "")))
+                text = record[1] if opts else record[1].replace("  [required]", "")  # the brackets say it
+                rows[parameter.param_type_name].append((name, text))
         for kind, entries in rows.items():
             if entries:
                 with formatter.section(f"{kind.title()}s"):
@@ -150,19 +151,19 @@ def add_command(
 
 
 def _described(section: str) -> dict[str, str]:
-    """Entries ``name: text`` of a section of a docstring."""
+    """Parse the entries ``name: text`` of a section of a docstring."""
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
     return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
 
 
 def _unmarked(hint: Any) -> tuple[Any, list[Any]]:
-    """The type of an ``Annotated`` one, and what it is annotated with."""
+    """Split an ``Annotated`` type into the type and its annotations."""
     kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     return kind, marks
 
 
 def _simple(kind: Any, default: Any) -> Any:
-    """The type of an option for a field that takes more in Python."""
+    """Return the type of the option for a field that takes more in Python."""
     if get_origin(kind) is Literal or kind in (bool, int, float, str) or {int, float} & set(get_args(kind)):
         return kind
     return str | None if default is None else str
@@ -247,7 +248,7 @@ def config_from(name: str, flags: Sequence[str]) -> Config:
 
 
 def _from_text(text: str, kind: Any) -> Any:
-    """The value of a flag as TOML gives it, or the text where it is none or the setting is a text."""
+    """Parse the value of a flag as TOML, or return the text where it is none or the setting is a text."""
     if kind is not str and str not in get_args(kind):
         with contextlib.suppress(tomllib.TOMLDecodeError):
             return tomllib.loads(f"value = {text}")["value"]

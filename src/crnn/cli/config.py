@@ -18,7 +18,7 @@ def show(ctx: typer.Context, config: CONFIG) -> int:
 
     Args:
         ctx: Holds the settings.
-        config: A preset or a TOML file.
+        config: A TOML file or a preset: crnn-small, crnn-vgg, modelzoo, tiny.
     """
     from crnn.config.run import dump_config
 
@@ -43,7 +43,11 @@ def explain(names: Annotated[list[str] | None, typer.Argument(metavar="[SECTION|
             unknown -= {section, f"{section}.{key}"}
             default = setting.get_default(call_default_factory=True)
             print(f"--{section}.{key} {_shown(default)}")
-            print(textwrap.indent(textwrap.fill(" ".join((setting.description or "").split()), 96), "    "))
+            print(
+                textwrap.indent(
+                    textwrap.fill(" ".join((setting.description or "").replace("``", "").split()), 96), "    "
+                )
+            )
     if unknown:
         sections = ", ".join(Config.model_fields)
         raise ConfigError(f"{', '.join(sorted(unknown))}: no such setting; expected section.key or one of: {sections}")

@@ -1,7 +1,4 @@
-"""``crnn export``: a network as a file for ONNX Runtime, OpenVINO and others.
-
-Part of the command line (see ``crnn.cli``): parses, calls one function of the package, prints.
-"""
+"""``crnn export``: a network as a file for ONNX Runtime, OpenVINO and others."""
 
 from __future__ import annotations
 

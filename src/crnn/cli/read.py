@@ -1,7 +1,4 @@
-"""``crnn read``: images in, a line for each out.
-
-Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
-"""
+"""``crnn read``: images in, a line for each out."""
 
 from __future__ import annotations
 
@@ -30,11 +27,8 @@ if TYPE_CHECKING:
     from crnn.decoding.lexicon import Lexicon
     from crnn.recognizer import Reading, Recognizer
 
-_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
-"""What would break a line, or a column of it, in the names of files."""
-
-_MAX_EXPLAINED = 16
-"""Images that one file of explanations shows."""
+_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})  # they would break a line or its columns
+_MAX_EXPLAINED = 16  # images in one file of --explain
 
 
 def read(
@@ -55,7 +49,7 @@ def read(
         images: Files, folders (all images in them, sorted), or - for a list of paths on stdin.
         model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
         decoding: How texts are found.
-        explain: Write an image that shows how the readings come about (OUT.png).
+        explain: Write an image that shows how the readings come about.
         explain_font: Font file for it; default: one that has the characters.
         engine: The engine.
         json: One JSON object a line: image, text, score, confidence, warning, characters; or image, error.
@@ -81,7 +75,7 @@ def read(
 
 
 def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
-    """Read and print; how many images there were, how many could not be read, the first few that could."""
+    """Read and print; return the number of images, the number of unreadable ones, and the first readable ones."""
     waiting: deque[str] = deque()  # paths whose readings are still to come
     problems: list[str] = []
     paths: Iterable[str] = _expand(images, problems)
@@ -96,7 +90,7 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
 
     count = bad = 0
     kept: list[str] = []
-    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(_ignore) as advance:
+    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(lambda _: None) as advance:
         for reading in reader.stream(remembered()):
             path = waiting.popleft()
             count += 1
@@ -120,7 +114,7 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
 
 
 def _check_explanation(target: str, font: str) -> None:
-    """Refuse what cannot be drawn or written before everything is read."""
+    """Check --explain before everything is read."""
     from PIL import Image
 
     from crnn.contact_sheet import contact_sheet
@@ -137,12 +131,8 @@ def _bar(total: int | None) -> AbstractContextManager[Callable[[int], None]]:
     return counting_bar("reading", total)
 
 
-def _ignore(_: int) -> None:
-    """In place of a bar."""
-
-
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
-    """A reading as JSON has it; a score of minus infinity (no text can be what was asked for) is ``null``."""
+    """Return a reading as JSON; a score of minus infinity (no text fits the options) is ``null``."""
     values: dict[str, Any] = {
         "text": reading.text,
         "score": _number(reading.score),
@@ -165,7 +155,7 @@ def _number(score: float) -> float | None:
 
 
 def _say_skipped(path: str, lexicon: Lexicon) -> None:
-    """What of a lexicon's file is no word of it, but for words that it has twice."""
+    """Print the lines of a lexicon file that were skipped, but for duplicates."""
     skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
     if skipped:
         told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
@@ -200,7 +190,7 @@ def _save(sheet: Image.Image, target: str) -> None:
 
 
 def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
-    """Paths of images from files, folders and ``-``; ``problems`` gets a line for each folder that cannot be seen."""
+    """Yield paths of images from files, folders and ``-``; unreadable folders are added to ``problems``."""
     for image in images:
         if image == "-":
             # As bytes: paths are not always text in the encoding of the terminal.

@@ -35,7 +35,7 @@ def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
 
     Args:
         ctx: Holds the settings.
-        config: A preset or a TOML file.
+        config: A TOML file or a preset: crnn-small, crnn-vgg, modelzoo, tiny.
         resume: Go on from the last checkpoint of the run folder.
     """
     settings = config_from(config, ctx.args)
