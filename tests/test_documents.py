@@ -57,7 +57,7 @@ def test_the_architecture_names_modules_that_exist() -> None:
 
 def test_the_commands_of_the_documents_exist(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
-    commands = set(re.findall(r"^  (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    commands = set(re.findall(r"^  (\w+) ", capsys.readouterr().out.partition("Commands:")[2], re.MULTILINE))
     for document in DOCUMENTS:
         for line in command_lines(document.read_text(encoding="utf-8")):
             assert line[0] in commands, f"{document.name}: crnn {' '.join(line)}"

@@ -139,7 +139,7 @@ def test_every_picture_of_a_folder_has_its_line(
     rows = [line.split("\t") for line in out.splitlines()]
     assert [(row[0], row[1]) for row in rows] == [(str(tmp_path / name), good[name]) for name in names if name in good]
     passed_over, *lines = sorted(err.splitlines(), key=lambda line: "passed over" not in line)
-    assert passed_over == f"crnn read: {tmp_path}: 2 files passed over, not pictures: ._word.png, notes.txt"
+    assert passed_over == f"crnn read: {tmp_path}: 2 files passed over, not images: ._word.png, notes.txt"
     for name, line in zip([name for name in names if name in bad], lines, strict=True):
         assert line.startswith(f"crnn read: {tmp_path / name}: {bad[name]}"), name
         assert "expected" in line
@@ -213,7 +213,7 @@ def test_a_pipe_in_a_folder_is_not_waited_for(run: Run, tmp_path: Path, barcode:
     (tmp_path / "word.png").write_bytes(barcode("ok"))
     status, out, err = run(tmp_path)
     assert (status, out.split("\t")[1]) == (0, "ok")
-    assert err == f"crnn read: {tmp_path}: 1 files passed over, not pictures: pipe.png\n"
+    assert err == f"crnn read: {tmp_path}: 1 files passed over, not images: pipe.png\n"
 
 
 @pytest.mark.parametrize("command", [["data", "inspect", "LIST"], ["data", "convert", "list", "LIST", "OUT"]])

@@ -159,8 +159,8 @@ def test_a_run_folder_means_its_best_weights(run: Run, trained_run: Any, doubtfu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no model is given; expected a weights file or a run folder"),
-        (["MODEL"], "no data is given; expected LMDB folders or list files"),
+        ([], "MODEL"),
+        (["MODEL"], "DATA"),
         (["MODEL", "WORDS"], "12 readings, 12 of them right; confidences are fitted on at least 20 readings"),
         (["MODEL", "WORDS", "--out", "no/where"], "--out no/where: there is no such folder to write it in"),
         (
@@ -246,7 +246,7 @@ def test_words_that_are_left_out_are_said(run: Run, trained_run: Any, tmp_path: 
         (["--explain", "no/where.png"], "--explain no/where.png: there is no such folder to write it in"),
         (
             ["--explain", "why.nothing"],
-            "--explain why.nothing: its suffix is that of no picture; expected",
+            "--explain why.nothing: its suffix is that of no image; expected",
         ),
     ],
     ids=" ".join,
@@ -277,7 +277,7 @@ def test_read_explains_what_it_read(run: Run, trained_run: Any, tmp_path: Path) 
         assert stacked.crop((0, 0, *alone.size)).tobytes() == alone.convert(stacked.mode).tobytes()
     status, _, err = run("read", tmp_path / "bad.png", "--model", trained_run.folder, "--explain", tmp_path / "no.png")
     assert status == 1
-    assert "no.png is not written: no picture could be read" in err
+    assert "no.png is not written: no image could be read" in err
     assert not (tmp_path / "no.png").exists()
 
 

@@ -178,14 +178,14 @@ def test_what_the_command_prints(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["RUN", "a.onnx", "--precision", "bf16"], "expected one of: fp32, int8"),
+        (["RUN", "a.onnx", "--precision", "bf16"], "'bf16' is not one of 'fp32', 'int8'"),
         (["RUN", "a.pt"], "expected a file to write that ends in .onnx"),
         (["RUN", "none/a.onnx"], "expected a file in a folder that exists"),
         (["RUN", "a.onnx", "--samples", "0"], "samples is 0; expected 1 or more"),
         (["b.onnx", "a.onnx"], "is exported already; expected weights"),
         (["none", "a.onnx"], "is no weights file, run folder or shipped name"),
-        (["RUN"], "no file to write is given"),
-        ([], "no model is given"),
+        (["RUN"], "OUT.onnx"),
+        ([], "MODEL"),
         (["RUN", "a.onnx", "--data", "none"], "none: there is no such file or folder"),
         (["RUN", "a.xml"], "expected a file to write that ends in .onnx"),
     ],

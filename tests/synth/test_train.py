@@ -151,7 +151,7 @@ def test_other_faces_after_a_resume_are_said(
 @pytest.mark.parametrize(
     ("train_on", "sections", "said"),
     [
-        (["synth"], {"corpus": {"pattern": "[0-9"}}, r"corpus\.pattern '\[0-9', position 0"),
+        (["synth"], {"corpus": {"pattern": "[0-9"}}, r"corpus\.pattern '\[0-9'"),
         (["synth", "synth"], {}, 'has "synth" 2 times'),
         (["synth"], {"faces": {"folders": ["nowhere"]}}, "faces.folders: 'nowhere' does not exist"),
     ],

@@ -266,15 +266,15 @@ def test_the_command_writes_a_set(settings: str, tmp_path: Path, to: str, capsys
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "DST is not given; expected 'crnn synth write DST'"),
-        (["set"], "--count is not given; expected the number of samples to write"),
+        ([], "DST"),
+        (["set"], "'--count'"),
         (["set", "--count", "0"], "--count is 0; expected 1 to 1000000000"),
-        (["set", "--count", "1.5"], "--count is '1.5'; expected a whole number"),
+        (["set", "--count", "1.5"], "'--count'"),
         (["set", "--count", str(10**10)], "--count is 10000000000; expected 1 to 1000000000"),
         (["set", "--count", "3", "--first", str(10**13)], "--first is 10000000000000; expected 0 to 1000000000000"),
-        (["set", "--count", "3", "--to", "folder"], "--to is 'folder'; expected one of: lmdb, list"),
-        (["set", "--count", "3", "--shape", "square"], "--shape is 'square'; expected one of: natural, network"),
-        (["set", "--count", "3", "--format", "gif"], "--format is 'gif'; expected one of: png, jpeg"),
+        (["set", "--count", "3", "--to", "folder"], "'folder' is not one of 'lmdb', 'list'"),
+        (["set", "--count", "3", "--shape", "square"], "'square' is not one of"),
+        (["set", "--count", "3", "--format", "gif"], "'gif' is not one of"),
         (["set", "--count", "3", "--explain"], "unknown key 'explain'"),
         (["set", "nonsense", "--count", "3"], "config 'nonsense' is neither a file nor a preset"),
         (["full", "--count", "3", "--faces.families", "Nobody"], "full: exists already"),  # before faces are looked for

@@ -27,14 +27,9 @@ from crnn.errors import CrnnError
 
 __all__ = ["main"]
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What stdout fails with where it goes to a full disk."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # stdout goes to a full disk
 
-_COMPLETING = "_CRNN_COMPLETE" in os.environ
-
-_UsageError: Any = typer.BadParameter.__mro__[2]
-"""click's exception for wrong arguments; typer may bring its own copy of click."""
-
+_UsageError: Any = typer.BadParameter.__mro__[2]  # ClickException; typer may bring its own copy of click
 
 _COMMANDS = {
     "read": "Read text from images.",
@@ -50,21 +45,24 @@ _COMMANDS = {
 
 
 def _app(wanted: str | None) -> typer.Typer:
-    """The commands; of those that are not ``wanted`` only the name and the summary, unless it is ``None``."""
-    app = command_group("Read text from images of words and lines, and train the CRNN that reads it.")
-    app._add_completion = True
+    """Return the commands; those other than ``wanted`` with no more than a summary, unless it is ``None``."""
+    app = command_group(
+        "Read text from images of words and lines, and train the CRNN that reads it.",
+        add_completion=True,
+        epilog="'crnn COMMAND --help' or 'crnn help COMMAND' explains a command.",
+    )
 
     def callback(
-        ctx: typer.Context,
-        version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
+        version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")] = False,
+        _debug: Annotated[
+            bool, typer.Option("--debug", help="Log more, and show the traceback of an error; anywhere in the line.")
+        ] = False,
     ) -> None:
         if version:
             import crnn
 
             print(f"crnn {crnn.__version__}")
             raise typer.Exit
-        if ctx.invoked_subcommand is None:
-            print(ctx.get_help())
 
     app.callback(invoke_without_command=True)(callback)
     for name, summary in _COMMANDS.items():
@@ -87,20 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest[:1] == ["help"]:
         rest = [*rest[1:], "--help"]
     command = next((argument for argument in rest if not argument.startswith("-")), "")
-    name = f"crnn {command}".rstrip()
+    name = f"crnn {command}" if command in _COMMANDS else "crnn"
+    when_cut_short = 128 + signal.SIGPIPE if command == "train" else 0  # a run was cut short, a list was not
     _set_up_output(debug)
     try:
-        status = typer.main.get_command(_app(None if _COMPLETING else command)).main(
-            rest, prog_name="crnn", standalone_mode=False
-        )
+        status = _run(command, rest)
         sys.stdout.flush()  # here, where a broken pipe is still understood
-        return status or 0
+        return status
     except _UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message())
-            return 2
         path = error.ctx.command_path if getattr(error, "ctx", None) is not None else name
-        print(f"{path}: {' '.join(error.format_message().split()).rstrip('.')}. See {path} --help", file=sys.stderr)
+        message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+        print(f"{name}: {message}{'' if message.endswith('?') else '.'} See {path} --help", file=sys.stderr)
         return 2
     except CrnnError as error:
         if debug:
@@ -109,19 +104,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # the reader of our output, such as head, has enough
         _drop_output()
-        return 128 + signal.SIGPIPE if command == "train" else 0  # a run was cut short, a list was not
+        return when_cut_short
     except OSError as error:
         if error.filename is not None or error.errno not in _NO_ROOM:
             raise
         _drop_output()
         print(f"{name}: the output cannot be written: {error.strerror}; make room, or write elsewhere", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except SystemExit as end:  # 0: a completion was shown; else rich has lost its reader
+        return when_cut_short if end.code else 0
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    """Run a command by make_context and invoke; click's own ``main`` hides broken pipes and Ctrl-C."""
+    completing = "_CRNN_COMPLETE" in os.environ
+    group = typer.main.get_command(_app(None if completing else command))
+    if completing:
+        group.main(prog_name="crnn")  # answers the shell, and exits
+    try:
+        with group.make_context("crnn", arguments) as context:
+            return group.invoke(context) or 0
     except typer.Exit as end:
         return end.exit_code
-    except SystemExit as end:  # rich has lost its reader
-        return end.code if isinstance(end.code, int) else 0
+    except _UsageError as error:
+        if type(error).__name__ != "NoArgsIsHelpError":
+            raise
+        print(error.format_message())
+        return 0
 
 
 def _set_up_output(debug: bool) -> None:

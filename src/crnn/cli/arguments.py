@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import inspect
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 from typer.models import ArgumentInfo, OptionInfo
 
 from crnn.errors import ConfigError
@@ -47,15 +49,53 @@ class EngineOptions:
     threads: int | None = None
 
 
-def command_group(help_text: str) -> typer.Typer:
+# Help for options of reading whose docstrings speak of Python.
+_OPTION_HELP = {
+    "lexicon": "File with the only words that there are, one a line.",
+    "lm": "Language for the beam: auto, that of the weights; none; the name of one that ships, or a file of 'crnn lm'.",
+    "lm_weight": "Factor of the log-probabilities of the language; default: 0.4.",
+    "n_best": "Texts to find for each image; those after the best are part of --json.",
+}
+
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"} | {
+    "model": "MODEL", "config": "CONFIG", "explain": "OUT.png", "explain_font": "FONT", "sheet": "OUT.png",
+    "sheet_font": "FONT", "report": "OUT.html", "out": "OUT", "lexicon": "FILE", "write": "DST", "like": "DATA",
+    "pictures": "FOLDER", "root": "FOLDER", "share": "START:STOP", "variant": "NAME", "device": "NAME",
+    "lm": "NAME|FILE", "path_column": "NAME", "label_column": "NAME", "allow": "CHARACTERS", "block": "CHARACTERS",
+}  # fmt: skip
+
+
+class _Command(TyperCommand):
+    """A command whose help shows the metavars that we chose, and nothing about types."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [p.metavar for p in self.params if p.param_type_name == "argument" and p.metavar]
+        return ["[OPTIONS]", *arguments, *["[--section.key VALUE ...]"] * ctx.ignore_unknown_options]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                opts = [] if parameter.param_type_name == "argument" else [", ".join(sorted(parameter.opts, key=len))]
+                name = " ".join([*opts, *filter(None, [parameter.metavar])])
+                text = record[1] if opts else record[1].replace("  [required]", "")  # the brackets say it
+                rows[parameter.param_type_name].append((name, text))
+        for kind, entries in rows.items():
+            if entries:
+                with formatter.section(f"{kind.title()}s"):
+                    formatter.write_dl(entries)
+
+
+def command_group(help_text: str, **options: Any) -> typer.Typer:
     """Return an empty group of commands, with our style of help."""
     return typer.Typer(
         help=help_text,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        **{"add_completion": False, **options},
     )
 
 
@@ -86,7 +126,8 @@ def add_command(
         if dataclasses.is_dataclass(kind):
             hidden = {*own, *(marks[0] if marks else ())} - {parameter.name}
             groups[parameter.name] = kind, hidden
-            group_help = _described(inspect.getdoc(kind).partition("\nAttributes:\n")[2])  # type: ignore[union-attr]
+            fields_help = inspect.getdoc(kind).partition("\nAttributes:\n")[2]  # type: ignore[union-attr]
+            group_help = {**_described(fields_help), **_OPTION_HELP}
             types = get_type_hints(kind)
             parameters += [
                 _parameter(field.name, _simple(types[field.name], field.default), field.default, group_help)
@@ -106,23 +147,23 @@ def add_command(
     del run.__wrapped__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, help=help_text or summary, **options)(run)
+    app.command(name, cls=_Command, help=(help_text or summary).replace("``", ""), **options)(run)
 
 
 def _described(section: str) -> dict[str, str]:
-    """Entries ``name: text`` of a section of a docstring."""
+    """Parse the entries ``name: text`` of a section of a docstring."""
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
 
 
 def _unmarked(hint: Any) -> tuple[Any, list[Any]]:
-    """The type of an ``Annotated`` one, and what it is annotated with."""
+    """Split an ``Annotated`` type into the type and its annotations."""
     kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     return kind, marks
 
 
 def _simple(kind: Any, default: Any) -> Any:
-    """The type of an option for a field that takes more in Python."""
+    """Return the type of the option for a field that takes more in Python."""
     if get_origin(kind) is Literal or kind in (bool, int, float, str) or {int, float} & set(get_args(kind)):
         return kind
     return str | None if default is None else str
@@ -135,9 +176,18 @@ def _parameter(name: str, kind: Any, default: Any, described: dict[str, str]) ->
         if mark is None:
             # Without a name of its own a flag would get a --no- form.
             mark = typer.Option(f"--{name.replace('_', '-')}") if plain is bool else typer.Option()
+        mark = copy.copy(mark)  # one mark may stand at several parameters
         mark.help = mark.help or described.get(name)
+        if mark.metavar is None and plain is not bool:
+            mark.metavar = _METAVARS.get(name) or _metavar(plain)
         kind = Annotated[plain, mark]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(get_args(kind))}}}"
+    return _METAVARS.get(kind) or next(filter(None, map(_metavar, get_args(kind))), None)
 
 
 # ---- settings: CONFIG --section.key VALUE ... ------------------------------------------------------------------------
@@ -168,18 +218,22 @@ def config_from(name: str, flags: Sequence[str]) -> Config:
             groups[-1][1].append(flag)
         else:
             raise ConfigError(f"{flag!r} is given behind CONFIG; expected --section.key VALUE")
-    seen = set()
+    seen: set[tuple[str, str]] = set()
     for dotted, texts in groups:
         section, _, key = dotted.rpartition(".")
         fields = type(getattr(base, section)).model_fields if section in values else {}
         off = key not in fields and key.removeprefix("no_") in fields
         key = key.removeprefix("no_") if off else key
         kind = fields[key].annotation if key in fields else str
-        if dotted in seen:
+        if (section, key) in seen:
             raise ConfigError(
                 f"--{dotted} is given twice; expected it once, a list with all its values: --{dotted} A B"
             )
-        seen.add(dotted)
+        seen.add((section, key))
+        if off and texts:
+            raise ConfigError(
+                f"--{dotted} takes no value, {texts[0]!r} is given; write --{section}.{key} or --{section}.no_{key}"
+            )
         if key in fields and kind is not bool and not texts:
             raise ConfigError(f"--{dotted} has no value; expected one behind it")
         items = [_from_text(text, kind) for text in texts] or [not off]
@@ -194,7 +248,7 @@ def config_from(name: str, flags: Sequence[str]) -> Config:
 
 
 def _from_text(text: str, kind: Any) -> Any:
-    """The value of a flag as TOML gives it, or the text where it is none or the setting is a text."""
+    """Parse the value of a flag as TOML, or return the text where it is none or the setting is a text."""
     if kind is not str and str not in get_args(kind):
         with contextlib.suppress(tomllib.TOMLDecodeError):
             return tomllib.loads(f"value = {text}")["value"]

@@ -1,7 +1,4 @@
-"""``crnn calibrate``: fits the confidences of a weights file on labelled pictures, and keeps that there.
-
-Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
-"""
+"""``crnn calibrate``: fit the confidences of a weights file on labelled images."""
 
 from __future__ import annotations
 

@@ -12,11 +12,13 @@ from crnn.errors import ConfigError
 
 
 def show(ctx: typer.Context, config: CONFIG) -> int:
-    """Print the resolved settings as TOML: CONFIG, and --section.key VALUE in the place of its settings.
+    """Print the resolved settings as TOML.
+
+    CONFIG, with --section.key VALUE in the place of its settings; what is printed is a CONFIG itself.
 
     Args:
         ctx: Holds the settings.
-        config: A preset or a TOML file.
+        config: A TOML file or a preset: crnn-small, crnn-vgg, modelzoo, tiny.
     """
     from crnn.config.run import dump_config
 
@@ -41,7 +43,11 @@ def explain(names: Annotated[list[str] | None, typer.Argument(metavar="[SECTION|
             unknown -= {section, f"{section}.{key}"}
             default = setting.get_default(call_default_factory=True)
             print(f"--{section}.{key} {_shown(default)}")
-            print(textwrap.indent(textwrap.fill(" ".join((setting.description or "").split()), 96), "    "))
+            print(
+                textwrap.indent(
+                    textwrap.fill(" ".join((setting.description or "").replace("``", "").split()), 96), "    "
+                )
+            )
     if unknown:
         sections = ", ".join(Config.model_fields)
         raise ConfigError(f"{', '.join(sorted(unknown))}: no such setting; expected section.key or one of: {sections}")
@@ -56,7 +62,9 @@ def _shown(value: object) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = command_group("Show and explain settings.")
+    from crnn.config.run import preset_names
+
+    group = command_group(f"Show and explain settings. CONFIG is a TOML file or a preset: {', '.join(preset_names())}.")
     add_command(group, show, "show", context_settings=SETTINGS)
     add_command(group, explain, "explain")
     app.add_typer(group, name="config")

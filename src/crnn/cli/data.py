@@ -1,8 +1,4 @@
-"""``crnn data ...``: from published files to stores.
-
-Part of the command line (see ``crnn.cli``): parses, calls one function of the package, prints. Nothing heavy is
-imported before it is needed.
-"""
+"""``crnn data ...``: convert and inspect datasets."""
 
 from __future__ import annotations
 
@@ -53,26 +49,26 @@ def inspect(
     workers: int | None = None,
     json: bool = False,
 ) -> int:
-    """Say what is in a set and what is wrong with it; every picture is decoded.
+    """Report the contents and the faults of a set.
 
-    A fault is what training leaves a sample out for, an equal picture with another label, or a picture that is in OTHER
-    too. Exit status 1 when the share of faulty samples is above --max-fault-share. In Python:
+    Every image is decoded. A fault is what training leaves a sample out for, an equal image with another label, or an
+    image that is in OTHER too. Exit status 1 when the share of faulty samples is above --max-fault-share. In Python:
     ``crnn.data.inspection.inspect_store``.
 
     Args:
         data: An LMDB folder or a list file.
-        against: Other sets, of which DATA should have no picture: a test set's training set.
+        against: Other sets, of which DATA should have no image: a test set's training set. Once for each.
         config: Settings to measure by: a preset or a TOML file.
         charset: charset.characters instead of the config's: 36, 62, 94, 95, or the characters.
         max_text_length: charset.max_text_length instead of the config's.
         resize: image.resize instead of the config's.
         image_width: image.image_width instead of the config's.
-        tiny_below: Remark pictures with a side of fewer pixels.
-        huge_above: Remark pictures with a side of more pixels.
+        tiny_below: Remark images with a side of fewer pixels.
+        huge_above: Remark images with a side of more pixels.
         max_fault_share: Larger shares of faulty samples are a bad result.
         write: Write the set without its faulty samples; a folder that does not exist yet.
-        to: What to write: an LMDB store, or pictures with labels.tsv.
-        sheet: Write a sheet of random samples with their labels and sizes (OUT.png), faulty ones in red.
+        to: What to write: an LMDB store, or images with labels.tsv.
+        sheet: Write a sheet of random samples with their labels and sizes, faulty ones in red.
         sheet_samples: Samples on it.
         sheet_font: Font file for its labels, where they are not Latin.
         seed: Another one draws other samples.
@@ -128,9 +124,9 @@ def lexicon(
     words_from: Annotated[Literal["labels", "kept", "both"], typer.Option("--from")] = "both",
     charset: str = "36",
 ) -> int:
-    """Write the full lexicon of one or more sets: every word once, one a line, sorted.
+    """Write the full lexicon of one or more sets.
 
-    In Python: ``crnn.evaluation.lexicons.full_lexicon``.
+    Every word once, one a line, sorted. In Python: ``crnn.evaluation.lexicons.full_lexicon``.
 
     Args:
         paths: LMDB folders and list files, and the file to write.
@@ -166,7 +162,7 @@ def lexicon(
 def _measured_by(
     config: str, image: dict[str, Any], charset: str | None, rules: dict[str, Any]
 ) -> tuple[ImageConfig, CharsetConfig]:
-    """The two sections of the settings that samples are measured by, with flags on top of a preset or a file."""
+    """Return the sections that samples are measured by, with flags on top of a preset or a file."""
     from crnn.config.model import parse_reader_config
     from crnn.config.run import load_config
 
@@ -241,27 +237,27 @@ def convert(
     restart: bool = False,
     json: bool = False,
 ) -> int:
-    """Bring published files into an LMDB store, or into a folder with a list.
+    """Convert published files to an LMDB store or a list.
 
-    What was stopped goes on when the same command is given again. In Python: ``crnn.data.convert.convert``.
+    A run that was stopped resumes when the same command is given again. In Python: ``crnn.data.convert.convert``.
 
     Args:
-        format: What SRC is: mjsynth, synthtext, ic03, ic13, ic15, iiit5k, svt, list, csv, folder, names or lmdb.
+        format: What SRC is: a format of 'crnn data --help'.
         paths: The set as it is published (several are put one after the other), and the folder to write.
-        to: An LMDB store, or pictures with labels.tsv.
+        to: An LMDB store, or images with labels.tsv.
         split: Part of the set (mjsynth: train; others: test).
         variant: Filtered variant: IC03_867, IC13_857, IC13_1015, ...
         like: An LMDB whose samples to take; needed for IC15_1811 and IC03_860.
-        share: START:STOP, a share of the pictures chosen by chance, the same each time; 0:0.9 and 0.9:1 are apart.
-        check: Decode every picture (full), or only those that look cut short.
-        max_height: Make higher pictures smaller, to this number of pixels.
+        share: START:STOP, a share of the images chosen by chance, the same each time; 0:0.9 and 0.9:1 are apart.
+        check: Decode every image (full), or only those that look cut short.
+        max_height: Make higher images smaller, to this number of pixels.
         encoding: Of what is cut out or made smaller; auto: png, for synthtext jpeg.
         quality: Of jpeg.
         crop: synthtext: words straightened (quad) or the box around them.
         margin: synthtext: around a box, as a part of its size.
         labels: mjsynth: words in lower case, from lexicon.txt, or as drawn, from the names.
         kind: ic03: words cut out of scenes, or the set of words.
-        pictures: ic13, ic15: the folder of the pictures, where it is another one.
+        pictures: ic13, ic15: the folder of the images, where it is another one.
         upright: ic15: cut words out by coords.txt.
         root: list, csv: the folder that paths are relative to.
         path_column: csv: column of the paths.
@@ -298,7 +294,7 @@ def convert(
 
 
 def _convert(readers: Sequence[Reader], destination: str, *, as_json: bool, **settings: Any) -> int:
-    """Convert until done or stopped, and say which."""
+    """Convert until done or stopped, and print which."""
     from crnn.data.convert import convert, summary
     from crnn.terminal import counting_bar
 
@@ -337,7 +333,7 @@ def _open(name: FormatName, source: str, options: dict[str, Any], *, variant: st
 def _expected(
     name: FormatName, sources: Sequence[str], destination: str, split: str | None, selection: dict[str, str]
 ) -> int | None:
-    """Samples that the published set has: by the variant, by the format, or by the name of what is written."""
+    """Return the published number of samples, by the variant, the format or the name of DST."""
     from crnn.data.formats import published_count
     from crnn.evaluation.protocol import expected_count
 
@@ -355,7 +351,10 @@ def _expected(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = command_group("Convert and inspect datasets.")
+    group = command_group(
+        "Convert and inspect datasets.\n\n\b\nFormats that can be converted:\n"
+        + "\n".join(f"  {name:<10}{entry.summary}" for name, entry in FORMATS.items())
+    )
     add_command(group, convert, "convert")
     add_command(group, inspect, "inspect")
     add_command(group, lexicon, "lexicon")

@@ -1,7 +1,4 @@
-"""``crnn evaluate``: a model on benchmark sets, as a table, JSON or a page.
-
-Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
-"""
+"""``crnn evaluate``: a model on benchmark sets, as a table, JSON or a page."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ def evaluate(
         lexicon: Once more with a lexicon, beside the free reading: 50 or 1k (those kept with the samples), full (the
             set's labels) or a file. May be given several times.
         decoding: How texts are found; --decode lexicon: with the one --lexicon and nothing else.
-        report: Write a page that explains the result: worst errors, calibration, accuracy by length (OUT.html).
+        report: Write a page that explains the result: worst errors, calibration, accuracy by length.
         json: Print one JSON object instead of the table.
         engine: The engine.
     """
@@ -98,13 +95,13 @@ def evaluate(
         from crnn.evaluation.report import write_report
 
         way = reader.decoder.method if not lexicon_only else f"lexicon, {lexicons[0]}"
-        write_report(Path(report), result, _stored_pictures(result), details=(("Decoding", way),))
+        write_report(Path(report), result, _stored_images(result), details=(("Decoding", way),))
         print(f"crnn evaluate: report written to {report}", file=sys.stderr)
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
 
 
-def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
-    """Finds the encoded picture of a sample by the name of its set and its place there."""
+def _stored_images(result: Evaluation) -> Callable[[str, int], bytes | None]:
+    """Return a function that finds the encoded image of a sample by the name of its set and its index."""
     from crnn.data.source import open_source
 
     stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
@@ -112,7 +109,7 @@ def _stored_pictures(result: Evaluation) -> Callable[[str, int], bytes | None]:
 
 
 def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None:
-    """A network without capitals has few labels right where capitals are compared, and nothing else would say why."""
+    """Warn of compared characters that the network lacks: labels with them count as wrong."""
     missing = "".join(c for c in NAMED_CHARSETS.get(compared, "") if c not in own)
     if missing:
         print(
@@ -124,7 +121,7 @@ def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None
 
 
 def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:
-    """Refuse what contradicts itself before a network is loaded."""
+    """Check the options of lexicons before a network is loaded."""
     if decode == "lexicon" and len(lexicon) != 1:
         raise ConfigError(
             f"--decode lexicon reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
@@ -191,7 +188,7 @@ def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> l
 
 
 def _percent(share: float) -> str:
-    """A share as a percentage; ``-`` where nothing was compared."""
+    """Format a share as a percentage, or ``-`` where nothing was compared."""
     return "-" if share != share else f"{100 * share:.2f}"
 
 

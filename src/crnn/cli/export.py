@@ -1,7 +1,4 @@
-"""``crnn export``: a network as a file for ONNX Runtime, OpenVINO and others.
-
-Part of the command line (see ``crnn.cli``): parses, calls one function of the package, prints.
-"""
+"""``crnn export``: a network as a file for ONNX Runtime, OpenVINO and others."""
 
 from __future__ import annotations
 
@@ -34,9 +31,9 @@ def export(
         model: Name of weights that ship, a weights file, or a run folder.
         out: The file to write.
         precision: int8: a quarter of the size and several times as fast.
-        data: LMDB folder or list file with pictures like those that will be read, to quantise and to compare with; may
+        data: LMDB folder or list file with images like those that will be read, to quantise and to compare with; may
             be given several times. Default: rendered words.
-        samples: How many pictures.
+        samples: How many images.
     """
     from crnn.export import export as run
 
@@ -59,7 +56,7 @@ def _lines(report: ExportReport) -> list[str]:
         lines.append(
             f"  {found.engine} against {report.source}, widths {widths}: {found.texts} of {found.pictures} texts "
             f"differ, log-probabilities by at most {found.log_probs:.2g}, distributions by {found.distribution:.2g} on "
-            f"average; scores of a picture alone and in a batch by {found.alone:.2g}"
+            f"average; scores of an image alone and in a batch by {found.alone:.2g}"
         )
     return lines
 

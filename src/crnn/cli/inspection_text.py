@@ -1,11 +1,12 @@
-"""What ``crnn data inspect`` found, as text and as a sheet of samples."""
+"""Results of ``crnn data inspect`` as text and as a sheet of samples."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +28,7 @@ _MAX_KEY = 60
 
 
 def inspection_text(found: Inspection, *, bar: str = "█") -> str:
-    """What was found, in lines of about 100 characters.
-
-    Args:
-        found: Of ``crnn.data.inspection.inspect_store``.
-        bar: What bars are drawn with, one character.
-    """
+    """Format what ``inspect_store`` found in lines of about 100 characters; ``bar`` is what bars are drawn with."""
     lines = [f"{found.path}: {_number(found.samples, 'sample')}; measured by {_measure(found.settings)}", ""]
     grid = Table.grid(padding=(0, 2, 1, 0))
     grid.add_row(
@@ -49,13 +45,13 @@ def inspection_text(found: Inspection, *, bar: str = "█") -> str:
         lines += _characters(f"{len(found.outside_charset)} outside the charset", found.outside_charset)
     if found.unseen:
         lines += _wrapped(f"{len(found.unseen)} of the charset in no label:", map(_shown_character, found.unseen))
-    lines.append("")
-    lines += _findings(_fault_heading(found), found.faults, {})
+    share = f"{_number(found.faulty, 'sample')}, {100 * found.fault_share:.2f} %" if found.faulty else "none"
+    lines += ["", *_findings(f"faults: {share}", found.faults, {})]
     remarks = {
         "changed_label": "training drops characters of it",
         "tiny": f"a side below {found.settings.tiny_below} pixels",
         "huge": f"a side above {found.settings.huge_above} pixels",
-        "wrong_stored_size": "wh- is not the size of the picture",
+        "wrong_stored_size": "wh- is not the size of the image",
     }
     groups = list(_groups({"files are equal": found.same_bytes, "pixels are equal, files are not": found.same_pixels}))
     if found.remarks or groups:
@@ -76,12 +72,6 @@ def _measure(settings: InspectionSettings) -> str:
     return f"{len(charset.charset().characters)} characters, {size}, labels of up to {charset.max_text_length}"
 
 
-def _fault_heading(found: Inspection) -> str:
-    if not found.faulty:
-        return "faults: none"
-    return f"faults: {_number(found.faulty, 'sample')}, {100 * found.fault_share:.2f} %"
-
-
 def _number(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
@@ -93,16 +83,15 @@ def _histogram(title: str, spread: Histogram, bar: str) -> Table:
     table.add_column(justify="right")
     table.add_column(min_width=_BAR)
     table.add_column(justify="right", min_width=9)
-    for name, count in zip(_bin_names(spread), spread.counts, strict=True):
-        table.add_row(name, bar * -(-count * _BAR // max(spread.counts)), f"{count:,}")  # one at least
     if not spread.counts:
         table.add_row("none")
+        return table
+    for name, count in zip(_bin_names(spread), spread.counts, strict=True):
+        table.add_row(name, bar * -(-count * _BAR // max(spread.counts)), f"{count:,}")  # one at least
     return table
 
 
 def _bin_names(spread: Histogram) -> Iterator[str]:
-    if not spread.counts:
-        return
     unit = spread.unit
     step = spread.edges[1] - spread.edges[0]
     for low, high in zip(spread.edges, spread.edges[1:], strict=False):
@@ -122,7 +111,7 @@ def _characters(title: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def _wrapped(title: str, items: Iterable[str]) -> list[str]:
-    """The title and the items in lines, none of them broken."""
+    """Wrap a title and items into lines between the items."""
     lines, line = [], title
     for item in items:
         if len(line) + len(item) + 2 > _LINE:
@@ -144,12 +133,9 @@ def _findings(title: str, found: Mapping[str, Finding], meanings: Mapping[str, s
     lines = [title]
     for name, finding in found.items():
         meaning = f" ({meanings[name]})" if name in meanings else ""
-        lines.append(f"  {finding.count:>9,}  {name}{meaning}: {_listed(finding.examples, finding.count)}")
+        keys = [*map(_key, finding.examples), *["..."] * (finding.count > len(finding.examples))]
+        lines.append(f"  {finding.count:>9,}  {name}{meaning}: {', '.join(keys)}")
     return lines
-
-
-def _listed(keys: Sequence[str], count: int) -> str:
-    return ", ".join(map(_key, keys)) + (", ..." if count > len(keys) else "")
 
 
 def _key(key: str) -> str:
@@ -168,7 +154,7 @@ def _groups(found: Mapping[str, Groups]) -> Iterator[str]:
 def _contradictions(found: Groups) -> list[str]:
     if not found.groups:
         return []
-    lines = [f"contradictions: {_number(found.groups, 'group')} of equal pictures with different labels"]
+    lines = [f"contradictions: {_number(found.groups, 'group')} of equal images with different labels"]
     lines += [f"  {' = '.join(map(_member, members))}" for members in found.examples]
     return [*lines, "  ..."] if found.groups > len(found.examples) else lines
 
@@ -199,58 +185,34 @@ def sample_sheet(
     seed: int = 0,
     font_path: str | os.PathLike[str] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """A contact sheet of samples drawn by chance, in their order in the set; faulty ones are framed in red.
-
-    Args:
-        store: The set that was inspected.
-        inspection: What was found in it.
-        count: Samples to show; all, where the set has fewer.
-        seed: The same seed draws the same samples.
-        font_path: As for ``crnn.contact_sheet.contact_sheet``.
+    """Draw a contact sheet of random samples, in their order in the set, with the faulty ones in red.
 
     Returns:
         ``(H, W, 3)`` uint8.
-
-    Raises:
-        ConfigError: ``font_path`` is no face that can be read.
-        ValueError: ``count`` is below 1.
     """
-    if count < 1:
-        raise ValueError(f"count is {count}; expected at least 1 sample")
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(store), min(count, len(store)), replace=False, shuffle=False))
-    pictures: list[npt.NDArray[np.uint8] | None] = []
-    captions = []
-    marked = []
+    images: list[npt.NDArray[np.uint8] | None] = []
+    captions, marked = [], []
     for place, index in enumerate(map(int, drawn)):
-        pixels = _pixels(store, index)
+        pixels, label = None, ""
+        with contextlib.suppress(DataError):
+            pixels = load_image(store.image_bytes(index), 3)
+        with contextlib.suppress(DataError):
+            label = store.label(index)
         size = "" if pixels is None else f"{pixels.shape[1]} x {pixels.shape[0]}"
         fault = inspection.fault(index)
         if fault:
             marked.append(place)
-        lines = (_label(store, index), "  ".join(filter(None, (size, fault))), store.key(index).rpartition("/")[2])
+        lines = (label, "  ".join(filter(None, (size, fault))), store.key(index).rpartition("/")[2])
         # A line break in a label is no line of the caption.
         captions.append("\n".join(line.replace("\n", "\\n") for line in lines))
-        pictures.append(None if pixels is None else _reduced(pixels))
-    return contact_sheet(pictures, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
-
-
-def _pixels(store: SampleStore, index: int) -> npt.NDArray[np.uint8] | None:
-    try:
-        return load_image(store.image_bytes(index), 3)
-    except DataError:
-        return None
-
-
-def _label(store: SampleStore, index: int) -> str:
-    try:
-        return store.label(index)
-    except DataError:
-        return ""
+        images.append(None if pixels is None else _reduced(pixels))
+    return contact_sheet(images, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
 
 
 def _reduced(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The picture, not much larger than it will be drawn: a hundred photographs must not be in memory at once."""
+    """Shrink an image to about the size of its cell: a hundred photographs must not be in memory at once."""
     height, width, _ = pixels.shape
     factor = min(width, height, max(width // (2 * _CELL[0]), height // (2 * _CELL[1])))
     return np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels

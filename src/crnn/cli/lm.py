@@ -1,7 +1,4 @@
-"""``crnn lm``: a language for reading, from word lists and from the labels of sets.
-
-Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
-"""
+"""``crnn lm``: a language for reading, from word lists and from the labels of sets."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def lm(
         out: The file to write.
         lists: Word lists: shipped; wordfreq:LANG, such as wordfreq:de (the package wordfreq); or a file with a word on
             each line, or word, tab and frequency.
-        labels: LMDB folders and list files whose labels are texts to learn from, too.
+        labels: LMDB folders and list files whose labels are texts to learn from, too; once for each.
         order: Longest sequence of characters that is counted, the marks of beginning and end included.
         power: Words count by their frequency to this power; 0: all alike.
     """
@@ -61,7 +58,7 @@ def lm(
 
 
 def _listed(lists: Sequence[str], power: float) -> Iterator[tuple[str, float]]:
-    """Words of lists, in each of which the mean of the weights is 1, so that every list counts as its length."""
+    """Yield words with weights whose mean is 1 in each list, so that every list counts as its length."""
     from crnn.synth.word_list import read_word_list
 
     for name in lists:
@@ -72,7 +69,7 @@ def _listed(lists: Sequence[str], power: float) -> Iterator[tuple[str, float]]:
 
 
 def _labels(sets: Sequence[str]) -> tuple[list[tuple[str, float]], int]:
-    """Words of the labels of sets, and how many records have none that can be read."""
+    """Return the words in the labels of sets, and the number of unreadable records."""
     from crnn.data.source import open_source
 
     found, unreadable = [], 0

@@ -1,7 +1,4 @@
-"""``crnn read``: pictures in, a line for each out.
-
-Part of the command line (see ``crnn.cli``): parses, calls functions of the package, prints.
-"""
+"""``crnn read``: images in, a line for each out."""
 
 from __future__ import annotations
 
@@ -30,11 +27,8 @@ if TYPE_CHECKING:
     from crnn.decoding.lexicon import Lexicon
     from crnn.recognizer import Reading, Recognizer
 
-_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
-"""What would break a line, or a column of it, in the names of files."""
-
-_MAX_EXPLAINED = 16
-"""Pictures that one file of explanations shows."""
+_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})  # they would break a line or its columns
+_MAX_EXPLAINED = 16  # images in one file of --explain
 
 
 def read(
@@ -47,15 +41,15 @@ def read(
     engine: EngineOptions,
     json: bool = False,
 ) -> int:
-    """Read pictures of words and short lines.
+    """Read images of words and short lines.
 
     Prints ``path<TAB>text<TAB>confidence`` for each, in order. In Python: ``crnn.load(model).read(images)``.
 
     Args:
-        images: Files, folders (all pictures in them, sorted), or - for a list of paths on stdin.
+        images: Files, folders (all images in them, sorted), or - for a list of paths on stdin.
         model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
         decoding: How texts are found.
-        explain: Write a picture that shows how the readings come about (OUT.png).
+        explain: Write an image that shows how the readings come about.
         explain_font: Font file for it; default: one that has the characters.
         engine: The engine.
         json: One JSON object a line: image, text, score, confidence, warning, characters; or image, error.
@@ -72,7 +66,7 @@ def read(
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
     if not count:
         raise ConfigError(
-            f"{', '.join(images)}: no picture there; expected picture files, folders that hold files with a picture's "
+            f"{', '.join(images)}: no image there; expected image files, folders that hold files with an image's "
             "suffix, or a path on each line of stdin for -"
         )
     if explain:
@@ -81,7 +75,7 @@ def read(
 
 
 def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
-    """Read and print; how many pictures there were, how many could not be read, the first few that could."""
+    """Read and print; return the number of images, the number of unreadable ones, and the first readable ones."""
     waiting: deque[str] = deque()  # paths whose readings are still to come
     problems: list[str] = []
     paths: Iterable[str] = _expand(images, problems)
@@ -96,7 +90,7 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
 
     count = bad = 0
     kept: list[str] = []
-    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(_ignore) as advance:
+    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(lambda _: None) as advance:
         for reading in reader.stream(remembered()):
             path = waiting.popleft()
             count += 1
@@ -120,14 +114,14 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
 
 
 def _check_explanation(target: str, font: str) -> None:
-    """Refuse what cannot be drawn or written before everything is read."""
+    """Check --explain before everything is read."""
     from PIL import Image
 
     from crnn.contact_sheet import contact_sheet
 
     check_writable("--explain", target, "why.png")
     if Path(target).suffix.lower() not in Image.registered_extensions():
-        raise ConfigError(f"--explain {target}: its suffix is that of no picture; expected a file such as why.png")
+        raise ConfigError(f"--explain {target}: its suffix is that of no image; expected a file such as why.png")
     contact_sheet([], [], font_path=font or None)
 
 
@@ -137,12 +131,8 @@ def _bar(total: int | None) -> AbstractContextManager[Callable[[int], None]]:
     return counting_bar("reading", total)
 
 
-def _ignore(_: int) -> None:
-    """In place of a bar."""
-
-
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
-    """A reading as JSON has it; a score of minus infinity (no text can be what was asked for) is ``null``."""
+    """Return a reading as JSON; a score of minus infinity (no text fits the options) is ``null``."""
     values: dict[str, Any] = {
         "text": reading.text,
         "score": _number(reading.score),
@@ -165,7 +155,7 @@ def _number(score: float) -> float | None:
 
 
 def _say_skipped(path: str, lexicon: Lexicon) -> None:
-    """What of a lexicon's file is no word of it, but for words that it has twice."""
+    """Print the lines of a lexicon file that were skipped, but for duplicates."""
     skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
     if skipped:
         told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
@@ -178,7 +168,7 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
     from crnn.explanation import explain
 
     if not paths:
-        print(f"crnn read: {target} is not written: no picture could be read", file=sys.stderr)
+        print(f"crnn read: {target} is not written: no image could be read", file=sys.stderr)
         return
     sheets = [explain(reader, path).draw(font) for path in paths[:_MAX_EXPLAINED]]
     whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
@@ -187,39 +177,39 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
         whole.paste(sheet, (0, top))
         top += sheet.height
     _save(whole, target)
-    more = f", the first {_MAX_EXPLAINED} pictures" if len(paths) > _MAX_EXPLAINED else ""
+    more = f", the first {_MAX_EXPLAINED} images" if len(paths) > _MAX_EXPLAINED else ""
     print(f"crnn read: explained in {target}{more}", file=sys.stderr)
 
 
 def _save(sheet: Image.Image, target: str) -> None:
     try:
         sheet.save(target)
-    except (OSError, ValueError) as error:  # the disk, or a suffix of no picture
+    except (OSError, ValueError) as error:  # the disk, or a suffix of no image
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"--explain {target}: cannot be written: {why}; expected a file such as why.png") from error
 
 
 def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
-    """Paths of pictures from files, folders and ``-``; ``problems`` gets a line for each folder that cannot be seen."""
+    """Yield paths of images from files, folders and ``-``; unreadable folders are added to ``problems``."""
     for image in images:
         if image == "-":
             # As bytes: paths are not always text in the encoding of the terminal.
             for number, line in enumerate(sys.stdin.buffer):
                 if number == 0 and (b"\0" in line or line.startswith((b"\x89PNG", b"\xff\xd8\xff"))):
                     raise ConfigError(
-                        "stdin holds other data than paths, perhaps a picture; expected one path on each line, or the "
-                        "picture's path in place of -"
+                        "stdin holds other data than paths, perhaps an image; expected one path on each line, or the "
+                        "image's path in place of -"
                     )
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
                 if line.strip():
                     yield os.fsdecode(line.rstrip(b"\r\n"))
         elif os.path.isdir(image):  # noqa: PTH112 - Path raises for names that are too long or may not be seen
-            yield from _pictures_in(image, problems)
+            yield from _images_in(image, problems)
         else:
             yield image
 
 
-def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
+def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
     from crnn.image import PICTURE_SUFFIXES
 
     def say(error: OSError) -> None:
@@ -231,16 +221,16 @@ def _pictures_in(folder: str, problems: list[str]) -> Iterator[str]:
         linked += [name for name in folders if Path(at, name).is_symlink()]
         found += [Path(at, name) for name in names]
     for path in sorted(found):
-        # A link to nothing is a picture that is missing; a pipe would be waited for.
+        # A link to nothing is an image that is missing; a pipe would be waited for.
         # What macOS writes beside a file on other disks (._NAME) is none, whatever its suffix.
-        is_picture = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("._")
-        if is_picture and (path.is_file() or not path.exists()):
+        is_image = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("._")
+        if is_image and (path.is_file() or not path.exists()):
             yield str(path)
         else:
             others.append(path.name)
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        print(f"crnn read: {folder}: {len(others)} files passed over, not pictures: {shown}", file=sys.stderr)
+        print(f"crnn read: {folder}: {len(others)} files passed over, not images: {shown}", file=sys.stderr)
     if linked:
         shown = ", ".join(linked[:3]) + (", ..." if len(linked) > 3 else "")
         print(f"crnn read: {folder}: {len(linked)} linked folders passed over: {shown}", file=sys.stderr)

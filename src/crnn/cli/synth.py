@@ -27,9 +27,10 @@ def preview(
     first: int = 0,
     explain: bool = False,
 ) -> int:
-    """Draw a sheet of samples, each with its label, and what was drawn where that is something else.
+    """Draw a sheet of samples with their labels.
 
-    --section.key VALUE changes a setting; 'crnn config explain corpus fonts style camera' explains them.
+    What was drawn is shown beside a label that is something else. --section.key VALUE changes a setting; 'crnn config
+    explain corpus faces look camera' explains them.
 
     Args:
         ctx: Holds the settings.
@@ -72,7 +73,7 @@ def write(
 ) -> int:
     """Write samples as a set.
 
-    --section.key VALUE changes a setting; 'crnn config explain corpus fonts style camera' explains them.
+    --section.key VALUE changes a setting; 'crnn config explain corpus faces look camera' explains them.
 
     Args:
         ctx: Holds the settings.

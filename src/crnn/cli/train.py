@@ -35,7 +35,7 @@ def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
 
     Args:
         ctx: Holds the settings.
-        config: A preset or a TOML file.
+        config: A TOML file or a preset: crnn-small, crnn-vgg, modelzoo, tiny.
         resume: Go on from the last checkpoint of the run folder.
     """
     settings = config_from(config, ctx.args)
@@ -47,7 +47,7 @@ def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
     if accuracy and report.best_step is not None:
         accuracy += f" at step {report.best_step}"
         accuracy += "" if report.best_step else " (nothing beat the weights that it began with; they are kept)"
-    lost = "".join(f", pictures left out {count} times: {reason}" for reason, count in report.skipped.items())
+    lost = "".join(f", images left out {count} times: {reason}" for reason, count in report.skipped.items())
     if os.environ.get("RANK", "0") == "0":  # under torchrun every rank comes here; one speaks for all
         print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
     return 0 if report.stopped_by is None else 128 + report.stopped_by

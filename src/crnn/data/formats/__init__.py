@@ -62,7 +62,7 @@ FORMATS: dict[FormatName, Format] = {
         counts={"": 7_266_866},
     ),
     "ic03": Format(
-        module="ic03",
+        module="icdar",
         reader="Ic03Reader",
         summary="words.xml with scenes, or word.xml with words",
         options={"split": "split", "kind": "variant"},
@@ -95,15 +95,15 @@ FORMATS: dict[FormatName, Format] = {
         options=_SPLIT,
         counts={"test": 647, "train": 257},
     ),
-    "list": Format(module="lists", reader="ListReader", summary="path<TAB>label lines", options={"root": "root"}),
+    "list": Format(module="files", reader="ListReader", summary="path<TAB>label lines", options={"root": "root"}),
     "csv": Format(
-        module="lists",
+        module="files",
         reader="CsvReader",
         summary="a table with a header",
         options={"root": "root", "path_column": "path_column", "label_column": "label_column"},
     ),
-    "folder": Format(module="folder", reader="FolderReader", summary="pictures with a .txt or .gt.txt each"),
-    "names": Format(module="folder", reader="LabelledNamesReader", summary="pictures named NUMBER_LABEL_NUMBER"),
+    "folder": Format(module="files", reader="FolderReader", summary="pictures with a .txt or .gt.txt each"),
+    "names": Format(module="files", reader="LabelledNamesReader", summary="pictures named NUMBER_LABEL_NUMBER"),
     "lmdb": Format(
         module="lmdb", reader="StoreReader", summary="an LMDB store: to copy, merge, filter or re-encode it"
     ),
