@@ -214,6 +214,7 @@ class FolderWriter:
         self.state: bytes | None = None
         self._folder = PartialFolder(path, names)
         self._goes_on = go_on
+        self._paused = False
 
     def __enter__(self) -> Self:
         self._folder.open(go_on=self._goes_on)
@@ -229,7 +230,7 @@ class FolderWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if kind is not None or self._paused:
             self._leave()
             return
         try:
@@ -238,6 +239,10 @@ class FolderWriter:
             self._leave()
             raise
         self._folder.publish()
+
+    def pause(self) -> None:
+        """Leave the partial folder without its name at the end, as after an exception."""
+        self._paused = True
 
     def discard_earlier(self) -> None:
         """Remove the partial folder of an earlier writer, before entering this one.

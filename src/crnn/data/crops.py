@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -351,20 +351,21 @@ class Prepare:
         self._scene_key: tuple[int, str] | None = None
         self._scene: Image.Image | ImageError | None = None
 
-    def __call__(self, requests: Sequence[Request]) -> Iterator[Prepared]:
-        """One result for each request, in order.
+    def __call__(self, requests: Sequence[Request]) -> list[Prepared]:
+        """Return one result for each request, in order.
 
         Raises:
             DataError: A source is damaged as a whole.
         """
-        for request in requests:
-            try:
-                if request.region is None:
-                    yield self._whole(request)
-                else:
-                    yield self._part(request, request.region)
-            except ImageError as error:
-                yield Prepared(b"", reason=error.reason, message=str(error))
+        return [self._prepare(request) for request in requests]
+
+    def _prepare(self, request: Request) -> Prepared:
+        try:
+            if request.region is None:
+                return self._whole(request)
+            return self._part(request, request.region)
+        except ImageError as error:
+            return Prepared(b"", reason=error.reason, message=str(error))
 
     def _bytes(self, request: Request) -> bytes:
         return self._sources[request.source](request.path)

@@ -34,7 +34,7 @@ from crnn.data.store import LmdbWriter
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.files import PartialFolder
 from crnn.image import load_image, target_width
-from crnn.parallel import prepare_in_order, usable_cores
+from crnn.parallel import ordered_map, usable_cores
 
 __all__ = [
     "FAULTS",
@@ -170,12 +170,8 @@ class Examine:
         self._charset = settings.charset.charset()
         self._rules = settings.charset.rules()
 
-    def __call__(self, indices: range) -> Iterator[Examined]:
-        """One result for all samples of a range.
-
-        Args:
-            indices: One after the other.
-        """
+    def __call__(self, indices: range) -> Examined:
+        """Return one result for all samples of a range."""
         found = Examined.nothing(indices.start, len(indices))
         for place, index in enumerate(indices):
             flags: set[str] = set()
@@ -186,7 +182,7 @@ class Examine:
             if not flags.isdisjoint(LABEL_FAULTS):
                 found.labels[place] = 0
             found.flags[place] = sum(FLAGS[name] for name in flags)
-        yield found
+        return found
 
     def _label(self, index: int, place: int, found: Examined, flags: set[str]) -> list[int] | None:
         """Class ids of the label, where it can be trained on."""
@@ -583,12 +579,11 @@ def _look_at(
         workers = 0 if count < _FEW_SAMPLES else usable_cores()
     whole = Examined.nothing(0, count)
     jobs = (range(start, min(start + _JOB_SAMPLES, count)) for start in range(0, count, _JOB_SAMPLES))
-    results = prepare_in_order(Examine(store, settings), jobs, workers)
+    results = ordered_map(Examine(store, settings), jobs, workers=workers, ahead=4 * workers, kind="processes")
     with contextlib.closing(results):
-        for results_of_job in results:
-            for part in results_of_job:
-                whole.take(part)
-                progress(len(part.flags))
+        for part in results:
+            whole.take(part)
+            progress(len(part.flags))
     return whole
 
 
