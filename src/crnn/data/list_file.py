@@ -300,12 +300,11 @@ class ListWriter(FolderWriter):
             raise self._write_error(error) from error
         self.num_samples = number
 
-    def commit(self, state: bytes, *, wait: bool = True) -> None:  # noqa: ARG002 - the interface of LmdbWriter
+    def commit(self, state: bytes) -> None:
         """Keep what the caller needs to go on from here.
 
         Args:
             state: What the next writer's ``state`` will be; UTF-8 text.
-            wait: Nothing is waited for in any case.
 
         Raises:
             DataError: The disk is full.
