@@ -15,8 +15,6 @@ from typing import IO, Self
 
 from crnn.errors import DataError, ImageError
 
-__all__ = ["MAX_IMAGE_BYTES", "FolderWriter", "PartialFolder", "PictureFolder", "write_whole"]
-
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside its place (``NAME.partial``) and give it its name when it is on the disk.
@@ -51,9 +49,6 @@ def _sync_folder(path: Path) -> None:
     finally:
         os.close(folder)
 
-
-# ----------------------------------------------------------------------------------------------------
-# partial folder
 
 try:
     import fcntl
@@ -267,9 +262,6 @@ class FolderWriter:
     def _write_error(self, error: OSError) -> DataError:
         return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")
 
-
-# ----------------------------------------------------------------------------------------------------
-# picture folder
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
 """Larger files are not read: no crop of a word has this size."""

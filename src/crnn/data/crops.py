@@ -29,21 +29,6 @@ from crnn.data.formats.records import Box, Quad
 from crnn.errors import ConfigError, ImageError
 from crnn.image import MAX_PIXELS, image_size, load_image, open_picture, pillow_error
 
-__all__ = [
-    "MAX_CROP_PIXELS",
-    "PictureSettings",
-    "PictureSource",
-    "Prepare",
-    "Prepared",
-    "Request",
-    "crop",
-    "decode_scene",
-    "decode_upright",
-    "encode",
-    "limit_height",
-]
-
-
 MAX_CROP_PIXELS = 16_000_000
 """Larger crops are refused before memory is spent on them: no word has this size."""
 
@@ -261,9 +246,6 @@ def _coefficients(points: Sequence[Point], width: int, height: int) -> tuple[flo
     d, e, f = y1 - y0 + g * y1, y3 - y0 + h * y3, y0
     return (a / width, b / height, c, d / width, e / height, f, g / width, h / height)
 
-
-# ----------------------------------------------------------------------------------------------------
-# prepare
 
 _TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if somebody put zeros behind them
 

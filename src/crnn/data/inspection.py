@@ -36,31 +36,6 @@ from crnn.files import PartialFolder
 from crnn.image import load_image, target_width
 from crnn.parallel import ordered_map, usable_cores
 
-__all__ = [
-    "FAULTS",
-    "FLAGS",
-    "LABEL_FAULTS",
-    "MAX_BINS",
-    "PICTURE_FAULTS",
-    "RATIO_PARTS",
-    "REMARKS",
-    "Examine",
-    "Examined",
-    "Finding",
-    "Groups",
-    "Histogram",
-    "Inspection",
-    "InspectionSettings",
-    "Member",
-    "Overlap",
-    "check_destination",
-    "equal_groups",
-    "in_common",
-    "inspect_store",
-    "write_clean",
-]
-
-
 PICTURE_FAULTS = ("missing", "empty", "not_an_image", "truncated", "too_large", "outside_root", "unreadable_picture")
 """Why a picture cannot be read: the reasons of ``ImageError``, and a record that is damaged."""
 
@@ -263,9 +238,6 @@ def _hash(*parts: bytes | memoryview) -> int:
         digest.update(part)
     return int.from_bytes(digest.digest(), "big")
 
-
-# ----------------------------------------------------------------------------------------------------
-# inspection
 
 MAX_BINS = 12
 
@@ -653,10 +625,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     return value
-
-
-# ----------------------------------------------------------------------------------------------------
-# clean
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:

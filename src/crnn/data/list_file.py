@@ -20,9 +20,6 @@ import numpy.typing as npt
 from crnn.errors import DataError, ImageError
 from crnn.files import FolderWriter, PictureFolder
 
-__all__ = ["LIST_NAME", "ListFile", "ListWriter"]
-
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
 _TAB, _LF, _CR = 9, 10, 13
@@ -208,9 +205,6 @@ def _shortened(line: bytes) -> str:
     text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
-
-# ----------------------------------------------------------------------------------------------------
-# list writer
 
 LIST_NAME = "labels.tsv"
 _IMAGES, _STATE_NAME = "images", "conversion-state.json"
