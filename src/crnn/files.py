@@ -15,8 +15,6 @@ from typing import IO, Self
 
 from crnn.errors import CrnnError, DataError, ImageError
 
-__all__ = ["MAX_IMAGE_BYTES", "FolderWriter", "PartialFolder", "PictureFolder", "atomic_write"]
-
 
 def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) -> None:
     """Write a file beside its place (``NAME.partial``) and give it its name when it is on the disk.
@@ -62,9 +60,6 @@ def _sync_folder(path: Path) -> None:
     finally:
         os.close(folder)
 
-
-# ----------------------------------------------------------------------------------------------------
-# partial folder
 
 try:
     import fcntl
@@ -225,6 +220,7 @@ class FolderWriter:
         self.state: bytes | None = None
         self._folder = PartialFolder(path, names)
         self._goes_on = go_on
+        self._paused = False
 
     def __enter__(self) -> Self:
         self._folder.open(go_on=self._goes_on)
@@ -240,7 +236,7 @@ class FolderWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if kind is not None or self._paused:
             self._leave()
             return
         try:
@@ -249,6 +245,10 @@ class FolderWriter:
             self._leave()
             raise
         self._folder.publish()
+
+    def pause(self) -> None:
+        """Leave the partial folder without its name at the end, as after an exception."""
+        self._paused = True
 
     def discard_earlier(self) -> None:
         """Remove the partial folder of an earlier writer, before entering this one.
@@ -273,9 +273,6 @@ class FolderWriter:
     def _write_error(self, error: OSError) -> DataError:
         return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")
 
-
-# ----------------------------------------------------------------------------------------------------
-# picture folder
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
 """Larger files are not read: no crop of a word has this size."""

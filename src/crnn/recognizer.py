@@ -30,7 +30,7 @@ from crnn.engines.loading import EngineChoice, open_model
 from crnn.errors import CheckpointError, ConfigError, ImageError
 from crnn.image import BinaryFile, ImageSource, LineWarning, line_warning, load_fitted
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.parallel import available_threads, read_ahead
+from crnn.parallel import available_threads, ordered_map
 
 __all__ = ["Alternative", "Character", "Reading", "Recognizer", "load"]
 
@@ -341,7 +341,7 @@ class Recognizer:
         given, failure = 0, list[Exception]()
         # Pillow's images load and remember things when they are looked at: none may be seen by two threads.
         sources = (self._fitted(image) if isinstance(image, Image.Image) else image for image in images)
-        with closing(read_ahead(self._fitted, sources, threads=threads, ahead=self.batch_size)) as items:
+        with closing(ordered_map(self._fitted, sources, workers=threads, ahead=self.batch_size)) as items:
             for place, item in enumerate(_until_failure(items, failure)):
                 if isinstance(item, ImageError):
                     results[place] = item

@@ -12,7 +12,7 @@ from crnn.data.convert import convert
 from crnn.data.crops import PictureSettings
 from crnn.data.formats.lmdb import StoreReader
 from crnn.data.formats.records import Box, Record, Skipped
-from crnn.data.list_file import ListFile, ListWriter
+from crnn.data.list_file import ListFile
 from crnn.data.store import LmdbStore, LmdbWriter
 from crnn.errors import ConfigError, DataError
 
@@ -212,19 +212,17 @@ def test_impossible_settings_are_refused(mixed_words, tmp_path):
     assert not (tmp_path / "store.partial").exists()
 
 
-def test_jobs_end_where_work_and_memory_say(tmp_path, given_reader):
+def test_jobs_end_where_work_and_memory_say():
     words = [Record(f"s#{n}", "x", "scene.png", Box(n, 0, 5, 5)) for n in range(200)]
     others = [Record(f"t{n}", "x", f"t{n}.png", Box(0, 0, 5, 5)) for n in range(150)]
-    wholes = [Record(f"w{n}", "x", f"w{n}.png") for n in range(1100)]
+    wholes = [Record(f"w{n}", "x", f"w{n}.png") for n in range(300)]
     lexicons = [Record(f"l{n}", "x", f"l{n}.png", None, ("x", "y")) for n in range(130)]
-    sizes = []
-    for records in (words, others, wholes, lexicons):
-        run = convert_module._Run(
-            ListWriter(tmp_path / "x"), [given_reader(tmp_path, records)], {}, 0, keeps_lexicons=True
-        )
-        sizes.append([len(job) for job in run._jobs()])
+    sizes = [
+        [len(job) for job in convert_module._jobs((0, record) for record in records)]
+        for records in (words, others, wholes, lexicons)
+    ]
     # A scene is not divided, other words and lexicons come in small parts, whole pictures in large ones.
-    assert sizes == [[200], [64, 64, 22], [512, 512, 76], [64, 64, 2]]
+    assert sizes == [[200], [64, 64, 22], [128, 128, 44], [64, 64, 2]]
 
 
 def test_labels_that_would_break_a_list_fit_none(tmp_path, barcode):

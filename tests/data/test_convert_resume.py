@@ -101,7 +101,7 @@ def test_kill_9_in_the_middle_loses_and_doubles_nothing(word_list, tmp_path, rec
     for limit in (17, 31):
         done = subprocess.run([sys.executable, script, source, path, str(limit)], timeout=60, capture_output=True)
         assert done.returncode == -signal.SIGKILL
-        assert done.stderr == b""
+        assert b"Traceback" not in done.stderr  # Python may tell of semaphores that it removes
         assert sorted(entry.name for entry in tmp_path.glob("parts*")) == ["parts.partial"]
         assert b"num-samples" not in records_of(tmp_path / "parts.partial")
     done = convert(ListReader(source), str(path), workers=0)

@@ -29,8 +29,6 @@ from PIL.Image import Resampling
 
 from crnn.config.training import AugmentConfig
 
-__all__ = ["augment"]
-
 Pixels = npt.NDArray[np.uint8]
 Point = tuple[float, float]
 

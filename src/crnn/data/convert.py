@@ -16,7 +16,7 @@ import json
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -26,10 +26,7 @@ from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, CrnnError, DataError
 from crnn.files import PictureFolder
-from crnn.parallel import prepare_in_order, usable_cores
-
-__all__ = ["LEFT_OUT", "Conversion", "Skips", "Tally", "convert", "summary"]
-
+from crnn.parallel import ordered_map, usable_cores
 
 LEFT_OUT = frozenset({"not_in_variant", "other_share"})
 """Reasons that are wishes of whoever converts, and no faults of a sample."""
@@ -173,14 +170,13 @@ class Tally:
             )
         return result
 
-    def skip_done(self, items: Iterator[tuple[int, Record | Skipped]], partial: str) -> Iterator[None]:
-        """Take what is done already from the samples of a reader.
-
-        Yields:
-            Now and then, so that the caller may look up.
+    def skip_done(
+        self, items: Iterator[tuple[int, Record | Skipped]], partial: str, stop: Callable[[], object]
+    ) -> bool:
+        """Take the samples that are done from those of the readers; return False if asked to stop.
 
         Raises:
-            DataError: The reader does not say what it said then.
+            DataError: They are not the same as then.
         """
         checksum = 0
         for count in range(self.position):
@@ -188,13 +184,14 @@ class Tally:
             if item is None:
                 break
             checksum = mark(item, checksum)
-            if count % 4096 == 0:
-                yield
+            if count % 4096 == 0 and stop():
+                return False
         if checksum != self.checksum:
             raise DataError(
                 f"{partial}: the first {self.position} samples of the source are not what they were when this was "
                 "begun. Begin anew with --restart"
             )
+        return True
 
 
 def summary(done: Conversion) -> str:
@@ -231,12 +228,10 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_EXAMPLE_LENGTH else text[: _MAX_EXAMPLE_LENGTH - 3] + "..."
 
 
-# ----------------------------------------------------------------------------------------------------
-# convert
-
 _COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
-_JOB_RECORDS, _JOB_ITEMS = 512, 4096
-_HEAVIER = 8  # a word of a scene than a whole picture, in work; a record with lexicons than one without, in memory
+_JOB_RECORDS, _JOB_ITEMS = 128, 4096
+_JOBS_AHEAD = 4  # per worker, finished or not
+_HEAVIER = 2  # a word of a scene than a whole picture, in work; a record with lexicons than one without, in memory
 _MAX_SCENE_RECORDS = 512  # words of one scene that go to one worker; for more than these it is decoded again
 _FEW_SAMPLES = 200  # done before worker processes would have started
 _SHARE_FROM = 1000  # samples that a share of bad ones is told from, before the end
@@ -303,10 +298,44 @@ def convert(
     writer = ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
     if restart:
         writer.discard_earlier()
-    run = _Run(writer, readers, settings, total, keeps_lexicons=to == "lmdb")
-    run.max_bad_share, run.progress, run.stop = max_bad_share, progress, stop
-    complete = run.go(Prepare([_source(reader) for reader in readers], pictures), workers)
-    return run.summary(complete=complete, expected=expected)
+    tally = Tally()
+    with writer:
+        partial = f"{path}.partial"
+        if writer.state is not None:
+            tally = Tally.from_state(writer.state, settings, partial)
+        begun_at = tally.position
+        progress(begun_at)
+        items = ((number, item) for number, reader in enumerate(readers) for item in reader)
+        complete = tally.skip_done(items, partial, stop)
+        if complete:
+            prepare = Prepare([_source(reader) for reader in readers], pictures)
+            try:
+                jobs = _prepared_jobs(items, prepare, workers)
+                complete = _write(writer, jobs, tally, settings, total, max_bad_share, progress, stop)
+            except CrnnError:
+                # It comes between two samples, so that what is done can be kept; if this fails, what was kept before
+                # is still there.
+                with contextlib.suppress(CrnnError):
+                    writer.commit(tally.to_state(settings))
+                raise
+        if not complete or not writer.num_samples:
+            writer.pause()
+    if complete and not writer.num_samples:
+        writer.discard_earlier()
+        raise DataError(f"{path}: none of {total} samples can be written{_reasons(tally)}")
+    skips = tally.skips
+    return Conversion(
+        path=writer.path,
+        complete=complete,
+        written=writer.num_samples,
+        skipped={reason: skips[reason] for reason in sorted(skips) if reason not in LEFT_OUT},
+        left_out={reason: skips[reason] for reason in sorted(skips) if reason in LEFT_OUT},
+        lexicon_words_left_out=tally.lexicon_words_left_out,
+        lexicons_left_out=tally.lexicons_left_out,
+        expected=expected,
+        begun_at=begun_at,
+        total=total,
+    )
 
 
 def _source(reader: Reader) -> PictureSource:
@@ -314,206 +343,126 @@ def _source(reader: Reader) -> PictureSource:
     return PictureFolder(reader.root).read if given is None else given
 
 
-class _StopAsked(Exception):  # noqa: N818 - no error
-    pass
+def _write(
+    writer: LmdbWriter | ListWriter,
+    jobs: Generator[list[tuple[Record | Skipped, Prepared | None]], None, None],
+    tally: Tally,
+    settings: Mapping[str, str],
+    total: int,
+    max_bad_share: float,
+    progress: Callable[[int], None],
+    stop: Callable[[], object],
+) -> bool:
+    """Write the samples that are left, job by job; return False if asked to stop."""
+    committed_samples, committed_at = writer.num_samples, time.monotonic()
+    with contextlib.closing(jobs):
+        while not (stopped := bool(stop())) and (job := next(jobs, None)) is not None:
+            for item, prepared in job:
+                if isinstance(item, Skipped):
+                    tally.skip(item.key, item.reason)
+                else:
+                    assert prepared is not None
+                    _add(writer, item, prepared, tally)
+                tally.done(item)
+            progress(len(job))
+            _check_share(writer.path, tally, total, max_bad_share)
+            if (
+                writer.pending_bytes >= _COMMIT_BYTES
+                or writer.num_samples - committed_samples >= _COMMIT_SAMPLES
+                or time.monotonic() - committed_at >= _COMMIT_SECONDS
+            ):
+                writer.commit(tally.to_state(settings))
+                committed_samples, committed_at = writer.num_samples, time.monotonic()
+    if stopped:
+        writer.commit(tally.to_state(settings))
+        return False
+    return True
 
 
-class _Run:
-    """One conversion, from its partial result to the end or as far as it comes."""
+def _prepared_jobs(
+    items: Iterator[tuple[int, Record | Skipped]], prepare: Prepare, workers: int
+) -> Generator[list[tuple[Record | Skipped, Prepared | None]], None, None]:
+    """Yield the items of each job in order, records with their image."""
+    drawn: deque[list[Record | Skipped]] = deque()
 
-    max_bad_share = 1.0
-    progress: Callable[[int], None]
-    stop: Callable[[], object]
+    def requests() -> Iterator[list[Request]]:
+        for job in _jobs(items):
+            drawn.append([item for _, item in job])
+            yield [Request(source, item.path, item.region) for source, item in job if isinstance(item, Record)]
 
-    def __init__(
-        self,
-        writer: LmdbWriter | ListWriter,
-        readers: Sequence[Reader],
-        settings: Mapping[str, str],
-        total: int,
-        *,
-        keeps_lexicons: bool,
-    ) -> None:
-        self._writer = writer
-        self._readers = readers
-        self._settings = settings
-        self._total = total
-        self._keeps_lexicons = keeps_lexicons
-        self._partial = f"{writer.path}.partial"
-        self._tally = Tally()
-        self._begun_at = 0
-        self._waiting: deque[Record | Skipped] = deque()
-        """Taken from the readers and not done yet; no more than is in the hands of the workers."""
-        self._committed_samples = 0
-        self._committed_at = time.monotonic()
+    results = ordered_map(prepare, requests(), workers=workers, ahead=_JOBS_AHEAD * workers, kind="processes")
+    with contextlib.closing(results):
+        for job_results in results:
+            images = iter(job_results)
+            yield [(item, next(images) if isinstance(item, Record) else None) for item in drawn.popleft()]
 
-    def go(self, prepare: Prepare, workers: int) -> bool:
-        """Convert; ``False`` if asked to stop before the end."""
-        try:
-            with self._writer:
-                if self._writer.state is not None:
-                    self._tally = Tally.from_state(self._writer.state, self._settings, self._partial)
-                self._begun_at = self._tally.position
-                self._committed_samples = self._writer.num_samples
-                self.progress(self._begun_at)
-                try:
-                    self._convert(prepare, workers)
-                except (CrnnError, _StopAsked):
-                    # These come between two samples, so that what is done can be kept; if this fails, what was kept
-                    # before is still there.
-                    with contextlib.suppress(CrnnError):
-                        self._commit()
-                    raise
-        except _StopAsked:
-            return False
-        except _NothingUsableError:
-            self._writer.discard_earlier()
-            raise
-        return True
 
-    def summary(self, *, complete: bool, expected: int | None) -> Conversion:
-        skips = self._tally.skips
-        return Conversion(
-            path=self._writer.path,
-            complete=complete,
-            written=self._writer.num_samples,
-            skipped={reason: skips[reason] for reason in sorted(skips) if reason not in LEFT_OUT},
-            left_out={reason: skips[reason] for reason in sorted(skips) if reason in LEFT_OUT},
-            lexicon_words_left_out=self._tally.lexicon_words_left_out,
-            lexicons_left_out=self._tally.lexicons_left_out,
-            expected=expected,
-            begun_at=self._begun_at,
-            total=self._total,
-        )
-
-    def _convert(self, prepare: Prepare, workers: int) -> None:
-        results = prepare_in_order(prepare, self._jobs(), workers, wake=self._wake)
-        with contextlib.closing(results):
-            for part in results:
-                before = self._tally.position
-                self._store(part)
-                self.progress(self._tally.position - before)
-                self._check_share()
-                self._commit_if_due()
-        self._check_share()
-        if self._writer.num_samples == 0:
-            raise _NothingUsableError(
-                f"{self._writer.path}: none of {self._total} samples can be written{self._reasons()}"
-            )
-
-    def _wake(self) -> None:
-        if self.stop():
-            raise _StopAsked
-
-    def _jobs(self) -> Iterator[list[Request]]:
-        """What is still to be done, the words of a scene together."""
-        items = ((number, item) for number, reader in enumerate(self._readers) for item in reader)
-        for _ in self._tally.skip_done(items, self._partial):
-            self._wake()
-        job: list[Request] = []
-        taken = 0
-        for source, item in items:
-            if isinstance(item, Record):
-                request = Request(source, item.path, item.region)
-                if job and _is_full(job, request, heavy=bool(item.region or item.lexicon or item.large_lexicon)):
-                    yield job
-                    job, taken = [], 0
-                job.append(request)
-            self._waiting.append(item)
-            taken += 1
-            if taken - len(job) >= _JOB_ITEMS:  # so many that are skipped that they must not pile up
+def _jobs(items: Iterable[tuple[int, Record | Skipped]]) -> Iterator[list[tuple[int, Record | Skipped]]]:
+    """Yield the items in parts for one worker, the words of a scene together."""
+    job: list[tuple[int, Record | Skipped]] = []
+    num_records = 0
+    scene: tuple[int, str] | None = None
+    for source, item in items:
+        if isinstance(item, Record):
+            heavy = bool(item.region or item.lexicon or item.large_lexicon)
+            full = num_records >= (_JOB_RECORDS // _HEAVIER if heavy else _JOB_RECORDS)
+            same_scene = item.region is not None and (source, item.path) == scene
+            if num_records and full and (not same_scene or num_records >= _MAX_SCENE_RECORDS):
                 yield job
-                job, taken = [], 0
+                job, num_records = [], 0
+            num_records += 1
+            scene = (source, item.path)
+        job.append((source, item))
+        if len(job) - num_records >= _JOB_ITEMS:  # so many that are skipped that they must not pile up
+            yield job
+            job, num_records, scene = [], 0, None
+    if job:
         yield job
 
-    def _store(self, part: Sequence[Prepared]) -> None:
-        waiting = self._waiting
-        for prepared in part:
-            if not isinstance(waiting[0], Record):
-                self._store_skipped()
-            record = waiting[0]
-            assert isinstance(record, Record)
-            self._add(record, prepared)
-            self._tally.done(record)
-            waiting.popleft()
-        self._store_skipped()
 
-    def _store_skipped(self) -> None:
-        while self._waiting and isinstance(item := self._waiting[0], Skipped):
-            self._tally.skip(item.key, item.reason)
-            self._tally.done(item)
-            self._waiting.popleft()
-
-    def _add(self, record: Record, prepared: Prepared) -> None:
-        reason = prepared.reason or self._unfit(record.label)
-        if reason:
-            self._tally.skip(record.key, reason, prepared.message)
-            return
-        size = (prepared.width, prepared.height)
-        if not (record.lexicon or record.large_lexicon):
-            self._writer.add(prepared.image, record.label, size=size)
-            return
-        lexicon, large = self._fit_words(record.lexicon), self._fit_words(record.large_lexicon)
-        self._writer.add(prepared.image, record.label, lexicon=lexicon or None, large_lexicon=large or None, size=size)
-        self._tally.lexicon_words_left_out += len(record.lexicon) - len(lexicon)
-        self._tally.lexicon_words_left_out += len(record.large_lexicon) - len(large)
-        if (lexicon or large) and not self._keeps_lexicons:
-            self._tally.lexicons_left_out += 1
-
-    def _unfit(self, label: str) -> str:
-        if not _is_text(label):
-            return "encoding"
-        # A NUL would make the whole list something else than a text.
-        fits = self._keeps_lexicons or not ("\n" in label or "\0" in label or label.endswith("\r"))
-        return "" if fits else "line_break"
-
-    def _fit_words(self, words: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(word for word in words if word.split() == [word] and _is_text(word))
-
-    def _check_share(self) -> None:
-        seen = max(self._tally.position, min(self._total, _SHARE_FROM))
-        if self._tally.bad > self.max_bad_share * seen:
-            raise DataError(
-                f"{self._writer.path}: {self._tally.bad} of {self._tally.position} samples cannot be used, more than "
-                f"the share of {self.max_bad_share} that is allowed{self._reasons()}. Correct the source and begin "
-                "anew with --restart, or raise --max-bad-share to go on"
-            )
-
-    def _reasons(self) -> str:
-        """What was skipped, for messages: the commonest reasons with an example each."""
-        found = sorted(self._tally.skips.items(), key=lambda entry: -entry[1].count)
-        shown = [f"{skips.count} {reason} ({skips.first()})" for reason, skips in found[:3]]
-        return ": " + "; ".join(shown) if shown else ""
-
-    def _commit_if_due(self) -> None:
-        if (
-            self._writer.pending_bytes >= _COMMIT_BYTES
-            or self._writer.num_samples - self._committed_samples >= _COMMIT_SAMPLES
-            or time.monotonic() - self._committed_at >= _COMMIT_SECONDS
-        ):
-            self._commit(wait=False)
-
-    def _commit(self, *, wait: bool = True) -> None:
-        self._writer.commit(self._tally.to_state(self._settings), wait=wait)
-        self._committed_samples = self._writer.num_samples
-        self._committed_at = time.monotonic()
+def _add(writer: LmdbWriter | ListWriter, record: Record, prepared: Prepared, tally: Tally) -> None:
+    keeps_lexicons = isinstance(writer, LmdbWriter)
+    reason = prepared.reason
+    if not reason and not _is_text(record.label):
+        reason = "encoding"
+    # A NUL would make the whole list something else than a text.
+    if not (reason or keeps_lexicons) and ("\n" in record.label or "\0" in record.label or record.label.endswith("\r")):
+        reason = "line_break"
+    if reason:
+        tally.skip(record.key, reason, prepared.message)
+        return
+    lexicon, large_lexicon = (
+        tuple(word for word in words if word.split() == [word] and _is_text(word))
+        for words in (record.lexicon, record.large_lexicon)
+    )
+    writer.add(
+        prepared.image,
+        record.label,
+        lexicon=lexicon or None,
+        large_lexicon=large_lexicon or None,
+        size=(prepared.width, prepared.height),
+    )
+    tally.lexicon_words_left_out += len(record.lexicon) + len(record.large_lexicon) - len(lexicon) - len(large_lexicon)
+    tally.lexicons_left_out += bool(lexicon or large_lexicon) and not keeps_lexicons
 
 
-class _NothingUsableError(DataError):
-    pass
+def _check_share(path: str, tally: Tally, total: int, max_bad_share: float) -> None:
+    if tally.bad > max_bad_share * max(tally.position, min(total, _SHARE_FROM)):
+        raise DataError(
+            f"{path}: {tally.bad} of {tally.position} samples cannot be used, more than the share of {max_bad_share} "
+            f"that is allowed{_reasons(tally)}. Correct the source and begin anew with --restart, or raise "
+            "--max-bad-share to go on"
+        )
 
 
-def _is_full(job: Sequence[Request], following: Request, *, heavy: bool) -> bool:
-    """Whether a job ends before what follows it, which is heavier than a whole picture or not."""
-    if len(job) < (_JOB_RECORDS // _HEAVIER if heavy else _JOB_RECORDS):
-        return False
-    same_scene = following.region is not None and following[:2] == job[-1][:2]
-    return not same_scene or len(job) >= _MAX_SCENE_RECORDS
+def _reasons(tally: Tally) -> str:
+    """Return the commonest reasons of skips with an example each."""
+    found = sorted(tally.skips.items(), key=lambda entry: -entry[1].count)
+    shown = [f"{skips.count} {reason} ({skips.first()})" for reason, skips in found[:3]]
+    return ": " + "; ".join(shown) if shown else ""
 
 
 def _is_text(text: str) -> bool:
-    if text.isascii():
-        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -28,21 +28,6 @@ from PIL import Image
 from crnn.data.formats.records import Box, Quad
 from crnn.errors import ConfigError, ImageError
 from crnn.image import MAX_PIXELS, image_size, load_image, open_picture, pillow_error
-
-__all__ = [
-    "MAX_CROP_PIXELS",
-    "PictureSettings",
-    "PictureSource",
-    "Prepare",
-    "Prepared",
-    "Request",
-    "crop",
-    "decode_scene",
-    "decode_upright",
-    "encode",
-    "limit_height",
-]
-
 
 MAX_CROP_PIXELS = 16_000_000
 """Larger crops are refused before memory is spent on them: no word has this size."""
@@ -262,9 +247,6 @@ def _coefficients(points: Sequence[Point], width: int, height: int) -> tuple[flo
     return (a / width, b / height, c, d / width, e / height, f, g / width, h / height)
 
 
-# ----------------------------------------------------------------------------------------------------
-# prepare
-
 _TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if somebody put zeros behind them
 
 
@@ -351,20 +333,21 @@ class Prepare:
         self._scene_key: tuple[int, str] | None = None
         self._scene: Image.Image | ImageError | None = None
 
-    def __call__(self, requests: Sequence[Request]) -> Iterator[Prepared]:
-        """One result for each request, in order.
+    def __call__(self, requests: Sequence[Request]) -> list[Prepared]:
+        """Return one result for each request, in order.
 
         Raises:
             DataError: A source is damaged as a whole.
         """
-        for request in requests:
-            try:
-                if request.region is None:
-                    yield self._whole(request)
-                else:
-                    yield self._part(request, request.region)
-            except ImageError as error:
-                yield Prepared(b"", reason=error.reason, message=str(error))
+        return [self._prepare(request) for request in requests]
+
+    def _prepare(self, request: Request) -> Prepared:
+        try:
+            if request.region is None:
+                return self._whole(request)
+            return self._part(request, request.region)
+        except ImageError as error:
+            return Prepared(b"", reason=error.reason, message=str(error))
 
     def _bytes(self, request: Request) -> bytes:
         return self._sources[request.source](request.path)

@@ -30,18 +30,6 @@ from crnn.distributed import on_device
 from crnn.errors import CharsetError, DataError, ImageError
 from crnn.image import image_size, load_image, load_resized, resize, target_width
 
-__all__ = [
-    "Batch",
-    "LabelScan",
-    "StoredBatches",
-    "check_training_data",
-    "collate",
-    "describe_skipped",
-    "network_input",
-    "scan_labels",
-]
-
-
 _MAX_EXAMPLES = 3
 
 
@@ -158,9 +146,6 @@ def describe_skipped(scan: LabelScan) -> str:
         for reason, count in scan.skipped.most_common()
     )
 
-
-# ----------------------------------------------------------------------------------------------------
-# dataset
 
 _AUGMENT = 2
 """First word of the seed of augmentation, apart from those of ``crnn.data.sampler``."""

@@ -34,32 +34,7 @@ from crnn.data.store import LmdbWriter
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.files import PartialFolder
 from crnn.image import load_image, target_width
-from crnn.parallel import prepare_in_order, usable_cores
-
-__all__ = [
-    "FAULTS",
-    "FLAGS",
-    "LABEL_FAULTS",
-    "MAX_BINS",
-    "PICTURE_FAULTS",
-    "RATIO_PARTS",
-    "REMARKS",
-    "Examine",
-    "Examined",
-    "Finding",
-    "Groups",
-    "Histogram",
-    "Inspection",
-    "InspectionSettings",
-    "Member",
-    "Overlap",
-    "check_destination",
-    "equal_groups",
-    "in_common",
-    "inspect_store",
-    "write_clean",
-]
-
+from crnn.parallel import ordered_map, usable_cores
 
 PICTURE_FAULTS = ("missing", "empty", "not_an_image", "truncated", "too_large", "outside_root", "unreadable_picture")
 """Why a picture cannot be read: the reasons of ``ImageError``, and a record that is damaged."""
@@ -170,12 +145,8 @@ class Examine:
         self._charset = settings.charset.charset()
         self._rules = settings.charset.rules()
 
-    def __call__(self, indices: range) -> Iterator[Examined]:
-        """One result for all samples of a range.
-
-        Args:
-            indices: One after the other.
-        """
+    def __call__(self, indices: range) -> Examined:
+        """Return one result for all samples of a range."""
         found = Examined.nothing(indices.start, len(indices))
         for place, index in enumerate(indices):
             flags: set[str] = set()
@@ -186,7 +157,7 @@ class Examine:
             if not flags.isdisjoint(LABEL_FAULTS):
                 found.labels[place] = 0
             found.flags[place] = sum(FLAGS[name] for name in flags)
-        yield found
+        return found
 
     def _label(self, index: int, place: int, found: Examined, flags: set[str]) -> list[int] | None:
         """Class ids of the label, where it can be trained on."""
@@ -267,9 +238,6 @@ def _hash(*parts: bytes | memoryview) -> int:
         digest.update(part)
     return int.from_bytes(digest.digest(), "big")
 
-
-# ----------------------------------------------------------------------------------------------------
-# inspection
 
 MAX_BINS = 12
 
@@ -583,12 +551,11 @@ def _look_at(
         workers = 0 if count < _FEW_SAMPLES else usable_cores()
     whole = Examined.nothing(0, count)
     jobs = (range(start, min(start + _JOB_SAMPLES, count)) for start in range(0, count, _JOB_SAMPLES))
-    results = prepare_in_order(Examine(store, settings), jobs, workers)
+    results = ordered_map(Examine(store, settings), jobs, workers=workers, ahead=4 * workers, kind="processes")
     with contextlib.closing(results):
-        for results_of_job in results:
-            for part in results_of_job:
-                whole.take(part)
-                progress(len(part.flags))
+        for part in results:
+            whole.take(part)
+            progress(len(part.flags))
     return whole
 
 
@@ -658,10 +625,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     return value
-
-
-# ----------------------------------------------------------------------------------------------------
-# clean
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:

@@ -20,9 +20,6 @@ import numpy.typing as npt
 from crnn.errors import DataError, ImageError
 from crnn.files import FolderWriter, PictureFolder
 
-__all__ = ["LIST_NAME", "ListFile", "ListWriter"]
-
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
 _TAB, _LF, _CR = 9, 10, 13
@@ -209,9 +206,6 @@ def _shortened(line: bytes) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-# ----------------------------------------------------------------------------------------------------
-# list writer
-
 LIST_NAME = "labels.tsv"
 _IMAGES, _STATE_NAME = "images", "conversion-state.json"
 _NAMES = (_IMAGES, LIST_NAME, _STATE_NAME, f"{_STATE_NAME}.new")
@@ -300,12 +294,11 @@ class ListWriter(FolderWriter):
             raise self._write_error(error) from error
         self.num_samples = number
 
-    def commit(self, state: bytes, *, wait: bool = True) -> None:  # noqa: ARG002 - the interface of LmdbWriter
+    def commit(self, state: bytes) -> None:
         """Keep what the caller needs to go on from here.
 
         Args:
             state: What the next writer's ``state`` will be; UTF-8 text.
-            wait: Nothing is waited for in any case.
 
         Raises:
             DataError: The disk is full.

@@ -21,8 +21,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from crnn.config.training import DataConfig
 from crnn.errors import CrnnError, TrainingError
 
-__all__ = ["Numbered", "iterate_batches"]
-
 WAIT_SECONDS = 600.0
 """A batch that takes longer is not waited for: its worker hangs."""
 

@@ -15,9 +15,6 @@ import numpy.typing as npt
 
 from crnn.errors import ConfigError
 
-__all__ = ["BatchPlan", "SampleOrder", "places_per_source"]
-
-
 _ORDER, _BUCKETS = 0, 1
 """First words of the seeds of the two kinds of shuffling, so that they are independent of each other."""
 

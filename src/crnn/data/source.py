@@ -13,8 +13,6 @@ from crnn.data.list_file import ListFile
 from crnn.data.store import LmdbStore
 from crnn.errors import DataError
 
-__all__ = ["SampleStore", "open_source", "split_name"]
-
 _MAX_NAMED = 4
 _MAX_DEPTH = 4
 _MAX_FOLDERS = 2000

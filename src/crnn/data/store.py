@@ -20,18 +20,17 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
 
 from crnn.errors import DataError, ImageError, MissingExtraError
 from crnn.files import FolderWriter
 
 if TYPE_CHECKING:
     from lmdb import Environment
-
-__all__ = ["COUNT_KEY", "MAX_PENDING_BYTES", "MIB", "STATE_KEY", "LmdbStore", "LmdbWriter", "StoreFile", "import_lmdb"]
 
 
 COUNT_KEY = "num-samples"
@@ -57,7 +56,7 @@ class LmdbStore:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._file = Path(self.path).absolute() / "data.mdb"
-        self._shared: _Shared | None = None
+        self._opened: tuple[int, Environment] | None = None  # with the process that opened it
         self._num_samples = 0
         try:
             self._num_samples = self._checked_count()
@@ -73,22 +72,15 @@ class LmdbStore:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if getattr(self, "_shared", None) is not None:
-            self.close()
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shared": None}
+        return {**self.__dict__, "_opened": None}
 
     def __repr__(self) -> str:
         return f"LmdbStore({self.path!r})"
 
     def close(self) -> None:
         """Give the file back. Reading again opens it again."""
-        with _opened.lock:
-            shared, self._shared = self._shared, None
-            if shared is not None:
-                _opened.release(shared)
+        self._opened = None
 
     def key(self, index: int) -> str:
         """What messages call the sample: the key of its picture."""
@@ -185,14 +177,10 @@ class LmdbStore:
             ) from error
 
     def _environment(self) -> Environment:
-        shared = self._shared
-        if shared is None or shared.pid != os.getpid():
-            with _opened.lock:
-                shared = self._shared
-                if shared is None or shared.pid != os.getpid():  # else another thread was faster
-                    self._shared = shared = _opened.acquire(self.path, self._file)
-        assert shared.environment is not None
-        return shared.environment
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():
+            self._opened = opened = os.getpid(), _shared_environment(self.path, self._file)
+        return opened[1]
 
     def _checked_count(self) -> int:
         raw = self._get(COUNT_KEY)
@@ -244,79 +232,30 @@ def import_lmdb(purpose: str) -> ModuleType:
     return lmdb
 
 
-class _Shared:
-    """One open environment and the number of stores that read through it."""
-
-    def __init__(self, file: object) -> None:
-        self.pid = os.getpid()
-        self.file = file
-        self.environment: Environment | None = None
-        self.users = 0
+# LMDB must not have a file open twice in one process: all stores of a process that read a file share its environment,
+# which is closed with the last reference to it.
+_environments: WeakValueDictionary[tuple[int, object], Environment] = WeakValueDictionary()
+_locks: dict[int, threading.Lock] = {}  # by process: one that was forked may inherit a lock that nobody gives back
 
 
-class _OpenEnvironments:
-    """The environments that this process has open: one per file, shared by all stores on it.
-
-    LMDB must not have a file open twice in one process (closing one would drop the locks of the other, so py-lmdb
-    refuses), nor be used across a fork: what a fork inherited is closed before anything is opened.
-    """
-
-    def __init__(self, inherited: Sequence[_Shared] = ()) -> None:
-        # Reentrant: collecting garbage may close a forgotten store while this thread opens or closes another.
-        self.lock = threading.RLock()
-        self._by_file: dict[object, _Shared] = {}
-        self._inherited = list(inherited)
-
-    def after_fork(self) -> _OpenEnvironments:
-        return _OpenEnvironments([*self._inherited, *self._by_file.values()])
-
-    def acquire(self, path: str, data_file: Path) -> _Shared:
-        """The open environment of a file; the caller holds ``lock`` and later calls ``release``."""
-        while self._inherited:
-            inherited = self._inherited.pop()
-            if inherited.environment is not None:
-                inherited.environment.close()
-        try:
-            status = data_file.stat()
-        except OSError as error:
-            raise DataError(
-                f"{path}: there is no data.mdb that can be read in it ({error.strerror}); expected an LMDB folder. "
-                "Check the path"
-            ) from error
-        # Some Windows file systems number no files.
-        file = (status.st_dev, status.st_ino) if status.st_ino else data_file.resolve()
-        shared = self._by_file.get(file) or _Shared(file)
-        shared.users += 1
-        self._by_file[file] = shared
-        if shared.environment is None:
-            try:
-                shared.environment = _open_environment(path, data_file, status.st_size)
-            except BaseException:
-                self.release(shared)
-                raise
-        return shared
-
-    def release(self, shared: _Shared) -> None:
-        if shared.pid != os.getpid():
-            return  # it came over a fork: acquire() closes it
-        shared.users -= 1
-        if shared.users == 0:
-            self._by_file.pop(shared.file, None)
-            environment, shared.environment = shared.environment, None
-            if environment is not None:
-                environment.close()
-
-
-_opened = _OpenEnvironments()
-
-
-def _start_afresh() -> None:
-    global _opened
-    _opened = _opened.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+def _shared_environment(path: str, data_file: Path) -> Environment:
+    try:
+        status = data_file.stat()
+    except OSError as error:
+        raise DataError(
+            f"{path}: there is no data.mdb that can be read in it ({error.strerror}); expected an LMDB folder. "
+            "Check the path"
+        ) from error
+    # Some Windows file systems number no files.
+    key = (os.getpid(), (status.st_dev, status.st_ino) if status.st_ino else data_file.resolve())
+    with _locks.setdefault(os.getpid(), threading.Lock()):
+        environment = _environments.get(key)
+        if environment is None:
+            for (pid, _), inherited in list(_environments.items()):
+                if pid != os.getpid():
+                    inherited.close()  # LMDB cannot be used across a fork, nor opened beside what came over it
+            environment = _environments[key] = _open_environment(path, data_file, status.st_size)
+        return environment
 
 
 def _open_environment(path: str, data_file: Path, size: int) -> Environment:
@@ -347,9 +286,6 @@ def _open_environment(path: str, data_file: Path, size: int) -> Environment:
     return environment
 
 
-# ----------------------------------------------------------------------------------------------------
-# store file
-
 STATE_KEY = "conversion-state"
 """Key, in partial stores only, of the number of samples and of what the writer's caller needs to go on."""
 
@@ -370,41 +306,6 @@ _RECORDS_AT_ONCE = 48
 
 
 _Record = tuple[bytes, bytes]
-
-
-class _Commit(threading.Thread):
-    """A transaction that is written while the caller goes on.
-
-    Args:
-        transact: Writes it.
-        records: What to write.
-        num_bytes: How much that is.
-
-    Attributes:
-        put: Set when everything is in the transaction, of which only the end is left, where the disk is waited for; or
-            when it failed.
-        failure: Why it failed.
-    """
-
-    def __init__(
-        self,
-        transact: Callable[[Sequence[_Record], int, threading.Event], None],
-        records: Sequence[_Record],
-        num_bytes: int,
-    ) -> None:
-        super().__init__(name="commit")
-        self.records, self.num_bytes = records, num_bytes
-        self.put = threading.Event()
-        self.failure: BaseException | None = None
-        self._transact = transact
-
-    def run(self) -> None:
-        try:
-            self._transact(self.records, self.num_bytes, self.put)
-        except BaseException as error:
-            self.failure = error
-        finally:
-            self.put.set()
 
 
 class StoreFile:
@@ -435,7 +336,6 @@ class StoreFile:
         self._sync = sync
         self._environment: Environment | None = None
         self._pending: list[_Record] = []
-        self._commit: _Commit | None = None
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -454,9 +354,6 @@ class StoreFile:
 
     def close(self) -> None:
         """Leave the file as it was after the last transaction."""
-        if self._commit is not None:
-            self._commit.join()
-            self._commit = None
         if self._environment is not None:
             self._environment.close()
             self._environment = None
@@ -521,28 +418,15 @@ class StoreFile:
         self.pending_samples += 1
         self.num_samples = number
 
-    def commit(self, state: bytes | None = None, *, wait: bool = True) -> None:
-        """Write everything added so far in one transaction, and ``state`` with it.
-
-        Args:
-            state: What ``go_on`` will return.
-            wait: Otherwise this returns while the disk is waited for; the next call that writes waits for both, and
-                raises what was wrong.
+    def commit(self, state: bytes | None = None) -> None:
+        """Write everything added so far in one transaction, and ``state``, which ``go_on`` will return.
 
         Raises:
             DataError: The disk is full.
         """
-        self._settle()
         if state is not None:
             self._pending.append((STATE_KEY.encode(), b"%d %s" % (self.num_samples, state)))
-        if wait:
-            self._write()
-            return
-        self._commit = _Commit(self._transact, self._pending, self.pending_bytes)
-        self._forget_pending()
-        self._commit.start()
-        # Two threads that both run Python would hold each other up at every record.
-        self._commit.put.wait()
+        self._write()
 
     def finish(self) -> None:
         """Write what is left, and the number of samples; then close the file, which is whole now.
@@ -592,30 +476,10 @@ class StoreFile:
         entries: int = self._environment.stat()["entries"]
         return entries == 0
 
-    def _settle(self) -> None:
-        """Wait for the other thread; what it could not write is to be written again."""
-        if self._commit is None:
-            return
-        self._commit.join()
-        commit, self._commit = self._commit, None
-        if commit.failure is not None:
-            self._pending[:0] = commit.records
-            self.pending_bytes += commit.num_bytes
-            raise commit.failure
-
     def _write(self, without: str = "") -> None:
-        """One transaction: what waits goes in, that key goes out."""
-        self._settle()
-        self._transact(self._pending, self.pending_bytes, threading.Event(), without)
-        self._forget_pending()
-
-    def _forget_pending(self) -> None:
-        self._pending = []
-        self.pending_samples = 0
-        self.pending_bytes = 0
-
-    def _transact(self, records: Sequence[_Record], num_bytes: int, put: threading.Event, without: str = "") -> None:
+        """Put the pending records and delete one key, in one transaction."""
         assert self._environment is not None
+        records = self._pending
         while True:
             try:
                 with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
@@ -625,14 +489,16 @@ class StoreFile:
                         transaction.delete(_BEHIND_IMAGES)
                     if without:
                         transaction.delete(without.encode())
-                    put.set()
-                return
+                break
             except self._lmdb.MapFullError:  # the transaction is undone; all of it goes in again
-                growth = max(min(self._map_size, _MAX_GROWTH_BYTES), 2 * num_bytes)
+                growth = max(min(self._map_size, _MAX_GROWTH_BYTES), 2 * self.pending_bytes)
                 self._map_size += -(-growth // MIB) * MIB
                 self._environment.set_mapsize(self._map_size)
             except self._lmdb.Error as error:
-                raise self._write_error(error, num_bytes) from error
+                raise self._write_error(error, self.pending_bytes) from error
+        self._pending = []
+        self.pending_samples = 0
+        self.pending_bytes = 0
 
     def _write_error(self, error: Exception, num_bytes: int = 0) -> DataError:
         # LMDB reports a full disk as an input/output error, so the message says how much room there is.
@@ -642,9 +508,6 @@ class StoreFile:
             f"the next records need {num_bytes // MIB + 1} MiB. Make room or choose another folder"
         )
 
-
-# ----------------------------------------------------------------------------------------------------
-# store writer
 
 _NAMES = ("data.mdb", "lock.mdb")
 
@@ -706,19 +569,18 @@ class LmdbWriter(FolderWriter):
         """Bytes of the samples that were added since the last transaction."""
         return self._file.pending_bytes
 
-    def commit(self, state: bytes, *, wait: bool = True) -> None:
+    def commit(self, state: bytes) -> None:
         """With ``keep_partial``: write everything added so far, and what the caller needs to go on from here.
 
         Args:
             state: What the next writer's ``state`` will be.
-            wait: Otherwise this returns while the disk is waited for, and what goes wrong is raised by a later call.
 
         Raises:
             DataError: The disk is full.
         """
         if not self._keep_partial:
             raise RuntimeError(f"{self.path}: the writer keeps no state; expected keep_partial=True")
-        self._file.commit(state, wait=wait)
+        self._file.commit(state)
 
     def add(
         self,

@@ -33,17 +33,6 @@ from crnn.data.formats.records import (
 from crnn.errors import DataError
 from crnn.image import PICTURE_SUFFIXES
 
-__all__ = [
-    "LABEL_COLUMNS",
-    "PATH_COLUMNS",
-    "CsvReader",
-    "FolderReader",
-    "LabelledNamesReader",
-    "ListReader",
-    "label_of_name",
-]
-
-
 PATH_COLUMNS = ("filename", "image_path", "path")
 """How the column of the paths is called where it is not named; capitals do not matter."""
 
@@ -232,9 +221,6 @@ def _csv_file(source: Path) -> Path:
         raise DataError(f"{source}: has {names} in it; expected one. Name the one to use")
     return source / found[0]
 
-
-# ----------------------------------------------------------------------------------------------------
-# folder
 
 _MAX_LABEL_BYTES = 64 * 1024
 

@@ -54,8 +54,6 @@ from crnn.image import PICTURE_SUFFIXES
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = ["NUM_SAMPLES", "Ic03Reader", "IcdarReader", "parse_line"]
-
 
 NUM_SAMPLES = {"ic13_train": 848, "ic13_test": 1095, "ic15_train": 4468, "ic15_test": 2077}
 """Words of the published sets."""
@@ -254,9 +252,6 @@ def _corners(file: Path) -> dict[str, Quad]:
             corners[path] = Quad(((x[0], y[0]), (x[1], y[1]), (x[2], y[2]), (x[3], y[3])))
     return corners
 
-
-# ----------------------------------------------------------------------------------------------------
-# ic03
 
 _CANDIDATES = {
     ("scene", "train"): ("words.xml", "SceneTrialTrain/words.xml"),

@@ -25,8 +25,6 @@ from crnn.data.formats.matfile import Variables, read_mat, text_rows
 from crnn.data.formats.records import Record, Skipped, find_annotation, is_name, one_line, printable, relative_path
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["Iiit5kReader"]
-
 _FIELDS = ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")
 
 

@@ -15,8 +15,6 @@ from crnn.data.formats.records import Record, Skipped
 from crnn.data.store import LmdbStore
 from crnn.errors import DataError
 
-__all__ = ["StoreReader"]
-
 _KEY = "image-"
 
 

@@ -21,8 +21,6 @@ import numpy as np
 from crnn.data.formats.records import one_line
 from crnn.errors import CrnnError, DataError, MissingExtraError
 
-__all__ = ["Variables", "read_mat", "text_rows"]
-
 _PIECE = 1000  # items per message
 
 Variables = Mapping[str, Any]

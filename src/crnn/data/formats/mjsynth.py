@@ -26,8 +26,6 @@ from crnn.data.formats.files import label_of_name
 from crnn.data.formats.records import AnnotationLines, Record, Skipped, decoded, kind_of, printable, relative_path
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["NUM_SAMPLES", "MjsynthReader", "Split"]
-
 Split = Literal["train", "val", "test", "all"]
 
 NUM_SAMPLES = {"train": 7_224_612, "val": 802_734, "test": 891_927, "all": 8_919_273}

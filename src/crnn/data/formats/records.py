@@ -20,26 +20,6 @@ from crnn.errors import DataError, MissingExtraError
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = [
-    "MAX_XML_BYTES",
-    "AnnotationLines",
-    "Box",
-    "Quad",
-    "Reader",
-    "Record",
-    "Skipped",
-    "decoded",
-    "find_annotation",
-    "is_name",
-    "kind_of",
-    "names_in",
-    "one_line",
-    "printable",
-    "read_xml",
-    "relative_path",
-    "tagged_words",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -116,9 +96,6 @@ class Reader(Protocol):
         """The samples, one after the other; may be called again."""
         ...
 
-
-# ----------------------------------------------------------------------------------------------------
-# annotation
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SNIFFED_BYTES = 4096
@@ -233,9 +210,6 @@ def relative_path(path: str) -> str | None:
     return "/".join(part for part in parts if part not in ("", ".")) or None
 
 
-# ----------------------------------------------------------------------------------------------------
-# locate
-
 _CONTROL_locate = re.compile("[\0-\x1f\x7f]")
 
 
@@ -283,9 +257,6 @@ def one_line(text: str) -> str:
     """A text as messages have it: control characters are spaces."""
     return _CONTROL_locate.sub(" ", text).strip()
 
-
-# ----------------------------------------------------------------------------------------------------
-# xmlfile
 
 MAX_XML_BYTES = 16 * 1024 * 1024
 """Larger files are refused: the published ones have less than 0.3 MB, and the tree takes some ten times the file."""

@@ -38,9 +38,6 @@ from crnn.errors import ConfigError, DataError, ImageError
 from crnn.files import PictureFolder
 from crnn.image import open_picture
 
-__all__ = ["VARIANTS", "LikeReader", "ShareReader", "Variant", "VariantReader", "find_variant", "parse_share"]
-
-
 _ALPHANUMERIC = re.compile(r"[0-9A-Za-z]+")
 
 
@@ -307,10 +304,6 @@ def _picture_trace(label: str, data: bytes, key: str) -> _Trace:
     except ImageError:
         return _Trace(label.casefold(), None, None)
     return _Trace(label.casefold(), hashlib.blake2b(data, digest_size=16).digest(), size)
-
-
-# ----------------------------------------------------------------------------------------------------
-# share
 
 
 class ShareReader:

@@ -31,8 +31,6 @@ from typing import Literal
 from crnn.data.formats.records import Record, Skipped, find_annotation, read_xml, tagged_words
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["SvtReader"]
-
 
 class SvtReader:
     """The words of SVT, in the order of the file.

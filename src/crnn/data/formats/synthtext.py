@@ -43,8 +43,6 @@ from crnn.data.formats.records import (
 )
 from crnn.errors import ConfigError, DataError
 
-__all__ = ["MIN_AREA", "SynthTextReader"]
-
 MIN_AREA = 1.0
 """Words with fewer square pixels are skipped."""
 
