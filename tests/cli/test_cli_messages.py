@@ -117,7 +117,7 @@ CASES = {
     "train tiny --checkpoint.save_checkpoint_path resume": "data.train is empty; expected LMDB folders or list files "
     "to train on, or synth for rendered text (--data.train synth)",
     "train tiny --result": "flags: unknown key 'result'; expected one of: model, image, charset, data, augment, synth, "
-    "corpus, faces, look, camera, objective, optim, "
+    "corpus, fonts, style, camera, objective, optim, "
     "train, eval, checkpoint",
     "train tiny --train 5": "flags: train is '5'; input should be a section of settings: [train]",
     "train tiny extra": "extra: no such option. See crnn train CONFIG --help",

@@ -34,7 +34,7 @@ def preview(
     Args:
         ctx: Holds the settings.
         out: The image file to write.
-        config: A preset or a TOML file: charset, corpus, faces, look, camera.
+        config: A preset or a TOML file: charset, corpus, fonts, style, camera.
         count: Samples; default: 80, or 8 with --explain.
         first: Number of the first sample; a sample is the same in whatever set it is.
         explain: Show how samples come about, one in each row, stage by stage.
@@ -77,7 +77,7 @@ def write(
     Args:
         ctx: Holds the settings.
         dst: The folder to write.
-        config: A preset or a TOML file: charset, corpus, faces, look, camera.
+        config: A preset or a TOML file: charset, corpus, fonts, style, camera.
         count: Samples.
         first: Number of the first sample; a sample is the same in whatever set it is.
         to: An LMDB folder, or a folder of images with a list, labels.tsv.

@@ -22,20 +22,17 @@ from crnn.config.synth import SynthConfig
 from crnn.data.dataset import Batch
 from crnn.data.loader import iterate_batches
 from crnn.distributed import on_device
-from crnn.synth.rasterizer import CELL_HEIGHT, Words, WordWriter, cell_width
+from crnn.synth.rasterizer import MASK_HEIGHT, Words, WordWriter, mask_width
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 from crnn.synth.widths import CLASS_BITS, BatchWidths
-
-__all__ = ["BESIDE", "PoolPlan", "SynthBatches", "WordFeed", "WordPool"]
-
 
 Numbers = npt.NDArray[np.int64]
 
 _LANES = 64
 """Most lanes of a batch; any number of ranks that divides it draws no word twice."""
 
-BESIDE = 2
+NUM_NEIGHBORS = 2
 """Other words that go with each sample, for crops in which parts of others are seen."""
 
 
@@ -83,15 +80,15 @@ class PoolPlan:
         return start + int((samples - start) / self.reuse)
 
     def words(self, batch: int) -> Numbers:
-        """``(n, 1 + BESIDE)``: numbers of the words that each of this rank's samples shows, and may have beside it."""
+        """Return the numbers of each sample's word and its neighbors, ``(n, 1 + NUM_NEIGHBORS)``, of this rank."""
         before, after = self.drawn(batch), self.drawn(batch + 1)
         lane, place = np.divmod(self._positions, self.per_lane)
-        draws = Draws(self.seed, self.samples(batch))
+        random = SampleRandom(self.seed, self.samples(batch))
         oldest = max(0, after - self.window)
         held = np.full(len(lane), after - oldest)
-        old = oldest + draws.integers("word", held)
+        old = oldest + random.integers("word", held)
         own = np.where(place < after - before, before + place, old)
-        others = [oldest + draws.integers(f"word beside {i}", held) for i in range(BESIDE)]
+        others = [oldest + random.integers(f"word beside {i}", held) for i in range(NUM_NEIGHBORS)]
         return self.first + np.stack([own, *others], axis=1) * self.lanes + lane[:, None]
 
     def slot(self, numbers: Numbers) -> Numbers:
@@ -156,9 +153,9 @@ class WordPool:
         self._texts: list[str] = [""] * plan.slots
 
     @functools.cached_property
-    def _cells(self) -> Tensor:
+    def _masks(self) -> Tensor:
         # Made when the first words come: workers that were forked before keep no copy of it while it fills.
-        shape = (self._plan.slots, CELL_HEIGHT, self._width)
+        shape = (self._plan.slots, MASK_HEIGHT, self._width)
         return torch.zeros(shape, dtype=torch.uint8, device=self._device)
 
     def missing(self, numbers: Numbers) -> Numbers:
@@ -171,18 +168,18 @@ class WordPool:
         """Keep words, in the place of older ones."""
         slots = self._plan.slot(words.numbers)
         self._held[slots] = words.numbers
-        self._cells.index_copy_(0, self._places(slots), on_device(words.cells, self._device))
+        self._masks.index_copy_(0, self._places(slots), on_device(words.masks, self._device))
         self._ratios[slots] = words.ratios
         self._targets[slots] = words.targets
         self._lengths[slots] = words.lengths
         for slot, text in zip(slots.tolist(), words.texts, strict=True):
             self._texts[slot] = text
 
-    def cells(self, numbers: Numbers) -> tuple[Tensor, npt.NDArray[np.float64]]:
-        """``(n, CELL_HEIGHT, Wc)`` uint8 on the device, and ``(n,)`` width over height, of words that are there."""
+    def masks(self, numbers: Numbers) -> tuple[Tensor, npt.NDArray[np.float64]]:
+        """``(n, MASK_HEIGHT, Wc)`` uint8 on the device, and ``(n,)`` width over height, of words that are there."""
         slots = self._plan.slot(numbers)
         assert (self._held[slots] == numbers).all()
-        return self._cells.index_select(0, self._places(slots)), self._ratios[slots]
+        return self._masks.index_select(0, self._places(slots)), self._ratios[slots]
 
     def targets(self, numbers: Numbers) -> tuple[Numbers, Numbers, list[str]]:
         """``(n, S)`` class ids with zeros behind each end, ``(n,)`` lengths, and what was drawn."""
@@ -195,26 +192,23 @@ class WordPool:
         return on_device(slots, self._device)
 
 
-# ----------------------------------------------------------------------------------------------------
-# source
-
 _CPU_ROWS = 128
-"""Pictures composed at a time on a CPU, so that what is worked on stays in its cache."""
+"""Images composed at a time on a CPU, so that what is worked on stays in its cache."""
 
 
 class SynthBatches:
     """Batches of rendered text, for one rank.
 
     Args:
-        config: The settings: corpus, faces, look, camera, synth, charset, image, batch size, seed.
+        config: The settings: corpus, fonts, style, camera, synth, charset, image, batch size, seed.
         rank: This process among all.
         world_size: Number of processes that share each batch.
-        device: Where pictures are composed.
+        device: Where images are composed.
         batch_size: Samples per batch and rank; default: that of the settings.
 
     Raises:
-        ConfigError: The settings leave nothing to draw, or no face to draw it with.
-        DataError: A word list, a face folder or a background cannot be read.
+        ConfigError: The settings leave nothing to draw, or no font to draw it with.
+        DataError: A word list, a font folder or a background cannot be read.
     """
 
     def __init__(
@@ -235,7 +229,7 @@ class SynthBatches:
             for kind, (size, share) in enumerate(zip(self._widths.sizes, self._widths.samples.tolist(), strict=True))
         ]
         self._pools = [
-            WordPool(plan, cell_width(kind.high), self._renderer.max_length, self._renderer.device)
+            WordPool(plan, mask_width(kind.high), self._renderer.max_length, self._renderer.device)
             for plan, kind in zip(self._plans, classes, strict=True)
         ]
         self.skipped: Counter[str] = Counter()
@@ -252,8 +246,8 @@ class SynthBatches:
 
     @property
     def digest(self) -> str:
-        """A code of the faces, which the settings only name by their folders."""
-        return self._renderer.faces.digest
+        """A code of the fonts, which the settings only name by their folders."""
+        return self._renderer.fonts.digest
 
     def remarks(self) -> list[str]:
         """What it is made of, and what was left out so far, a line each."""
@@ -296,7 +290,7 @@ class SynthBatches:
         samples, words = plan.samples(place), plan.words(place)
         step = _CPU_ROWS if self._renderer.device.type == "cpu" else len(samples)
         parts = [
-            to_bytes(self._pictures(samples[start : start + step], words[start : start + step], pool, width))
+            to_bytes(self._images(samples[start : start + step], words[start : start + step], pool, width))
             for start in range(0, len(samples), step)
         ]
         targets, lengths, texts = pool.targets(words[:, 0])
@@ -308,12 +302,12 @@ class SynthBatches:
             tuple(f"rendered {sample}: {text!r}" for sample, text in zip(samples.tolist(), texts, strict=True)),
         )
 
-    def _pictures(
+    def _images(
         self, samples: npt.NDArray[np.int64], words: npt.NDArray[np.int64], pool: WordPool, width: int
     ) -> Tensor:
-        draws = Draws(self._config.train.seed, samples)
-        cells, ratios = pool.cells(words[:, 0])
+        random = SampleRandom(self._config.train.seed, samples)
+        masks, ratios = pool.masks(words[:, 0])
         scene = self._renderer.scene(
-            draws, cells, ratios, lambda rows, place: pool.cells(words[rows, 1 + place]), width=width
+            random, masks, ratios, lambda rows, place: pool.masks(words[rows, 1 + place]), width=width
         )
-        return self._renderer.photographed(draws, scene)
+        return self._renderer.apply_camera(random, scene)

@@ -1,10 +1,10 @@
-"""What a lens does to a picture, batched: out of focus, or moved while it was taken.
+"""What a lens does to an image, batched: out of focus, or moved while it was taken.
 
 Every sample has its own blur. Kernels are whole numbers that add up to a power of 2, and pixels are rounded to whole
-levels before, so that the sums are exact in float32: a picture comes out the same in any batch, whatever kernel of a
+levels before, so that the sums are exact in float32: an image comes out the same in any batch, whatever kernel of a
 library does the convolution, also in TF32.
 
-Shape letters: N pictures, C channels, H height, W width.
+Shape letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -20,19 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from crnn.distributed import on_device
-
-__all__ = [
-    "MAX_SIGMA",
-    "blur",
-    "enlarge",
-    "hash_normal",
-    "hash_uniform",
-    "row_blocks",
-    "shrink",
-    "smooth_noise",
-    "take_rows",
-]
-
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,11 +48,11 @@ JOIN = 0.5
 """Spread of each point on a path, in steps between two of them: enough that they join to a line."""
 
 
-def blur(pictures: Tensor, sigma: Floats, motion: Floats) -> Tensor:
-    """Pictures blurred by Gaussians along both axes, smeared along a straight path, or both.
+def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
+    """Images blurred by Gaussians along both axes, smeared along a straight path, or both.
 
     Args:
-        pictures: ``(N, C, H, W)`` float32 in about [0, 1]; more than [-2, 2] is cut off. Beyond the edge they go on as
+        images: ``(N, C, H, W)`` float32 in about [0, 1]; more than [-2, 2] is cut off. Beyond the edge they go on as
             at the edge.
         sigma: ``(N, 2)`` standard deviations in pixels, down and across, 0 to ``MAX_SIGMA``; larger ones are cut off.
         motion: ``(N, 2)`` the path in pixels, down and across; what a kernel does not hold is cut off.
@@ -73,8 +60,8 @@ def blur(pictures: Tensor, sigma: Floats, motion: Floats) -> Tensor:
     Returns:
         ``(N, C, H, W)`` float32, multiples of 1/4096 of a level.
     """
-    channels, height, width = pictures.shape[1:]
-    levels = pictures.mul(LEVELS).round_().clamp_(-2.0 * LEVELS, 2.0 * LEVELS)
+    channels, height, width = images.shape[1:]
+    levels = images.mul(LEVELS).round_().clamp_(-2.0 * LEVELS, 2.0 * LEVELS)
     blurred = torch.empty_like(levels)
     reach = (REACH * np.minimum(sigma, MAX_SIGMA) + np.abs(motion) / 2.0).max(axis=1, initial=0.0)
     sizes = np.minimum(np.searchsorted(RADII, reach - 0.25), len(RADII) - 1)
@@ -83,10 +70,10 @@ def blur(pictures: Tensor, sigma: Floats, motion: Floats) -> Tensor:
         if not len(chosen):
             continue
         # Full lanes, filled up with the first sample: oneDNN compiles a kernel for every number of groups that it
-        # meets, in the time of some hundred pictures.
+        # meets, in the time of some hundred images.
         filled = np.append(chosen, np.repeat(chosen[:1], -len(chosen) % LANES))
-        kernels = on_device(_kernels(sigma[filled], motion[filled], radius), pictures.device)
-        rows = on_device(filled, pictures.device)
+        kernels = on_device(_kernels(sigma[filled], motion[filled], radius), images.device)
+        rows = on_device(filled, images.device)
         padded = nn.functional.pad(levels.index_select(0, rows), (radius,) * 4, mode="replicate")
         # One group per channel of a sample: each has its own kernel.
         kernels = kernels[:, None].expand(-1, channels, -1, -1).reshape(-1, 1, *kernels.shape[1:])
@@ -119,70 +106,67 @@ def _gaussians(places: Floats, centre: Floats, sigma: Floats) -> Floats:
     return np.asarray(down[:, :, None] * across[:, None, :])
 
 
-# ----------------------------------------------------------------------------------------------------
-# resample
-
 Integers = npt.NDArray[np.int64]
 
 
-def take_rows(pictures: Tensor, places: Tensor) -> Tensor:
-    """Rows of pictures, each picture's at places of its own.
+def take_rows(images: Tensor, places: Tensor) -> Tensor:
+    """Rows of images, each image's at places of its own.
 
     Args:
-        pictures: ``(N, C, H, W)``.
+        images: ``(N, C, H, W)``.
         places: ``(N, K)`` int64; below 0 is the first row, above H - 1 the last.
 
     Returns:
         ``(N, C, K, W)``, contiguous.
     """
-    count, channels, height, width = pictures.shape
-    starts = torch.arange(count * channels, device=pictures.device).mul_(height).view(count, channels, 1)
+    count, channels, height, width = images.shape
+    starts = torch.arange(count * channels, device=images.device).mul_(height).view(count, channels, 1)
     index = starts + places.clamp(0, height - 1)[:, None]
-    return pictures.reshape(-1, width).index_select(0, index.flatten()).view(count, channels, -1, width)
+    return images.reshape(-1, width).index_select(0, index.flatten()).view(count, channels, -1, width)
 
 
-def shrink(pictures: Tensor, sizes: Integers) -> Tensor:
-    """Pictures sampled at fewer places, as a sensor with that many pixels does.
+def shrink(images: Tensor, sizes: Integers) -> Tensor:
+    """Images sampled at fewer places, as a sensor with that many pixels does.
 
     No filter is applied: detail finer than the new pixels becomes false detail unless it was blurred before.
 
     Args:
-        pictures: ``(N, C, H, W)`` float32.
+        images: ``(N, C, H, W)`` float32.
         sizes: ``(N, 2)`` rows and columns to sample, 1 to H and 1 to W.
 
     Returns:
         ``(N, C, H, W)`` float32: the upper left ``sizes`` are the samples, what follows repeats the last of them.
     """
     for axis in (0, 1):
-        size = on_device(sizes[:, axis], pictures.device)[:, None]  # (N, 1)
-        length = pictures.shape[2]
+        size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
+        length = images.shape[2]
         steps = length / size.float()
-        index = torch.arange(length, device=pictures.device).minimum(size - 1)  # (N, H)
+        index = torch.arange(length, device=images.device).minimum(size - 1)  # (N, H)
         positions = (index.float().add_(0.5).mul_(steps)).sub_(0.5)
         low = positions.floor()
         after = positions.sub_(low)
-        pictures = _sum_of_rows(pictures, low.long(), [1.0 - after, after])
-    return pictures
+        images = _sum_of_rows(images, low.long(), [1.0 - after, after])
+    return images
 
 
-def enlarge(pictures: Tensor, sizes: Integers, kind: Integers) -> Tensor:
-    """The reverse of ``shrink``: the upper left part of each picture, enlarged to the whole of it.
+def enlarge(images: Tensor, sizes: Integers, kind: Integers) -> Tensor:
+    """The reverse of ``shrink``: the upper left part of each image, enlarged to the whole of it.
 
     Args:
-        pictures: ``(N, C, H, W)`` float32.
+        images: ``(N, C, H, W)`` float32.
         sizes: ``(N, 2)`` rows and columns of the part, 1 to H and 1 to W.
         kind: ``(N,)`` 0 for bicubic, 1 for bilinear, 2 for nearest.
 
     Returns:
         ``(N, C, H, W)`` float32; bicubic overshoots at edges.
     """
-    cubic = on_device(kind == 0, pictures.device)[:, None]
-    nearest = on_device(kind == 2, pictures.device)[:, None]
+    cubic = on_device(kind == 0, images.device)[:, None]
+    nearest = on_device(kind == 2, images.device)[:, None]
     for axis in (0, 1):
-        size = on_device(sizes[:, axis], pictures.device)[:, None]  # (N, 1)
-        length = pictures.shape[2]
+        size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
+        length = images.shape[2]
         steps = size.float() / length
-        index = torch.arange(length, device=pictures.device)
+        index = torch.arange(length, device=images.device)
         positions = (index.float().add_(0.5).mul(steps)).sub_(0.5)  # (N, H)
         low = positions.floor()
         t = positions.sub_(low)
@@ -196,8 +180,8 @@ def enlarge(pictures: Tensor, sizes: Integers, kind: Integers) -> Tensor:
             torch.where(cubic, other_inner, t),
             torch.where(cubic, other_outer, zero),
         )
-        pictures = _sum_of_rows(pictures, low.long().sub_(1), weights, size - 1)
-    return pictures
+        images = _sum_of_rows(images, low.long().sub_(1), weights, size - 1)
+    return images
 
 
 def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,17 +190,17 @@ def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor]:
     return rest * rest * t * -0.5, 1.0 + t * t * (1.5 * t - 2.5)
 
 
-def _sum_of_rows(pictures: Tensor, first: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Tensor:
-    """Weighted sums of neighbouring rows, turned over: ``(N, C, W, K)``.
+def _sum_of_rows(images: Tensor, first: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Tensor:
+    """WeightedChoice sums of neighbouring rows, turned over: ``(N, C, W, K)``.
 
     Row k is the sum of the rows ``first[k]``, ``first[k] + 1``, ..., each with its weight; ``last`` is repeated.
     """
-    count, channels, _, width = pictures.shape
+    count, channels, _, width = images.shape
     places = first[:, None] + torch.arange(len(weights), device=first.device)[:, None]  # (N, taps, K)
     if last is not None:
         places = places.minimum(last[:, None])
     # Products and sums one by one: a fused step rounds differently in the odd pixels at the end of a tensor.
-    parts = take_rows(pictures, places.flatten(1)).view(count, channels, len(weights), -1, width)
+    parts = take_rows(images, places.flatten(1)).view(count, channels, len(weights), -1, width)
     parts *= torch.stack(tuple(weights), dim=1)[:, None, :, :, None]
     total = parts[:, :, 0]
     for tap in range(1, len(weights)):
@@ -224,16 +208,13 @@ def _sum_of_rows(pictures: Tensor, first: Tensor, weights: Sequence[Tensor], las
     return total.transpose(2, 3)
 
 
-# ----------------------------------------------------------------------------------------------------
-# blocks
-
 _NUMBERS = 1 << 16
 
 
-def row_blocks(rows: int, numbers: int, device: torch.device) -> list[slice]:
+def row_chunks(rows: int, numbers: int, device: torch.device) -> list[slice]:
     """The rows of a batch: on a CPU so many at a time that they stay in its cache, elsewhere all at once.
 
-    On a CPU, fresh memory costs more than the arithmetic that fills it (measured: 10 us for a picture of 32 x 100).
+    On a CPU, fresh memory costs more than the arithmetic that fills it (measured: 10 us for an image of 32 x 100).
 
     Args:
         rows: How many there are.
@@ -246,9 +227,6 @@ def row_blocks(rows: int, numbers: int, device: torch.device) -> list[slice]:
     step = max(1, _NUMBERS // max(1, numbers)) if device.type == "cpu" else max(1, rows)
     return [slice(start, min(start + step, rows)) for start in range(0, max(1, rows), step)]
 
-
-# ----------------------------------------------------------------------------------------------------
-# noise
 
 _MASK = 0xFFFFFFFF
 _FACTORS = (0x7FEB352D, 0x846CA68B)
@@ -278,7 +256,7 @@ def hash_uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Uniform numbers, one per seed and position.
 
     Args:
-        seeds: ``(N,)`` int64: one per sample, e.g. ``Draws.seeds``; its device is that of the result.
+        seeds: ``(N,)`` int64: one per sample, e.g. ``SampleRandom.seeds``; its device is that of the result.
         shape: Of each sample; at most 2**30 numbers.
 
     Returns:
@@ -325,7 +303,7 @@ def smooth_noise(seeds: Tensor, cells: tuple[int, int], shape: tuple[int, int]) 
     field = corners.view(len(seeds), rows + 1, columns + 1)
     field = _blend(field, columns, shape[1], 2)  # columns first, while there are few rows
     result = torch.empty((len(seeds), *shape), device=seeds.device)
-    for block in row_blocks(len(seeds), math.prod(shape), seeds.device):
+    for block in row_chunks(len(seeds), math.prod(shape), seeds.device):
         result[block] = _blend(field[block], rows, shape[0], 1)
     return result
 
@@ -357,7 +335,7 @@ def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tenso
     """
     keys = _mixed(_mixed(seeds & _MASK) ^ ((seeds >> 32) & _MASK)).int()[:, None]
     counters = _mixed(torch.arange(start, start + count, device=seeds.device)).int()
-    blocks = row_blocks(len(seeds), count, seeds.device)
+    blocks = row_chunks(len(seeds), count, seeds.device)
     memory = torch.empty((2, blocks[0].stop, count), dtype=torch.int32, device=seeds.device)
     for rows in blocks:
         words, shifted = memory[:, : rows.stop - rows.start]

@@ -1,8 +1,8 @@
 """What a font file can really write: characters that are mapped, drawn, told apart, and look like themselves.
 
-A map from characters to glyphs (cmap) says little: symbol fonts map letters to pictures, some fonts draw a box for
+A map from characters to glyphs (cmap) says little: symbol fonts map letters to images, some fonts draw a box for
 whatever they lack, others nothing at all. So every character is drawn once, and letters and digits are compared with
-those of the faces that ship: a face in which few of them are most like the same character elsewhere is no text face.
+those of the fonts that ship: a font in which few of them are most like the same character elsewhere is no text font.
 
 ``python -m crnn.synth.font_check`` checks the files that it is told on stdin and prints one JSON line for each; see
 ``crnn.synth.font_check``, which runs it, so that a font on which FreeType dies ends no run.
@@ -41,76 +41,63 @@ from crnn.terminal import counting_bar
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont
 
-__all__ = [
-    "ALNUM",
-    "CHECK_VERSION",
-    "CheckedFace",
-    "CheckedFile",
-    "Glyphs",
-    "cache_folder",
-    "check_file",
-    "checked_characters",
-    "scan_files",
-    "shipped_folder",
-]
-
 
 ALNUM = string.digits + string.ascii_letters
 
 _EM = 64  # pixels per em of the glyphs that are looked at
 _CANVAS = 4 * _EM
 _ORIGIN = (_EM + _EM // 2, 2 * _EM + _EM // 2)
-_SIDE = 16  # pixels of a normalised glyph
-_MIN_LETTERS = 20  # of ALNUM, to judge a face by them
+_SIDE = 16  # pixels of a normalized glyph
+_MIN_LETTERS = 20  # of ALNUM, to judge a font by them
 _MIN_LIKENESS = 0.6  # cosine between a letter and a reference, for a letter to count as recognised
 _SAME = 0.985  # cosine between two drawings of one outline
-_MAX_TWINS = 4  # different characters with one picture; I, l and | may look the same
+_MAX_TWINS = 4  # different characters with one image; I, l and | may look the same
 
 
 def shipped_folder() -> Path:
-    """The folder of the faces that come with the package."""
+    """The folder of the fonts that come with the package."""
     return Path(__file__).parent / "faces"
 
 
 class Glyphs:
-    """The pictures of some characters in one face."""
+    """The images of some characters in one font."""
 
     def __init__(self, path: Path, index: int, axes: Sequence[float], characters: str) -> None:
         self._font = ImageFont.truetype(str(path), _EM, index=index, layout_engine=ImageFont.Layout.BASIC)
         if axes:
             self._font.set_variation_by_axes(list(axes))
         self._boxes: dict[str, tuple[int, int, int, int]] = {}
-        self._pictures: dict[str, Image.Image] = {}
+        self._images: dict[str, Image.Image] = {}
         for character in characters:
             try:
-                picture = self._draw(character)
+                image = self._draw(character)
             except OSError:  # this outline is broken ("raster overflow"); the others may be well
                 continue
-            box = picture.getbbox()
+            box = image.getbbox()
             if box is not None:
                 self._boxes[character] = box
-                self._pictures[character] = picture.crop(box)
+                self._images[character] = image.crop(box)
         self._characters = characters
 
     def _draw(self, character: str) -> Image.Image:
-        picture = Image.new("L", (_CANVAS, _CANVAS))
-        ImageDraw.Draw(picture).text(_ORIGIN, character, fill=255, font=self._font, anchor="ls")
-        return picture
+        image = Image.new("L", (_CANVAS, _CANVAS))
+        ImageDraw.Draw(image).text(_ORIGIN, character, fill=255, font=self._font, anchor="ls")
+        return image
 
     def usable(self) -> str:
-        """The characters that are drawn, and not all by the same picture."""
+        """The characters that are drawn, and not all by the same image."""
         nothing = self._draw("\U0010fffd")  # mapped by no font: what is drawn for missing characters
         box = nothing.getbbox()
         missing = nothing.crop(box) if box else None
         twins: Counter[bytes] = Counter()
-        for picture, _ in {(picture.tobytes(), c.casefold()) for c, picture in self._pictures.items()}:
-            twins[picture] += 1
+        for image, _ in {(image.tobytes(), c.casefold()) for c, image in self._images.items()}:
+            twins[image] += 1
 
         def is_drawn(character: str) -> bool:
-            picture = self._pictures.get(character)
-            if picture is None:
+            image = self._images.get(character)
+            if image is None:
                 return _is_blank(character)
-            return twins[picture.tobytes()] <= _MAX_TWINS and not (missing and _is_same(picture, missing))
+            return twins[image.tobytes()] <= _MAX_TWINS and not (missing and _is_same(image, missing))
 
         return "".join(c for c in self._characters if is_drawn(c))
 
@@ -122,19 +109,19 @@ class Glyphs:
                 return round(float(np.median(heights)) / _EM, 4)
         return 0.0
 
-    def normalised(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
+    def normalize(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
         """``(K, D)`` float32 unit vectors, one for each drawn character, or for its outline."""
-        pictures = [self._pictures[c] for c in characters]
-        vectors = [_normalise(_outline(picture) if hollow else picture) for picture in pictures]
+        images = [self._images[c] for c in characters]
+        vectors = [_normalise(_outline(image) if hollow else image) for image in images]
         return np.stack(vectors) if vectors else np.zeros((0, _SIDE * _SIDE), np.float32)
 
     def readable(self, characters: str) -> float:
         """Share of the letters and digits whose most similar reference is the same one, whatever the case."""
-        own = "".join(c for c in ALNUM if c in characters and c in self._pictures)
+        own = "".join(c for c in ALNUM if c in characters and c in self._images)
         if len(own) < _MIN_LETTERS:
             return 1.0
         names, references = _references()
-        likeness = self.normalised(own) @ references.T
+        likeness = self.normalize(own) @ references.T
         nearest = likeness.argmax(axis=1).tolist()
         hits = [
             _LOOKALIKES[names[at]] == _LOOKALIKES[c] and float(likeness[row, at]) > _MIN_LIKENESS
@@ -145,10 +132,10 @@ class Glyphs:
     def one_case(self, characters: str) -> bool:
         """Whether letters whose two forms differ have one form here."""
         pairs = [c for c in "abdeghmnqrt" if c in characters and c.upper() in characters]
-        pairs = [c for c in pairs if c in self._pictures and c.upper() in self._pictures]
+        pairs = [c for c in pairs if c in self._images and c.upper() in self._images]
         if len(pairs) < 6:
             return False
-        same = (self.normalised("".join(pairs)) * self.normalised("".join(pairs).upper())).sum(axis=1)
+        same = (self.normalize("".join(pairs)) * self.normalize("".join(pairs).upper())).sum(axis=1)
         return bool(np.median(same) > 0.9)
 
 
@@ -164,14 +151,14 @@ def _is_same(one: Image.Image, other: Image.Image) -> bool:
     return float((_normalise(one) * _normalise(other)).sum()) > _SAME
 
 
-def _normalise(picture: Image.Image) -> npt.NDArray[np.float32]:
+def _normalise(image: Image.Image) -> npt.NDArray[np.float32]:
     """A glyph in a square, its box filling it, thin ones kept thin; softened and made a unit vector."""
-    width, height = picture.size
+    width, height = image.size
     wide = max(3, round(_SIDE * min(1.0, 1.6 * width / height)))
     high = max(3, round(_SIDE * min(1.0, 1.6 * height / width)))
     square = np.zeros((_SIDE + 2, _SIDE + 2), np.float32)
     left, top = (_SIDE - wide) // 2 + 1, (_SIDE - high) // 2 + 1
-    square[top : top + high, left : left + wide] = np.asarray(picture.resize((wide, high), Image.Resampling.BOX))
+    square[top : top + high, left : left + wide] = np.asarray(image.resize((wide, high), Image.Resampling.BOX))
     # Strokes of other weights and places shall overlap.
     soft = square[:-2] + 2 * square[1:-1] + square[2:]
     soft = soft[:, :-2] + 2 * soft[:, 1:-1] + soft[:, 2:]
@@ -180,33 +167,30 @@ def _normalise(picture: Image.Image) -> npt.NDArray[np.float32]:
     return np.asarray(flat / norm if norm else flat, dtype=np.float32)
 
 
-def _outline(picture: Image.Image) -> Image.Image:
-    """A glyph as open faces draw it: its edge alone."""
-    solid = ImageOps.expand(picture, 4)
+def _outline(image: Image.Image) -> Image.Image:
+    """A glyph as open fonts draw it: its edge alone."""
+    solid = ImageOps.expand(image, 4)
     inner = np.asarray(solid.filter(ImageFilter.MinFilter(5)))
-    return Image.fromarray(np.asarray(solid) - inner).crop((4, 4, 4 + picture.width, 4 + picture.height))
+    return Image.fromarray(np.asarray(solid) - inner).crop((4, 4, 4 + image.width, 4 + image.height))
 
 
-# Characters that many faces draw alike once their size is gone.
+# Characters that many fonts draw alike once their size is gone.
 _GROUPS = ("0oOQD", "1iIlLjJ", "2zZ", "5sS", "6bG", "8B", "9qg", "uvUV", "4A", "yY")
 _LOOKALIKES = {c: c.casefold() for c in ALNUM} | {c: group[0] for group in _GROUPS for c in group}
 
 
 @lru_cache(maxsize=1)
 def _references() -> tuple[str, npt.NDArray[np.float32]]:
-    """Letters and digits of the faces that ship, solid and hollow: which each is, and ``(K, D)`` unit vectors."""
+    """Letters and digits of the fonts that ship, solid and hollow: which each is, and ``(K, D)`` unit vectors."""
     names = ""
     vectors = []
     for path in sorted(shipped_folder().rglob("*.ttf")):
         glyphs = Glyphs(path, 0, (), ALNUM)
         for hollow in (False, True):
             names += ALNUM
-            vectors.append(glyphs.normalised(ALNUM, hollow=hollow))
+            vectors.append(glyphs.normalize(ALNUM, hollow=hollow))
     return names, np.concatenate(vectors)
 
-
-# ----------------------------------------------------------------------------------------------------
-# face check
 
 CHECK_VERSION = 3
 """Raised when the check changes, so that nothing remembered from an older one is used."""
@@ -218,8 +202,8 @@ _MAX_STYLES = 4  # of a variable font
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedFace:
-    """One face of a file and what it can write.
+class CheckedFont:
+    """One font of a file and what it can write.
 
     Attributes:
         index: Its number in a collection (.ttc), else 0.
@@ -230,7 +214,7 @@ class CheckedFace:
         italic: Whether the letters lean.
         characters: Those of the asked ones that it can write, sorted.
         cap_height: Height of capitals (of digits where it has none) in ems; 0 where it has neither.
-        readable: Share of its letters and digits that are like the same one in a face that ships, and more so than like
+        readable: Share of its letters and digits that are like the same one in a font that ships, and more so than like
             any other, whatever the case; 1 where there are too few to judge.
         one_case: Lower-case letters are drawn as capitals.
     """
@@ -252,11 +236,11 @@ class CheckedFile:
     """What is in a font file.
 
     Attributes:
-        faces: The faces that can write something.
-        problems: Why the file, or a face of it, cannot be used: ``(reason, detail)``; the reasons are counted.
+        fonts: The fonts that can write something.
+        problems: Why the file, or a font of it, cannot be used: ``(reason, detail)``; the reasons are counted.
     """
 
-    faces: tuple[CheckedFace, ...] = ()
+    fonts: tuple[CheckedFont, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -266,24 +250,24 @@ class CheckedFile:
     @classmethod
     def from_json(cls, values: Any) -> CheckedFile:
         """The inverse of ``as_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        faces = tuple(CheckedFace(**{**face, "axes": tuple(face["axes"])}) for face in values["faces"])
-        if not all(isinstance(face.characters, str) and isinstance(face.index, int) for face in faces):
-            raise ValueError("a face without its characters")
-        return cls(faces=faces, problems=tuple((str(reason), str(detail)) for reason, detail in values["problems"]))
+        fonts = tuple(CheckedFont(**{**font, "axes": tuple(font["axes"])}) for font in values["fonts"])
+        if not all(isinstance(font.characters, str) and isinstance(font.index, int) for font in fonts):
+            raise ValueError("a font without its characters")
+        return cls(fonts=fonts, problems=tuple((str(reason), str(detail)) for reason, detail in values["problems"]))
 
 
 def checked_characters(characters: Iterable[str]) -> str:
-    """What a file is checked for: ``characters``, and letters and digits, by which a face is judged."""
+    """What a file is checked for: ``characters``, and letters and digits, by which a font is judged."""
     return "".join(sorted({*characters, *ALNUM}))
 
 
 def check_file(path: Path, characters: str, *, compare: bool = True) -> CheckedFile:
-    """What the faces of ``path`` can write.
+    """What the fonts of ``path`` can write.
 
     Args:
         path: A font file: .ttf, .otf, .ttc or .otc.
         characters: What to look for, from ``checked_characters``.
-        compare: Compare letters with those of the faces that ship.
+        compare: Compare letters with those of the fonts that ship.
 
     Raises:
         MissingExtraError: fontTools is not installed.
@@ -291,20 +275,20 @@ def check_file(path: Path, characters: str, *, compare: bool = True) -> CheckedF
     try:
         from fontTools.ttLib import TTLibError
     except ImportError:
-        raise MissingExtraError("fonttools", "synth", "choosing faces") from None
+        raise MissingExtraError("fonttools", "synth", "choosing fonts") from None
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             return _unusable("too_large", f"{size / 2**20:.0f} MB, at most {MAX_FILE_BYTES >> 20}")
-        faces: list[CheckedFace] = []
+        fonts: list[CheckedFont] = []
         problems: list[tuple[str, str]] = []
         for index in range(_num_fonts(path)):
-            for face in _faces_of_font(path, index, characters, compare):
-                if isinstance(face, CheckedFace):
-                    faces.append(face)
+            for font in _styles_of_font(path, index, characters, compare):
+                if isinstance(font, CheckedFont):
+                    fonts.append(font)
                 else:
-                    problems.append(face)
-        return CheckedFile(faces=tuple(faces), problems=tuple(problems))
+                    problems.append(font)
+        return CheckedFile(fonts=tuple(fonts), problems=tuple(problems))
     except TTLibError as error:
         return _unusable("not_a_font", _one_line(error))
     except Exception as error:
@@ -327,23 +311,23 @@ def _num_fonts(path: Path) -> int:
     return int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1
 
 
-def _faces_of_font(path: Path, index: int, characters: str, compare: bool) -> list[CheckedFace | tuple[str, str]]:
+def _styles_of_font(path: Path, index: int, characters: str, compare: bool) -> list[CheckedFont | tuple[str, str]]:
     from fontTools.ttLib import TTFont
 
     # Opened here, as TTFont leaves a file open in which it finds no font.
-    with path.open("rb") as file, TTFont(file, fontNumber=index, lazy=True) as font:
-        if any(table in font for table in ("CBDT", "sbix", "COLR")):
+    with path.open("rb") as file, TTFont(file, fontNumber=index, lazy=True) as opened:
+        if any(table in opened for table in ("CBDT", "sbix", "COLR")):
             return [("colour", f"font {index} has glyphs in colour")]
-        if not any(table in font for table in ("glyf", "CFF ", "CFF2")):
+        if not any(table in opened for table in ("glyf", "CFF ", "CFF2")):
             return [("bitmap_only", f"font {index} has no outlines")]
-        mapped = font.getBestCmap() or {}
+        mapped = opened.getBestCmap() or {}
         present = "".join(c for c in characters if mapped.get(ord(c), ".notdef") != ".notdef")
         if not present:
             return [("none_of_the_characters", f"font {index} maps none of them")]
-        family, names = _names(font, path)
-        default = _default_style(font, names)
-        styles = _variable_styles(font) or [((), default)]
-    found: list[CheckedFace | tuple[str, str]] = []
+        family, names = _names(opened, path)
+        default = _default_style(opened, names)
+        styles = _variable_styles(opened) or [((), default)]
+    found: list[CheckedFont | tuple[str, str]] = []
     drawn: str | None = None
     for axes, (style, weight, italic) in styles:
         # What is drawn at all is the same all over a variable font.
@@ -354,7 +338,7 @@ def _faces_of_font(path: Path, index: int, characters: str, compare: bool) -> li
             found.append(("draws_nothing", f"{family} {style}: empty or one box for all"))
             continue
         found.append(
-            CheckedFace(
+            CheckedFont(
                 index=index, axes=axes, family=family, style=style, weight=weight, italic=italic,
                 characters=usable, cap_height=glyphs.cap_height(usable),
                 readable=glyphs.readable(usable) if compare else 1.0, one_case=glyphs.one_case(usable),
@@ -363,8 +347,6 @@ def _faces_of_font(path: Path, index: int, characters: str, compare: bool) -> li
     return found
 
 
-# --- names and styles -------------------------------------------------------------------------------------------------
-
 # What files with the four-style names alone add to a family's name.
 _WEIGHT_WORDS = re.compile(
     r"(?<=\w)(?:[ -](?:thin|hairline|(?:extra|ultra|semi|demi)?[ -]?(?:light|bold)|book|regular|medium|heavy|black))+$",
@@ -372,9 +354,9 @@ _WEIGHT_WORDS = re.compile(
 )
 
 
-def _names(font: TTFont, path: Path) -> tuple[str, str]:
+def _names(opened: TTFont, path: Path) -> tuple[str, str]:
     """Family and style: the typographic names where there are any, else those of the four-style families."""
-    table: Any = font.get("name")
+    table: Any = opened.get("name")
 
     def name(*ids: int) -> str:
         for number in ids:
@@ -387,13 +369,13 @@ def _names(font: TTFont, path: Path) -> tuple[str, str]:
     return family or path.stem, name(17, 2) or "Regular"
 
 
-def _default_style(font: TTFont, style: str) -> tuple[str, int, bool]:
+def _default_style(opened: TTFont, style: str) -> tuple[str, int, bool]:
     """Style, weight and slant of a font that has one style."""
     lowered = style.lower()
     weight = 700 if "bold" in lowered else 400
     italic = "italic" in lowered or "oblique" in lowered
-    if "OS/2" in font:
-        table: Any = font["OS/2"]
+    if "OS/2" in opened:
+        table: Any = opened["OS/2"]
         given = int(table.usWeightClass)
         # Some old files count the weights from 1 to 9.
         weight = given * 100 if 1 <= given <= 9 else min(max(given, 1), 1000)
@@ -401,21 +383,21 @@ def _default_style(font: TTFont, style: str) -> tuple[str, int, bool]:
     return style, weight, italic
 
 
-def _variable_styles(font: TTFont) -> list[tuple[tuple[float, ...], tuple[str, int, bool]]]:
+def _variable_styles(opened: TTFont) -> list[tuple[tuple[float, ...], tuple[str, int, bool]]]:
     """Some named styles of a variable font, spread over their weights; none for other fonts."""
-    if "fvar" not in font:
+    if "fvar" not in opened:
         return []
-    table: Any = font["fvar"]
+    table: Any = opened["fvar"]
     order = [axis.axisTag for axis in table.axes]
     defaults = {axis.axisTag: float(axis.defaultValue) for axis in table.axes}
     styles = {}
     for instance in table.instances:
         place = {**defaults, **{tag: float(value) for tag, value in instance.coordinates.items()}}
-        style = font["name"].getDebugName(instance.subfamilyNameID) or "Regular"
+        style = opened["name"].getDebugName(instance.subfamilyNameID) or "Regular"
         italic = place.get("ital", 0) > 0.5 or abs(place.get("slnt", 0)) > 4 or "italic" in style.lower()
         styles[tuple(place[tag] for tag in order)] = (style, int(place.get("wght", 400)), italic)
     if not styles:
-        style, weight, italic = _default_style(font, "Regular")
+        style, weight, italic = _default_style(opened, "Regular")
         return [(tuple(defaults[tag] for tag in order), (style, weight, italic))]
     ordered = sorted(styles.items(), key=lambda item: (item[1][1], item[0]))
     chosen = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _MAX_STYLES)).round().astype(int))
@@ -437,9 +419,6 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 
-
-# ----------------------------------------------------------------------------------------------------
-# face scan
 
 _FEW_FILES = 24  # are checked here: starting a process takes longer than checking that many
 _FILES_PER_PROCESS = 200
@@ -480,8 +459,6 @@ def cache_folder() -> Path:
         root = os.environ.get("XDG_CACHE_HOME")
     return Path(root or os.path.expanduser("~/.cache")) / "crnn"  # noqa: PTH111
 
-
-# --- checking ---------------------------------------------------------------------------------------------------------
 
 _CRASHED = (("crashed", "the process that drew it died"),)
 
@@ -533,9 +510,6 @@ def _check_in_process(paths: list[Path], characters: str, advance: Callable[[int
     return checked
 
 
-# --- remembering ------------------------------------------------------------------------------------------------------
-
-
 def _key(path: Path) -> str:
     try:
         stat = path.stat()
@@ -549,7 +523,7 @@ class _Cache:
 
     def __init__(self, characters: str) -> None:
         code = hashlib.sha256(f"{CHECK_VERSION} {characters}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        self._path = cache_folder() / f"faces-{code}.json"
+        self._path = cache_folder() / f"fonts-{code}.json"
         self._known = self._read()
 
     def _read(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""With which faces words are written: which there are, what they can write, and the choice of one for a text.
+"""With which fonts words are written: which there are, what they can write, and the choice of one for a text.
 
-``find_faces`` looks through folders, has each file checked (``crnn.synth.font_check``) and gives a ``FaceSet``, whose
-``pick`` draws a family, then one of its faces: a family with forty styles is not seen forty times as often.
+``find_fonts`` looks through folders, has each file checked (``crnn.synth.font_check``) and gives a ``FontSet``, whose
+``pick`` draws a family, then one of its fonts: a family with forty styles is not seen forty times as often.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crnn.config.synth import FaceConfig
+from crnn.config.synth import FontConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.font_check import CheckedFace, CheckedFile, scan_files, shipped_folder
-
-__all__ = ["Face", "FaceSet", "find_faces", "system_folders"]
+from crnn.synth.font_check import CheckedFile, CheckedFont, scan_files, shipped_folder
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _EXAMPLES = 5  # of each reason for leaving something out
@@ -30,8 +28,8 @@ _TRIES = 4  # families that are drawn blindly before those with the characters a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Face:
-    """A face and what it can write.
+class Font:
+    """A font and what it can write.
 
     Attributes:
         path: The font file.
@@ -58,57 +56,57 @@ class Face:
     characters: frozenset[str]
 
 
-class FaceSet:
-    """Faces to choose from, grouped by family; the same order wherever the files are.
+class FontSet:
+    """Fonts to choose from, grouped by family; the same order wherever the files are.
 
     Args:
-        faces: At least one.
-        skipped: How many files or faces were left out, by reason.
-        examples: A few of each reason: path or face, and what was wrong.
+        fonts: At least one.
+        skipped: How many files or fonts were left out, by reason.
+        examples: A few of each reason: path or font, and what was wrong.
 
     Attributes:
-        faces: All faces, by family, weight and style.
+        fonts: All fonts, by family, weight and style.
         families: Names of the families, sorted.
         skipped: As given.
         examples: As given.
-        characters: All that at least one face can write.
+        characters: All that at least one font can write.
     """
 
     def __init__(
         self,
-        faces: Sequence[Face],
+        fonts: Sequence[Font],
         skipped: Counter[str] | None = None,
         examples: dict[str, list[str]] | None = None,
     ) -> None:
-        if not faces:
-            raise DataError("a set of faces needs at least one face")
-        self.faces = tuple(sorted(faces, key=_order))
+        if not fonts:
+            raise DataError("a set of fonts needs at least one font")
+        self.fonts = tuple(sorted(fonts, key=_order))
         self.skipped: Counter[str] = Counter(skipped or ())
         self.examples = dict(examples or {})
-        self._groups: list[list[Face]] = []
-        for face in self.faces:
-            if not self._groups or self._groups[-1][0].family != face.family:
+        self._groups: list[list[Font]] = []
+        for font in self.fonts:
+            if not self._groups or self._groups[-1][0].family != font.family:
                 self._groups.append([])
-            self._groups[-1].append(face)
+            self._groups[-1].append(font)
         self.families = tuple(group[0].family for group in self._groups)
-        self.characters = frozenset[str]().union(*(face.characters for face in self.faces))
+        self.characters = frozenset[str]().union(*(font.characters for font in self.fonts))
 
     def __len__(self) -> int:
-        return len(self.faces)
+        return len(self.fonts)
 
     def __repr__(self) -> str:
-        return f"FaceSet({len(self.faces)} faces of {len(self.families)} families, {self.skipped.total()} left out)"
+        return f"FontSet({len(self.fonts)} fonts of {len(self.families)} families, {self.skipped.total()} left out)"
 
     @property
     def digest(self) -> str:
-        """A short code that is the same for the same faces with the same characters, wherever their files are."""
-        text = "\n".join(f"{Path(f.path).name} {f.index} {f.axes} {''.join(sorted(f.characters))}" for f in self.faces)
+        """A short code that is the same for the same fonts with the same characters, wherever their files are."""
+        text = "\n".join(f"{Path(f.path).name} {f.index} {f.axes} {''.join(sorted(f.characters))}" for f in self.fonts)
         return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
-    def pick(self, rng: np.random.Generator, text: str) -> Face | None:
-        """A face that has every character of ``text``; ``None`` where there is none.
+    def pick(self, rng: np.random.Generator, text: str) -> Font | None:
+        """A font that has every character of ``text``; ``None`` where there is none.
 
-        Every family that has such a face is as likely as any other, and so is each such face within it.
+        Every family that has such a font is as likely as any other, and so is each such font within it.
 
         Args:
             rng: Where the choice comes from; how much is taken from it depends on the text.
@@ -129,45 +127,45 @@ class FaceSet:
         return able[_below(rng, len(able))]
 
 
-def find_faces(
-    config: FaceConfig, characters: Iterable[str], *, case_matters: bool = False, workers: int | None = None,
+def find_fonts(
+    config: FontConfig, characters: Iterable[str], *, case_matters: bool = False, workers: int | None = None,
     quiet: bool = False,
-) -> FaceSet:  # fmt: skip
-    """The faces of some folders that can write at least a part of ``characters``.
+) -> FontSet:  # fmt: skip
+    """The fonts of some folders that can write at least a part of ``characters``.
 
     Args:
         config: Where to look and what to use.
         characters: All characters that may have to be written.
-        case_matters: Take the lower-case letters away from faces that draw them as capitals, as what is written with
+        case_matters: Take the lower-case letters away from fonts that draw them as capitals, as what is written with
             them would be labelled wrongly by a charset with both cases.
         workers: Processes that check files not seen before. Default: one per core. 0: none.
         quiet: No progress bar.
 
     Raises:
         ConfigError: A folder does not exist.
-        DataError: No face can be used.
+        DataError: No font can be used.
         MissingExtraError: fontTools is not installed.
     """
     needed = frozenset(characters)
     paths = _font_files(config)
     checked = scan_files(paths, "".join(sorted(needed)), workers=workers, quiet=quiet)
     left_out = _LeftOut()
-    faces: dict[tuple[object, ...], Face] = {}
+    fonts: dict[tuple[object, ...], Font] = {}
     for path, result in zip(paths, checked, strict=True):
         for reason, detail in result.problems:
             left_out.add(reason, f"{path}: {detail}")
-        for found in result.faces:
-            face = _face(path, found, needed, case_matters)
-            why = _why_not(found, face, config, len(needed))
-            if why is None and _order(face)[:-2] in faces:
+        for found in result.fonts:
+            font = _restricted(path, found, needed, case_matters)
+            why = _why_not(found, font, config, len(needed))
+            if why is None and _order(font)[:-2] in fonts:
                 why = "duplicate"
             if why is not None:
-                left_out.add(why, f"{path}: {face.family} {face.style}")
+                left_out.add(why, f"{path}: {font.family} {font.style}")
             else:
-                faces[_order(face)[:-2]] = face
-    if not faces:
+                fonts[_order(font)[:-2]] = font
+    if not fonts:
         raise DataError(_nothing_usable(config, paths, checked, left_out, needed))
-    return FaceSet(list(faces.values()), left_out.counts, left_out.examples)
+    return FontSet(list(fonts.values()), left_out.counts, left_out.examples)
 
 
 def system_folders() -> list[Path]:
@@ -191,15 +189,15 @@ def _below(rng: np.random.Generator, count: int) -> int:
     return int(rng.random() * count)
 
 
-def _order(face: Face) -> tuple[object, ...]:
-    # Everything but the folder, so that another place of the same files gives the same pictures.
+def _order(font: Font) -> tuple[object, ...]:
+    # Everything but the folder, so that another place of the same files gives the same images.
     return (
-        face.family.casefold(), face.family, face.weight, face.italic, face.style, face.axes,
-        Path(face.path).name, face.index,
+        font.family.casefold(), font.family, font.weight, font.italic, font.style, font.axes,
+        Path(font.path).name, font.index,
     )  # fmt: skip
 
 
-def _font_files(config: FaceConfig) -> list[Path]:
+def _font_files(config: FontConfig) -> list[Path]:
     """All font files of the folders, each once, in a fixed order."""
     roots: list[Path] = []
     for name in config.folders:
@@ -211,7 +209,7 @@ def _font_files(config: FaceConfig) -> list[Path]:
             folder = Path(name).expanduser()
             if not folder.exists():
                 raise ConfigError(
-                    f"faces.folders: {name!r} does not exist; give folders with fonts, "
+                    f"fonts.folders: {name!r} does not exist; give folders with fonts, "
                     '"shipped" for those of the package or "system" for the installed ones'
                 )
             roots.append(folder)
@@ -240,29 +238,29 @@ def _fontconfig_folders(mine: Path, home: Path) -> list[Path]:
     return folders
 
 
-def _face(path: Path, found: CheckedFace, needed: frozenset[str], case_matters: bool) -> Face:
+def _restricted(path: Path, found: CheckedFont, needed: frozenset[str], case_matters: bool) -> Font:
     characters = needed & frozenset(found.characters)
     if case_matters and found.one_case:
         characters = frozenset(c for c in characters if c == c.upper())
-    return Face(
+    return Font(
         path=str(path), index=found.index, axes=found.axes, family=found.family, style=found.style,
         weight=found.weight, italic=found.italic, one_case=found.one_case, cap_height=found.cap_height,
         characters=characters,
     )  # fmt: skip
 
 
-def _why_not(found: CheckedFace, face: Face, config: FaceConfig, num_needed: int) -> str | None:
-    """Why a face is left out, in a word or two; ``None`` for one that is used."""
-    family = face.family.casefold()
+def _why_not(found: CheckedFont, font: Font, config: FontConfig, num_needed: int) -> str | None:
+    """Why a font is left out, in a word or two; ``None`` for one that is used."""
+    family = font.family.casefold()
 
     def matches(patterns: tuple[str, ...]) -> bool:
         return any(fnmatch.fnmatchcase(family, pattern.casefold()) for pattern in patterns)
 
     if not matches(config.families) or matches(config.exclude):
         return "excluded"
-    if (face.italic and not config.italics) or not config.min_weight <= face.weight <= config.max_weight:
+    if (font.italic and not config.italics) or not config.min_weight <= font.weight <= config.max_weight:
         return "other_style"
-    if not face.characters or len(face.characters) < config.min_coverage * num_needed:
+    if not font.characters or len(font.characters) < config.min_coverage * num_needed:
         return "too_few_characters"
     if found.readable < config.min_readable:
         return "unlike_letters"
@@ -283,18 +281,18 @@ class _LeftOut:
 
 
 def _nothing_usable(
-    config: FaceConfig, paths: list[Path], checked: list[CheckedFile], left_out: _LeftOut, needed: frozenset[str]
+    config: FontConfig, paths: list[Path], checked: list[CheckedFile], left_out: _LeftOut, needed: frozenset[str]
 ) -> str:
     """One line: what was looked at, what became of it, what to do."""
     where = ", ".join(repr(folder) for folder in config.folders)
     if not paths:
-        return f"faces.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
-    num_faces = sum(len(result.faces) for result in checked)
-    if num_faces and left_out.counts["excluded"] == num_faces:
-        families = sorted({face.family for result in checked for face in result.faces})
+        return f"fonts.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
+    num_fonts = sum(len(result.fonts) for result in checked)
+    if num_fonts and left_out.counts["excluded"] == num_fonts:
+        families = sorted({font.family for result in checked for font in result.fonts})
         shown = ", ".join(families[:_EXAMPLES]) + (", ..." if len(families) > _EXAMPLES else "")
         return (
-            f"faces.families {list(config.families)} and faces.exclude {list(config.exclude)} leave none of the "
+            f"fonts.families {list(config.families)} and fonts.exclude {list(config.exclude)} leave none of the "
             f"{len(families)} families in {where} ({shown}); expected names of some, * stands for anything"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.counts.most_common())
@@ -302,7 +300,7 @@ def _nothing_usable(
     wanted = "".join(sorted(needed))
     shown = wanted if len(wanted) <= 40 else f"{wanted[:40]}..."
     return (
-        f"faces.folders: none of {len(paths)} font files ({num_faces} faces) in {where} can be used for the "
-        f"{len(needed)} characters {shown!r}: {reasons}; for example {first}. Add folders with faces for these "
-        "characters, or lower faces.min_coverage"
+        f"fonts.folders: none of {len(paths)} font files ({num_fonts} fonts) in {where} can be used for the "
+        f"{len(needed)} characters {shown!r}: {reasons}; for example {first}. Add folders with fonts for these "
+        "characters, or lower fonts.min_coverage"
     )

@@ -1,6 +1,6 @@
 """What of a text its label keeps, and whether the text may be drawn at all.
 
-A picture may show marks that its label leaves out: readers of 36 characters are judged without punctuation. It must
+An image may show marks that its label leaves out: readers of 36 characters are judged without punctuation. It must
 not show letters or digits that its label leaves out: that would teach the network to pass over them.
 """
 
@@ -12,11 +12,8 @@ import unicodedata
 from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
 from crnn.errors import CharsetError
 
-__all__ = ["LabelFit", "is_text"]
-
-
 _UNDRAWABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")
-"""Unicode categories without a picture: control characters, unassigned and private ones, surrogates, line breaks."""
+"""Unicode categories without an image: control characters, unassigned and private ones, surrogates, line breaks."""
 
 
 def is_text(character: str) -> bool:
@@ -24,12 +21,12 @@ def is_text(character: str) -> bool:
     return unicodedata.category(character)[0] in "LNM"
 
 
-class LabelFit:
+class LabelCheck:
     """From texts to labels that a network can write.
 
     Args:
         charset: What the network writes.
-        rules: How labels are normalised. Texts are never cut, whatever ``rules.truncate`` says: the picture shows all.
+        rules: How labels are normalized. Texts are never cut, whatever ``rules.truncate`` says: the image shows all.
         max_steps: Time steps T that the network has.
 
     Attributes:

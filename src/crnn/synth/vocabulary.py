@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.label_check import LabelFit, is_text
-from crnn.synth.rng import Dice, Weighted
+from crnn.synth.label_check import LabelCheck, is_text
+from crnn.synth.rng import Choices, WeightedChoice
 from crnn.synth.word_list import SHIPPED, LetterChain, LetterStrings, WordTable, read_word_list, script
-
-__all__ = ["Cases", "Marks", "Vocabulary"]
-
 
 _CHAIN_WORDS = 25_000
 """Words after which others are made up: they have every usual sequence of letters, and are counted in 0.1 s."""
@@ -31,7 +28,7 @@ class Vocabulary:
 
     Args:
         config: Lists, lengths, balance.
-        fit: What labels keep.
+        check: What labels keep.
 
     Attributes:
         letters: Letters and combining marks of the charset, in its order.
@@ -43,61 +40,61 @@ class Vocabulary:
         DataError: A word list cannot be read, or one of the user's has no word that can be a label.
     """
 
-    def __init__(self, config: CorpusConfig, fit: LabelFit) -> None:
-        self._fit, self._balance = fit, config.balance
+    def __init__(self, config: CorpusConfig, check: LabelCheck) -> None:
+        self._check, self._balance = check, config.balance
         self.notes: tuple[str, ...] = ()
         lists = [read_word_list(name) for name in config.words]
         ratios = config.word_ratios or [1.0] * len(lists)
-        self._table = WordTable(lists, ratios, config.frequency_power, fit, as_listed=config.only_words)
+        self._table = WordTable(lists, ratios, config.frequency_power, check, as_listed=config.only_words)
         self._check_lists(config.words)
-        self.letters = tuple(c for c in fit.charset.characters if is_text(c) and not c.isdecimal())
+        self.letters = tuple(c for c in check.charset.characters if is_text(c) and not c.isdecimal())
         self._prepare_strings(config.only_words)
         self._chain: LetterChain | None = None
         own = self._table.length_weights() if len(self._table) else _NO_LENGTHS
-        weights = (config.length_weights or own)[: fit.longest]
-        self._lengths = Weighted(enumerate(weights, start=1))
-        self._listed = Weighted(enumerate(self._with_longer(weights), start=1))
+        weights = (config.length_weights or own)[: check.longest]
+        self._lengths = WeightedChoice(enumerate(weights, start=1))
+        self._listed = WeightedChoice(enumerate(self._with_longer(weights), start=1))
         if not len(self._lengths):
             raise ConfigError(
-                f"corpus.length_weights has no weight up to {fit.longest}, the longest label that fits; "
+                f"corpus.length_weights has no weight up to {check.longest}, the longest label that fits; "
                 "expected one above 0 among the first numbers"
             )
         self.characters = self._table.characters | (frozenset() if config.only_words else self._strings.characters)
 
-    def length(self, dice: Dice) -> int:
+    def length(self, choices: Choices) -> int:
         """A length in characters of the label, distributed as the settings say, of those that the lists have."""
         # Lists of some lengths only, say of six-letter codes, are drawn with these lengths alone.
-        return (self._listed if len(self._listed) else self._lengths).draw(dice)
+        return (self._listed if len(self._listed) else self._lengths).draw(choices)
 
-    def listed(self, dice: Dice) -> str:
+    def listed(self, choices: Choices) -> str:
         """A word as the lists have it, as often as they have it; there must be one."""
-        return self._table.draw_any(dice)
+        return self._table.draw_any(choices)
 
-    def any_length(self, dice: Dice) -> int:
+    def any_length(self, choices: Choices) -> int:
         """A length in characters of the label, distributed as the settings say, whatever the lists have."""
-        return self._lengths.draw(dice)
+        return self._lengths.draw(choices)
 
-    def word(self, dice: Dice, length: int) -> str:
+    def word(self, choices: Choices, length: int) -> str:
         """A word as the lists have it, or a string of letters that they lack.
 
         Args:
-            dice: Random decisions.
+            choices: Random decisions.
             length: Characters of its label. Where no list has a word of that length, one is made up.
         """
-        if self._string_share and dice.chance(self._string_share):
-            return self._strings.draw(dice, length)
+        if self._string_share and choices.chance(self._string_share):
+            return self._strings.draw(choices, length)
         if self.has(length):
-            return self._table.draw(dice, length, self._balance)
-        return self.made_up(dice, length)
+            return self._table.draw(choices, length, self._balance)
+        return self.pseudoword(choices, length)
 
-    def plain(self, dice: Dice, length: int) -> str:
+    def plain(self, choices: Choices, length: int) -> str:
         """A word to be joined with others: in a script of the lists, without marks like the apostrophe of ``isn't``."""
         if self.has(length):
             for _ in range(_PLAIN_TRIES):
-                word = self._table.draw(dice, length)
+                word = self._table.draw(choices, length)
                 if word.isalnum() or all(map(is_text, word)):
                     return word
-        return self.plain_made_up(dice, length)
+        return self.plain_pseudoword(choices, length)
 
     @property
     def has_words(self) -> bool:
@@ -108,24 +105,24 @@ class Vocabulary:
         """Whether the lists have a word with a label of ``length`` characters."""
         return length in self._table.lengths
 
-    def made_up(self, dice: Dice, length: int) -> str:
+    def pseudoword(self, choices: Choices, length: int) -> str:
         """A word that is pronounced like those of the lists, in lower case, or a string of letters that they lack."""
-        if self._string_share and dice.chance(self._string_share):
-            return self._strings.draw(dice, length)
-        return self.plain_made_up(dice, length)
+        if self._string_share and choices.chance(self._string_share):
+            return self._strings.draw(choices, length)
+        return self.plain_pseudoword(choices, length)
 
-    def plain_made_up(self, dice: Dice, length: int) -> str:
+    def plain_pseudoword(self, choices: Choices, length: int) -> str:
         """A word to be joined with others that is pronounced like those of the lists; without lists a string."""
         if self._chain is None:
             # Made when it is needed first, in the process that needs it: it is larger than the lists.
             self._chain = LetterChain(self._table.most_frequent(_CHAIN_WORDS))
-        return self._chain.draw(dice, length) if len(self._chain) else self._strings.draw(dice, length)
+        return self._chain.draw(choices, length) if len(self._chain) else self._strings.draw(choices, length)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_chain": None}
 
     def _check_lists(self, names: tuple[str, ...]) -> None:
-        table, longest = self._table, self._fit.longest
+        table, longest = self._table, self._check.longest
         for name in dict.fromkeys(names):
             usable, outside, long = table.usable[name], table.outside[name], table.too_long[name]
             why = f"{outside:,} have characters that labels would lose, {long:,} are longer than {longest}"
@@ -151,18 +148,18 @@ class Vocabulary:
     def _prepare_strings(self, only_words: bool) -> None:
         """Finds the scripts of the charset that no word has; strings are made of them, as many as their share."""
         shown = self._table.characters
-        held = {part for c in shown for part in self._fit.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
+        held = {part for c in shown for part in self._check.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
         scripts = {script(c) for c in held if is_text(c)}
         lacking = [c for c in self.letters if c not in held]
         missing = [c for c in lacking if script(c) not in scripts and script(c) != "COMBINING"]
-        drawable = [c for c in self._fit.charset.characters if not c.isspace()]
+        drawable = [c for c in self._check.charset.characters if not c.isspace()]
         self._strings = LetterStrings(self.letters or [c for c in drawable if is_text(c)] or drawable, missing)
         # Of the letters; of all characters where the lists have no letter, as plates and meters may have.
         known = self.letters if len(missing) < len(self.letters) else drawable
         self._string_share = len(missing) / len(known) if len(self._table) else 1.0
         if only_words:
             if lacking:
-                self.notes += (f"no list has a word with {_shown(lacking)}: no picture shows them",)
+                self.notes += (f"no list has a word with {_shown(lacking)}: no image shows them",)
             return
         if not len(self._table):
             self.notes += ("no list has a word for this charset: strings of its own characters are drawn as words",)
@@ -179,10 +176,6 @@ class Vocabulary:
 def _shown(letters: list[str]) -> str:
     rest = len(letters) - _SHOWN
     return "".join(letters[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-# ----------------------------------------------------------------------------------------------------
-# word forms
 
 
 def _table(text: str) -> dict[str, float]:
@@ -207,10 +200,10 @@ _INNER = _table("55 - 12 & 8 / 10 . 6 ' 3 + 2 _ 1 : 1 @ 1 · 1 ,")
 """Marks between two words that are written as one."""
 
 _LOOK_ALIKE = ('"“”«»״', "'‘’`", ".…·•。", ":։", "?¿؟", "!¡", ",،、", ";؛")
-"""Marks that differ little in a picture. One that labels leave out is not drawn where they keep another of its row:
+"""Marks that differ little in an image. One that labels leave out is not drawn where they keep another of its row:
 nobody could learn which is which."""
 
-_PLACES = Weighted({"trailing": 55.0, "leading": 11.0, "around": 13.0, "inner": 21.0})
+_PLACES = WeightedChoice({"trailing": 55.0, "leading": 11.0, "around": 13.0, "inner": 21.0})
 """Where the marks of a word are (the same labels: behind 149, before 31, inside 60)."""
 
 _OF_SCRIPT = {
@@ -235,13 +228,13 @@ class Cases:
     Args:
         config: How often each is drawn.
         letters: Letters of the charset.
-        fit: What labels keep.
+        check: What labels keep.
     """
 
-    def __init__(self, config: CorpusConfig, letters: Iterable[str], fit: LabelFit) -> None:
+    def __init__(self, config: CorpusConfig, letters: Iterable[str], check: LabelCheck) -> None:
         cased = [letter for letter in letters if letter.lower() != letter.upper()]
-        lower = all(fit.allows(letter.lower()) for letter in cased)
-        upper = all(fit.allows(letter.upper()) for letter in cased)
+        lower = all(check.allows(letter.lower()) for letter in cased)
+        upper = all(check.allows(letter.upper()) for letter in cased)
         weights = {
             "lower": config.case_lower * lower,
             "upper": config.case_upper * upper,
@@ -251,14 +244,14 @@ class Cases:
         if not any(weights.values()):
             # The settings ask for a case that the charset lacks, or it lacks some letters in both.
             weights.update(lower=float(lower or not upper), upper=float(upper or not lower))
-        self._forms = Weighted(weights)
+        self._forms = WeightedChoice(weights)
 
-    def form(self, dice: Dice) -> str:
+    def form(self, choices: Choices) -> str:
         """A form: ``lower``, ``upper``, ``capitalised`` or ``mixed``."""
-        return self._forms.draw(dice)
+        return self._forms.draw(choices)
 
     @staticmethod
-    def apply(dice: Dice, word: str, form: str) -> str:
+    def apply(choices: Choices, word: str, form: str) -> str:
         """A word in a form; scripts without case stay as they are."""
         if form == "upper":
             return word.upper()
@@ -266,12 +259,12 @@ class Cases:
             return word.lower()
         if form == "capitalised":
             return word[:1].title() + word[1:]
-        if len(word) > 2 and dice.chance(0.5):
+        if len(word) > 2 and choices.chance(0.5):
             # One capital inside, as in eBay and McKay.
-            place = dice.between(1, min(3, len(word) - 1))
-            head = word[:place].lower() if dice.chance(0.5) else word[:1].title() + word[1:place].lower()
+            place = choices.between(1, min(3, len(word) - 1))
+            head = word[:place].lower() if choices.chance(0.5) else word[:1].title() + word[1:place].lower()
             return head + word[place].title() + word[place + 1 :].lower()
-        return "".join([letter.upper() if dice.chance(0.5) else letter.lower() for letter in word])
+        return "".join([letter.upper() if choices.chance(0.5) else letter.lower() for letter in word])
 
 
 class Marks:
@@ -279,56 +272,56 @@ class Marks:
 
     Args:
         characters: Of the charset and the words; their scripts and marks are added.
-        fit: What labels keep.
+        check: What labels keep.
     """
 
-    def __init__(self, characters: Iterable[str], fit: LabelFit) -> None:
+    def __init__(self, characters: Iterable[str], check: LabelCheck) -> None:
         trailing, leading = dict(_TRAILING), dict(_LEADING)
         distinct = dict.fromkeys(characters)
         for name in dict.fromkeys(script(character) for character in distinct if is_text(character)):
             trailing.update(dict.fromkeys(_OF_SCRIPT.get(name, ""), 12.0))
         for character in distinct:
-            if character in fit.charset and not is_text(character) and character != " ":
+            if character in check.charset and not is_text(character) and character != " ":
                 trailing.setdefault(character, _OTHERS)
                 leading.setdefault(character, _OTHERS)
         self._trailing, self._leading, self._around, self._inner = (
-            Weighted((mark, weight) for mark, weight in table.items() if _may_be_drawn(mark, fit))
+            WeightedChoice((mark, weight) for mark, weight in table.items() if _may_be_drawn(mark, check))
             for table in (trailing, leading, _AROUND, _INNER)
         )
-        self._counted = {mark: len(fit.kept(mark)) for mark in self._inner.items}
+        self._counted = {mark: len(check.kept(mark)) for mark in self._inner.items}
         tables = (self._trailing, self._leading, self._around, self._inner)
         self.characters = frozenset("".join([mark for table in tables for mark in table.items]))
 
-    def add(self, dice: Dice, length: int, word: Callable[[int], str], part: Callable[[int], str] | None) -> str:
+    def add(self, choices: Choices, length: int, word: Callable[[int], str], part: Callable[[int], str] | None) -> str:
         """A word with marks.
 
         Args:
-            dice: Random decisions.
+            choices: Random decisions.
             length: Characters of the label; marks that labels keep come on top of them, but for those inside.
             word: Makes a word with a label of so many characters.
             part: Makes a word that stands beside another with a mark between them; ``None``: no marks inside.
         """
-        place = _PLACES.draw(dice)
+        place = _PLACES.draw(choices)
         if place == "inner" and length > 4 and len(self._inner) and part:
-            mark = self._inner.draw(dice)
+            mark = self._inner.draw(choices)
             rest = length - self._counted[mark]
-            first = dice.between(2, rest - 2)
+            first = choices.between(2, rest - 2)
             return part(first) + mark + part(rest - first)
         if place == "around" and len(self._around):
-            pair = self._around.draw(dice)
+            pair = self._around.draw(choices)
             return pair[0] + word(length) + pair[1]
         if place == "leading" and len(self._leading):
-            return self._leading.draw(dice) + word(length)
-        return word(length) + self.trailing(dice)
+            return self._leading.draw(choices) + word(length)
+        return word(length) + self.trailing(choices)
 
-    def trailing(self, dice: Dice) -> str:
+    def trailing(self, choices: Choices) -> str:
         """A mark behind a word, or nothing where none may be drawn."""
-        return self._trailing.draw(dice) if len(self._trailing) else ""
+        return self._trailing.draw(choices) if len(self._trailing) else ""
 
 
-def _may_be_drawn(mark: str, fit: LabelFit) -> bool:
+def _may_be_drawn(mark: str, check: LabelCheck) -> bool:
     """Whether labels keep a mark, or leave it out where nothing like it is kept."""
-    if not fit.allows(mark):
+    if not check.allows(mark):
         return False
-    lost = [character for character in mark if not fit.kept(character)]
-    return not any(fit.kept(other) for row in _LOOK_ALIKE if any(c in row for c in lost) for other in row)
+    lost = [character for character in mark if not check.kept(character)]
+    return not any(check.kept(other) for row in _LOOK_ALIKE if any(c in row for c in lost) for other in row)

@@ -1,6 +1,6 @@
 """Widths of rendered batches: classes of crops by width, and which class and width each batch has.
 
-Under ``image.resize = "keep_ratio"`` all pictures of a batch have one width, and a batch of wide pictures has fewer.
+Under ``image.resize = "keep_ratio"`` all images of a batch have one width, and a batch of wide images has fewer.
 Both are functions of the settings and the number of the batch.
 """
 
@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.config.model import ImageConfig
-
-__all__ = ["CLASS_BITS", "BatchWidths", "WidthClass", "width_classes"]
 
 CLASS_BITS = 44
 """A sample or word with the number ``n`` of width class ``c`` has the number ``(c << CLASS_BITS) + n``."""
@@ -40,11 +38,11 @@ class WidthClass:
     """Crops of about one width.
 
     Attributes:
-        low: Narrowest picture in pixels.
-        high: Widest picture in pixels.
+        low: Narrowest image in pixels.
+        high: Widest image in pixels.
         crops: Widths in pixels at the network's height, from and up to, of the crops that belong to it.
-        fit: Least and largest width over height of a crop, as a share of that of its picture; see ``Geometry.draw``.
-            ``None``: all crops are stretched to the picture.
+        fit: Least and largest width over height of a crop, as a share of that of its image; see ``Geometry.draw``.
+            ``None``: all crops are stretched to the image.
     """
 
     low: int
@@ -54,7 +52,7 @@ class WidthClass:
 
     @property
     def middle(self) -> int:
-        """The picture of samples that have no batch, in pixels."""
+        """The image of samples that have no batch, in pixels."""
         return max((self.low + self.high) // 8 * 4, self.low)
 
 
@@ -63,7 +61,7 @@ def width_classes(image: ImageConfig, width: int | None = None) -> tuple[WidthCl
     if image.resize == "squash":
         width = width or image.image_width
         return (WidthClass(width, width, (0.0, np.inf), None),)
-    # Pictures narrower than min_width are stretched to it when they are read, so the first class takes all of them.
+    # Images narrower than min_width are stretched to it when they are read, so the first class takes all of them.
     edges = [image.min_width * 1.06]
     while edges[-1] * _GROWTH < image.max_width * 0.95:
         edges.append(edges[-1] * _GROWTH)

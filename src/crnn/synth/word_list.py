@@ -22,11 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.errors import DataError, MissingExtraError
-from crnn.synth.label_check import LabelFit, is_text
-from crnn.synth.rng import Dice, Weighted
-
-__all__ = ["SHIPPED", "LetterChain", "LetterStrings", "WordList", "WordTable", "read_word_list", "script"]
-
+from crnn.synth.label_check import LabelCheck, is_text
+from crnn.synth.rng import Choices, WeightedChoice
 
 S = TypeVar("S", bound=np.generic)
 
@@ -145,7 +142,7 @@ class WordTable:
         lists: Word lists.
         ratios: Shares of the lists, above 0, in the words of every length that they have.
         power: Words of one list and length are drawn in proportion to their frequency to this power.
-        fit: What labels keep.
+        check: What labels keep.
         as_listed: Words are drawn in no other case than theirs, and ``ratios`` are shares in all words.
 
     Attributes:
@@ -161,14 +158,14 @@ class WordTable:
         lists: Sequence[WordList],
         ratios: Sequence[float],
         power: float,
-        fit: LabelFit,
+        check: LabelCheck,
         *,
         as_listed: bool = False,
     ) -> None:
         self.usable: dict[str, int] = {}
         self.outside: dict[str, int] = {}
         self.too_long: dict[str, int] = {}
-        parts = [self._measure(words, power, fit, as_listed) for words in lists]
+        parts = [self._measure(words, power, check, as_listed) for words in lists]
         self._text = "".join(part.text for part in parts)
         shifts = np.cumsum([0, *(len(part.text) for part in parts)])
         starts = _joined([part.starts + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
@@ -178,8 +175,8 @@ class WordTable:
         self._by_list = [
             (words.name, share * part.by_length) for words, share, part in zip(lists, shares, parts, strict=True)
         ]
-        self._longest = fit.longest
-        own = sum((found for _, found in self._by_list), np.zeros(fit.longest + 1))
+        self._longest = check.longest
+        own = sum((found for _, found in self._by_list), np.zeros(check.longest + 1))
         weights = _joined(
             [
                 # As listed, lists have their shares among all words; otherwise among the words of each length.
@@ -191,7 +188,7 @@ class WordTable:
         order = np.argsort(lengths, kind="stable")
         self._starts, self._ends = _packed("i", starts[order]), _packed("i", ends[order])
         self._sums = _packed("d", np.cumsum(weights[order]))
-        places = np.searchsorted(lengths[order], np.arange(fit.longest + 2))
+        places = np.searchsorted(lengths[order], np.arange(check.longest + 2))
         self._bounds = [(low, high) for low, high in itertools.pairwise(places.tolist())]
         self.lengths = tuple(length for length, (low, high) in enumerate(self._bounds) if high > low)
         self.characters, rarity = self._rarity(starts[order], ends[order])
@@ -203,23 +200,23 @@ class WordTable:
     def __getitem__(self, place: int) -> str:
         return self._text[self._starts[place] : self._ends[place]]
 
-    def draw(self, dice: Dice, length: int, balance: float = 0.0) -> str:
+    def draw(self, choices: Choices, length: int, balance: float = 0.0) -> str:
         """A word whose label has ``length`` characters, which must be one of ``lengths``.
 
         Args:
-            dice: Random decisions.
+            choices: Random decisions.
             length: Characters of the label.
             balance: Share of the words that are the one of four with the rarest letter.
         """
-        place = self._place(dice, length)
-        if balance and dice.chance(balance):
-            others = [self._place(dice, length) for _ in range(_CANDIDATES - 1)]
+        place = self._place(choices, length)
+        if balance and choices.chance(balance):
+            others = [self._place(choices, length) for _ in range(_CANDIDATES - 1)]
             place = max([place, *others], key=self._rarity_of.__getitem__)
         return self[place]
 
-    def draw_any(self, dice: Dice) -> str:
+    def draw_any(self, choices: Choices) -> str:
         """A word of whatever length, as often as the lists have it; there must be one."""
-        return self[self._found(dice, 0, len(self._sums))]
+        return self[self._found(choices, 0, len(self._sums))]
 
     def length_weights(self, leave_out: str = "") -> tuple[float, ...]:
         """Weights of the lengths 1, 2, 3, ... that the words have of themselves; without those of one list."""
@@ -231,17 +228,17 @@ class WordTable:
         weights = np.diff(np.asarray(self._sums), prepend=0.0)
         return [self[place] for place in np.argsort(-weights, kind="stable")[:count].tolist()]
 
-    def _place(self, dice: Dice, length: int) -> int:
-        return self._found(dice, *self._bounds[length])
+    def _place(self, choices: Choices, length: int) -> int:
+        return self._found(choices, *self._bounds[length])
 
-    def _found(self, dice: Dice, low: int, high: int) -> int:
+    def _found(self, choices: Choices, low: int, high: int) -> int:
         before = self._sums[low - 1] if low else 0.0
-        wanted = before + dice.unit() * (self._sums[high - 1] - before)
+        wanted = before + choices.unit() * (self._sums[high - 1] - before)
         return bisect.bisect_right(self._sums, wanted, low, high - 1)
 
-    def _measure(self, words: WordList, power: float, fit: LabelFit, as_listed: bool) -> _Measured:
+    def _measure(self, words: WordList, power: float, check: LabelCheck, as_listed: bool) -> _Measured:
         """Where the usable words of a list are, and how long their labels; whole lists at a time, for speed."""
-        text = words.text if fit.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
+        text = words.text if check.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
         codes = _code_points(text)
         ends = np.flatnonzero(codes == ord("\n"))
         starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1] + 1])
@@ -253,18 +250,18 @@ class WordTable:
             # Mostly the case that a word is drawn in is decided later, and one that fits is enough here.
             forms = (character,) if as_listed else (character, character.lower(), character.upper())
             for form in forms:
-                if character != "\n" and fit.allows(form):
-                    allowed[code], sizes[code] = True, sum(len(fit.kept(part)) for part in form)
+                if character != "\n" and check.allows(form):
+                    allowed[code], sizes[code] = True, sum(len(check.kept(part)) for part in form)
                     break
         inside = np.logical_and.reduceat(allowed[codes], starts)
         lengths = np.add.reduceat(sizes[codes], starts)
-        chosen = inside & (lengths > 0) & (lengths <= fit.longest)
+        chosen = inside & (lengths > 0) & (lengths <= check.longest)
         self.usable[words.name] = int(chosen.sum())
-        self.too_long[words.name] = int((inside & (lengths > fit.longest)).sum())
+        self.too_long[words.name] = int((inside & (lengths > check.longest)).sum())
         self.outside[words.name] = len(starts) - self.usable[words.name] - self.too_long[words.name]
         # Of the largest, so that no power overflows; none so small that a length has no weight at all.
         weights = np.maximum((words.frequencies[chosen] / words.frequencies.max()) ** power, 1e-30)
-        by_length = np.bincount(lengths[chosen], weights, minlength=fit.longest + 1)
+        by_length = np.bincount(lengths[chosen], weights, minlength=check.longest + 1)
         return _Measured(
             text, starts[chosen], ends[chosen], lengths[chosen], weights, by_length / max(weights.sum(), 1e-30)
         )
@@ -336,9 +333,6 @@ def _packed(code: str, values: npt.NDArray[np.generic]) -> array[Any]:
     return array(code, values.astype(code).tobytes())
 
 
-# ----------------------------------------------------------------------------------------------------
-# made up
-
 _CONTEXT = 3
 """Letters that decide on the next one; four would repeat the list, two are hard to pronounce."""
 
@@ -375,27 +369,27 @@ class LetterChain:
             for place in range(_CONTEXT, len(padded)):
                 counts[padded[place - _CONTEXT : place]][padded[place]] += 1
             self._ends.add(padded[-_CONTEXT:])
-        self._next = {context: Weighted(letters) for context, letters in counts.items()}
+        self._next = {context: WeightedChoice(letters) for context, letters in counts.items()}
 
     def __len__(self) -> int:
         return len(self._next)
 
-    def draw(self, dice: Dice, length: int) -> str:
+    def draw(self, choices: Choices, length: int) -> str:
         """A lower-case word of ``length`` code points; fewer where no chain goes on that far. There must be words."""
         word = ""
         for _ in range(_ATTEMPTS):
-            word = self._chain(dice, length)
+            word = self._chain(choices, length)
             if len(word) == length and (length < _CONTEXT or word[-_CONTEXT:] in self._ends):
                 break
         return word
 
-    def _chain(self, dice: Dice, length: int) -> str:
+    def _chain(self, choices: Choices, length: int) -> str:
         padded = " " * _CONTEXT
         while len(padded) < _CONTEXT + length:
             letters = self._next.get(padded[-_CONTEXT:])
             if letters is None:
                 break
-            padded += letters.draw(dice)
+            padded += letters.draw(choices)
         return padded[_CONTEXT:]
 
 
@@ -430,26 +424,26 @@ class LetterStrings:
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def draw(self, dice: Dice, length: int) -> str:
+    def draw(self, choices: Choices, length: int) -> str:
         """A string of ``length`` code points, or two where one is a mark that needs a letter; there must be some."""
-        needed = dice.pick(self._wanted)
+        needed = choices.pick(self._wanted)
         name = script(needed) if is_text(needed) else ""
-        bases = self._bases.get(name) or dice.pick(list(self._bases.values()))
+        bases = self._bases.get(name) or choices.pick(list(self._bases.values()))
         marks = self._marks.get(name) or self._shared
         if unicodedata.category(needed)[0] == "M":
             bearers = [base for base in bases if _may_carry(base, needed)] or bases
-            needed = dice.pick(bearers) + needed
-        place = dice.below(max(length - len(needed), 0) + 1)
-        string = self._fill(dice, place, bases, marks) + needed
-        return string + self._fill(dice, length - len(string), bases, marks)
+            needed = choices.pick(bearers) + needed
+        place = choices.below(max(length - len(needed), 0) + 1)
+        string = self._fill(choices, place, bases, marks) + needed
+        return string + self._fill(choices, length - len(string), bases, marks)
 
     @staticmethod
-    def _fill(dice: Dice, length: int, bases: list[str], marks: list[str]) -> str:
+    def _fill(choices: Choices, length: int, bases: list[str], marks: list[str]) -> str:
         string = ""
         while len(string) < length:
-            string += dice.pick(bases)
-            if marks and len(string) < length and dice.chance(_MARK_SHARE):
-                mark = dice.pick(marks)
+            string += choices.pick(bases)
+            if marks and len(string) < length and choices.chance(_MARK_SHARE):
+                mark = choices.pick(marks)
                 if _may_carry(string[-1], mark):
                     string += mark
         return string
