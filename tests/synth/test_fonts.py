@@ -15,8 +15,8 @@ from fontTools.ttLib import TTCollection, TTFont
 
 from crnn.config.synth import FontConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.font_check import shipped_folder
-from crnn.synth.fonts import Font, FontSet, find_fonts, system_folders
+from crnn.synth.font_check import Font, shipped_folder
+from crnn.synth.fonts import FontSet, find_fonts, system_folders
 
 ALNUM = string.ascii_letters + string.digits
 OPEN_SANS = shipped_folder() / "open-sans" / "open-sans-latin-400-normal.ttf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def templates() -> list[tuple[str, str]]:
     return [
         (kind, line.strip().partition(" ")[2])
         for kind, table in lines._KINDS.items()
-        for line in table.strip().splitlines()
+        for line in re.split(r"\s{2,}", table.strip())
     ]
 
 
@@ -48,7 +49,7 @@ def test_every_template_can_be_drawn() -> None:
     drawn = 0
     for kind, table in lines._KINDS.items():
         usable = made._templates[kind]
-        assert len(usable) == len(table.strip().splitlines()), kind
+        assert len(usable) == len(re.split(r"\s{2,}", table.strip())), kind
         for number, template in enumerate(usable.items):
             text = made._expand(template, choices(7, number))
             assert text.strip()

@@ -15,7 +15,8 @@ from PIL import Image, ImageFont, features
 from crnn.config.synth import FontConfig, StyleConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth import rasterizer as glyphs
-from crnn.synth.fonts import Font, FontSet, find_fonts, system_folders
+from crnn.synth.font_check import Font
+from crnn.synth.fonts import FontSet, find_fonts, system_folders
 from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN, Lettering, mask_width, needs_shaping, render_mask
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .,-"

@@ -332,12 +332,12 @@ def test_texts_that_cannot_be_drawn_are_counted(synth_config: Configs, monkeypat
         calls += 1
         return None if calls % 3 == 0 else draw(*arguments)
 
-    monkeypatch.setattr(words, "draw_cell", sometimes)
+    monkeypatch.setattr(words, "render_mask", sometimes)
     source = SynthBatches(synth_config())
     list(source.iterate(0, 2))
     source[40]
     assert source.skipped["no_ink"] == calls // 3
-    monkeypatch.setattr(words, "draw_cell", lambda *_: None)
+    monkeypatch.setattr(words, "render_mask", lambda *_: None)
     with pytest.raises(
         DataError, match=r"none of 50 texts in a row could be drawn, the last '.*'\. *|: no single font"
     ):

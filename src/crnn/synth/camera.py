@@ -1,9 +1,7 @@
-"""What happens to a finished image between the scene and the file, batched, on any device.
+"""Camera effects on finished images, batched: exposure, light, blur, sensor noise, sharpening, tones, JPEG, resizing.
 
-In the order of a camera: exposure, light, lens and motion, the sensor's pixels and their noise, the camera's software
-(sharpening, tones), JPEG, and the enlargement to the size that the network sees. A crop that had fewer pixels in its
-file than the network sees goes through sensor, software and JPEG at that size, in the upper left part of its image,
-so that its noise is coarse and its blocks are large; from a larger one both are finer and weaker.
+A crop with fewer pixels in its file than the network sees goes through sensor, software and JPEG at that size, in the
+upper left part of its image, so that its noise is coarse and its blocks are large.
 
 Only samples that have an effect pay for it, and which ones is known on the CPU: nothing waits for the device. A sample
 comes out the same in any batch, bit by bit: sums are exact (``filters``, ``jpeg``), all else is single operations on
@@ -29,50 +27,33 @@ from crnn.synth.rng import SampleRandom
 
 Floats = npt.NDArray[np.float64]
 
-BLOCK_NUMBERS = 420_000
-"""Pixels, times channels, that a CPU works on at a time."""
-
-REFERENCE_HEIGHT = 32.0
-"""Pixels; the height of image for which settings state lengths."""
-
-LEAST_SIGMA = 0.3
-"""Pixels; a sampled Gaussian of less leaves the image as it is."""
-
-LEAST_SHRUNK_HEIGHT = 10.0
-"""Pixels; the settings may not shrink a crop below that. Text of less is hardly readable."""
-
-LEAST_SIZE = 4
-"""Pixels on either axis."""
-
-APERTURE = (0.2, 0.42)
-"""What a pixel averages, as sigma in its own size; 0.29 is a square as large as itself."""
+BLOCK_NUMBERS = 420_000  # Pixels, times channels, that a CPU works on at a time
+REFERENCE_HEIGHT = 32.0  # Pixels; the height of image for which settings state lengths
+LEAST_SIGMA = 0.3  # Pixels; a sampled Gaussian of less leaves the image as it is
+LEAST_SHRUNK_HEIGHT = 10.0  # Pixels; the settings may not shrink a crop below that. Text of less is hardly readable
+LEAST_SIZE = 4  # Pixels on either axis
+APERTURE = (0.2, 0.42)  # What a pixel averages, as sigma in its own size; 0.29 is a square as large as itself
 
 ENLARGEMENTS = (0.7, 0.25, 0.05)
 """Weights of bicubic (as ``crnn.image`` enlarges, and most other programs), bilinear and nearest."""
 
-CONTRAST_FACTORS = (0.1, 3.0)
-"""Least and largest factor on an image's contrast, whatever is aimed at."""
+CONTRAST_FACTORS = (0.1, 3.0)  # Least and largest factor on an image's contrast, whatever is aimed at
 
 NOISE_LIMIT = 0.35
 """Largest deviation of noise in that of the image without it, so that faint text does not drown in it."""
 
-LOST = 0.15
-"""Share of the range between the darkest and the brightest pixel that a change of brightness may cut off."""
+LOST = 0.15  # Share of the range between the darkest and the brightest pixel that a change of brightness may cut off
 
 
 @torch.no_grad()
 def apply_camera(images: Tensor, random: SampleRandom, config: CameraConfig, native: Floats) -> Tensor:
-    """Images of scenes as they come out of a file.
+    """Return images as a camera stores them, ``(N, C, H, W)`` float32 in [0, 1].
 
     Args:
-        images: ``(N, C, H, W)`` float32 in about [0, 1], 0 black and 1 white, C 1 (grey) or 3 (red, green, blue).
-            They are left as they are.
+        images: ``(N, C, H, W)`` float32 in about [0, 1], C 1 (grey) or 3 (red, green, blue); not changed.
         random: Of these N samples.
-        config: Shares and strengths. With every share at 0, the result is the input, cut off to [0, 1].
-        native: ``(N, 2)`` height and width in pixels that each crop had in its file, before it was brought to H and W.
-
-    Returns:
-        ``(N, C, H, W)`` float32 in [0, 1].
+        config: Shares and strengths. With every share at 0 the result is the input, clipped.
+        native: ``(N, 2)`` height and width in pixels of each crop's file.
     """
     # On the CPU so many at a time that they stay in the cache; fresh memory costs more than most of what is done to it.
     parts = -(-images.numel() // BLOCK_NUMBERS) if images.device.type == "cpu" else 1
@@ -116,10 +97,7 @@ def _taken(images: Tensor, random: SampleRandom, config: CameraConfig, native: F
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some of the samples, taken out to be changed.
-
-    ``pixels`` is a copy, ``(n, C, H, W)``; ``rows`` are their places among all.
-    """
+    """A copy of some of the samples: ``pixels`` ``(n, C, H, W)``, at ``rows`` among all."""
 
     image: Tensor
     rows: npt.NDArray[np.int64]
@@ -181,11 +159,7 @@ def _glare(image: Tensor, random: SampleRandom, config: CameraConfig) -> None:
 
 
 def _expose(image: Tensor, random: SampleRandom, config: CameraConfig) -> Tensor:
-    """Contrast as of real crops, and another brightness, such that little is lost in black and white.
-
-    Returns:
-        ``(N,)`` float32, the standard deviation of the pixels afterwards, in grey levels.
-    """
+    """Set contrast and brightness; return the standard deviation of the pixels afterwards, ``(N,)``, in grey levels."""
     # A quarter of the pixels, as whole numbers: their sums are exact, so they do not depend on their order.
     levels = image[:, :, ::2, ::2].mul(255.0).round_().flatten(1).int()
     darkest, brightest = (extreme.float() for extreme in levels.aminmax(dim=1))
@@ -206,7 +180,7 @@ def _expose(image: Tensor, random: SampleRandom, config: CameraConfig) -> Tensor
 
 
 def _file_sizes(random: SampleRandom, config: CameraConfig, native: Floats, shape: Floats) -> Floats:
-    """``(N, 2)`` height and width in which each image was stored, not rounded."""
+    """Return the height and width in which each image was stored, ``(N, 2)``, not rounded."""
     assert native.shape == (len(random), 2), f"native has shape {native.shape} for {len(random)} samples"
     factor = random.uniform("camera/shrink/factor", 1.0, config.shrink)
     factor = np.minimum(factor, np.maximum(native[:, 0] / LEAST_SHRUNK_HEIGHT, 1.0))

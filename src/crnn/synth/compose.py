@@ -1,8 +1,7 @@
-"""Coverage masks -> images: colours, fills, borders, shadows, and what else is in a crop. Batched on one device.
+"""Coverage masks to images: colours, fills, borders, shadows, and what else is in a crop. Batched on one device.
 
-What is random comes from ``SampleRandom`` and is known before the device starts, so an effect that some images have is
-computed for those alone, and nothing waits for the device. Each image depends on its own draws and masks only,
-whichever others are computed with it.
+Everything random is known before the device starts, so an effect is computed for the images that have it, and nothing
+waits for the device. Each image depends on its own draws and masks only.
 
 Shape letters: N images, C channels, H height, W width; n of N have an effect.
 """
@@ -27,35 +26,22 @@ from crnn.synth.textures import TextureBank
 
 Floats = npt.NDArray[np.float64]
 
-_LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in grey (ITU-R BT.601), as Pillow converts."""
+_LUMA = np.array([0.299, 0.587, 0.114])  # Weights of red, green and blue in grey (ITU-R BT.601), as Pillow converts
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours of N images, ``(N, C)`` float32 in [0, 1] each.
+    """Colours of N images, ``(N, C)`` float32 in [0, 1] each."""
 
-    Attributes:
-        contrast: ``(N,)`` float64: difference in grey of text and background.
-        background: Behind everything.
-        text: The letters.
-        outline: Borders of letters; away from the text's grey.
-        side: The sides of letters that have depth.
-        shadow: Their shadow.
-        other: Anything else: lines, words of another colour.
-        second: The other letters of words in two tones; between the text and its background.
-        front: What is in front of the letters; nearer to the background's grey than to theirs.
-    """
-
-    contrast: Floats
-    background: Tensor
-    text: Tensor
-    outline: Tensor
-    side: Tensor
-    shadow: Tensor
-    other: Tensor
-    second: Tensor
-    front: Tensor
+    contrast: Floats  # ``(N,)`` float64: difference in grey of text and background
+    background: Tensor  # Behind everything
+    text: Tensor  # The letters
+    outline: Tensor  # Borders of letters; away from the text's grey
+    side: Tensor  # The sides of letters that have depth
+    shadow: Tensor  # Their shadow
+    other: Tensor  # Anything else: lines, words of another colour
+    second: Tensor  # The other letters of words in two tones; between the text and its background
+    front: Tensor  # What is in front of the letters; nearer to the background's grey than to theirs
 
     @classmethod
     def draw(cls, random: SampleRandom, style: StyleConfig, channels: int, device: torch.device) -> Palette:
@@ -116,7 +102,7 @@ class Palette:
 def _tinted(
     random: SampleRandom, name: str, level: Floats, grey: npt.NDArray[np.bool_], channels: int
 ) -> npt.NDArray[np.float32]:
-    """A colour of this grey level: any hue, as far from grey as the range allows, at most."""
+    """Return colours of this grey level: any hue, as far from grey as the range allows, at most."""
     if channels == 1:
         return level[:, None].astype(np.float32)
     hue = random.uniform(f"{name} hue", 0.0, 2.0 * np.pi)
@@ -149,17 +135,11 @@ _SCENE_EFFECTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Finished scenes, before a camera sees them.
+    """Finished scenes, before a camera sees them."""
 
-    Attributes:
-        images: ``(N, C, H, W)`` float32 in [0, 1].
-        geometry: What each pixel shows.
-        coverage: ``(N, H, W)`` float32: where the text is.
-    """
-
-    images: Tensor
-    geometry: Geometry
-    coverage: Tensor
+    images: Tensor  # ``(N, C, H, W)`` float32 in [0, 1]
+    geometry: Geometry  # What each pixel shows
+    coverage: Tensor  # ``(N, H, W)`` float32: where the text is
 
 
 def compose(
@@ -174,7 +154,7 @@ def compose(
     trace: Callable[[str, Tensor], None] | None = None,
     fit: tuple[float, float] | None = None,
 ) -> Scene:
-    """Images of words.
+    """Compose images of words.
 
     Args:
         masks: ``(N, Hc, Wc)`` uint8: the words.
@@ -185,7 +165,7 @@ def compose(
         textures: For backgrounds and fills.
         shape: H and W.
         channels: C, 1 or 3.
-        trace: Called with the name of each stage and the images as they are then, to explain them.
+        trace: Called with the name of each stage and its images.
         fit: As for ``Geometry.draw``.
     """
     random = random.without(_SCENE_EFFECTS, random.chance("printed", style.print_share))
@@ -215,19 +195,12 @@ def compose(
 
 @dataclass(frozen=True, slots=True)
 class _NeighborPlan:
-    """Which crops show a part of another word, and where: up to two, at sides 0 to 3.
+    """Crops that show part of other words: up to two, at sides 0 to 3."""
 
-    Attributes:
-        rows: Per place (first, second) the samples that have it.
-        sides: ``(N, 2)``.
-        gaps: ``(N, 2)`` space between the words, in text heights.
-        room: ``(N, 4)`` what the crop is larger by, in text heights.
-    """
-
-    rows: tuple[Rows, Rows]
-    sides: npt.NDArray[np.int64]
-    gaps: Floats
-    room: Floats
+    rows: tuple[Rows, Rows]  # Per place (first, second) the samples that have it
+    sides: npt.NDArray[np.int64]  # ``(N, 2)``
+    gaps: Floats  # ``(N, 2)`` space between the words, in text heights
+    room: Floats  # ``(N, 4)`` what the crop is larger by, in text heights
 
     @classmethod
     def draw(cls, random: SampleRandom, style: StyleConfig) -> _NeighborPlan:
@@ -249,7 +222,7 @@ class _NeighborPlan:
 
 
 class _Painter:
-    """The images while they are painted, from the back to the front."""
+    """Paint images from the back to the front."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What is written: words, numbers, codes, prices, dates, names and more, each with the label to be read."""
+"""Texts to render, with their labels: words, numbers, codes, prices, dates, names, lines and more."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from crnn.synth.templates import TEMPLATES, LineWriter, Writer, expand, parse_te
 from crnn.synth.vocabulary import Cases, Marks, Vocabulary
 from crnn.synth.word_list import script
 
-_MORE = 8
-"""Most repeats beyond the least where an expression sets no limit (``*``, ``+``, ``{2,}``)."""
+_MORE = 8  # Most repeats beyond the least where an expression sets no limit (``*``, ``+``, ``{2,}``)
 
 _MOST = 1000
 
@@ -31,18 +30,10 @@ _KINDS = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "WORD": r"\w", "NOT_WORD": r"\W", 
 
 
 class PatternText:
-    """Draw texts that match an expression.
+    """Draw texts that match a regular expression.
 
     Alternatives, characters and numbers of repeats are each as likely as the others. An expression is about what is
-    drawn, not about labels: where labels have small letters only, ``[A-Z]`` draws capitals, and a hyphen that labels
-    leave out is drawn.
-
-    Args:
-        expression: The setting ``corpus.pattern``.
-        check: What labels keep.
-
-    Attributes:
-        characters: All that texts can have.
+    drawn, not about labels: where labels have small letters only, ``[A-Z]`` draws capitals.
 
     Raises:
         ConfigError: It is no expression, has more than can be drawn, or wants characters that may not be drawn.
@@ -104,7 +95,7 @@ class PatternText:
         )
 
     def _characters(self, name: str, value: Any) -> str:
-        """The characters that a node may be, which can be drawn."""
+        """Return the drawable characters of a node."""
         if name == "ANY":  # only what labels can have: of the others it would mostly be a mark
             found = self._own
         elif name == "IN":
@@ -124,7 +115,7 @@ class PatternText:
 
 
 def _is_of(character: str, kind: Any, value: Any) -> bool:
-    """Whether an item of a set has the character."""
+    """True where an item of a set has the character."""
     if str(kind) == "RANGE":
         return bool(value[0] <= ord(character) <= value[1])
     if str(kind) == "CATEGORY":
@@ -132,26 +123,19 @@ def _is_of(character: str, kind: Any, value: Any) -> bool:
     return bool(ord(character) == value)
 
 
-_TRIES = 200
-"""Texts that are refused, in a row, before the settings are to blame."""
+_TRIES = 200  # Texts that are refused, in a row, before the settings are to blame
 
 _TRIES_OF_A_KIND = 8
 """Texts of one kind that are refused before another kind is drawn, so that refusals hardly change the shares."""
 
-_FIRST_LONGEST = 3
-"""Longest label of the first words under ``corpus.short_first``."""
-
-_SHORT_TRIES = 32
-"""Texts that are too long before the shortest of them has to do: lists may have nothing shorter."""
+_FIRST_LONGEST = 3  # Longest label of the first words under ``corpus.short_first``
+_SHORT_TRIES = 32  # Texts that are too long before the shortest of them has to do: lists may have nothing shorter
 
 _LARGE_SIGNS = "&@#%$+?!€£*"
 """Signs that can be told when they stand alone."""
 
-_FORM_SIGNS = ":;=/()[]"
-"""Signs that stand alone on forms, between what is printed before and behind them."""
-
-_ALIKE = "IOlo"
-"""Letters that cannot be told from digits without others beside them."""
+_FORM_SIGNS = ":;=/()[]"  # Signs that stand alone on forms, between what is printed before and behind them
+_ALIKE = "IOlo"  # Letters that cannot be told from digits without others beside them
 
 _ENDINGS = (
     *("co", "ex", "ix", "ly", "fy", "max", "net", "lab", "pro", "one", "air", "bay", "box", "top", "way", "fit", "pay"),
@@ -159,11 +143,8 @@ _ENDINGS = (
 )
 """Ends of the names of companies and products."""
 
-_SIZED_TRIES = 400
-"""Texts that are drawn for one of a wanted length."""
-
-_SHORTEST_LINE, _LONGEST_LINE = 4, 64
-"""Characters of lines."""
+_SIZED_TRIES = 400  # Texts that are drawn for one of a wanted length
+_SHORTEST_LINE, _LONGEST_LINE = 4, 64  # Characters of lines
 
 _FIGURES_IN_PHRASES = ("number", "number", "quantity", "price")
 
@@ -173,43 +154,29 @@ _FIGURE_CASE = WeightedChoice({"as_is": 55.0, "upper": 40.0, "lower": 5.0})
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text.
+    """One text."""
 
-    Attributes:
-        drawn: What is painted; may hold spaces and marks that the label leaves out.
-        label: What the network must say.
-        kind: ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``,
-            ``telephone``, ``quantity``, ``single``, ``web``, ``phrase``, ``line``, ``listed`` (with
-            ``corpus.only_words``) or ``pattern``.
-    """
-
-    drawn: str
-    label: str
+    drawn: str  # What is painted; may hold spaces and marks that the label leaves out
+    label: str  # What the network must say
+    # ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``, ``telephone``,
+    # ``quantity``, ``single``, ``web``, ``phrase``, ``line``, ``listed`` (with ``corpus.only_words``) or ``pattern``
     kind: str
 
 
 class Corpus:
-    """Endless texts that a network with this charset can learn to say. May be pickled.
+    """Endless texts with labels that a network with this charset can write. May be pickled.
 
     Args:
-        config: What is drawn, and how often.
-        charset: What the network writes.
-        rules: How labels are normalized; they are never cut, even where ``rules.truncate`` says so.
-        max_steps: Time steps that the network has: no label needs more (``crnn.charset.min_time_steps``).
+        config: Kinds of texts and their weights.
+        charset: Of the network.
+        rules: How labels are normalized; they are never truncated.
+        max_steps: Time steps of the network: no label needs more.
         lines: Write lines, too, where the charset has the space.
 
     Attributes:
         characters: Every character that may be drawn, sorted.
-        notes: What a user should know: words that are left out, letters that no list has.
+        notes: Remarks for the user on words that are not used and letters that no list has.
         refused: Texts that were drawn anew, by reason, in this process.
-
-    Raises:
-        ConfigError: Nothing that the settings ask for can be drawn with this charset.
-        DataError: A word list cannot be read, or one of the user's has no word that can be a label.
-
-    Example:
-        >>> corpus = Corpus(CorpusConfig(), Charset("36"), CharsetConfig().rules(), max_steps=24)
-        >>> text = corpus.draw(np.random.default_rng(1))
     """
 
     def __init__(
@@ -250,11 +217,7 @@ class Corpus:
         self.characters = self._all_characters()
 
     def longest(self, number: int) -> int | None:
-        """Characters that the label of a word may have under ``corpus.short_first``; ``None``: as many as fit.
-
-        Args:
-            number: The word's, counted from 0 at the start of the run.
-        """
+        """Return the longest label of word ``number`` of a run under ``corpus.short_first``, or ``None``."""
         return None if number >= self._short_first else _FIRST_LONGEST + 10 * number // self._short_first
 
     def draw(
@@ -263,13 +226,12 @@ class Corpus:
         writable: frozenset[str] | Callable[[str], bool] | None = None,
         longest: int | None = None,
     ) -> Text:
-        """One text: a pure function of the settings, the generator's state, ``writable`` and ``longest``.
+        """Draw a text: a function of the settings, the generator's state, ``writable`` and ``longest``.
 
         Args:
-            rng: Random numbers; taken in blocks, so that its state afterwards says nothing.
-            writable: Characters that the fonts can write, or whether they can write a whole text; default: everything.
-            longest: Characters that the label may have; the shortest of some texts where none is that short. Default:
-                as many as fit.
+            rng: Used in blocks, so that its state afterwards says nothing.
+            writable: Characters that the fonts can write, or a test of whole texts. Default: everything.
+            longest: Longest label; the shortest of some texts where none is that short.
 
         Raises:
             DataError: Text after text is refused; the message has the reasons.
@@ -316,9 +278,9 @@ class Corpus:
         longest: int | None,
         letters: tuple[float, float],
     ) -> Text | None:
-        """Return a text of ``letters`` characters, from and up to, as ``draw`` draws such; ``None`` where none is met.
+        """Draw a text of ``letters[0]`` to ``letters[1]`` characters, or ``None`` where none is met.
 
-        Quicker than to wait for one, since lines of other lengths are not written first.
+        Quicker than repeated ``draw``, since lines of other lengths are not written first.
         """
         choices = Choices(rng)
         for _ in range(_SIZED_TRIES):
@@ -372,7 +334,7 @@ class Corpus:
         return round(length)
 
     def _dressed(self, choices: Choices, length: int, word: Callable[[Choices, int], str]) -> str:
-        """A word in some case, with marks for a share of them."""
+        """Draw a word in some case, with marks for a share of them."""
         form = self._cases.form(choices)
         if not choices.chance(self._punctuation):
             return self._cases.apply(choices, word(choices, length), form)

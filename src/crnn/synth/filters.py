@@ -1,8 +1,7 @@
-"""What a lens does to an image, batched: out of focus, or moved while it was taken.
+"""Filters and noise for images, batched: blur, resampling, hash-based noise. Every sample has its own parameters.
 
-Every sample has its own blur. Kernels are whole numbers that add up to a power of 2, and pixels are rounded to whole
-levels before, so that the sums are exact in float32: an image comes out the same in any batch, whatever kernel of a
-library does the convolution, also in TF32.
+Results are the same in any batch and on any device: blur kernels are whole numbers that add up to a power of 2, and
+pixels are rounded to whole levels first, so that sums are exact in float32, also in TF32.
 
 Shape letters: N images, C channels, H height, W width.
 """
@@ -23,42 +22,23 @@ from crnn.distributed import on_device
 
 Floats = npt.NDArray[np.float64]
 
-RADII = (3, 7)
-"""Of the kernels. A blur takes the smallest that holds it."""
-
-REACH = 2.5
-"""Standard deviations up to which a kernel holds a Gaussian: all but 1 % of it along an axis."""
-
-MAX_SIGMA = RADII[-1] / REACH
-"""Pixels."""
-
-LEVELS = 1023.0
-"""Steps between black and white in a convolution. Up to 2 either way, levels are exact in TF32."""
-
-UNIT = 4096.0
-"""What a kernel's whole numbers add up to: 2046 times that is below 2**24."""
-
-LANES = 16
-"""Groups that a convolution of the CPU does at a time."""
-
-POINTS = 7
-"""On the path of a motion."""
-
-JOIN = 0.5
-"""Spread of each point on a path, in steps between two of them: enough that they join to a line."""
+RADII = (3, 7)  # Of the kernels. A blur takes the smallest that holds it
+REACH = 2.5  # Standard deviations up to which a kernel holds a Gaussian: all but 1 % of it along an axis
+MAX_SIGMA = RADII[-1] / REACH  # Pixels
+LEVELS = 1023.0  # Steps between black and white in a convolution. Up to 2 either way, levels are exact in TF32
+UNIT = 4096.0  # What a kernel's whole numbers add up to: 2046 times that is below 2**24
+LANES = 16  # Groups that a convolution of the CPU does at a time
+POINTS = 7  # On the path of a motion
+JOIN = 0.5  # Spread of each point on a path, in steps between two of them: enough that they join to a line
 
 
 def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
-    """Images blurred by Gaussians along both axes, smeared along a straight path, or both.
+    """Blur with Gaussians along both axes, along a straight path, or both.
 
     Args:
-        images: ``(N, C, H, W)`` float32 in about [0, 1]; more than [-2, 2] is cut off. Beyond the edge they go on as
-            at the edge.
-        sigma: ``(N, 2)`` standard deviations in pixels, down and across, 0 to ``MAX_SIGMA``; larger ones are cut off.
-        motion: ``(N, 2)`` the path in pixels, down and across; what a kernel does not hold is cut off.
-
-    Returns:
-        ``(N, C, H, W)`` float32, multiples of 1/4096 of a level.
+        images: ``(N, C, H, W)`` float32, clipped to [-2, 2]; edges are replicated.
+        sigma: ``(N, 2)`` standard deviations in pixels, down and across, clipped to ``MAX_SIGMA``.
+        motion: ``(N, 2)`` the path in pixels, down and across, clipped to the kernel.
     """
     channels, height, width = images.shape[1:]
     levels = images.mul(LEVELS).round_().clamp_(-2.0 * LEVELS, 2.0 * LEVELS)
@@ -84,7 +64,7 @@ def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
 
 
 def _kernels(sigma: Floats, motion: Floats, radius: int) -> npt.NDArray[np.float32]:
-    """``(n, 2 radius + 1, 2 radius + 1)`` whole numbers that add up to ``UNIT``."""
+    """Return ``(n, 2 radius + 1, 2 radius + 1)`` whole numbers that add up to ``UNIT``."""
     places = np.arange(-radius, radius + 1, dtype=np.float64)
     # Up to 0.2 a Gaussian at whole pixels is a single one.
     spread = np.clip(sigma, 0.2, MAX_SIGMA)
@@ -110,15 +90,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def take_rows(images: Tensor, places: Tensor) -> Tensor:
-    """Rows of images, each image's at places of its own.
-
-    Args:
-        images: ``(N, C, H, W)``.
-        places: ``(N, K)`` int64; below 0 is the first row, above H - 1 the last.
-
-    Returns:
-        ``(N, C, K, W)``, contiguous.
-    """
+    """Gather rows ``places`` (N, K) of each image, clamped to its edges: ``(N, C, K, W)``, contiguous."""
     count, channels, height, width = images.shape
     starts = torch.arange(count * channels, device=images.device).mul_(height).view(count, channels, 1)
     index = starts + places.clamp(0, height - 1)[:, None]
@@ -126,16 +98,9 @@ def take_rows(images: Tensor, places: Tensor) -> Tensor:
 
 
 def shrink(images: Tensor, sizes: Integers) -> Tensor:
-    """Images sampled at fewer places, as a sensor with that many pixels does.
+    """Sample ``sizes`` (N, 2) rows and columns of images (N, C, H, W), bilinear and without a filter, as a sensor does.
 
-    No filter is applied: detail finer than the new pixels becomes false detail unless it was blurred before.
-
-    Args:
-        images: ``(N, C, H, W)`` float32.
-        sizes: ``(N, 2)`` rows and columns to sample, 1 to H and 1 to W.
-
-    Returns:
-        ``(N, C, H, W)`` float32: the upper left ``sizes`` are the samples, what follows repeats the last of them.
+    The samples are the upper left of the result, which keeps its shape; behind them the last one is repeated.
     """
     for axis in (0, 1):
         size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
@@ -150,15 +115,9 @@ def shrink(images: Tensor, sizes: Integers) -> Tensor:
 
 
 def enlarge(images: Tensor, sizes: Integers, kind: Integers) -> Tensor:
-    """The reverse of ``shrink``: the upper left part of each image, enlarged to the whole of it.
+    """Invert ``shrink``: enlarge the upper left ``sizes`` (N, 2) of each image to the whole.
 
-    Args:
-        images: ``(N, C, H, W)`` float32.
-        sizes: ``(N, 2)`` rows and columns of the part, 1 to H and 1 to W.
-        kind: ``(N,)`` 0 for bicubic, 1 for bilinear, 2 for nearest.
-
-    Returns:
-        ``(N, C, H, W)`` float32; bicubic overshoots at edges.
+    ``kind`` (N,) is 0 for bicubic, which overshoots at edges, 1 for bilinear, 2 for nearest.
     """
     cubic = on_device(kind == 0, images.device)[:, None]
     nearest = on_device(kind == 2, images.device)[:, None]
@@ -191,10 +150,7 @@ def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum_of_rows(images: Tensor, first: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Tensor:
-    """WeightedChoice sums of neighbouring rows, turned over: ``(N, C, W, K)``.
-
-    Row k is the sum of the rows ``first[k]``, ``first[k] + 1``, ..., each with its weight; ``last`` is repeated.
-    """
+    """Weighted sums of rows ``first[k]``, ``first[k] + 1``, ..., transposed: ``(N, C, W, K)``; ``last`` is repeated."""
     count, channels, _, width = images.shape
     places = first[:, None] + torch.arange(len(weights), device=first.device)[:, None]  # (N, taps, K)
     if last is not None:
@@ -212,17 +168,9 @@ _NUMBERS = 1 << 16
 
 
 def row_chunks(rows: int, numbers: int, device: torch.device) -> list[slice]:
-    """The rows of a batch: on a CPU so many at a time that they stay in its cache, elsewhere all at once.
+    """Return slices of a batch's rows: on a CPU so many that they stay in its cache, elsewhere all at once.
 
     On a CPU, fresh memory costs more than the arithmetic that fills it (measured: 10 us for an image of 32 x 100).
-
-    Args:
-        rows: How many there are.
-        numbers: How many numbers a row has.
-        device: Where the work is done.
-
-    Returns:
-        At least one slice, the largest first, empty where there are no rows.
     """
     step = max(1, _NUMBERS // max(1, numbers)) if device.type == "cpu" else max(1, rows)
     return [slice(start, min(start + step, rows)) for start in range(0, max(1, rows), step)]
@@ -253,30 +201,15 @@ def _quantiles(device: torch.device) -> Tensor:
 
 
 def hash_uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uniform numbers, one per seed and position.
-
-    Args:
-        seeds: ``(N,)`` int64: one per sample, e.g. ``SampleRandom.seeds``; its device is that of the result.
-        shape: Of each sample; at most 2**30 numbers.
-
-    Returns:
-        ``(N, *shape)`` float32 in [0, 1), multiples of 2**-24.
-    """
+    """Return uniform numbers ``(N, *shape)`` float32 in [0, 1), multiples of 2**-24, of int64 ``seeds`` (N,)."""
     return _uniform(seeds, math.prod(shape), _UNIFORM).view(len(seeds), *shape)
 
 
 def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Normal numbers of mean 0 and variance 1, one per seed and position.
+    """Return normal numbers ``(N, *shape)`` float32 of int64 ``seeds`` (N,).
 
     Each byte of a hash picks one of 256 quantiles, so the values are discrete and end at 2.90 deviations; the
     distribution function is never further than 0.002 from the normal one, the kurtosis is 2.92 instead of 3.
-
-    Args:
-        seeds: ``(N,)`` int64: one per sample; its device is that of the result.
-        shape: Of each sample; at most 2**32 numbers.
-
-    Returns:
-        ``(N, *shape)`` float32.
     """
     count = math.prod(shape)
     quantiles = _quantiles(seeds.device)
@@ -288,16 +221,7 @@ def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def smooth_noise(seeds: Tensor, cells: tuple[int, int], shape: tuple[int, int]) -> Tensor:
-    """Smooth fields: random numbers at the corners of a grid, blended between them.
-
-    Args:
-        seeds: ``(N,)`` int64: one per sample; its device is that of the result.
-        cells: Rows and columns of the grid that covers the field, each at least 1; 1 is one slope from end to end.
-        shape: Height and width of the field in pixels.
-
-    Returns:
-        ``(N, H, W)`` float32 in [-1, 1]. The deviation is about 0.4, as blending draws towards the middle.
-    """
+    """Return value noise ``(N, H, W)`` float32 in [-1, 1]: random corners of a grid of ``cells``, blended."""
     rows, columns = cells
     corners = _uniform(seeds, (rows + 1) * (columns + 1), _SMOOTH).mul_(2.0).sub_(1.0)
     field = corners.view(len(seeds), rows + 1, columns + 1)
@@ -329,10 +253,7 @@ def _uniform(seeds: Tensor, count: int, start: int) -> Tensor:
 
 
 def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time of ``(N, count)`` int32, all bits random: hashes of each seed and the numbers from ``start``.
-
-    The words may be overwritten, and are when the next rows come.
-    """
+    """Yield chunks of ``(N, count)`` random int32, hashes of seeds and the numbers from ``start``; memory is reused."""
     keys = _mixed(_mixed(seeds & _MASK) ^ ((seeds >> 32) & _MASK)).int()[:, None]
     counters = _mixed(torch.arange(start, start + count, device=seeds.device)).int()
     blocks = row_chunks(len(seeds), count, seeds.device)

@@ -1,8 +1,8 @@
-"""Where in a drawn word each pixel of an image looks: bends, slants, turns, perspective, and the crop around it.
+"""Geometry of words: bends, slants, turns, perspective, and the crop around them.
 
-The word lies in its own coordinates (u, v): its height is 1, v grows downwards, the middle of its ink is (0, 0). It is
-bent (circle, wave), moved by an affine map and a perspective, and what is then its bounding box, with margins, is what
-the image shows. ``Geometry`` has the way back, pixel to (u, v), for N images at once.
+A word has coordinates (u, v): its height is 1, v grows downwards, the middle of its ink is (0, 0). It is bent (circle,
+wave) and moved by an affine map and a perspective; its bounding box with margins is what the image shows. ``Geometry``
+holds the inverse, pixel to (u, v), for N images at once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from crnn.synth.rng import SampleRandom
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-SIDES = 4
-"""Left, right, above, below: the order of everything that has a side."""
+SIDES = 4  # Left, right, above, below: the order of everything that has a side
 
 _ALONG = np.linspace(-0.5, 0.5, 13)
 _OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
@@ -38,38 +37,28 @@ _LEAST_SCALE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The shapes of N words and the crops around them.
+    """Shapes of N words and the crops around them."""
 
-    Attributes:
-        ratio: ``(N,)`` width over height of the ink.
-        inverse: ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous.
-        arc_rows: Words on a circle; ``radius``, one each, in text heights, below 0 for a valley.
-        wave_rows: Words on a wave; ``wave``, ``(n, 3)``: height, length in text heights, phase.
-        elastic_rows: Words whose surface is uneven; ``elastic`` their largest move, ``elastic_seeds``.
-        crop: ``(N, 2)`` height and width of the crop in text heights.
-        shape: Rows and columns of the images.
-    """
-
-    ratio: Floats
-    inverse: Floats
-    arc_rows: Rows
+    ratio: Floats  # ``(N,)`` width over height of the ink
+    inverse: Floats  # ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous
+    arc_rows: Rows  # Words on a circle; ``radius``, one each, in text heights, below 0 for a valley
     radius: Floats
-    wave_rows: Rows
+    wave_rows: Rows  # Words on a wave; ``wave``, ``(n, 3)``: height, length in text heights, phase
     wave: Floats
-    elastic_rows: Rows
+    elastic_rows: Rows  # Words whose surface is uneven; ``elastic`` their largest move, ``elastic_seeds``
     elastic: Floats
     elastic_seeds: npt.NDArray[np.int64]
-    crop: Floats
-    shape: tuple[int, int]
+    crop: Floats  # ``(N, 2)`` height and width of the crop in text heights
+    shape: tuple[int, int]  # Rows and columns of the images
 
     @property
     def text_height(self) -> Floats:
-        """``(N,)`` height of the text in pixels of the image, about."""
+        """Approximate height of the text in pixels of the image, ``(N,)``."""
         return np.asarray(self.shape[0] / self.crop[:, 0])
 
     @property
     def text_width(self) -> Floats:
-        """``(N,)`` width of the text in pixels of the image, about."""
+        """Approximate width of the text in pixels of the image, ``(N,)``."""
         return np.asarray(self.ratio * self.shape[1] / self.crop[:, 1])
 
     @classmethod
@@ -82,7 +71,7 @@ class Geometry:
         room: Floats | None = None,
         fit: tuple[float, float] | None = None,
     ) -> Geometry:
-        """Random geometry.
+        """Draw random geometry.
 
         Args:
             random: Of the N samples.
@@ -90,8 +79,8 @@ class Geometry:
             style: Shares and strengths.
             shape: Rows and columns of the images.
             room: ``(N, 4)`` space to leave at each side for other things, in text heights.
-            fit: Least and largest width over height of the crop, as a share of that of the image: crops outside of it
-                get more margin. Default: whatever the crop is, it is stretched to the image.
+            fit: Least and largest width over height of the crop, as a share of that of the image, by more
+                margin. Default: crops are stretched to the image.
         """
         ratio = ratios * np.exp(random.normal("stretch", 0.0, style.stretch)).clip(0.6, 1.7)
         height, width = shape
@@ -167,7 +156,7 @@ class Geometry:
 
 
 def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The place (u, v) in the word that each pixel of each image shows, ``(N, H, W)`` float32 each."""
+    """Return the place (u, v) in the word of each pixel, ``(N, H, W)`` float32 each."""
     height, width = geometry.shape
     m = on_device(geometry.inverse.astype(np.float32), device)[..., None, None]
     column = torch.arange(width, dtype=torch.float32, device=device)

@@ -1,13 +1,11 @@
-"""What storing an image as JPEG does to its pixels, batched, at any quality and block size.
+"""Effect of JPEG compression on pixels, batched, at any quality and block size.
 
-Baseline JPEG cuts an image into blocks of 8 by 8, transforms each (DCT), divides the coefficients by a table and
-rounds. Only that rounding changes pixels, so nothing is encoded here. Where the crop was stored larger than the network
-sees it, a block covers fewer of the network's pixels: 4 or 2 along that axis. The image shrunk by 2 has, but for a
-factor, the low half of the stored block's coefficients, and they are rounded by that part of the table.
+Only the rounding of DCT coefficients changes pixels, so nothing is encoded. Where the crop was stored larger than the
+network sees it, a block covers 4 or 2 of the network's pixels along that axis: the shrunk image has, but for a factor,
+the low half of the stored block's coefficients, and they are rounded by that part of the table.
 
-All sums are exact: pixels, coefficients and the transform are integers so small that their products add up without
-rounding in float32. An image therefore comes out the same in any batch, with any matrix kernel, on any device, and
-TF32 changes nothing either.
+Pixels, coefficients and transform are integers so small that sums are exact in float32 and TF32: an image comes out the
+same in any batch and on any device.
 
 Shape letters: N images, C channels, H height, W width, B blocks of 8 by 8 pixels.
 
@@ -58,17 +56,13 @@ CHROMINANCE = (
 def jpeg(
     images: Tensor, quality: npt.NDArray[np.int64], shift: npt.NDArray[np.int64], finer: npt.NDArray[np.int64]
 ) -> Tensor:
-    """Images as they are after having been stored as baseline JPEG.
+    """Return images as after baseline JPEG, ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
 
     Args:
-        images: ``(N, C, H, W)`` float32 in [0, 1], C 1 (grey) or 3 (red, green, blue). With three channels, colour
-            is stored at full resolution.
-        quality: ``(N,)`` quality on libjpeg's scale, 1 (worst) to 100.
+        images: ``(N, C, H, W)`` float32 in [0, 1], C 1 (grey) or 3 (red, green, blue), without chroma subsampling.
+        quality: ``(N,)`` libjpeg's, 1 (worst) to 100.
         shift: ``(N, 2)`` rows and columns in [0, 8) by which the grid of blocks begins before the image.
-        finer: ``(N, 2)`` how often the block is halved, per axis, 0 to 2: it is 8, 4 or 2 pixels high and wide.
-
-    Returns:
-        ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
+        finer: ``(N, 2)`` halvings of the block, per axis, 0 to 2: it is 8, 4 or 2 pixels high and wide.
     """
     if len(images) == 0:
         return images.clone()
@@ -106,10 +100,7 @@ def _rounded(blocks: Tensor, steps: Tensor, finer: npt.NDArray[np.int64]) -> Ten
 
 
 def _blocks(levels: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
-    """The image cut into blocks, ``(N, C, blocks across, blocks down, 8, 8)``, columns before rows throughout.
-
-    What a block covers outside the image is the nearest pixel of its edge.
-    """
+    """Cut into blocks, ``(N, C, across, down, 8, 8)``, columns before rows; edges are replicated."""
     count, channels, height, width = levels.shape
     high, wide = ((size + 2 * BLOCK - 2) // BLOCK for size in (height, width))
     inside = torch.arange(max(high, wide) * BLOCK, device=levels.device)
@@ -119,7 +110,7 @@ def _blocks(levels: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
 
 
 def _image(blocks: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
-    """The reverse of ``_blocks``."""
+    """Invert ``_blocks``."""
     count, channels, wide, high = blocks.shape[:4]
     levels = blocks.transpose(3, 4).reshape(count, channels, wide * BLOCK, high * BLOCK)
     inside = torch.arange(max(height, width), device=blocks.device)

@@ -1,6 +1,6 @@
-"""Coverage masks of words on the device: looked up where the geometry says, grown, smoothed, moved.
+"""Coverage masks of words on the device: lookup, dilation, averaging, shifts.
 
-Shape letters: n words, Hc and Wc the size of a cell, H and W that of an image.
+Shape letters: n words, Hc and Wc the size of a mask, H and W that of an image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def lookup(masks: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
-    """Coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
+    """Return the coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
 
     Args:
         masks: ``(n, Hc, Wc)`` uint8.
@@ -44,13 +44,7 @@ def lookup(masks: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats,
 
 
 def letter_gap(masks: Tensor, ratios: Floats, places: Floats) -> Tensor:
-    """Where a column has the least ink, ``(n, 1, 1)`` float32: u, across, in heights of the words.
-
-    Args:
-        masks: ``(n, Hc, Wc)`` uint8.
-        ratios: ``(n,)`` width over height of the words.
-        places: ``(n,)`` in [0, 1]: about where along the cell it is looked for, an eighth of it to either side.
-    """
+    """Return u of the column with least ink, ``(n, 1, 1)``, within an eighth of the mask around ``places``."""
     columns = masks.shape[-1]
     middles = (torch.arange(columns, device=masks.device) + 0.5) / columns
     near = on_device(places.astype(np.float32), masks.device)[:, None]

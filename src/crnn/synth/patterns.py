@@ -1,7 +1,6 @@
-"""Procedural patterns: walls, wood, cloth, foliage, signs, streets out of focus, as square grey tiles.
+"""Procedural patterns as square grey tiles: walls, wood, cloth, foliage, signs, streets out of focus.
 
-Each is a pure function of a numpy generator. None is a copy of anything; they are what a word is read in front of, so
-what counts is that their edges, scales and directions vary as those of real surfaces do.
+Each is a function of a numpy generator. What counts is that edges, scales and directions vary as on real surfaces.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""A text in a font -> its coverage mask, the one thing of an image that is drawn with FreeType.
+"""Rasterize texts with FreeType to coverage masks of one size, and draw words by number.
 
-All masks have one size: the ink of the text, whatever its shape, is stretched over a mask, and its true width over
-height is kept beside it. Everything that comes after is a lookup in that cell.
+The ink of a text is stretched over its mask; its true width over height is kept beside it.
 """
 
 from __future__ import annotations
@@ -21,26 +20,22 @@ from crnn.config.model import time_steps
 from crnn.config.synth import StyleConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.corpus import Corpus, Text
-from crnn.synth.fonts import Font, FontSet
+from crnn.synth.font_check import Font
+from crnn.synth.fonts import FontSet
 from crnn.synth.widths import CLASS_BITS, WidthClass
 
-MASK_HEIGHT = 40
-"""Rows of a mask: a quarter more than the 32 of an image, so that text stays sharp when it is warped."""
-
-MASK_MARGIN = 2
-"""Empty rows and columns around the ink of a mask, so that its outline ends softly."""
+MASK_HEIGHT = 40  # Rows of a mask: a quarter more than the 32 of an image, so that text stays sharp when it is warped
+MASK_MARGIN = 2  # Empty rows and columns around the ink of a mask, so that its outline ends softly
 
 _SIZES = (32, 48, 72, 108)
 """Sizes in pixels in which fonts are opened; few, as every font is kept open in each size that was needed."""
 
-_TYPICAL_WIDTH = 0.55
-"""Width of a letter in em, about: decides in which size a text is drawn."""
+_TYPICAL_WIDTH = 0.55  # Width of a letter in em, about: decides in which size a text is drawn
 
 _WIDTH = 220.0
 """Pixels that a drawn text should be wide, about: more than a mask has, so that it is only ever shrunk much."""
 
-_LINE = 18
-"""Characters beyond which a text is drawn for a wide cell, whose height decides on the size."""
+_LINE = 18  # Characters beyond which a text is drawn for a wide cell, whose height decides on the size
 
 _LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{}|@$/_Q")
 """Characters lower than capitals, and those that reach below the line."""
@@ -48,17 +43,13 @@ _LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{
 _LOW_HEIGHT, _DEPTH = 0.74, 0.28
 """Height of small letters, and depth of those that reach below the line, in that of capitals, about."""
 
-_SMALL_CAPITALS = 0.75
-"""Height of small capitals in that of the others."""
+_SMALL_CAPITALS = 0.75  # Height of small capitals in that of the others
 
 _MAX_OPEN = 1024
 """Fonts, each in one size, that a process keeps open, 250 kB each. Opening one costs a fifth of drawing a word."""
 
-_MAX_EXTENT = 8192
-"""Largest extent in pixels of what is drawn: fonts can claim any."""
-
-_SCRIPTS_SHAPED = ("AL", "R", "AN")
-"""Bidirectional classes whose letters join or run from the right."""
+_MAX_EXTENT = 8192  # Largest extent in pixels of what is drawn: fonts can claim any
+_SCRIPTS_SHAPED = ("AL", "R", "AN")  # Bidirectional classes whose letters join or run from the right
 
 
 _Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
@@ -67,25 +58,17 @@ _Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
 
 @dataclass(frozen=True, slots=True)
 class Lettering:
-    """How a text is set, beyond its font.
+    """Letter setting beyond the font."""
 
-    Attributes:
-        tracking: Space added between letters, in em; below 0 moves them together.
-        kerning_jitter: Standard deviation of a random change of each space, in em.
-        baseline_jitter: Standard deviation of a random move of each letter up or down, in em.
-        small_caps: Lower-case letters are drawn as smaller capitals.
-        underline: Thickness of a line below the text in em; 0 draws none.
-    """
-
-    tracking: float = 0.0
-    kerning_jitter: float = 0.0
-    baseline_jitter: float = 0.0
-    small_caps: bool = False
-    underline: float = 0.0
+    tracking: float = 0.0  # Space added between letters, in em; below 0 moves them together
+    kerning_jitter: float = 0.0  # Standard deviation of a random change of each space, in em
+    baseline_jitter: float = 0.0  # Standard deviation of a random move of each letter up or down, in em
+    small_caps: bool = False  # Lower-case letters are drawn as smaller capitals
+    underline: float = 0.0  # Thickness of a line below the text in em; 0 draws none
 
     @classmethod
     def draw(cls, rng: np.random.Generator, style: StyleConfig) -> Lettering:
-        """A random one; the same number of random numbers is taken whatever the settings are."""
+        """Draw one at random; the count of random numbers does not depend on the settings."""
         chance = rng.random(5)
         wider, tighter, underline = float(rng.beta(2.0, 5.0)), float(rng.random()), float(rng.uniform(0.03, 0.1))
         tracking = style.tracking * wider if chance[0] < style.tracking_share else 0.0
@@ -101,7 +84,7 @@ class Lettering:
 
     @property
     def plain(self) -> bool:
-        """Whether the font alone decides where letters go."""
+        """True where the font alone decides where letters go."""
         return not (self.tracking or self.kerning_jitter or self.baseline_jitter or self.small_caps)
 
 
@@ -112,7 +95,7 @@ def mask_width(image_width: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def needs_shaping(text: str) -> bool:
-    """Whether letters change or move with their neighbours, so that they must be drawn together."""
+    """True where letters change or move with their neighbours, so that they must be drawn together."""
     return any(
         unicodedata.bidirectional(c) in _SCRIPTS_SHAPED
         or unicodedata.category(c) in ("Mn", "Mc", "Me")
@@ -147,18 +130,18 @@ def _ascii_advances(font: Font) -> tuple[float, ...]:
 def render_mask(
     text: str, font: Font, lettering: Lettering, width: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], float] | None:
-    """The ink of a text, stretched over a mask.
+    """Render the ink of a text, stretched over a mask.
 
     Args:
-        text: What to draw; the font has all its characters.
-        font: With what.
-        lettering: How it is set; letters of scripts that need shaping stay where the font puts them.
-        width: Columns of the cell.
+        text: The font has all its characters.
+        font: To draw with.
+        lettering: Ignored in scripts that need shaping.
+        width: Columns of the mask.
         rng: For the jitter of letters.
 
     Returns:
-        The cell, ``(MASK_HEIGHT, width)`` uint8, 255 where there is ink, with ``MASK_MARGIN`` empty pixels around; and
-        width over height of the ink as it was drawn. ``None`` where there is no ink.
+        ``(MASK_HEIGHT, width)`` uint8, 255 at full ink, with a margin of ``MASK_MARGIN``; and width over height of the
+        ink. ``None`` where there is no ink.
 
     Raises:
         ConfigError: The text needs shaping and Pillow was built without raqm.
@@ -197,7 +180,7 @@ def _underlined(ink: Image.Image, size: int, thickness: float) -> Image.Image:
 
 
 def _size_for(length: int) -> int:
-    """A size in which a text of so many characters is at least about as wide as a mask, but not much larger."""
+    """Return a size in which a text of so many characters is at least about as wide as a mask, but not much larger."""
     if length > _LINE:
         return _SIZES[1]
     wanted = _WIDTH / (_TYPICAL_WIDTH * max(length, 1))
@@ -235,10 +218,10 @@ def _letters(text: str, font: Font, size: int, lettering: Lettering, rng: np.ran
 
 
 def _draw(placed: list[_Placed]) -> Image.Image | None:
-    """Texts, each with its baseline starting at its place.
+    """Draw texts, each with its baseline starting at its place.
 
-    Measuring what fonts will draw costs as much as drawing it. So there is room for most around the baseline, and only
-    what reaches an edge of that is measured, and drawn again.
+    Measuring costs as much as drawing. So there is room for most around the baseline, and only what reaches an edge of
+    it is measured, and drawn again.
     """
     size = max(opened.size for *_, opened in placed)
     last = placed[-1]
@@ -274,14 +257,9 @@ def _at_edge(ink: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
 
 Numbers = npt.NDArray[np.int64]
 
-_WORD = 3
-"""First word of the seeds of drawn words, apart from those of ``crnn.data``."""
-
-_MAX_TRIES = 50
-"""Texts that no font can write, in a row, before the settings are to blame."""
-
-_MAX_WIDTH_TRIES = 200
-"""Texts that are drawn for one of a wanted width before the nearest has to do."""
+_WORD = 3  # First word of the seeds of drawn words, apart from those of ``crnn.data``
+_MAX_TRIES = 50  # Texts that no font can write, in a row, before the settings are to blame
+_MAX_WIDTH_TRIES = 200  # Texts that are drawn for one of a wanted width before the nearest has to do
 
 _LETTER_WIDTH, _UNLIKE_WIDTH = 15.5, 1.8
 """Pixels of a letter in an image 32 pixels high, about, and the factor, either way, beyond which fonts are too rare to
@@ -292,8 +270,7 @@ _LEANING, _LONGEST_LEANING = 0.06, 2.8
 
 _MAX_LEANING_TRIES = 50
 
-_MEASURE = 4
-"""First word of the seeds of texts that are only measured."""
+_MEASURE = 4  # First word of the seeds of texts that are only measured
 
 _MEASURED = 3_000
 _MEASURED_IN_FACES = 500
@@ -301,39 +278,19 @@ _MEASURED_IN_FACES = 500
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Drawn words.
+    """Drawn words."""
 
-    Attributes:
-        numbers: ``(n,)`` int64.
-        masks: ``(n, MASK_HEIGHT, Wc)`` uint8 coverage.
-        ratios: ``(n,)`` float64 width over height of the ink.
-        targets: ``(n, S)`` int64 class ids, zero behind each end.
-        lengths: ``(n,)`` int64 of the targets.
-        texts: What was drawn.
-        skipped: Texts that could not be drawn, by reason.
-    """
-
-    numbers: Numbers
-    masks: npt.NDArray[np.uint8]
-    ratios: npt.NDArray[np.float64]
-    targets: Numbers
-    lengths: Numbers
-    texts: tuple[str, ...]
-    skipped: Counter[str]
+    numbers: Numbers  # ``(n,)`` int64
+    masks: npt.NDArray[np.uint8]  # ``(n, MASK_HEIGHT, Wc)`` uint8 coverage
+    ratios: npt.NDArray[np.float64]  # ``(n,)`` float64 width over height of the ink
+    targets: Numbers  # ``(n, S)`` int64 class ids, zero behind each end
+    lengths: Numbers  # ``(n,)`` int64 of the targets
+    texts: tuple[str, ...]  # What was drawn
+    skipped: Counter[str]  # Texts that could not be drawn, by reason
 
 
 class WordWriter:
-    """Draw words by number; may be pickled to worker processes.
-
-    Args:
-        seed: Of all words.
-        corpus: What to write.
-        fonts: With what.
-        style: How letters are set.
-        charset: Of the targets.
-        classes: Classes of widths; the number of a word says to which it belongs.
-        max_length: Longest target.
-    """
+    """Draw words by number; may be pickled to worker processes."""
 
     def __init__(
         self,
@@ -349,11 +306,7 @@ class WordWriter:
         self.charset, self.classes, self.max_length = charset, classes, max_length
 
     def shares(self) -> npt.NDArray[np.float64]:
-        """Return the share of each class of widths among the texts of the corpus, from a sample of them.
-
-        Raises:
-            ConfigError: All texts are wider than ``image.max_width``.
-        """
+        """Return the share of each class of widths among the texts of the corpus, from a sample of them."""
         counts = np.zeros(len(self.classes))
         if len(self.classes) == 1:
             return counts + 1.0
@@ -383,11 +336,7 @@ class WordWriter:
         return np.asarray(counts / counts.sum())
 
     def write(self, numbers: Numbers) -> Words:
-        """The words of these numbers, all of one class of widths.
-
-        Raises:
-            DataError: Text after text has no font or no ink.
-        """
+        """Draw the words of these numbers, all of one class of widths."""
         count = len(numbers)
         kind = self.classes[int(numbers[0]) >> CLASS_BITS if count else 0]
         masks = np.empty((count, MASK_HEIGHT, mask_width(kind.high)), dtype=np.uint8)
@@ -436,7 +385,7 @@ class WordWriter:
     def _of_width(
         self, rng: np.random.Generator, kind: WidthClass, longest: int | None
     ) -> tuple[Text, Font | None, Lettering]:
-        """A text in a font whose crop belongs to a class, or the nearest to it that was found."""
+        """Draw a text in a font whose crop belongs to a class, or the nearest of some."""
         low, high = kind.crops
         leans = kind.fit is not None and kind.fit[0] == 0.0 and rng.random() < _LEANING
         if leans:

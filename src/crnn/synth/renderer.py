@@ -1,4 +1,4 @@
-"""Settings -> everything that rendering needs; drawn words -> finished images."""
+"""Render samples by number: settings to fonts, corpus and textures; drawn words to finished images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CAMERA_EFFECTS = frozenset(
 
 
 class Renderer:
-    """Renders samples by number. May be pickled while it is on a CPU.
+    """Render samples by number. May be pickled while it is on a CPU.
 
     Args:
         config: Charset, image, corpus, fonts, style, camera, and the seed.
@@ -43,12 +43,6 @@ class Renderer:
     Attributes:
         classes: Classes of widths of the images; one under ``squash``.
         shares: ``(classes,)`` share of each among the samples.
-        writer: Draws words.
-        fonts: What they are drawn with.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no font to draw it with.
-        DataError: A word list, a font or a background cannot be read.
     """
 
     def __init__(self, config: Config, device: torch.device | None = None, width: int | None = None) -> None:
@@ -70,7 +64,7 @@ class Renderer:
         self._textures = TextureBank(config.style, config.train.seed, self.device)
 
     def remarks(self) -> list[str]:
-        """What was found and what was left out, a line each."""
+        """Return a line each on what is used and what was skipped."""
         fonts = f"rendered text: {len(self.fonts)} fonts of {len(self.fonts.families)} families"
         if self.fonts.skipped:
             fonts += "; left out " + ", ".join(f"{count} {why}" for why, count in self.fonts.skipped.most_common())
@@ -93,14 +87,7 @@ class Renderer:
 
     @torch.no_grad()
     def samples(self, numbers: npt.NDArray[np.int64]) -> tuple[Tensor, Words, Scene]:
-        """Samples without a pool: each shows a word of its own.
-
-        Args:
-            numbers: ``(n,)``, all of one class of widths.
-
-        Returns:
-            ``(n, C, H, W)`` float32 in [0, 1]; the words; the scenes, before a camera saw them.
-        """
+        """Render samples of one class, each with its own word: ``(n, C, H, W)`` float32 in [0, 1], words, scenes."""
         words = self.writer.write(numbers)
         random = SampleRandom(self.config.train.seed, numbers)
         masks = on_device(words.masks, self.device)
@@ -108,7 +95,7 @@ class Renderer:
         return self.apply_camera(random, scene), words, scene
 
     def neighbors(self, numbers: npt.NDArray[np.int64]) -> Neighbors:
-        """The other words that go with these samples, drawn when they are asked for."""
+        """Return a function that draws the other words of these samples."""
         samples = numbers & ((1 << CLASS_BITS) - 1)
         others_of = numbers - samples + _NEIGHBORS_FROM + 2 * samples
 
@@ -127,16 +114,7 @@ class Renderer:
         trace: Callable[[str, Tensor], None] | None = None,
         width: int | None = None,
     ) -> Scene:
-        """Scenes with these words, all of one class; see ``crnn.synth.compose``.
-
-        Args:
-            random: Of the samples.
-            masks: The words.
-            ratios: Width over height of their ink.
-            neighbors: Gives other words.
-            trace: Called with the name of each stage and the images as they are then.
-            width: Of the images. Default: that of their class.
-        """
+        """Compose scenes of words of one class of widths; see ``crnn.synth.compose``."""
         kind = self.classes[int(random.indices[0]) >> CLASS_BITS if len(random) else 0]
         return compose(
             masks,
@@ -152,21 +130,21 @@ class Renderer:
         )
 
     def apply_camera(self, random: SampleRandom, scene: Scene) -> Tensor:
-        """``(n, C, H, W)`` float32 in [0, 1]: what a camera makes of scenes."""
+        """Return scenes as a camera stores them, ``(n, C, H, W)`` float32 in [0, 1]."""
         random = random.without(_CAMERA_EFFECTS, random.chance("printed", self.config.style.print_share))
         return apply_camera(scene.images, random, self.config.camera, native_size(random, scene.geometry))
 
 
 def native_size(random: SampleRandom, geometry: Geometry) -> npt.NDArray[np.float64]:
-    """``(N, 2)`` height and width in pixels that crops have in their own files, before they are resized.
+    """Return the height and width in pixels of crops in their own files, ``(N, 2)``.
 
-    Heights follow those of the crops in the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a
-    tenth above 80.
+    Heights follow the crops in the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a tenth above
+    80.
     """
     height = np.exp(random.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
     return np.stack([height, height * geometry.crop[:, 1] / geometry.crop[:, 0]], axis=1)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8."""
+    """Convert images in [0, 1] to uint8."""
     return (images * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)

@@ -25,11 +25,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class SampleRandom:
-    """Independent random numbers for N samples.
-
-    Args:
-        seed: Seed of all draws.
-        indices: ``(N,)`` int64: the numbers of the samples, at least 0.
+    """Counter-based random numbers for N samples.
 
     Example:
         >>> both = SampleRandom(1, np.array([4, 9])).uniform("slant")
@@ -49,14 +45,14 @@ class SampleRandom:
         return len(self.indices)
 
     def rows(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> SampleRandom:
-        """The draws of some of the samples: the same numbers that these rows have in the whole."""
+        """Return the same numbers for some of the samples."""
         some = SampleRandom.__new__(SampleRandom)
         some.seed, some.indices, some._keys = self.seed, self.indices[rows], self._keys[rows]
         some._without, some._where = self._without, None if self._where is None else self._where[rows]
         return some
 
     def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> SampleRandom:
-        """The same draws, but that ``chance`` of these names is never true for the samples ``where``."""
+        """Return the same numbers, but ``chance`` of these names is never true for the samples ``where``."""
         some = self.rows(np.arange(len(self)))
         some._without, some._where = names, where
         return some
@@ -105,7 +101,7 @@ class SampleRandom:
 
 @functools.lru_cache(maxsize=1024)
 def _code(name: str) -> npt.NDArray[np.uint64]:
-    """A name as ``(1,)`` 64 random bits."""
+    """Hash a name to 64 bits, ``(1,)``."""
     # Two checksums, as 32 bits alone might collide between two of some hundred names.
     word = name.encode()
     return _mix(np.full(1, zlib.crc32(word) << 32 | zlib.adler32(word), np.uint64))
@@ -125,11 +121,7 @@ _BLOCK = 32
 
 
 class Choices:
-    """Random decisions that are a pure function of the generator's state.
-
-    Args:
-        rng: Where the numbers come from; it is moved on by whole blocks.
-    """
+    """Random decisions from a numpy generator, which is moved on by whole blocks."""
 
     __slots__ = ("_numbers", "_rng")
 
@@ -161,11 +153,7 @@ class Choices:
 
 
 class WeightedChoice(Generic[T]):
-    """Items that are drawn in proportion to their weights; items of weight 0 are left out.
-
-    Args:
-        items: Each with its weight, at least 0.
-    """
+    """Items drawn in proportion to their weights; items of weight 0 are dropped."""
 
     __slots__ = ("_ends", "items")
 

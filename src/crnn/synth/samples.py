@@ -1,4 +1,4 @@
-"""Rendered samples as a stored set: an LMDB folder, or images with a list, for other tools."""
+"""Rendered samples as a stored set or as a sheet to look at."""
 
 from __future__ import annotations
 
@@ -28,14 +28,12 @@ from crnn.synth.rng import SampleRandom
 Shape = Literal["natural", "network"]
 Encoding = Literal["png", "jpeg"]
 
-_CHUNK = 64
-"""Samples that a process makes at a time."""
+_CHUNK = 64  # Samples that a process makes at a time
 
 _NATURAL_WIDTH = 160
 """Width at which words are composed that get their own proportions afterwards: that of eight letters 32 pixels high."""
 
-_MAX_WIDTH = 640
-"""Widest natural image under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``."""
+_MAX_WIDTH = 640  # Widest natural image under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``
 
 _QUALITY = 90
 
@@ -52,9 +50,9 @@ def write_samples(
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Write samples ``first`` to ``first + count``.
+    """Write samples ``first`` to ``first + count``; return how many are in the set.
 
-    A killed call leaves a partial set beside ``path``; the same call goes on behind what is in it.
+    A killed call leaves a partial set beside ``path``; the same call resumes it.
 
     Args:
         config: Charset, image, corpus, fonts, style, camera; ``train.seed``; ``data.workers`` processes render.
@@ -66,14 +64,7 @@ def write_samples(
             ``keep_ratio`` with the width of its class.
         encoding: Of the images.
         progress: Called with the number of samples done since the last call.
-        say: Called with each line that says what was found and what was left out.
-
-    Returns:
-        How many are in the set.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no font to draw it with.
-        DataError: The folder has something in it, or another set was begun there; the disk is full.
+        say: Called with each remark of the renderer.
     """
     PartialFolder(path, ()).check_free()  # before fonts are looked for, which takes seconds
     source = _Chunks(config, first, count, shape, encoding)
@@ -148,30 +139,17 @@ class _Chunks:
         return data.getvalue()
 
 
-_Captioned = tuple[npt.NDArray[np.uint8], str]
-"""A image ``(H, W, C)`` and what stands below it."""
+_Captioned = tuple[npt.NDArray[np.uint8], str]  # A image ``(H, W, C)`` and what stands below it
 
 _COLUMNS = 8
 
-_PACKED_WIDTH = 1600
-"""Pixels of a sheet with images of many widths, at least."""
+_PACKED_WIDTH = 1600  # Pixels of a sheet with images of many widths, at least
 
 
 def preview_sheet(
     config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> Image.Image:
-    """Samples ``first`` to ``first + count``, each with its label and, where it differs, what was drawn.
-
-    Args:
-        config: Charset, image, corpus, fonts, style, camera; ``train.seed``.
-        count: Samples.
-        first: Number of the first one.
-        say: Called with each line that says what was found and what was left out.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no font to draw it with.
-        DataError: A word list, a font or a background cannot be read.
-    """
+    """Samples ``first`` to ``first + count``, each with its label and, where it differs, what was drawn."""
     renderer = _renderer(config, say)
     shown: list[_Captioned] = []
     charset = config.charset.charset()
@@ -192,18 +170,7 @@ def preview_sheet(
 def explain_sheet(
     config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> Image.Image:
-    """How samples come about: one in a row, from the drawn word to the finished image.
-
-    Args:
-        config: Charset, image, corpus, fonts, style, camera; ``train.seed``.
-        count: Samples.
-        first: Number of the first one.
-        say: Called with each line that says what was found and what was left out.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no font to draw it with.
-        DataError: A word list, a font or a background cannot be read.
-    """
+    """Show samples stage by stage: one in a row, from the drawn word to the finished image."""
     renderer = _renderer(config, say)
     found: dict[int, list[_Captioned]] = {}
     for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
@@ -217,7 +184,7 @@ def explain_sheet(
 
 
 def _stages(renderer: Renderer, numbers: npt.NDArray[np.int64]) -> list[list[_Captioned]]:
-    """The stages of samples of one class of widths, each with its name; the first has what was drawn for a name."""
+    """Return the captioned stages of samples of one class of widths."""
     words = renderer.writer.write(numbers)
     random = SampleRandom(renderer.config.train.seed, numbers)
     masks = torch.from_numpy(words.masks)
@@ -257,7 +224,7 @@ def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
 
 
 def _caption_font(renderer: Renderer, captions: Sequence[str]) -> str | None:
-    """The font in use that can write most of the captions; ``None``: ASCII will do, which Pillow's own font has."""
+    """Return the font in use that can write most of the captions; ``None`` for ASCII, which Pillow's own font has."""
     needed = {c for caption in captions for c in caption if not c.isspace()}
     if all(c.isascii() for c in needed):
         return None

@@ -117,28 +117,18 @@ _FIELD = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """What fields are filled with.
+    """Characters to fill fields with."""
 
-    Attributes:
-        digits: The digits that labels keep, in the form in which they are drawn.
-        letters: Strings of letters of one script each.
-    """
-
-    digits: str
-    letters: tuple[str, ...]
+    digits: str  # The digits that labels keep, in the form in which they are drawn
+    letters: tuple[str, ...]  # Strings of letters of one script each
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One template, taken apart.
+    """A template, split at its fields."""
 
-    Attributes:
-        literals: The text before, between and behind the fields; one more than ``fields``.
-        fields: Their letters.
-    """
-
-    literals: tuple[str, ...]
-    fields: str
+    literals: tuple[str, ...]  # The text before, between and behind the fields; one more than ``fields``
+    fields: str  # Their letters
 
     @classmethod
     def parse(cls, text: str) -> Template:
@@ -148,13 +138,7 @@ class Template:
 
 
 def parse_templates(kind: str, writer: Writer, allows: Callable[[str], bool]) -> WeightedChoice[Template]:
-    """The templates of a kind that can be filled and whose own text may be drawn.
-
-    Args:
-        kind: Name in ``TEMPLATES``.
-        writer: What there is to fill fields with.
-        allows: Whether a text may be drawn.
-    """
+    """Return the templates of a kind that can be filled and may be drawn."""
     return WeightedChoice(_usable(kind, writer, allows))
 
 
@@ -182,14 +166,7 @@ def _entries(table: str) -> Iterable[tuple[str, float]]:
 
 
 def expand(template: Template, choices: Choices, writer: Writer, word: Callable[[Choices], str]) -> str:
-    """A template's text.
-
-    Args:
-        template: What to fill.
-        choices: Random decisions.
-        writer: What to fill it with; digits take its form.
-        word: Makes a short word.
-    """
+    """Fill a template."""
     letters = choices.pick(writer.letters) if "L" in template.fields else ""
     text = template.literals[0]
     for field, literal in zip(template.fields, template.literals[1:], strict=True):
@@ -247,206 +224,53 @@ _FIELDS: dict[str, Callable[[Choices], str]] = {
 
 _KINDS = {
     "sentence": r"""
-        6 \W \w \w \w \w
-        4 \w \w \w \w \w
-        3 \w \w, \w \w
-        2 \W \w \w \w.
-        2 \w \w \w. \W \w
-        1 \w "\w \w" \w
-        1 \w (\w \w) \w
-        1 \w \n \w \w
-        1 \w-\w \w \w
-        1 \W, \w \w!
-        1 \w \w; \w \w?
-        1 \W's \w \w
-        1 \w & \w
+        6 \W \w \w \w \w   4 \w \w \w \w \w   3 \w \w, \w \w   2 \W \w \w \w.   2 \w \w \w. \W \w   1 \w "\w \w" \w
+        1 \w (\w \w) \w   1 \w \n \w \w   1 \w-\w \w \w   1 \W, \w \w!   1 \w \w; \w \w?   1 \W's \w \w   1 \w & \w
     """,
     "title": r"""
-        8 \W \W
-        6 \W \W \W
-        2 \W & \W
-        2 \W of \W
-        2 \W \n
-        1 \W: \W \W
-        1 \W - \W
-        1 \W/\W
-        1 "\W \W"
-        1 The \W \W
-        1 \W + \W
-        1 \W | \W
-        1 (\W \W)
-        1 \W (\A)
+        8 \W \W   6 \W \W \W   2 \W & \W   2 \W of \W   2 \W \n   1 \W: \W \W   1 \W - \W   1 \W/\W   1 "\W \W"
+        1 The \W \W   1 \W + \W   1 \W | \W   1 (\W \W)   1 \W (\A)
     """,
     "name": r"""
-        5 \N \N
-        2 \N \i \N
-        2 Mr. \N
-        1 Ms \N \N
-        1 Dr. \N \N
-        2 \N, \N
-        1 \i\i \N
-        1 \N \N-\N
-        2 \N & \N
-        3 \N \W Ltd.
-        2 \N \W Co.
-        1 \N \N Inc.
-        2 \N \N Sdn Bhd
-        1 \N GmbH & Co. KG
-        1 \N @ \N
-        1 \N'\N
+        5 \N \N   2 \N \i \N   2 Mr. \N   1 Ms \N \N   1 Dr. \N \N   2 \N, \N   1 \i\i \N   1 \N \N-\N   2 \N & \N
+        3 \N \W Ltd.   2 \N \W Co.   1 \N \N Inc.   2 \N \N Sdn Bhd   1 \N GmbH & Co. KG   1 \N @ \N   1 \N'\N
     """,
     "address": r"""
-        4 \n \N Street
-        3 \n, \N Road
-        2 No. \n, \N \N
-        2 No.\n-\n, Jalan \N \n/\n,
-        2 Lot \n, \N \N
-        2 \N, \A \1\1\1\1\1
-        2 \1\1\1\1\1 \N, \N
-        1 P.O. Box \n
-        1 \n \N Ave., \N
-        1 Unit \n, Level \n, \N \N
-        1 \n/\n, \N \N,
-        1 \1\1\1\1\1 \N \N.
-        1 Ground Floor, \N \N
-        1 \N Centre, \N
-        1 \i. \N \n, \1\1\1\1 \N
+        4 \n \N Street   3 \n, \N Road   2 No. \n, \N \N   2 No.\n-\n, Jalan \N \n/\n,   2 Lot \n, \N \N
+        2 \N, \A \1\1\1\1\1   2 \1\1\1\1\1 \N, \N   1 P.O. Box \n   1 \n \N Ave., \N   1 Unit \n, Level \n, \N \N
+        1 \n/\n, \N \N,   1 \1\1\1\1\1 \N \N.   1 Ground Floor, \N \N   1 \N Centre, \N   1 \i. \N \n, \1\1\1\1 \N
     """,
     "field": r"""
-        6 \t: \k
-        5 \t : \n
-        4 \t \m
-        4 \t: \m
-        4 \t : \d
-        4 \t: \d \c
-        3 \t \d
-        3 \t: \N
-        2 \t.: \k
-        2 \t # \n
-        2 \t #\n
-        2 \t :\m
-        2 \t : \W \W
-        2 \t \p
-        2 \t: \p
-        1 \t = \n
-        1 \t (\n%) \m
-        1 \t @ \n% \m
-        1 \t (RM)
-        1 \t : \k-\n
-        2 \t
-        2 \t:
-        1 \t \t \t
-        1 : \n
-        1 : \k
-        1 : \N
-        1 \t: \n \t: \n
-        1 \t \n/\n
-        1 *\t*
-        1 [\t]
+        6 \t: \k   5 \t : \n   4 \t \m   4 \t: \m   4 \t : \d   4 \t: \d \c   3 \t \d   3 \t: \N   2 \t.: \k
+        2 \t # \n   2 \t #\n   2 \t :\m   2 \t : \W \W   2 \t \p   2 \t: \p   1 \t = \n   1 \t (\n%) \m
+        1 \t @ \n% \m   1 \t (RM)   1 \t : \k-\n   2 \t   2 \t:   1 \t \t \t   1 : \n   1 : \k   1 : \N
+        1 \t: \n \t: \n   1 \t \n/\n   1 *\t*   1 [\t]
     """,
     "item": r"""
-        5 \n \W \W \m
-        4 \W \W \m
-        4 \n x \m \m
-        3 \n X \m
-        3 \m \A
-        2 \n \u \W \W
-        2 \W \W \n\u
-        2 \n\u x \n
-        2 \1\1\1\1\1\1\1\1\1\1\1\1\1 \W
-        2 \W \n\u \m \i
-        2 \k \W \W
-        2 \m SR
-        2 \m S
-        2 \n @ \m
-        2 \n PCS \m \m
-        1 \n% \m
-        1 -\m
-        1 \m-
-        1 (\m)
-        1 \W (\W) \m
-        1 \n. \W \W
-        1 \n) \W \W
-        1 \W/\W \n\u
-        1 \W-\W \q
-        1 #\n \W
-        1 $\m
-        1 RM \m
-        1 RM\m
-        1 \n"x\n"
-        1 * \W \W
-        1 - \W \W
-        1 \W .. \m
+        5 \n \W \W \m   4 \W \W \m   4 \n x \m \m   3 \n X \m   3 \m \A   2 \n \u \W \W   2 \W \W \n\u   2 \n\u x \n
+        2 \1\1\1\1\1\1\1\1\1\1\1\1\1 \W   2 \W \n\u \m \i   2 \k \W \W   2 \m SR   2 \m S   2 \n @ \m
+        2 \n PCS \m \m   1 \n% \m   1 -\m   1 \m-   1 (\m)   1 \W (\W) \m   1 \n. \W \W   1 \n) \W \W   1 \W/\W \n\u
+        1 \W-\W \q   1 #\n \W   1 $\m   1 RM \m   1 RM\m   1 \n"x\n"   1 * \W \W   1 - \W \W   1 \W .. \m
         1 \W \g \m
     """,
     "date": r"""
-        5 \d \c
-        4 \d
-        2 \c \d
-        2 \W, \d
-        1 \d - \d
-        1 \c - \c
-        1 \W \c-\c
-        1 \d \c \k
-        1 (\d)
+        5 \d \c   4 \d   2 \c \d   2 \W, \d   1 \d - \d   1 \c - \c   1 \W \c-\c   1 \d \c \k   1 (\d)
     """,
     "contact": r"""
-        4 Tel: \f
-        3 Tel : \f
-        2 Tel. \f
-        2 Fax: \f
-        2 Tel:\f Fax:\f
-        2 Phone \f
-        3 \f
-        3 \e
-        2 Email: \e
-        1 E-mail : \e
-        2 Visit \e
-        1 \f / \f
-        1 Call \f
-        1 Mobile: \f
-        1 \e \f
+        4 Tel: \f   3 Tel : \f   2 Tel. \f   2 Fax: \f   2 Tel:\f Fax:\f   2 Phone \f   3 \f   3 \e   2 Email: \e
+        1 E-mail : \e   2 Visit \e   1 \f / \f   1 Call \f   1 Mobile: \f   1 \e \f
     """,
     "code": r"""
-        5 \k
-        4 \k \k
-        3 \n \n \n
-        3 \1\1\1\1\1\1\1\1
-        2 \1\1\1\1\1\1\1\1\1\1\1\1
-        2 (\1\1\1\1\1\1-\i)
-        1 (\k)
-        2 \1\1\1\1 \1\1\1\1 \1\1\1\1 \1\1\1\1
-        1 XXXX-XXXX-XXXX-\1\1\1\1
-        1 ************\1\1\1\1
-        1 \k/\n/\n
-        1 #\k
-        1 \k_\k
-        1 \n-\n-\n
-        1 \n.\n.\n.\n
-        1 ID:\k
-        1 [\k]
-        1 {\n}
-        1 <\k>
-        1 \n + \n = \n
-        1 ~\n
-        1 ^\n
-        1 \k;\k
-        1 $\n|\n
-        1 `\k`
-        1 \k\\\k
+        5 \k   4 \k \k   3 \n \n \n   3 \1\1\1\1\1\1\1\1   2 \1\1\1\1\1\1\1\1\1\1\1\1   2 (\1\1\1\1\1\1-\i)   1 (\k)
+        2 \1\1\1\1 \1\1\1\1 \1\1\1\1 \1\1\1\1   1 XXXX-XXXX-XXXX-\1\1\1\1   1 ************\1\1\1\1   1 \k/\n/\n
+        1 #\k   1 \k_\k   1 \n-\n-\n   1 \n.\n.\n.\n   1 ID:\k   1 [\k]   1 {\n}   1 <\k>   1 \n + \n = \n   1 ~\n
+        1 ^\n   1 \k;\k   1 $\n|\n   1 `\k`   1 \k\\\k
     """,
     "random": r"""
-        5 \s
-        4 \s \s
-        2 \s \w
-        1 \w \s
+        5 \s   4 \s \s   2 \s \w   1 \w \s
     """,
     "rule": r"""
-        3 \g \W \W \g
-        3 \g\A \A\g
-        1 \g
-        1 \g\t\g
-        1 \g \p \g
+        3 \g \W \W \g   3 \g\A \A\g   1 \g   1 \g\t\g   1 \g \p \g
     """,
 }
 
@@ -474,45 +298,20 @@ _TERMS = (
 
 _UNITS = ("kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB")
 _GLUE = (
-    "-",
-    "--",
-    "---",
-    "----",
-    "*",
-    "**",
-    "***",
-    "=",
-    "==",
-    "===",
-    ".",
-    "..",
-    "....",
-    "~",
-    "_",
-    "+",
-    "#",
-    "##",
-    "/",
-    "//",
-    ">",
-    ">>",
+    *("-", "--", "---", "----", "*", "**", "***", "=", "==", "===", "."),
+    *("..", "....", "~", "_", "+", "#", "##", "/", "//", ">", ">>"),
 )
 
 _LINE_CASE = WeightedChoice({"as_is": 55.0, "upper": 38.0, "lower": 4.0, "swapped": 1.0})
-_CUT = 0.12
-"""Share of lines that end, or begin, inside of a word, as crops of long lines do."""
-
-_WIDE_SPACES = 0.15
-"""Share of lines with runs of spaces between their parts; labels have one."""
+_CUT = 0.12  # Share of lines that end, or begin, inside of a word, as crops of long lines do
+_WIDE_SPACES = 0.15  # Share of lines with runs of spaces between their parts; labels have one
 
 
 class LineWriter:
     """Writes lines in the characters of a charset.
 
-    Args:
-        check: What labels keep.
-        word: Returns a word of the lists, in lower case or as they have it.
-        figures: Returns figures of a kind of ``crnn.synth.templates``; ``None`` where the charset has none of the kind.
+    ``word`` returns a word of the lists; ``figures`` text of a kind of ``TEMPLATES``, or ``None`` where none can be
+    written.
     """
 
     def __init__(
@@ -574,8 +373,8 @@ class LineWriter:
 
     def _usable(self, table: str) -> WeightedChoice[tuple[tuple[str, ...], str]]:
         found: list[tuple[tuple[tuple[str, ...], str], float]] = []
-        for line in table.strip().splitlines():
-            weight, _, text = line.strip().partition(" ")
+        for entry in re.split(r"\s{2,}", table.strip()):
+            weight, _, text = entry.partition(" ")
             pieces = _FIELD.split(text)
             literals, fields = tuple(pieces[::2]), "".join(pieces[1::2])
             if not self._check.allows("".join(literals).replace(" ", "")) or not all(map(self._can, set(fields))):

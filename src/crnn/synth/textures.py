@@ -1,10 +1,8 @@
-"""A bank of textures on the device that composes: procedural ones, and parts of the user's images.
+"""A bank of textures on the device: procedural ones, and parts of the user's images.
 
-Tiles are made once; a crop of one costs one lookup per pixel. What makes that possible: a word of the bank holds a
-pixel, its right and lower neighbours and the one between those, so that one lookup gives all that bilinear
-interpolation needs; and each tile is there in several sizes (Williams 1983, "Pyramidal Parametrics"), so that a crop
-from far away does not flicker. All is integers up to one exact conversion: a crop is the same alone and in any batch,
-and on every device.
+Tiles are made once; a crop costs one lookup per pixel, as a word of the bank packs a pixel with its right and lower
+neighbours for bilinear interpolation, and each tile is there in several sizes (Williams 1983, "Pyramidal Parametrics").
+All is integers up to one exact conversion: a crop is the same in any batch and on every device.
 """
 
 from __future__ import annotations
@@ -31,17 +29,10 @@ Grey = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
-MAX_LISTED = 100_000
-"""Files of a folder that are looked at; where there are more, those whose paths come first."""
-
-MIN_SIDE = 64
-"""Pixels; smaller images have no structure left when they are as large as a tile."""
-
-MIN_DEVIATION = 4.0
-"""Grey levels; a part with less is sky or paper, and would become a tile of compression noise."""
-
-SIDES = (0.3, 1.0)
-"""A part's side, as a share of its image's shorter side: the same things are seen near and far."""
+MAX_LISTED = 100_000  # Files of a folder that are looked at; where there are more, those whose paths come first
+MIN_SIDE = 64  # Pixels; smaller images have no structure left when they are as large as a tile
+MIN_DEVIATION = 4.0  # Grey levels; a part with less is sky or paper, and would become a tile of compression noise
+SIDES = (0.3, 1.0)  # A part's side, as a share of its image's shorter side: the same things are seen near and far
 
 _TRIES_PER_PART = 4
 _DECODED_SIDE = 1024  # JPEG files are decoded at a half, quarter or eighth where that leaves as much as this
@@ -51,19 +42,16 @@ _EXAMPLES = 3
 def background_tiles(
     folders: tuple[str, ...], count: int, size: int, rng: np.random.Generator
 ) -> tuple[Grey, Counter[str]]:
-    """Parts of random images, from random places and of random sizes.
-
-    As many images as possible are used, and each for the same number of parts. The result follows from the images,
-    their paths and the state of ``rng``.
+    """Cut parts of random images, from random places and of random sizes.
 
     Args:
-        folders: Where images are, at any depth; links to folders are not followed.
+        folders: Folders of images, at any depth; links to folders are not followed.
         count: Number of parts, at least 1.
         size: Their height and width in pixels.
         rng: For order and places.
 
     Returns:
-        ``(count, size, size)`` uint8, none of them flat; and how many files were left out, by reason: those of
+        ``(count, size, size)`` uint8, none of them flat; and counts of skipped files, by reason: those of
         ``ImageError``, ``too_small`` (a side below ``MIN_SIDE``) and ``flat``.
 
     Raises:
@@ -103,7 +91,7 @@ def background_tiles(
 
 
 def _files(folder: str) -> list[Path]:
-    """The files below a folder, in the same order on every machine."""
+    """Return the files below a folder, in the same order on every machine."""
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(f"style.backgrounds: {folder}: no such folder; expected a folder with images")
@@ -154,11 +142,8 @@ def _grey(path: Path) -> Grey:
 
 Floats = npt.NDArray[np.float64]
 
-TILE_SIZE = 256
-"""Pixels; a power of two."""
-
-LEVELS = 4
-"""Sizes of each tile, each half of the one before."""
+TILE_SIZE = 256  # Pixels; a power of two
+LEVELS = 4  # Sizes of each tile, each half of the one before
 
 _TEXTURES = 4  # first word of the seeds of textures, apart from those of words and of `crnn.data`
 
@@ -175,19 +160,7 @@ _WHITE = 255 << 16  # a byte after both interpolations
 
 
 class TextureBank:
-    """Square grey tiles, and crops of them.
-
-    Args:
-        style: How many tiles, and which share of them is from which folders.
-        seed: Of the tiles: with the same folders the same seed gives the same bank.
-        device: Where it is kept; ``StyleConfig.texture_tiles`` says how much memory that takes.
-
-    Attributes:
-        skipped: Background images that were left out, by reason.
-
-    Raises:
-        ConfigError: A folder of backgrounds is missing, or has no image that can be used.
-    """
+    """Square grey tiles, and crops of them; ``skipped`` counts unused background images by reason."""
 
     def __init__(self, style: StyleConfig, seed: int, device: torch.device) -> None:
         self.skipped: Counter[str] = Counter()
@@ -210,18 +183,15 @@ class TextureBank:
     def sample(
         self, tile: Tensor, origin: Floats, scale: Floats, angle: Floats, aspect: Floats, shape: tuple[int, int]
     ) -> Tensor:
-        """Crops of tiles, turned and stretched; behind its edges a tile goes on mirrored.
+        """Return crops of tiles, turned and stretched, ``(n, H, W)`` float32 in [-1, 1]; tiles go on mirrored.
 
         Args:
-            tile: ``(n,)`` int64 in [0, ``len``): which tiles, on the device.
+            tile: ``(n,)`` int64 in [0, ``len``), on the device.
             origin: ``(n, 2)`` in [0, 1): where in the tile the upper left corner is: down, across.
-            scale: ``(n,)`` above 0: pixels of the tile per pixel of the crop, down.
+            scale: ``(n,)`` pixels of the tile per pixel of the crop, down.
             angle: ``(n,)`` radians.
-            aspect: ``(n,)`` above 0: by how much more the tile is shrunk across than down.
+            aspect: ``(n,)`` shrinking of the tile across over that down.
             shape: H and W of the crops.
-
-        Returns:
-            ``(n, H, W)`` float32 in [-1, 1]. Each tile has mean 0 and a standard deviation of about 0.4.
         """
         # Between the steps down and across: neither is then far from the size that suits it.
         level = np.clip(np.rint(np.log2(scale * np.sqrt(aspect))), 0, LEVELS - 1).astype(np.int64)
@@ -267,7 +237,7 @@ def _mirrored(position: Tensor, last: Tensor) -> Tensor:
 
 
 def _packed(tile: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """A tile in all its sizes, one after another, each pixel with its neighbours; ``tile`` is in [-1, 1]."""
+    """Pack a tile in [-1, 1] in all its sizes, each pixel with its neighbours."""
     levels = []
     for size in _SIZES:
         grey = np.rint((tile + 1.0) * 127.5).astype(np.uint32)

@@ -1,4 +1,4 @@
-"""Words of a wanted length: from the lists, made up after them, or strings of letters that no list has."""
+"""Words of a wanted length: from the lists, pseudowords after them, or strings of letters that no list has."""
 
 from __future__ import annotations
 
@@ -16,28 +16,17 @@ _CHAIN_WORDS = 25_000
 _NO_LENGTHS = (0.0, 1.0, 2.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0)
 """Lengths of words where neither settings nor lists have any."""
 
-_PLAIN_TRIES = 4
-"""Words that are drawn for one without marks inside before one is made up."""
-
-_SHOWN = 40
-"""Letters that a note names before it says how many more there are."""
+_PLAIN_TRIES = 4  # Words that are drawn for one without marks inside before one is made up
+_SHOWN = 40  # Letters that a note names before it says how many more there are
 
 
 class Vocabulary:
-    """The words that there are for one charset.
-
-    Args:
-        config: Lists, lengths, balance.
-        check: What labels keep.
+    """Words for one charset.
 
     Attributes:
         letters: Letters and combining marks of the charset, in its order.
-        characters: Every character that words are made of, in the case in which lists and charset have it.
-        notes: What a user should know about the lists.
-
-    Raises:
-        ConfigError: No length that the settings ask for fits.
-        DataError: A word list cannot be read, or one of the user's has no word that can be a label.
+        characters: Every character of words, in the case in which lists and charset have it.
+        notes: Remarks on the lists for the user.
     """
 
     def __init__(self, config: CorpusConfig, check: LabelCheck) -> None:
@@ -62,25 +51,20 @@ class Vocabulary:
         self.characters = self._table.characters | (frozenset() if config.only_words else self._strings.characters)
 
     def length(self, choices: Choices) -> int:
-        """A length in characters of the label, distributed as the settings say, of those that the lists have."""
+        """Draw a label length as the settings say, of those that the lists have."""
         # Lists of some lengths only, say of six-letter codes, are drawn with these lengths alone.
         return (self._listed if len(self._listed) else self._lengths).draw(choices)
 
     def listed(self, choices: Choices) -> str:
-        """A word as the lists have it, as often as they have it; there must be one."""
+        """Draw a word of the lists, which must not be empty, by frequency."""
         return self._table.draw_any(choices)
 
     def any_length(self, choices: Choices) -> int:
-        """A length in characters of the label, distributed as the settings say, whatever the lists have."""
+        """Draw a label length as the settings say, whatever the lists have."""
         return self._lengths.draw(choices)
 
     def word(self, choices: Choices, length: int) -> str:
-        """A word as the lists have it, or a string of letters that they lack.
-
-        Args:
-            choices: Random decisions.
-            length: Characters of its label. Where no list has a word of that length, one is made up.
-        """
+        """Draw a word of this label length, a pseudoword where the lists have none, or a string of rare letters."""
         if self._string_share and choices.chance(self._string_share):
             return self._strings.draw(choices, length)
         if self.has(length):
@@ -88,7 +72,7 @@ class Vocabulary:
         return self.pseudoword(choices, length)
 
     def plain(self, choices: Choices, length: int) -> str:
-        """A word to be joined with others: in a script of the lists, without marks like the apostrophe of ``isn't``."""
+        """Draw a word to be joined with others, without marks like the apostrophe of ``isn't``."""
         if self.has(length):
             for _ in range(_PLAIN_TRIES):
                 word = self._table.draw(choices, length)
@@ -98,21 +82,21 @@ class Vocabulary:
 
     @property
     def has_words(self) -> bool:
-        """Whether the lists have any word."""
+        """True where the lists have any word."""
         return bool(len(self._table))
 
     def has(self, length: int) -> bool:
-        """Whether the lists have a word with a label of ``length`` characters."""
+        """True where the lists have a word with a label of ``length`` characters."""
         return length in self._table.lengths
 
     def pseudoword(self, choices: Choices, length: int) -> str:
-        """A word that is pronounced like those of the lists, in lower case, or a string of letters that they lack."""
+        """Draw a lower-case pseudoword, or a string of letters that the lists lack."""
         if self._string_share and choices.chance(self._string_share):
             return self._strings.draw(choices, length)
         return self.plain_pseudoword(choices, length)
 
     def plain_pseudoword(self, choices: Choices, length: int) -> str:
-        """A word to be joined with others that is pronounced like those of the lists; without lists a string."""
+        """Draw a pseudoword to be joined with others; without lists a string."""
         if self._chain is None:
             # Made when it is needed first, in the process that needs it: it is larger than the lists.
             self._chain = LetterChain(self._table.most_frequent(_CHAIN_WORDS))
@@ -135,10 +119,9 @@ class Vocabulary:
                 self.notes += (f"word list {name}: {usable:,} of {usable + outside + long:,} words are used; {why}",)
 
     def _with_longer(self, weights: Sequence[float]) -> list[float]:
-        """The weights of the lengths that the lists have, and behind them those of the user's longer words.
+        """Weights of the lengths that the lists have, and of the user's longer words by their share in the lists.
 
-        Longer words have the share that the lists give them: to somebody whose words are codes of 17 characters, the
-        lengths of words on signs say nothing. Not those of the shipped list, which are what the weights leave out.
+        To somebody whose words are codes of 17 characters, the lengths of words on signs say nothing.
         """
         share = sum(self._table.length_weights()[: len(weights)])
         unit = sum(weights) / share if share else 1.0
@@ -146,7 +129,7 @@ class Vocabulary:
         return [weight if self.has(n) else 0.0 for n, weight in enumerate([*weights, *longer], start=1)]
 
     def _prepare_strings(self, only_words: bool) -> None:
-        """Finds the scripts of the charset that no word has; strings are made of them, as many as their share."""
+        """Find the scripts of the charset that no word has; strings are made of them, as many as their share."""
         shown = self._table.characters
         held = {part for c in shown for part in self._check.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
         scripts = {script(c) for c in held if is_text(c)}
@@ -196,8 +179,7 @@ _LEADING = _table("""14 " 4 ' 4 ( 3 # 3 @ 3 - 2 . 2 & 2 $ 1.5 * 1 + 2 • 1 / 2 
 _AROUND = _table("""30 "" 10 “” 10 '' 20 () 4 [] 6 -- 4 ** 1 <> 2 «» 1 {} 2 ~~ 1 // 0.5 __ 0.5 || 0.5 ¿? 0.5 ¡! 1 ••""")
 """Marks on both sides: the one before and the one behind."""
 
-_INNER = _table("55 - 12 & 8 / 10 . 6 ' 3 + 2 _ 1 : 1 @ 1 · 1 ,")
-"""Marks between two words that are written as one."""
+_INNER = _table("55 - 12 & 8 / 10 . 6 ' 3 + 2 _ 1 : 1 @ 1 · 1 ,")  # Marks between two words that are written as one
 
 _LOOK_ALIKE = ('"“”«»״', "'‘’`", ".…·•。", ":։", "?¿؟", "!¡", ",،、", ";؛")
 """Marks that differ little in an image. One that labels leave out is not drawn where they keep another of its row:
@@ -223,13 +205,7 @@ _OTHERS = 1.5
 
 
 class Cases:
-    """The case of words: lower, upper, capitalised or mixed, as far as labels keep the letters.
-
-    Args:
-        config: How often each is drawn.
-        letters: Letters of the charset.
-        check: What labels keep.
-    """
+    """The case of words: lower, upper, capitalised or mixed, as far as labels keep the letters."""
 
     def __init__(self, config: CorpusConfig, letters: Iterable[str], check: LabelCheck) -> None:
         cased = [letter for letter in letters if letter.lower() != letter.upper()]
@@ -247,12 +223,12 @@ class Cases:
         self._forms = WeightedChoice(weights)
 
     def form(self, choices: Choices) -> str:
-        """A form: ``lower``, ``upper``, ``capitalised`` or ``mixed``."""
+        """Draw ``lower``, ``upper``, ``capitalised`` or ``mixed``."""
         return self._forms.draw(choices)
 
     @staticmethod
     def apply(choices: Choices, word: str, form: str) -> str:
-        """A word in a form; scripts without case stay as they are."""
+        """Apply a form to a word; scripts without case stay as they are."""
         if form == "upper":
             return word.upper()
         if form == "lower":
@@ -268,12 +244,7 @@ class Cases:
 
 
 class Marks:
-    """The marks that may be drawn beside words: those that labels keep, and those that they leave out.
-
-    Args:
-        characters: Of the charset and the words; their scripts and marks are added.
-        check: What labels keep.
-    """
+    """Punctuation around words: marks that labels keep, and those that they leave out."""
 
     def __init__(self, characters: Iterable[str], check: LabelCheck) -> None:
         trailing, leading = dict(_TRAILING), dict(_LEADING)
@@ -293,14 +264,7 @@ class Marks:
         self.characters = frozenset("".join([mark for table in tables for mark in table.items]))
 
     def add(self, choices: Choices, length: int, word: Callable[[int], str], part: Callable[[int], str] | None) -> str:
-        """A word with marks.
-
-        Args:
-            choices: Random decisions.
-            length: Characters of the label; marks that labels keep come on top of them, but for those inside.
-            word: Makes a word with a label of so many characters.
-            part: Makes a word that stands beside another with a mark between them; ``None``: no marks inside.
-        """
+        """Draw a word with marks; ``part`` makes words beside a mark inside (``None``: no such marks)."""
         place = _PLACES.draw(choices)
         if place == "inner" and length > 4 and len(self._inner) and part:
             mark = self._inner.draw(choices)
@@ -315,12 +279,12 @@ class Marks:
         return word(length) + self.trailing(choices)
 
     def trailing(self, choices: Choices) -> str:
-        """A mark behind a word, or nothing where none may be drawn."""
+        """Draw a mark behind a word, or nothing where none may be drawn."""
         return self._trailing.draw(choices) if len(self._trailing) else ""
 
 
 def _may_be_drawn(mark: str, check: LabelCheck) -> bool:
-    """Whether labels keep a mark, or leave it out where nothing like it is kept."""
+    """True where labels keep a mark, or leave it out and keep nothing like it."""
     if not check.allows(mark):
         return False
     lost = [character for character in mark if not check.kept(character)]

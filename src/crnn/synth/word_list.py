@@ -1,4 +1,4 @@
-"""Word lists: the shipped one and the user's, and a table from which words of a given length are drawn.
+"""Word lists, tables from which words of a given length are drawn, and generators of pseudowords.
 
 The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``tools/word_list.py``.
 """
@@ -27,37 +27,29 @@ from crnn.synth.rng import Choices, WeightedChoice
 
 S = TypeVar("S", bound=np.generic)
 
-SHIPPED = "shipped"
-"""Name of the list that comes with the package."""
+SHIPPED = "shipped"  # Name of the list that comes with the package
 
 _WORDFREQ = "wordfreq:"
 """Behind it the code of a language of the package wordfreq, whose data are CC BY-SA and so never part of this one."""
 
-_CANDIDATES = 4
-"""Words among which the one with the rarest letter is taken, where that is asked for."""
+_CANDIDATES = 4  # Words among which the one with the rarest letter is taken, where that is asked for
 
 
 @dataclass(frozen=True, slots=True)
 class WordList:
-    """Words as they were read.
+    """Words as they were read."""
 
-    Attributes:
-        name: As the user gave it.
-        text: The words, each with a line feed behind it.
-        frequencies: ``(n,)`` float64, above 0.
-    """
-
-    name: str
-    text: str
-    frequencies: npt.NDArray[np.float64]
+    name: str  # As the user gave it
+    text: str  # The words, each with a line feed behind it
+    frequencies: npt.NDArray[np.float64]  # ``(n,)`` float64, above 0
 
 
 def read_word_list(name: str) -> WordList:
-    """Return the shipped list, one of the package wordfreq, or that of a UTF-8 file.
+    """Return the shipped list, one of the package wordfreq, or a UTF-8 file.
 
     Args:
         name: ``shipped``; ``wordfreq:LANG`` with the code of a language, such as ``de``; or a file with a word per
-            line, or word, tab and frequency, in which empty lines are passed over.
+            line, or word, tab and frequency; empty lines are skipped.
 
     Raises:
         DataError: The file cannot be read, is not UTF-8 text, has no word, or a frequency is not a number above 0; or
@@ -142,15 +134,13 @@ class WordTable:
         lists: Word lists.
         ratios: Shares of the lists, above 0, in the words of every length that they have.
         power: Words of one list and length are drawn in proportion to their frequency to this power.
-        check: What labels keep.
+        check: Decides which words can be labels.
         as_listed: Words are drawn in no other case than theirs, and ``ratios`` are shares in all words.
 
     Attributes:
         lengths: Lengths of labels, rising, for which there are words.
         characters: Characters of the words.
-        usable: Words per list.
-        outside: Words per list that are left out as they have letters or digits that labels would lose.
-        too_long: Words per list that are left out as their labels are longer than ``fit.longest``.
+        usable, outside, too_long: Counts of words per list: used, with characters that labels would lose, too long.
     """
 
     def __init__(
@@ -201,13 +191,7 @@ class WordTable:
         return self._text[self._starts[place] : self._ends[place]]
 
     def draw(self, choices: Choices, length: int, balance: float = 0.0) -> str:
-        """A word whose label has ``length`` characters, which must be one of ``lengths``.
-
-        Args:
-            choices: Random decisions.
-            length: Characters of the label.
-            balance: Share of the words that are the one of four with the rarest letter.
-        """
+        """Draw a word of a length in ``lengths``; a share ``balance`` is the one of four with the rarest letter."""
         place = self._place(choices, length)
         if balance and choices.chance(balance):
             others = [self._place(choices, length) for _ in range(_CANDIDATES - 1)]
@@ -215,16 +199,16 @@ class WordTable:
         return self[place]
 
     def draw_any(self, choices: Choices) -> str:
-        """A word of whatever length, as often as the lists have it; there must be one."""
+        """Draw a word of any length by frequency; there must be one."""
         return self[self._found(choices, 0, len(self._sums))]
 
     def length_weights(self, leave_out: str = "") -> tuple[float, ...]:
-        """Weights of the lengths 1, 2, 3, ... that the words have of themselves; without those of one list."""
+        """Weights of the label lengths 1, 2, 3, ... in the lists, without one of them on request."""
         found = sum((part for name, part in self._by_list if name != leave_out), np.zeros(self._longest + 1))
         return tuple(found[1:].tolist())
 
     def most_frequent(self, count: int) -> list[str]:
-        """Up to ``count`` words, those that are drawn most often first."""
+        """Return up to ``count`` words, the most frequent first."""
         weights = np.diff(np.asarray(self._sums), prepend=0.0)
         return [self[place] for place in np.argsort(-weights, kind="stable")[:count].tolist()]
 
@@ -237,7 +221,7 @@ class WordTable:
         return bisect.bisect_right(self._sums, wanted, low, high - 1)
 
     def _measure(self, words: WordList, power: float, check: LabelCheck, as_listed: bool) -> _Measured:
-        """Where the usable words of a list are, and how long their labels; whole lists at a time, for speed."""
+        """Find the usable words of a list and the lengths of their labels; whole lists at a time, for speed."""
         text = words.text if check.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
         codes = _code_points(text)
         ends = np.flatnonzero(codes == ord("\n"))
@@ -269,7 +253,7 @@ class WordTable:
     def _rarity(
         self, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
     ) -> tuple[frozenset[str], npt.NDArray[np.float32]]:
-        """The characters of all words, and for each word the negative logarithm of the share of its rarest letter."""
+        """Return all characters, and for each word the negative log share of its rarest letter."""
         if not len(starts):
             return frozenset(), np.empty(0, dtype=np.float32)
         codes = _code_points(self._text)
@@ -296,26 +280,17 @@ class WordTable:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """The usable words of one list.
+    """The usable words of one list."""
 
-    Attributes:
-        text: Of the whole list.
-        starts: Where the words start in it.
-        ends: Where they end.
-        lengths: Of their labels.
-        weights: Of the words, above 0.
-        by_length: Share of each length in the list.
-    """
-
-    text: str
-    starts: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float64]
-    by_length: npt.NDArray[np.float64]
+    text: str  # Of the whole list
+    starts: npt.NDArray[np.int64]  # Where the words start in it
+    ends: npt.NDArray[np.int64]  # Where they end
+    lengths: npt.NDArray[np.int64]  # Of their labels
+    weights: npt.NDArray[np.float64]  # Of the words, above 0
+    by_length: npt.NDArray[np.float64]  # Share of each length in the list
 
     def scaled(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The weights, scaled so that those of each length add up to ``sums`` there."""
+        """Scale the weights so that those of each length add up to ``sums`` there."""
         found = np.bincount(self.lengths, self.weights, minlength=len(sums))
         return self.weights * (sums / np.maximum(found, 1e-30))[self.lengths]
 
@@ -333,26 +308,20 @@ def _packed(code: str, values: npt.NDArray[np.generic]) -> array[Any]:
     return array(code, values.astype(code).tobytes())
 
 
-_CONTEXT = 3
-"""Letters that decide on the next one; four would repeat the list, two are hard to pronounce."""
-
-_ATTEMPTS = 8
-"""Chains that are tried before one is taken that ends as no word does."""
+_CONTEXT = 3  # Letters that decide on the next one; four would repeat the list, two are hard to pronounce
+_ATTEMPTS = 8  # Chains that are tried before one is taken that ends as no word does
 
 _MARK_SHARE = 0.35
 """Share of letters that carry a combining mark, in strings of a script that has some; about that of Hindi."""
 
 
 def script(character: str) -> str:
-    """The script of a letter by its Unicode name: ``LATIN``, ``GREEK``, ``CYRILLIC``, ``ARABIC``, ``CJK``, ..."""
+    """Return the script in a letter's Unicode name: ``LATIN``, ``GREEK``, ``CYRILLIC``, ``ARABIC``, ``CJK``, ..."""
     return unicodedata.name(character, "UNKNOWN").split(" ")[0].split("-")[0]
 
 
 class LetterChain:
-    """Pronounceable words by a chain of letters, each after the three before it.
-
-    Args:
-        words: What they are made after; only words of letters count, in lower case or with a capital in front.
+    """Pseudowords by a chain of letters, each after the three before it.
 
     Reference:
         Shannon 1948, "A Mathematical Theory of Communication", section 3 (the series of approximations to English).
@@ -375,7 +344,7 @@ class LetterChain:
         return len(self._next)
 
     def draw(self, choices: Choices, length: int) -> str:
-        """A lower-case word of ``length`` code points; fewer where no chain goes on that far. There must be words."""
+        """Draw a lower-case word of ``length`` code points; fewer where no chain goes on that far."""
         word = ""
         for _ in range(_ATTEMPTS):
             word = self._chain(choices, length)
@@ -394,16 +363,10 @@ class LetterChain:
 
 
 class LetterStrings:
-    """Strings of letters in no order, each of one script: what is left where no list has a script or a letter.
+    """Random strings of letters of one script each, for scripts and letters that no list has.
 
     Combining marks stand behind letters only, and vowel signs behind consonants, so that every string can be shaped.
-
-    Args:
-        characters: What strings are made of: letters, marks, digits, or anything else that can be drawn.
-        wanted: Those that each string shows at least one of; default: all.
-
-    Attributes:
-        characters: Those that can occur.
+    Each string shows at least one of ``wanted`` (default: all).
     """
 
     def __init__(self, characters: Sequence[str], wanted: Sequence[str] = ()) -> None:
@@ -425,7 +388,7 @@ class LetterStrings:
         return len(self._wanted)
 
     def draw(self, choices: Choices, length: int) -> str:
-        """A string of ``length`` code points, or two where one is a mark that needs a letter; there must be some."""
+        """Draw a string of ``length`` code points, or two where one is a mark that needs a letter."""
         needed = choices.pick(self._wanted)
         name = script(needed) if is_text(needed) else ""
         bases = self._bases.get(name) or choices.pick(list(self._bases.values()))
@@ -450,7 +413,7 @@ class LetterStrings:
 
 
 def _may_carry(letter: str, mark: str) -> bool:
-    """Whether a shaper joins the two instead of drawing a dotted circle."""
+    """True where a shaper joins the two instead of drawing a dotted circle."""
     if unicodedata.category(letter)[0] != "L":
         return False
     is_sign = unicodedata.category(mark) == "Mc" or "SIGN" in unicodedata.name(mark, "")
