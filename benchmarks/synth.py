@@ -21,7 +21,7 @@ from crnn.config.run import Config, load_config, parse_config
 from crnn.data.dataset import Batch
 from crnn.synth.batches import SynthBatches
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 
 
 def settings(preset: str, fonts: list[str], batch_size: int, workers: int = 0) -> Config:
@@ -29,7 +29,7 @@ def settings(preset: str, fonts: list[str], batch_size: int, workers: int = 0) -
     values = load_config(preset).model_dump(mode="json", exclude_none=True)
     del values["image"]
     values["data"] |= {"train": ["synth"], "workers": workers}
-    values["faces"] |= {"folders": fonts}
+    values["fonts"] |= {"folders": fonts}
     values["train"]["batch_size"] = batch_size
     return parse_config(values)
 
@@ -47,7 +47,7 @@ class Stages:
         self._renderer, self._device, self._count = Renderer(config, device), device, count
         self._starts = itertools.count(0, count)
         self._words = self._renderer.writer.write(np.arange(count))
-        self._cells = torch.from_numpy(self._words.cells).to(device)
+        self._masks = torch.from_numpy(self._words.masks).to(device)
         self.draw(), self.compose(), self.photograph()
 
     def draw(self) -> float:
@@ -58,14 +58,14 @@ class Stages:
     @torch.no_grad()
     def compose(self) -> float:
         """Return images composed per second."""
-        draws = Draws(1, np.arange(self._count) + next(self._starts))
+        random = SampleRandom(1, np.arange(self._count) + next(self._starts))
 
         def work() -> None:
-            self._scene = self._renderer.scene(draws, self._cells, self._words.ratios, self._beside)
+            self._scene = self._renderer.scene(random, self._masks, self._words.ratios, self._beside)
             self._wait()
 
         passed = seconds(work)
-        self._draws = draws
+        self._random = random
         return self._count / passed
 
     @torch.no_grad()
@@ -73,13 +73,13 @@ class Stages:
         """Return images photographed per second, those that were composed last."""
 
         def work() -> None:
-            to_bytes(self._renderer.photographed(self._draws, self._scene))
+            to_bytes(self._renderer.apply_camera(self._random, self._scene))
             self._wait()
 
         return self._count / seconds(work)
 
     def _beside(self, rows: np.ndarray, _: int) -> tuple[torch.Tensor, np.ndarray]:
-        return self._cells[torch.from_numpy(rows).to(self._device)], self._words.ratios[rows]
+        return self._masks[torch.from_numpy(rows).to(self._device)], self._words.ratios[rows]
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -104,7 +104,7 @@ def main() -> None:
     """Print one table."""
     parser = arguments(__doc__, count=64, rounds=3)
     parser.add_argument("--preset", default="crnn-vgg")
-    parser.add_argument("--fonts", nargs="+", default=["shipped"], help="as faces.folders")
+    parser.add_argument("--fonts", nargs="+", default=["shipped"], help="as fonts.folders")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--warm-up", type=int, default=512, help="finished images that do not count")
     parser.add_argument("--device", default="cpu")

@@ -135,7 +135,7 @@ SYNTH_WORDS = ["Harbour", "bakery", "NORTH", "street", "O'Neil", "co-op", "Züri
 
 @pytest.fixture
 def synth_config(tmp_path: Path, small_config: Callable[..., Config]) -> Callable[..., Config]:
-    """``small_config`` with rendered text to train on: some faces, a dozen words, few textures, a small pool."""
+    """``small_config`` with rendered text to train on: some fonts, a dozen words, few textures, a small pool."""
     (tmp_path / "some_words.txt").write_text("\n".join(SYNTH_WORDS), encoding="utf-8")
 
     def make(*data: Path | str, folder: str = "run", **sections: dict[str, Any]) -> Config:
@@ -144,10 +144,10 @@ def synth_config(tmp_path: Path, small_config: Callable[..., Config]) -> Callabl
             "data": {"train": [str(path) for path in data] or ["synth"]},
             "synth": {"pool_size": 128},
             "corpus": {"words": [str(tmp_path / "some_words.txt")]},
-            "faces": {
+            "fonts": {
                 "folders": [str(shipped_folder() / name) for name in ("open-sans", "anton", "bangers", "pacifico")]
             },
-            "look": {"texture_tiles": 4},
+            "style": {"texture_tiles": 4},
         }
         for section, changes in sections.items():
             values[section] = {**values.get(section, {}), **changes}

@@ -103,6 +103,8 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         ("[train]\nlearning_rates = 1.0", "unknown key 'train.learning_rates'; did you mean 'optim.learning_rate'?"),
         ("[train]\neval_steps = 5", "unknown key 'train.eval_steps'; did you mean 'eval.eval_steps'?"),
         ("hidden_size = 8", "unknown key 'hidden_size'; did you mean 'model.hidden_size'?"),
+        ("[faces]\nitalics = false", "section [faces] is now [fonts]; rename it, its keys are the same"),
+        ("[look]\narc_share = 0.0", "section [look] is now [style]; rename it, its keys are the same"),
         ("[optimm]\nlearning_rate = 1.0", "unknown key 'optimm'; did you mean 'optim'?"),
         # A name like no other gets the names that there are, not the one with the most letters of the section.
         (
@@ -112,7 +114,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         (
             "lr = 1.0",
             "unknown key 'lr'; expected one of: model, image, charset, data, augment, synth, corpus, "
-            "faces, look, camera, objective, optim, train, eval, checkpoint",
+            "fonts, style, camera, objective, optim, train, eval, checkpoint",
         ),
     ],
 )
@@ -264,16 +266,16 @@ def trees(draw):
     image["min_width"], image["max_width"] = sorted((image["min_width"], image["max_width"]))
     if len(data["ratios"]) != len(data["train"]):
         data["ratios"] = ()
-    corpus, faces = tree["corpus"], tree["faces"]
-    look, camera = tree["look"], tree["camera"]
-    look["contrast_least"], look["contrast_most"] = sorted((look["contrast_least"], look["contrast_most"]))
+    corpus, fonts = tree["corpus"], tree["fonts"]
+    style, camera = tree["style"], tree["camera"]
+    style["contrast_least"], style["contrast_most"] = sorted((style["contrast_least"], style["contrast_most"]))
     camera["jpeg_worst"], camera["jpeg_best"] = sorted((camera["jpeg_worst"], camera["jpeg_best"]))
     corpus["case_lower"] = corpus["word_weight"] = 1.0
     corpus["length_weights"] = corpus["length_weights"] if any(corpus["length_weights"]) else ()
     corpus["only_words"] = corpus["only_words"] and not corpus["pattern"]
     corpus["word_ratios"] = ()
-    faces["folders"] = faces["folders"] or ("shipped",)
-    faces["min_weight"], faces["max_weight"] = sorted((faces["min_weight"], faces["max_weight"]))
+    fonts["folders"] = fonts["folders"] or ("shipped",)
+    fonts["min_weight"], fonts["max_weight"] = sorted((fonts["min_weight"], fonts["max_weight"]))
     if draw(st.booleans()):
         charset = Charset(tree["charset"]["characters"])
         model |= {"class_num": charset.num_classes, "blank": charset.blank}

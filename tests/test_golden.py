@@ -22,8 +22,8 @@ SAMPLES = 256
 def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
     """Rendered lines of the preset, and their labels."""
     folder = tmp_path_factory.mktemp("golden") / "set"
-    faces = ["--faces.folders", "shipped", "--data.workers", "0", "--train.seed", "5"]
-    assert main(["synth", "write", str(folder), "crnn-small", "--count", str(SAMPLES), "--to", "list", *faces]) == 0
+    fonts = ["--fonts.folders", "shipped", "--data.workers", "0", "--train.seed", "5"]
+    assert main(["synth", "write", str(folder), "crnn-small", "--count", str(SAMPLES), "--to", "list", *fonts]) == 0
     rows = [line.split("\t") for line in (folder / "labels.tsv").read_text(encoding="utf-8").splitlines()]
     return [folder / path for path, _ in rows], [label for _, label in rows]
 

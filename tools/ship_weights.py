@@ -57,8 +57,8 @@ def told(info: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     settings = {section: dict(values) for section, values in info.get("run", {}).items()}
     for section, key in (("data", "validation"), ("checkpoint", "save_checkpoint_path"), ("train", "warm_start")):
         settings.get(section, {}).pop(key, None)
-    faces = settings.get("faces", {})
-    faces["folders"] = [f if f in ("shipped", "system") else Path(f).name for f in faces.get("folders", [])]
+    fonts = settings.get("fonts", {})
+    fonts["folders"] = [f if f in ("shipped", "system") else Path(f).name for f in fonts.get("folders", [])]
     return {"step": info.get("step"), "samples": info.get("samples"), **facts, "run": settings}
 
 

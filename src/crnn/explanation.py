@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from crnn.charset import Charset
-from crnn.config.synth import FaceConfig
+from crnn.config.synth import FontConfig
 from crnn.contact_sheet import load_font
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import confidences
@@ -168,13 +168,13 @@ def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
     needed = {c for c in characters if not c.isspace()}
     if all(c.isascii() for c in needed):
         return None
-    from crnn.synth.fonts import find_faces
+    from crnn.synth.fonts import find_fonts
 
     for folders in (("shipped",), ("shipped", "system")):
         with contextlib.suppress(CrnnError):  # no face there has one of them; no fontTools
-            faces = find_faces(FaceConfig(folders=folders), needed, quiet=True).faces
+            fonts = find_fonts(FontConfig(folders=folders), needed, quiet=True).fonts
             best = min(
-                faces, key=lambda f: (len(needed - f.characters), f.italic, abs(f.weight - 400), f.index, f.path)
+                fonts, key=lambda f: (len(needed - f.characters), f.italic, abs(f.weight - 400), f.index, f.path)
             )
             if needed <= best.characters or "system" in folders:
                 return best.path, best.index

@@ -57,7 +57,7 @@ def test_what_a_file_says_of_itself_means_something_elsewhere(name: str) -> None
     weights = load_weights(name)
     settings = weights.info["run"]
     assert settings["data"]["train"] == ["synth"]
-    assert all("/" not in folder for folder in settings["faces"]["folders"])
+    assert all("/" not in folder for folder in settings.get("fonts", settings.get("faces"))["folders"])
     assert weights.info["samples"] >= 100_000  # of all stretches, not of the last one alone
     text = str(weights.info)
     assert not [word for word in text.replace("'", " ").split() if word.startswith("/")]

@@ -1,4 +1,4 @@
-"""Textures from the user's pictures: what is taken, what is left out and said, and what is refused."""
+"""Textures from the user's images: what is taken, what is left out and said, and what is refused."""
 
 import logging
 import os
@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_counted_and_told_in_one_line(tmp_path: Path, cap
     assert len(caplog.records) == 1
     message = caplog.records[0].getMessage()
     assert "\n" not in message
-    assert message.startswith("look.backgrounds: left out 5 files (")
+    assert message.startswith("style.backgrounds: left out 5 files (")
     assert "1 truncated" in message
     assert message.count(str(tmp_path)) == 3  # examples, by path
 
@@ -143,7 +143,7 @@ def test_of_too_many_files_the_first_are_looked_at(
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"look\.backgrounds: .*nowhere: no such folder"):
+    with pytest.raises(ConfigError, match=r"style\.backgrounds: .*nowhere: no such folder"):
         take(tmp_path / "nowhere")
 
 
@@ -155,7 +155,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_an_empty_folder_is_an_error_also_beside_a_full_one(tmp_path: Path) -> None:
     photograph(tmp_path / "full" / "photo.png")
     (tmp_path / "empty" / "within").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"look\.backgrounds: .*empty: holds no file") as caught:
+    with pytest.raises(ConfigError, match=r"style\.backgrounds: .*empty: holds no file") as caught:
         background_tiles((str(tmp_path / "full"), str(tmp_path / "empty")), 4, SIZE, np.random.default_rng(0))
     assert "\n" not in str(caught.value)
 
@@ -163,6 +163,6 @@ def test_an_empty_folder_is_an_error_also_beside_a_full_one(tmp_path: Path) -> N
 def test_a_folder_without_one_good_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "more.txt").write_text("not a picture")
-    with pytest.raises(ConfigError, match=r"no picture in .* can be used \(2 not_an_image: .*\.txt: ") as caught:
+    with pytest.raises(ConfigError, match=r"no image in .* can be used \(2 not_an_image: .*\.txt: ") as caught:
         take(tmp_path)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from crnn.config.synth import CameraConfig
 from crnn.synth.camera import apply_camera
 from crnn.synth.filters import MAX_SIGMA, blur, enlarge, shrink
 from crnn.synth.jpeg import jpeg
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 
 SHARES = [name for name in CameraConfig.model_fields if name.endswith("_share")]
 OFF = dict.fromkeys([*SHARES, "low_resolution"], 0.0)
@@ -20,21 +20,21 @@ OWN, LARGE = (32.0, 100.0), (64.0, 200.0)
 
 def drawn(count, channels=1, height=32, width=100):
     """Words in grey on grey, ``(count, channels, height, width)``."""
-    pictures = []
+    images = []
     for number in range(count):
         canvas = Image.new("L", (width, height), 200 - 5 * (number % 7))
         font = ImageFont.load_default(24)
         ImageDraw.Draw(canvas).text((4 + number % 5, 1), WORDS[number % len(WORDS)], 40 + 7 * (number % 9), font=font)
         grey = np.asarray(canvas, np.float32) / 255
-        pictures.append(np.stack([grey * (1 - 0.2 * channel) for channel in range(channels)]))
-    return torch.from_numpy(np.stack(pictures))
+        images.append(np.stack([grey * (1 - 0.2 * channel) for channel in range(channels)]))
+    return torch.from_numpy(np.stack(images))
 
 
-def take(pictures, native=LARGE, start=0, seed=3, **settings):
-    count = len(pictures)
+def take(images, native=LARGE, start=0, seed=3, **settings):
+    count = len(images)
     config = CameraConfig(**(OFF | settings))
     size = np.broadcast_to(np.array(native, dtype=np.float64), (count, 2))
-    return apply_camera(pictures, Draws(seed, np.arange(start, start + count)), config, size)
+    return apply_camera(images, SampleRandom(seed, np.arange(start, start + count)), config, size)
 
 
 def mixed_sizes(count):
@@ -43,8 +43,8 @@ def mixed_sizes(count):
     return np.stack([height, height * rng.uniform(0.6, 6, count)], axis=1)
 
 
-def detail(pictures):
-    return pictures.diff(dim=-1).square().mean((1, 2, 3)) + pictures.diff(dim=-2).square().mean((1, 2, 3))
+def detail(images):
+    return images.diff(dim=-1).square().mean((1, 2, 3)) + images.diff(dim=-2).square().mean((1, 2, 3))
 
 
 # ---- the whole ----
@@ -52,10 +52,10 @@ def detail(pictures):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_everything_off_returns_the_input_cut_off_to_black_and_white(channels):
-    pictures = drawn(4, channels) * 1.6 - 0.3
-    before = pictures.clone()
-    assert torch.equal(take(pictures, native=(12.0, 30.0)), pictures.clamp(0, 1))
-    assert torch.equal(pictures, before)
+    images = drawn(4, channels) * 1.6 - 0.3
+    before = images.clone()
+    assert torch.equal(take(images, native=(12.0, 30.0)), images.clamp(0, 1))
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize(
@@ -63,29 +63,29 @@ def test_everything_off_returns_the_input_cut_off_to_black_and_white(channels):
 )
 def test_a_sample_looks_the_same_alone_and_in_any_batch(channels, height, width):
     count = 64
-    pictures, native = drawn(count, channels, height, width), mixed_sizes(count)
+    images, native = drawn(count, channels, height, width), mixed_sizes(count)
     everything = CameraConfig(**dict.fromkeys(SHARES, 0.5))
-    together = apply_camera(pictures, Draws(7, np.arange(count)), everything, native)
-    assert together.shape == pictures.shape
+    together = apply_camera(images, SampleRandom(7, np.arange(count)), everything, native)
+    assert together.shape == images.shape
     assert together.dtype == torch.float32
     assert together.is_contiguous()
     assert together.min() >= 0
     assert together.max() <= 1
     for rows in (*np.arange(count)[:, None][::9], np.arange(5, 22), np.array([60, 2, 33])):
-        some = apply_camera(pictures[rows], Draws(7, rows), everything, native[rows])
+        some = apply_camera(images[rows], SampleRandom(7, rows), everything, native[rows])
         assert torch.equal(some, together[rows])
 
 
 def test_large_batches_and_the_number_of_threads_change_nothing():
     count = 300  # several blocks of the CPU
-    pictures, native = drawn(count), mixed_sizes(count)
+    images, native = drawn(count), mixed_sizes(count)
     everything = CameraConfig(**dict.fromkeys(SHARES, 0.5))
-    together = apply_camera(pictures, Draws(1, np.arange(count)), everything, native)
+    together = apply_camera(images, SampleRandom(1, np.arange(count)), everything, native)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3 - min(threads, 2))
         parts = [
-            apply_camera(pictures[rows], Draws(1, rows), everything, native[rows])
+            apply_camera(images[rows], SampleRandom(1, rows), everything, native[rows])
             for rows in np.array_split(np.arange(count), 7)
         ]
     finally:
@@ -94,20 +94,20 @@ def test_large_batches_and_the_number_of_threads_change_nothing():
 
 
 def test_seed_and_number_decide_and_the_defaults_change_every_picture():
-    pictures = drawn(1).expand(40, -1, -1, -1)
+    images = drawn(1).expand(40, -1, -1, -1)
     native = mixed_sizes(40)
-    one = apply_camera(pictures, Draws(1, np.arange(40)), CameraConfig(), native)
-    again = apply_camera(pictures, Draws(1, np.arange(40)), CameraConfig(), native)
-    other = apply_camera(pictures, Draws(2, np.arange(40)), CameraConfig(), native)
+    one = apply_camera(images, SampleRandom(1, np.arange(40)), CameraConfig(), native)
+    again = apply_camera(images, SampleRandom(1, np.arange(40)), CameraConfig(), native)
+    other = apply_camera(images, SampleRandom(2, np.arange(40)), CameraConfig(), native)
     assert torch.equal(one, again)
     assert (one != other).flatten(1).any(dim=1).all()
     assert len(one.flatten(1).unique(dim=0)) == 40
 
 
 def test_one_effect_does_not_change_what_is_drawn_for_another():
-    pictures = drawn(200)
-    invert = (take(pictures, invert_share=0.3) != pictures).flatten(1).any(dim=1)
-    noisy = take(pictures, invert_share=0.3, noise_share=1.0)
+    images = drawn(200)
+    invert = (take(images, invert_share=0.3) != images).flatten(1).any(dim=1)
+    noisy = take(images, invert_share=0.3, noise_share=1.0)
     dark = noisy.mean((1, 2, 3)) < 0.5  # all the words are dark on light
     assert torch.equal(dark, invert)
     assert 0.2 < invert.float().mean() < 0.4
@@ -115,15 +115,15 @@ def test_one_effect_does_not_change_what_is_drawn_for_another():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_empty_batch_gives_an_empty_batch(channels):
-    pictures = torch.zeros(0, channels, 32, 100)
+    images = torch.zeros(0, channels, 32, 100)
     everything = CameraConfig(**dict.fromkeys(SHARES, 1.0))
-    assert apply_camera(pictures, Draws(1, np.arange(0)), everything, np.zeros((0, 2))).shape == pictures.shape
+    assert apply_camera(images, SampleRandom(1, np.arange(0)), everything, np.zeros((0, 2))).shape == images.shape
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_pictures_without_any_contrast_pass(level):
-    pictures = torch.full((32, 1, 32, 100), level)
-    result = apply_camera(pictures, Draws(1, np.arange(32)), CameraConfig(), mixed_sizes(32))
+    images = torch.full((32, 1, 32, 100), level)
+    result = apply_camera(images, SampleRandom(1, np.arange(32)), CameraConfig(), mixed_sizes(32))
     assert result.isfinite().all()
 
 
@@ -136,8 +136,8 @@ def test_qualities_in_the_wrong_order_are_refused():
 
 
 def test_light_falls_off_smoothly_by_as_much_as_is_stated():
-    pictures = torch.full((200, 1, 32, 100), 0.5)
-    field = take(pictures, shade_share=1.0, shade=0.4) / 0.5 - 1
+    images = torch.full((200, 1, 32, 100), 0.5)
+    field = take(images, shade_share=1.0, shade=0.4) / 0.5 - 1
     assert 0.25 < field.abs().max() <= 0.4 + 1e-6
     assert field.diff(dim=-1).abs().max() < 0.05
     assert field.amax((1, 2, 3)).sub(field.amin((1, 2, 3))).median() > 0.05
@@ -146,8 +146,8 @@ def test_light_falls_off_smoothly_by_as_much_as_is_stated():
 
 
 def test_glare_is_a_bright_spot():
-    pictures = torch.full((50, 1, 32, 100), 0.2)
-    added = take(pictures, glare_share=1.0, glare=0.5) - 0.2
+    images = torch.full((50, 1, 32, 100), 0.2)
+    added = take(images, glare_share=1.0, glare=0.5) - 0.2
     assert added.min() >= -1e-6
     assert added.max() <= 0.5 + 1e-6
     lit = (added > 0.05).float().mean((1, 2, 3))
@@ -180,10 +180,10 @@ def test_no_contrast_is_below_the_least():
 
 @pytest.mark.parametrize("effect", ["blur", "defocus", "motion"])
 def test_what_blurs_takes_detail_away_more_the_stronger_it_is(effect):
-    pictures = drawn(64)
-    before = detail(pictures)
+    images = drawn(64)
+    before = detail(images)
     shares = [
-        (detail(take(pictures, OWN, **{f"{effect}_share": 1.0, effect: strength})) / before).mean()
+        (detail(take(images, OWN, **{f"{effect}_share": 1.0, effect: strength})) / before).mean()
         for strength in (2.0, 3.0, 5.0)
     ]
     assert 0.9 > shares[0] > shares[1] > shares[2] > 0.02
@@ -202,8 +202,8 @@ def test_a_gaussian_blur_has_the_sigma_that_is_stated(sigma):
 
 
 def test_too_large_a_sigma_is_cut_off_and_blur_keeps_flat_pictures():
-    pictures = drawn(2)
-    huge, most = (blur(pictures, np.full((2, 2), sigma), np.zeros((2, 2))) for sigma in (50.0, MAX_SIGMA))
+    images = drawn(2)
+    huge, most = (blur(images, np.full((2, 2), sigma), np.zeros((2, 2))) for sigma in (50.0, MAX_SIGMA))
     assert torch.equal(huge, most)
     flat = torch.full((2, 3, 8, 9), 512 / 1023)
     assert torch.equal(blur(flat, np.full((2, 2), 1.3), np.full((2, 2), 2.0)), flat)
@@ -218,9 +218,9 @@ def test_motion_goes_in_its_direction_as_far_as_is_stated(degrees):
     smear = blur(point, np.zeros((1, 2)), path)[0, 0].double()
     down, across = (places.double() - 20 for places in torch.meshgrid(*[torch.arange(41)] * 2, indexing="ij"))
     along = down * np.sin(angle) + across * np.cos(angle)
-    beside = across * np.sin(angle) - down * np.cos(angle)
+    neighbors = across * np.sin(angle) - down * np.cos(angle)
     assert abs((smear * along**2).sum().sqrt() - length / np.sqrt(12)) < 0.6
-    assert (smear * beside**2).sum().sqrt() < 0.8
+    assert (smear * neighbors**2).sum().sqrt() < 0.8
     # One line, not a row of dots: seen from its side, no place on it is empty.
     step = 1.0 if degrees % 90 == 0 else np.sqrt(2)
     profile = [(smear * ((along / step).round() == place)).sum() for place in range(-2, 3)]
@@ -228,9 +228,9 @@ def test_motion_goes_in_its_direction_as_far_as_is_stated(degrees):
 
 
 def test_blur_in_pixels_of_the_file_is_finer_in_larger_files():
-    pictures = drawn(64)
+    images = drawn(64)
     found = [
-        detail(take(pictures, size, blur_share=1.0, blur=1.5, low_resolution=1.0)).mean()
+        detail(take(images, size, blur_share=1.0, blur=1.5, low_resolution=1.0)).mean()
         for size in [OWN, (64, 200), (128, 400)]
     ]
     assert found[0] < 0.9 * found[1]
@@ -241,10 +241,10 @@ def test_blur_in_pixels_of_the_file_is_finer_in_larger_files():
 
 
 def test_shrinking_and_enlarging_to_the_same_size_changes_nothing():
-    pictures = drawn(3, channels=3, width=37)
+    images = drawn(3, channels=3, width=37)
     size = np.tile([32, 37], (3, 1))
-    assert torch.equal(shrink(pictures, size), pictures)
-    assert torch.equal(enlarge(pictures, size, np.array([0, 1, 2])), pictures)
+    assert torch.equal(shrink(images, size), images)
+    assert torch.equal(enlarge(images, size, np.array([0, 1, 2])), images)
 
 
 def test_shrinking_samples_a_slope_at_the_middles_of_the_new_pixels_and_enlarging_restores_it():
@@ -277,17 +277,17 @@ def test_enlarging_is_what_pillow_does(kind, resample):
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_enlarging_looks_at_the_part_only(kind):
-    pictures = torch.zeros(1, 3, 32, 100)
-    pictures[..., 13:, :] = pictures[..., 41:] = float("nan")
-    assert torch.equal(enlarge(pictures, np.array([[13, 41]]), np.array([kind])), torch.zeros(1, 3, 32, 100))
+    images = torch.zeros(1, 3, 32, 100)
+    images[..., 13:, :] = images[..., 41:] = float("nan")
+    assert torch.equal(enlarge(images, np.array([[13, 41]]), np.array([kind])), torch.zeros(1, 3, 32, 100))
 
 
 def test_fewer_pixels_leave_less_detail_and_aliasing_leaves_more_of_it():
-    pictures = drawn(64)
-    before = detail(pictures)
+    images = drawn(64)
+    before = detail(images)
     sizes = [(24.0, 75.0), (16.0, 50.0), (11.0, 34.0)]
-    soft = [(detail(take(pictures, size, low_resolution=1.0)) / before).mean() for size in sizes]
-    hard = [(detail(take(pictures, size, low_resolution=1.0, aliasing_share=1.0)) / before).mean() for size in sizes]
+    soft = [(detail(take(images, size, low_resolution=1.0)) / before).mean() for size in sizes]
+    hard = [(detail(take(images, size, low_resolution=1.0, aliasing_share=1.0)) / before).mean() for size in sizes]
     assert 0.9 > soft[0] > soft[1] > soft[2] > 0.02
     assert all(one < 0.85 * other for one, other in zip(soft[1:], hard[1:], strict=True))
 
@@ -301,13 +301,13 @@ def test_a_crop_may_have_few_pixels_along_one_axis_only():
 
 
 def test_shrinking_in_the_file_stops_before_text_is_lost():
-    pictures = drawn(32)
+    images = drawn(32)
     assert torch.equal(
-        take(pictures, (10.0, 31.0), low_resolution=1.0, shrink_share=1.0, shrink=4.0),
-        take(pictures, (10.0, 31.0), low_resolution=1.0),
+        take(images, (10.0, 31.0), low_resolution=1.0, shrink_share=1.0, shrink=4.0),
+        take(images, (10.0, 31.0), low_resolution=1.0),
     )
-    once = detail(take(pictures, (40.0, 125.0), low_resolution=1.0)).mean()
-    assert detail(take(pictures, (40.0, 125.0), low_resolution=1.0, shrink_share=1.0, shrink=4.0)).mean() < 0.8 * once
+    once = detail(take(images, (40.0, 125.0), low_resolution=1.0)).mean()
+    assert detail(take(images, (40.0, 125.0), low_resolution=1.0, shrink_share=1.0, shrink=4.0)).mean() < 0.8 * once
 
 
 def test_noise_has_the_deviation_that_is_stated():
@@ -387,14 +387,14 @@ def test_gamma_bends_the_middle_and_keeps_black_and_white():
 
 
 def test_inverting_exchanges_light_and_dark_exactly():
-    pictures = drawn(5, channels=3)
-    assert torch.equal(take(pictures, invert_share=1.0), 1.0 - pictures)
+    images = drawn(5, channels=3)
+    assert torch.equal(take(images, invert_share=1.0), 1.0 - images)
 
 
 def test_a_tint_changes_colours_and_leaves_grey_pictures_alone():
     assert torch.equal(take(drawn(5), cast_share=1.0), drawn(5))
-    pictures = torch.full((100, 3, 32, 100), 0.5)
-    gains = take(pictures, cast_share=1.0, cast=0.2)[:, :, 0, 0] / 0.5
+    images = torch.full((100, 3, 32, 100), 0.5)
+    gains = take(images, cast_share=1.0, cast=0.2)[:, :, 0, 0] / 0.5
     assert 0.8 <= gains.min() < 0.82
     assert 1.18 < gains.max() <= 1.2
     assert gains.std(dim=1).mean() > 0.05
@@ -411,9 +411,9 @@ def test_posterising_leaves_few_levels():
 # ---- JPEG ----
 
 
-def stored_by_pillow(picture, quality):
+def stored_by_pillow(image, quality):
     """``(C, H, W)`` in [0, 1], through a file."""
-    levels = (picture.numpy() * 255).round().astype(np.uint8)
+    levels = (image.numpy() * 255).round().astype(np.uint8)
     image = Image.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, subsampling=0)
@@ -425,23 +425,23 @@ def stored_by_pillow(picture, quality):
 @pytest.mark.parametrize("quality", [10, 30, 50, 75, 95])
 def test_jpeg_is_what_pillow_writes_and_reads(channels, quality):
     rng = np.random.default_rng(quality)
-    pictures = drawn(8, channels, width=96)
-    pictures = (pictures + torch.from_numpy(rng.normal(0, 4 / 255, pictures.shape).astype(np.float32))).clamp(0, 1)
-    pictures = pictures.mul(255).round().div(255)
+    images = drawn(8, channels, width=96)
+    images = (images + torch.from_numpy(rng.normal(0, 4 / 255, images.shape).astype(np.float32))).clamp(0, 1)
+    images = images.mul(255).round().div(255)
     unmoved = np.zeros((8, 2), dtype=np.int64)
-    ours = jpeg(pictures, np.full(8, quality), unmoved, unmoved)
-    theirs = torch.stack([stored_by_pillow(picture, quality) for picture in pictures])
+    ours = jpeg(images, np.full(8, quality), unmoved, unmoved)
+    theirs = torch.stack([stored_by_pillow(image, quality) for image in images])
     # Now and then a coefficient lies so near the middle between two steps that libjpeg's integers round it elsewhere.
-    change, difference = (pictures - theirs).abs().mean(), (ours - theirs).abs()
+    change, difference = (images - theirs).abs().mean(), (ours - theirs).abs()
     assert difference.mean() * 255 < 1
     assert difference.mean() < 0.3 * change
     assert (difference * 255 < 2.5).float().mean() > 0.93
 
 
 def test_jpeg_at_the_best_quality_only_rounds():
-    pictures = drawn(4)
+    images = drawn(4)
     unmoved = np.zeros((4, 2), dtype=np.int64)
-    assert (jpeg(pictures, np.full(4, 100), unmoved, unmoved) - pictures).abs().max() * 255 < 1.6
+    assert (jpeg(images, np.full(4, 100), unmoved, unmoved) - images).abs().max() * 255 < 1.6
 
 
 @pytest.mark.parametrize("axis", [2, 3])
@@ -459,10 +459,10 @@ def test_the_grid_of_jpeg_moves_with_the_crop(axis, cut):
 
 @pytest.mark.parametrize(("finer", "block"), [((0, 0), (8, 8)), ((1, 0), (4, 8)), ((1, 2), (4, 2)), ((2, 2), (2, 2))])
 def test_blocks_of_larger_files_are_smaller(finer, block):
-    picture = torch.full((1, 1, 32, 96), 0.5)
-    picture[..., 9, 21] = 1.0
+    image = torch.full((1, 1, 32, 96), 0.5)
+    image[..., 9, 21] = 1.0
     # Rounding smears the point over its block and no further.
-    changed = jpeg(picture, np.array([70]), np.zeros((1, 2), dtype=np.int64), np.array([finer])) != 128 / 255
+    changed = jpeg(image, np.array([70]), np.zeros((1, 2), dtype=np.int64), np.array([finer])) != 128 / 255
     rows, columns = changed[0, 0].any(dim=1).nonzero().flatten(), changed[0, 0].any(dim=0).nonzero().flatten()
     top, left = 9 // block[0] * block[0], 21 // block[1] * block[1]
     assert len(rows)
@@ -481,8 +481,8 @@ def cosines(size):
 
 def test_jpeg_of_a_file_twice_as_large_keeps_the_same_coefficients():
     # Blocks of 4 enlarged to blocks of 8 that have the same coefficients and no more, so nothing but rounding differs.
-    picture = blur(drawn(1, width=96), np.full((1, 2), 0.8), np.zeros((1, 2))) * 0.5 + 0.25
-    blocks = picture[0, 0].double().numpy().reshape(8, 4, 24, 4).transpose(0, 2, 1, 3)
+    image = blur(drawn(1, width=96), np.full((1, 2), 0.8), np.zeros((1, 2))) * 0.5 + 0.25
+    blocks = image[0, 0].double().numpy().reshape(8, 4, 24, 4).transpose(0, 2, 1, 3)
     enlarging = 2**0.5 * cosines(8)[:4].T @ cosines(4)  # (8, 4)
     large = (enlarging @ blocks @ enlarging.T).transpose(0, 2, 1, 3).reshape(1, 1, 64, 192)
     unmoved = np.zeros((1, 2), dtype=np.int64)
@@ -490,17 +490,17 @@ def test_jpeg_of_a_file_twice_as_large_keeps_the_same_coefficients():
     stored = jpeg(torch.from_numpy(large.astype(np.float32)), np.array([25]), unmoved, unmoved)
     stored = stored[0, 0].double().numpy().reshape(8, 8, 24, 8).transpose(0, 2, 1, 3)
     expected = (enlarging.T @ stored @ enlarging / 4).transpose(0, 2, 1, 3).reshape(32, 96)
-    found = jpeg(picture, np.array([25]), unmoved, unmoved + 1)[0, 0].double().numpy()
-    own, other = (one - picture[0, 0].numpy() for one in (found, expected))
+    found = jpeg(image, np.array([25]), unmoved, unmoved + 1)[0, 0].double().numpy()
+    own, other = (one - image[0, 0].numpy() for one in (found, expected))
     assert np.abs(own).mean() * 255 > 1
     assert np.abs(own - other).mean() < 0.4 * np.abs(own).mean()
     assert np.corrcoef(own.ravel(), other.ravel())[0, 1] > 0.75
 
 
 def test_worse_qualities_change_more():
-    pictures = drawn(64)
+    images = drawn(64)
     change = [
-        (take(pictures, jpeg_share=1.0, jpeg_worst=quality, jpeg_best=quality) - pictures).abs().mean()
+        (take(images, jpeg_share=1.0, jpeg_worst=quality, jpeg_best=quality) - images).abs().mean()
         for quality in (95, 60, 25)
     ]
     assert 0 < change[0] < change[1] < change[2]

@@ -1,4 +1,4 @@
-"""Masks to pictures: what each effect changes and what it leaves alone, and that a picture is the same in any batch."""
+"""Masks to images: what each effect changes and what it leaves alone, and that an image is the same in any batch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from crnn.config.run import Config
-from crnn.config.synth import LookConfig
-from crnn.synth.compose import Palette, Scene, _Neighbours, compose
+from crnn.config.synth import StyleConfig
+from crnn.synth.compose import Palette, Scene, _NeighborPlan, compose
 from crnn.synth.geometry import text_coordinates
 from crnn.synth.masks import lookup
-from crnn.synth.rasterizer import CELL_HEIGHT, CELL_MARGIN
+from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
 
 CPU = torch.device("cpu")
 COUNT = 48
 SHAPE = (32, 100)
-CELL_WIDTH = 132
+MASK_WIDTH = 132
 RATIO = 3.0
 
 OFF: dict[str, Any] = {
-    **{name: 0.0 for name in LookConfig.model_fields if name.endswith("_share")},
+    **{name: 0.0 for name in StyleConfig.model_fields if name.endswith("_share")},
     "stretch": 0.0, "rotate_degrees": 0.0, "margin": 0.0, "cut": 0.0, "texture_tiles": 4,
 }  # fmt: skip
 
@@ -37,7 +37,7 @@ Configs = Callable[..., Config]
 
 @pytest.fixture(scope="module")
 def textures() -> TextureBank:
-    return TextureBank(LookConfig(**OFF), 1, CPU)
+    return TextureBank(StyleConfig(**OFF), 1, CPU)
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +47,12 @@ def one_of_each(one_thread: None) -> None:
 
 def bars() -> Tensor:
     """Two upright strokes and a bar across, as a word: sharp edges, an inside, gaps."""
-    cell = torch.zeros((CELL_HEIGHT, CELL_WIDTH), dtype=torch.uint8)
-    inside = cell[CELL_MARGIN:-CELL_MARGIN, CELL_MARGIN:-CELL_MARGIN]
+    mask = torch.zeros((MASK_HEIGHT, MASK_WIDTH), dtype=torch.uint8)
+    inside = mask[MASK_MARGIN:-MASK_MARGIN, MASK_MARGIN:-MASK_MARGIN]
     inside[:, :30] = 255
     inside[:, -30:] = 255
     inside[12:24] = 255
-    return cell.expand(COUNT, -1, -1)
+    return mask.expand(COUNT, -1, -1)
 
 
 def nothing_beside(rows: np.ndarray, place: int) -> tuple[Tensor, np.ndarray]:
@@ -60,41 +60,41 @@ def nothing_beside(rows: np.ndarray, place: int) -> tuple[Tensor, np.ndarray]:
 
 
 def block_beside(rows: np.ndarray, place: int) -> tuple[Tensor, np.ndarray]:
-    cells = torch.zeros((len(rows), CELL_HEIGHT, CELL_WIDTH), dtype=torch.uint8)
-    cells[:, CELL_MARGIN:-CELL_MARGIN, CELL_MARGIN:-CELL_MARGIN] = 255
-    return cells, np.full(len(rows), 2.0)
+    masks = torch.zeros((len(rows), MASK_HEIGHT, MASK_WIDTH), dtype=torch.uint8)
+    masks[:, MASK_MARGIN:-MASK_MARGIN, MASK_MARGIN:-MASK_MARGIN] = 255
+    return masks, np.full(len(rows), 2.0)
 
 
 def empty_beside(rows: np.ndarray, place: int) -> tuple[Tensor, np.ndarray]:
-    return torch.zeros((len(rows), CELL_HEIGHT, CELL_WIDTH), dtype=torch.uint8), np.full(len(rows), 2.0)
+    return torch.zeros((len(rows), MASK_HEIGHT, MASK_WIDTH), dtype=torch.uint8), np.full(len(rows), 2.0)
 
 
-def draws() -> Draws:
-    return Draws(3, np.arange(COUNT))
+def random() -> SampleRandom:
+    return SampleRandom(3, np.arange(COUNT))
 
 
 def scene(
     textures: TextureBank,
-    beside: Callable[[np.ndarray, int], tuple[Tensor, np.ndarray]] = nothing_beside,
+    neighbors: Callable[[np.ndarray, int], tuple[Tensor, np.ndarray]] = nothing_beside,
     channels: int = 1,
-    cells: Tensor | None = None,
+    masks: Tensor | None = None,
     trace: Callable[[str, Tensor], None] | None = None,
     **changes: Any,
 ) -> Scene:
-    look = LookConfig(**{**OFF, "margin": 0.3, **changes})
-    cells = bars() if cells is None else cells
-    return compose(cells, np.full(COUNT, RATIO), beside, draws(), look, textures, SHAPE, channels, trace)
+    style = StyleConfig(**{**OFF, "margin": 0.3, **changes})
+    masks = bars() if masks is None else masks
+    return compose(masks, np.full(COUNT, RATIO), neighbors, random(), style, textures, SHAPE, channels, trace)
 
 
 def palette(channels: int = 1, **changes: Any) -> Palette:
-    return Palette.draw(draws(), LookConfig(**{**OFF, **changes}), channels, CPU)
+    return Palette.draw(random(), StyleConfig(**{**OFF, **changes}), channels, CPU)
 
 
 def change(textures: TextureBank, base: dict[str, Any] | None = None, **effect: Any) -> tuple[Scene, Scene, Tensor]:
     """The scene without an effect, the one with it, and (N, H, W) by how much they differ."""
     before, after = scene(textures, **(base or {})), scene(textures, **(base or {}), **effect)
     assert torch.equal(before.coverage, after.coverage) or "weight_share" in effect
-    return before, after, (after.pictures - before.pictures)[:, 0]
+    return before, after, (after.images - before.images)[:, 0]
 
 
 def near(coverage: Tensor, pixels: int) -> Tensor:
@@ -114,14 +114,14 @@ def distance_outside(some: Scene) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_with_everything_off_it_is_flat_text_on_a_flat_ground(textures: TextureBank, channels: int) -> None:
     found = scene(textures, channels=channels)
-    assert found.pictures.shape == (COUNT, channels, *SHAPE)
-    assert (found.pictures.dtype, found.coverage.dtype) == (torch.float32, torch.float32)
+    assert found.images.shape == (COUNT, channels, *SHAPE)
+    assert (found.images.dtype, found.coverage.dtype) == (torch.float32, torch.float32)
     colours = palette(channels)
-    coverage = found.coverage[:, None].expand_as(found.pictures)
-    ground, text = (c[:, :, None, None].expand_as(found.pictures) for c in (colours.ground, colours.text))
-    assert torch.equal(found.pictures[coverage == 0.0], ground[coverage == 0.0])
-    torch.testing.assert_close(found.pictures[coverage == 1.0], text[coverage == 1.0], rtol=0.0, atol=1e-6)
-    torch.testing.assert_close(found.pictures, ground + coverage * (text - ground), rtol=0.0, atol=1e-6)
+    coverage = found.coverage[:, None].expand_as(found.images)
+    background, text = (c[:, :, None, None].expand_as(found.images) for c in (colours.background, colours.text))
+    assert torch.equal(found.images[coverage == 0.0], background[coverage == 0.0])
+    torch.testing.assert_close(found.images[coverage == 1.0], text[coverage == 1.0], rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(found.images, background + coverage * (text - background), rtol=0.0, atol=1e-6)
     for level in (0.0, 1.0):
         assert (found.coverage == level).flatten(1).float().mean(dim=1).min() > 0.1
 
@@ -138,12 +138,12 @@ def test_coverage_is_where_the_word_is(textures: TextureBank) -> None:
 def test_contrast_is_what_is_set(textures: TextureBank) -> None:
     for low, high in ((0.1, 0.95), (0.5, 0.5), (1.0, 1.0)):
         colours = palette(contrast_least=low, contrast_most=high)
-        difference = (colours.text - colours.ground).abs()[:, 0].double().numpy()
+        difference = (colours.text - colours.background).abs()[:, 0].double().numpy()
         assert difference == pytest.approx(colours.contrast, abs=1e-6)
         assert colours.contrast.min() >= low - 1e-9
         assert colours.contrast.max() <= high + 1e-9
-    pictures = scene(textures, contrast_least=0.4, contrast_most=0.6).pictures.flatten(1)
-    spread = pictures.amax(dim=1) - pictures.amin(dim=1)
+    images = scene(textures, contrast_least=0.4, contrast_most=0.6).images.flatten(1)
+    spread = images.amax(dim=1) - images.amin(dim=1)
     assert spread.min() >= 0.4 - 1e-5
     assert spread.max() <= 0.6 + 1e-5
     faint = palette(low_contrast_share=1.0, contrast_least=0.1, contrast_most=0.7).contrast
@@ -152,7 +152,7 @@ def test_contrast_is_what_is_set(textures: TextureBank) -> None:
 
 def test_text_is_light_and_dark_alike(textures: TextureBank) -> None:
     colours = palette()
-    lighter = (colours.text > colours.ground).float().mean()
+    lighter = (colours.text > colours.background).float().mean()
     assert 0.25 < lighter < 0.75
     for colour in (colours.outline, colours.shadow, colours.side, colours.other):
         assert ((colour >= 0.0) & (colour <= 1.0)).all()
@@ -165,7 +165,7 @@ def test_a_colour_has_the_grey_level_of_the_palette() -> None:
     grey, colour = palette(1), palette(3)
     weights = torch.tensor([0.299, 0.587, 0.114])
     coloured = 0
-    for name in ("ground", "text", "outline", "side", "shadow", "other"):
+    for name in ("background", "text", "outline", "side", "shadow", "other"):
         level, mixture = getattr(grey, name), getattr(colour, name)
         assert mixture.shape == (COUNT, 3)
         assert ((mixture >= 0.0) & (mixture <= 1.0)).all()
@@ -176,8 +176,8 @@ def test_a_colour_has_the_grey_level_of_the_palette() -> None:
 
 
 def test_a_grey_picture_is_the_grey_of_the_coloured_one(textures: TextureBank) -> None:
-    grey = scene(textures, gradient_share=0.5).pictures
-    colour = scene(textures, gradient_share=0.5, channels=3).pictures
+    grey = scene(textures, gradient_share=0.5).images
+    colour = scene(textures, gradient_share=0.5, channels=3).images
     mixed = (colour * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     inside = ((colour > 0.0) & (colour < 1.0)).all(dim=1, keepdim=True)
     torch.testing.assert_close(mixed[inside], grey[inside], rtol=0.0, atol=1e-5)
@@ -185,7 +185,7 @@ def test_a_grey_picture_is_the_grey_of_the_coloured_one(textures: TextureBank) -
 
 def test_stages_are_shown_from_the_back_to_the_front(textures: TextureBank) -> None:
     seen: list[tuple[str, tuple[int, ...]]] = []
-    scene(textures, channels=3, trace=lambda stage, pictures: seen.append((stage, tuple(pictures.shape))))
+    scene(textures, channels=3, trace=lambda stage, images: seen.append((stage, tuple(images.shape))))
     names = [name for name, _ in seen]
     assert names == ["shape", "ground", "beside it", "shadow, border", "letters"]
     assert [shape for _, shape in seen] == [(COUNT, 1, *SHAPE), *[(COUNT, 3, *SHAPE)] * 4]
@@ -201,11 +201,13 @@ def test_outlines_are_around_the_letters(textures: TextureBank) -> None:
     assert difference[~near(before.coverage, 2)].abs().max() == 0.0
     # Next to a letter, where a border of 0.7 pixels and more covers most, there is its colour.
     letters = (before.coverage == 1.0)[:, None].float()
-    beside, above = (max_pool2d(letters, k, stride=1, padding=(k[0] // 2, k[1] // 2))[:, 0] for k in ((1, 3), (3, 1)))
-    touching = ((beside > 0.0) | (above > 0.0)) & (before.coverage == 0.0)
+    neighbors, above = (
+        max_pool2d(letters, k, stride=1, padding=(k[0] // 2, k[1] // 2))[:, 0] for k in ((1, 3), (3, 1))
+    )
+    touching = ((neighbors > 0.0) | (above > 0.0)) & (before.coverage == 0.0)
     colours = palette()
-    share = (after.pictures - before.pictures)[:, 0] / (colours.outline - colours.ground)[:, :, None]
-    visible = (colours.outline - colours.ground).abs().gt(0.05)[:, :, None] & touching
+    share = (after.images - before.images)[:, 0] / (colours.outline - colours.background)[:, :, None]
+    visible = (colours.outline - colours.background).abs().gt(0.05)[:, :, None] & touching
     assert visible.sum() > 1000
     assert (share[visible] > 0.6).all()
     assert (share[visible] < 1.0 + 1e-4).all()
@@ -214,10 +216,10 @@ def test_outlines_are_around_the_letters(textures: TextureBank) -> None:
 def test_of_hollow_letters_only_the_border_is_drawn(textures: TextureBank) -> None:
     before, after, _ = change(textures, hollow_share=1.0)
     colours = palette()
-    ground, text = (c[:, :, None, None].expand_as(after.pictures) for c in (colours.ground, colours.text))
+    background, text = (c[:, :, None, None].expand_as(after.images) for c in (colours.background, colours.text))
     inside = before.coverage[:, None] == 1.0
-    torch.testing.assert_close(after.pictures[inside], ground[inside], rtol=0.0, atol=1e-6)
-    strength = ((after.pictures - ground) / (text - ground)).amax(dim=(1, 2, 3))
+    torch.testing.assert_close(after.images[inside], background[inside], rtol=0.0, atol=1e-6)
+    strength = ((after.images - background) / (text - background)).amax(dim=(1, 2, 3))
     assert strength.min() > 0.5
 
 
@@ -227,7 +229,7 @@ def test_shadows_and_depth_fall_to_one_side(textures: TextureBank, effect: str) 
     assert difference[before.coverage == 1.0].abs().max() < 1e-6
     # A shadow is up to three pixels away and soft for one more; depth is that drawn three times.
     assert difference[~near(before.coverage, 4)].abs().max() == 0.0
-    angle = draws().uniform(f"{effect} direction", 0.0, 2.0 * np.pi)
+    angle = random().uniform(f"{effect} direction", 0.0, 2.0 * np.pi)
     rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in SHAPE), indexing="ij")
 
     def middle(weights: Tensor) -> np.ndarray:
@@ -247,7 +249,7 @@ def test_shadows_and_depth_fall_to_one_side(textures: TextureBank, effect: str) 
 def test_relief_is_on_the_edges_of_letters(textures: TextureBank) -> None:
     before, _, difference = change(textures, relief_share=1.0)
     assert difference[before.coverage == 0.0].abs().max() == 0.0
-    # Two pixels and more from any edge of the letters, or of the picture, nothing is changed.
+    # Two pixels and more from any edge of the letters, or of the image, nothing is changed.
     deep = ~near(1.0 - before.coverage, 3)
     deep[:, :2] = deep[:, -2:] = deep[:, :, :2] = deep[:, :, -2:] = False
     assert deep.flatten(1).any(dim=1).all()
@@ -268,29 +270,29 @@ def test_strokes_become_bolder_and_thinner(textures: TextureBank) -> None:
     assert after.coverage[~near(before.coverage, 1)].max() == 0.0
 
 
-# ---- fills and grounds
+# ---- fills and backgrounds
 
 
 def two_blocks() -> Tensor:
     """Two letters with a gap right of the middle, of a thirtieth of the cell."""
-    cell = torch.zeros((CELL_HEIGHT, CELL_WIDTH), dtype=torch.uint8)
-    inside = cell[CELL_MARGIN:-CELL_MARGIN, CELL_MARGIN:-CELL_MARGIN]
+    mask = torch.zeros((MASK_HEIGHT, MASK_WIDTH), dtype=torch.uint8)
+    inside = mask[MASK_MARGIN:-MASK_MARGIN, MASK_MARGIN:-MASK_MARGIN]
     inside[:] = 255
     inside[:, 68:72] = 0
-    return cell.expand(COUNT, -1, -1)
+    return mask.expand(COUNT, -1, -1)
 
 
 def test_a_second_tone_begins_between_two_letters(textures: TextureBank) -> None:
-    before, after, difference = change(textures, {"cells": two_blocks(), "margin": 0.1}, tone_share=1.0)
+    before, after, difference = change(textures, {"masks": two_blocks(), "margin": 0.1}, tone_share=1.0)
     assert difference[before.coverage == 0.0].abs().max() == 0.0
     u, _ = text_coordinates(before.geometry, CPU)
     along = (u / RATIO + 0.5) * 128
     inside = before.coverage == 1.0
     # The gap lies within reach of nearly every place where a tone may begin; the others cut a letter.
-    at_gap = torch.from_numpy((draws().uniform("tone place", 0.3, 0.7) - 70 / 128) <= 0.1)
-    at_gap &= torch.from_numpy((draws().uniform("tone place", 0.3, 0.7) - 70 / 128) >= -0.1)
+    at_gap = torch.from_numpy((random().uniform("tone place", 0.3, 0.7) - 70 / 128) <= 0.1)
+    at_gap &= torch.from_numpy((random().uniform("tone place", 0.3, 0.7) - 70 / 128) >= -0.1)
     assert at_gap.sum() > 15
-    last = torch.from_numpy(draws().chance("tone last", 0.5))
+    last = torch.from_numpy(random().chance("tone last", 0.5))
     assert 5 < last.sum() < COUNT - 5
     colours = palette()
     for row in range(COUNT):
@@ -301,13 +303,13 @@ def test_a_second_tone_begins_between_two_letters(textures: TextureBank) -> None
         assert chosen.any()
         assert kept.any()
         assert difference[row][kept].abs().max() < 1e-6
-        tone = after.pictures[row, 0][chosen]
+        tone = after.images[row, 0][chosen]
         torch.testing.assert_close(tone, colours.second[row].expand_as(tone), rtol=0.0, atol=1e-5)
 
 
 def test_a_second_tone_is_between_the_first_and_the_ground() -> None:
     colours = palette()
-    share = ((colours.second - colours.text) / (colours.ground - colours.text))[:, 0]
+    share = ((colours.second - colours.text) / (colours.background - colours.text))[:, 0]
     assert share.min() >= 0.15 - 1e-4
     assert share.max() <= 0.6 + 1e-4
 
@@ -316,9 +318,9 @@ def test_gradients_are_even_slopes(textures: TextureBank) -> None:
     before, _, difference = change(
         textures, {"contrast_least": 0.5, "contrast_most": 0.5, "gradient": 0.4}, gradient_share=1.0
     )
-    ground = before.coverage == 0.0
-    assert difference[ground].abs().max() <= 0.7 * 0.4 * 0.5 + 1e-6
-    # The edges of the picture are ground where margins are: a slope has no bends there, but for the limit of 0.7.
+    background = before.coverage == 0.0
+    assert difference[background].abs().max() <= 0.7 * 0.4 * 0.5 + 1e-6
+    # The edges of the image are background where margins are: a slope has no bends there, but for the limit of 0.7.
     top = difference[:, 0, :][(before.coverage[:, 0] == 0.0).all(dim=1)]
     bends = top.diff(n=2, dim=1).abs()
     assert (bends > 1e-5).float().mean() < 0.05
@@ -338,8 +340,8 @@ def test_textures_are_as_strong_as_set(textures: TextureBank, effect: str, where
 
 def test_blends_change_light_and_dark_alike(textures: TextureBank) -> None:
     before, _, difference = change(textures, blend_share=1.0, blend=0.4)
-    bright = before.pictures[:, 0] > 0.05
-    assert (difference.abs()[bright] <= 0.2 * before.pictures[:, 0][bright] + 1e-5).all()
+    bright = before.images[:, 0] > 0.05
+    assert (difference.abs()[bright] <= 0.2 * before.images[:, 0][bright] + 1e-5).all()
     assert difference[before.coverage == 1.0].abs().max() > 0.02
     assert difference[before.coverage == 0.0].abs().max() > 0.02
 
@@ -358,7 +360,7 @@ def test_a_split_ground_has_two_levels(textures: TextureBank) -> None:
 
 
 def test_faint_words_stay_faint(textures: TextureBank) -> None:
-    before, _, difference = change(textures, ghost_share=1.0, beside=block_beside)
+    before, _, difference = change(textures, ghost_share=1.0, neighbors=block_beside)
     contrast = torch.from_numpy(palette().contrast).float()
     assert (difference.abs().amax(dim=(1, 2)) <= 0.25 * contrast + 1e-6).all()
     assert (difference.abs().amax(dim=(1, 2)) > 0.0).float().mean() > 0.8
@@ -371,13 +373,13 @@ def test_faint_words_stay_faint(textures: TextureBank) -> None:
 @pytest.mark.parametrize("second", [0.0, 1.0])
 def test_neighbours_keep_their_distance(textures: TextureBank, second: float) -> None:
     shares = {"neighbour_share": 1.0, "second_neighbour_share": second}
-    before = scene(textures, beside=empty_beside, **shares)
-    after = scene(textures, beside=block_beside, **shares)
+    before = scene(textures, neighbors=empty_beside, **shares)
+    after = scene(textures, neighbors=block_beside, **shares)
     assert (before.geometry.inverse == after.geometry.inverse).all()
-    changed = (after.pictures - before.pictures)[:, 0].abs() > 1e-6
+    changed = (after.images - before.images)[:, 0].abs() > 1e-6
     assert changed.flatten(1).any(dim=1).float().mean() > 0.6
     assert distance_outside(before)[changed].min() > 0.06
-    assert distance_outside(before)[(after.pictures - before.pictures)[:, 0].abs() > 0.3].min() > 0.1
+    assert distance_outside(before)[(after.images - before.images)[:, 0].abs() > 0.3].min() > 0.1
     u, v = text_coordinates(before.geometry, CPU)
     sides = torch.stack([u < -RATIO / 2, u > RATIO / 2, v < -0.5, v > 0.5]) & changed
     per_picture = sides.flatten(2).any(dim=2).sum(dim=0)
@@ -391,10 +393,10 @@ def test_neighbours_keep_their_distance(textures: TextureBank, second: float) ->
 
 
 def test_neighbours_are_mostly_of_the_colour_of_the_text(textures: TextureBank) -> None:
-    after = scene(textures, beside=block_beside, neighbour_share=1.0, second_neighbour_share=0.0)
+    after = scene(textures, neighbors=block_beside, neighbour_share=1.0, second_neighbour_share=0.0)
     outside = distance_outside(after) > 0.3
     text = palette().text[:, :, None].expand(-1, *SHAPE)
-    same = ((after.pictures[:, 0] - text).abs() < 1e-6) & outside
+    same = ((after.images[:, 0] - text).abs() < 1e-6) & outside
     assert 0.3 < same.flatten(1).any(dim=1).float().mean() <= 1.0
 
 
@@ -409,34 +411,34 @@ def test_frames_stay_beside_the_text(textures: TextureBank) -> None:
 def test_what_is_in_front_is_a_straight_bar(textures: TextureBank) -> None:
     before, after, difference = change(textures, occlusion_share=1.0)
     colours = palette()
-    front = colours.front[:, :, None, None].expand_as(after.pictures)
-    covered = (after.pictures - front).abs() < 1e-5
+    front = colours.front[:, :, None, None].expand_as(after.images)
+    covered = (after.images - front).abs() < 1e-5
     for row in range(COUNT):
         changed = difference[row].abs() > 1e-5
         # Narrow, so that the letters beside it stay, and through the whole height, so that it is no letter.
         assert changed.float().mean() < 0.35, row
-        if (colours.front[row] - colours.ground[row]).abs() > 0.02:
+        if (colours.front[row] - colours.background[row]).abs() > 0.02:
             assert changed.any(dim=1)[0 if before.coverage[row, 0].max() == 0.0 else 16], row
     assert covered.flatten(1).any(dim=1).float().mean() > 0.7
-    # Nearer to the ground's grey than to the text's, so that it is not read as a stroke.
-    to_ground, to_text = (colours.front - colours.ground).abs(), (colours.front - colours.text).abs()
-    assert (to_ground <= 0.8 * (colours.text - colours.ground).abs() + 1e-6).all()
+    # Nearer to the background's grey than to the text's, so that it is not read as a stroke.
+    to_ground, to_text = (colours.front - colours.background).abs(), (colours.front - colours.text).abs()
+    assert (to_ground <= 0.8 * (colours.text - colours.background).abs() + 1e-6).all()
     assert to_text.min() > 0.0
 
 
 def test_an_effect_does_not_change_the_others(textures: TextureBank) -> None:
-    """Names, not order, decide the numbers: what a ground has is the same whatever letters have."""
-    ground = {"texture_share": 0.5, "gradient_share": 0.5, "split_share": 0.5}
-    plain = scene(textures, **ground)
-    changed = scene(textures, **ground, shadow_share=0.5, outline_share=0.5, relief_share=0.5, extrusion_share=0.5)
+    """Names, not order, decide the numbers: what a background has is the same whatever letters have."""
+    background = {"texture_share": 0.5, "gradient_share": 0.5, "split_share": 0.5}
+    plain = scene(textures, **background)
+    changed = scene(textures, **background, shadow_share=0.5, outline_share=0.5, relief_share=0.5, extrusion_share=0.5)
     far = ~near(plain.coverage, 8)
     assert far.sum() > 100
-    assert torch.equal(plain.pictures[:, 0][far], changed.pictures[:, 0][far])
+    assert torch.equal(plain.images[:, 0][far], changed.images[:, 0][far])
 
 
 # ---- alone and together
 
-STRONG_LOOK = {name: 0.5 for name in LookConfig.model_fields if name.endswith("_share") and "low_contrast" not in name}
+STRONG_LOOK = {name: 0.5 for name in StyleConfig.model_fields if name.endswith("_share") and "low_contrast" not in name}
 STRONG_CAMERA = dict.fromkeys(
     ["shade_share", "glare_share", "motion_share", "salt_share", "sharpen_share", "cast_share", "invert_share",
      "posterise_share", "shrink_share", "jpeg_share", "noise_share", "gamma_share", "aliasing_share"], 0.5,
@@ -451,7 +453,7 @@ def renderer(request: pytest.FixtureRequest, synth_config: Configs) -> Renderer:
     return Renderer(
         synth_config(
             image={"image_channels": channels, "image_width": width},
-            look={"texture_tiles": 4, **STRONG_LOOK},
+            style={"texture_tiles": 4, **STRONG_LOOK},
             camera=STRONG_CAMERA,
         )
     )
@@ -459,8 +461,8 @@ def renderer(request: pytest.FixtureRequest, synth_config: Configs) -> Renderer:
 
 def stages(renderer: Renderer, numbers: np.ndarray) -> Iterator[Tensor]:
     with torch.no_grad():
-        pictures, words, found = renderer.samples(numbers)
-    yield from (torch.from_numpy(words.cells), found.coverage, found.pictures, pictures)
+        images, words, found = renderer.samples(numbers)
+    yield from (torch.from_numpy(words.masks), found.coverage, found.images, images)
 
 
 def test_a_sample_is_the_same_alone_and_in_a_batch_with_everything_on(renderer: Renderer) -> None:
@@ -482,28 +484,30 @@ def test_a_sample_is_the_same_in_any_order_and_with_any_threads(renderer: Render
 
 
 def test_finished_pictures_are_in_range_and_differ(renderer: Renderer) -> None:
-    *_, pictures = stages(renderer, np.arange(64))
-    assert pictures.dtype == torch.float32
-    assert pictures.min() >= 0.0
-    assert pictures.max() <= 1.0
-    assert len({picture.numpy().tobytes() for picture in to_bytes(pictures)}) == 64
-    assert pictures.flatten(1).std(dim=1).min() > 0.01
+    *_, images = stages(renderer, np.arange(64))
+    assert images.dtype == torch.float32
+    assert images.min() >= 0.0
+    assert images.max() <= 1.0
+    assert len({image.numpy().tobytes() for image in to_bytes(images)}) == 64
+    assert images.flatten(1).std(dim=1).min() > 0.01
     assert to_bytes(torch.tensor([0.0, 1.0, 0.5, 0.998, 0.999])).tolist() == [0, 255, 128, 254, 255]
 
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_words_that_are_made_much_smaller_are_smoothed_along_that_side(axis: int) -> None:
-    cell = torch.zeros((1, CELL_HEIGHT, 132), dtype=torch.uint8)
-    (cell[:, ::4] if axis == 1 else cell[:, :, ::4]).fill_(255)
-    height, width = (8, 132) if axis == 1 else (CELL_HEIGHT, 26)
+    mask = torch.zeros((1, MASK_HEIGHT, 132), dtype=torch.uint8)
+    (mask[:, ::4] if axis == 1 else mask[:, :, ::4]).fill_(255)
+    height, width = (8, 132) if axis == 1 else (MASK_HEIGHT, 26)
     v = torch.linspace(-0.4, 0.4, height)[None, :, None].expand(1, height, width).contiguous()
     u = torch.linspace(-1.2, 1.2, width)[None, None, :].expand(1, height, width).contiguous()
-    found = lookup(cell, u, v, np.array([3.0]), np.array([float(height)]), np.array([float(width)]))
+    found = lookup(mask, u, v, np.array([3.0]), np.array([float(height)]), np.array([float(width)]))
     assert 0.1 < found.min() <= found.max() < 0.45
 
 
 def test_lines_above_and_below_are_nearer_than_words_beside() -> None:
-    plan = _Neighbours.draw(Draws(3, np.arange(400)), LookConfig(neighbour_share=1.0, second_neighbour_share=1.0))
-    beside = plan.sides < 2
-    assert 0.25 <= plan.gaps[beside].min() <= plan.gaps[beside].max() <= 0.7
-    assert 0.125 <= plan.gaps[~beside].min() <= plan.gaps[~beside].max() <= 0.35
+    plan = _NeighborPlan.draw(
+        SampleRandom(3, np.arange(400)), StyleConfig(neighbour_share=1.0, second_neighbour_share=1.0)
+    )
+    neighbors = plan.sides < 2
+    assert 0.25 <= plan.gaps[neighbors].min() <= plan.gaps[neighbors].max() <= 0.7
+    assert 0.125 <= plan.gaps[~neighbors].min() <= plan.gaps[~neighbors].max() <= 0.35

@@ -126,7 +126,7 @@ def test_marks_alone_are_enough() -> None:
 
 
 def test_nothing_writable_is_one_error_with_counts(shipped: Corpus) -> None:
-    with pytest.raises(DataError, match=r"^200 texts in a row were refused: not_writable 200\. Check that the faces"):
+    with pytest.raises(DataError, match=r"^200 texts in a row were refused: not_writable 200\. Check that the fonts"):
         shipped.draw(np.random.default_rng(1), frozenset())
 
 

@@ -47,8 +47,8 @@ def scanned(paths: list[Path]) -> list[CheckedFile]:
 
 def test_what_was_found_is_remembered(cache: Path, fonts: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     first = scanned(fonts)
-    assert [result.faces[0].family for result in first] == ["Anton", "Oswald"]
-    assert [path.name for path in cache.iterdir()] == [next(cache.glob("faces-*.json")).name]
+    assert [result.fonts[0].family for result in first] == ["Anton", "Oswald"]
+    assert [path.name for path in cache.iterdir()] == [next(cache.glob("fonts-*.json")).name]
     no_checks(monkeypatch)
     assert scanned(fonts) == first
     assert scanned(fonts[::-1]) == first[::-1]
@@ -58,15 +58,15 @@ def test_a_changed_file_is_checked_again(cache: Path, fonts: list[Path]) -> None
     scanned(fonts)
     shutil.copy(fonts[1], fonts[0])
     os.utime(fonts[0], ns=(1, 1))
-    assert [result.faces[0].family for result in scanned(fonts)] == ["Oswald", "Oswald"]
+    assert [result.fonts[0].family for result in scanned(fonts)] == ["Oswald", "Oswald"]
 
 
 def test_other_characters_are_checked_anew(cache: Path, fonts: list[Path]) -> None:
-    assert "é" not in scanned(fonts)[0].faces[0].characters
-    assert "é" in scan_files(fonts, "é", workers=0, quiet=True)[0].faces[0].characters
+    assert "é" not in scanned(fonts)[0].fonts[0].characters
+    assert "é" in scan_files(fonts, "é", workers=0, quiet=True)[0].fonts[0].characters
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"x": 1}', "\x00\xff", '{"KEY": {"faces": [{}], "problems": []}}'])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"x": 1}', "\x00\xff", '{"KEY": {"fonts": [{}], "problems": []}}'])
 def test_a_damaged_cache_is_ignored_and_made_anew(cache: Path, fonts: list[Path], damage: str) -> None:
     first = scanned(fonts)
     (file,) = cache.iterdir()
@@ -81,7 +81,7 @@ def test_it_works_where_no_cache_can_be_kept(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert [len(result.faces) for result in scanned(fonts)] == [1, 1]
+    assert [len(result.fonts) for result in scanned(fonts)] == [1, 1]
     assert (tmp_path / "file").is_file()
 
 
@@ -123,7 +123,7 @@ def test_a_file_that_ends_the_process_is_named_and_the_rest_checked(
     monkeypatch.setattr(sys, "executable", str(interpreter))
     paths = [fonts[0], deadly, deadly, fonts[1]]
     results = scan_files(paths, CHARACTERS, workers=1, quiet=True)
-    assert [bool(result.faces) for result in results] == [True, False, False, True]
+    assert [bool(result.fonts) for result in results] == [True, False, False, True]
     assert results[1].problems[0][0] == "crashed"
     # What crashed may have been the machine's fault: it is tried again.
     (file,) = cache.iterdir()
@@ -143,7 +143,7 @@ def test_named_styles_of_a_variable_font_are_faces(cache: Path, fonts: list[Path
     )
     builder.setupGvar({})
     font.save(fonts[0])
-    faces = check_file(fonts[0], checked_characters(CHARACTERS)).faces
-    assert [(face.style, face.weight, face.axes) for face in faces] == [
+    fonts = check_file(fonts[0], checked_characters(CHARACTERS)).fonts
+    assert [(font.style, font.weight, font.axes) for font in fonts] == [
         ("Thin", 100, (100.0,)), ("Regular", 400, (400.0,)), ("Medium", 500, (500.0,)), ("Black", 900, (900.0,)),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Faces: which are found, which are left out and why, and which is picked."""
+"""Fonts: which are found, which are left out and why, and which is picked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTCollection, TTFont
 
-from crnn.config.synth import FaceConfig
+from crnn.config.synth import FontConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.font_check import shipped_folder
-from crnn.synth.fonts import Face, FaceSet, find_faces, system_folders
+from crnn.synth.font_check import Font, shipped_folder
+from crnn.synth.fonts import FontSet, find_fonts, system_folders
 
 ALNUM = string.ascii_letters + string.digits
 OPEN_SANS = shipped_folder() / "open-sans" / "open-sans-latin-400-normal.ttf"
@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def face(family: str, characters: str, *, style: str = "Regular", weight: int = 400) -> Face:
-    return Face(
+def font(family: str, characters: str, *, style: str = "Regular", weight: int = 400) -> Font:
+    return Font(
         path=f"{family}-{style}.ttf", index=0, axes=(), family=family, style=style, weight=weight, italic=False,
         one_case=False, cap_height=0.7, characters=frozenset(characters),
     )  # fmt: skip
@@ -70,9 +70,9 @@ def built_font(path: Path, shapes: dict[str, list[tuple[int, int, int, int]]], *
     return path
 
 
-def found(folder: Path, characters: str = ALNUM, **settings: object) -> FaceSet:
-    config = FaceConfig.model_validate({"folders": (str(folder),), **settings})
-    return find_faces(config, characters, workers=0, quiet=True)
+def found(folder: Path, characters: str = ALNUM, **settings: object) -> FontSet:
+    config = FontConfig.model_validate({"folders": (str(folder),), **settings})
+    return find_fonts(config, characters, workers=0, quiet=True)
 
 
 # --- what ships -------------------------------------------------------------------------------------------------------
@@ -80,17 +80,17 @@ def found(folder: Path, characters: str = ALNUM, **settings: object) -> FaceSet:
 
 def test_what_ships_writes_ascii_and_latin_1_and_is_read_as_itself() -> None:
     latin_1 = "".join(chr(code) for code in [*range(0x21, 0x7F), *range(0xC0, 0x100), 0xA3, 0xA9, 0xB0])
-    faces = find_faces(FaceConfig(), latin_1, workers=0, quiet=True)
-    assert len(faces.families) == 14
-    assert not faces.skipped
-    assert all(face.characters == frozenset(latin_1) for face in faces.faces)
-    assert {"Open Sans", "Pacifico", "Special Elite"} <= set(faces.families)
-    assert all(0.5 < face.cap_height < 1 for face in faces.faces)
+    fonts = find_fonts(FontConfig(), latin_1, workers=0, quiet=True)
+    assert len(fonts.families) == 14
+    assert not fonts.skipped
+    assert all(font.characters == frozenset(latin_1) for font in fonts.fonts)
+    assert {"Open Sans", "Pacifico", "Special Elite"} <= set(fonts.families)
+    assert all(0.5 < font.cap_height < 1 for font in fonts.fonts)
 
 
 def test_every_shipped_family_has_its_licence_and_is_in_the_readme() -> None:
     readme = (shipped_folder() / "README.md").read_text(encoding="utf-8")
-    families = {face.family for face in find_faces(FaceConfig(), "aA", workers=0, quiet=True).faces}
+    families = {font.family for font in find_fonts(FontConfig(), "aA", workers=0, quiet=True).fonts}
     assert all(f"| {family} |" in readme for family in families)
     folders = [folder for folder in shipped_folder().iterdir() if folder.is_dir()]
     assert len(folders) == len(families)
@@ -101,25 +101,25 @@ def test_every_shipped_family_has_its_licence_and_is_in_the_readme() -> None:
 
 
 def test_styles_of_one_file_are_told_apart() -> None:
-    faces = find_faces(FaceConfig(families=("Open*",)), "aA", workers=0, quiet=True).faces
-    assert [(face.weight, face.italic) for face in faces] == [(400, False), (400, True), (700, False)]
-    only = find_faces(FaceConfig(families=("open sans",), italics=False, max_weight=500), "aA", workers=0, quiet=True)
-    assert [(face.weight, face.italic) for face in only.faces] == [(400, False)]
+    fonts = find_fonts(FontConfig(families=("Open*",)), "aA", workers=0, quiet=True).fonts
+    assert [(font.weight, font.italic) for font in fonts] == [(400, False), (400, True), (700, False)]
+    only = find_fonts(FontConfig(families=("open sans",), italics=False, max_weight=500), "aA", workers=0, quiet=True)
+    assert [(font.weight, font.italic) for font in only.fonts] == [(400, False)]
     assert only.skipped["other_style"] == 2
 
 
 def test_names_that_no_family_has_are_told_from_characters_that_none_can_write() -> None:
-    said = r"faces\.families \['Foo'\] .* none of the 14 families in 'shipped' \(Anton, .*, \.\.\.\)"
+    said = r"fonts\.families \['Foo'\] .* none of the 14 families in 'shipped' \(Anton, .*, \.\.\.\)"
     with pytest.raises(DataError, match=said):
-        find_faces(FaceConfig(families=("Foo",)), "aA", workers=0, quiet=True)
+        find_fonts(FontConfig(families=("Foo",)), "aA", workers=0, quiet=True)
 
 
 def test_faces_without_small_letters_give_them_up_where_case_matters() -> None:
-    either = find_faces(FaceConfig(families=("Bangers", "Anton")), ALNUM, workers=0, quiet=True)
-    assert [face.one_case for face in either.faces] == [False, True]
-    assert all(face.characters == frozenset(ALNUM) for face in either.faces)
-    strict = find_faces(FaceConfig(families=("Bangers", "Anton")), ALNUM, case_matters=True, workers=0, quiet=True)
-    anton, bangers = strict.faces
+    either = find_fonts(FontConfig(families=("Bangers", "Anton")), ALNUM, workers=0, quiet=True)
+    assert [font.one_case for font in either.fonts] == [False, True]
+    assert all(font.characters == frozenset(ALNUM) for font in either.fonts)
+    strict = find_fonts(FontConfig(families=("Bangers", "Anton")), ALNUM, case_matters=True, workers=0, quiet=True)
+    anton, bangers = strict.fonts
     assert anton.characters == frozenset(ALNUM)
     assert bangers.characters == frozenset(string.ascii_uppercase + string.digits)
 
@@ -135,12 +135,12 @@ def test_broken_files_are_counted_and_the_others_used(folder: Path) -> None:
     (folder / "empty.otf").touch()
     (folder / "cut.ttf").write_bytes(whole[: len(whole) // 2])
     (folder / "notes.txt").write_text("not looked at")
-    faces = found(folder)
-    assert len(faces) == 1
-    assert faces.skipped["duplicate"] == 1
-    assert faces.skipped["not_a_font"] == 3
-    assert faces.skipped.total() == 4
-    assert any("cut.ttf" in example for example in faces.examples["not_a_font"])
+    fonts = found(folder)
+    assert len(fonts) == 1
+    assert fonts.skipped["duplicate"] == 1
+    assert fonts.skipped["not_a_font"] == 3
+    assert fonts.skipped.total() == 4
+    assert any("cut.ttf" in example for example in fonts.examples["not_a_font"])
 
 
 def test_no_bytes_of_a_font_end_a_run(folder: Path) -> None:
@@ -152,15 +152,15 @@ def test_no_bytes_of_a_font_end_a_run(folder: Path) -> None:
         damaged[places] = rng.integers(0, 256, size=40)
         (folder / f"{number}.ttf").write_bytes(damaged.tobytes())
     (folder / "good.ttf").write_bytes(whole.tobytes())
-    config = FaceConfig(folders=(str(folder),))
-    faces = find_faces(config, ALNUM, workers=1, quiet=True)
-    assert len(faces) + faces.skipped.total() == 13
+    config = FontConfig(folders=(str(folder),))
+    fonts = find_fonts(config, ALNUM, workers=1, quiet=True)
+    assert len(fonts) + fonts.skipped.total() == 13
 
 
 def test_a_character_that_is_mapped_and_not_drawn_is_not_used(folder: Path) -> None:
     shapes = {c: [(100, 0, 200 + 20 * i, 700)] for i, c in enumerate("ABCDEFGH")}
     built_font(folder / "holes.ttf", shapes | {"I": [], "J": [(50, 0, 550, 700)], " ": []})
-    (only,) = found(folder, "ABCDEFGHIJK ", min_coverage=0).faces
+    (only,) = found(folder, "ABCDEFGHIJK ", min_coverage=0).fonts
     assert only.characters == frozenset("ABCDEFGH ")  # I is empty, J is the box for missing ones, K is not there
 
 
@@ -177,9 +177,9 @@ def test_a_face_of_bars_is_left_out_unless_asked_for(folder: Path) -> None:
     }
     built_font(folder / "bars.ttf", bars, family="Barcode")
     (folder / "good.ttf").write_bytes(OPEN_SANS.read_bytes())
-    faces = found(folder)
-    assert faces.families == ("Open Sans",)
-    assert faces.skipped == Counter({"unlike_letters": 1})
+    fonts = found(folder)
+    assert fonts.families == ("Open Sans",)
+    assert fonts.skipped == Counter({"unlike_letters": 1})
     assert found(folder, min_readable=0).families == ("Barcode", "Open Sans")
 
 
@@ -211,8 +211,8 @@ def test_all_faces_of_a_collection_are_found(folder: Path) -> None:
     collection = TTCollection()
     collection.fonts = [TTFont(OPEN_SANS), TTFont(shipped_folder() / "anton" / "anton-latin-400-normal.ttf")]
     collection.save(folder / "two.ttc")
-    faces = found(folder).faces
-    assert [(face.family, face.index) for face in faces] == [("Anton", 1), ("Open Sans", 0)]
+    fonts = found(folder).fonts
+    assert [(font.family, font.index) for font in fonts] == [("Anton", 1), ("Open Sans", 0)]
 
 
 def test_a_font_that_is_too_large_is_not_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_a_font_that_is_too_large_is_not_opened(folder: Path, monkeypatch: pytes
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"faces\.folders: '.*nowhere' does not exist; give folders"):
+    with pytest.raises(ConfigError, match=r"fonts\.folders: '.*nowhere' does not exist; give folders"):
         found(tmp_path / "nowhere")
 
 
@@ -235,9 +235,9 @@ def test_a_folder_without_fonts_is_named(folder: Path) -> None:
         found(folder)
 
 
-def test_a_charset_that_no_face_has_is_one_line() -> None:
+def test_a_charset_that_no_font_has_is_one_line() -> None:
     with pytest.raises(DataError) as caught:
-        find_faces(FaceConfig(), "देवनागरी", workers=0, quiet=True)
+        find_fonts(FontConfig(), "देवनागरी", workers=0, quiet=True)
     message = str(caught.value)
     assert "none of 24 font files" in message
     assert "24 too_few_characters" in message
@@ -246,14 +246,14 @@ def test_a_charset_that_no_face_has_is_one_line() -> None:
 
 def test_contradicting_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="min_weight 700 is above max_weight 400"):
-        FaceConfig(min_weight=700, max_weight=400)
+        FontConfig(min_weight=700, max_weight=400)
 
 
 def test_families_are_chosen_and_left_out_by_pattern() -> None:
-    faces = find_faces(FaceConfig(families=("*o*",), exclude=("roboto*", "OPEN *")), "aA", workers=0, quiet=True)
-    assert all("o" in family.lower() for family in faces.families)
-    assert not {"Roboto Slab", "Open Sans", "Caveat"} & set(faces.families)
-    assert "Oswald" in faces.families
+    fonts = find_fonts(FontConfig(families=("*o*",), exclude=("roboto*", "OPEN *")), "aA", workers=0, quiet=True)
+    assert all("o" in family.lower() for family in fonts.families)
+    assert not {"Roboto Slab", "Open Sans", "Caveat"} & set(fonts.families)
+    assert "Oswald" in fonts.families
 
 
 def test_system_folders_exist_and_come_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,23 +268,23 @@ def test_system_folders_exist_and_come_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_families_are_equally_likely_whatever_their_number_of_faces() -> None:
-    many = [face("Many", ALNUM, style=f"Style {n}", weight=100 + n) for n in range(30)]
-    faces = FaceSet([*many, face("One", ALNUM), face("Two", ALNUM)])
+    many = [font("Many", ALNUM, style=f"Style {n}", weight=100 + n) for n in range(30)]
+    fonts = FontSet([*many, font("One", ALNUM), font("Two", ALNUM)])
     rng = np.random.default_rng(3)
-    counts = Counter(picked.family for _ in range(3000) if (picked := faces.pick(rng, "Hello42")))
+    counts = Counter(picked.family for _ in range(3000) if (picked := fonts.pick(rng, "Hello42")))
     assert counts.total() == 3000
     assert all(abs(count - 1000) < 120 for count in counts.values())
 
 
 def test_only_faces_with_all_characters_of_the_text_are_picked() -> None:
-    rare = face("Rare", "xyz€", weight=700)
-    faces = FaceSet([face(f"Plain {n}", ALNUM) for n in range(40)] + [face("Rare", "xyz"), rare, face("Euro", "€")])
+    rare = font("Rare", "xyz€", weight=700)
+    fonts = FontSet([font(f"Plain {n}", ALNUM) for n in range(40)] + [font("Rare", "xyz"), rare, font("Euro", "€")])
     rng = np.random.default_rng(4)
-    assert {faces.pick(rng, "zy€") for _ in range(50)} == {rare}
-    assert {picked.family for _ in range(100) if (picked := faces.pick(rng, "€"))} == {"Rare", "Euro"}
-    assert faces.pick(rng, "ß") is None
-    assert faces.pick(rng, "a€") is None  # each is there, but no face has both
-    assert faces.characters == frozenset(ALNUM + "€")
+    assert {fonts.pick(rng, "zy€") for _ in range(50)} == {rare}
+    assert {picked.family for _ in range(100) if (picked := fonts.pick(rng, "€"))} == {"Rare", "Euro"}
+    assert fonts.pick(rng, "ß") is None
+    assert fonts.pick(rng, "a€") is None  # each is there, but no font has both
+    assert fonts.characters == frozenset(ALNUM + "€")
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_where_the_files_are(tmp_path: Path) -> None:
@@ -300,19 +300,19 @@ def test_the_choice_depends_on_the_seed_and_not_on_where_the_files_are(tmp_path:
     assert sets[0].digest == sets[1].digest
     texts = ["word", "A1", "zebra"] * 20
     picked = [
-        [faces.pick(np.random.default_rng([7, at]), text).family for at, text in enumerate(texts)] for faces in sets
+        [fonts.pick(np.random.default_rng([7, at]), text).family for at, text in enumerate(texts)] for fonts in sets
     ]
     assert picked[0] == picked[1]
     assert len(set(picked[0])) == 3
 
 
 def test_a_set_of_faces_goes_to_another_process_unchanged() -> None:
-    faces = find_faces(FaceConfig(), ALNUM, workers=0, quiet=True)
-    again = pickle.loads(pickle.dumps(faces))
-    assert again.faces == faces.faces
-    assert again.pick(np.random.default_rng(1), "abc") == faces.pick(np.random.default_rng(1), "abc")
+    fonts = find_fonts(FontConfig(), ALNUM, workers=0, quiet=True)
+    again = pickle.loads(pickle.dumps(fonts))
+    assert again.fonts == fonts.fonts
+    assert again.pick(np.random.default_rng(1), "abc") == fonts.pick(np.random.default_rng(1), "abc")
 
 
 def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(DataError, match="at least one face"):
-        FaceSet([])
+    with pytest.raises(DataError, match="at least one font"):
+        FontSet([])

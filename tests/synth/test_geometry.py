@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from crnn.config.synth import LookConfig
+from crnn.config.synth import StyleConfig
 from crnn.synth.geometry import Geometry, text_coordinates
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 
 STILL: dict[str, Any] = {
     "stretch": 0.0, "slant_share": 0.0, "rotate_degrees": 0.0, "tilt_share": 0.0, "perspective_share": 0.0,
@@ -36,21 +36,21 @@ CPU = torch.device("cpu")
 SHAPE = (48, 150)
 
 
-def look(kind: str = "straight", **changes: Any) -> LookConfig:
-    return LookConfig(**{**STILL, **KINDS[kind], **changes})
+def style(kind: str = "straight", **changes: Any) -> StyleConfig:
+    return StyleConfig(**{**STILL, **KINDS[kind], **changes})
 
 
-def drawn(some: LookConfig, count: int = 30, shape: tuple[int, int] = SHAPE, **options: Any) -> Geometry:
+def drawn(some: StyleConfig, count: int = 30, shape: tuple[int, int] = SHAPE, **options: Any) -> Geometry:
     """Words from a single letter to a long line."""
-    return Geometry.draw(draws(count), ratios(count), some, shape, **options)
+    return Geometry.draw(random(count), ratios(count), some, shape, **options)
 
 
-def draws(count: int) -> Draws:
-    return Draws(5, np.arange(count))
+def random(count: int) -> SampleRandom:
+    return SampleRandom(5, np.arange(count))
 
 
 def ratios(count: int) -> np.ndarray:
-    return Draws(6, np.arange(count)).log_uniform("ratio", 0.4, 12.0)
+    return SampleRandom(6, np.arange(count)).log_uniform("ratio", 0.4, 12.0)
 
 
 def fields(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ def fields(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pixels_of(geometry: Geometry, row: int, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The way there, written from its definition: places in a word -> column and row of the picture."""
+    """The way there, written from its definition: places in a word -> column and row of the image."""
     if row in geometry.wave_rows:
         height, length, phase = geometry.wave[list(geometry.wave_rows).index(row)]
         v = v + height * np.sin(2.0 * np.pi * u / length + phase)
@@ -96,7 +96,7 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_pixel_looks_at_is_drawn_at_that_pixel(kind: str) -> None:
-    geometry = drawn(look(kind))
+    geometry = drawn(style(kind))
     u, v = fields(geometry)
     rows, columns = np.indices(SHAPE)
     bent = set(geometry.arc_rows) | set(geometry.wave_rows)
@@ -111,7 +111,7 @@ def test_what_a_pixel_looks_at_is_drawn_at_that_pixel(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_is_never_mirrored(kind: str) -> None:
-    geometry = drawn(look(kind, margin=0.4))
+    geometry = drawn(style(kind, margin=0.4))
     u, v = fields(geometry)
     for n, ratio in enumerate(geometry.ratio):
         (ux, uy), (vx, vy) = ((np.gradient(f[n], axis=1), np.gradient(f[n], axis=0)) for f in (u, v))
@@ -121,7 +121,7 @@ def test_text_is_never_mirrored(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_crop_without_margins_is_the_box_of_the_ink(kind: str) -> None:
-    geometry = drawn(look(kind))
+    geometry = drawn(style(kind))
     for n, ratio in enumerate(geometry.ratio):
         x, y = pixels_of(geometry, n, *outline(ratio))
         # Ends of pixels; bends are followed at 13 points on either side of the word.
@@ -140,7 +140,7 @@ def scale(geometry: Geometry) -> np.ndarray:
 
 
 def jacobians(geometry: Geometry) -> np.ndarray:
-    """(N, 2, 2) how (u, v) change with x and y in text heights, in the middle of each picture."""
+    """(N, 2, 2) how (u, v) change with x and y in text heights, in the middle of each image."""
     middle = (geometry.shape[0] // 2, geometry.shape[1] // 2)
     both = fields(geometry)
     changes = [
@@ -151,7 +151,7 @@ def jacobians(geometry: Geometry) -> np.ndarray:
 
 
 def test_straight_text_fills_the_picture() -> None:
-    geometry = drawn(look())
+    geometry = drawn(style())
     assert (geometry.ratio == ratios(30)).all()
     assert geometry.crop[:, 0] == pytest.approx(1.0)
     assert geometry.crop[:, 1] == pytest.approx(geometry.ratio)
@@ -166,7 +166,7 @@ def test_straight_text_fills_the_picture() -> None:
 
 
 def test_a_stretch_changes_the_width_alone() -> None:
-    geometry = drawn(look("stretched"), 400)
+    geometry = drawn(style("stretched"), 400)
     change = np.log(geometry.ratio / ratios(400))
     assert change.std() == pytest.approx(0.3, abs=0.04)
     assert change.mean() == pytest.approx(0.0, abs=0.05)
@@ -174,7 +174,7 @@ def test_a_stretch_changes_the_width_alone() -> None:
 
 
 def test_slanted_text_leans_and_stays_upright() -> None:
-    found = jacobians(drawn(look("slanted"), 200, (32, 64)))
+    found = jacobians(drawn(style("slanted"), 200, (32, 64)))
     assert found[:, 0, 0] == pytest.approx(1.0, abs=1e-3)
     assert found[:, 1] == pytest.approx(np.broadcast_to([0.0, 1.0], (200, 2)), abs=1e-3)
     lean = found[:, 0, 1]  # what is higher up (smaller y) is further to the right: u grows with y
@@ -185,7 +185,7 @@ def test_slanted_text_leans_and_stays_upright() -> None:
 
 @pytest.mark.parametrize(("kind", "most"), [("turned", 30.0), ("tilted", 90.0)])
 def test_turned_text_keeps_its_shape(kind: str, most: float) -> None:
-    found = jacobians(drawn(look(kind), 200, (32, 64)))
+    found = jacobians(drawn(style(kind), 200, (32, 64)))
     assert found @ found.transpose(0, 2, 1) == pytest.approx(np.broadcast_to(np.eye(2), found.shape), abs=2e-3)
     degrees = np.degrees(np.arctan2(found[:, 0, 1], found[:, 0, 0]))
     assert np.abs(degrees).max() <= most + 0.1
@@ -194,7 +194,7 @@ def test_turned_text_keeps_its_shape(kind: str, most: float) -> None:
 
 
 def test_perspective_makes_one_end_smaller_by_what_is_set() -> None:
-    geometry = drawn(look("in perspective"), 200)
+    geometry = drawn(style("in perspective"), 200)
     heights, widths = [], []
     for n, ratio in enumerate(geometry.ratio):
         corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) * (ratio, 1.0)
@@ -209,7 +209,7 @@ def test_perspective_makes_one_end_smaller_by_what_is_set() -> None:
 
 @pytest.mark.parametrize(("kind", "most"), [("arc", 90.0), ("strong arc", 150.0)])
 def test_words_lie_on_circles_of_both_kinds(kind: str, most: float) -> None:
-    geometry = drawn(look(kind), 200)
+    geometry = drawn(style(kind), 200)
     assert len(geometry.arc_rows) == 200
     assert np.abs(geometry.radius).min() > 0.5  # or the inner edge of the letters would turn inside out
     degrees = np.degrees(geometry.ratio / np.abs(geometry.radius))
@@ -223,7 +223,7 @@ def test_words_lie_on_circles_of_both_kinds(kind: str, most: float) -> None:
 
 
 def test_a_wave_is_no_higher_than_what_is_set() -> None:
-    geometry = drawn(look("wave"), 100)
+    geometry = drawn(style("wave"), 100)
     u, v = fields(geometry)
     assert len(geometry.wave_rows) == 100
     assert geometry.wave[:, 0].max() <= 0.3
@@ -235,13 +235,13 @@ def test_a_wave_is_no_higher_than_what_is_set() -> None:
 
 
 def test_no_word_is_on_a_circle_and_a_wave() -> None:
-    geometry = drawn(look(arc_share=0.6, wave_share=1.0), 300)
+    geometry = drawn(style(arc_share=0.6, wave_share=1.0), 300)
     assert sorted([*geometry.arc_rows, *geometry.wave_rows]) == list(range(300))
 
 
 def test_an_uneven_surface_moves_points_by_what_is_set() -> None:
-    uneven = fields(drawn(look("all", elastic_share=0.5, elastic=0.1, arc_share=0.0, wave_share=0.0)))
-    even = fields(drawn(look("all", arc_share=0.0, wave_share=0.0)))
+    uneven = fields(drawn(style("all", elastic_share=0.5, elastic=0.1, arc_share=0.0, wave_share=0.0)))
+    even = fields(drawn(style("all", arc_share=0.0, wave_share=0.0)))
     moved = [np.abs(b - a).max(axis=(1, 2)) for a, b in zip(even, uneven, strict=True)]
     rows = moved[0] > 0.0
     assert 8 < rows.sum() < 22
@@ -267,18 +267,18 @@ def sides(geometry: Geometry) -> np.ndarray:
 
 
 def test_margins_are_what_is_set() -> None:
-    found = sides(drawn(look(margin=0.2, cut=0.03), 400))
+    found = sides(drawn(style(margin=0.2, cut=0.03), 400))
     assert found.min() == pytest.approx(-0.03, abs=1e-6)
     assert np.median(found) == pytest.approx(0.1, abs=0.02)
     assert np.quantile(found, 0.99) < 0.4
     common = found.mean(axis=1)
     assert np.corrcoef(found[:, 0], found[:, 3])[0, 1] > 0.3  # sides differ a little from what they have in common
     assert common.std() > 0.04
-    assert sides(drawn(look(margin=0.2), 400)).min() >= -1e-9
+    assert sides(drawn(style(margin=0.2), 400)).min() >= -1e-9
 
 
 def test_loose_crops_have_space_at_some_sides() -> None:
-    found = sides(drawn(look(loose_share=0.5, loose=0.8), 400))
+    found = sides(drawn(style(loose_share=0.5, loose=0.8), 400))
     loose = found > 1e-6
     assert 0.35 < loose.any(axis=1).mean() < 0.6
     assert loose.mean() / loose.any(axis=1).mean() == pytest.approx(0.6, abs=0.06)
@@ -289,13 +289,13 @@ def test_loose_crops_have_space_at_some_sides() -> None:
 def test_room_is_left_where_it_is_asked_for() -> None:
     room = np.zeros((30, 4))
     room[np.arange(30), np.arange(30) % 4] = 0.1 + np.arange(30) / 30
-    plain, found = drawn(look("slanted", margin=0.1)), drawn(look("slanted", margin=0.1), room=room)
+    plain, found = drawn(style("slanted", margin=0.1)), drawn(style("slanted", margin=0.1), room=room)
     assert sides(found) - sides(plain) == pytest.approx(room, abs=1e-6)
 
 
 def test_behind_a_horizon_nothing_comes_again() -> None:
     """A strong perspective and a wide crop: without care the other half of the plane would be seen there, mirrored."""
-    strong = look(perspective_share=1.0, perspective=0.45)
+    strong = style(perspective_share=1.0, perspective=0.45)
     geometry = drawn(strong, 200, (32, 100), room=np.full((200, 4), 3.0))
     u, v = fields(geometry)
     rows, columns = np.indices((32, 100))
@@ -314,14 +314,14 @@ def test_behind_a_horizon_nothing_comes_again() -> None:
 
 
 def test_a_shape_does_not_depend_on_the_others() -> None:
-    some = look("all", elastic_share=0.3, margin=0.2, loose_share=0.2, cut=0.03)
+    some = style("all", elastic_share=0.3, margin=0.2, loose_share=0.2, cut=0.03)
     count, shape = 64, (32, 100)
     every = ratios(count)
-    whole = Geometry.draw(draws(count), every, some, shape)
+    whole = Geometry.draw(random(count), every, some, shape)
     u, v = text_coordinates(whole, CPU)
     for n in range(count):
         row = np.array([n])
-        alone = Geometry.draw(draws(count).rows(row), every[row], some, shape)
+        alone = Geometry.draw(random(count).rows(row), every[row], some, shape)
         assert (alone.inverse == whole.inverse[row]).all()
         assert (alone.crop == whole.crop[row]).all()
         for one, together in zip(text_coordinates(alone, CPU), (u, v), strict=True):
@@ -330,8 +330,8 @@ def test_a_shape_does_not_depend_on_the_others() -> None:
 
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_a_shape_does_not_depend_on_the_number_of_threads(threads: int) -> None:
-    """Threads end in the middle of a picture, and what is computed last in each must not round differently."""
-    geometry = drawn(look("all", arc_share=1.0, elastic_share=0.3), 61, (32, 100))
+    """Threads end in the middle of an image, and what is computed last in each must not round differently."""
+    geometry = drawn(style("all", arc_share=1.0, elastic_share=0.3), 61, (32, 100))
     torch.set_num_threads(1)
     alone = text_coordinates(geometry, CPU)
     torch.set_num_threads(threads)
@@ -341,5 +341,5 @@ def test_a_shape_does_not_depend_on_the_number_of_threads(threads: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_words_have_no_shapes(kind: str) -> None:
-    u, v = fields(drawn(look(kind, elastic_share=0.5), 0))
+    u, v = fields(drawn(style(kind, elastic_share=0.5), 0))
     assert u.shape == v.shape == (0, *SHAPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from crnn.config.model import CharsetConfig
 from crnn.config.synth import CorpusConfig
 from crnn.synth import templates as lines
 from crnn.synth.corpus import Corpus
-from crnn.synth.label_check import LabelFit
-from crnn.synth.rng import Dice
+from crnn.synth.label_check import LabelCheck
+from crnn.synth.rng import Choices
 from crnn.synth.templates import LineWriter
 
 WORDS = ("open", "the", "harbour", "bakery", "quick", "jam", "internationally")
@@ -25,19 +26,19 @@ FIGURES = {
 
 def writer(characters: str = "95", **charset: Any) -> LineWriter:
     section = CharsetConfig.model_validate({"characters": characters, "max_text_length": 150, **charset})
-    fit = LabelFit(section.charset(), section.rules(), 200)
-    return LineWriter(fit, lambda dice: dice.pick(WORDS), lambda kind, _: FIGURES[kind])
+    check = LabelCheck(section.charset(), section.rules(), 200)
+    return LineWriter(check, lambda choices: choices.pick(WORDS), lambda kind, _: FIGURES[kind])
 
 
-def dice(*seed: int) -> Dice:
-    return Dice(np.random.default_rng(list(seed)))
+def choices(*seed: int) -> Choices:
+    return Choices(np.random.default_rng(list(seed)))
 
 
 def templates() -> list[tuple[str, str]]:
     return [
         (kind, line.strip().partition(" ")[2])
         for kind, table in lines._KINDS.items()
-        for line in table.strip().splitlines()
+        for line in re.split(r"\s{2,}", table.strip())
     ]
 
 
@@ -48,11 +49,11 @@ def test_every_template_can_be_drawn() -> None:
     drawn = 0
     for kind, table in lines._KINDS.items():
         usable = made._templates[kind]
-        assert len(usable) == len(table.strip().splitlines()), kind
+        assert len(usable) == len(re.split(r"\s{2,}", table.strip())), kind
         for number, template in enumerate(usable.items):
-            text = made._expand(template, dice(7, number))
+            text = made._expand(template, choices(7, number))
             assert text.strip()
-            assert made._fit.label(text) == " ".join(text.split())
+            assert made._check.label(text) == " ".join(text.split())
             drawn += 1
     assert drawn == len(templates()) > 150
 
@@ -62,18 +63,18 @@ def test_fields_are_those_that_are_documented() -> None:
     documented = set("wWNAitusgmnpdcfqke1\\")
     assert {field for _, text in templates() for field in lines._FIELD.findall(text)} <= documented
     made = writer()
-    assert made._field("\\", dice(1)) == "\\"
-    assert made._field("W", dice(1)).istitle()
-    assert made._field("A", dice(1)).isupper()
-    assert len(made._field("m", dice(1)).partition(".")[2]) == 2
-    assert made._field("1", dice(1)).isdecimal()
-    assert made._field("f", dice(1)) == FIGURES["telephone"]
+    assert made._field("\\", choices(1)) == "\\"
+    assert made._field("W", choices(1)).istitle()
+    assert made._field("A", choices(1)).isupper()
+    assert len(made._field("m", choices(1)).partition(".")[2]) == 2
+    assert made._field("1", choices(1)).isdecimal()
+    assert made._field("f", choices(1)) == FIGURES["telephone"]
 
 
 @pytest.mark.parametrize("length", [4, 10, 25, 50, 64])
 def test_lines_have_the_wanted_length(length: int) -> None:
     made = writer()
-    found = [len(" ".join(made.draw(dice(2, length, number), length).split())) for number in range(400)]
+    found = [len(" ".join(made.draw(choices(2, length, number), length).split())) for number in range(400)]
     longest = max(map(len, WORDS + tuple(lines._TERMS)))
     assert max(found) <= length + longest + 1
     assert abs(float(np.median(found)) - length) <= 3
@@ -114,7 +115,7 @@ def test_a_charset_decides_which_templates_there_are() -> None:
         for literals, _ in table.items
     )
     without = LineWriter(
-        LabelFit(CharsetConfig(characters="95").charset(), CharsetConfig(characters="95").rules(), 200),
+        LabelCheck(CharsetConfig(characters="95").charset(), CharsetConfig(characters="95").rules(), 200),
         lambda _: "word",
         lambda *_: None,
     )
@@ -125,6 +126,6 @@ def test_a_charset_decides_which_templates_there_are() -> None:
 
 def test_a_line_is_a_function_of_its_seed() -> None:
     one, other = writer(), writer()
-    assert [one.draw(dice(4, n), 30) for n in range(50)] == [other.draw(dice(4, n), 30) for n in range(50)]
-    drawn = [one.draw(dice(4, n), 30) for n in range(50)]
+    assert [one.draw(choices(4, n), 30) for n in range(50)] == [other.draw(choices(4, n), 30) for n in range(50)]
+    drawn = [one.draw(choices(4, n), 30) for n in range(50)]
     assert sum(a == b for a, b in itertools.combinations(drawn, 2)) < 3

@@ -76,7 +76,7 @@ def test_choices_and_repeats_are_all_drawn_about_as_often() -> None:
 
 
 def test_a_pattern_is_about_what_is_drawn() -> None:
-    """Labels of 36 characters have no capitals and no hyphen; pictures do."""
+    """Labels of 36 characters have no capitals and no hyphen; images do."""
     source = corpus("36", pattern="[A-Z]{3}-[0-9]{2}")
     for text in draws(source, 50):
         assert re.fullmatch("[A-Z]{3}-[0-9]{2}", text.drawn)
@@ -127,7 +127,7 @@ def test_words_are_drawn_as_they_are_and_as_often_as_the_list_says(tmp_path: Pat
         for (drawn, label, kind), count in found.items():
             assert (label, kind) == (drawn, "listed")
             assert count / 2000 == pytest.approx(weights[drawn] / sum(weights.values()), abs=0.045)
-    assert set(source.characters) == set("".join(words)), "faces need no other characters"
+    assert set(source.characters) == set("".join(words)), "fonts need no other characters"
 
 
 def test_lists_have_their_shares_whatever_their_lengths(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_labels_follow_the_charset_and_words_that_they_would_lose_are_left_out(t
     source = corpus("36", only_words=True, words=(path,))
     assert {(text.drawn, text.label) for text in draws(source, 100)} == {("Ab-1", "ab1"), ("éa", "ea")}
     assert any("2 of 3 words are used" in note for note in source.notes)
-    assert any("no picture shows them" in note for note in source.notes)
+    assert any("no image shows them" in note for note in source.notes)
     # In another case it would fit, but not as it is.
     section = CharsetConfig(characters="ab", case="keep")
     settings = CorpusConfig(only_words=True, words=(word_file(tmp_path, "AB"),))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from crnn.config.model import ImageConfig
 from crnn.config.synth import SynthConfig
-from crnn.synth.batches import BESIDE, PoolPlan, WordFeed, WordPool
-from crnn.synth.rasterizer import CELL_HEIGHT, Words, WordWriter
+from crnn.synth.batches import NUM_NEIGHBORS, PoolPlan, WordFeed, WordPool
+from crnn.synth.rasterizer import MASK_HEIGHT, Words, WordWriter
 from crnn.synth.widths import BatchWidths, width_classes
 
 WIDTH = 8
@@ -36,11 +36,11 @@ class Numbered:
 
     def write(self, numbers: np.ndarray) -> Words:
         self.drawn += numbers.tolist()
-        cells = np.broadcast_to((numbers % 251).astype(np.uint8)[:, None, None], (len(numbers), CELL_HEIGHT, WIDTH))
+        masks = np.broadcast_to((numbers % 251).astype(np.uint8)[:, None, None], (len(numbers), MASK_HEIGHT, WIDTH))
         lengths = numbers % 4 + 1
         targets = np.where(np.arange(5) < lengths[:, None], numbers[:, None] % 9 + 1, 0)
         texts = tuple(f"word {number}" for number in numbers)
-        return Words(numbers, cells.copy(), 1.0 + numbers / 7.0, targets, lengths, texts, Counter())
+        return Words(numbers, masks.copy(), 1.0 + numbers / 7.0, targets, lengths, texts, Counter())
 
 
 def feed(of: PoolPlan, first: int = 0) -> tuple[WordFeed, Numbered]:
@@ -64,7 +64,7 @@ def test_a_batch_shows_words_that_are_there(batch_size: int, pool_size: int, reu
     assert 0 <= before <= after <= before + one.per_lane
     assert after >= 1
     words = one.words(batch)
-    assert words.shape == (batch_size, 1 + BESIDE)
+    assert words.shape == (batch_size, 1 + NUM_NEIGHBORS)
     within, lane = np.divmod(words, one.lanes)
     # Each lane has its own; what is shown was drawn before or for this batch, and is not yet forgotten.
     assert (lane == (np.arange(batch_size) // one.per_lane)[:, None]).all()
@@ -170,10 +170,10 @@ def test_what_is_in_the_pool_is_what_a_batch_shows(batch_size: int, pool_size: i
             pool.put(words[batch])
             numbers = one.words(batch)
             assert len(pool.missing(numbers)) == 0
-            for place in range(1 + BESIDE):
-                cells, ratios = pool.cells(numbers[:, place])
-                assert cells.shape == (batch_size, CELL_HEIGHT, WIDTH)
-                assert (cells.numpy() == (numbers[:, place] % 251)[:, None, None]).all()
+            for place in range(1 + NUM_NEIGHBORS):
+                masks, ratios = pool.masks(numbers[:, place])
+                assert masks.shape == (batch_size, MASK_HEIGHT, WIDTH)
+                assert (masks.numpy() == (numbers[:, place] % 251)[:, None, None]).all()
                 assert (ratios == 1.0 + numbers[:, place] / 7.0).all()
             own = numbers[:, 0]
             targets, lengths, texts = pool.targets(own)
@@ -211,7 +211,7 @@ def test_what_is_missing_is_named_once() -> None:
     pool.put(Numbered().write(missing[:10]))
     assert pool.missing(numbers).tolist() == missing[10:].tolist()
     with pytest.raises(AssertionError):
-        pool.cells(missing[10:])
+        pool.masks(missing[10:])
 
 
 def test_no_words_are_no_work() -> None:

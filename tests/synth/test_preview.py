@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Configs = Callable[..., Config]
 
 LABEL_HEIGHT, CELL = 26, (136, 90)
-"""Of the sheets for pictures of 64 x 32: twice as large, with a line of text below."""
+"""Of the sheets for images of 64 x 32: twice as large, with a line of text below."""
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def settings(config: Config, tmp_path: Path) -> str:
     return str(path)
 
 
-def cell(sheet: Image.Image, row: int, column: int) -> np.ndarray:
-    """The picture of a cell, without its caption and margins."""
+def mask(sheet: Image.Image, row: int, column: int) -> np.ndarray:
+    """The image of a cell, without its caption and margins."""
     left, top = column * CELL[0] + 4, row * CELL[1] + 4
     return np.asarray(sheet.convert("L").crop((left, top, left + 128, top + 64)))
 
 
-def doubled(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((128, 64)))
+def doubled(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((128, 64)))
 
 
 # ---- sheets
@@ -53,18 +53,18 @@ def test_a_sheet_shows_the_samples_and_their_labels(config: Config, monkeypatch:
 
     draw = preview.contact_sheet
 
-    def noted(pictures: list[np.ndarray], texts: list[str], **options: object) -> np.ndarray:
+    def noted(images: list[np.ndarray], texts: list[str], **options: object) -> np.ndarray:
         captions.extend(texts)
-        return draw(pictures, texts, **options)  # type: ignore[arg-type]
+        return draw(images, texts, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(preview, "contact_sheet", noted)
     sheet = preview_sheet(config, 70, first=5)
     assert sheet.size == (8 * CELL[0], 9 * CELL[1])
     with np.errstate(all="raise"):
-        pictures, words, _ = Renderer(config).samples(np.arange(5, 75))
-    expected = to_bytes(pictures)[:, 0].numpy()
+        images, words, _ = Renderer(config).samples(np.arange(5, 75))
+    expected = to_bytes(images)[:, 0].numpy()
     for number in (0, 7, 8, 63, 64, 69):
-        assert (cell(sheet, *divmod(number, 8)) == doubled(expected[number])).all(), number
+        assert (mask(sheet, *divmod(number, 8)) == doubled(expected[number])).all(), number
     assert len(captions) == 70
     charset = config.charset.charset()
     for caption, text, target, length in zip(captions, words.texts, words.targets, words.lengths, strict=True):
@@ -85,27 +85,27 @@ def test_an_explanation_shows_each_stage(synth_config: Configs, channels: int) -
     sheet = explain_sheet(config, 3, first=40)
     # The word, six stages, the camera.
     assert sheet.size == (8 * CELL[0], 3 * CELL[1])
-    pictures, _, _ = Renderer(config).samples(np.arange(40, 43))
+    images, _, _ = Renderer(config).samples(np.arange(40, 43))
     for row in range(3):
-        finished = to_bytes(pictures)[row].permute(1, 2, 0).numpy()
+        finished = to_bytes(images)[row].permute(1, 2, 0).numpy()
         grey = np.asarray(
             Image.fromarray(finished[:, :, 0] if channels == 1 else finished).resize((128, 64)).convert("L")
         )
-        assert (cell(sheet, row, 7) == grey).all()
-        # A mask is black and white, a ground has no letters on it yet.
-        assert np.ptp(cell(sheet, row, 1).astype(int)) > 150
-        assert (cell(sheet, row, 5) != cell(sheet, row, 2)).any()
+        assert (mask(sheet, row, 7) == grey).all()
+        # A mask is black and white, a background has no letters on it yet.
+        assert np.ptp(mask(sheet, row, 1).astype(int)) > 150
+        assert (mask(sheet, row, 5) != mask(sheet, row, 2)).any()
 
 
 def test_what_was_left_out_is_said(config: Config) -> None:
     said: list[str] = []
     preview_sheet(config, 1, say=said.append)
     explain_sheet(config, 1, say=said.append)
-    assert said[0] == "rendered text: 6 faces of 4 families"
+    assert said[0] == "rendered text: 6 fonts of 4 families"
     assert said[: len(said) // 2] == said[len(said) // 2 :]
 
 
-# ---- where pictures keep their proportions
+# ---- where images keep their proportions
 
 
 @pytest.fixture
@@ -122,10 +122,10 @@ def test_pictures_of_many_widths_are_packed_in_order(keep_ratio: Config, monkeyp
     captions: list[str] = []
     draw = preview.packed_sheet
 
-    def noted(pictures: list[np.ndarray], texts: list[str], **options: object) -> np.ndarray:
-        shown.extend(pictures)
+    def noted(images: list[np.ndarray], texts: list[str], **options: object) -> np.ndarray:
+        shown.extend(images)
         captions.extend(texts)
-        return draw(pictures, texts, **options)  # type: ignore[arg-type]
+        return draw(images, texts, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(preview, "packed_sheet", noted)
     sheet = preview_sheet(keep_ratio, 70, first=5)
@@ -133,11 +133,11 @@ def test_pictures_of_many_widths_are_packed_in_order(keep_ratio: Config, monkeyp
     assert sheet.height < 12 * 90, "rows are full"
     renderer = Renderer(keep_ratio)
     for place in (0, 1, 30, 63, 64, 69):
-        pictures, words, _ = renderer.samples(renderer.numbers(np.array([5 + place])))
-        assert (shown[place] == to_bytes(pictures)[0].permute(1, 2, 0).numpy()).all()
+        images, words, _ = renderer.samples(renderer.numbers(np.array([5 + place])))
+        assert (shown[place] == to_bytes(images)[0].permute(1, 2, 0).numpy()).all()
         label = keep_ratio.charset.charset().decode(words.targets[0, : words.lengths[0]].tolist())
         assert captions[place].startswith(label)
-    assert len({picture.shape[1] for picture in shown}) > 6
+    assert len({image.shape[1] for image in shown}) > 6
 
 
 def test_an_explanation_has_rows_of_its_own_for_each_sample(keep_ratio: Config) -> None:
@@ -155,7 +155,7 @@ def test_a_sheet_is_written(settings: str, tmp_path: Path, name: str, capsys: py
     assert main(["synth", "preview", str(path), settings, "--count", "3"]) == 0
     output = capsys.readouterr()
     assert output.out == f"{path}\n"
-    assert "crnn synth: rendered text: 6 faces of 4 families" in output.err
+    assert "crnn synth: rendered text: 6 fonts of 4 families" in output.err
     with Image.open(path) as sheet:
         assert sheet.size == (3 * CELL[0], CELL[1])
 
@@ -180,10 +180,10 @@ def test_flags_stand_anywhere_and_settings_are_those_of_training(
 
 def test_without_settings_there_is_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, other = tmp_path / "out.png", tmp_path / "other.png"
-    assert main(["synth", "preview", str(path), "--count", "1", "--look.texture_tiles", "2"]) == 0
-    assert main(["synth", "preview", str(other), "crnn-small", "--count", "1", "--look.texture_tiles", "2"]) == 0
+    assert main(["synth", "preview", str(path), "--count", "1", "--style.texture_tiles", "2"]) == 0
+    assert main(["synth", "preview", str(other), "crnn-small", "--count", "1", "--style.texture_tiles", "2"]) == 0
     assert path.read_bytes() == other.read_bytes()
-    assert "24 faces of 14 families" in capsys.readouterr().err
+    assert "24 fonts of 14 families" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_without_settings_there_is_a_preset(tmp_path: Path, capsys: pytest.Captu
         (["preview", "out.png", "nonsense"], "config 'nonsense' is neither a file nor a preset"),
         (["preview", "out.png", "tiny", "more"], "more"),
         (["preview", "out.png", "--to", "list"], "unknown key 'to'"),
-        (["preview", "out.png", "--look.arc_shar", "1"], "look.arc_shar"),
-        (["preview", "out.png", "--look.arc_share", "2"], "look.arc_share is 2"),
-        (["preview", "out.png", "--faces.folders", "nowhere"], "faces.folders: 'nowhere' does not exist"),
+        (["preview", "out.png", "--style.arc_shar", "1"], "style.arc_shar"),
+        (["preview", "out.png", "--style.arc_share", "2"], "style.arc_share is 2"),
+        (["preview", "out.png", "--fonts.folders", "nowhere"], "fonts.folders: 'nowhere' does not exist"),
         (["preview", "out.png", "--corpus.words", "nowhere"], "word list nowhere: No such file"),
     ],
 )

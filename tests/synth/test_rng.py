@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 
 MANY = 50_000
 NAMES = ["slant", "slant strength", "arc", "camera/noise", "camera/noise/read", "word", "word beside 0", ""]
@@ -27,16 +27,16 @@ def mixed(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def draws(count: int = MANY, seed: int = 1, first: int = 0) -> Draws:
-    return Draws(seed, np.arange(first, first + count, dtype=np.int64))
+def random(count: int = MANY, seed: int = 1, first: int = 0) -> SampleRandom:
+    return SampleRandom(seed, np.arange(first, first + count, dtype=np.int64))
 
 
 @given(seed=seeds, index=st.integers(0, 2**62), name=st.text(max_size=20))
 def test_the_bits_are_those_of_the_published_function(seed: int, index: int, name: str) -> None:
-    """Written again with Python's whole numbers, so that pictures stay what they are from version to version."""
+    """Written again with Python's whole numbers, so that images stay what they are from version to version."""
     key = mixed((mixed(seed) + index * 0x9E3779B97F4A7C15) % 2**64)
     code = mixed(zlib.crc32(name.encode()) << 32 | zlib.adler32(name.encode()))
-    assert Draws(seed, np.array([index])).bits(name).tolist() == [mixed((key + code) % 2**64)]
+    assert SampleRandom(seed, np.array([index])).bits(name).tolist() == [mixed((key + code) % 2**64)]
 
 
 def test_splitmix64_is_the_published_one() -> None:
@@ -45,7 +45,7 @@ def test_splitmix64_is_the_published_one() -> None:
     assert [mixed(i * gamma % 2**64) for i in range(3)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
-def everything(some: Draws) -> list[np.ndarray]:
+def everything(some: SampleRandom) -> list[np.ndarray]:
     """One array of each kind of number."""
     return [
         some.bits("a"), some.seeds("a"), some.uniform("a"), some.uniform("a", -3.0, 5.0),
@@ -57,9 +57,9 @@ def everything(some: Draws) -> list[np.ndarray]:
 @given(seed=seeds, numbers=indices, place=st.integers(0, 10**6))
 def test_a_sample_has_the_same_numbers_alone_and_among_others(seed: int, numbers: list[int], place: int) -> None:
     row = place % len(numbers)
-    together = everything(Draws(seed, np.array(numbers)))
-    alone = everything(Draws(seed, np.array([numbers[row]])))
-    backwards = everything(Draws(seed, np.array(numbers[::-1])))
+    together = everything(SampleRandom(seed, np.array(numbers)))
+    alone = everything(SampleRandom(seed, np.array([numbers[row]])))
+    backwards = everything(SampleRandom(seed, np.array(numbers[::-1])))
     for one, other, turned in zip(together, alone, backwards, strict=True):
         assert one.shape == (len(numbers),)
         assert one[row] == other[0]
@@ -67,7 +67,7 @@ def test_a_sample_has_the_same_numbers_alone_and_among_others(seed: int, numbers
 
 
 def test_rows_have_the_numbers_that_they_have_in_the_whole() -> None:
-    whole = draws(100)
+    whole = random(100)
     chosen = np.array([7, 3, 99, 7])
     flags = whole.chance("some", 0.3)
     for rows, places in ((chosen, chosen), (flags, np.flatnonzero(flags))):
@@ -81,7 +81,7 @@ def test_rows_have_the_numbers_that_they_have_in_the_whole() -> None:
 
 
 def test_no_sample_has_no_numbers() -> None:
-    for array in everything(draws(0)):
+    for array in everything(random(0)):
         assert array.shape == (0,)
 
 
@@ -89,7 +89,7 @@ def test_no_sample_has_no_numbers() -> None:
 @pytest.mark.parametrize("first", [0, 10**12])
 def test_numbers_are_uniform(name: str, first: int) -> None:
     """Kolmogorov's and Smirnov's distance, below what one in a thousand has by chance."""
-    unit = np.sort(draws(first=first).uniform(name))
+    unit = np.sort(random(first=first).uniform(name))
     steps = np.arange(MANY) / MANY
     assert unit[0] >= 0.0
     assert unit[-1] < 1.0
@@ -97,17 +97,21 @@ def test_numbers_are_uniform(name: str, first: int) -> None:
 
 
 def test_names_seeds_and_neighbours_are_independent() -> None:
-    columns = [draws().uniform(name) for name in NAMES]
-    columns += [draws(seed=2).uniform(NAMES[0]), draws(seed=2**32 - 1).uniform(NAMES[0]), draws(first=1).uniform("arc")]
+    columns = [random().uniform(name) for name in NAMES]
+    columns += [
+        random(seed=2).uniform(NAMES[0]),
+        random(seed=2**32 - 1).uniform(NAMES[0]),
+        random(first=1).uniform("arc"),
+    ]
     correlation = np.corrcoef(columns) - np.eye(len(columns))
     assert np.abs(correlation).max() < 4.5 / np.sqrt(MANY)
     # Nor are two of them together: all cells of a grid are met alike.
-    cells = np.histogram2d(columns[0], columns[1], bins=8, range=[[0, 1], [0, 1]])[0]
-    assert ((cells - MANY / 64) ** 2).sum() / (MANY / 64) < 110.0  # chi square with 63 degrees: one in 4,000
+    masks = np.histogram2d(columns[0], columns[1], bins=8, range=[[0, 1], [0, 1]])[0]
+    assert ((masks - MANY / 64) ** 2).sum() / (MANY / 64) < 110.0  # chi square with 63 degrees: one in 4,000
 
 
 def test_distributions() -> None:
-    some = draws()
+    some = random()
     assert some.uniform("x", 2.0, 3.0).min() >= 2.0
     assert some.uniform("x", 2.0, 3.0).max() < 3.0
     high = np.linspace(1.0, 5.0, MANY)
@@ -128,12 +132,12 @@ def test_distributions() -> None:
 
 
 def test_a_larger_share_keeps_those_of_a_smaller_one() -> None:
-    some = draws(1000)
+    some = random(1000)
     assert (some.chance("x", 0.2) <= some.chance("x", 0.3)).all()
 
 
 def test_whole_numbers_and_choices() -> None:
-    some = draws()
+    some = random()
     whole = some.integers("x", 7)
     assert whole.dtype == np.int64
     assert np.bincount(whole, minlength=7) == pytest.approx(np.full(7, MANY / 7), rel=0.05)

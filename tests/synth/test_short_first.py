@@ -28,8 +28,8 @@ def shipped() -> Corpus:
 
 def lengths(source: Corpus, number: int, count: int = 300) -> Counter[int]:
     longest = source.longest(number)
-    draws = (source.draw(np.random.default_rng([number, seed]), None, longest) for seed in range(count))
-    return Counter(len(text.label) for text in draws)
+    random = (source.draw(np.random.default_rng([number, seed]), None, longest) for seed in range(count))
+    return Counter(len(text.label) for text in random)
 
 
 def test_the_longest_grows_by_one_with_every_tenth(shipped: Corpus) -> None:

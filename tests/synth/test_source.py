@@ -95,16 +95,16 @@ def test_an_epoch_is_what_the_settings_say(synth_config: Configs) -> None:
 
 def test_batches_and_seeds_differ(synth_config: Configs) -> None:
     source = SynthBatches(synth_config())
-    pictures = [source[number].images for number in range(4)]
-    pictures.append(SynthBatches(synth_config(train={"seed": 2}))[0].images)
-    assert len({picture.numpy().tobytes() for batch in pictures for picture in batch}) == 40
+    images = [source[number].images for number in range(4)]
+    images.append(SynthBatches(synth_config(train={"seed": 2}))[0].images)
+    assert len({image.numpy().tobytes() for batch in images for image in batch}) == 40
 
 
 def test_a_word_that_is_used_again_looks_otherwise(synth_config: Configs) -> None:
     source = SynthBatches(synth_config(synth={"pool_size": 64, "reuse": 8.0}))
     batches = list(source.iterate(0, 30))
     texts = [text for batch in batches for text in drawn_texts(batch)]
-    assert len({picture.numpy().tobytes() for batch in batches for picture in batch.images}) == 240
+    assert len({image.numpy().tobytes() for batch in batches for image in batch.images}) == 240
     assert len(set(texts)) < 120
 
 
@@ -155,7 +155,7 @@ def test_pictures_do_not_depend_on_how_many_are_made_at_a_time(
 
 
 def test_files_may_lie_elsewhere(synth_config: Configs, tmp_path: Path) -> None:
-    """Faces and words decide, not their folders."""
+    """Fonts and words decide, not their folders."""
     import shutil
 
     from crnn.synth.font_check import shipped_folder
@@ -165,12 +165,12 @@ def test_files_may_lie_elsewhere(synth_config: Configs, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy(tmp_path / "some_words.txt", tmp_path / "other" / "list.txt")
     other = synth_config(
-        faces={"folders": [str(tmp_path / "faces")]}, corpus={"words": [str(tmp_path / "other" / "list.txt")]}
+        fonts={"folders": [str(tmp_path / "faces")]}, corpus={"words": [str(tmp_path / "other" / "list.txt")]}
     )
     one, two = SynthBatches(synth_config()), SynthBatches(other)
     assert same(one[5], two[5])
     assert one.digest == two.digest
-    fewer = SynthBatches(synth_config(faces={"exclude": ["Open Sans"]}))
+    fewer = SynthBatches(synth_config(fonts={"exclude": ["Open Sans"]}))
     assert fewer.digest != one.digest
 
 
@@ -188,7 +188,7 @@ def face_folder_with(characters: str) -> str:
                 boxes = {bytes(font.getmask(c)) for c in characters}
                 if len(boxes) > 0.9 * len(set(characters)):
                     return str(path)
-    pytest.skip(f"no face of this system has {characters!r}")
+    pytest.skip(f"no font of this system has {characters!r}")
 
 
 CHARSETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -226,12 +226,12 @@ def test_labels_are_what_was_drawn_under_the_rules(synth_config: Configs, name: 
 
 def test_another_script(synth_config: Configs, tmp_path: Path) -> None:
     letters = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
-    face = face_folder_with(letters)
+    font = face_folder_with(letters)
     (tmp_path / "russian.txt").write_text("хлеб\nмолоко\nулица\nвыход\nаптека\nключ\n", encoding="utf-8")
     config = synth_config(
         charset={"characters": letters},
         corpus={"words": [str(tmp_path / "russian.txt")]},
-        faces={"folders": [face], "min_readable": 0.0},
+        fonts={"folders": [font], "min_readable": 0.0},
         train={"batch_size": 50},
     )
     source = SynthBatches(config)
@@ -244,14 +244,16 @@ def test_another_script(synth_config: Configs, tmp_path: Path) -> None:
 
 
 def test_where_both_cases_count_no_small_letter_is_drawn_as_a_capital(synth_config: Configs) -> None:
-    look = {"small_caps_share": 1.0, "texture_tiles": 4}
-    both, lower = (Renderer(synth_config(charset={"characters": characters}, look=look)) for characters in ("62", "36"))
-    plain = Renderer(synth_config(charset={"characters": "62"}, look={**look, "small_caps_share": 0.0}))
+    style = {"small_caps_share": 1.0, "texture_tiles": 4}
+    both, lower = (
+        Renderer(synth_config(charset={"characters": characters}, style=style)) for characters in ("62", "36")
+    )
+    plain = Renderer(synth_config(charset={"characters": "62"}, style={**style, "small_caps_share": 0.0}))
     numbers = np.arange(60)
-    assert (both.writer.write(numbers).cells == plain.writer.write(numbers).cells).all()
-    assert {face.family for face in plain.faces.faces if face.one_case and set("abc") & face.characters} == set()
-    capitals = Renderer(synth_config(look={**look, "small_caps_share": 0.0})).writer.write(numbers)
-    assert (lower.writer.write(numbers).cells != capitals.cells).any(axis=(1, 2)).sum() > 20
+    assert (both.writer.write(numbers).masks == plain.writer.write(numbers).masks).all()
+    assert {font.family for font in plain.fonts.fonts if font.one_case and set("abc") & font.characters} == set()
+    capitals = Renderer(synth_config(style={**style, "small_caps_share": 0.0})).writer.write(numbers)
+    assert (lower.writer.write(numbers).masks != capitals.masks).any(axis=(1, 2)).sum() > 20
 
 
 # ---- what is refused, and what is said
@@ -260,10 +262,10 @@ def test_where_both_cases_count_no_small_letter_is_drawn_as_a_capital(synth_conf
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"faces": {"folders": ["nowhere"]}}, "faces.folders: 'nowhere' does not exist"),
-        ({"faces": {"families": ["No Such*"]}}, r"leave none of the 4 families in .* expected names of some"),
+        ({"fonts": {"folders": ["nowhere"]}}, "fonts.folders: 'nowhere' does not exist"),
+        ({"fonts": {"families": ["No Such*"]}}, r"leave none of the 4 families in .* expected names of some"),
         ({"corpus": {"words": ["nowhere.txt"]}}, "word list nowhere.txt: No such file"),
-        ({"look": {"backgrounds": ["nowhere"]}}, "look.backgrounds: .*nowhere"),
+        ({"style": {"backgrounds": ["nowhere"]}}, "style.backgrounds: .*nowhere"),
         ({"charset": {"characters": "漢字"}}, "漢字|font files|word"),
     ],
 )
@@ -276,15 +278,15 @@ def test_settings_that_leave_nothing_are_refused_in_one_line(
 
 
 def test_what_it_is_made_of_is_said(synth_config: Configs) -> None:
-    faces, words = SynthBatches(synth_config()).remarks()
-    assert faces == "rendered text: 6 faces of 4 families"
+    fonts, words = SynthBatches(synth_config()).remarks()
+    assert fonts == "rendered text: 6 fonts of 4 families"
     assert "no list has a word with dfgvw" in words
     config = synth_config(
         charset={"characters": "abcdefghijklmnopqrstuvwxyz", "unknown": "drop_sample"},
-        faces={"italics": False, "exclude": ["anton"]},
+        fonts={"italics": False, "exclude": ["anton"]},
     )
-    faces, *words = SynthBatches(config).remarks()
-    assert faces == "rendered text: 4 faces of 3 families; left out 1 other_style, 1 excluded"
+    fonts, *words = SynthBatches(config).remarks()
+    assert fonts == "rendered text: 4 fonts of 3 families; left out 1 other_style, 1 excluded"
     assert any("some_words.txt" in line for line in words)
 
 
@@ -323,20 +325,20 @@ def test_errors_come_out_of_workers_as_they_were_raised(synth_config: Configs, w
 def test_texts_that_cannot_be_drawn_are_counted(synth_config: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
     from crnn.synth import rasterizer as words
 
-    draw, calls = words.draw_cell, 0
+    draw, calls = words.render_mask, 0
 
     def sometimes(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         return None if calls % 3 == 0 else draw(*arguments)
 
-    monkeypatch.setattr(words, "draw_cell", sometimes)
+    monkeypatch.setattr(words, "render_mask", sometimes)
     source = SynthBatches(synth_config())
     list(source.iterate(0, 2))
     source[40]
     assert source.skipped["no_ink"] == calls // 3
-    monkeypatch.setattr(words, "draw_cell", lambda *_: None)
+    monkeypatch.setattr(words, "render_mask", lambda *_: None)
     with pytest.raises(
-        DataError, match=r"none of 50 texts in a row could be drawn, the last '.*'\. *|: no single face"
+        DataError, match=r"none of 50 texts in a row could be drawn, the last '.*'\. *|: no single font"
     ):
         source[80]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from crnn.config.synth import LookConfig
-from crnn.synth.patterns import PATTERNS, normalised, pattern
+from crnn.config.synth import StyleConfig
+from crnn.synth.patterns import PATTERNS, normalize, pattern
 from crnn.synth.textures import TILE_SIZE, TextureBank
 
 CPU = torch.device("cpu")
@@ -17,8 +17,8 @@ COUNT = 40
 STEP = 2 / 255  # of a tile's values
 
 
-def make(count: int = COUNT, seed: int = 0, **look: object) -> TextureBank:
-    return TextureBank(LookConfig.model_validate({"texture_tiles": count, **look}), seed, CPU)
+def make(count: int = COUNT, seed: int = 0, **style: object) -> TextureBank:
+    return TextureBank(StyleConfig.model_validate({"texture_tiles": count, **style}), seed, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_every_pattern_varies_and_is_never_flat(place: int) -> None:
         assert tile.shape == (64, 64)
         assert tile.dtype == np.float32
         assert np.isfinite(tile).all()
-        assert normalised(tile).std() > 0.25
+        assert normalize(tile).std() > 0.25
     again = maker(np.random.default_rng(3), 64)
     assert np.array_equal(again, made[3])
     assert all(not np.array_equal(made[0], other) for other in made[1:])
@@ -217,7 +217,7 @@ def test_what_is_given_is_left_alone(bank: TextureBank) -> None:
     assert torch.equal(first, crops(bank, list(range(8)), **rows))
 
 
-# --- pictures among them ---------------------------------------------------------------------------------------------
+# --- images among them ---------------------------------------------------------------------------------------------
 
 
 def test_pictures_take_their_share(tmp_path: Path, tiles: np.ndarray) -> None:

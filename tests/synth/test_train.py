@@ -54,8 +54,8 @@ def test_from_the_command_line(synth_config: Configs, tmp_path: Path, capsys: py
     config = synth_config()
     flags = {
         "data.train": "synth", "data.workers": "1", "train.num_steps": "3", "train.batch_size": "4",
-        "train.device": "cpu", "train.threads": "1", "look.texture_tiles": "2", "corpus.words": config.corpus.words[0],
-        "faces.folders": config.faces.folders[0], "synth.pool_size": "64",
+        "train.device": "cpu", "train.threads": "1", "style.texture_tiles": "2", "corpus.words": config.corpus.words[0],
+        "fonts.folders": config.fonts.folders[0], "synth.pool_size": "64",
         "checkpoint.save_checkpoint_path": str(tmp_path / "run"),
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
@@ -63,7 +63,7 @@ def test_from_the_command_line(synth_config: Configs, tmp_path: Path, capsys: py
     output = capsys.readouterr()
     assert output.out == f"{tmp_path / 'run'}/last.safetensors: 3 steps\n"
     assert "1000000 samples, 3 steps" in output.err
-    assert "rendered text: 3 faces of 1 families" in output.err
+    assert "rendered text: 3 fonts of 1 families" in output.err
     assert load_weights(tmp_path / "run").info["data"] == ["synth"]
     assert load_weights(tmp_path / "run").info["samples"] == 12
 
@@ -92,7 +92,9 @@ IN_TURN: dict[str, Any] = {
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
-    ("sections", "stored"), [(ALONE, False), (BESIDE, True), (IN_TURN, True)], ids=["alone", "beside a set", "in turn"]
+    ("sections", "stored"),
+    [(ALONE, False), (BESIDE, True), (IN_TURN, True)],
+    ids=["alone", "beside a set", "in turn"],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
     synth_config: Configs,
@@ -124,7 +126,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 def test_a_resume_says_what_is_not_as_before(synth_config: Configs, capsys: pytest.CaptureFixture[str]) -> None:
     train(synth_config(train={"num_steps": 2}))
     capsys.readouterr()
-    for changes in ({"look": {"arc_share": 0.9}}, {"synth": {"reuse": 1.0}}, {"corpus": {"balance": 0.0}}):
+    for changes in ({"style": {"arc_share": 0.9}}, {"synth": {"reuse": 1.0}}, {"corpus": {"balance": 0.0}}):
         with pytest.raises(ConfigError, match=r"--resume: the settings are not those of"):
             train(synth_config(train={"num_steps": 3}, **changes), resume=True)
     assert train(synth_config(train={"num_steps": 3}, data={"workers": 1}), resume=True).steps == 3
@@ -136,16 +138,16 @@ def test_other_faces_after_a_resume_are_said(
 ) -> None:
     import shutil
 
-    shutil.copytree(synth_config().faces.folders[0], tmp_path / "faces")
-    faces = {"folders": [str(tmp_path / "faces")], "min_readable": 0.0}
-    train(synth_config(train={"num_steps": 1}, faces=faces))
+    shutil.copytree(synth_config().fonts.folders[0], tmp_path / "faces")
+    fonts = {"folders": [str(tmp_path / "faces")], "min_readable": 0.0}
+    train(synth_config(train={"num_steps": 1}, fonts=fonts))
     next(iter(sorted((tmp_path / "faces").glob("*.ttf")))).unlink()
     capsys.readouterr()
-    train(synth_config(train={"num_steps": 2}, faces=faces), resume=True)
+    train(synth_config(train={"num_steps": 2}, fonts=fonts), resume=True)
     said = capsys.readouterr().err
-    assert "not as before the resume: the samples of data.train, or the faces of rendered text" in said
-    train(synth_config(train={"num_steps": 2}, faces=faces), resume=True)
-    assert "the faces of rendered text" not in capsys.readouterr().err
+    assert "not as before the resume: the samples of data.train, or the fonts of rendered text" in said
+    train(synth_config(train={"num_steps": 2}, fonts=fonts), resume=True)
+    assert "the fonts of rendered text" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_other_faces_after_a_resume_are_said(
     [
         (["synth"], {"corpus": {"pattern": "[0-9"}}, r"corpus\.pattern '\[0-9'"),
         (["synth", "synth"], {}, 'has "synth" 2 times'),
-        (["synth"], {"faces": {"folders": ["nowhere"]}}, "faces.folders: 'nowhere' does not exist"),
+        (["synth"], {"fonts": {"folders": ["nowhere"]}}, "fonts.folders: 'nowhere' does not exist"),
     ],
 )
 def test_what_cannot_be_trained_on_is_said_before_anything_is_written(

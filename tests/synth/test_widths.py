@@ -36,7 +36,7 @@ def one_thread_and_no_worker_left(one_thread: None) -> Iterator[None]:
 
 @pytest.fixture
 def config(synth_config: Configs) -> Callable[..., Config]:
-    """Settings under ``keep_ratio`` with a space in the charset, for pictures up to 160 pixels."""
+    """Settings under ``keep_ratio`` with a space in the charset, for images up to 160 pixels."""
 
     def make(*data: Any, **sections: dict[str, Any]) -> Config:
         values: dict[str, dict[str, Any]] = {
@@ -164,7 +164,7 @@ def test_shares_are_those_of_the_texts(config: Configs) -> None:
 
 def test_texts_belong_to_their_class(config: Configs) -> None:
     """The ink has about the proportions of the class, and CTC has time for the label."""
-    renderer = Renderer(config(look={"stretch": 0.0}))
+    renderer = Renderer(config(style={"stretch": 0.0}))
     for number, kind in enumerate(renderer.classes):
         if not renderer.shares[number]:
             continue

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from crnn.charset import Charset, LabelRules, LabelSkip
-from crnn.synth.label_check import LabelFit
-from crnn.synth.rng import Dice, Weighted
+from crnn.synth.label_check import LabelCheck
+from crnn.synth.rng import Choices, WeightedChoice
 from crnn.synth.word_list import LetterChain, LetterStrings, WordTable, read_word_list
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,18 +83,18 @@ def test_script_writes_the_same_bytes_again(
 def test_table_draws_the_words_that_fit_by_length(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("hotel\nза\nbar's\nCafé\nit\nword" + "x" * 30 + "\nMOTEL\n", encoding="utf-8")
-    fit = LabelFit(Charset("36"), RULES, 24)
-    table = WordTable([read_word_list(str(path))], [1.0], 1.0, fit)
+    check = LabelCheck(Charset("36"), RULES, 24)
+    table = WordTable([read_word_list(str(path))], [1.0], 1.0, check)
     assert table.lengths == (2, 4, 5)
-    dice = Dice(np.random.default_rng(1))
-    drawn = {length: {table.draw(dice, length) for _ in range(60)} for length in table.lengths}
+    choices = Choices(np.random.default_rng(1))
+    drawn = {length: {table.draw(choices, length) for _ in range(60)} for length in table.lengths}
     assert drawn == {2: {"it"}, 4: {"bar's", "Café"}, 5: {"hotel", "MOTEL"}}
     assert (table.usable, table.outside, table.too_long) == ({str(path): 5}, {str(path): 1}, {str(path): 1})
     assert table.characters == set("hotelbar'sCaféitMOTEL")
 
 
 def test_table_without_lists_is_empty() -> None:
-    table = WordTable([], [], 1.0, LabelFit(Charset("36"), RULES, 24))
+    table = WordTable([], [], 1.0, LabelCheck(Charset("36"), RULES, 24))
     assert len(table) == 0
     assert table.lengths == ()
 
@@ -112,28 +112,28 @@ def test_table_without_lists_is_empty() -> None:
     ],
 )
 def test_label_or_reason(drawn: str, expected: str) -> None:
-    fit = LabelFit(Charset("36"), RULES, 24)
+    check = LabelCheck(Charset("36"), RULES, 24)
     try:
-        found = fit.label(drawn)
+        found = check.label(drawn)
     except LabelSkip as skip:
         found = skip.reason
     assert found == expected
 
 
 def test_final_sigma_is_not_lost() -> None:
-    fit = LabelFit(Charset("αδιοςσφ"), LabelRules(case="lower", unknown="drop_character"), 24)
-    assert fit.label("ΔΙΟΔΟΣ") == "διοδος"
-    without = LabelFit(Charset("αδιοσφ"), LabelRules(case="lower", unknown="drop_character"), 24)
+    check = LabelCheck(Charset("αδιοςσφ"), LabelRules(case="lower", unknown="drop_character"), 24)
+    assert check.label("ΔΙΟΔΟΣ") == "διοδος"
+    without = LabelCheck(Charset("αδιοσφ"), LabelRules(case="lower", unknown="drop_character"), 24)
     with pytest.raises(LabelSkip, match="lost_character"):
         without.label("ΔΙΟΔΟΣ")
 
 
 def test_weights_are_shares_and_zero_is_never_drawn() -> None:
-    dice = Dice(np.random.default_rng(5))
-    counts = Counter(Weighted({"a": 3.0, "b": 1.0, "c": 0.0}).draw(dice) for _ in range(4000))
+    choices = Choices(np.random.default_rng(5))
+    counts = Counter(WeightedChoice({"a": 3.0, "b": 1.0, "c": 0.0}).draw(choices) for _ in range(4000))
     assert set(counts) == {"a", "b"}
     assert 0.71 < counts["a"] / 4000 < 0.79
-    spread = Counter(dice.between(3, 5) for _ in range(3000))
+    spread = Counter(choices.between(3, 5) for _ in range(3000))
     assert set(spread) == {3, 4, 5}
     assert min(spread.values()) > 850
 
@@ -141,8 +141,8 @@ def test_weights_are_shares_and_zero_is_never_drawn() -> None:
 def test_chain_makes_words_like_those_it_was_given() -> None:
     given = [word for word in read_word_list("shipped").text.split("\n")[60_000:90_000] if word.isalpha()]
     chain = LetterChain([*given, "it's", "USA"])
-    dice = Dice(np.random.default_rng(2))
-    words = [chain.draw(dice, length) for length in (4, 7, 10) for _ in range(200)]
+    choices = Choices(np.random.default_rng(2))
+    words = [chain.draw(choices, length) for length in (4, 7, 10) for _ in range(200)]
     trigrams = {word.lower()[at : at + 3] for word in given for at in range(len(word) - 2)}
     assert all(word[at : at + 3] in trigrams for word in words for at in range(len(word) - 2))
     assert sum(len(word) in (4, 7, 10) for word in words) > 0.97 * len(words)
@@ -152,9 +152,9 @@ def test_chain_makes_words_like_those_it_was_given() -> None:
 
 def test_strings_show_what_is_wanted_and_nothing_that_looks_like_a_digit() -> None:
     strings = LetterStrings(string.ascii_letters, wanted="qx")
-    dice = Dice(np.random.default_rng(3))
+    choices = Choices(np.random.default_rng(3))
     for length in (1, 2, 9):
-        found = [strings.draw(dice, length) for _ in range(50)]
+        found = [strings.draw(choices, length) for _ in range(50)]
         assert all(set(word) & set("qx") and len(word) == length for word in found)
-    assert not set("".join(LetterStrings(string.ascii_letters).draw(dice, 20) for _ in range(50))) & set("IOlo")
-    assert set("".join(LetterStrings("OI").draw(dice, 9) for _ in range(9))) == {"O", "I"}
+    assert not set("".join(LetterStrings(string.ascii_letters).draw(choices, 20) for _ in range(50))) & set("IOlo")
+    assert set("".join(LetterStrings("OI").draw(choices, 9) for _ in range(9))) == {"O", "I"}

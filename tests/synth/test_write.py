@@ -41,7 +41,7 @@ def settings(config: Config, tmp_path: Path) -> str:
 
 
 def samples_of(path: Path) -> list[tuple[bytes, str, tuple[int, int] | None]]:
-    """Pictures, labels and recorded sizes of a set."""
+    """Images, labels and recorded sizes of a set."""
     store = open_source(str(path / "labels.tsv" if (path / "labels.tsv").exists() else path))
     try:
         return [(store.image_bytes(i), store.label(i), store.stored_size(i)) for i in range(len(store))]
@@ -70,16 +70,16 @@ def test_a_set_is_read_back(config: Config, tmp_path: Path, to: Any, shape: Any)
     path = tmp_path / "set"
     assert write_samples(config, path, 70, first=3, to=to, shape=shape, progress=done.append, say=said.append) == 70
     assert sum(done) == 70
-    assert said[0] == "rendered text: 6 faces of 4 families"
+    assert said[0] == "rendered text: 6 fonts of 4 families"
     found = samples_of(path)
     assert [label for _, label, _ in found] == labels_of(config, np.arange(3, 73))
     widths = set()
     for data, _, size in found:
-        picture = opened(data)
-        assert (picture.format, picture.mode, picture.height) == ("PNG", "L", 32)
-        assert size == (picture.size if to == "lmdb" else None)
-        assert 8 <= picture.width <= 640
-        widths.add(picture.width)
+        image = opened(data)
+        assert (image.format, image.mode, image.height) == ("PNG", "L", 32)
+        assert size == (image.size if to == "lmdb" else None)
+        assert 8 <= image.width <= 640
+        widths.add(image.width)
     assert (widths == {64}) if shape == "network" else (len(widths) > 20)
 
 
@@ -89,8 +89,8 @@ def test_in_the_shape_of_the_network_a_set_is_what_the_network_sees(
 ) -> None:
     config = synth_config(image={"image_channels": channels})
     write_samples(config, tmp_path / "set", 66, shape="network")
-    pictures, _, _ = Renderer(config).samples(np.arange(66))
-    expected = to_bytes(pictures).permute(0, 2, 3, 1).numpy()
+    images, _, _ = Renderer(config).samples(np.arange(66))
+    expected = to_bytes(images).permute(0, 2, 3, 1).numpy()
     for (data, _, _), pixels in zip(samples_of(tmp_path / "set"), expected, strict=True):
         assert (np.asarray(opened(data)).reshape(32, 64, channels) == pixels).all()
 
@@ -136,7 +136,7 @@ def test_training_reads_it(synth_config: Configs, tmp_path: Path) -> None:
     assert batch.skipped == ()
 
 
-# ---- where pictures keep their proportions
+# ---- where images keep their proportions
 
 
 @pytest.fixture
@@ -157,17 +157,17 @@ def test_samples_of_many_widths_are_in_the_order_of_their_numbers(
     for number, (data, label, _) in enumerate(samples_of(tmp_path / "set"), start=3):
         # Alone, a sample is what it is among others.
         own = renderer.numbers(np.array([number]))
-        pictures, words, scene = renderer.samples(own)
+        images, words, scene = renderer.samples(own)
         assert label == charset.decode(words.targets[0, : words.lengths[0]].tolist())
         kind = renderer.classes[int(own[0]) >> CLASS_BITS]
         kinds.add(kind)
-        picture = opened(data)
+        image = opened(data)
         if shape == "network":
-            assert picture.width == kind.middle
-            assert (np.asarray(picture) == to_bytes(pictures)[0, 0].numpy()).all()
+            assert image.width == kind.middle
+            assert (np.asarray(image) == to_bytes(images)[0, 0].numpy()).all()
         else:
             high, wide = scene.geometry.crop[0]
-            assert picture.width == pytest.approx(32 * wide / high, abs=0.51)
+            assert image.width == pytest.approx(32 * wide / high, abs=0.51)
     assert len(kinds) > 6
 
 
@@ -227,7 +227,7 @@ def test_an_interrupted_set_goes_on_where_it_ended(synth_config: Configs, tmp_pa
     "change",
     [
         {"count": 150}, {"first": 1}, {"shape": "network"}, {"encoding": "jpeg"}, {"train": {"seed": 9}},
-        {"look": {"margin": 0.2}}, {"charset": {"characters": "62"}}, {"faces": {"italics": False}},
+        {"style": {"margin": 0.2}}, {"charset": {"characters": "62"}}, {"fonts": {"italics": False}},
         {"camera": {"noise": 1.0}},
     ],
     ids=lambda change: next(iter(change)),
@@ -257,7 +257,7 @@ def test_the_command_writes_a_set(settings: str, tmp_path: Path, to: str, capsys
     assert main(["synth", "write", str(path), settings, *flags]) == 0
     output = capsys.readouterr()
     assert output.out == f"{path}: 3 samples written\n"
-    assert "crnn synth: rendered text: 6 faces of 4 families" in output.err
+    assert "crnn synth: rendered text: 6 fonts of 4 families" in output.err
     assert len(samples_of(path)) == 3
     assert main(["synth", "write", str(path), settings, *flags]) == 2
     assert "exists already; expected a new or empty folder" in capsys.readouterr().err
@@ -277,8 +277,8 @@ def test_the_command_writes_a_set(settings: str, tmp_path: Path, to: str, capsys
         (["set", "--count", "3", "--format", "gif"], "'gif' is not one of"),
         (["set", "--count", "3", "--explain"], "unknown key 'explain'"),
         (["set", "nonsense", "--count", "3"], "config 'nonsense' is neither a file nor a preset"),
-        (["full", "--count", "3", "--faces.families", "Nobody"], "full: exists already"),  # before faces are looked for
-        (["set", "--count", "3", "--faces.families", "Nobody"], "faces.families ['Nobody']"),
+        (["full", "--count", "3", "--fonts.families", "Nobody"], "full: exists already"),  # before fonts are looked for
+        (["set", "--count", "3", "--fonts.families", "Nobody"], "fonts.families ['Nobody']"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

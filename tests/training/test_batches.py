@@ -191,7 +191,7 @@ def test_what_each_part_says_is_said(synth_config: Configs, word_list: Words) ->
     config = synth_config(word_list(labels=["ab", "x" * 60]), "synth", data={"ratios": [1.0, 1.0]})
     lines = open_batches(config).remarks()
     assert any("left out" in line for line in lines)
-    assert any(line.startswith("rendered text: 6 faces") for line in lines)
+    assert any(line.startswith("rendered text: 6 fonts") for line in lines)
 
 
 # ---- batches in turn, where pictures keep their proportions

@@ -25,12 +25,12 @@ LINES = [line for kind, text in BLOCKS if not kind for line in text.replace("\\\
 
 QUICK = {
     "--train.num_steps": "2", "--train.batch_size": "4", "--eval.eval_steps": "2", "--train.device": "cpu",
-    "--train.precision": "fp32", "--data.workers": "0", "--synth.pool_size": "64", "--look.texture_tiles": "2",
+    "--train.precision": "fp32", "--data.workers": "0", "--synth.pool_size": "64", "--style.texture_tiles": "2",
     "--train.seed": "1",
 }  # fmt: skip
 """In the place of what the document says, or beside it, so that a run takes seconds."""
 
-RENDERING = {"--data.workers": "0", "--synth.pool_size": "64", "--look.texture_tiles": "2"}
+RENDERING = {"--data.workers": "0", "--synth.pool_size": "64", "--style.texture_tiles": "2"}
 
 
 def lines_of(command: str) -> list[str]:
@@ -39,9 +39,9 @@ def lines_of(command: str) -> list[str]:
 
 
 def run_with(line: str, changes: dict[str, str]) -> list[str]:
-    """Run a ``crnn`` command of the document with other values, and its faces replaced by those that ship."""
+    """Run a ``crnn`` command of the document with other values, and its fonts replaced by those that ship."""
     words = shlex.split(line, comments=True)[1:]
-    for flag in ("--faces.folders", "--faces.families"):
+    for flag in ("--fonts.folders", "--fonts.families"):
         if flag in words:
             first = words.index(flag)
             after = next((i for i in range(first + 1, len(words)) if words[i].startswith("--")), len(words))
@@ -54,7 +54,7 @@ def run_with(line: str, changes: dict[str, str]) -> list[str]:
     if words[0] == "evaluate":
         words += ["--json"]
     else:
-        words += ["--faces.folders", "shipped", "--faces.families", "*"]
+        words += ["--fonts.folders", "shipped", "--fonts.families", "*"]
     assert main(words) == 0, words
     return words
 

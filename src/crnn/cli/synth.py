@@ -30,12 +30,12 @@ def preview(
     """Draw a sheet of samples with their labels.
 
     What was drawn is shown beside a label that is something else. --section.key VALUE changes a setting; 'crnn config
-    explain corpus faces look camera' explains them.
+    explain corpus fonts style camera' explains them.
 
     Args:
         ctx: Holds the settings.
         out: The image file to write.
-        config: A preset or a TOML file: charset, corpus, faces, look, camera.
+        config: A preset or a TOML file: charset, corpus, fonts, style, camera.
         count: Samples; default: 80, or 8 with --explain.
         first: Number of the first sample; a sample is the same in whatever set it is.
         explain: Show how samples come about, one in each row, stage by stage.
@@ -73,12 +73,12 @@ def write(
 ) -> int:
     """Write samples as a set.
 
-    --section.key VALUE changes a setting; 'crnn config explain corpus faces look camera' explains them.
+    --section.key VALUE changes a setting; 'crnn config explain corpus fonts style camera' explains them.
 
     Args:
         ctx: Holds the settings.
         dst: The folder to write.
-        config: A preset or a TOML file: charset, corpus, faces, look, camera.
+        config: A preset or a TOML file: charset, corpus, fonts, style, camera.
         count: Samples.
         first: Number of the first sample; a sample is the same in whatever set it is.
         to: An LMDB folder, or a folder of images with a list, labels.tsv.

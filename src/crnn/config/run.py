@@ -15,7 +15,7 @@ import tomli_w
 
 from crnn.config.model import ReaderConfig
 from crnn.config.section import checked_settings
-from crnn.config.synth import CameraConfig, CorpusConfig, FaceConfig, LookConfig, SynthConfig
+from crnn.config.synth import CameraConfig, CorpusConfig, FontConfig, StyleConfig, SynthConfig
 from crnn.config.training import (
     AugmentConfig,
     CheckpointConfig,
@@ -35,8 +35,8 @@ class Config(ReaderConfig):
     augment: AugmentConfig = AugmentConfig()
     synth: SynthConfig = SynthConfig()
     corpus: CorpusConfig = CorpusConfig()
-    faces: FaceConfig = FaceConfig()
-    look: LookConfig = LookConfig()
+    fonts: FontConfig = FontConfig()
+    style: StyleConfig = StyleConfig()
     camera: CameraConfig = CameraConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()

@@ -41,6 +41,8 @@ class Section(pydantic.BaseModel):
 
 _Tree = TypeVar("_Tree", bound=pydantic.BaseModel)
 
+_RENAMED = {"faces": "fonts", "look": "style"}  # sections of files written before this name
+
 
 def checked_settings(kind: type[_Tree], values: Mapping[str, Any], source: str) -> _Tree:
     """A tree of settings from nested mappings.
@@ -64,7 +66,10 @@ def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -
     for finding in error.errors():
         key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "literal[")))
         if finding["type"] == "extra_forbidden":
-            yield f"unknown key {key!r}; {_hint(key, kind)}"
+            if key in _RENAMED and _RENAMED[key] in kind.model_fields:
+                yield f"section [{key}] is now [{_RENAMED[key]}]; rename it, its keys are the same"
+            else:
+                yield f"unknown key {key!r}; {_hint(key, kind)}"
         elif finding["type"] == "value_error":
             message = finding["msg"].removeprefix("Value error, ")
             yield f"{key}: {message}" if key else message

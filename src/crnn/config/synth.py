@@ -1,8 +1,8 @@
-"""The settings of what is written, and with which faces. Every strength names where its default comes from.
+"""The settings of what is written, and with which fonts. Every strength names where its default comes from.
 
 Sources by short name: MJ is MJSynth (Jaderberg et al. 2014, arXiv 1406.2227; constants after a published port of its
 renderer), ST is SynthTIGER (Yim et al. 2021, arXiv 2107.09313; its published configuration), "own" is chosen here, by
-looking at sheets of pictures or by the experiments in docs/log/experiments.md.
+looking at sheets of images or by the experiments in docs/log/experiments.md.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from pydantic import Field, model_validator
 
 from crnn.config.section import Section, Share
 
-__all__ = ["CameraConfig", "CorpusConfig", "FaceConfig", "LookConfig", "SynthConfig"]
-
 
 class SynthConfig(Section):
-    """Rendered text as a source of training pictures."""
+    """Rendered text as a source of training images."""
 
     pool_size: Annotated[int, Field(ge=64, le=4_194_304)] = 16_384
     """Drawn words that are kept at a time, of all ranks together; each takes about 6 kB."""
 
     reuse: Annotated[float, Field(ge=1.0, le=64.0)] = 4.0
-    """Pictures per drawn word, each with another look. 1 draws every word anew."""
+    """Images per drawn word, each with another style. 1 draws every word anew."""
 
     epoch_samples: Annotated[int, Field(ge=1)] = 1_000_000
     """What counts as an epoch of something that has no end; ``train.num_steps`` does without."""
@@ -131,7 +129,7 @@ class CorpusConfig(Section):
 
     line_weight: Annotated[float, Field(ge=0.0)] = 0.6
     """Weight of lines: sentences, names, addresses, receipts, labels, contacts, codes. Written where the charset has a
-    space and pictures keep their proportions (``image.resize = "keep_ratio"``); otherwise 0."""
+    space and images keep their proportions (``image.resize = "keep_ratio"``); otherwise 0."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -148,11 +146,11 @@ class CorpusConfig(Section):
         return self
 
 
-class FaceConfig(Section):
-    """With which faces it is written."""
+class FontConfig(Section):
+    """With which fonts it is written."""
 
     folders: tuple[str, ...] = ("shipped",)
-    """Where faces are looked for, in folders within them too: paths, ``shipped`` (those of the package), ``system``."""
+    """Where fonts are looked for, in folders within them too: paths, ``shipped`` (those of the package), ``system``."""
 
     families: tuple[str, ...] = ("*",)
     """Patterns of the families that are used, as in ``Noto *``; upper and lower case are the same."""
@@ -170,10 +168,10 @@ class FaceConfig(Section):
     """Heaviest weight that is used: 700 is bold."""
 
     min_coverage: Share = 0.5
-    """Least share of the needed characters that a face must have (own; capitals and digits alone are 0.38 of 94)."""
+    """Least share of the needed characters that a font must have (own; capitals and digits alone are 0.38 of 94)."""
 
     min_readable: Share = 0.45
-    """Least share of a face's letters and digits that are like those of the shipped faces (own: below are dingbats,
+    """Least share of a font's letters and digits that are like those of the shipped fonts (own: below are dingbats,
     barcodes and letters that are hard to read; a few scripts too). 0 uses any."""
 
     @model_validator(mode="after")
@@ -185,14 +183,10 @@ class FaceConfig(Section):
         return self
 
 
-# ----------------------------------------------------------------------------------------------------
-# look settings
-
-
-class LookConfig(Section):
+class StyleConfig(Section):
     """How written words are bent, coloured and surrounded."""
 
-    # ---- how letters are set: drawn with the word, so every use of it has the same ----
+    # how letters are set: drawn with the word, so every use of it has the same
 
     tracking_share: Share = 0.2
     """Share of words set with wider spaces between letters."""
@@ -215,13 +209,13 @@ class LookConfig(Section):
     underline_share: Share = 0.015
     """Share of underlined words (MJ underlines, its share is not published; own)."""
 
-    # ---- shape ----
+    # shape
 
     stretch: Annotated[float, Field(ge=0.0, le=1.0)] = 0.15
-    """Standard deviation of the logarithm of a stretch in width (own; signs condense and widen their faces)."""
+    """Standard deviation of the logarithm of a stretch in width (own; signs condense and widen their fonts)."""
 
     slant_share: Share = 0.2
-    """Share of words that are slanted, besides those in italic faces (MJ: 0.2)."""
+    """Share of words that are slanted, besides those in italic fonts (MJ: 0.2)."""
 
     slant: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
     """Largest slant, as pixels across per pixel up (ST: skew up to 30 degrees, 0.58)."""
@@ -272,43 +266,43 @@ class LookConfig(Section):
     cut: Annotated[float, Field(ge=0.0, le=0.3)] = 0.03
     """How far a tight crop may cut into the text, as a share of its height."""
 
-    # ---- colours and fills ----
+    # colours and fills
 
     contrast_least: Share = 0.1
-    """Smallest difference between text and ground, of the range from black to white (own)."""
+    """Smallest difference between text and background, of the range from black to white (own)."""
 
     contrast_most: Share = 0.95
-    """Largest difference between text and ground."""
+    """Largest difference between text and background."""
 
     low_contrast_share: Share = 0.25
     """Share of words whose difference is drawn from the lowest third (own: a quarter of SVT's crops)."""
 
     texture_share: Share = 0.55
-    """Share of grounds with a texture (ST: 0.5)."""
+    """Share of backgrounds with a texture (ST: 0.5)."""
 
     texture: Annotated[float, Field(ge=0.0, le=1.0)] = 0.35
-    """Largest strength of a texture, as a share of the contrast between text and ground (own: more hides the text)."""
+    """Largest strength of a texture, as a share of the contrast of text and background (own: more hides the text)."""
 
     fill_texture_share: Share = 0.2
     """Share of words whose letters have a texture of their own (MJ, ST)."""
 
     gradient_share: Share = 0.3
-    """Share of grounds, and of words, whose grey changes from side to side (own)."""
+    """Share of backgrounds, and of words, whose grey changes from side to side (own)."""
 
     gradient: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
     """Largest change from one side to the other, as a share of the contrast."""
 
     weight_share: Share = 0.3
-    """Share of words made bolder or thinner than their face (MJ: 0.5 bold)."""
+    """Share of words made bolder or thinner than their font (MJ: 0.5 bold)."""
 
     weight: Annotated[float, Field(ge=0.0, le=2.0)] = 0.8
-    """Largest change of a stroke's edge in pixels of the finished picture."""
+    """Largest change of a stroke's edge in pixels of the finished image."""
 
     outline_share: Share = 0.12
     """Share of words with a border around their letters (ST: 0.05; MJ: 0.25 with border or shadow)."""
 
     outline: Annotated[float, Field(ge=0.0, le=4.0)] = 2.0
-    """Largest width of a border in pixels of the finished picture."""
+    """Largest width of a border in pixels of the finished image."""
 
     hollow_share: Share = 0.02
     """Share of words of which only the border is drawn (own)."""
@@ -317,7 +311,7 @@ class LookConfig(Section):
     """Share of words with a shadow (ST: 0.1)."""
 
     shadow: Annotated[float, Field(ge=0.0, le=8.0)] = 3.0
-    """Largest offset of a shadow in pixels of the finished picture."""
+    """Largest offset of a shadow in pixels of the finished image."""
 
     extrusion_share: Share = 0.06
     """Share of words with depth: the letters drawn again and again towards one side (ST: 0.1)."""
@@ -326,7 +320,7 @@ class LookConfig(Section):
     """Share of words whose first or last letters have another tone, as in names of two parts (own)."""
 
     relief_share: Share = 0.08
-    """Share of words lit from one side, raised from or cut into their ground (MJ: inset)."""
+    """Share of words lit from one side, raised from or cut into their background (MJ: inset)."""
 
     print_share: Share = 0.0
     """Share of crops as of scanned documents, receipts and labels: dark letters on plain paper, straight, evenly lit;
@@ -342,12 +336,12 @@ class LookConfig(Section):
     """Textures to choose from, made at the start; 350 kB of memory each."""
 
     backgrounds: tuple[str, ...] = ()
-    """Folders with pictures of which parts become textures, beside the procedural ones (MJ, ST: photographs)."""
+    """Folders with images of which parts become textures, beside the procedural ones (MJ, ST: photographs)."""
 
     background_share: Share = 0.5
-    """Share of the textures that are from those pictures, where there are any."""
+    """Share of the textures that are from those images, where there are any."""
 
-    # ---- what else is in the crop ----
+    # what else is in the crop
 
     neighbour_share: Share = 0.2
     """Share of crops in which another word begins or ends, cut off at the edge (ST: 0.25)."""
@@ -359,16 +353,16 @@ class LookConfig(Section):
     """Share of crops with lines beside the text: edges of a sign, rules, frames (own)."""
 
     split_share: Share = 0.08
-    """Share of grounds made of two areas of different grey (own)."""
+    """Share of backgrounds made of two areas of different grey (own)."""
 
     ghost_share: Share = 0.05
-    """Share of grounds with faint parts of other words (ST's midground, own strength)."""
+    """Share of backgrounds with faint parts of other words (ST's midground, own strength)."""
 
     occlusion_share: Share = 0.02
     """Share of words with a pole, a wire or a branch in front of them (own)."""
 
     blend_share: Share = 0.2
-    """Share of finished scenes over which a texture is blended once more, text and ground alike (MJ, ST)."""
+    """Share of finished scenes over which a texture is blended once more, text and background alike (MJ, ST)."""
 
     blend: Annotated[float, Field(ge=0.0, le=1.0)] = 0.35
     """Largest strength of that, as a share of the light."""
@@ -381,26 +375,26 @@ class LookConfig(Section):
 
 
 class CameraConfig(Section):
-    """What happens to a picture between the scene and the file."""
+    """What happens to an image between the scene and the file."""
 
-    # ---- light ----
+    # light
 
     shade_share: Share = 0.35
-    """Share of pictures that are lit unevenly (own)."""
+    """Share of images that are lit unevenly (own)."""
 
     shade: Annotated[float, Field(ge=0.0, le=1.0)] = 0.35
     """Largest relative change of brightness from place to place, either way (own)."""
 
     glare_share: Share = 0.04
-    """Share of pictures with a bright spot of reflected light (own)."""
+    """Share of images with a bright spot of reflected light (own)."""
 
     glare: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5
     """Largest brightness that a spot adds at its middle; 1 is from black to white (own)."""
 
-    # ---- exposure ----
+    # exposure
 
     contrast_share: Share = 0.85
-    """Share of pictures whose contrast and brightness are changed; the others keep those of their colours (own)."""
+    """Share of images whose contrast and brightness are changed; the others keep those of their colours (own)."""
 
     contrast_middle: Annotated[float, Field(gt=0.0, le=128.0)] = 50.0
     """Median of the contrast that is aimed at, as the standard deviation of the pixels in grey levels of 255 (the
@@ -414,35 +408,35 @@ class CameraConfig(Section):
     """Least contrast that is aimed at, in the same unit (one in twenty of Street View Text is below 13)."""
 
     brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.18
-    """Largest change of brightness of those pictures, either way; 1 is from black to white (own)."""
+    """Largest change of brightness of those images, either way; 1 is from black to white (own)."""
 
-    # ---- sharpness ----
+    # sharpness
 
     blur_share: Share = 0.5
-    """Share of pictures with a lens or a file less sharp than its pixels (ST: 0.9)."""
+    """Share of images with a lens or a file less sharp than its pixels (ST: 0.9)."""
 
     blur: Annotated[float, Field(ge=0.0, le=8.0)] = 0.8
     """Largest sigma of that blur in pixels of the crop's file (ST: 2 at text of 40 to 80 pixels; MJ: normal, 1)."""
 
     defocus_share: Share = 0.45
-    """Share of pictures that are out of focus (own; Street View Text has such signs)."""
+    """Share of images that are out of focus (own; Street View Text has such signs)."""
 
     defocus: Annotated[float, Field(ge=0.0, le=8.0)] = 1.6
-    """Largest sigma of that, in pixels of a 32 pixel high picture (own)."""
+    """Largest sigma of that, in pixels of a 32 pixel high image (own)."""
 
     motion_share: Share = 0.07
-    """Share of pictures that are smeared in some direction (own)."""
+    """Share of images that are smeared in some direction (own)."""
 
     motion: Annotated[float, Field(ge=0.0, le=12.0)] = 4.0
-    """Longest path, in pixels of a 32 pixel high picture (own)."""
+    """Longest path, in pixels of a 32 pixel high image (own)."""
 
-    # ---- pixels ----
+    # pixels
 
     low_resolution: Share = 1.0
     """Share of the crops with fewer pixels than the network sees that are taken with so few; 0 takes none so."""
 
     shrink_share: Share = 0.1
-    """Share of pictures that had been stored smaller than the crop says (MJ, ST: 0.1)."""
+    """Share of images that had been stored smaller than the crop says (MJ, ST: 0.1)."""
 
     shrink: Annotated[float, Field(ge=1.0, le=8.0)] = 2.0
     """Largest factor of that; never to less than 10 pixels in height (ST: 2.5; MJ: to 24 to 32 pixels)."""
@@ -451,7 +445,7 @@ class CameraConfig(Section):
     """Share of low resolutions that pixels were left out for, instead of averaged (own)."""
 
     noise_share: Share = 0.6
-    """Share of pictures with noise of the sensor (MJ, ST: all)."""
+    """Share of images with noise of the sensor (MJ, ST: all)."""
 
     noise: Annotated[float, Field(ge=0.0, le=64.0)] = 6.0
     """Largest standard deviation of that in grey levels of 255, per pixel of the crop's file; small ones are drawn more
@@ -461,39 +455,39 @@ class CameraConfig(Section):
     """Largest standard deviation of noise that grows with the root of brightness, at white, in grey levels (own)."""
 
     salt_share: Share = 0.01
-    """Share of pictures with black and white single pixels (own)."""
+    """Share of images with black and white single pixels (own)."""
 
     salt: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
     """Largest share of such pixels (own)."""
 
-    # ---- what the camera's software does ----
+    # what the camera's software does
 
     sharpen_share: Share = 0.25
-    """Share of pictures with exaggerated edges, as from telephones (own)."""
+    """Share of images with exaggerated edges, as from telephones (own)."""
 
     sharpen: Annotated[float, Field(ge=0.0, le=8.0)] = 1.5
     """Largest factor on what differs from the neighbouring pixels (own)."""
 
     gamma_share: Share = 0.4
-    """Share of pictures whose middle tones are brightened or darkened (own)."""
+    """Share of images whose middle tones are brightened or darkened (own)."""
 
     gamma: Share = 0.5
     """Largest such change; 0.5 takes a middle grey to 0.375 or 0.625 (own)."""
 
     cast_share: Share = 0.3
-    """Share of coloured pictures with a tint (own)."""
+    """Share of coloured images with a tint (own)."""
 
     cast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.12
     """Largest relative change of each colour (own)."""
 
     invert_share: Share = 0.05
-    """Share of pictures whose light and dark are exchanged (own; colours are drawn both ways anyhow)."""
+    """Share of images whose light and dark are exchanged (own; colours are drawn both ways anyhow)."""
 
     posterise_share: Share = 0.02
-    """Share of pictures with few grey levels, 4 to 24 (own)."""
+    """Share of images with few grey levels, 4 to 24 (own)."""
 
     jpeg_share: Share = 0.75
-    """Share of pictures that were stored as JPEG (MJ, ST: all)."""
+    """Share of images that were stored as JPEG (MJ, ST: all)."""
 
     jpeg_worst: Annotated[int, Field(ge=1, le=100)] = 40
     """Worst quality, on libjpeg's scale of 1 to 100 (ST: 50; MJ: normal about 80, 10)."""

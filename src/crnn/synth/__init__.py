@@ -1,1 +1,1 @@
-"""Endless labelled pictures of words: what to write, with which face, how it looks, how a camera sees it."""
+"""Endless labelled images of words: what to write, with which font, how it looks, how a camera sees it."""

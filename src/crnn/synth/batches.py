@@ -1,7 +1,6 @@
-"""Rendered text as a source of batches, like any other: ``source[number] -> Batch``, without an end.
+"""Rendered text as an endless source of batches, ``source[number] -> Batch``.
 
-Words are drawn by worker processes, ahead of the batch that needs them; everything after that is done in batches on the
-device that trains, by the process that trains.
+Worker processes draw words ahead of the batch that needs them; all else is done in batches on the training device.
 """
 
 from __future__ import annotations
@@ -22,34 +21,22 @@ from crnn.config.synth import SynthConfig
 from crnn.data.dataset import Batch
 from crnn.data.loader import iterate_batches
 from crnn.distributed import on_device
-from crnn.synth.rasterizer import CELL_HEIGHT, Words, WordWriter, cell_width
+from crnn.synth.rasterizer import MASK_HEIGHT, Words, WordWriter, mask_width
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 from crnn.synth.widths import CLASS_BITS, BatchWidths
-
-__all__ = ["BESIDE", "PoolPlan", "SynthBatches", "WordFeed", "WordPool"]
-
 
 Numbers = npt.NDArray[np.int64]
 
-_LANES = 64
-"""Most lanes of a batch; any number of ranks that divides it draws no word twice."""
-
-BESIDE = 2
-"""Other words that go with each sample, for crops in which parts of others are seen."""
+_LANES = 64  # Most lanes of a batch; any number of ranks that divides it draws no word twice
+NUM_NEIGHBORS = 2  # Other words that go with each sample, for crops in which parts of others are seen
 
 
 class PoolPlan:
-    """Which words the samples of each batch show.
+    """The numbers of the words in each batch.
 
-    Args:
-        synth: Size of the pool and how often words are used.
-        seed: Seed of the choice.
-        batch_size: Samples B per batch, all ranks together.
-        rank: This process among all.
-        world_size: Processes that share each batch.
-        first: Number of the first sample, and of the first word.
-        share: Of the pool.
+    Words are drawn once and used ``synth.reuse`` times. ``first`` is the number of the first sample and word, ``share``
+    the part of the pool, ``batch_size`` that of all ranks together.
     """
 
     def __init__(
@@ -73,57 +60,62 @@ class PoolPlan:
         self.slots = (int(self._positions[-1]) // self.per_lane - self._first_lane + 1) * self.window
 
     def samples(self, batch: int) -> Numbers:
-        """``(n,)``: the numbers of this rank's samples of a batch, among all samples of the run."""
+        """Return the numbers of this rank's samples of a batch, ``(n,)``, among all samples of the run."""
         return self.first + batch * self.batch_size + self._positions
 
     def drawn(self, batch: int) -> int:
-        """Words of each lane that were drawn before a batch: one per sample at first, then fewer."""
+        """Return the words of each lane drawn before a batch: one per sample at first, then fewer."""
         samples = batch * self.per_lane
         start = min(samples, max(1, self.window // 4))
         return start + int((samples - start) / self.reuse)
 
     def words(self, batch: int) -> Numbers:
-        """``(n, 1 + BESIDE)``: numbers of the words that each of this rank's samples shows, and may have beside it."""
+        """Return the numbers of each sample's word and its neighbors, ``(n, 1 + NUM_NEIGHBORS)``, of this rank."""
         before, after = self.drawn(batch), self.drawn(batch + 1)
         lane, place = np.divmod(self._positions, self.per_lane)
-        draws = Draws(self.seed, self.samples(batch))
+        random = SampleRandom(self.seed, self.samples(batch))
         oldest = max(0, after - self.window)
         held = np.full(len(lane), after - oldest)
-        old = oldest + draws.integers("word", held)
+        old = oldest + random.integers("word", held)
         own = np.where(place < after - before, before + place, old)
-        others = [oldest + draws.integers(f"word beside {i}", held) for i in range(BESIDE)]
+        others = [oldest + random.integers(f"word beside {i}", held) for i in range(NUM_NEIGHBORS)]
         return self.first + np.stack([own, *others], axis=1) * self.lanes + lane[:, None]
 
     def slot(self, numbers: Numbers) -> Numbers:
-        """Where in the pool words are kept; two that one batch can show are never in one place."""
+        """Return the place of words in the pool; two that one batch can show never share one."""
         within, lane = np.divmod(numbers - self.first, self.lanes)
         slots: Numbers = (lane - self._first_lane) * self.window + within % self.window
         return slots
 
 
-class _Ledger:
-    """Which words the pool of one rank holds, of those that batches needed so far."""
+class _HeldWords:
+    """The numbers of the words in the pool of one rank."""
 
     def __init__(self, plan: PoolPlan) -> None:
         self._plan = plan
         self._held = np.full(plan.slots, -1, dtype=np.int64)
 
-    def take(self, batch: int) -> Numbers:
-        """The words that a batch needs and the pool has not; from now on it has."""
-        wanted = np.unique(self._plan.words(batch))
+    def missing(self, numbers: Numbers) -> Numbers:
+        """Return those of the words, each once, that the pool lacks."""
+        wanted = np.unique(numbers)
         missing: Numbers = wanted[self._held[self._plan.slot(wanted)] != wanted]
-        self._held[self._plan.slot(missing)] = missing
         return missing
+
+    def hold(self, numbers: Numbers) -> Numbers:
+        """Note words as held; return their slots."""
+        slots = self._plan.slot(numbers)
+        self._held[slots] = numbers
+        return slots
 
 
 class WordFeed:
-    """The words that each batch needs and no batch since the first one did, by number of the batch, in order.
+    """New words by number of the batch that needs them first, in order.
 
-    Several processes, each with its own copy and every so-manieth batch, together draw every word once.
+    Worker processes, each with a copy and its share of the batches, together draw every word once.
     """
 
     def __init__(self, plans: Sequence[PoolPlan], widths: BatchWidths, writer: WordWriter, first: int) -> None:
-        self._ledgers = [_Ledger(plan) for plan in plans]
+        self._plans, self._held = plans, [_HeldWords(plan) for plan in plans]
         self._widths, self._writer, self._next = widths, writer, first
 
     def __getitem__(self, batch: int) -> Words:
@@ -132,90 +124,58 @@ class WordFeed:
         missing = np.empty(0, dtype=np.int64)
         while self._next <= batch:
             kind, number, _ = self._widths.of_batch(self._next)
-            missing = self._ledgers[kind].take(number)
+            missing = self._held[kind].missing(self._plans[kind].words(number))
+            self._held[kind].hold(missing)
             self._next += 1
         return self._writer.write(missing)
 
 
-class WordPool:
-    """The words themselves: memory for as many as the settings say, used again and again.
-
-    Args:
-        plan: How many, and where each is kept.
-        width: Columns of a cell.
-        max_length: Longest target.
-        device: Where the cells are kept; all else stays with the CPU.
-    """
+class WordPool(_HeldWords):
+    """Preallocated masks and targets of drawn words; masks on the device, all else on the CPU."""
 
     def __init__(self, plan: PoolPlan, width: int, max_length: int, device: torch.device) -> None:
-        self._plan, self._width, self._device = plan, width, device
-        self._held = np.full(plan.slots, -1, dtype=np.int64)
+        super().__init__(plan)
+        self._width, self._device = width, device
         self._ratios = np.ones(plan.slots)
         self._targets = np.zeros((plan.slots, max_length), dtype=np.int32)
         self._lengths = np.zeros(plan.slots, dtype=np.int64)
         self._texts: list[str] = [""] * plan.slots
 
     @functools.cached_property
-    def _cells(self) -> Tensor:
+    def _masks(self) -> Tensor:
         # Made when the first words come: workers that were forked before keep no copy of it while it fills.
-        shape = (self._plan.slots, CELL_HEIGHT, self._width)
+        shape = (self._plan.slots, MASK_HEIGHT, self._width)
         return torch.zeros(shape, dtype=torch.uint8, device=self._device)
-
-    def missing(self, numbers: Numbers) -> Numbers:
-        """Those of the words, each once, that are not there."""
-        wanted = np.unique(numbers)
-        missing: Numbers = wanted[self._held[self._plan.slot(wanted)] != wanted]
-        return missing
 
     def put(self, words: Words) -> None:
         """Keep words, in the place of older ones."""
-        slots = self._plan.slot(words.numbers)
-        self._held[slots] = words.numbers
-        self._cells.index_copy_(0, self._places(slots), on_device(words.cells, self._device))
+        slots = self.hold(words.numbers)
+        self._masks.index_copy_(0, on_device(slots, self._device), on_device(words.masks, self._device))
         self._ratios[slots] = words.ratios
         self._targets[slots] = words.targets
         self._lengths[slots] = words.lengths
         for slot, text in zip(slots.tolist(), words.texts, strict=True):
             self._texts[slot] = text
 
-    def cells(self, numbers: Numbers) -> tuple[Tensor, npt.NDArray[np.float64]]:
-        """``(n, CELL_HEIGHT, Wc)`` uint8 on the device, and ``(n,)`` width over height, of words that are there."""
+    def masks(self, numbers: Numbers) -> tuple[Tensor, npt.NDArray[np.float64]]:
+        """Return ``(n, MASK_HEIGHT, Wc)`` uint8 masks on the device and ``(n,)`` width over height."""
         slots = self._plan.slot(numbers)
         assert (self._held[slots] == numbers).all()
-        return self._cells.index_select(0, self._places(slots)), self._ratios[slots]
+        return self._masks.index_select(0, on_device(slots, self._device)), self._ratios[slots]
 
     def targets(self, numbers: Numbers) -> tuple[Numbers, Numbers, list[str]]:
-        """``(n, S)`` class ids with zeros behind each end, ``(n,)`` lengths, and what was drawn."""
+        """Return ``(n, S)`` class ids, zero-padded, ``(n,)`` lengths, and the drawn texts."""
         slots = self._plan.slot(numbers)
         lengths = self._lengths[slots]
         targets = self._targets[slots, : int(lengths.max(initial=0))].astype(np.int64)
         return targets, lengths, [self._texts[slot] for slot in slots.tolist()]
 
-    def _places(self, slots: Numbers) -> Tensor:
-        return on_device(slots, self._device)
 
-
-# ----------------------------------------------------------------------------------------------------
-# source
-
-_CPU_ROWS = 128
-"""Pictures composed at a time on a CPU, so that what is worked on stays in its cache."""
+_CPU_ROWS = 128  # Images composed at a time on a CPU, so that what is worked on stays in its cache
 
 
 class SynthBatches:
-    """Batches of rendered text, for one rank.
-
-    Args:
-        config: The settings: corpus, faces, look, camera, synth, charset, image, batch size, seed.
-        rank: This process among all.
-        world_size: Number of processes that share each batch.
-        device: Where pictures are composed.
-        batch_size: Samples per batch and rank; default: that of the settings.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no face to draw it with.
-        DataError: A word list, a face folder or a background cannot be read.
-    """
+    """Batches of rendered text, for one rank."""
 
     def __init__(
         self,
@@ -235,7 +195,7 @@ class SynthBatches:
             for kind, (size, share) in enumerate(zip(self._widths.sizes, self._widths.samples.tolist(), strict=True))
         ]
         self._pools = [
-            WordPool(plan, cell_width(kind.high), self._renderer.max_length, self._renderer.device)
+            WordPool(plan, mask_width(kind.high), self._renderer.max_length, self._renderer.device)
             for plan, kind in zip(self._plans, classes, strict=True)
         ]
         self.skipped: Counter[str] = Counter()
@@ -252,11 +212,11 @@ class SynthBatches:
 
     @property
     def digest(self) -> str:
-        """A code of the faces, which the settings only name by their folders."""
-        return self._renderer.faces.digest
+        """Checksum of the fonts, which the settings only name by their folders."""
+        return self._renderer.fonts.digest
 
     def remarks(self) -> list[str]:
-        """What it is made of, and what was left out so far, a line each."""
+        """Return a line each on what is used and what was skipped so far."""
         lines = self._renderer.remarks()
         if self.skipped:
             reasons = ", ".join(f"{count} {why}" for why, count in self.skipped.most_common())
@@ -264,7 +224,7 @@ class SynthBatches:
         return lines
 
     def __getitem__(self, number: int) -> Batch:
-        """This rank's part of batch ``number``; words that it needs and that are not there are drawn at once."""
+        """Return this rank's part of a batch; missing words are drawn at once."""
         kind, place, _ = self._widths.of_batch(number)
         missing = self._pools[kind].missing(self._plans[kind].words(place))
         if len(missing):
@@ -272,12 +232,7 @@ class SynthBatches:
         return self._batch(number)
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:
-        """Batches ``first`` to ``last`` (not included), their words drawn ahead by ``data.workers`` processes.
-
-        Raises:
-            TrainingError: A worker process died.
-            DataError: Words cannot be drawn.
-        """
+        """Batches ``first`` to ``last`` (not included), their words drawn ahead by ``data.workers`` processes."""
         feed = WordFeed(self._plans, self._widths, self._renderer.writer, first)
         with contextlib.closing(iterate_batches(feed, first, last, self._config.data)) as drawn:
             for number, words in zip(range(first, last), drawn, strict=True):
@@ -296,7 +251,7 @@ class SynthBatches:
         samples, words = plan.samples(place), plan.words(place)
         step = _CPU_ROWS if self._renderer.device.type == "cpu" else len(samples)
         parts = [
-            to_bytes(self._pictures(samples[start : start + step], words[start : start + step], pool, width))
+            to_bytes(self._images(samples[start : start + step], words[start : start + step], pool, width))
             for start in range(0, len(samples), step)
         ]
         targets, lengths, texts = pool.targets(words[:, 0])
@@ -308,12 +263,12 @@ class SynthBatches:
             tuple(f"rendered {sample}: {text!r}" for sample, text in zip(samples.tolist(), texts, strict=True)),
         )
 
-    def _pictures(
+    def _images(
         self, samples: npt.NDArray[np.int64], words: npt.NDArray[np.int64], pool: WordPool, width: int
     ) -> Tensor:
-        draws = Draws(self._config.train.seed, samples)
-        cells, ratios = pool.cells(words[:, 0])
+        random = SampleRandom(self._config.train.seed, samples)
+        masks, ratios = pool.masks(words[:, 0])
         scene = self._renderer.scene(
-            draws, cells, ratios, lambda rows, place: pool.cells(words[rows, 1 + place]), width=width
+            random, masks, ratios, lambda rows, place: pool.masks(words[rows, 1 + place]), width=width
         )
-        return self._renderer.photographed(draws, scene)
+        return self._renderer.apply_camera(random, scene)

@@ -1,10 +1,9 @@
-"""Coverage masks -> pictures: colours, fills, borders, shadows, and what else is in a crop. Batched on one device.
+"""Coverage masks to images: colours, fills, borders, shadows, and what else is in a crop. Batched on one device.
 
-What is random comes from ``Draws`` and is known before the device starts, so an effect that some pictures have is
-computed for those alone, and nothing waits for the device. Each picture depends on its own draws and masks only,
-whichever others are computed with it.
+Everything random is known before the device starts, so an effect is computed for the images that have it, and nothing
+waits for the device. Each image depends on its own draws and masks only.
 
-Shape letters: N pictures, C channels, H height, W width; n of N have an effect.
+Shape letters: N images, C channels, H height, W width; n of N have an effect.
 """
 
 from __future__ import annotations
@@ -17,123 +16,109 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.config.synth import LookConfig
+from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
 from crnn.synth.filters import smooth_noise
 from crnn.synth.geometry import SIDES, Geometry, text_coordinates
 from crnn.synth.masks import averaged, dilated, letter_gap, lookup, shifted
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
-
-__all__ = ["Beside", "Palette", "Scene", "compose"]
-
 
 Floats = npt.NDArray[np.float64]
 
-_LUMA = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in grey (ITU-R BT.601), as Pillow converts."""
+_LUMA = np.array([0.299, 0.587, 0.114])  # Weights of red, green and blue in grey (ITU-R BT.601), as Pillow converts
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours of N pictures, ``(N, C)`` float32 in [0, 1] each.
+    """Colours of N images, ``(N, C)`` float32 in [0, 1] each."""
 
-    Attributes:
-        contrast: ``(N,)`` float64: difference in grey of text and ground.
-        ground: Behind everything.
-        text: The letters.
-        outline: Borders of letters; away from the text's grey.
-        side: The sides of letters that have depth.
-        shadow: Their shadow.
-        other: Anything else: lines, words of another colour.
-        second: The other letters of words in two tones; between the text and its ground.
-        front: What is in front of the letters; nearer to the ground's grey than to theirs.
-    """
-
-    contrast: Floats
-    ground: Tensor
-    text: Tensor
-    outline: Tensor
-    side: Tensor
-    shadow: Tensor
-    other: Tensor
-    second: Tensor
-    front: Tensor
+    contrast: Floats  # ``(N,)`` float64: difference in grey of text and background
+    background: Tensor  # Behind everything
+    text: Tensor  # The letters
+    outline: Tensor  # Borders of letters; away from the text's grey
+    side: Tensor  # The sides of letters that have depth
+    shadow: Tensor  # Their shadow
+    other: Tensor  # Anything else: lines, words of another colour
+    second: Tensor  # The other letters of words in two tones; between the text and its background
+    front: Tensor  # What is in front of the letters; nearer to the background's grey than to theirs
 
     @classmethod
-    def draw(cls, draws: Draws, look: LookConfig, channels: int, device: torch.device) -> Palette:
+    def draw(cls, random: SampleRandom, style: StyleConfig, channels: int, device: torch.device) -> Palette:
         """Random colours."""
-        low, high = look.contrast_least, look.contrast_most
-        faint = draws.chance("low contrast", look.low_contrast_share)
-        contrast = draws.uniform("contrast", low, np.where(faint, low + (high - low) / 3, high))
+        low, high = style.contrast_least, style.contrast_most
+        faint = random.chance("low contrast", style.low_contrast_share)
+        contrast = random.uniform("contrast", low, np.where(faint, low + (high - low) / 3, high))
         # Paper white and lamp black are more frequent than the greys between.
-        place = draws.uniform("darkest")
-        place = np.where(draws.chance("extreme", 0.4), np.rint(place), place)
+        place = random.uniform("darkest")
+        place = np.where(random.chance("extreme", 0.4), np.rint(place), place)
         dark = (1.0 - contrast) * place
-        lighter = draws.chance("light text", 0.5)
+        lighter = random.chance("light text", 0.5)
         text = np.where(lighter, dark + contrast, dark)
-        ground = np.where(lighter, dark, dark + contrast)
-        printed = draws.chance("printed", look.print_share)
-        paper, ink = 1.0 - 0.3 * draws.uniform("paper") ** 2, 0.5 * draws.uniform("ink") ** 1.5
-        inverse = draws.chance("printed inverse", 0.06)
-        ground = np.where(printed, np.where(inverse, ink, paper), ground)
+        background = np.where(lighter, dark, dark + contrast)
+        printed = random.chance("printed", style.print_share)
+        paper, ink = 1.0 - 0.3 * random.uniform("paper") ** 2, 0.5 * random.uniform("ink") ** 1.5
+        inverse = random.chance("printed inverse", 0.06)
+        background = np.where(printed, np.where(inverse, ink, paper), background)
         text = np.where(printed, np.where(inverse, paper, ink), text)
         contrast = np.where(printed, paper - ink, contrast)
-        toward = ground - text
+        toward = background - text
         outline = np.where(
-            draws.chance("outline beyond", 0.4),
-            ground + toward * draws.uniform("outline far", 0.2, 1.0),
-            text + toward * draws.uniform("outline near", 0.35, 0.8),
+            random.chance("outline beyond", 0.4),
+            background + toward * random.uniform("outline far", 0.2, 1.0),
+            text + toward * random.uniform("outline near", 0.35, 0.8),
         )
-        side = text + toward * draws.uniform("side", 0.35, 0.75)
-        side = np.where(draws.chance("side dark", 0.4), np.minimum(ground, text) * draws.uniform("side level"), side)
+        side = text + toward * random.uniform("side", 0.35, 0.75)
+        side = np.where(
+            random.chance("side dark", 0.4), np.minimum(background, text) * random.uniform("side level"), side
+        )
         # A shadow as dark as dark letters would be read with them.
-        shadow = np.where(lighter, ground * draws.uniform("shadow level", 0.0, 0.7), text + 0.6 * toward)
+        shadow = np.where(lighter, background * random.uniform("shadow level", 0.0, 0.7), text + 0.6 * toward)
         levels = {
-            "ground": ground,
+            "background": background,
             "text": text,
             "outline": outline,
             "side": side,
             "shadow": shadow,
-            # About as far from the ground as the text: what stands out far more makes cameras and readers lose it.
-            "other": ground + draws.signed("other level", 1.2) * contrast,
-            "second": text + toward * draws.uniform("second level", 0.15, 0.6),
+            # About as far from the background as the text: what stands out far more makes cameras and readers lose it.
+            "other": background + random.signed("other level", 1.2) * contrast,
+            "second": text + toward * random.uniform("second level", 0.15, 0.6),
             # A pole as dark as dark letters would be read as one of them.
-            "front": ground + draws.uniform("front level", -0.4, 0.8) * toward,
+            "front": background + random.uniform("front level", -0.4, 0.8) * toward,
         }
-        grey = draws.chance("grey", 0.3)
+        grey = random.chance("grey", 0.3)
         return cls(
             contrast,
             **{
-                name: on_device(_tinted(draws, name, level.clip(0.0, 1.0), grey, channels), device)
+                name: on_device(
+                    _tinted(random, "ground" if name == "background" else name, level.clip(0.0, 1.0), grey, channels),
+                    device,
+                )
                 for name, level in levels.items()
             },
         )
 
 
 def _tinted(
-    draws: Draws, name: str, level: Floats, grey: npt.NDArray[np.bool_], channels: int
+    random: SampleRandom, name: str, level: Floats, grey: npt.NDArray[np.bool_], channels: int
 ) -> npt.NDArray[np.float32]:
-    """A colour of this grey level: any hue, as far from grey as the range allows, at most."""
+    """Return colours of this grey level: any hue, as far from grey as the range allows, at most."""
     if channels == 1:
         return level[:, None].astype(np.float32)
-    hue = draws.uniform(f"{name} hue", 0.0, 2.0 * np.pi)
+    hue = random.uniform(f"{name} hue", 0.0, 2.0 * np.pi)
     direction = np.cos(hue[:, None] + np.array([0.0, 2.0, 4.0]) * np.pi / 3.0)
     # Along it, the grey level stays. Not as a product of matrices: those of one row round differently.
     direction -= (direction * _LUMA).sum(axis=1, keepdims=True)
     room = np.where(direction > 0.0, 1.0 - level[:, None], level[:, None]) / np.maximum(np.abs(direction), 1e-6)
-    amount = room.min(axis=1) * draws.uniform(f"{name} colour") * ~grey
+    amount = room.min(axis=1) * random.uniform(f"{name} colour") * ~grey
     colours: npt.NDArray[np.float64] = (level[:, None] + amount[:, None] * direction).clip(0.0, 1.0)
     return colours.astype(np.float32)
 
 
-# ----------------------------------------------------------------------------------------------------
-# compose
-
 Rows = npt.NDArray[np.int64]
 
-Beside = Callable[[Rows, int], tuple[Tensor, Floats]]
-"""(rows, place) -> cells ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the other words that go with these samples."""
+Neighbors = Callable[[Rows, int], tuple[Tensor, Floats]]
+"""(rows, place) -> masks ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the other words that go with these samples."""
 
 _GROUND_PAD = 0.12
 """Least space between a word and its neighbour or a line, in text heights: closer ones would be read with it."""
@@ -150,97 +135,84 @@ _SCENE_EFFECTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Finished scenes, before a camera sees them.
+    """Finished scenes, before a camera sees them."""
 
-    Attributes:
-        pictures: ``(N, C, H, W)`` float32 in [0, 1].
-        geometry: What each pixel shows.
-        coverage: ``(N, H, W)`` float32: where the text is.
-    """
-
-    pictures: Tensor
-    geometry: Geometry
-    coverage: Tensor
+    images: Tensor  # ``(N, C, H, W)`` float32 in [0, 1]
+    geometry: Geometry  # What each pixel shows
+    coverage: Tensor  # ``(N, H, W)`` float32: where the text is
 
 
 def compose(
-    cells: Tensor,
+    masks: Tensor,
     ratios: Floats,
-    beside: Beside,
-    draws: Draws,
-    look: LookConfig,
+    neighbors: Neighbors,
+    random: SampleRandom,
+    style: StyleConfig,
     textures: TextureBank,
     shape: tuple[int, int],
     channels: int,
     trace: Callable[[str, Tensor], None] | None = None,
     fit: tuple[float, float] | None = None,
 ) -> Scene:
-    """Pictures of words.
+    """Compose images of words.
 
     Args:
-        cells: ``(N, Hc, Wc)`` uint8: the words.
+        masks: ``(N, Hc, Wc)`` uint8: the words.
         ratios: ``(N,)`` width over height of their ink.
-        beside: Gives other words, for crops in which parts of others are seen.
-        draws: Of the N samples.
-        look: Shares and strengths.
-        textures: For grounds and fills.
+        neighbors: Gives other words, for crops in which parts of others are seen.
+        random: Of the N samples.
+        style: Shares and strengths.
+        textures: For backgrounds and fills.
         shape: H and W.
         channels: C, 1 or 3.
-        trace: Called with the name of each stage and the pictures as they are then, to explain them.
+        trace: Called with the name of each stage and its images.
         fit: As for ``Geometry.draw``.
     """
-    draws = draws.without(_SCENE_EFFECTS, draws.chance("printed", look.print_share))
-    show = trace or (lambda _stage, _pictures: None)
-    plan = _Neighbours.draw(draws, look)
-    geometry = Geometry.draw(draws, ratios, look, shape, plan.room, fit)
-    u, v = text_coordinates(geometry, cells.device)
-    painter = _Painter(draws, look, textures, geometry, u, v, Palette.draw(draws, look, channels, cells.device))
-    coverage = painter.weighted(lookup(cells, u, v, geometry.ratio, geometry.text_height, geometry.text_width))
+    random = random.without(_SCENE_EFFECTS, random.chance("printed", style.print_share))
+    show = trace or (lambda _stage, _images: None)
+    plan = _NeighborPlan.draw(random, style)
+    geometry = Geometry.draw(random, ratios, style, shape, plan.room, fit)
+    u, v = text_coordinates(geometry, masks.device)
+    painter = _Painter(random, style, textures, geometry, u, v, Palette.draw(random, style, channels, masks.device))
+    coverage = painter.weighted(lookup(masks, u, v, geometry.ratio, geometry.text_height, geometry.text_width))
     coverage = painter.dotted(painter.faded(coverage))
     show("shape", coverage[:, None])
-    painter.ground(beside)
-    show("ground", painter.pictures)
-    painter.neighbours(beside, plan)
+    painter.background(neighbors)
+    show("ground", painter.images)
+    painter.add_neighbors(neighbors, plan)
     painter.lines()
-    show("beside it", painter.pictures)
+    show("beside it", painter.images)
     painter.shadows(coverage)
     painter.outlines(coverage)
-    show("shadow, border", painter.pictures)
+    show("shadow, border", painter.images)
     painter.text(coverage)
-    painter.second_tone(cells, coverage)
-    show("letters", painter.pictures)
+    painter.second_tone(masks, coverage)
+    show("letters", painter.images)
     painter.occlusions()
     painter.blend()
-    return Scene(painter.pictures.clamp_(0.0, 1.0), geometry, coverage)
+    return Scene(painter.images.clamp_(0.0, 1.0), geometry, coverage)
 
 
 @dataclass(frozen=True, slots=True)
-class _Neighbours:
-    """Which crops show a part of another word, and where: up to two, at sides 0 to 3.
+class _NeighborPlan:
+    """Crops that show part of other words: up to two, at sides 0 to 3."""
 
-    Attributes:
-        rows: Per place (first, second) the samples that have it.
-        sides: ``(N, 2)``.
-        gaps: ``(N, 2)`` space between the words, in text heights.
-        room: ``(N, 4)`` what the crop is larger by, in text heights.
-    """
-
-    rows: tuple[Rows, Rows]
-    sides: npt.NDArray[np.int64]
-    gaps: Floats
-    room: Floats
+    rows: tuple[Rows, Rows]  # Per place (first, second) the samples that have it
+    sides: npt.NDArray[np.int64]  # ``(N, 2)``
+    gaps: Floats  # ``(N, 2)`` space between the words, in text heights
+    room: Floats  # ``(N, 4)`` what the crop is larger by, in text heights
 
     @classmethod
-    def draw(cls, draws: Draws, look: LookConfig) -> _Neighbours:
-        first = draws.chance("neighbour", look.neighbour_share)
-        second = first & draws.chance("neighbour second", look.second_neighbour_share)
-        side = draws.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
-        other = (side + 1 + draws.integers("neighbour second side", SIDES - 1)) % SIDES
+    def draw(cls, random: SampleRandom, style: StyleConfig) -> _NeighborPlan:
+        first = random.chance("neighbour", style.neighbour_share)
+        second = first & random.chance("neighbour second", style.second_neighbour_share)
+        side = random.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
+        other = (side + 1 + random.integers("neighbour second side", SIDES - 1)) % SIDES
         sides = np.stack([side, other], axis=1)
         # As far as a space is wide, and less of it than a letter: what is seen whole, and near, is read with the word.
-        gaps = np.stack([draws.uniform("neighbour gap", 0.25, 0.7), draws.uniform("second gap", 0.25, 0.7)], axis=1)
-        seen = np.stack([draws.uniform("neighbour seen", 0.0, 0.35), draws.uniform("second seen", 0.0, 0.35)], axis=1)
-        room = np.zeros((len(draws), SIDES))
+        gaps = np.stack([random.uniform("neighbour gap", 0.25, 0.7), random.uniform("second gap", 0.25, 0.7)], axis=1)
+        seen = np.stack([random.uniform("neighbour seen", 0.0, 0.35), random.uniform("second seen", 0.0, 0.35)], axis=1)
+        room = np.zeros((len(random), SIDES))
         for place, has in enumerate((first, second)):
             rows = np.flatnonzero(has)
             # Lines above and below are usually nearer than words beside.
@@ -250,92 +222,92 @@ class _Neighbours:
 
 
 class _Painter:
-    """The pictures while they are painted, from the back to the front."""
+    """Paint images from the back to the front."""
 
     def __init__(
         self,
-        draws: Draws,
-        look: LookConfig,
+        random: SampleRandom,
+        style: StyleConfig,
         textures: TextureBank,
         geometry: Geometry,
         u: Tensor,
         v: Tensor,
         palette: Palette,
     ) -> None:
-        self.draws, self.look, self.textures, self.geometry = draws, look, textures, geometry
+        self.random, self.style, self.textures, self.geometry = random, style, textures, geometry
         self.u, self.v, self.palette = u, v, palette
         self.device = u.device
-        self.pictures = torch.empty(0)
+        self.images = torch.empty(0)
 
-    # ---- from the back ---------------------------------------------------------------------------------------
+    # from the back
 
-    def ground(self, beside: Beside) -> None:
+    def background(self, neighbors: Neighbors) -> None:
         """One colour, then gradient, texture, a second area, faint words."""
         height, width = self.geometry.shape
-        level = self.palette.ground[:, :, None, None]
-        self.pictures = level.expand(-1, -1, height, width).clone()
-        self._add(*self._gradient("ground", self.look.gradient_share))
-        self._add(*self._texture("ground", self.look.texture_share))
+        level = self.palette.background[:, :, None, None]
+        self.images = level.expand(-1, -1, height, width).clone()
+        self._add(*self._gradient("ground", self.style.gradient_share))
+        self._add(*self._texture("ground", self.style.texture_share))
         self._split()
-        self._ghosts(beside)
+        self._ghosts(neighbors)
 
-    def neighbours(self, beside: Beside, plan: _Neighbours) -> None:
+    def add_neighbors(self, neighbors: Neighbors, plan: _NeighborPlan) -> None:
         """Parts of other words, usually of the same colour as the text."""
         for place, rows in enumerate(plan.rows):
             if not len(rows):
                 continue
             at, ratio = self._index(rows), self.geometry.ratio[rows]
             side, gap = plan.sides[rows, place], plan.gaps[rows, place]
-            cells, other = beside(rows, place)
-            along = self.draws.rows(rows).signed(f"neighbour {place} along", 0.5) * ratio
+            masks, other = neighbors(rows, place)
+            along = self.random.rows(rows).signed(f"neighbour {place} along", 0.5) * ratio
             du = np.select([side == 0, side == 1], [-(ratio + other) / 2 - gap, (ratio + other) / 2 + gap], along)
             dv = np.select([side == 2, side == 3], [-1.0 - gap, 1.0 + gap], 0.0)
             u = self.u.index_select(0, at) - self._column(du)
             v = self.v.index_select(0, at) - self._column(dv)
             height = self.geometry.text_height[rows]
             width = self.geometry.text_width[rows] * other / ratio
-            coverage = lookup(cells, u, v, other, height, width)
-            same = self._flags(self.draws.rows(rows).chance(f"neighbour {place} colour", 0.8))
+            coverage = lookup(masks, u, v, other, height, width)
+            same = self._flags(self.random.rows(rows).chance(f"neighbour {place} colour", 0.8))
             colour = torch.where(same, self.palette.text.index_select(0, at), self.palette.other.index_select(0, at))
             self._cover(at, coverage, colour)
 
     def lines(self) -> None:
         """Rules and frames: lines that run through the whole crop, beside the text."""
-        rows = np.flatnonzero(self.draws.chance("frame", self.look.frame_share))
+        rows = np.flatnonzero(self.random.chance("frame", self.style.frame_share))
         if not len(rows):
             return
-        at, draws, ratio = self._index(rows), self.draws.rows(rows), self.geometry.ratio[rows]
-        kind = draws.choice("frame kind", (0.3, 0.25, 0.1, 0.1, 0.25))  # below, above, left, right, all around
-        gap = draws.uniform("frame gap", _GROUND_PAD, 0.35)
+        at, random, ratio = self._index(rows), self.random.rows(rows), self.geometry.ratio[rows]
+        kind = random.choice("frame kind", (0.3, 0.25, 0.1, 0.1, 0.25))  # below, above, left, right, all around
+        gap = random.uniform("frame gap", _GROUND_PAD, 0.35)
         u, v = self.u.index_select(0, at), self.v.index_select(0, at)
         # Distance outside the text's box, towards the side where the line is; far away where there is none.
         vertical, across = self._column(0.5 + gap), self._column(ratio / 2 + gap)
         distances = torch.stack([v - vertical, -v - vertical, -u - across, u - across, torch.empty_like(u)])
         distances[4] = torch.maximum(v.abs() - vertical, u.abs() - across)
         chosen = distances.gather(0, on_device(kind, self.device)[None, :, None, None].expand(1, *u.shape))[0]
-        half = self._column(draws.uniform("frame width", 0.015, 0.08))
+        half = self._column(random.uniform("frame width", 0.015, 0.08))
         soft = self._column(1.0 / self.geometry.text_height[rows])
-        filled = self._flags(draws.chance("frame filled", 0.3))[..., None]  # all behind the line: the edge of a sign
+        filled = self._flags(random.chance("frame filled", 0.3))[..., None]  # all behind the line: the edge of a sign
         coverage = torch.where(filled, chosen + half, half - chosen.abs()).div(soft).add(0.5).clamp(0.0, 1.0)
-        same = self._flags(draws.chance("frame colour", 0.5))
+        same = self._flags(random.chance("frame colour", 0.5))
         colour = torch.where(same, self.palette.text.index_select(0, at), self.palette.other.index_select(0, at))
         self._cover(at, coverage, colour)
 
     def shadows(self, coverage: Tensor) -> None:
         """Shadows of the letters, and their depth."""
-        rows = np.flatnonzero(self.draws.chance("shadow", self.look.shadow_share))
+        rows = np.flatnonzero(self.random.chance("shadow", self.style.shadow_share))
         if len(rows):
-            at, draws = self._index(rows), self.draws.rows(rows)
-            right, down = self._offsets(draws, "shadow", self.look.shadow)
+            at, random = self._index(rows), self.random.rows(rows)
+            right, down = self._offsets(random, "shadow", self.style.shadow)
             shadow = shifted(coverage.index_select(0, at), right, down)
-            soft = self._column(draws.uniform("shadow soft"))
+            soft = self._column(random.uniform("shadow soft"))
             shadow = shadow + soft * (averaged(averaged(shadow, 2), 1) - shadow)
-            opacity = self._column(draws.uniform("shadow opacity", 0.3, 0.9))
+            opacity = self._column(random.uniform("shadow opacity", 0.3, 0.9))
             self._cover(at, shadow * opacity, self.palette.shadow.index_select(0, at))
-        rows = np.flatnonzero(self.draws.chance("extrusion", self.look.extrusion_share))
+        rows = np.flatnonzero(self.random.chance("extrusion", self.style.extrusion_share))
         if len(rows):
-            at, draws = self._index(rows), self.draws.rows(rows)
-            right, down = self._offsets(draws, "extrusion", self.look.shadow)
+            at, random = self._index(rows), self.random.rows(rows)
+            right, down = self._offsets(random, "extrusion", self.style.shadow)
             front = coverage.index_select(0, at)
             depth = front
             for part in (1.0 / 3.0, 2.0 / 3.0, 1.0):
@@ -348,197 +320,203 @@ class _Painter:
         rows = np.flatnonzero(self._outlined() | self._hollow())
         if len(rows):
             at = self._index(rows)
-            widths = self._column(self.draws.rows(rows).uniform("outline width", 0.7, max(0.7, self.look.outline)))
+            widths = self._column(self.random.rows(rows).uniform("outline width", 0.7, max(0.7, self.style.outline)))
             colour = torch.where(
                 self._flags(self._hollow()[rows]),
                 self.palette.text.index_select(0, at),
                 self.palette.outline.index_select(0, at),
             )
-            self._cover(at, dilated(coverage.index_select(0, at), widths, self.look.outline), colour)
+            self._cover(at, dilated(coverage.index_select(0, at), widths, self.style.outline), colour)
 
     def text(self, coverage: Tensor) -> None:
         """The letters, with gradient, texture and relief."""
         hollow = self._flags(self._hollow())
-        colour = torch.where(hollow, self.palette.ground, self.palette.text)[:, :, None, None]
-        self.pictures += coverage[:, None] * (colour - self.pictures)
+        colour = torch.where(hollow, self.palette.background, self.palette.text)[:, :, None, None]
+        self.images += coverage[:, None] * (colour - self.images)
         for rows, change in (
-            self._gradient("text", self.look.gradient_share),
-            self._texture("text", self.look.fill_texture_share),
+            self._gradient("text", self.style.gradient_share),
+            self._texture("text", self.style.fill_texture_share),
             self._relief(coverage),
         ):
             if len(rows):
                 self._add(rows, change * coverage.index_select(0, self._index(rows)))
 
-    def second_tone(self, cells: Tensor, coverage: Tensor) -> None:
+    def second_tone(self, masks: Tensor, coverage: Tensor) -> None:
         """The first or the last letters of some words in another tone, as in names of two parts."""
-        rows = np.flatnonzero(self.draws.chance("tone", self.look.tone_share) & ~self._hollow())
+        rows = np.flatnonzero(self.random.chance("tone", self.style.tone_share) & ~self._hollow())
         if not len(rows):
             return
-        at, draws = self._index(rows), self.draws.rows(rows)
-        begins = letter_gap(cells.index_select(0, at), self.geometry.ratio[rows], draws.uniform("tone place", 0.3, 0.7))
+        at, random = self._index(rows), self.random.rows(rows)
+        begins = letter_gap(
+            masks.index_select(0, at), self.geometry.ratio[rows], random.uniform("tone place", 0.3, 0.7)
+        )
         soft = self._column(1.0 / self.geometry.text_height[rows])
         last = (self.u.index_select(0, at) - begins).div(soft).add(0.5).clamp(0.0, 1.0)
-        chosen = torch.where(self._flags(draws.chance("tone last", 0.5))[..., None], last, 1.0 - last)
+        chosen = torch.where(self._flags(random.chance("tone last", 0.5))[..., None], last, 1.0 - last)
         change = (self.palette.second - self.palette.text).index_select(0, at)[:, :, None, None]
-        self.pictures.index_add_(0, at, change * (chosen * coverage.index_select(0, at))[:, None])
+        self.images.index_add_(0, at, change * (chosen * coverage.index_select(0, at))[:, None])
 
     def occlusions(self) -> None:
         """Poles, wires and branches in front of the text."""
-        rows = np.flatnonzero(self.draws.chance("occlusion", self.look.occlusion_share))
+        rows = np.flatnonzero(self.random.chance("occlusion", self.style.occlusion_share))
         if not len(rows):
             return
-        at, draws, ratio = self._index(rows), self.draws.rows(rows), self.geometry.ratio[rows]
-        lean = draws.normal("occlusion lean", 0.0, 0.35)
-        u = self.u.index_select(0, at) - self._column(draws.signed("occlusion place", 0.5) * ratio)
+        at, random, ratio = self._index(rows), self.random.rows(rows), self.geometry.ratio[rows]
+        lean = random.normal("occlusion lean", 0.0, 0.35)
+        u = self.u.index_select(0, at) - self._column(random.signed("occlusion place", 0.5) * ratio)
         distance = (u * self._column(np.cos(lean)) + self.v.index_select(0, at) * self._column(np.sin(lean))).abs_()
-        half = self._column(draws.log_uniform("occlusion width", 0.02, 0.15))
+        half = self._column(random.log_uniform("occlusion width", 0.02, 0.15))
         soft = self._column(1.0 / self.geometry.text_height[rows])
         self._cover(at, (half - distance).div(soft).add(0.5).clamp(0.0, 1.0), self.palette.front.index_select(0, at))
 
     def blend(self) -> None:
-        """Light and dirt over text and ground alike."""
-        rows = np.flatnonzero(self.draws.chance("blend", self.look.blend_share))
+        """Light and dirt over text and background alike."""
+        rows = np.flatnonzero(self.random.chance("blend", self.style.blend_share))
         if len(rows):
             at = self._index(rows)
-            strength = self._column(self.draws.rows(rows).uniform("blend strength", 0.1, 1.0) * self.look.blend)
+            strength = self._column(self.random.rows(rows).uniform("blend strength", 0.1, 1.0) * self.style.blend)
             field = self._texture_field("blend", rows) * strength * 0.5
-            self.pictures.index_copy_(0, at, self.pictures.index_select(0, at) * (1.0 + field[:, None]))
+            self.images.index_copy_(0, at, self.images.index_select(0, at) * (1.0 + field[:, None]))
 
     def weighted(self, coverage: Tensor) -> Tensor:
-        """Bolder or thinner strokes than the face has."""
-        rows = np.flatnonzero(self.draws.chance("weight", self.look.weight_share))
+        """Bolder or thinner strokes than the font has."""
+        rows = np.flatnonzero(self.random.chance("weight", self.style.weight_share))
         if not len(rows):
             return coverage
-        change = self.draws.rows(rows).uniform("weight change", -0.4, 1.0) * self.look.weight
+        change = self.random.rows(rows).uniform("weight change", -0.4, 1.0) * self.style.weight
         for some, sign in ((change > 0.0, 1.0), (change <= 0.0, -1.0)):
             at = self._index(rows[some])
             if len(at):
                 part = coverage.index_select(0, at)
                 part = part if sign > 0.0 else 1.0 - part
-                part = dilated(part, self._column(np.abs(change[some])), self.look.weight)
+                part = dilated(part, self._column(np.abs(change[some])), self.style.weight)
                 coverage.index_copy_(0, at, part if sign > 0.0 else 1.0 - part)
         return coverage
 
     def faded(self, coverage: Tensor) -> Tensor:
         """Ink that is paler in some places."""
-        rows = np.flatnonzero(self.draws.chance("fade", self.look.fade_share))
+        rows = np.flatnonzero(self.random.chance("fade", self.style.fade_share))
         if not len(rows):
             return coverage
-        at, draws = self._index(rows), self.draws.rows(rows)
+        at, random = self._index(rows), self.random.rows(rows)
         height, width = self.geometry.shape
         # Streaks along the line or blotches, a few letters wide.
-        cells = (3, max(2, width // 24))
-        noise = smooth_noise(on_device(draws.seeds("fade field"), self.device), cells, (height, width))
-        strength = self._column(draws.uniform("fade strength", 0.2, 0.75))
+        grid = (3, max(2, width // 24))
+        noise = smooth_noise(on_device(random.seeds("fade field"), self.device), grid, (height, width))
+        strength = self._column(random.uniform("fade strength", 0.2, 0.75))
         ink = 1.0 - strength * (0.5 + noise).clamp_(0.0, 1.0)
         coverage.index_copy_(0, at, coverage.index_select(0, at) * ink)
         return coverage
 
     def dotted(self, coverage: Tensor) -> Tensor:
         """Letters made of dots, in rows and columns."""
-        rows = np.flatnonzero(self.draws.chance("dots", self.look.dots_share))
+        rows = np.flatnonzero(self.random.chance("dots", self.style.dots_share))
         if not len(rows):
             return coverage
-        at, draws = self._index(rows), self.draws.rows(rows)
-        turns = self._column(2.0 * np.pi * draws.uniform("dots number", 6.5, 9.5))
+        at, random = self._index(rows), self.random.rows(rows)
+        turns = self._column(2.0 * np.pi * random.uniform("dots number", 6.5, 9.5))
         field = torch.cos(self.u.index_select(0, at) * turns) + torch.cos(self.v.index_select(0, at) * turns)
-        size = self._column(draws.uniform("dots size", 0.2, 1.2))
+        size = self._column(random.uniform("dots size", 0.2, 1.2))
         coverage.index_copy_(0, at, coverage.index_select(0, at) * (field + size).clamp_(0.0, 1.0))
         return coverage
 
-    # ---- parts -----------------------------------------------------------------------------------------------
+    # parts
 
     def _gradient(self, of: str, share: float) -> tuple[Rows, Tensor]:
-        rows = np.flatnonzero(self.draws.chance(f"{of} gradient", share))
-        draws = self.draws.rows(rows)
+        rows = np.flatnonzero(self.random.chance(f"{of} gradient", share))
+        random = self.random.rows(rows)
         at = self._index(rows)
-        angle = draws.uniform(f"{of} gradient angle", 0.0, 2.0 * np.pi)
-        strength = draws.uniform(f"{of} gradient strength", 0.2, 1.0) * self.look.gradient * self.palette.contrast[rows]
+        angle = random.uniform(f"{of} gradient angle", 0.0, 2.0 * np.pi)
+        strength = (
+            random.uniform(f"{of} gradient strength", 0.2, 1.0) * self.style.gradient * self.palette.contrast[rows]
+        )
         u = self.u.index_select(0, at) * self._column(np.cos(angle) / self.geometry.ratio[rows])
         v = self.v.index_select(0, at) * self._column(np.sin(angle))
         return rows, (u + v).clamp_(-0.7, 0.7) * self._column(strength)
 
     def _texture(self, of: str, share: float) -> tuple[Rows, Tensor]:
-        rows = np.flatnonzero(self.draws.chance(f"{of} texture", share))
-        strength = self.draws.rows(rows).uniform(f"{of} texture strength", 0.1, 1.0) * self.look.texture
+        rows = np.flatnonzero(self.random.chance(f"{of} texture", share))
+        strength = self.random.rows(rows).uniform(f"{of} texture strength", 0.1, 1.0) * self.style.texture
         return rows, self._texture_field(f"{of} texture", rows) * self._column(strength * self.palette.contrast[rows])
 
     def _texture_field(self, name: str, rows: Rows) -> Tensor:
-        draws = self.draws.rows(rows)
+        random = self.random.rows(rows)
         return self.textures.sample(
-            on_device(draws.integers(f"{name} tile", len(self.textures)), self.device),
-            np.stack([draws.uniform(f"{name} top"), draws.uniform(f"{name} left")], axis=1),
-            draws.log_uniform(f"{name} scale", 0.35, 2.5),
-            draws.uniform(f"{name} angle", 0.0, 2.0 * np.pi),
-            draws.log_uniform(f"{name} aspect", 0.5, 2.0),
+            on_device(random.integers(f"{name} tile", len(self.textures)), self.device),
+            np.stack([random.uniform(f"{name} top"), random.uniform(f"{name} left")], axis=1),
+            random.log_uniform(f"{name} scale", 0.35, 2.5),
+            random.uniform(f"{name} angle", 0.0, 2.0 * np.pi),
+            random.log_uniform(f"{name} aspect", 0.5, 2.0),
             self.geometry.shape,
         )
 
     def _relief(self, coverage: Tensor) -> tuple[Rows, Tensor]:
         """Light on the edges that face it, shade on the others; the other way round for letters cut in."""
-        rows = np.flatnonzero(self.draws.chance("relief", self.look.relief_share))
-        draws = self.draws.rows(rows)
+        rows = np.flatnonzero(self.random.chance("relief", self.style.relief_share))
+        random = self.random.rows(rows)
         part = coverage.index_select(0, self._index(rows))
-        right, down = self._offsets(draws, "relief", 1.5)
+        right, down = self._offsets(random, "relief", 1.5)
         edges = shifted(part, right, down) - shifted(part, -right, -down)
-        strength = draws.uniform("relief strength", 0.15, 0.6) * self.palette.contrast[rows]
-        return rows, edges * self._column(strength * np.where(draws.chance("relief cut in", 0.5), 1.0, -1.0))
+        strength = random.uniform("relief strength", 0.15, 0.6) * self.palette.contrast[rows]
+        return rows, edges * self._column(strength * np.where(random.chance("relief cut in", 0.5), 1.0, -1.0))
 
     def _split(self) -> None:
-        """A second area of the ground, behind a straight edge."""
-        rows = np.flatnonzero(self.draws.chance("split", self.look.split_share))
+        """A second area of the background, behind a straight edge."""
+        rows = np.flatnonzero(self.random.chance("split", self.style.split_share))
         if not len(rows):
             return
-        at, draws, ratio = self._index(rows), self.draws.rows(rows), self.geometry.ratio[rows]
-        angle = draws.uniform("split angle", 0.0, 2.0 * np.pi)
-        through = draws.chance("split through the text", 0.3)
+        at, random, ratio = self._index(rows), self.random.rows(rows), self.geometry.ratio[rows]
+        angle = random.uniform("split angle", 0.0, 2.0 * np.pi)
+        through = random.chance("split through the text", 0.3)
         reach = np.abs(np.cos(angle)) * ratio / 2 + np.abs(np.sin(angle)) / 2
-        place = reach * np.where(through, draws.uniform("split place", 0.0, 0.9), draws.uniform("place", 1.0, 1.3))
+        place = reach * np.where(through, random.uniform("split place", 0.0, 0.9), random.uniform("place", 1.0, 1.3))
         distance = (
             self.u.index_select(0, at) * self._column(np.cos(angle))
             + self.v.index_select(0, at) * self._column(np.sin(angle))
             - self._column(place)
         )
         soft = self._column(1.0 / self.geometry.text_height[rows])
-        strength = draws.signed("split strength", 1.0) * np.where(through, 0.3, 1.0) * self.palette.contrast[rows]
+        strength = random.signed("split strength", 1.0) * np.where(through, 0.3, 1.0) * self.palette.contrast[rows]
         self._add(rows, distance.div(soft).add(0.5).clamp(0.0, 1.0) * self._column(strength))
 
-    def _ghosts(self, beside: Beside) -> None:
-        """Faint words of another size across the ground."""
-        rows = np.flatnonzero(self.draws.chance("ghost", self.look.ghost_share))
+    def _ghosts(self, neighbors: Neighbors) -> None:
+        """Faint words of another size across the background."""
+        rows = np.flatnonzero(self.random.chance("ghost", self.style.ghost_share))
         if not len(rows):
             return
-        at, draws = self._index(rows), self.draws.rows(rows)
-        scale = draws.log_uniform("ghost scale", 0.7, 3.0)
-        u = (self.u.index_select(0, at) - self._column(draws.signed("ghost across", 1.0))) * self._column(1.0 / scale)
-        v = (self.v.index_select(0, at) - self._column(draws.signed("ghost down", 0.7))) * self._column(1.0 / scale)
-        cells, ratio = beside(rows, 1)
+        at, random = self._index(rows), self.random.rows(rows)
+        scale = random.log_uniform("ghost scale", 0.7, 3.0)
+        u = (self.u.index_select(0, at) - self._column(random.signed("ghost across", 1.0))) * self._column(1.0 / scale)
+        v = (self.v.index_select(0, at) - self._column(random.signed("ghost down", 0.7))) * self._column(1.0 / scale)
+        masks, ratio = neighbors(rows, 1)
         height = self.geometry.text_height[rows] * scale
         width = self.geometry.text_width[rows] * scale * ratio / self.geometry.ratio[rows]
-        coverage = lookup(cells, u, v, ratio, height, width)
-        self._add(rows, coverage * self._column(draws.signed("ghost strength", 0.25) * self.palette.contrast[rows]))
+        coverage = lookup(masks, u, v, ratio, height, width)
+        self._add(rows, coverage * self._column(random.signed("ghost strength", 0.25) * self.palette.contrast[rows]))
 
     def _outlined(self) -> npt.NDArray[np.bool_]:
-        return self.draws.chance("outline", self.look.outline_share)
+        return self.random.chance("outline", self.style.outline_share)
 
     def _hollow(self) -> npt.NDArray[np.bool_]:
-        return self.draws.chance("hollow", self.look.hollow_share)
+        return self.random.chance("hollow", self.style.hollow_share)
 
-    def _offsets(self, draws: Draws, of: str, strength: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _offsets(
+        self, random: SampleRandom, of: str, strength: float
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Whole pixels to the right and down, in any direction, at least one; less where letters are small."""
-        angle = draws.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
-        length = draws.uniform(f"{of} length", 1.0, max(1.0, strength))
+        angle = random.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
+        length = random.uniform(f"{of} length", 1.0, max(1.0, strength))
         return np.rint(length * np.cos(angle)).astype(np.int64), np.rint(length * np.sin(angle)).astype(np.int64)
 
-    # ---- painting --------------------------------------------------------------------------------------------
+    # painting
 
     def _add(self, rows: Rows, change: Tensor) -> None:
         if len(rows):
-            self.pictures.index_add_(0, self._index(rows), change[:, None].expand(-1, self.pictures.shape[1], -1, -1))
+            self.images.index_add_(0, self._index(rows), change[:, None].expand(-1, self.images.shape[1], -1, -1))
 
     def _cover(self, at: Tensor, coverage: Tensor, colour: Tensor) -> None:
-        below = self.pictures.index_select(0, at)
-        self.pictures.index_copy_(0, at, below + coverage[:, None] * (colour[:, :, None, None] - below))
+        below = self.images.index_select(0, at)
+        self.images.index_copy_(0, at, below + coverage[:, None] * (colour[:, :, None, None] - below))
 
     def _index(self, rows: Rows) -> Tensor:
         return on_device(rows, self.device)

@@ -1,4 +1,4 @@
-"""What is written: words, numbers, codes, prices, dates, names and more, each with the label to be read."""
+"""Texts to render, with their labels: words, numbers, codes, prices, dates, names, lines and more."""
 
 from __future__ import annotations
 
@@ -16,17 +16,13 @@ import numpy as np
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.label_check import LabelFit
-from crnn.synth.rng import Dice, Weighted
+from crnn.synth.label_check import LabelCheck
+from crnn.synth.rng import Choices, WeightedChoice
 from crnn.synth.templates import TEMPLATES, LineWriter, Writer, expand, parse_templates
 from crnn.synth.vocabulary import Cases, Marks, Vocabulary
 from crnn.synth.word_list import script
 
-__all__ = ["Corpus", "PatternText", "Text"]
-
-
-_MORE = 8
-"""Most repeats beyond the least where an expression sets no limit (``*``, ``+``, ``{2,}``)."""
+_MORE = 8  # Most repeats beyond the least where an expression sets no limit (``*``, ``+``, ``{2,}``)
 
 _MOST = 1000
 
@@ -34,28 +30,20 @@ _KINDS = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "WORD": r"\w", "NOT_WORD": r"\W", 
 
 
 class PatternText:
-    """Draws texts that match an expression.
+    """Draw texts that match a regular expression.
 
     Alternatives, characters and numbers of repeats are each as likely as the others. An expression is about what is
-    drawn, not about labels: where labels have small letters only, ``[A-Z]`` draws capitals, and a hyphen that labels
-    leave out is drawn.
-
-    Args:
-        expression: The setting ``corpus.pattern``.
-        fit: What labels keep.
-
-    Attributes:
-        characters: All that texts can have.
+    drawn, not about labels: where labels have small letters only, ``[A-Z]`` draws capitals.
 
     Raises:
         ConfigError: It is no expression, has more than can be drawn, or wants characters that may not be drawn.
     """
 
-    def __init__(self, expression: str, fit: LabelFit) -> None:
+    def __init__(self, expression: str, check: LabelCheck) -> None:
         self._expression = expression
-        own = fit.charset.characters
+        own = check.charset.characters
         others = sorted({form for c in own + string.printable for form in (c, c.lower(), c.upper()) if len(form) == 1})
-        self._drawable = own + "".join(c for c in others if c not in fit.charset and fit.allows(c))
+        self._drawable = own + "".join(c for c in others if c not in check.charset and check.allows(c))
         self._own = own
         try:
             parts = list(_parser.parse(expression))
@@ -69,22 +57,22 @@ class PatternText:
         self._tree = [self._node(*part) for part in parts]
         self.characters = frozenset(self._found)
 
-    def draw(self, dice: Dice) -> str:
+    def draw(self, choices: Choices) -> str:
         """Return a text that matches."""
-        return "".join(self._drawn(self._tree, dice))
+        return "".join(self._drawn(self._tree, choices))
 
-    def _drawn(self, parts: list[Any], dice: Dice) -> list[str]:
+    def _drawn(self, parts: list[Any], choices: Choices) -> list[str]:
         """Characters of a sequence of nodes: a string is one of its characters, a list one of several sequences."""
         drawn: list[str] = []
         for part in parts:
             if isinstance(part, str):
-                drawn.append(dice.pick(part))
+                drawn.append(choices.pick(part))
             elif isinstance(part, list):
-                drawn += self._drawn(dice.pick(part), dice)
+                drawn += self._drawn(choices.pick(part), choices)
             else:
                 least, most, repeated = part
-                for _ in range(dice.between(least, most)):
-                    drawn += self._drawn(repeated, dice)
+                for _ in range(choices.between(least, most)):
+                    drawn += self._drawn(repeated, choices)
         return drawn
 
     def _node(self, kind: Any, value: Any) -> Any:
@@ -107,7 +95,7 @@ class PatternText:
         )
 
     def _characters(self, name: str, value: Any) -> str:
-        """The characters that a node may be, which can be drawn."""
+        """Return the drawable characters of a node."""
         if name == "ANY":  # only what labels can have: of the others it would mostly be a mark
             found = self._own
         elif name == "IN":
@@ -127,7 +115,7 @@ class PatternText:
 
 
 def _is_of(character: str, kind: Any, value: Any) -> bool:
-    """Whether an item of a set has the character."""
+    """True where an item of a set has the character."""
     if str(kind) == "RANGE":
         return bool(value[0] <= ord(character) <= value[1])
     if str(kind) == "CATEGORY":
@@ -135,29 +123,19 @@ def _is_of(character: str, kind: Any, value: Any) -> bool:
     return bool(ord(character) == value)
 
 
-# ----------------------------------------------------------------------------------------------------
-# corpus
-
-_TRIES = 200
-"""Texts that are refused, in a row, before the settings are to blame."""
+_TRIES = 200  # Texts that are refused, in a row, before the settings are to blame
 
 _TRIES_OF_A_KIND = 8
 """Texts of one kind that are refused before another kind is drawn, so that refusals hardly change the shares."""
 
-_FIRST_LONGEST = 3
-"""Longest label of the first words under ``corpus.short_first``."""
-
-_SHORT_TRIES = 32
-"""Texts that are too long before the shortest of them has to do: lists may have nothing shorter."""
+_FIRST_LONGEST = 3  # Longest label of the first words under ``corpus.short_first``
+_SHORT_TRIES = 32  # Texts that are too long before the shortest of them has to do: lists may have nothing shorter
 
 _LARGE_SIGNS = "&@#%$+?!€£*"
 """Signs that can be told when they stand alone."""
 
-_FORM_SIGNS = ":;=/()[]"
-"""Signs that stand alone on forms, between what is printed before and behind them."""
-
-_ALIKE = "IOlo"
-"""Letters that cannot be told from digits without others beside them."""
+_FORM_SIGNS = ":;=/()[]"  # Signs that stand alone on forms, between what is printed before and behind them
+_ALIKE = "IOlo"  # Letters that cannot be told from digits without others beside them
 
 _ENDINGS = (
     *("co", "ex", "ix", "ly", "fy", "max", "net", "lab", "pro", "one", "air", "bay", "box", "top", "way", "fit", "pay"),
@@ -165,73 +143,56 @@ _ENDINGS = (
 )
 """Ends of the names of companies and products."""
 
-_SIZED_TRIES = 400
-"""Texts that are drawn for one of a wanted length."""
-
-_SHORTEST_LINE, _LONGEST_LINE = 4, 64
-"""Characters of lines."""
+_SIZED_TRIES = 400  # Texts that are drawn for one of a wanted length
+_SHORTEST_LINE, _LONGEST_LINE = 4, 64  # Characters of lines
 
 _FIGURES_IN_PHRASES = ("number", "number", "quantity", "price")
 
-_FIGURE_CASE = Weighted({"as_is": 55.0, "upper": 40.0, "lower": 5.0})
+_FIGURE_CASE = WeightedChoice({"as_is": 55.0, "upper": 40.0, "lower": 5.0})
 """Case of the letters in figures: ``9am`` or ``9AM``, ``2nd`` or ``2ND``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text.
+    """One text."""
 
-    Attributes:
-        drawn: What is painted; may hold spaces and marks that the label leaves out.
-        label: What the network must say.
-        kind: ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``,
-            ``telephone``, ``quantity``, ``single``, ``web``, ``phrase``, ``line``, ``listed`` (with
-            ``corpus.only_words``) or ``pattern``.
-    """
-
-    drawn: str
-    label: str
+    drawn: str  # What is painted; may hold spaces and marks that the label leaves out
+    label: str  # What the network must say
+    # ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``, ``telephone``,
+    # ``quantity``, ``single``, ``web``, ``phrase``, ``line``, ``listed`` (with ``corpus.only_words``) or ``pattern``
     kind: str
 
 
 class Corpus:
-    """Endless texts that a network with this charset can learn to say. May be pickled.
+    """Endless texts with labels that a network with this charset can write. May be pickled.
 
     Args:
-        config: What is drawn, and how often.
-        charset: What the network writes.
-        rules: How labels are normalised; they are never cut, even where ``rules.truncate`` says so.
-        max_steps: Time steps that the network has: no label needs more (``crnn.charset.min_time_steps``).
+        config: Kinds of texts and their weights.
+        charset: Of the network.
+        rules: How labels are normalized; they are never truncated.
+        max_steps: Time steps of the network: no label needs more.
         lines: Write lines, too, where the charset has the space.
 
     Attributes:
         characters: Every character that may be drawn, sorted.
-        notes: What a user should know: words that are left out, letters that no list has.
+        notes: Remarks for the user on words that are not used and letters that no list has.
         refused: Texts that were drawn anew, by reason, in this process.
-
-    Raises:
-        ConfigError: Nothing that the settings ask for can be drawn with this charset.
-        DataError: A word list cannot be read, or one of the user's has no word that can be a label.
-
-    Example:
-        >>> corpus = Corpus(CorpusConfig(), Charset("36"), CharsetConfig().rules(), max_steps=24)
-        >>> text = corpus.draw(np.random.default_rng(1))
     """
 
     def __init__(
         self, config: CorpusConfig, charset: Charset, rules: LabelRules, max_steps: int, lines: bool = False
     ) -> None:
-        self._fit = LabelFit(charset, rules, max_steps)
+        self._check = LabelCheck(charset, rules, max_steps)
         self._short_first = config.short_first
         self.refused: Counter[str] = Counter()
         self._pattern: PatternText | None = None
         if config.pattern:
-            self._pattern = PatternText(config.pattern, self._fit)
-            self._kinds = Weighted({"pattern": 1.0})
+            self._pattern = PatternText(config.pattern, self._check)
+            self._kinds = WeightedChoice({"pattern": 1.0})
             self.characters = "".join(sorted(self._pattern.characters))
             self.notes: tuple[str, ...] = ()
             return
-        self._vocabulary = Vocabulary(config, self._fit)
+        self._vocabulary = Vocabulary(config, self._check)
         self.notes = self._vocabulary.notes
         if config.only_words:
             if not self._vocabulary.has_words:
@@ -239,28 +200,24 @@ class Corpus:
                     f"corpus.only_words: no list has a word for the charset {charset!r}; expected lists in "
                     "corpus.words whose words labels can have"
                 )
-            self._kinds = Weighted({"listed": 1.0})
+            self._kinds = WeightedChoice({"listed": 1.0})
             self.characters = "".join(sorted(self._vocabulary.characters))
             return
         self._punctuation, self._phrase_words = config.punctuation, config.phrase_words
-        self._uniform_longest = min(config.uniform_longest, self._fit.longest)
+        self._uniform_longest = min(config.uniform_longest, self._check.longest)
         letters = self._vocabulary.letters
-        self._cases = Cases(config, letters, self._fit)
-        self._marks = Marks((*charset.characters, *sorted(self._vocabulary.characters)), self._fit)
+        self._cases = Cases(config, letters, self._check)
+        self._marks = Marks((*charset.characters, *sorted(self._vocabulary.characters)), self._check)
         digits = [c for c in charset.characters if c.isdecimal()]
         self._writers = tuple(Writer(system, self._code_letters(letters)) for system in _digit_systems(digits))
-        self._templates = {kind: parse_templates(kind, self._writers[0], self._fit.allows) for kind in TEMPLATES}
-        self._lines = LineWriter(self._fit, self._any_word, self._figure_of) if lines else None
+        self._templates = {kind: parse_templates(kind, self._writers[0], self._check.allows) for kind in TEMPLATES}
+        self._lines = LineWriter(self._check, self._any_word, self._figure_of) if lines else None
         self._singles = self._single_characters(letters, digits)
         self._kinds = self._possible_kinds(config)
         self.characters = self._all_characters()
 
     def longest(self, number: int) -> int | None:
-        """Characters that the label of a word may have under ``corpus.short_first``; ``None``: as many as fit.
-
-        Args:
-            number: The word's, counted from 0 at the start of the run.
-        """
+        """Return the longest label of word ``number`` of a run under ``corpus.short_first``, or ``None``."""
         return None if number >= self._short_first else _FIRST_LONGEST + 10 * number // self._short_first
 
     def draw(
@@ -269,26 +226,25 @@ class Corpus:
         writable: frozenset[str] | Callable[[str], bool] | None = None,
         longest: int | None = None,
     ) -> Text:
-        """One text: a pure function of the settings, the generator's state, ``writable`` and ``longest``.
+        """Draw a text: a function of the settings, the generator's state, ``writable`` and ``longest``.
 
         Args:
-            rng: Random numbers; taken in blocks, so that its state afterwards says nothing.
-            writable: Characters that the faces can write, or whether they can write a whole text; default: everything.
-            longest: Characters that the label may have; the shortest of some texts where none is that short. Default:
-                as many as fit.
+            rng: Used in blocks, so that its state afterwards says nothing.
+            writable: Characters that the fonts can write, or a test of whole texts. Default: everything.
+            longest: Longest label; the shortest of some texts where none is that short.
 
         Raises:
             DataError: Text after text is refused; the message has the reasons.
         """
-        dice = Dice(rng)
+        choices = Choices(rng)
         reasons: Counter[str] = Counter()
         shortest: Text | None = None
         for _ in range(_TRIES // _TRIES_OF_A_KIND):
-            kind = self._kinds.draw(dice)
+            kind = self._kinds.draw(choices)
             for _ in range(_TRIES_OF_A_KIND):
-                drawn = self._make(kind, dice)
+                drawn = self._make(kind, choices)
                 try:
-                    label = self._fit.label(drawn)
+                    label = self._check.label(drawn)
                 except LabelSkip as skip:
                     reasons[skip.reason] += 1
                     continue
@@ -310,9 +266,9 @@ class Corpus:
             return shortest
         counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         raise DataError(
-            f"{reasons.total()} texts in a row were refused: {counts}. Check that the faces can write the charset "
-            f"(not_writable), that labels of {self._fit.longest} characters are long enough (too_long, too_many_steps) "
-            "and that charset.unknown drops characters (unknown_character)"
+            f"{reasons.total()} texts in a row were refused: {counts}. Check that the fonts can write the charset "
+            f"(not_writable), that labels of {self._check.longest} characters are long enough (too_long, "
+            "too_many_steps) and that charset.unknown drops characters (unknown_character)"
         )
 
     def draw_sized(
@@ -322,24 +278,24 @@ class Corpus:
         longest: int | None,
         letters: tuple[float, float],
     ) -> Text | None:
-        """Return a text of ``letters`` characters, from and up to, as ``draw`` draws such; ``None`` where none is met.
+        """Draw a text of ``letters[0]`` to ``letters[1]`` characters, or ``None`` where none is met.
 
-        Quicker than to wait for one, since lines of other lengths are not written first.
+        Quicker than repeated ``draw``, since lines of other lengths are not written first.
         """
-        dice = Dice(rng)
+        choices = Choices(rng)
         for _ in range(_SIZED_TRIES):
-            kind = self._kinds.draw(dice)
+            kind = self._kinds.draw(choices)
             if kind == "line" and self._lines is not None:
-                length = self._line_length(dice)
+                length = self._line_length(choices)
                 if not letters[0] <= length <= letters[1]:
                     continue
-                drawn = self._lines.draw(dice, length)
+                drawn = self._lines.draw(choices, length)
             else:
-                drawn = self._make(kind, dice)
+                drawn = self._make(kind, choices)
             if not letters[0] <= len(drawn) <= letters[1]:
                 continue
             try:
-                label = self._fit.label(drawn)
+                label = self._check.label(drawn)
             except LabelSkip:
                 continue
             if longest is not None and len(label) > longest:
@@ -348,160 +304,162 @@ class Corpus:
                 return Text(drawn, label, kind)
         return None
 
-    def _make(self, kind: str, dice: Dice) -> str:
+    def _make(self, kind: str, choices: Choices) -> str:
         if kind == "pattern":
             assert self._pattern is not None
-            return self._pattern.draw(dice)
+            return self._pattern.draw(choices)
         if kind == "listed":
-            return self._vocabulary.listed(dice)
+            return self._vocabulary.listed(choices)
         if kind in self._templates:
-            return self._figure(kind, dice)
+            return self._figure(kind, choices)
         if kind == "word":
-            return self._dressed(dice, self._vocabulary.length(dice), self._vocabulary.word)
+            return self._dressed(choices, self._vocabulary.length(choices), self._vocabulary.word)
         if kind == "made_up":
-            return self._dressed(dice, max(self._vocabulary.any_length(dice), 3), self._vocabulary.made_up)
+            return self._dressed(choices, max(self._vocabulary.any_length(choices), 3), self._vocabulary.pseudoword)
         if kind == "joined":
-            return self._joined(dice)
+            return self._joined(choices)
         if kind == "brand":
-            return self._brand(dice)
+            return self._brand(choices)
         if kind == "phrase":
-            return self._phrase(dice)
+            return self._phrase(choices)
         if kind == "line":
             assert self._lines is not None
-            return self._lines.draw(dice, self._line_length(dice))
-        return dice.pick(self._singles.draw(dice))
+            return self._lines.draw(choices, self._line_length(choices))
+        return choices.pick(self._singles.draw(choices))
 
-    def _line_length(self, dice: Dice) -> int:
+    def _line_length(self, choices: Choices) -> int:
         """Characters of a line, uniform in the logarithm."""
-        longest = min(self._fit.longest, _LONGEST_LINE)
-        length: float = _SHORTEST_LINE * (longest / _SHORTEST_LINE) ** dice.unit()
+        longest = min(self._check.longest, _LONGEST_LINE)
+        length: float = _SHORTEST_LINE * (longest / _SHORTEST_LINE) ** choices.unit()
         return round(length)
 
-    def _dressed(self, dice: Dice, length: int, word: Callable[[Dice, int], str]) -> str:
-        """A word in some case, with marks for a share of them."""
-        form = self._cases.form(dice)
-        if not dice.chance(self._punctuation):
-            return self._cases.apply(dice, word(dice, length), form)
+    def _dressed(self, choices: Choices, length: int, word: Callable[[Choices, int], str]) -> str:
+        """Draw a word in some case, with marks for a share of them."""
+        form = self._cases.form(choices)
+        if not choices.chance(self._punctuation):
+            return self._cases.apply(choices, word(choices, length), form)
         return self._marks.add(
-            dice,
+            choices,
             length,
-            lambda size: self._cases.apply(dice, word(dice, size), form),
-            lambda size: self._cases.apply(dice, self._vocabulary.plain(dice, size), form),
+            lambda size: self._cases.apply(choices, word(choices, size), form),
+            lambda size: self._cases.apply(choices, self._vocabulary.plain(choices, size), form),
         )
 
-    def _joined(self, dice: Dice) -> str:
+    def _joined(self, choices: Choices) -> str:
         """One word, or several without a space, whose length is uniform."""
-        length = dice.between(1, self._uniform_longest)
-        form = self._cases.form(dice)
-        if self._vocabulary.has(length) and (length < 4 or dice.chance(0.6)):
-            return self._cases.apply(dice, self._vocabulary.word(dice, length), form)
+        length = choices.between(1, self._uniform_longest)
+        form = self._cases.form(choices)
+        if self._vocabulary.has(length) and (length < 4 or choices.chance(0.6)):
+            return self._cases.apply(choices, self._vocabulary.word(choices, length), form)
         string = ""
         while length:
-            part = length if length < 8 else dice.between(3, length - 3)
-            string += self._cases.apply(dice, self._vocabulary.plain(dice, part), form)
+            part = length if length < 8 else choices.between(3, length - 3)
+            string += self._cases.apply(choices, self._vocabulary.plain(choices, part), form)
             length -= part
         return string
 
-    def _brand(self, dice: Dice) -> str:
-        style = dice.below(10)
+    def _brand(self, choices: Choices) -> str:
+        style = choices.below(10)
         if style < 2 and len(self._writers[0].letters):
-            letters = dice.pick(self._writers[0].letters)
-            return dice.pick(letters) + (dice.pick(letters) if style else "") + "&" + dice.pick(letters)
+            letters = choices.pick(self._writers[0].letters)
+            return choices.pick(letters) + (choices.pick(letters) if style else "") + "&" + choices.pick(letters)
         first = (
-            self._vocabulary.plain(dice, dice.between(3, 6)) if style < 7 else self._vocabulary.plain_made_up(dice, 4)
+            self._vocabulary.plain(choices, choices.between(3, 6))
+            if style < 7
+            else self._vocabulary.plain_pseudoword(choices, 4)
         )
-        second = dice.pick(_ENDINGS)
-        if style < 5 or not self._fit.allows(second):
-            second = self._vocabulary.plain(dice, dice.between(3, 5))
-        if dice.chance(0.5):
+        second = choices.pick(_ENDINGS)
+        if style < 5 or not self._check.allows(second):
+            second = self._vocabulary.plain(choices, choices.between(3, 5))
+        if choices.chance(0.5):
             return first[:1].title() + first[1:].lower() + second[:1].title() + second[1:].lower()
-        return self._cases.apply(dice, first.lower() + second.lower(), self._cases.form(dice))
+        return self._cases.apply(choices, first.lower() + second.lower(), self._cases.form(choices))
 
-    def _phrase(self, dice: Dice) -> str:
+    def _phrase(self, choices: Choices) -> str:
         """Words with spaces, as many as are wanted and fit."""
-        form = self._cases.form(dice)
-        room = self._fit.longest
+        form = self._cases.form(choices)
+        room = self._check.longest
         parts: list[str] = []
-        for place in range(dice.between(2, self._phrase_words)):
+        for place in range(choices.between(2, self._phrase_words)):
             # The first leaves room for a space and one character more.
-            length = min(self._vocabulary.length(dice), room if place else room - 2)
+            length = min(self._vocabulary.length(choices), room if place else room - 2)
             if length < 1:
                 break
-            kind = dice.pick(_FIGURES_IN_PHRASES)
-            if place and dice.chance(0.1) and len(self._templates[kind]):
-                part = self._figure(kind, dice)
+            kind = choices.pick(_FIGURES_IN_PHRASES)
+            if place and choices.chance(0.1) and len(self._templates[kind]):
+                part = self._figure(kind, choices)
             else:
-                part = self._cases.apply(dice, self._vocabulary.word(dice, length), form)
+                part = self._cases.apply(choices, self._vocabulary.word(choices, length), form)
             parts.append(part)
             room -= len(part) + 1
-        return " ".join(parts) + (self._marks.trailing(dice) if dice.chance(self._punctuation) else "")
+        return " ".join(parts) + (self._marks.trailing(choices) if choices.chance(self._punctuation) else "")
 
-    def _figure(self, kind: str, dice: Dice) -> str:
-        writer = dice.pick(self._writers)
-        text = expand(self._templates[kind].draw(dice), dice, writer, self._short_word)
+    def _figure(self, kind: str, choices: Choices) -> str:
+        writer = choices.pick(self._writers)
+        text = expand(self._templates[kind].draw(choices), choices, writer, self._short_word)
         if kind == "web":
-            return text.upper() if dice.chance(0.1) else text
-        case = _FIGURE_CASE.draw(dice)
-        return text if case == "as_is" else self._cases.apply(dice, text, case)
+            return text.upper() if choices.chance(0.1) else text
+        case = _FIGURE_CASE.draw(choices)
+        return text if case == "as_is" else self._cases.apply(choices, text, case)
 
-    def _figure_of(self, kind: str, dice: Dice) -> str | None:
-        return self._figure(kind, dice) if len(self._templates[kind]) else None
+    def _figure_of(self, kind: str, choices: Choices) -> str | None:
+        return self._figure(kind, choices) if len(self._templates[kind]) else None
 
-    def _any_word(self, dice: Dice) -> str:
-        return self._vocabulary.word(dice, self._vocabulary.length(dice))
+    def _any_word(self, choices: Choices) -> str:
+        return self._vocabulary.word(choices, self._vocabulary.length(choices))
 
-    def _short_word(self, dice: Dice) -> str:
-        word = self._vocabulary.plain(dice, dice.between(3, 8))
-        return word[:1].title() + word[1:] if dice.chance(0.2) else word.lower()
+    def _short_word(self, choices: Choices) -> str:
+        word = self._vocabulary.plain(choices, choices.between(3, 8))
+        return word[:1].title() + word[1:] if choices.chance(0.2) else word.lower()
 
-    # ---- what there is, found once ----
+    # what there is, found once
 
     def _code_letters(self, letters: tuple[str, ...]) -> tuple[str, ...]:
         """Letters of codes, per script; vehicle numbers leave out I, O and Q too (ISO 3779), which look like digits."""
         groups: dict[str, dict[str, None]] = {}
         for letter in letters:
             upper = letter.upper()
-            shown = upper if len(upper) == 1 and self._fit.allows(upper) else letter
+            shown = upper if len(upper) == 1 and self._check.allows(upper) else letter
             if letter.isalpha() and shown not in _ALIKE:
                 groups.setdefault(script(letter), {})[shown] = None
         return tuple("".join(group) for group in groups.values())
 
-    def _single_characters(self, letters: tuple[str, ...], digits: list[str]) -> Weighted[str]:
+    def _single_characters(self, letters: tuple[str, ...], digits: list[str]) -> WeightedChoice[str]:
         shown = dict.fromkeys(form for c in letters if c.isalpha() for form in (c, c.upper()) if len(form) == 1)
-        singles = "".join(c for c in shown if c not in _ALIKE and self._fit.allows(c))
-        signs = "".join(c for c in _LARGE_SIGNS + _FORM_SIGNS * (self._lines is not None) if c in self._fit.charset)
-        return Weighted(
+        singles = "".join(c for c in shown if c not in _ALIKE and self._check.allows(c))
+        signs = "".join(c for c in _LARGE_SIGNS + _FORM_SIGNS * (self._lines is not None) if c in self._check.charset)
+        return WeightedChoice(
             (group, weight) for group, weight in ((singles, 55.0), ("".join(digits), 37.0), (signs, 8.0)) if group
         )
 
-    def _possible_kinds(self, config: CorpusConfig) -> Weighted[str]:
+    def _possible_kinds(self, config: CorpusConfig) -> WeightedChoice[str]:
         names = [name.removesuffix("_weight") for name in type(config).model_fields if name.endswith("_weight")]
         weights = {name: float(getattr(config, f"{name}_weight")) for name in names}
         possible = {name: name not in self._templates or len(self._templates[name]) > 0 for name in names}
         possible["single"] = len(self._singles) > 0
-        possible["phrase"] = " " in self._fit.charset and self._fit.rules.whitespace != "remove"
+        possible["phrase"] = " " in self._check.charset and self._check.rules.whitespace != "remove"
         possible["line"] = possible["phrase"] and self._lines is not None and len(self._lines) > 0
         if not any(letter.isalpha() for letter in self._vocabulary.letters):
             # Digits alone, for meters and dates: strings of digits are words enough, where no figures are wanted.
             figures = any(weights[name] for name in self._templates if possible[name] and name != "web")
             words = self._vocabulary.has_words or not figures
             possible.update(brand=False, made_up=False, web=False, word=words, joined=not figures)
-        kinds = Weighted((name, weights[name]) for name in names if possible[name])
+        kinds = WeightedChoice((name, weights[name]) for name in names if possible[name])
         if not len(kinds):
             asked = ", ".join(f"corpus.{name}_weight" for name in names if weights[name])
             raise ConfigError(
-                f"nothing can be drawn with the charset {self._fit.charset!r}: only {asked} above 0, for which it has "
-                "no characters. Give corpus.word_weight a value above 0"
+                f"nothing can be drawn with the charset {self._check.charset!r}: only {asked} above 0, for which it "
+                "has no characters. Give corpus.word_weight a value above 0"
             )
         return kinds
 
     def _all_characters(self) -> str:
-        found = set(self._fit.charset.characters) | self._vocabulary.characters | self._marks.characters
+        found = set(self._check.charset.characters) | self._vocabulary.characters | self._marks.characters
         for writer, templates in ((w, t) for w in self._writers for t in self._templates.values()):
             found.update(writer.digits, *(literal for template in templates.items for literal in template.literals))
         found.update("$£€₹¥", "".join(_ENDINGS))
         forms = {form for c in found for form in (*c, *c.lower(), *c.upper(), *c.title())}
-        return "".join(sorted(c for c in forms if self._fit.allows(c)))
+        return "".join(sorted(c for c in forms if self._check.allows(c)))
 
 
 def _digit_systems(digits: list[str]) -> list[str]:

@@ -1,10 +1,9 @@
-"""What a lens does to a picture, batched: out of focus, or moved while it was taken.
+"""Filters and noise for images, batched: blur, resampling, hash-based noise. Every sample has its own parameters.
 
-Every sample has its own blur. Kernels are whole numbers that add up to a power of 2, and pixels are rounded to whole
-levels before, so that the sums are exact in float32: a picture comes out the same in any batch, whatever kernel of a
-library does the convolution, also in TF32.
+Results are the same in any batch and on any device: blur kernels are whole numbers that add up to a power of 2, and
+pixels are rounded to whole levels first, so that sums are exact in float32, also in TF32.
 
-Shape letters: N pictures, C channels, H height, W width.
+Shape letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -21,60 +20,28 @@ from torch import Tensor, nn
 
 from crnn.distributed import on_device
 
-__all__ = [
-    "MAX_SIGMA",
-    "blur",
-    "enlarge",
-    "hash_normal",
-    "hash_uniform",
-    "row_blocks",
-    "shrink",
-    "smooth_noise",
-    "take_rows",
-]
-
-
 Floats = npt.NDArray[np.float64]
 
-RADII = (3, 7)
-"""Of the kernels. A blur takes the smallest that holds it."""
-
-REACH = 2.5
-"""Standard deviations up to which a kernel holds a Gaussian: all but 1 % of it along an axis."""
-
-MAX_SIGMA = RADII[-1] / REACH
-"""Pixels."""
-
-LEVELS = 1023.0
-"""Steps between black and white in a convolution. Up to 2 either way, levels are exact in TF32."""
-
-UNIT = 4096.0
-"""What a kernel's whole numbers add up to: 2046 times that is below 2**24."""
-
-LANES = 16
-"""Groups that a convolution of the CPU does at a time."""
-
-POINTS = 7
-"""On the path of a motion."""
-
-JOIN = 0.5
-"""Spread of each point on a path, in steps between two of them: enough that they join to a line."""
+RADII = (3, 7)  # Of the kernels. A blur takes the smallest that holds it
+REACH = 2.5  # Standard deviations up to which a kernel holds a Gaussian: all but 1 % of it along an axis
+MAX_SIGMA = RADII[-1] / REACH  # Pixels
+LEVELS = 1023.0  # Steps between black and white in a convolution. Up to 2 either way, levels are exact in TF32
+UNIT = 4096.0  # What a kernel's whole numbers add up to: 2046 times that is below 2**24
+LANES = 16  # Groups that a convolution of the CPU does at a time
+POINTS = 7  # On the path of a motion
+JOIN = 0.5  # Spread of each point on a path, in steps between two of them: enough that they join to a line
 
 
-def blur(pictures: Tensor, sigma: Floats, motion: Floats) -> Tensor:
-    """Pictures blurred by Gaussians along both axes, smeared along a straight path, or both.
+def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
+    """Blur with Gaussians along both axes, along a straight path, or both.
 
     Args:
-        pictures: ``(N, C, H, W)`` float32 in about [0, 1]; more than [-2, 2] is cut off. Beyond the edge they go on as
-            at the edge.
-        sigma: ``(N, 2)`` standard deviations in pixels, down and across, 0 to ``MAX_SIGMA``; larger ones are cut off.
-        motion: ``(N, 2)`` the path in pixels, down and across; what a kernel does not hold is cut off.
-
-    Returns:
-        ``(N, C, H, W)`` float32, multiples of 1/4096 of a level.
+        images: ``(N, C, H, W)`` float32, clipped to [-2, 2]; edges are replicated.
+        sigma: ``(N, 2)`` standard deviations in pixels, down and across, clipped to ``MAX_SIGMA``.
+        motion: ``(N, 2)`` the path in pixels, down and across, clipped to the kernel.
     """
-    channels, height, width = pictures.shape[1:]
-    levels = pictures.mul(LEVELS).round_().clamp_(-2.0 * LEVELS, 2.0 * LEVELS)
+    channels, height, width = images.shape[1:]
+    levels = images.mul(LEVELS).round_().clamp_(-2.0 * LEVELS, 2.0 * LEVELS)
     blurred = torch.empty_like(levels)
     reach = (REACH * np.minimum(sigma, MAX_SIGMA) + np.abs(motion) / 2.0).max(axis=1, initial=0.0)
     sizes = np.minimum(np.searchsorted(RADII, reach - 0.25), len(RADII) - 1)
@@ -83,10 +50,10 @@ def blur(pictures: Tensor, sigma: Floats, motion: Floats) -> Tensor:
         if not len(chosen):
             continue
         # Full lanes, filled up with the first sample: oneDNN compiles a kernel for every number of groups that it
-        # meets, in the time of some hundred pictures.
+        # meets, in the time of some hundred images.
         filled = np.append(chosen, np.repeat(chosen[:1], -len(chosen) % LANES))
-        kernels = on_device(_kernels(sigma[filled], motion[filled], radius), pictures.device)
-        rows = on_device(filled, pictures.device)
+        kernels = on_device(_kernels(sigma[filled], motion[filled], radius), images.device)
+        rows = on_device(filled, images.device)
         padded = nn.functional.pad(levels.index_select(0, rows), (radius,) * 4, mode="replicate")
         # One group per channel of a sample: each has its own kernel.
         kernels = kernels[:, None].expand(-1, channels, -1, -1).reshape(-1, 1, *kernels.shape[1:])
@@ -97,7 +64,7 @@ def blur(pictures: Tensor, sigma: Floats, motion: Floats) -> Tensor:
 
 
 def _kernels(sigma: Floats, motion: Floats, radius: int) -> npt.NDArray[np.float32]:
-    """``(n, 2 radius + 1, 2 radius + 1)`` whole numbers that add up to ``UNIT``."""
+    """Return ``(n, 2 radius + 1, 2 radius + 1)`` whole numbers that add up to ``UNIT``."""
     places = np.arange(-radius, radius + 1, dtype=np.float64)
     # Up to 0.2 a Gaussian at whole pixels is a single one.
     spread = np.clip(sigma, 0.2, MAX_SIGMA)
@@ -119,70 +86,46 @@ def _gaussians(places: Floats, centre: Floats, sigma: Floats) -> Floats:
     return np.asarray(down[:, :, None] * across[:, None, :])
 
 
-# ----------------------------------------------------------------------------------------------------
-# resample
-
 Integers = npt.NDArray[np.int64]
 
 
-def take_rows(pictures: Tensor, places: Tensor) -> Tensor:
-    """Rows of pictures, each picture's at places of its own.
-
-    Args:
-        pictures: ``(N, C, H, W)``.
-        places: ``(N, K)`` int64; below 0 is the first row, above H - 1 the last.
-
-    Returns:
-        ``(N, C, K, W)``, contiguous.
-    """
-    count, channels, height, width = pictures.shape
-    starts = torch.arange(count * channels, device=pictures.device).mul_(height).view(count, channels, 1)
+def take_rows(images: Tensor, places: Tensor) -> Tensor:
+    """Gather rows ``places`` (N, K) of each image, clamped to its edges: ``(N, C, K, W)``, contiguous."""
+    count, channels, height, width = images.shape
+    starts = torch.arange(count * channels, device=images.device).mul_(height).view(count, channels, 1)
     index = starts + places.clamp(0, height - 1)[:, None]
-    return pictures.reshape(-1, width).index_select(0, index.flatten()).view(count, channels, -1, width)
+    return images.reshape(-1, width).index_select(0, index.flatten()).view(count, channels, -1, width)
 
 
-def shrink(pictures: Tensor, sizes: Integers) -> Tensor:
-    """Pictures sampled at fewer places, as a sensor with that many pixels does.
+def shrink(images: Tensor, sizes: Integers) -> Tensor:
+    """Sample ``sizes`` (N, 2) rows and columns of images (N, C, H, W), bilinear and without a filter, as a sensor does.
 
-    No filter is applied: detail finer than the new pixels becomes false detail unless it was blurred before.
-
-    Args:
-        pictures: ``(N, C, H, W)`` float32.
-        sizes: ``(N, 2)`` rows and columns to sample, 1 to H and 1 to W.
-
-    Returns:
-        ``(N, C, H, W)`` float32: the upper left ``sizes`` are the samples, what follows repeats the last of them.
+    The samples are the upper left of the result, which keeps its shape; behind them the last one is repeated.
     """
     for axis in (0, 1):
-        size = on_device(sizes[:, axis], pictures.device)[:, None]  # (N, 1)
-        length = pictures.shape[2]
+        size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
+        length = images.shape[2]
         steps = length / size.float()
-        index = torch.arange(length, device=pictures.device).minimum(size - 1)  # (N, H)
+        index = torch.arange(length, device=images.device).minimum(size - 1)  # (N, H)
         positions = (index.float().add_(0.5).mul_(steps)).sub_(0.5)
         low = positions.floor()
         after = positions.sub_(low)
-        pictures = _sum_of_rows(pictures, low.long(), [1.0 - after, after])
-    return pictures
+        images = _sum_of_rows(images, low.long(), [1.0 - after, after])
+    return images
 
 
-def enlarge(pictures: Tensor, sizes: Integers, kind: Integers) -> Tensor:
-    """The reverse of ``shrink``: the upper left part of each picture, enlarged to the whole of it.
+def enlarge(images: Tensor, sizes: Integers, kind: Integers) -> Tensor:
+    """Invert ``shrink``: enlarge the upper left ``sizes`` (N, 2) of each image to the whole.
 
-    Args:
-        pictures: ``(N, C, H, W)`` float32.
-        sizes: ``(N, 2)`` rows and columns of the part, 1 to H and 1 to W.
-        kind: ``(N,)`` 0 for bicubic, 1 for bilinear, 2 for nearest.
-
-    Returns:
-        ``(N, C, H, W)`` float32; bicubic overshoots at edges.
+    ``kind`` (N,) is 0 for bicubic, which overshoots at edges, 1 for bilinear, 2 for nearest.
     """
-    cubic = on_device(kind == 0, pictures.device)[:, None]
-    nearest = on_device(kind == 2, pictures.device)[:, None]
+    cubic = on_device(kind == 0, images.device)[:, None]
+    nearest = on_device(kind == 2, images.device)[:, None]
     for axis in (0, 1):
-        size = on_device(sizes[:, axis], pictures.device)[:, None]  # (N, 1)
-        length = pictures.shape[2]
+        size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
+        length = images.shape[2]
         steps = size.float() / length
-        index = torch.arange(length, device=pictures.device)
+        index = torch.arange(length, device=images.device)
         positions = (index.float().add_(0.5).mul(steps)).sub_(0.5)  # (N, H)
         low = positions.floor()
         t = positions.sub_(low)
@@ -196,8 +139,8 @@ def enlarge(pictures: Tensor, sizes: Integers, kind: Integers) -> Tensor:
             torch.where(cubic, other_inner, t),
             torch.where(cubic, other_outer, zero),
         )
-        pictures = _sum_of_rows(pictures, low.long().sub_(1), weights, size - 1)
-    return pictures
+        images = _sum_of_rows(images, low.long().sub_(1), weights, size - 1)
+    return images
 
 
 def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,17 +149,14 @@ def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor]:
     return rest * rest * t * -0.5, 1.0 + t * t * (1.5 * t - 2.5)
 
 
-def _sum_of_rows(pictures: Tensor, first: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Tensor:
-    """Weighted sums of neighbouring rows, turned over: ``(N, C, W, K)``.
-
-    Row k is the sum of the rows ``first[k]``, ``first[k] + 1``, ..., each with its weight; ``last`` is repeated.
-    """
-    count, channels, _, width = pictures.shape
+def _sum_of_rows(images: Tensor, first: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Tensor:
+    """Weighted sums of rows ``first[k]``, ``first[k] + 1``, ..., transposed: ``(N, C, W, K)``; ``last`` is repeated."""
+    count, channels, _, width = images.shape
     places = first[:, None] + torch.arange(len(weights), device=first.device)[:, None]  # (N, taps, K)
     if last is not None:
         places = places.minimum(last[:, None])
     # Products and sums one by one: a fused step rounds differently in the odd pixels at the end of a tensor.
-    parts = take_rows(pictures, places.flatten(1)).view(count, channels, len(weights), -1, width)
+    parts = take_rows(images, places.flatten(1)).view(count, channels, len(weights), -1, width)
     parts *= torch.stack(tuple(weights), dim=1)[:, None, :, :, None]
     total = parts[:, :, 0]
     for tap in range(1, len(weights)):
@@ -224,31 +164,17 @@ def _sum_of_rows(pictures: Tensor, first: Tensor, weights: Sequence[Tensor], las
     return total.transpose(2, 3)
 
 
-# ----------------------------------------------------------------------------------------------------
-# blocks
-
 _NUMBERS = 1 << 16
 
 
-def row_blocks(rows: int, numbers: int, device: torch.device) -> list[slice]:
-    """The rows of a batch: on a CPU so many at a time that they stay in its cache, elsewhere all at once.
+def row_chunks(rows: int, numbers: int, device: torch.device) -> list[slice]:
+    """Return slices of a batch's rows: on a CPU so many that they stay in its cache, elsewhere all at once.
 
-    On a CPU, fresh memory costs more than the arithmetic that fills it (measured: 10 us for a picture of 32 x 100).
-
-    Args:
-        rows: How many there are.
-        numbers: How many numbers a row has.
-        device: Where the work is done.
-
-    Returns:
-        At least one slice, the largest first, empty where there are no rows.
+    On a CPU, fresh memory costs more than the arithmetic that fills it (measured: 10 us for an image of 32 x 100).
     """
     step = max(1, _NUMBERS // max(1, numbers)) if device.type == "cpu" else max(1, rows)
     return [slice(start, min(start + step, rows)) for start in range(0, max(1, rows), step)]
 
-
-# ----------------------------------------------------------------------------------------------------
-# noise
 
 _MASK = 0xFFFFFFFF
 _FACTORS = (0x7FEB352D, 0x846CA68B)
@@ -275,30 +201,15 @@ def _quantiles(device: torch.device) -> Tensor:
 
 
 def hash_uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uniform numbers, one per seed and position.
-
-    Args:
-        seeds: ``(N,)`` int64: one per sample, e.g. ``Draws.seeds``; its device is that of the result.
-        shape: Of each sample; at most 2**30 numbers.
-
-    Returns:
-        ``(N, *shape)`` float32 in [0, 1), multiples of 2**-24.
-    """
+    """Return uniform numbers ``(N, *shape)`` float32 in [0, 1), multiples of 2**-24, of int64 ``seeds`` (N,)."""
     return _uniform(seeds, math.prod(shape), _UNIFORM).view(len(seeds), *shape)
 
 
 def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Normal numbers of mean 0 and variance 1, one per seed and position.
+    """Return normal numbers ``(N, *shape)`` float32 of int64 ``seeds`` (N,).
 
     Each byte of a hash picks one of 256 quantiles, so the values are discrete and end at 2.90 deviations; the
     distribution function is never further than 0.002 from the normal one, the kurtosis is 2.92 instead of 3.
-
-    Args:
-        seeds: ``(N,)`` int64: one per sample; its device is that of the result.
-        shape: Of each sample; at most 2**32 numbers.
-
-    Returns:
-        ``(N, *shape)`` float32.
     """
     count = math.prod(shape)
     quantiles = _quantiles(seeds.device)
@@ -310,22 +221,13 @@ def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def smooth_noise(seeds: Tensor, cells: tuple[int, int], shape: tuple[int, int]) -> Tensor:
-    """Smooth fields: random numbers at the corners of a grid, blended between them.
-
-    Args:
-        seeds: ``(N,)`` int64: one per sample; its device is that of the result.
-        cells: Rows and columns of the grid that covers the field, each at least 1; 1 is one slope from end to end.
-        shape: Height and width of the field in pixels.
-
-    Returns:
-        ``(N, H, W)`` float32 in [-1, 1]. The deviation is about 0.4, as blending draws towards the middle.
-    """
+    """Return value noise ``(N, H, W)`` float32 in [-1, 1]: random corners of a grid of ``cells``, blended."""
     rows, columns = cells
     corners = _uniform(seeds, (rows + 1) * (columns + 1), _SMOOTH).mul_(2.0).sub_(1.0)
     field = corners.view(len(seeds), rows + 1, columns + 1)
     field = _blend(field, columns, shape[1], 2)  # columns first, while there are few rows
     result = torch.empty((len(seeds), *shape), device=seeds.device)
-    for block in row_blocks(len(seeds), math.prod(shape), seeds.device):
+    for block in row_chunks(len(seeds), math.prod(shape), seeds.device):
         result[block] = _blend(field[block], rows, shape[0], 1)
     return result
 
@@ -351,13 +253,10 @@ def _uniform(seeds: Tensor, count: int, start: int) -> Tensor:
 
 
 def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time of ``(N, count)`` int32, all bits random: hashes of each seed and the numbers from ``start``.
-
-    The words may be overwritten, and are when the next rows come.
-    """
+    """Yield chunks of ``(N, count)`` random int32, hashes of seeds and the numbers from ``start``; memory is reused."""
     keys = _mixed(_mixed(seeds & _MASK) ^ ((seeds >> 32) & _MASK)).int()[:, None]
     counters = _mixed(torch.arange(start, start + count, device=seeds.device)).int()
-    blocks = row_blocks(len(seeds), count, seeds.device)
+    blocks = row_chunks(len(seeds), count, seeds.device)
     memory = torch.empty((2, blocks[0].stop, count), dtype=torch.int32, device=seeds.device)
     for rows in blocks:
         words, shifted = memory[:, : rows.stop - rows.start]

@@ -1,11 +1,8 @@
-"""What a font file can really write: characters that are mapped, drawn, told apart, and look like themselves.
+"""Check font files: characters that are mapped, drawn, told apart, and look like themselves.
 
-A map from characters to glyphs (cmap) says little: symbol fonts map letters to pictures, some fonts draw a box for
-whatever they lack, others nothing at all. So every character is drawn once, and letters and digits are compared with
-those of the faces that ship: a face in which few of them are most like the same character elsewhere is no text face.
-
-``python -m crnn.synth.font_check`` checks the files that it is told on stdin and prints one JSON line for each; see
-``crnn.synth.font_check``, which runs it, so that a font on which FreeType dies ends no run.
+A map from characters to glyphs (cmap) says little: symbol fonts map letters to images, some fonts draw a box for
+whatever they lack. So every character is drawn once, and letters and digits are compared with those of the fonts that
+ship. ``scan_files`` runs this module as a program, so that a font on which FreeType dies ends no run.
 """
 
 from __future__ import annotations
@@ -41,76 +38,70 @@ from crnn.terminal import counting_bar
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont
 
-__all__ = [
-    "ALNUM",
-    "CHECK_VERSION",
-    "CheckedFace",
-    "CheckedFile",
-    "Glyphs",
-    "cache_folder",
-    "check_file",
-    "checked_characters",
-    "scan_files",
-    "shipped_folder",
-]
-
 
 ALNUM = string.digits + string.ascii_letters
 
 _EM = 64  # pixels per em of the glyphs that are looked at
 _CANVAS = 4 * _EM
 _ORIGIN = (_EM + _EM // 2, 2 * _EM + _EM // 2)
-_SIDE = 16  # pixels of a normalised glyph
-_MIN_LETTERS = 20  # of ALNUM, to judge a face by them
+_SIDE = 16  # pixels of a normalized glyph
+_MIN_LETTERS = 20  # of ALNUM, to judge a font by them
 _MIN_LIKENESS = 0.6  # cosine between a letter and a reference, for a letter to count as recognised
 _SAME = 0.985  # cosine between two drawings of one outline
-_MAX_TWINS = 4  # different characters with one picture; I, l and | may look the same
+_MAX_TWINS = 4  # different characters with one image; I, l and | may look the same
+CHECK_VERSION = 3  # Raised when the check changes, so that nothing remembered from an older one is used
+MAX_FILE_BYTES = 30 << 20
+SECONDS_PER_FILE = 120
+_MAX_STYLES = 4  # of a variable font
+_FEW_FILES = 24  # are checked here: starting a process takes longer than checking that many
+_FILES_PER_PROCESS = 200
+_CRASHED = (("crashed", "the process that drew it died"),)
 
 
 def shipped_folder() -> Path:
-    """The folder of the faces that come with the package."""
+    """Return the folder of the fonts that come with the package."""
     return Path(__file__).parent / "faces"
 
 
 class Glyphs:
-    """The pictures of some characters in one face."""
+    """The images of some characters in one font."""
 
     def __init__(self, path: Path, index: int, axes: Sequence[float], characters: str) -> None:
         self._font = ImageFont.truetype(str(path), _EM, index=index, layout_engine=ImageFont.Layout.BASIC)
         if axes:
             self._font.set_variation_by_axes(list(axes))
         self._boxes: dict[str, tuple[int, int, int, int]] = {}
-        self._pictures: dict[str, Image.Image] = {}
+        self._images: dict[str, Image.Image] = {}
         for character in characters:
             try:
-                picture = self._draw(character)
+                image = self._draw(character)
             except OSError:  # this outline is broken ("raster overflow"); the others may be well
                 continue
-            box = picture.getbbox()
+            box = image.getbbox()
             if box is not None:
                 self._boxes[character] = box
-                self._pictures[character] = picture.crop(box)
+                self._images[character] = image.crop(box)
         self._characters = characters
 
     def _draw(self, character: str) -> Image.Image:
-        picture = Image.new("L", (_CANVAS, _CANVAS))
-        ImageDraw.Draw(picture).text(_ORIGIN, character, fill=255, font=self._font, anchor="ls")
-        return picture
+        image = Image.new("L", (_CANVAS, _CANVAS))
+        ImageDraw.Draw(image).text(_ORIGIN, character, fill=255, font=self._font, anchor="ls")
+        return image
 
     def usable(self) -> str:
-        """The characters that are drawn, and not all by the same picture."""
+        """Return the characters that are drawn, and not all by the same image."""
         nothing = self._draw("\U0010fffd")  # mapped by no font: what is drawn for missing characters
         box = nothing.getbbox()
         missing = nothing.crop(box) if box else None
         twins: Counter[bytes] = Counter()
-        for picture, _ in {(picture.tobytes(), c.casefold()) for c, picture in self._pictures.items()}:
-            twins[picture] += 1
+        for image, _ in {(image.tobytes(), c.casefold()) for c, image in self._images.items()}:
+            twins[image] += 1
 
         def is_drawn(character: str) -> bool:
-            picture = self._pictures.get(character)
-            if picture is None:
-                return _is_blank(character)
-            return twins[picture.tobytes()] <= _MAX_TWINS and not (missing and _is_same(picture, missing))
+            image = self._images.get(character)
+            if image is None:
+                return unicodedata.category(character) in {"Zs", "Cf"}  # spaces and joiners leave no ink
+            return twins[image.tobytes()] <= _MAX_TWINS and not (missing and _is_same(image, missing))
 
         return "".join(c for c in self._characters if is_drawn(c))
 
@@ -122,19 +113,19 @@ class Glyphs:
                 return round(float(np.median(heights)) / _EM, 4)
         return 0.0
 
-    def normalised(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
+    def normalize(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
         """``(K, D)`` float32 unit vectors, one for each drawn character, or for its outline."""
-        pictures = [self._pictures[c] for c in characters]
-        vectors = [_normalise(_outline(picture) if hollow else picture) for picture in pictures]
+        images = [self._images[c] for c in characters]
+        vectors = [_normalise(_outline(image) if hollow else image) for image in images]
         return np.stack(vectors) if vectors else np.zeros((0, _SIDE * _SIDE), np.float32)
 
     def readable(self, characters: str) -> float:
         """Share of the letters and digits whose most similar reference is the same one, whatever the case."""
-        own = "".join(c for c in ALNUM if c in characters and c in self._pictures)
+        own = "".join(c for c in ALNUM if c in characters and c in self._images)
         if len(own) < _MIN_LETTERS:
             return 1.0
         names, references = _references()
-        likeness = self.normalised(own) @ references.T
+        likeness = self.normalize(own) @ references.T
         nearest = likeness.argmax(axis=1).tolist()
         hits = [
             _LOOKALIKES[names[at]] == _LOOKALIKES[c] and float(likeness[row, at]) > _MIN_LIKENESS
@@ -143,35 +134,30 @@ class Glyphs:
         return round(sum(hits) / len(hits), 4)
 
     def one_case(self, characters: str) -> bool:
-        """Whether letters whose two forms differ have one form here."""
+        """True where letters whose two cases differ have one form."""
         pairs = [c for c in "abdeghmnqrt" if c in characters and c.upper() in characters]
-        pairs = [c for c in pairs if c in self._pictures and c.upper() in self._pictures]
+        pairs = [c for c in pairs if c in self._images and c.upper() in self._images]
         if len(pairs) < 6:
             return False
-        same = (self.normalised("".join(pairs)) * self.normalised("".join(pairs).upper())).sum(axis=1)
+        same = (self.normalize("".join(pairs)) * self.normalize("".join(pairs).upper())).sum(axis=1)
         return bool(np.median(same) > 0.9)
 
 
-def _is_blank(character: str) -> bool:
-    """Whether a character is meant to leave no ink: spaces, joiners."""
-    return unicodedata.category(character) in {"Zs", "Cf"}
-
-
 def _is_same(one: Image.Image, other: Image.Image) -> bool:
-    """Whether two glyphs have one outline; not bit for bit, as hinting treats letters and other glyphs differently."""
+    """True where two glyphs have one outline; not bit for bit, as hinting treats letters differently."""
     if abs(one.width - other.width) > 1 or abs(one.height - other.height) > 1:
         return False
     return float((_normalise(one) * _normalise(other)).sum()) > _SAME
 
 
-def _normalise(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """A glyph in a square, its box filling it, thin ones kept thin; softened and made a unit vector."""
-    width, height = picture.size
+def _normalise(image: Image.Image) -> npt.NDArray[np.float32]:
+    """Return a glyph as a unit vector: scaled to a square (thin ones stay thin) and softened."""
+    width, height = image.size
     wide = max(3, round(_SIDE * min(1.0, 1.6 * width / height)))
     high = max(3, round(_SIDE * min(1.0, 1.6 * height / width)))
     square = np.zeros((_SIDE + 2, _SIDE + 2), np.float32)
     left, top = (_SIDE - wide) // 2 + 1, (_SIDE - high) // 2 + 1
-    square[top : top + high, left : left + wide] = np.asarray(picture.resize((wide, high), Image.Resampling.BOX))
+    square[top : top + high, left : left + wide] = np.asarray(image.resize((wide, high), Image.Resampling.BOX))
     # Strokes of other weights and places shall overlap.
     soft = square[:-2] + 2 * square[1:-1] + square[2:]
     soft = soft[:, :-2] + 2 * soft[:, 1:-1] + soft[:, 2:]
@@ -180,190 +166,146 @@ def _normalise(picture: Image.Image) -> npt.NDArray[np.float32]:
     return np.asarray(flat / norm if norm else flat, dtype=np.float32)
 
 
-def _outline(picture: Image.Image) -> Image.Image:
-    """A glyph as open faces draw it: its edge alone."""
-    solid = ImageOps.expand(picture, 4)
+def _outline(image: Image.Image) -> Image.Image:
+    """Return the edge of a glyph, as open fonts draw it."""
+    solid = ImageOps.expand(image, 4)
     inner = np.asarray(solid.filter(ImageFilter.MinFilter(5)))
-    return Image.fromarray(np.asarray(solid) - inner).crop((4, 4, 4 + picture.width, 4 + picture.height))
+    return Image.fromarray(np.asarray(solid) - inner).crop((4, 4, 4 + image.width, 4 + image.height))
 
 
-# Characters that many faces draw alike once their size is gone.
+# Characters that many fonts draw alike once their size is gone.
 _GROUPS = ("0oOQD", "1iIlLjJ", "2zZ", "5sS", "6bG", "8B", "9qg", "uvUV", "4A", "yY")
 _LOOKALIKES = {c: c.casefold() for c in ALNUM} | {c: group[0] for group in _GROUPS for c in group}
 
 
 @lru_cache(maxsize=1)
 def _references() -> tuple[str, npt.NDArray[np.float32]]:
-    """Letters and digits of the faces that ship, solid and hollow: which each is, and ``(K, D)`` unit vectors."""
+    """Letters and digits of the fonts that ship, solid and hollow: which each is, and ``(K, D)`` unit vectors."""
     names = ""
     vectors = []
     for path in sorted(shipped_folder().rglob("*.ttf")):
         glyphs = Glyphs(path, 0, (), ALNUM)
         for hollow in (False, True):
             names += ALNUM
-            vectors.append(glyphs.normalised(ALNUM, hollow=hollow))
+            vectors.append(glyphs.normalize(ALNUM, hollow=hollow))
     return names, np.concatenate(vectors)
 
 
-# ----------------------------------------------------------------------------------------------------
-# face check
-
-CHECK_VERSION = 3
-"""Raised when the check changes, so that nothing remembered from an older one is used."""
-
-MAX_FILE_BYTES = 30 << 20
-SECONDS_PER_FILE = 120
-
-_MAX_STYLES = 4  # of a variable font
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedFace:
-    """One face of a file and what it can write.
+class Font:
+    """A font, or one style of a variable font, and what it can write."""
 
-    Attributes:
-        index: Its number in a collection (.ttc), else 0.
-        axes: Positions on a variable font's axes, in their order; empty elsewhere.
-        family: Typographic family, as the file names it.
-        style: Style within the family.
-        weight: 1 to 1000; 400 is regular, 700 bold.
-        italic: Whether the letters lean.
-        characters: Those of the asked ones that it can write, sorted.
-        cap_height: Height of capitals (of digits where it has none) in ems; 0 where it has neither.
-        readable: Share of its letters and digits that are like the same one in a face that ships, and more so than like
-            any other, whatever the case; 1 where there are too few to judge.
-        one_case: Lower-case letters are drawn as capitals.
-    """
-
-    index: int
+    path: str  # The font file
+    index: int  # Its number in a collection (.ttc), else 0
+    # Positions on a variable font's axes, for ``FreeTypeFont.set_variation_by_axes``; empty elsewhere
     axes: tuple[float, ...]
-    family: str
-    style: str
-    weight: int
-    italic: bool
-    characters: str
-    cap_height: float
-    readable: float
-    one_case: bool
+    family: str  # Typographic family, as the file names it
+    style: str  # Style within the family
+    weight: int  # 1 to 1000; 400 is regular, 700 bold
+    italic: bool  # Italic or oblique
+    one_case: bool  # Lower-case letters are drawn as capitals
+    cap_height: float  # Height of its capitals (of digits where it has none) in ems; 0 where it has neither
+    characters: frozenset[str]  # Those of the needed characters that it has and draws
+    readable: float = 1.0  # Share of letters and digits that are most like the same one in a font that ships
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedFile:
-    """What is in a font file.
+    """The fonts of a file that can write something, and why the file or one of its fonts cannot be used."""
 
-    Attributes:
-        faces: The faces that can write something.
-        problems: Why the file, or a face of it, cannot be used: ``(reason, detail)``; the reasons are counted.
-    """
-
-    faces: tuple[CheckedFace, ...] = ()
-    problems: tuple[tuple[str, str], ...] = ()
+    fonts: tuple[Font, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()  # (reason, detail); the reasons are counted
 
     def as_json(self) -> dict[str, Any]:
-        """This as plain lists and dictionaries."""
-        return dataclasses.asdict(self)
+        """Return plain lists and dictionaries."""
+        fonts = [{**dataclasses.asdict(font), "characters": "".join(sorted(font.characters))} for font in self.fonts]
+        return {"fonts": fonts, "problems": self.problems}
 
     @classmethod
     def from_json(cls, values: Any) -> CheckedFile:
-        """The inverse of ``as_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        faces = tuple(CheckedFace(**{**face, "axes": tuple(face["axes"])}) for face in values["faces"])
-        if not all(isinstance(face.characters, str) and isinstance(face.index, int) for face in faces):
-            raise ValueError("a face without its characters")
-        return cls(faces=faces, problems=tuple((str(reason), str(detail)) for reason, detail in values["problems"]))
+        """Invert ``as_json``; raise ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        fonts = tuple(
+            Font(**{**font, "axes": tuple(font["axes"]), "characters": frozenset(font["characters"])})
+            for font in values["fonts"]
+        )
+        return cls(fonts=fonts, problems=tuple((str(reason), str(detail)) for reason, detail in values["problems"]))
 
 
 def checked_characters(characters: Iterable[str]) -> str:
-    """What a file is checked for: ``characters``, and letters and digits, by which a face is judged."""
+    """Return ``characters`` with the letters and digits by which a font is judged, sorted."""
     return "".join(sorted({*characters, *ALNUM}))
 
 
 def check_file(path: Path, characters: str, *, compare: bool = True) -> CheckedFile:
-    """What the faces of ``path`` can write.
-
-    Args:
-        path: A font file: .ttf, .otf, .ttc or .otc.
-        characters: What to look for, from ``checked_characters``.
-        compare: Compare letters with those of the faces that ship.
-
-    Raises:
-        MissingExtraError: fontTools is not installed.
-    """
+    """Check the fonts of a file for ``characters``, comparing letters with those of the shipped fonts on request."""
     try:
         from fontTools.ttLib import TTLibError
     except ImportError:
-        raise MissingExtraError("fonttools", "synth", "choosing faces") from None
+        raise MissingExtraError("fonttools", "synth", "choosing fonts") from None
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             return _unusable("too_large", f"{size / 2**20:.0f} MB, at most {MAX_FILE_BYTES >> 20}")
-        faces: list[CheckedFace] = []
+        fonts: list[Font] = []
         problems: list[tuple[str, str]] = []
-        for index in range(_num_fonts(path)):
-            for face in _faces_of_font(path, index, characters, compare):
-                if isinstance(face, CheckedFace):
-                    faces.append(face)
+        with path.open("rb") as file:
+            head = file.read(12)
+        count = int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1  # of a collection
+        for index in range(count):
+            for font in _styles_of_font(path, index, characters, compare):
+                if isinstance(font, Font):
+                    fonts.append(font)
                 else:
-                    problems.append(face)
-        return CheckedFile(faces=tuple(faces), problems=tuple(problems))
+                    problems.append(font)
+        return CheckedFile(fonts=tuple(fonts), problems=tuple(problems))
     except TTLibError as error:
-        return _unusable("not_a_font", _one_line(error))
+        return _unusable("not_a_font", error)
     except Exception as error:
         # Font files are programs and tables of offsets; what a damaged one raises in either library is anyone's guess
         # (struct.error, AssertionError, IndexError ... were met). None of it may end a run.
-        return _unusable("broken", _one_line(error))
+        return _unusable("broken", error)
 
 
-def _unusable(reason: str, detail: str) -> CheckedFile:
-    return CheckedFile(problems=((reason, detail),))
+def _unusable(reason: str, detail: object) -> CheckedFile:
+    if isinstance(detail, BaseException):
+        detail = " ".join(f"{type(detail).__name__}: {detail}".split())[:160]
+    return CheckedFile(problems=((reason, str(detail)),))
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
-
-
-def _num_fonts(path: Path) -> int:
-    with path.open("rb") as file:
-        head = file.read(12)
-    return int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1
-
-
-def _faces_of_font(path: Path, index: int, characters: str, compare: bool) -> list[CheckedFace | tuple[str, str]]:
+def _styles_of_font(path: Path, index: int, characters: str, compare: bool) -> list[Font | tuple[str, str]]:
     from fontTools.ttLib import TTFont
 
     # Opened here, as TTFont leaves a file open in which it finds no font.
-    with path.open("rb") as file, TTFont(file, fontNumber=index, lazy=True) as font:
-        if any(table in font for table in ("CBDT", "sbix", "COLR")):
+    with path.open("rb") as file, TTFont(file, fontNumber=index, lazy=True) as opened:
+        if any(table in opened for table in ("CBDT", "sbix", "COLR")):
             return [("colour", f"font {index} has glyphs in colour")]
-        if not any(table in font for table in ("glyf", "CFF ", "CFF2")):
+        if not any(table in opened for table in ("glyf", "CFF ", "CFF2")):
             return [("bitmap_only", f"font {index} has no outlines")]
-        mapped = font.getBestCmap() or {}
+        mapped = opened.getBestCmap() or {}
         present = "".join(c for c in characters if mapped.get(ord(c), ".notdef") != ".notdef")
         if not present:
             return [("none_of_the_characters", f"font {index} maps none of them")]
-        family, names = _names(font, path)
-        default = _default_style(font, names)
-        styles = _variable_styles(font) or [((), default)]
-    found: list[CheckedFace | tuple[str, str]] = []
+        family, names = _names(opened, path)
+        default = _default_style(opened, names)
+        styles = _variable_styles(opened) or [((), default)]
+    found: list[Font | tuple[str, str]] = []
     drawn: str | None = None
     for axes, (style, weight, italic) in styles:
         # What is drawn at all is the same all over a variable font.
         glyphs = Glyphs(path, index, axes, present if drawn is None else drawn)
-        usable = glyphs.usable()
-        drawn = usable
+        drawn = usable = glyphs.usable()
         if not usable:
             found.append(("draws_nothing", f"{family} {style}: empty or one box for all"))
             continue
         found.append(
-            CheckedFace(
-                index=index, axes=axes, family=family, style=style, weight=weight, italic=italic,
-                characters=usable, cap_height=glyphs.cap_height(usable),
+            Font(
+                path=str(path), index=index, axes=axes, family=family, style=style, weight=weight, italic=italic,
+                characters=frozenset(usable), cap_height=glyphs.cap_height(usable),
                 readable=glyphs.readable(usable) if compare else 1.0, one_case=glyphs.one_case(usable),
             )
         )  # fmt: skip
     return found
 
-
-# --- names and styles -------------------------------------------------------------------------------------------------
 
 # What files with the four-style names alone add to a family's name.
 _WEIGHT_WORDS = re.compile(
@@ -372,9 +314,9 @@ _WEIGHT_WORDS = re.compile(
 )
 
 
-def _names(font: TTFont, path: Path) -> tuple[str, str]:
+def _names(opened: TTFont, path: Path) -> tuple[str, str]:
     """Family and style: the typographic names where there are any, else those of the four-style families."""
-    table: Any = font.get("name")
+    table: Any = opened.get("name")
 
     def name(*ids: int) -> str:
         for number in ids:
@@ -387,13 +329,13 @@ def _names(font: TTFont, path: Path) -> tuple[str, str]:
     return family or path.stem, name(17, 2) or "Regular"
 
 
-def _default_style(font: TTFont, style: str) -> tuple[str, int, bool]:
+def _default_style(opened: TTFont, style: str) -> tuple[str, int, bool]:
     """Style, weight and slant of a font that has one style."""
     lowered = style.lower()
     weight = 700 if "bold" in lowered else 400
     italic = "italic" in lowered or "oblique" in lowered
-    if "OS/2" in font:
-        table: Any = font["OS/2"]
+    if "OS/2" in opened:
+        table: Any = opened["OS/2"]
         given = int(table.usWeightClass)
         # Some old files count the weights from 1 to 9.
         weight = given * 100 if 1 <= given <= 9 else min(max(given, 1), 1000)
@@ -401,61 +343,31 @@ def _default_style(font: TTFont, style: str) -> tuple[str, int, bool]:
     return style, weight, italic
 
 
-def _variable_styles(font: TTFont) -> list[tuple[tuple[float, ...], tuple[str, int, bool]]]:
-    """Some named styles of a variable font, spread over their weights; none for other fonts."""
-    if "fvar" not in font:
+def _variable_styles(opened: TTFont) -> list[tuple[tuple[float, ...], tuple[str, int, bool]]]:
+    """Return some named styles of a variable font, spread over their weights; none for other fonts."""
+    if "fvar" not in opened:
         return []
-    table: Any = font["fvar"]
+    table: Any = opened["fvar"]
     order = [axis.axisTag for axis in table.axes]
     defaults = {axis.axisTag: float(axis.defaultValue) for axis in table.axes}
     styles = {}
     for instance in table.instances:
         place = {**defaults, **{tag: float(value) for tag, value in instance.coordinates.items()}}
-        style = font["name"].getDebugName(instance.subfamilyNameID) or "Regular"
+        style = opened["name"].getDebugName(instance.subfamilyNameID) or "Regular"
         italic = place.get("ital", 0) > 0.5 or abs(place.get("slnt", 0)) > 4 or "italic" in style.lower()
         styles[tuple(place[tag] for tag in order)] = (style, int(place.get("wght", 400)), italic)
     if not styles:
-        style, weight, italic = _default_style(font, "Regular")
+        style, weight, italic = _default_style(opened, "Regular")
         return [(tuple(defaults[tag] for tag in order), (style, weight, italic))]
     ordered = sorted(styles.items(), key=lambda item: (item[1][1], item[0]))
     chosen = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _MAX_STYLES)).round().astype(int))
     return [ordered[position] for position in chosen]
 
 
-def main() -> None:
-    """Check what a JSON object on stdin names: ``characters``, ``compare`` and ``files``; a JSON line for each."""
-    request = json.load(sys.stdin)
-    for name in request["files"]:
-        if hasattr(signal, "alarm"):
-            # A font in which FreeType never ends: the default action ends this process, in C code too.
-            signal.alarm(SECONDS_PER_FILE)
-        checked = check_file(Path(name), request["characters"], compare=request["compare"])
-        sys.stdout.write(json.dumps(checked.as_json()) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
-
-
-# ----------------------------------------------------------------------------------------------------
-# face scan
-
-_FEW_FILES = 24  # are checked here: starting a process takes longer than checking that many
-_FILES_PER_PROCESS = 200
-
-
 def scan_files(
     paths: Sequence[Path], characters: str, *, workers: int | None = None, quiet: bool = False
 ) -> list[CheckedFile]:
-    """What each of some font files can write, in their order.
-
-    Args:
-        paths: Font files.
-        characters: What to look for.
-        workers: Processes. Default: as many as there are cores. 0: everything in this process.
-        quiet: No progress bar.
-    """
+    """Check font files, in order, in ``workers`` processes (default: one per core; 0: this one) or from the cache."""
     wanted = checked_characters(characters)
     keys = [_key(path) for path in paths]
     cache = _Cache(wanted)
@@ -471,7 +383,7 @@ def scan_files(
 
 
 def cache_folder() -> Path:
-    """The user's folder for things that can be made again."""
+    """Return the user's cache folder."""
     if sys.platform == "win32":
         root = os.environ.get("LOCALAPPDATA")
     elif sys.platform == "darwin":
@@ -479,11 +391,6 @@ def cache_folder() -> Path:
     else:
         root = os.environ.get("XDG_CACHE_HOME")
     return Path(root or os.path.expanduser("~/.cache")) / "crnn"  # noqa: PTH111
-
-
-# --- checking ---------------------------------------------------------------------------------------------------------
-
-_CRASHED = (("crashed", "the process that drew it died"),)
 
 
 def _check(
@@ -503,7 +410,7 @@ def _check(
 
 
 def _check_in_process(paths: list[Path], characters: str, advance: Callable[[int], None]) -> list[CheckedFile]:
-    """``check_file`` of each, in a process of its own; another one after each file that ends it."""
+    """Run ``check_file`` on each in a child process, with a new one after each file that ends it."""
     checked: list[CheckedFile] = []
     while len(checked) < len(paths):
         request = {"characters": characters, "compare": True, "files": [str(path) for path in paths[len(checked) :]]}
@@ -533,9 +440,6 @@ def _check_in_process(paths: list[Path], characters: str, advance: Callable[[int
     return checked
 
 
-# --- remembering ------------------------------------------------------------------------------------------------------
-
-
 def _key(path: Path) -> str:
     try:
         stat = path.stat()
@@ -545,11 +449,11 @@ def _key(path: Path) -> str:
 
 
 class _Cache:
-    """What was found in files of given names, sizes and times; one file for each set of characters."""
+    """Results by name, size and time of the file; one cache file for each set of characters."""
 
     def __init__(self, characters: str) -> None:
         code = hashlib.sha256(f"{CHECK_VERSION} {characters}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        self._path = cache_folder() / f"faces-{code}.json"
+        self._path = cache_folder() / f"fonts-{code}.json"
         self._known = self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -580,3 +484,19 @@ class _Cache:
                 with contextlib.suppress(OSError):
                     os.unlink(name)  # noqa: PTH108
                 raise
+
+
+def main() -> None:
+    """Check what a JSON object on stdin names: ``characters``, ``compare`` and ``files``; a JSON line for each."""
+    request = json.load(sys.stdin)
+    for name in request["files"]:
+        if hasattr(signal, "alarm"):
+            # A font in which FreeType never ends: the default action ends this process, in C code too.
+            signal.alarm(SECONDS_PER_FILE)
+        checked = check_file(Path(name), request["characters"], compare=request["compare"])
+        sys.stdout.write(json.dumps(checked.as_json()) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

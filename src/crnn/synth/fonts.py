@@ -1,119 +1,72 @@
-"""With which faces words are written: which there are, what they can write, and the choice of one for a text.
+"""Find usable fonts and choose one for a text.
 
-``find_faces`` looks through folders, has each file checked (``crnn.synth.font_check``) and gives a ``FaceSet``, whose
-``pick`` draws a family, then one of its faces: a family with forty styles is not seen forty times as often.
+``FontSet.pick`` draws a family, then one of its fonts: a family with forty styles is not seen forty times as often.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import os
 import re
 import sys
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from crnn.config.synth import FaceConfig
+from crnn.config.synth import FontConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.font_check import CheckedFace, CheckedFile, scan_files, shipped_folder
-
-__all__ = ["Face", "FaceSet", "find_faces", "system_folders"]
+from crnn.synth.font_check import CheckedFile, Font, scan_files, shipped_folder
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _EXAMPLES = 5  # of each reason for leaving something out
 _TRIES = 4  # families that are drawn blindly before those with the characters are listed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Face:
-    """A face and what it can write.
+class FontSet:
+    """Fonts to choose from, grouped by family; the same order wherever the files are.
 
     Attributes:
-        path: The font file.
-        index: Its number in a collection (.ttc), else 0.
-        axes: Positions on a variable font's axes, for ``FreeTypeFont.set_variation_by_axes``; empty elsewhere.
-        family: Typographic family.
-        style: Style within the family.
-        weight: 1 to 1000; 400 is regular, 700 bold.
-        italic: Whether the letters lean.
-        one_case: Lower-case letters are drawn as capitals.
-        cap_height: Height of its capitals (of digits where it has none) in ems; 0 where it has neither.
-        characters: Those of the needed characters that it has and draws.
-    """
-
-    path: str
-    index: int
-    axes: tuple[float, ...]
-    family: str
-    style: str
-    weight: int
-    italic: bool
-    one_case: bool
-    cap_height: float
-    characters: frozenset[str]
-
-
-class FaceSet:
-    """Faces to choose from, grouped by family; the same order wherever the files are.
-
-    Args:
-        faces: At least one.
-        skipped: How many files or faces were left out, by reason.
-        examples: A few of each reason: path or face, and what was wrong.
-
-    Attributes:
-        faces: All faces, by family, weight and style.
-        families: Names of the families, sorted.
-        skipped: As given.
-        examples: As given.
-        characters: All that at least one face can write.
+        fonts: By family, weight and style.
+        families: Names, sorted.
+        skipped: Counts of files and fonts that are not used, by reason.
+        examples: A few of each reason: path or font, and the problem.
+        characters: All that at least one font can write.
     """
 
     def __init__(
-        self,
-        faces: Sequence[Face],
-        skipped: Counter[str] | None = None,
-        examples: dict[str, list[str]] | None = None,
+        self, fonts: Sequence[Font], skipped: Counter[str] | None = None, examples: dict[str, list[str]] | None = None
     ) -> None:
-        if not faces:
-            raise DataError("a set of faces needs at least one face")
-        self.faces = tuple(sorted(faces, key=_order))
+        if not fonts:
+            raise DataError("a set of fonts needs at least one font")
+        self.fonts = tuple(sorted(fonts, key=_order))
         self.skipped: Counter[str] = Counter(skipped or ())
         self.examples = dict(examples or {})
-        self._groups: list[list[Face]] = []
-        for face in self.faces:
-            if not self._groups or self._groups[-1][0].family != face.family:
+        self._groups: list[list[Font]] = []
+        for font in self.fonts:
+            if not self._groups or self._groups[-1][0].family != font.family:
                 self._groups.append([])
-            self._groups[-1].append(face)
+            self._groups[-1].append(font)
         self.families = tuple(group[0].family for group in self._groups)
-        self.characters = frozenset[str]().union(*(face.characters for face in self.faces))
+        self.characters = frozenset[str]().union(*(font.characters for font in self.fonts))
 
     def __len__(self) -> int:
-        return len(self.faces)
+        return len(self.fonts)
 
     def __repr__(self) -> str:
-        return f"FaceSet({len(self.faces)} faces of {len(self.families)} families, {self.skipped.total()} left out)"
+        return f"FontSet({len(self.fonts)} fonts of {len(self.families)} families, {self.skipped.total()} left out)"
 
     @property
     def digest(self) -> str:
-        """A short code that is the same for the same faces with the same characters, wherever their files are."""
-        text = "\n".join(f"{Path(f.path).name} {f.index} {f.axes} {''.join(sorted(f.characters))}" for f in self.faces)
+        """Checksum of the fonts and their characters, whatever their folder."""
+        text = "\n".join(f"{Path(f.path).name} {f.index} {f.axes} {''.join(sorted(f.characters))}" for f in self.fonts)
         return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
-    def pick(self, rng: np.random.Generator, text: str) -> Face | None:
-        """A face that has every character of ``text``; ``None`` where there is none.
-
-        Every family that has such a face is as likely as any other, and so is each such face within it.
-
-        Args:
-            rng: Where the choice comes from; how much is taken from it depends on the text.
-            text: What is to be written.
-        """
+    def pick(self, rng: np.random.Generator, text: str) -> Font | None:
+        """Draw a family that can write ``text``, then a font of it that can, uniformly; ``None``: there is none."""
         needed = frozenset(text)
         if not needed <= self.characters:
             return None
@@ -129,49 +82,48 @@ class FaceSet:
         return able[_below(rng, len(able))]
 
 
-def find_faces(
-    config: FaceConfig, characters: Iterable[str], *, case_matters: bool = False, workers: int | None = None,
+def find_fonts(
+    config: FontConfig, characters: Iterable[str], *, case_matters: bool = False, workers: int | None = None,
     quiet: bool = False,
-) -> FaceSet:  # fmt: skip
-    """The faces of some folders that can write at least a part of ``characters``.
+) -> FontSet:  # fmt: skip
+    """Return the fonts that can write at least a part of ``characters``.
 
     Args:
         config: Where to look and what to use.
         characters: All characters that may have to be written.
-        case_matters: Take the lower-case letters away from faces that draw them as capitals, as what is written with
-            them would be labelled wrongly by a charset with both cases.
+        case_matters: Drop the lower-case letters of fonts that draw them as capitals, for charsets with both cases.
         workers: Processes that check files not seen before. Default: one per core. 0: none.
         quiet: No progress bar.
-
-    Raises:
-        ConfigError: A folder does not exist.
-        DataError: No face can be used.
-        MissingExtraError: fontTools is not installed.
     """
     needed = frozenset(characters)
     paths = _font_files(config)
     checked = scan_files(paths, "".join(sorted(needed)), workers=workers, quiet=quiet)
-    left_out = _LeftOut()
-    faces: dict[tuple[object, ...], Face] = {}
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
+    fonts: dict[tuple[object, ...], Font] = {}
     for path, result in zip(paths, checked, strict=True):
         for reason, detail in result.problems:
-            left_out.add(reason, f"{path}: {detail}")
-        for found in result.faces:
-            face = _face(path, found, needed, case_matters)
-            why = _why_not(found, face, config, len(needed))
-            if why is None and _order(face)[:-2] in faces:
+            left_out[reason].append(f"{path}: {detail}")
+        for found in result.fonts:
+            characters = needed & found.characters
+            if case_matters and found.one_case:
+                characters = frozenset(c for c in characters if c == c.upper())
+            font = dataclasses.replace(found, characters=characters)
+            why = _why_not(font, config, len(needed))
+            if why is None and _order(font)[:-2] in fonts:
                 why = "duplicate"
             if why is not None:
-                left_out.add(why, f"{path}: {face.family} {face.style}")
+                left_out[why].append(f"{path}: {font.family} {font.style}")
             else:
-                faces[_order(face)[:-2]] = face
-    if not faces:
-        raise DataError(_nothing_usable(config, paths, checked, left_out, needed))
-    return FaceSet(list(faces.values()), left_out.counts, left_out.examples)
+                fonts[_order(font)[:-2]] = font
+    counts = Counter({reason: len(found) for reason, found in left_out.items()})
+    examples = {reason: found[:_EXAMPLES] for reason, found in left_out.items()}
+    if not fonts:
+        raise DataError(_nothing_usable(config, paths, checked, counts, examples, needed))
+    return FontSet(list(fonts.values()), counts, examples)
 
 
 def system_folders() -> list[Path]:
-    """The folders in which the system and the user keep fonts, those of them that exist."""
+    """Return the existing font folders of the system and the user."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - leaves "~" where there is no home, no exception
     if sys.platform == "win32":
         folders = [Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts"]
@@ -187,20 +139,20 @@ def system_folders() -> list[Path]:
 
 
 def _below(rng: np.random.Generator, count: int) -> int:
-    """A whole number in [0, count); four times faster than ``rng.integers`` for one number."""
+    """Draw an integer in [0, count); four times faster than ``rng.integers`` for one number."""
     return int(rng.random() * count)
 
 
-def _order(face: Face) -> tuple[object, ...]:
-    # Everything but the folder, so that another place of the same files gives the same pictures.
+def _order(font: Font) -> tuple[object, ...]:
+    # Everything but the folder, so that another place of the same files gives the same images.
     return (
-        face.family.casefold(), face.family, face.weight, face.italic, face.style, face.axes,
-        Path(face.path).name, face.index,
+        font.family.casefold(), font.family, font.weight, font.italic, font.style, font.axes,
+        Path(font.path).name, font.index,
     )  # fmt: skip
 
 
-def _font_files(config: FaceConfig) -> list[Path]:
-    """All font files of the folders, each once, in a fixed order."""
+def _font_files(config: FontConfig) -> list[Path]:
+    """Return all font files of the folders, each once, in a fixed order."""
     roots: list[Path] = []
     for name in config.folders:
         if name == "shipped":
@@ -211,7 +163,7 @@ def _font_files(config: FaceConfig) -> list[Path]:
             folder = Path(name).expanduser()
             if not folder.exists():
                 raise ConfigError(
-                    f"faces.folders: {name!r} does not exist; give folders with fonts, "
+                    f"fonts.folders: {name!r} does not exist; give folders with fonts, "
                     '"shipped" for those of the package or "system" for the installed ones'
                 )
             roots.append(folder)
@@ -225,7 +177,7 @@ def _font_files(config: FaceConfig) -> list[Path]:
 
 
 def _fontconfig_folders(mine: Path, home: Path) -> list[Path]:
-    """The folders that fontconfig's own settings name."""
+    """Return the folders of fontconfig's own settings."""
     try:
         text = Path("/etc/fonts/fonts.conf").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -240,69 +192,50 @@ def _fontconfig_folders(mine: Path, home: Path) -> list[Path]:
     return folders
 
 
-def _face(path: Path, found: CheckedFace, needed: frozenset[str], case_matters: bool) -> Face:
-    characters = needed & frozenset(found.characters)
-    if case_matters and found.one_case:
-        characters = frozenset(c for c in characters if c == c.upper())
-    return Face(
-        path=str(path), index=found.index, axes=found.axes, family=found.family, style=found.style,
-        weight=found.weight, italic=found.italic, one_case=found.one_case, cap_height=found.cap_height,
-        characters=characters,
-    )  # fmt: skip
-
-
-def _why_not(found: CheckedFace, face: Face, config: FaceConfig, num_needed: int) -> str | None:
-    """Why a face is left out, in a word or two; ``None`` for one that is used."""
-    family = face.family.casefold()
+def _why_not(font: Font, config: FontConfig, num_needed: int) -> str | None:
+    """Why a font is left out, in a word or two; ``None`` for one that is used."""
+    family = font.family.casefold()
 
     def matches(patterns: tuple[str, ...]) -> bool:
         return any(fnmatch.fnmatchcase(family, pattern.casefold()) for pattern in patterns)
 
     if not matches(config.families) or matches(config.exclude):
         return "excluded"
-    if (face.italic and not config.italics) or not config.min_weight <= face.weight <= config.max_weight:
+    if (font.italic and not config.italics) or not config.min_weight <= font.weight <= config.max_weight:
         return "other_style"
-    if not face.characters or len(face.characters) < config.min_coverage * num_needed:
+    if not font.characters or len(font.characters) < config.min_coverage * num_needed:
         return "too_few_characters"
-    if found.readable < config.min_readable:
+    if font.readable < config.min_readable:
         return "unlike_letters"
     return None
 
 
-class _LeftOut:
-    """Counts what is left out, and keeps a few examples."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
-
-    def add(self, reason: str, example: str) -> None:
-        self.counts[reason] += 1
-        if self.counts[reason] <= _EXAMPLES:
-            self.examples.setdefault(reason, []).append(example)
-
-
 def _nothing_usable(
-    config: FaceConfig, paths: list[Path], checked: list[CheckedFile], left_out: _LeftOut, needed: frozenset[str]
+    config: FontConfig,
+    paths: list[Path],
+    checked: list[CheckedFile],
+    counts: Counter[str],
+    examples: dict[str, list[str]],
+    needed: frozenset[str],
 ) -> str:
     """One line: what was looked at, what became of it, what to do."""
     where = ", ".join(repr(folder) for folder in config.folders)
     if not paths:
-        return f"faces.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
-    num_faces = sum(len(result.faces) for result in checked)
-    if num_faces and left_out.counts["excluded"] == num_faces:
-        families = sorted({face.family for result in checked for face in result.faces})
+        return f"fonts.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
+    num_fonts = sum(len(result.fonts) for result in checked)
+    if num_fonts and counts["excluded"] == num_fonts:
+        families = sorted({font.family for result in checked for font in result.fonts})
         shown = ", ".join(families[:_EXAMPLES]) + (", ..." if len(families) > _EXAMPLES else "")
         return (
-            f"faces.families {list(config.families)} and faces.exclude {list(config.exclude)} leave none of the "
+            f"fonts.families {list(config.families)} and fonts.exclude {list(config.exclude)} leave none of the "
             f"{len(families)} families in {where} ({shown}); expected names of some, * stands for anything"
         )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.counts.most_common())
-    first = next(iter(left_out.examples.values()))[0] if left_out.examples else ""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    first = next(iter(examples.values()))[0] if examples else ""
     wanted = "".join(sorted(needed))
     shown = wanted if len(wanted) <= 40 else f"{wanted[:40]}..."
     return (
-        f"faces.folders: none of {len(paths)} font files ({num_faces} faces) in {where} can be used for the "
-        f"{len(needed)} characters {shown!r}: {reasons}; for example {first}. Add folders with faces for these "
-        "characters, or lower faces.min_coverage"
+        f"fonts.folders: none of {len(paths)} font files ({num_fonts} fonts) in {where} can be used for the "
+        f"{len(needed)} characters {shown!r}: {reasons}; for example {first}. Add folders with fonts for these "
+        "characters, or lower fonts.min_coverage"
     )

@@ -1,8 +1,8 @@
-"""Where in a drawn word each pixel of a picture looks: bends, slants, turns, perspective, and the crop around it.
+"""Geometry of words: bends, slants, turns, perspective, and the crop around them.
 
-The word lies in its own coordinates (u, v): its height is 1, v grows downwards, the middle of its ink is (0, 0). It is
-bent (circle, wave), moved by an affine map and a perspective, and what is then its bounding box, with margins, is what
-the picture shows. ``Geometry`` has the way back, pixel to (u, v), for N pictures at once.
+A word has coordinates (u, v): its height is 1, v grows downwards, the middle of its ink is (0, 0). It is bent (circle,
+wave) and moved by an affine map and a perspective; its bounding box with margins is what the image shows. ``Geometry``
+holds the inverse, pixel to (u, v), for N images at once.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.config.synth import LookConfig
+from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
 from crnn.synth.filters import smooth_noise
-from crnn.synth.rng import Draws
-
-__all__ = ["SIDES", "Geometry", "text_coordinates"]
+from crnn.synth.rng import SampleRandom
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-SIDES = 4
-"""Left, right, above, below: the order of everything that has a side."""
+SIDES = 4  # Left, right, above, below: the order of everything that has a side
 
 _ALONG = np.linspace(-0.5, 0.5, 13)
 _OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
@@ -40,77 +37,67 @@ _LEAST_SCALE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The shapes of N words and the crops around them.
+    """Shapes of N words and the crops around them."""
 
-    Attributes:
-        ratio: ``(N,)`` width over height of the ink.
-        inverse: ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous.
-        arc_rows: Words on a circle; ``radius``, one each, in text heights, below 0 for a valley.
-        wave_rows: Words on a wave; ``wave``, ``(n, 3)``: height, length in text heights, phase.
-        elastic_rows: Words whose surface is uneven; ``elastic`` their largest move, ``elastic_seeds``.
-        crop: ``(N, 2)`` height and width of the crop in text heights.
-        shape: Rows and columns of the pictures.
-    """
-
-    ratio: Floats
-    inverse: Floats
-    arc_rows: Rows
+    ratio: Floats  # ``(N,)`` width over height of the ink
+    inverse: Floats  # ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous
+    arc_rows: Rows  # Words on a circle; ``radius``, one each, in text heights, below 0 for a valley
     radius: Floats
-    wave_rows: Rows
+    wave_rows: Rows  # Words on a wave; ``wave``, ``(n, 3)``: height, length in text heights, phase
     wave: Floats
-    elastic_rows: Rows
+    elastic_rows: Rows  # Words whose surface is uneven; ``elastic`` their largest move, ``elastic_seeds``
     elastic: Floats
     elastic_seeds: npt.NDArray[np.int64]
-    crop: Floats
-    shape: tuple[int, int]
+    crop: Floats  # ``(N, 2)`` height and width of the crop in text heights
+    shape: tuple[int, int]  # Rows and columns of the images
 
     @property
     def text_height(self) -> Floats:
-        """``(N,)`` height of the text in pixels of the picture, about."""
+        """Approximate height of the text in pixels of the image, ``(N,)``."""
         return np.asarray(self.shape[0] / self.crop[:, 0])
 
     @property
     def text_width(self) -> Floats:
-        """``(N,)`` width of the text in pixels of the picture, about."""
+        """Approximate width of the text in pixels of the image, ``(N,)``."""
         return np.asarray(self.ratio * self.shape[1] / self.crop[:, 1])
 
     @classmethod
     def draw(
         cls,
-        draws: Draws,
+        random: SampleRandom,
         ratios: Floats,
-        look: LookConfig,
+        style: StyleConfig,
         shape: tuple[int, int],
         room: Floats | None = None,
         fit: tuple[float, float] | None = None,
     ) -> Geometry:
-        """Random geometry.
+        """Draw random geometry.
 
         Args:
-            draws: Of the N samples.
+            random: Of the N samples.
             ratios: ``(N,)`` width over height of the ink as it was drawn.
-            look: Shares and strengths.
-            shape: Rows and columns of the pictures.
+            style: Shares and strengths.
+            shape: Rows and columns of the images.
             room: ``(N, 4)`` space to leave at each side for other things, in text heights.
-            fit: Least and largest width over height of the crop, as a share of that of the picture: crops outside of it
-                get more margin. Default: whatever the crop is, it is stretched to the picture.
+            fit: Least and largest width over height of the crop, as a share of that of the image, by more
+                margin. Default: crops are stretched to the image.
         """
-        ratio = ratios * np.exp(draws.normal("stretch", 0.0, look.stretch)).clip(0.6, 1.7)
+        ratio = ratios * np.exp(random.normal("stretch", 0.0, style.stretch)).clip(0.6, 1.7)
         height, width = shape
-        arc = draws.chance("arc", look.arc_share)
+        arc = random.chance("arc", style.arc_share)
         # The inner edge of a circle must stay a circle: its radius is above half the text's height.
-        degrees = np.minimum(8.0 + look.arc_degrees * draws.uniform("arc angle") ** 2, look.arc_degrees)
+        degrees = np.minimum(8.0 + style.arc_degrees * random.uniform("arc angle") ** 2, style.arc_degrees)
         angle = np.minimum(np.radians(np.maximum(degrees, 0.1)), ratio / 0.75)
         keeps_ratio = fit is not None and fit[0] > 0.0
         if keeps_ratio:
             angle = np.minimum(angle, 8.0 * _MAX_RISE / ratio)
-        radius = np.where(draws.uniform("arc side") < 0.65, 1.0, -1.0) * ratio / angle
-        waved = draws.chance("wave", look.wave_share) & ~arc
+        radius = np.where(random.uniform("arc side") < 0.65, 1.0, -1.0) * ratio / angle
+        waved = random.chance("wave", style.wave_share) & ~arc
         wave = np.stack(
             [
-                draws.uniform("wave height", 0.3, 1.0) * look.wave,
-                ratio * draws.log_uniform("wave length", 0.5, 2.0),
-                draws.uniform("wave phase", 0.0, 2.0 * np.pi),
+                random.uniform("wave height", 0.3, 1.0) * style.wave,
+                ratio * random.log_uniform("wave length", 0.5, 2.0),
+                random.uniform("wave phase", 0.0, 2.0 * np.pi),
             ],
             axis=1,
         )
@@ -120,15 +107,15 @@ class Geometry:
         if keeps_ratio:
             most = np.arctan(_MAX_RISE / ratio)
         elif fit is not None:
-            # A word that is too long for its picture is one that leans as far as makes it fit.
+            # A word that is too long for its image is one that leans as far as makes it fit.
             wanted = width / height * 1.05
             long = (ratio > 1.25 * wanted) & ~arc
             leaning = np.arctan((ratio - wanted) / np.maximum(ratio * wanted - 1.0, 0.1))
-            least = np.where(long, draws.uniform("lean", leaning, np.maximum(leaning, 0.9)), 0.0)
-        forward = _projective(draws, look, bent, least, most)
+            least = np.where(long, random.uniform("lean", leaning, np.maximum(leaning, 0.9)), 0.0)
+        forward = _projective(random, style, bent, least, most)
         scene = _apply(forward, bent)
         low, high = scene.min(axis=1), scene.max(axis=1)
-        margins = _margins(draws, look) + (0.0 if room is None else room)
+        margins = _margins(random, style) + (0.0 if room is None else room)
         # Lengths in the scene are about text heights; a word seen from afar gets its margins smaller.
         scale = np.minimum(1.0, (high - low)[:, 1])[:, None]
         low = low - margins[:, [0, 2]] * scale
@@ -137,7 +124,7 @@ class Geometry:
         if fit is not None:
             found = size[:, 0] / size[:, 1] * (height / width)
             more = np.stack([np.maximum(fit[0] / found, 1.0), np.maximum(found / fit[1], 1.0)], axis=1)
-            before = np.stack([draws.uniform("fit across"), draws.uniform("fit down")], axis=1)
+            before = np.stack([random.uniform("fit across"), random.uniform("fit down")], axis=1)
             if room is not None:
                 # More margin where something else begins would show all of it: it goes to the other side.
                 first, last = room[:, [0, 2]] > 0.0, room[:, [1, 3]] > 0.0
@@ -152,7 +139,7 @@ class Geometry:
         to_scene[:, 1, 2] = low[:, 1] + 0.5 * to_scene[:, 1, 1]
         to_scene[:, 2, 2] = 1.0
         arc_rows, wave_rows = np.flatnonzero(arc), np.flatnonzero(waved)
-        elastic_rows = np.flatnonzero(draws.chance("elastic", look.elastic_share))
+        elastic_rows = np.flatnonzero(random.chance("elastic", style.elastic_share))
         return cls(
             ratio,
             np.einsum("nij,njk->nik", _inverse(forward), to_scene),
@@ -161,15 +148,15 @@ class Geometry:
             wave_rows,
             wave[wave_rows],
             elastic_rows,
-            draws.uniform("elastic strength", 0.3, 1.0)[elastic_rows] * look.elastic,
-            draws.seeds("elastic field")[elastic_rows],
+            random.uniform("elastic strength", 0.3, 1.0)[elastic_rows] * style.elastic,
+            random.seeds("elastic field")[elastic_rows],
             size[:, ::-1],
             shape,
         )
 
 
 def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The place (u, v) in the word that each pixel of each picture shows, ``(N, H, W)`` float32 each."""
+    """Return the place (u, v) in the word of each pixel, ``(N, H, W)`` float32 each."""
     height, width = geometry.shape
     m = on_device(geometry.inverse.astype(np.float32), device)[..., None, None]
     column = torch.arange(width, dtype=torch.float32, device=device)
@@ -213,20 +200,20 @@ def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
     return np.stack([x, y], axis=-1)
 
 
-def _projective(draws: Draws, look: LookConfig, bent: Floats, least: Floats, most: Floats) -> Floats:
+def _projective(random: SampleRandom, style: StyleConfig, bent: Floats, least: Floats, most: Floats) -> Floats:
     """Slant, rotation by ``least`` to ``most``, perspective: ``(N, 3, 3)``."""
-    slant = np.where(draws.chance("slant", look.slant_share), draws.signed("slant strength", look.slant), 0.0)
+    slant = np.where(random.chance("slant", style.slant_share), random.signed("slant strength", style.slant), 0.0)
     # Letters lean to the right far more often than to the left.
-    slant = np.where(draws.chance("slant side", 0.8), np.abs(slant), slant)
-    turn = draws.normal("rotate", 0.0, look.rotate_degrees).clip(-3 * look.rotate_degrees, 3 * look.rotate_degrees)
+    slant = np.where(random.chance("slant side", 0.8), np.abs(slant), slant)
+    turn = random.normal("rotate", 0.0, style.rotate_degrees).clip(-3 * style.rotate_degrees, 3 * style.rotate_degrees)
     turn = np.radians(
-        np.where(draws.chance("tilt", look.tilt_share), draws.signed("tilt strength", look.tilt_degrees), turn)
+        np.where(random.chance("tilt", style.tilt_share), random.signed("tilt strength", style.tilt_degrees), turn)
     )
-    turn = np.where(least > 0.0, np.where(draws.chance("lean up", 0.6), -least, least), turn).clip(-most, most)
-    seen = draws.chance("perspective", look.perspective_share)
+    turn = np.where(least > 0.0, np.where(random.chance("lean up", 0.6), -least, least), turn).clip(-most, most)
+    seen = random.chance("perspective", style.perspective_share)
     half = np.abs(bent).max(axis=1)  # (N, 2)
-    across = np.where(seen, draws.signed("perspective across", look.perspective), 0.0) / half[:, 0]
-    down = np.where(seen, draws.signed("perspective down", look.perspective), 0.0) / half[:, 1]
+    across = np.where(seen, random.signed("perspective across", style.perspective), 0.0) / half[:, 0]
+    down = np.where(seen, random.signed("perspective down", style.perspective), 0.0) / half[:, 1]
     matrix = np.zeros((len(slant), 3, 3))
     cos, sin = np.cos(turn), np.sin(turn)
     # x' = cos (x - slant y) - sin y; y' = sin (x - slant y) + cos y
@@ -248,15 +235,15 @@ def _inverse(matrix: Floats) -> Floats:
     return np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-1)
 
 
-def _margins(draws: Draws, look: LookConfig) -> Floats:
+def _margins(random: SampleRandom, style: StyleConfig) -> Floats:
     """``(N, 4)`` left, right, above, below, in text heights."""
-    common = draws.uniform("margin", 0.0, look.margin)
-    loose = draws.chance("loose", look.loose_share)
+    common = random.uniform("margin", 0.0, style.margin)
+    loose = random.chance("loose", style.loose_share)
     sides = []
     for side in ("left", "right", "above", "below"):
-        own = common + draws.normal(f"margin {side}", 0.0, 0.3 * look.margin)
-        more = np.where(draws.chance(f"loose {side}", 0.6), draws.uniform(f"loose by {side}", 0.1, 1.0), 0.0)
-        sides.append(np.maximum(own, -look.cut) + np.where(loose, more * look.loose, 0.0))
+        own = common + random.normal(f"margin {side}", 0.0, 0.3 * style.margin)
+        more = np.where(random.chance(f"loose {side}", 0.6), random.uniform(f"loose by {side}", 0.1, 1.0), 0.0)
+        sides.append(np.maximum(own, -style.cut) + np.where(loose, more * style.loose, 0.0))
     return np.stack(sides, axis=1)
 
 

@@ -1,15 +1,13 @@
-"""What storing a picture as JPEG does to its pixels, batched, at any quality and block size.
+"""Effect of JPEG compression on pixels, batched, at any quality and block size.
 
-Baseline JPEG cuts a picture into blocks of 8 by 8, transforms each (DCT), divides the coefficients by a table and
-rounds. Only that rounding changes pixels, so nothing is encoded here. Where the crop was stored larger than the network
-sees it, a block covers fewer of the network's pixels: 4 or 2 along that axis. The picture shrunk by 2 has, but for a
-factor, the low half of the stored block's coefficients, and they are rounded by that part of the table.
+Only the rounding of DCT coefficients changes pixels, so nothing is encoded. Where the crop was stored larger than the
+network sees it, a block covers 4 or 2 of the network's pixels along that axis: the shrunk image has, but for a factor,
+the low half of the stored block's coefficients, and they are rounded by that part of the table.
 
-All sums are exact: pixels, coefficients and the transform are integers so small that their products add up without
-rounding in float32. A picture therefore comes out the same in any batch, with any matrix kernel, on any device, and
-TF32 changes nothing either.
+Pixels, coefficients and transform are integers so small that sums are exact in float32 and TF32: an image comes out the
+same in any batch and on any device.
 
-Shape letters: N pictures, C channels, H height, W width, B blocks of 8 by 8 pixels.
+Shape letters: N images, C channels, H height, W width, B blocks of 8 by 8 pixels.
 
 Reference:
     ITU-T Recommendation T.81 (1992), section A.3.3 (DCT) and Annex K (tables); the Independent JPEG Group's libjpeg,
@@ -27,8 +25,6 @@ from torch import Tensor
 
 from crnn.distributed import on_device
 from crnn.synth.filters import take_rows
-
-__all__ = ["jpeg"]
 
 BLOCK = 8
 
@@ -58,27 +54,23 @@ CHROMINANCE = (
 
 
 def jpeg(
-    pictures: Tensor, quality: npt.NDArray[np.int64], shift: npt.NDArray[np.int64], finer: npt.NDArray[np.int64]
+    images: Tensor, quality: npt.NDArray[np.int64], shift: npt.NDArray[np.int64], finer: npt.NDArray[np.int64]
 ) -> Tensor:
-    """Pictures as they are after having been stored as baseline JPEG.
+    """Return images as after baseline JPEG, ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
 
     Args:
-        pictures: ``(N, C, H, W)`` float32 in [0, 1], C 1 (grey) or 3 (red, green, blue). With three channels, colour
-            is stored at full resolution.
-        quality: ``(N,)`` quality on libjpeg's scale, 1 (worst) to 100.
-        shift: ``(N, 2)`` rows and columns in [0, 8) by which the grid of blocks begins before the picture.
-        finer: ``(N, 2)`` how often the block is halved, per axis, 0 to 2: it is 8, 4 or 2 pixels high and wide.
-
-    Returns:
-        ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
+        images: ``(N, C, H, W)`` float32 in [0, 1], C 1 (grey) or 3 (red, green, blue), without chroma subsampling.
+        quality: ``(N,)`` libjpeg's, 1 (worst) to 100.
+        shift: ``(N, 2)`` rows and columns in [0, 8) by which the grid of blocks begins before the image.
+        finer: ``(N, 2)`` halvings of the block, per axis, 0 to 2: it is 8, 4 or 2 pixels high and wide.
     """
-    if len(pictures) == 0:
-        return pictures.clone()
-    # Pictures of one block shape lie together, so that one product transforms them.
+    if len(images) == 0:
+        return images.clone()
+    # Images of one block shape lie together, so that one product transforms them.
     order = np.lexsort((finer[:, 1], finer[:, 0]))
-    device = pictures.device
+    device = images.device
     rows = on_device(order, device)
-    levels = pictures.index_select(0, rows).clamp_(0.0, 1.0).mul_(255.0).round_()
+    levels = images.index_select(0, rows).clamp_(0.0, 1.0).mul_(255.0).round_()
     if levels.shape[1] == 3:
         levels = _luminance_first(levels)
     levels -= 128.0
@@ -86,7 +78,7 @@ def jpeg(
     blocks = _blocks(levels, tops, lefts)
     steps = on_device(_steps(quality[order], finer[order], levels.shape[1]), device)[:, :, None]
     blocks = _rounded(blocks.view(*levels.shape[:2], -1, BLOCK * BLOCK), steps, finer[order]).view_as(blocks)
-    levels = _picture(blocks, tops, lefts, *pictures.shape[2:])
+    levels = _image(blocks, tops, lefts, *images.shape[2:])
     levels += 128.0
     levels = _red_first(levels) if levels.shape[1] == 3 else levels.round_()
     return torch.empty_like(levels).index_copy_(0, rows, levels.clamp_(0.0, 255.0).div_(255.0))
@@ -108,10 +100,7 @@ def _rounded(blocks: Tensor, steps: Tensor, finer: npt.NDArray[np.int64]) -> Ten
 
 
 def _blocks(levels: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
-    """The picture cut into blocks, ``(N, C, blocks across, blocks down, 8, 8)``, columns before rows throughout.
-
-    What a block covers outside the picture is the nearest pixel of its edge.
-    """
+    """Cut into blocks, ``(N, C, across, down, 8, 8)``, columns before rows; edges are replicated."""
     count, channels, height, width = levels.shape
     high, wide = ((size + 2 * BLOCK - 2) // BLOCK for size in (height, width))
     inside = torch.arange(max(high, wide) * BLOCK, device=levels.device)
@@ -120,8 +109,8 @@ def _blocks(levels: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
     return levels.view(count, channels, wide, BLOCK, high, BLOCK).transpose(3, 4).contiguous()
 
 
-def _picture(blocks: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
-    """The reverse of ``_blocks``."""
+def _image(blocks: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
+    """Invert ``_blocks``."""
     count, channels, wide, high = blocks.shape[:4]
     levels = blocks.transpose(3, 4).reshape(count, channels, wide * BLOCK, high * BLOCK)
     inside = torch.arange(max(height, width), device=blocks.device)

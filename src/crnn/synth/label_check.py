@@ -1,7 +1,7 @@
-"""What of a text its label keeps, and whether the text may be drawn at all.
+"""Labels of texts, and whether a text may be drawn.
 
-A picture may show marks that its label leaves out: readers of 36 characters are judged without punctuation. It must
-not show letters or digits that its label leaves out: that would teach the network to pass over them.
+An image may show marks that its label leaves out: readers of 36 characters are judged without punctuation. It must not
+show letters or digits that its label leaves out: that would teach the network to pass over them.
 """
 
 from __future__ import annotations
@@ -12,28 +12,20 @@ import unicodedata
 from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
 from crnn.errors import CharsetError
 
-__all__ = ["LabelFit", "is_text"]
-
-
 _UNDRAWABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")
-"""Unicode categories without a picture: control characters, unassigned and private ones, surrogates, line breaks."""
+"""Unicode categories without an image: control characters, unassigned and private ones, surrogates, line breaks."""
 
 
 def is_text(character: str) -> bool:
-    """Whether a character is one that labels are made of: a letter, a digit or a mark that combines with letters."""
+    """True for letters, digits and combining marks."""
     return unicodedata.category(character)[0] in "LNM"
 
 
-class LabelFit:
-    """From texts to labels that a network can write.
+class LabelCheck:
+    """Labels that a network can write, of texts.
 
-    Args:
-        charset: What the network writes.
-        rules: How labels are normalised. Texts are never cut, whatever ``rules.truncate`` says: the picture shows all.
-        max_steps: Time steps T that the network has.
-
-    Attributes:
-        longest: Most characters of a label.
+    Texts are never truncated, whatever ``rules.truncate`` says: the image shows all. ``max_steps`` are the network's
+    time steps, ``longest`` is the most characters of a label.
     """
 
     def __init__(self, charset: Charset, rules: LabelRules, max_steps: int) -> None:
@@ -46,14 +38,14 @@ class LabelFit:
         self._refused: set[str] = set()
 
     def kept(self, character: str) -> str:
-        """What a label has of one character: itself, its other case, its base letter, several, or nothing."""
+        """Return the label of one character: itself, its other case, its base letter, several, or nothing."""
         form = self._unlimited.form(character)
         if self.rules.whitespace == "collapse" and character.isspace():
             form = " "
         return "".join(part for part in form if part in self.charset)
 
     def allows(self, text: str) -> bool:
-        """Whether all characters of a text may be drawn: labels keep them, or leave them out as mere marks."""
+        """True where labels keep all characters of a text, or leave them out as mere marks."""
         if self._allowed.issuperset(text):
             return True
         for character in text:
@@ -74,7 +66,7 @@ class LabelFit:
         return self.rules.unknown == "drop_character" or all(part in self.charset for part in form)
 
     def label(self, drawn: str) -> str:
-        """The label of a text.
+        """Return the label of a text.
 
         Raises:
             LabelSkip: It has none; ``reason`` is ``lost_character``, ``too_many_steps``, or one of ``LabelRules``.

@@ -1,6 +1,6 @@
-"""Coverage masks of words on the device: looked up where the geometry says, grown, smoothed, moved.
+"""Coverage masks of words on the device: lookup, dilation, averaging, shifts.
 
-Shape letters: n words, Hc and Wc the size of a cell, H and W that of a picture.
+Shape letters: n words, Hc and Wc the size of a mask, H and W that of an image.
 """
 
 from __future__ import annotations
@@ -14,28 +14,26 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from crnn.distributed import on_device
-from crnn.synth.rasterizer import CELL_MARGIN
-
-__all__ = ["averaged", "dilated", "letter_gap", "lookup", "shifted"]
+from crnn.synth.rasterizer import MASK_MARGIN
 
 Floats = npt.NDArray[np.float64]
 
 
-def lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
-    """Coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
+def lookup(masks: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
+    """Return the coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
 
     Args:
-        cells: ``(n, Hc, Wc)`` uint8.
+        masks: ``(n, Hc, Wc)`` uint8.
         u: ``(n, H, W)`` float32: across, in heights of the words.
         v: ``(n, H, W)`` float32: down.
         ratios: ``(n,)`` width over height of the words.
-        heights: ``(n,)`` height of the words in pixels of the picture.
-        widths: ``(n,)`` width of the words in pixels of the picture.
+        heights: ``(n,)`` height of the words in pixels of the image.
+        widths: ``(n,)`` width of the words in pixels of the image.
     """
-    rows, columns = cells.shape[-2:]
+    rows, columns = masks.shape[-2:]
     x = u * _ends(columns, ratios, u.device)[:, None, None]
-    y = v * (2.0 * (1.0 - 2.0 * CELL_MARGIN / rows))
-    masks = cells.to(torch.float32).mul_(1.0 / 255.0)[:, None]
+    y = v * (2.0 * (1.0 - 2.0 * MASK_MARGIN / rows))
+    masks = masks.to(torch.float32).mul_(1.0 / 255.0)[:, None]
     # Four neighbouring pixels of a cell are all that a lookup sees. Where a step is longer, the cell is smoothed first.
     for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
         for step in (1.8, 3.0):
@@ -45,21 +43,15 @@ def lookup(cells: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats,
     return grid_sample(masks, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)[:, 0]
 
 
-def letter_gap(cells: Tensor, ratios: Floats, places: Floats) -> Tensor:
-    """Where a column has the least ink, ``(n, 1, 1)`` float32: u, across, in heights of the words.
-
-    Args:
-        cells: ``(n, Hc, Wc)`` uint8.
-        ratios: ``(n,)`` width over height of the words.
-        places: ``(n,)`` in [0, 1]: about where along the cell it is looked for, an eighth of it to either side.
-    """
-    columns = cells.shape[-1]
-    middles = (torch.arange(columns, device=cells.device) + 0.5) / columns
-    near = on_device(places.astype(np.float32), cells.device)[:, None]
-    # Whole numbers: sums of ink do not depend on their order, so that a picture is the same in any batch.
-    ink = cells.sum(dim=1, dtype=torch.int64)
+def letter_gap(masks: Tensor, ratios: Floats, places: Floats) -> Tensor:
+    """Return u of the column with least ink, ``(n, 1, 1)``, within an eighth of the mask around ``places``."""
+    columns = masks.shape[-1]
+    middles = (torch.arange(columns, device=masks.device) + 0.5) / columns
+    near = on_device(places.astype(np.float32), masks.device)[:, None]
+    # Whole numbers: sums of ink do not depend on their order, so that an image is the same in any batch.
+    ink = masks.sum(dim=1, dtype=torch.int64)
     column = torch.where((middles - near).abs() <= 0.125, ink, torch.iinfo(torch.int64).max).argmin(dim=1)
-    return ((middles[column] * 2.0 - 1.0) / _ends(columns, ratios, cells.device))[:, None, None]
+    return ((middles[column] * 2.0 - 1.0) / _ends(columns, ratios, masks.device))[:, None, None]
 
 
 def dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
@@ -94,7 +86,7 @@ def averaged(fields: Tensor, axis: int) -> Tensor:
 
 
 def shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np.int64]) -> Tensor:
-    """Each picture moved by its own whole number of pixels; what comes in is empty."""
+    """Each image moved by its own whole number of pixels; what comes in is empty."""
     count, height, width = coverage.shape
     y = torch.arange(height, device=coverage.device)[None, :, None] - on_device(down, coverage.device)[:, None, None]
     x = torch.arange(width, device=coverage.device)[None, None, :] - on_device(right, coverage.device)[:, None, None]
@@ -104,6 +96,6 @@ def shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np
 
 
 def _ends(columns: int, ratios: Floats, device: torch.device) -> Tensor:
-    """``(n,)`` what takes u, across, to -1 and 1 at the ends of a cell, its margins included."""
-    ends = np.asarray((1.0 - 2.0 * CELL_MARGIN / columns) / (ratios / 2), dtype=np.float32)
+    """``(n,)`` what takes u, across, to -1 and 1 at the ends of a mask, its margins included."""
+    ends = np.asarray((1.0 - 2.0 * MASK_MARGIN / columns) / (ratios / 2), dtype=np.float32)
     return on_device(ends, device)

@@ -1,7 +1,6 @@
-"""Procedural patterns: walls, wood, cloth, foliage, signs, streets out of focus, as square grey tiles.
+"""Procedural patterns as square grey tiles: walls, wood, cloth, foliage, signs, streets out of focus.
 
-Each is a pure function of a numpy generator. None is a copy of anything; they are what a word is read in front of, so
-what counts is that their edges, scales and directions vary as those of real surfaces do.
+Each is a function of a numpy generator. What counts is that edges, scales and directions vary as on real surfaces.
 """
 
 from __future__ import annotations
@@ -12,32 +11,30 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-__all__ = ["PATTERNS", "normalised", "pattern"]
-
 Tile = npt.NDArray[np.float32]
 _Maker = Callable[[np.random.Generator, int], Tile]
 
 
 def pattern(rng: np.random.Generator, size: int) -> Tile:
     """A tile of some kind, often two kinds over each other, ``(size, size)`` float32 in [-1, 1]."""
-    tile = normalised(_one(rng, size))
+    tile = normalize(_one(rng, size))
     if rng.random() < 0.5:
-        other = normalised(_one(rng, size))
+        other = normalize(_one(rng, size))
         share = rng.uniform(0.15, 0.5)
         if rng.random() < 0.3:  # one inside the shapes of the other
-            mask = _soft_steps(normalised(_cloud(rng, size)), rng.uniform(0.02, 0.3))
+            mask = _soft_steps(normalize(_cloud(rng, size)), rng.uniform(0.02, 0.3))
             tile = tile * (1 - mask) + other * mask
         else:
             tile = (1 - share) * tile + share * other
     if rng.random() < 0.25:  # in half light, or with a shadow over it
-        light = normalised(_slope(rng, size) if rng.random() < 0.5 else _blurred(_edges(rng, size), 2.0))
-        tile = normalised(tile) * (1.0 + 0.6 * light) + rng.uniform(0.2, 1.0) * light
+        light = normalize(_slope(rng, size) if rng.random() < 0.5 else _blurred(_edges(rng, size), 2.0))
+        tile = normalize(tile) * (1.0 + 0.6 * light) + rng.uniform(0.2, 1.0) * light
     if rng.random() < 0.2:  # out of focus
         tile = _blurred(tile, float(np.exp(rng.uniform(np.log(0.004), np.log(0.03)))) * size)
-    return normalised(tile)
+    return normalize(tile)
 
 
-def normalised(tile: npt.NDArray[np.floating]) -> Tile:
+def normalize(tile: npt.NDArray[np.floating]) -> Tile:
     """The tile with mean 0, cut at 2.5 standard deviations, which become -1 and 1."""
     for _ in range(2):  # a cut moves both, of a tile with a few bright spots by much
         centred = tile - tile.mean()
@@ -97,9 +94,9 @@ def _brushed(rng: np.random.Generator, size: int) -> Tile:
 def _rings(rng: np.random.Generator, size: int) -> Tile:
     """Wood: lines that bend together."""
     x, y = _axes(rng, size)
-    bend = normalised(_spectral(rng, size, 2.2)) * rng.uniform(0.03, 0.15)
+    bend = normalize(_spectral(rng, size, 2.2)) * rng.uniform(0.03, 0.15)
     rings = np.sin((y + 0.15 * x + bend) * 2 * np.pi * rng.uniform(5.0, 25.0))
-    return _single(rings + 0.5 * normalised(_brushed(rng, size)))
+    return _single(rings + 0.5 * normalize(_brushed(rng, size)))
 
 
 def _slope(rng: np.random.Generator, size: int) -> Tile:
@@ -154,7 +151,7 @@ def _leaves(rng: np.random.Generator, size: int) -> Tile:
     """Foliage, gravel, people out of focus: blobs of a few levels."""
     tile = np.zeros((size, size), dtype=np.float32)
     for _ in range(int(rng.integers(2, 5))):
-        blobs = normalised(_spectral(rng, size, rng.uniform(1.2, 2.4), 1.0, rng.uniform(0.0, 6.0)))
+        blobs = normalize(_spectral(rng, size, rng.uniform(1.2, 2.4), 1.0, rng.uniform(0.0, 6.0)))
         tile += rng.normal() * _soft_steps(blobs - rng.uniform(-0.4, 0.4), rng.uniform(0.02, 0.3))
     return tile
 
@@ -175,7 +172,7 @@ def _edges(rng: np.random.Generator, size: int) -> Tile:
 
 def _scratches(rng: np.random.Generator, size: int) -> Tile:
     """Scratches, wires, cracks, folds."""
-    tile = 0.4 * normalised(_cloud(rng, size))
+    tile = 0.4 * normalize(_cloud(rng, size))
     for _ in range(int(rng.integers(3, 14))):
         x, y = _axes(rng, size)
         bend = rng.uniform(-0.3, 0.3) * y * y + rng.uniform(-0.4, 0.4)
@@ -187,7 +184,7 @@ def _scratches(rng: np.random.Generator, size: int) -> Tile:
 def _folds(rng: np.random.Generator, size: int) -> Tile:
     """Cloth, paper, a flag in the wind."""
     x, y = _axes(rng, size)
-    bend = normalised(_spectral(rng, size, 2.5)) * rng.uniform(0.1, 0.4)
+    bend = normalize(_spectral(rng, size, 2.5)) * rng.uniform(0.1, 0.4)
     waves = np.sin((x + bend) * 2 * np.pi * rng.uniform(1.0, 6.0)) + 0.5 * np.sin((x - 0.4 * y) * 2 * np.pi * 3.0)
     return _single(waves)
 
@@ -195,7 +192,7 @@ def _folds(rng: np.random.Generator, size: int) -> Tile:
 def _planks(rng: np.random.Generator, size: int) -> Tile:
     """Boards: each cut from another place of the tree, with joints between them."""
     fibres = _enlarged(rng.normal(size=(size, max(2, size // int(rng.integers(12, 40))))), size)
-    grain = normalised(fibres) + rng.uniform(0.0, 1.0) * normalised(_enlarged(rng.normal(size=(size // 8, 3)), size))
+    grain = normalize(fibres) + rng.uniform(0.0, 1.0) * normalize(_enlarged(rng.normal(size=(size // 8, 3)), size))
     edges = np.sort(rng.uniform(0, size, int(rng.integers(2, 9))))
     rows = np.arange(size)
     board = np.searchsorted(edges, rows)
@@ -210,8 +207,8 @@ def _planks(rng: np.random.Generator, size: int) -> Tile:
 
 def _foliage(rng: np.random.Generator, size: int) -> Tile:
     """Leaves over leaves, those in front lighter."""
-    picture = Image.new("F", (size, size), -1.0)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("F", (size, size), -1.0)
+    draw = ImageDraw.Draw(image)
     count = int(rng.integers(60, 300))
     length = size * rng.uniform(0.9, 1.8) / np.sqrt(count)
     hang, spread, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 3.0), rng.uniform(0.15, 0.5)
@@ -222,27 +219,27 @@ def _foliage(rng: np.random.Generator, size: int) -> Tile:
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         corners = points @ turn + rng.uniform(-0.1, 1.1, 2) * size
         draw.polygon(corners.ravel().tolist(), fill=float(2.0 * number / count - 1.0 + 0.5 * rng.normal()))
-    return _blurred(np.asarray(picture), size * 0.003)
+    return _blurred(np.asarray(image), size * 0.003)
 
 
 def _lights(rng: np.random.Generator, size: int) -> Tile:
     """A street out of focus: fronts, people, lamps."""
-    picture = Image.fromarray(2.0 * normalised(_spectral(rng, size, 2.0)))
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(2.0 * normalize(_spectral(rng, size, 2.0)))
+    draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(4, 16))):
         left, top = rng.uniform(-0.1, 1.0, 2) * size
         width, height = np.exp(rng.uniform(np.log(0.05), np.log(0.5), 2)) * size
         draw.rectangle((left, top, left + width, top + height), fill=float(2.0 * rng.normal()))
     radius = size * rng.uniform(0.01, 0.05)
-    tile = _blurred(np.asarray(picture), radius)
+    tile = _blurred(np.asarray(image), radius)
     if rng.random() < 0.5:  # an open lens makes discs of lamps
-        picture = Image.fromarray(tile)
-        draw = ImageDraw.Draw(picture)
+        image = Image.fromarray(tile)
+        draw = ImageDraw.Draw(image)
         for _ in range(int(rng.integers(3, 14))):
             x, y = rng.uniform(0.0, 1.0, 2) * size
             reach = 1.5 * radius * rng.uniform(0.8, 1.2)
             draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=float(rng.uniform(1.0, 4.0)))
-        tile = 0.5 * tile + 0.5 * _blurred(np.asarray(picture), 0.1 * radius)
+        tile = 0.5 * tile + 0.5 * _blurred(np.asarray(image), 0.1 * radius)
     return tile
 
 
@@ -300,7 +297,7 @@ def _print(rng: np.random.Generator, size: int) -> Tile:
     x, y = _axes(rng, size)
     count = rng.uniform(12, 50)
     raster = np.cos(x * count * np.pi * 2) + np.cos(y * count * np.pi * 2)
-    return _soft_steps((raster - 2.0 * normalised(_spectral(rng, size, 2.2))).astype(np.float32), 0.8)
+    return _soft_steps((raster - 2.0 * normalize(_spectral(rng, size, 2.2))).astype(np.float32), 0.8)
 
 
 def _blurred(tile: Tile, radius: float) -> Tile:
@@ -311,8 +308,8 @@ def _blurred(tile: Tile, radius: float) -> Tile:
 
 
 def _enlarged(values: npt.NDArray[np.floating], size: int) -> Tile:
-    picture = Image.fromarray(values.astype(np.float32))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+    image = Image.fromarray(values.astype(np.float32))
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 PATTERNS: tuple[tuple[_Maker, float], ...] = (

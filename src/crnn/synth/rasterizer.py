@@ -1,7 +1,6 @@
-"""A text in a face -> its coverage mask, the one thing of a picture that is drawn with FreeType.
+"""Rasterize texts with FreeType to coverage masks of one size, and draw words by number.
 
-All masks have one size: the ink of the text, whatever its shape, is stretched over a cell, and its true width over
-height is kept beside it. Everything that comes after is a lookup in that cell.
+The ink of a text is stretched over its mask; its true width over height is kept beside it.
 """
 
 from __future__ import annotations
@@ -18,42 +17,25 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from crnn.charset import Charset, min_time_steps
 from crnn.config.model import time_steps
-from crnn.config.synth import LookConfig
+from crnn.config.synth import StyleConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.corpus import Corpus, Text
-from crnn.synth.fonts import Face, FaceSet
+from crnn.synth.font_check import Font
+from crnn.synth.fonts import FontSet
 from crnn.synth.widths import CLASS_BITS, WidthClass
 
-__all__ = [
-    "CELL_HEIGHT",
-    "CELL_MARGIN",
-    "Lettering",
-    "WordWriter",
-    "Words",
-    "cell_width",
-    "crop_width",
-    "draw_cell",
-    "needs_shaping",
-]
-
-
-CELL_HEIGHT = 40
-"""Rows of a cell: a quarter more than the 32 of a picture, so that text stays sharp when it is warped."""
-
-CELL_MARGIN = 2
-"""Empty rows and columns around the ink of a cell, so that its outline ends softly."""
+MASK_HEIGHT = 40  # Rows of a mask: a quarter more than the 32 of an image, so that text stays sharp when it is warped
+MASK_MARGIN = 2  # Empty rows and columns around the ink of a mask, so that its outline ends softly
 
 _SIZES = (32, 48, 72, 108)
-"""Sizes in pixels in which faces are opened; few, as every face is kept open in each size that was needed."""
+"""Sizes in pixels in which fonts are opened; few, as every font is kept open in each size that was needed."""
 
-_TYPICAL_WIDTH = 0.55
-"""Width of a letter in em, about: decides in which size a text is drawn."""
+_TYPICAL_WIDTH = 0.55  # Width of a letter in em, about: decides in which size a text is drawn
 
 _WIDTH = 220.0
-"""Pixels that a drawn text should be wide, about: more than a cell has, so that it is only ever shrunk much."""
+"""Pixels that a drawn text should be wide, about: more than a mask has, so that it is only ever shrunk much."""
 
-_LINE = 18
-"""Characters beyond which a text is drawn for a wide cell, whose height decides on the size."""
+_LINE = 18  # Characters beyond which a text is drawn for a wide cell, whose height decides on the size
 
 _LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{}|@$/_Q")
 """Characters lower than capitals, and those that reach below the line."""
@@ -61,17 +43,13 @@ _LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{
 _LOW_HEIGHT, _DEPTH = 0.74, 0.28
 """Height of small letters, and depth of those that reach below the line, in that of capitals, about."""
 
-_SMALL_CAPITALS = 0.75
-"""Height of small capitals in that of the others."""
+_SMALL_CAPITALS = 0.75  # Height of small capitals in that of the others
 
 _MAX_OPEN = 1024
-"""Faces, each in one size, that a process keeps open, 250 kB each. Opening one costs a fifth of drawing a word."""
+"""Fonts, each in one size, that a process keeps open, 250 kB each. Opening one costs a fifth of drawing a word."""
 
-_MAX_EXTENT = 8192
-"""Largest extent in pixels of what is drawn: faces can claim any."""
-
-_SCRIPTS_SHAPED = ("AL", "R", "AN")
-"""Bidirectional classes whose letters join or run from the right."""
+_MAX_EXTENT = 8192  # Largest extent in pixels of what is drawn: fonts can claim any
+_SCRIPTS_SHAPED = ("AL", "R", "AN")  # Bidirectional classes whose letters join or run from the right
 
 
 _Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
@@ -80,52 +58,44 @@ _Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
 
 @dataclass(frozen=True, slots=True)
 class Lettering:
-    """How a text is set, beyond its face.
+    """Letter setting beyond the font."""
 
-    Attributes:
-        tracking: Space added between letters, in em; below 0 moves them together.
-        kerning_jitter: Standard deviation of a random change of each space, in em.
-        baseline_jitter: Standard deviation of a random move of each letter up or down, in em.
-        small_caps: Lower-case letters are drawn as smaller capitals.
-        underline: Thickness of a line below the text in em; 0 draws none.
-    """
-
-    tracking: float = 0.0
-    kerning_jitter: float = 0.0
-    baseline_jitter: float = 0.0
-    small_caps: bool = False
-    underline: float = 0.0
+    tracking: float = 0.0  # Space added between letters, in em; below 0 moves them together
+    kerning_jitter: float = 0.0  # Standard deviation of a random change of each space, in em
+    baseline_jitter: float = 0.0  # Standard deviation of a random move of each letter up or down, in em
+    small_caps: bool = False  # Lower-case letters are drawn as smaller capitals
+    underline: float = 0.0  # Thickness of a line below the text in em; 0 draws none
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, look: LookConfig) -> Lettering:
-        """A random one; the same number of random numbers is taken whatever the settings are."""
+    def draw(cls, rng: np.random.Generator, style: StyleConfig) -> Lettering:
+        """Draw one at random; the count of random numbers does not depend on the settings."""
         chance = rng.random(5)
         wider, tighter, underline = float(rng.beta(2.0, 5.0)), float(rng.random()), float(rng.uniform(0.03, 0.1))
-        tracking = look.tracking * wider if chance[0] < look.tracking_share else 0.0
-        if chance[0] > 1.0 - look.tight_share:
+        tracking = style.tracking * wider if chance[0] < style.tracking_share else 0.0
+        if chance[0] > 1.0 - style.tight_share:
             tracking = -0.07 * tighter
         return cls(
             tracking=tracking,
-            kerning_jitter=look.letter_jitter if chance[1] < look.letter_jitter_share else 0.0,
-            baseline_jitter=look.letter_jitter if chance[2] < look.letter_jitter_share else 0.0,
-            small_caps=bool(chance[3] < look.small_caps_share),
-            underline=underline if chance[4] < look.underline_share else 0.0,
+            kerning_jitter=style.letter_jitter if chance[1] < style.letter_jitter_share else 0.0,
+            baseline_jitter=style.letter_jitter if chance[2] < style.letter_jitter_share else 0.0,
+            small_caps=bool(chance[3] < style.small_caps_share),
+            underline=underline if chance[4] < style.underline_share else 0.0,
         )
 
     @property
     def plain(self) -> bool:
-        """Whether the face alone decides where letters go."""
+        """True where the font alone decides where letters go."""
         return not (self.tracking or self.kerning_jitter or self.baseline_jitter or self.small_caps)
 
 
-def cell_width(image_width: int) -> int:
-    """Columns of a cell for pictures of ``image_width`` pixels: a quarter more, in steps of 4."""
-    return -(-(image_width * 5 // 4) // 4) * 4 + 2 * CELL_MARGIN
+def mask_width(image_width: int) -> int:
+    """Columns of a mask for images of ``image_width`` pixels: a quarter more, in steps of 4."""
+    return -(-(image_width * 5 // 4) // 4) * 4 + 2 * MASK_MARGIN
 
 
 @functools.lru_cache(maxsize=4096)
 def needs_shaping(text: str) -> bool:
-    """Whether letters change or move with their neighbours, so that they must be drawn together."""
+    """True where letters change or move with their neighbours, so that they must be drawn together."""
     return any(
         unicodedata.bidirectional(c) in _SCRIPTS_SHAPED
         or unicodedata.category(c) in ("Mn", "Mc", "Me")
@@ -135,43 +105,43 @@ def needs_shaping(text: str) -> bool:
     )
 
 
-def crop_width(text: str, face: Face, lettering: Lettering) -> float:
+def crop_width(text: str, font: Font, lettering: Lettering) -> float:
     """Return about how wide a crop of a text is, in pixels, where it is 32 high; 1 at least."""
-    if text.isascii() and face.cap_height > 0.0:
+    if text.isascii() and font.cap_height > 0.0:
         # By tables: to measure a line takes as long as to draw it.
-        advances = _ascii_advances(face)
+        advances = _ascii_advances(font)
         width = sum([advances[ord(c) - 32] for c in text])
         tall = any(c not in _LOW for c in text)
-        height = face.cap_height * ((1.0 if tall else _LOW_HEIGHT) + (_DEPTH if any(c in _DEEP for c in text) else 0.0))
+        height = font.cap_height * ((1.0 if tall else _LOW_HEIGHT) + (_DEPTH if any(c in _DEEP for c in text) else 0.0))
     else:
-        left, top, right, bottom = _font(face, _SIZES[0]).getbbox(text, anchor="ls")
+        left, top, right, bottom = _freetype(font, _SIZES[0]).getbbox(text, anchor="ls")
         width, height = (right - left) / _SIZES[0], max(bottom - top, 1.0) / _SIZES[0]
     ratio = (width + lettering.tracking * (len(text) - 1)) / height
     return max(32.0 * (ratio + 0.2) / 1.2, 1.0)  # margins of a tenth of the height
 
 
 @functools.lru_cache(maxsize=4096)
-def _ascii_advances(face: Face) -> tuple[float, ...]:
-    """Widths in em of the characters from the space to the tilde; those that the face lacks have that of its box."""
-    font = _font(face, _SIZES[0])
-    return tuple(font.getlength(chr(code)) / _SIZES[0] for code in range(32, 127))
+def _ascii_advances(font: Font) -> tuple[float, ...]:
+    """Widths in em of the characters from the space to the tilde; those that the font lacks have that of its box."""
+    opened = _freetype(font, _SIZES[0])
+    return tuple(opened.getlength(chr(code)) / _SIZES[0] for code in range(32, 127))
 
 
-def draw_cell(
-    text: str, face: Face, lettering: Lettering, width: int, rng: np.random.Generator
+def render_mask(
+    text: str, font: Font, lettering: Lettering, width: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], float] | None:
-    """The ink of a text, stretched over a cell.
+    """Render the ink of a text, stretched over a mask.
 
     Args:
-        text: What to draw; the face has all its characters.
-        face: With what.
-        lettering: How it is set; letters of scripts that need shaping stay where the face puts them.
-        width: Columns of the cell.
+        text: The font has all its characters.
+        font: To draw with.
+        lettering: Ignored in scripts that need shaping.
+        width: Columns of the mask.
         rng: For the jitter of letters.
 
     Returns:
-        The cell, ``(CELL_HEIGHT, width)`` uint8, 255 where there is ink, with ``CELL_MARGIN`` empty pixels around; and
-        width over height of the ink as it was drawn. ``None`` where there is no ink.
+        ``(MASK_HEIGHT, width)`` uint8, 255 at full ink, with a margin of ``MASK_MARGIN``; and width over height of the
+        ink. ``None`` where there is no ink.
 
     Raises:
         ConfigError: The text needs shaping and Pillow was built without raqm.
@@ -184,33 +154,33 @@ def draw_cell(
         )
     size = _size_for(len(text))
     if shaped or lettering.plain:
-        drawn = _draw([(0.0, 0.0, text, _font(face, size))])
+        drawn = _draw([(0.0, 0.0, text, _freetype(font, size))])
     else:
-        drawn = _draw(_letters(text, face, size, lettering, rng))
+        drawn = _draw(_letters(text, font, size, lettering, rng))
     ink = drawn.getbbox() if drawn is not None else None
     if drawn is None or ink is None:
         return None
     if lettering.underline:
         drawn = _underlined(drawn.crop(ink), size, lettering.underline)
         ink = (0, 0, *drawn.size)
-    inner = (width - 2 * CELL_MARGIN, CELL_HEIGHT - 2 * CELL_MARGIN)
+    inner = (width - 2 * MASK_MARGIN, MASK_HEIGHT - 2 * MASK_MARGIN)
     # Bilinear in Pillow is a triangle as wide as the shrinking asks for, so nothing is aliased.
     stretched = drawn.resize(inner, Image.Resampling.BILINEAR, box=ink)
-    cell = np.zeros((CELL_HEIGHT, width), dtype=np.uint8)
-    cell[CELL_MARGIN:-CELL_MARGIN, CELL_MARGIN:-CELL_MARGIN] = np.asarray(stretched)
-    return cell, (ink[2] - ink[0]) / (ink[3] - ink[1])
+    mask = np.zeros((MASK_HEIGHT, width), dtype=np.uint8)
+    mask[MASK_MARGIN:-MASK_MARGIN, MASK_MARGIN:-MASK_MARGIN] = np.asarray(stretched)
+    return mask, (ink[2] - ink[0]) / (ink[3] - ink[1])
 
 
 def _underlined(ink: Image.Image, size: int, thickness: float) -> Image.Image:
     width, height = ink.size
     bottom = height + max(1, round(0.05 * size)) + max(1, round(thickness * size))
-    picture = ink.crop((0, 0, width, bottom))
-    ImageDraw.Draw(picture).rectangle((0, bottom - max(1, round(thickness * size)), width, bottom), fill=255)
-    return picture
+    image = ink.crop((0, 0, width, bottom))
+    ImageDraw.Draw(image).rectangle((0, bottom - max(1, round(thickness * size)), width, bottom), fill=255)
+    return image
 
 
 def _size_for(length: int) -> int:
-    """A size in which a text of so many characters is at least about as wide as a cell, but not much larger."""
+    """Return a size in which a text of so many characters is at least about as wide as a mask, but not much larger."""
     if length > _LINE:
         return _SIZES[1]
     wanted = _WIDTH / (_TYPICAL_WIDTH * max(length, 1))
@@ -218,49 +188,49 @@ def _size_for(length: int) -> int:
 
 
 @functools.lru_cache(maxsize=_MAX_OPEN)
-def _font(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.truetype(face.path, size, index=face.index)
-    if face.axes:
-        font.set_variation_by_axes(list(face.axes))
-    return font
+def _freetype(font: Font, size: int) -> ImageFont.FreeTypeFont:
+    opened = ImageFont.truetype(font.path, size, index=font.index)
+    if font.axes:
+        opened.set_variation_by_axes(list(font.axes))
+    return opened
 
 
 @functools.lru_cache(maxsize=65_536)
-def _advance(face: Face, size: int, letter: str) -> float:
-    return _font(face, size).getlength(letter)
+def _advance(font: Font, size: int, letter: str) -> float:
+    return _freetype(font, size).getlength(letter)
 
 
-def _letters(text: str, face: Face, size: int, lettering: Lettering, rng: np.random.Generator) -> list[_Placed]:
+def _letters(text: str, font: Font, size: int, lettering: Lettering, rng: np.random.Generator) -> list[_Placed]:
     """Letter by letter, each at its own place."""
     small = None
-    if lettering.small_caps and any(c.islower() and c.upper() in face.characters for c in text):
+    if lettering.small_caps and any(c.islower() and c.upper() in font.characters for c in text):
         small = round(_SMALL_CAPITALS * size)
     placed = []
     x = 0.0
     jitter = rng.normal(size=(len(text), 2)).tolist()
     for letter, (across, down) in zip(text, jitter, strict=True):
         drawn, own_size = letter, size
-        if small is not None and letter.islower() and len(letter.upper()) == 1 and letter.upper() in face.characters:
+        if small is not None and letter.islower() and len(letter.upper()) == 1 and letter.upper() in font.characters:
             drawn, own_size = letter.upper(), small
-        placed.append((x, lettering.baseline_jitter * down * size, drawn, _font(face, own_size)))
-        x += _advance(face, own_size, drawn) + (lettering.tracking + lettering.kerning_jitter * across) * size
+        placed.append((x, lettering.baseline_jitter * down * size, drawn, _freetype(font, own_size)))
+        x += _advance(font, own_size, drawn) + (lettering.tracking + lettering.kerning_jitter * across) * size
     return placed
 
 
 def _draw(placed: list[_Placed]) -> Image.Image | None:
-    """Texts, each with its baseline starting at its place.
+    """Draw texts, each with its baseline starting at its place.
 
-    Measuring what faces will draw costs as much as drawing it. So there is room for most around the baseline, and only
-    what reaches an edge of that is measured, and drawn again.
+    Measuring costs as much as drawing. So there is room for most around the baseline, and only what reaches an edge of
+    it is measured, and drawn again.
     """
-    size = max(font.size for *_, font in placed)
+    size = max(opened.size for *_, opened in placed)
     last = placed[-1]
     left, right = -0.5 * size, last[0] + last[3].getlength(last[2]) + 0.5 * size
     drawn = _on_canvas(placed, left, -1.35 * size, right, 0.65 * size)
     ink = drawn.getbbox() if drawn is not None else None
     if drawn is not None and ink is not None and not _at_edge(ink, drawn.size):
         return drawn
-    boxes = [(x, y, font.getbbox(text, anchor="ls")) for x, y, text, font in placed]
+    boxes = [(x, y, opened.getbbox(text, anchor="ls")) for x, y, text, opened in placed]
     return _on_canvas(
         placed,
         min(x + box[0] for x, _, box in boxes) - 1,
@@ -274,42 +244,33 @@ def _on_canvas(placed: list[_Placed], left: float, top: float, right: float, bot
     width, height = math.ceil(right - left), math.ceil(bottom - top)
     if not (1 <= width <= _MAX_EXTENT and 1 <= height <= _MAX_EXTENT):
         return None
-    picture = Image.new("L", (width, height))
-    pen = ImageDraw.Draw(picture)
-    for x, y, text, font in placed:
-        pen.text((x - left, y - top), text, fill=255, font=font, anchor="ls")
-    return picture
+    image = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(image)
+    for x, y, text, opened in placed:
+        pen.text((x - left, y - top), text, fill=255, font=opened, anchor="ls")
+    return image
 
 
 def _at_edge(ink: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
     return ink[0] == 0 or ink[1] == 0 or ink[2] == size[0] or ink[3] == size[1]
 
 
-# ----------------------------------------------------------------------------------------------------
-# words
-
 Numbers = npt.NDArray[np.int64]
 
-_WORD = 3
-"""First word of the seeds of drawn words, apart from those of ``crnn.data``."""
-
-_MAX_TRIES = 50
-"""Texts that no face can write, in a row, before the settings are to blame."""
-
-_MAX_WIDTH_TRIES = 200
-"""Texts that are drawn for one of a wanted width before the nearest has to do."""
+_WORD = 3  # First word of the seeds of drawn words, apart from those of ``crnn.data``
+_MAX_TRIES = 50  # Texts that no font can write, in a row, before the settings are to blame
+_MAX_WIDTH_TRIES = 200  # Texts that are drawn for one of a wanted width before the nearest has to do
 
 _LETTER_WIDTH, _UNLIKE_WIDTH = 15.5, 1.8
-"""Pixels of a letter in a picture 32 pixels high, about, and the factor, either way, beyond which faces are too rare to
+"""Pixels of a letter in an image 32 pixels high, about, and the factor, either way, beyond which fonts are too rare to
 try a text in them."""
 
 _LEANING, _LONGEST_LEANING = 0.06, 2.8
-"""Share of the narrowest pictures that show longer words, which lean so that they fit; and how much longer."""
+"""Share of the narrowest images that show longer words, which lean so that they fit; and how much longer."""
 
 _MAX_LEANING_TRIES = 50
 
-_MEASURE = 4
-"""First word of the seeds of texts that are only measured."""
+_MEASURE = 4  # First word of the seeds of texts that are only measured
 
 _MEASURED = 3_000
 _MEASURED_IN_FACES = 500
@@ -317,59 +278,35 @@ _MEASURED_IN_FACES = 500
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Drawn words.
+    """Drawn words."""
 
-    Attributes:
-        numbers: ``(n,)`` int64.
-        cells: ``(n, CELL_HEIGHT, Wc)`` uint8 coverage.
-        ratios: ``(n,)`` float64 width over height of the ink.
-        targets: ``(n, S)`` int64 class ids, zero behind each end.
-        lengths: ``(n,)`` int64 of the targets.
-        texts: What was drawn.
-        skipped: Texts that could not be drawn, by reason.
-    """
-
-    numbers: Numbers
-    cells: npt.NDArray[np.uint8]
-    ratios: npt.NDArray[np.float64]
-    targets: Numbers
-    lengths: Numbers
-    texts: tuple[str, ...]
-    skipped: Counter[str]
+    numbers: Numbers  # ``(n,)`` int64
+    masks: npt.NDArray[np.uint8]  # ``(n, MASK_HEIGHT, Wc)`` uint8 coverage
+    ratios: npt.NDArray[np.float64]  # ``(n,)`` float64 width over height of the ink
+    targets: Numbers  # ``(n, S)`` int64 class ids, zero behind each end
+    lengths: Numbers  # ``(n,)`` int64 of the targets
+    texts: tuple[str, ...]  # What was drawn
+    skipped: Counter[str]  # Texts that could not be drawn, by reason
 
 
 class WordWriter:
-    """Draws words by number. May be pickled to worker processes.
-
-    Args:
-        seed: Of all words.
-        corpus: What to write.
-        faces: With what.
-        look: How letters are set.
-        charset: Of the targets.
-        classes: Classes of widths; the number of a word says to which it belongs.
-        max_length: Longest target.
-    """
+    """Draw words by number; may be pickled to worker processes."""
 
     def __init__(
         self,
         seed: int,
         corpus: Corpus,
-        faces: FaceSet,
-        look: LookConfig,
+        fonts: FontSet,
+        style: StyleConfig,
         charset: Charset,
         classes: tuple[WidthClass, ...],
         max_length: int,
     ) -> None:
-        self.seed, self.corpus, self.faces, self.look = seed, corpus, faces, look
+        self.seed, self.corpus, self.fonts, self.style = seed, corpus, fonts, style
         self.charset, self.classes, self.max_length = charset, classes, max_length
 
     def shares(self) -> npt.NDArray[np.float64]:
-        """Return the share of each class of widths among the texts of the corpus, from a sample of them.
-
-        Raises:
-            ConfigError: All texts are wider than ``image.max_width``.
-        """
+        """Return the share of each class of widths among the texts of the corpus, from a sample of them."""
         counts = np.zeros(len(self.classes))
         if len(self.classes) == 1:
             return counts + 1.0
@@ -377,12 +314,12 @@ class WordWriter:
         widths = []
         for number in range(_MEASURED):
             rng = np.random.default_rng([self.seed, _MEASURE, number])
-            text = self.corpus.draw(rng, self.faces.characters)
+            text = self.corpus.draw(rng, self.fonts.characters)
             letters[number] = len(text.drawn) + 0.4
-            # All in faces would take longer than everything else at the start of a run.
-            face = self._face(rng, text) if number < _MEASURED_IN_FACES else None
-            if face is not None:
-                widths.append(crop_width(text.drawn, face, Lettering.draw(rng, self.look)) / letters[number])
+            # All in fonts would take longer than everything else at the start of a run.
+            font = self._pick_font(rng, text) if number < _MEASURED_IN_FACES else None
+            if font is not None:
+                widths.append(crop_width(text.drawn, font, Lettering.draw(rng, self.style)) / letters[number])
         found = letters * np.random.default_rng([self.seed, _MEASURE]).choice(widths or [_LETTER_WIDTH], _MEASURED)
         ends = [kind.crops[1] for kind in self.classes]
         counts += np.bincount(np.searchsorted(ends, found, side="right"), minlength=len(ends) + 1)[:-1]
@@ -399,14 +336,10 @@ class WordWriter:
         return np.asarray(counts / counts.sum())
 
     def write(self, numbers: Numbers) -> Words:
-        """The words of these numbers, all of one class of widths.
-
-        Raises:
-            DataError: Text after text has no face or no ink.
-        """
+        """Draw the words of these numbers, all of one class of widths."""
         count = len(numbers)
         kind = self.classes[int(numbers[0]) >> CLASS_BITS if count else 0]
-        cells = np.empty((count, CELL_HEIGHT, cell_width(kind.high)), dtype=np.uint8)
+        masks = np.empty((count, MASK_HEIGHT, mask_width(kind.high)), dtype=np.uint8)
         ratios = np.empty(count)
         targets = np.zeros((count, self.max_length), dtype=np.int64)
         lengths = np.empty(count, dtype=np.int64)
@@ -414,13 +347,13 @@ class WordWriter:
         skipped: Counter[str] = Counter()
         for row, number in enumerate(numbers):
             rng = np.random.default_rng([self.seed, _WORD, int(number)])
-            cells[row], ratios[row], label, text = self._word(
+            masks[row], ratios[row], label, text = self._word(
                 rng, skipped, self.corpus.longest(int(number) & ((1 << CLASS_BITS) - 1)), kind
             )
             ids = self.charset.encode(label)
             targets[row, : len(ids)], lengths[row] = ids, len(ids)
             texts.append(text)
-        return Words(numbers, cells, ratios, targets, lengths, tuple(texts), skipped)
+        return Words(numbers, masks, ratios, targets, lengths, tuple(texts), skipped)
 
     def _word(
         self, rng: np.random.Generator, skipped: Counter[str], longest: int | None, kind: WidthClass
@@ -428,57 +361,57 @@ class WordWriter:
         tried = []
         for _ in range(_MAX_TRIES):
             if kind.fit is None:
-                text = self.corpus.draw(rng, self.faces.characters, longest)
-                face = self._face(rng, text)
-                lettering = Lettering.draw(rng, self.look)
+                text = self.corpus.draw(rng, self.fonts.characters, longest)
+                font = self._pick_font(rng, text)
+                lettering = Lettering.draw(rng, self.style)
             else:
-                text, face, lettering = self._of_width(rng, kind, longest)
-            if face is None:
-                skipped["no_face"] += 1
+                text, font, lettering = self._of_width(rng, kind, longest)
+            if font is None:
+                skipped["no_font"] += 1
             else:
-                drawn = draw_cell(text.drawn, face, lettering, cell_width(kind.high), rng)
+                drawn = render_mask(text.drawn, font, lettering, mask_width(kind.high), rng)
                 if drawn is not None:
                     return *drawn, text.label, text.drawn
                 skipped["no_ink"] += 1
             tried.append(text.drawn)
         raise DataError(
-            f"none of {_MAX_TRIES} texts in a row could be drawn, the last {tried[-1]!r}: no single face has all their "
-            "characters. Give faces for the charset in faces.folders, or words of one script in corpus.words"
+            f"none of {_MAX_TRIES} texts in a row could be drawn, the last {tried[-1]!r}: no single font has all their "
+            "characters. Give fonts for the charset in fonts.folders, or words of one script in corpus.words"
         )
 
-    def _face(self, rng: np.random.Generator, text: Text) -> Face | None:
-        return self.faces.pick(rng, text.drawn.replace(" ", ""))  # a space needs no ink
+    def _pick_font(self, rng: np.random.Generator, text: Text) -> Font | None:
+        return self.fonts.pick(rng, text.drawn.replace(" ", ""))  # a space needs no ink
 
     def _of_width(
         self, rng: np.random.Generator, kind: WidthClass, longest: int | None
-    ) -> tuple[Text, Face | None, Lettering]:
-        """A text in a face whose crop belongs to a class, or the nearest to it that was found."""
+    ) -> tuple[Text, Font | None, Lettering]:
+        """Draw a text in a font whose crop belongs to a class, or the nearest of some."""
         low, high = kind.crops
         leans = kind.fit is not None and kind.fit[0] == 0.0 and rng.random() < _LEANING
         if leans:
             low, high = high, _LONGEST_LEANING * high
-        best: tuple[float, Text, Face | None, Lettering] | None = None
+        best: tuple[float, Text, Font | None, Lettering] | None = None
         for number in range(_MAX_WIDTH_TRIES):
             if leans and number == _MAX_LEANING_TRIES:  # there may be no longer words
                 (low, high), best = kind.crops, None
             letters = (low / _UNLIKE_WIDTH / _LETTER_WIDTH - 0.4, high * _UNLIKE_WIDTH / _LETTER_WIDTH)
-            text = self.corpus.draw_sized(rng, self.faces.characters, longest, letters)
+            text = self.corpus.draw_sized(rng, self.fonts.characters, longest, letters)
             if text is None:
-                text = self.corpus.draw(rng, self.faces.characters, longest)
+                text = self.corpus.draw(rng, self.fonts.characters, longest)
             if min_time_steps(self.charset.encode(text.label)) > time_steps(kind.low):
                 continue
-            face, lettering = self._face(rng, text), Lettering.draw(rng, self.look)
-            if face is None:
+            font, lettering = self._pick_font(rng, text), Lettering.draw(rng, self.style)
+            if font is None:
                 continue
-            width = crop_width(text.drawn, face, lettering)
+            width = crop_width(text.drawn, font, lettering)
             if low <= width < high:
-                return text, face, lettering
+                return text, font, lettering
             distance = max(low / width, width / high)
             if best is None or distance < best[0]:
-                best = distance, text, face, lettering
+                best = distance, text, font, lettering
         if best is None:
             raise DataError(
-                f"no text of {_MAX_WIDTH_TRIES} in a row has a face that can write it and fits into "
-                f"{kind.low} pixels. Give faces for the charset in faces.folders, or a smaller image.max_width"
+                f"no text of {_MAX_WIDTH_TRIES} in a row has a font that can write it and fits into "
+                f"{kind.low} pixels. Give fonts for the charset in fonts.folders, or a smaller image.max_width"
             )
         return best[1:]

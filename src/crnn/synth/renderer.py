@@ -1,4 +1,4 @@
-"""Settings -> everything that rendering needs; drawn words -> finished pictures."""
+"""Render samples by number: settings to fonts, corpus and textures; drawn words to finished images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from crnn.config.model import time_steps
 from crnn.config.run import Config
 from crnn.distributed import on_device
 from crnn.synth.camera import apply_camera
-from crnn.synth.compose import Beside, Scene, compose
+from crnn.synth.compose import Neighbors, Scene, compose
 from crnn.synth.corpus import Corpus
-from crnn.synth.fonts import find_faces
+from crnn.synth.fonts import find_fonts
 from crnn.synth.geometry import Geometry
 from crnn.synth.rasterizer import Words, WordWriter
-from crnn.synth.rng import Draws
+from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
 from crnn.synth.widths import CLASS_BITS, width_classes
 
-__all__ = ["Renderer", "native_size", "to_bytes"]
-
-_BESIDE = 1 << 40
+_NEIGHBORS_FROM = 1 << 40
 """Numbers of the words beside sample i are this and 2i, 2i + 1: words that are no sample's own."""
 
 
@@ -35,22 +33,16 @@ _CAMERA_EFFECTS = frozenset(
 
 
 class Renderer:
-    """Renders samples by number. May be pickled while it is on a CPU.
+    """Render samples by number. May be pickled while it is on a CPU.
 
     Args:
-        config: Charset, image, corpus, faces, look, camera, and the seed.
-        device: Where pictures are composed.
-        width: Width of the pictures under ``squash``, where it is not that of the settings.
+        config: Charset, image, corpus, fonts, style, camera, and the seed.
+        device: Where images are composed.
+        width: Width of the images under ``squash``, where it is not that of the settings.
 
     Attributes:
-        classes: Classes of widths of the pictures; one under ``squash``.
+        classes: Classes of widths of the images; one under ``squash``.
         shares: ``(classes,)`` share of each among the samples.
-        writer: Draws words.
-        faces: What they are drawn with.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no face to draw it with.
-        DataError: A word list, a face or a background cannot be read.
     """
 
     def __init__(self, config: Config, device: torch.device | None = None, width: int | None = None) -> None:
@@ -64,25 +56,25 @@ class Renderer:
         letters = charset.characters
         both_cases = letters != letters.lower() and letters != letters.upper()
         # Where labels tell the cases apart, small capitals for lower-case letters would be labelled wrongly.
-        look = config.look.model_copy(update={"small_caps_share": 0.0}) if both_cases else config.look
-        self.faces = find_faces(config.faces, corpus.characters, case_matters=both_cases)
+        style = config.style.model_copy(update={"small_caps_share": 0.0}) if both_cases else config.style
+        self.fonts = find_fonts(config.fonts, corpus.characters, case_matters=both_cases)
         self.max_length = min(config.charset.max_text_length, steps)
-        self.writer = WordWriter(config.train.seed, corpus, self.faces, look, charset, self.classes, self.max_length)
+        self.writer = WordWriter(config.train.seed, corpus, self.fonts, style, charset, self.classes, self.max_length)
         self.shares = self.writer.shares()
-        self._textures = TextureBank(config.look, config.train.seed, self.device)
+        self._textures = TextureBank(config.style, config.train.seed, self.device)
 
     def remarks(self) -> list[str]:
-        """What was found and what was left out, a line each."""
-        faces = f"rendered text: {len(self.faces)} faces of {len(self.faces.families)} families"
-        if self.faces.skipped:
-            faces += "; left out " + ", ".join(f"{count} {why}" for why, count in self.faces.skipped.most_common())
-        return [faces, *self.writer.corpus.notes]
+        """Return a line each on what is used and what was skipped."""
+        fonts = f"rendered text: {len(self.fonts)} fonts of {len(self.fonts.families)} families"
+        if self.fonts.skipped:
+            fonts += "; left out " + ", ".join(f"{count} {why}" for why, count in self.fonts.skipped.most_common())
+        return [fonts, *self.writer.corpus.notes]
 
     def numbers(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return samples with their class of widths, drawn by ``shares``, as ``WordWriter`` takes them."""
         if len(self.classes) == 1:
             return samples
-        kinds = Draws(self.config.train.seed, samples).choice("width class", self.shares.tolist())
+        kinds = SampleRandom(self.config.train.seed, samples).choice("width class", self.shares.tolist())
         return samples + (kinds << CLASS_BITS)
 
     def groups(self, samples: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
@@ -95,57 +87,41 @@ class Renderer:
 
     @torch.no_grad()
     def samples(self, numbers: npt.NDArray[np.int64]) -> tuple[Tensor, Words, Scene]:
-        """Samples without a pool: each shows a word of its own.
-
-        Args:
-            numbers: ``(n,)``, all of one class of widths.
-
-        Returns:
-            ``(n, C, H, W)`` float32 in [0, 1]; the words; the scenes, before a camera saw them.
-        """
+        """Render samples of one class, each with its own word: ``(n, C, H, W)`` float32 in [0, 1], words, scenes."""
         words = self.writer.write(numbers)
-        draws = Draws(self.config.train.seed, numbers)
-        cells = on_device(words.cells, self.device)
-        scene = self.scene(draws, cells, words.ratios, self.beside(numbers))
-        return self.photographed(draws, scene), words, scene
+        random = SampleRandom(self.config.train.seed, numbers)
+        masks = on_device(words.masks, self.device)
+        scene = self.scene(random, masks, words.ratios, self.neighbors(numbers))
+        return self.apply_camera(random, scene), words, scene
 
-    def beside(self, numbers: npt.NDArray[np.int64]) -> Beside:
-        """The other words that go with these samples, drawn when they are asked for."""
+    def neighbors(self, numbers: npt.NDArray[np.int64]) -> Neighbors:
+        """Return a function that draws the other words of these samples."""
         samples = numbers & ((1 << CLASS_BITS) - 1)
-        others_of = numbers - samples + _BESIDE + 2 * samples
+        others_of = numbers - samples + _NEIGHBORS_FROM + 2 * samples
 
         def drawn(rows: npt.NDArray[np.int64], place: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
             others = self.writer.write(others_of[rows] + place)
-            return on_device(others.cells, self.device), others.ratios
+            return on_device(others.masks, self.device), others.ratios
 
         return drawn
 
     def scene(
         self,
-        draws: Draws,
-        cells: Tensor,
+        random: SampleRandom,
+        masks: Tensor,
         ratios: npt.NDArray[np.float64],
-        beside: Beside,
+        neighbors: Neighbors,
         trace: Callable[[str, Tensor], None] | None = None,
         width: int | None = None,
     ) -> Scene:
-        """Scenes with these words, all of one class; see ``crnn.synth.compose``.
-
-        Args:
-            draws: Of the samples.
-            cells: The words.
-            ratios: Width over height of their ink.
-            beside: Gives other words.
-            trace: Called with the name of each stage and the pictures as they are then.
-            width: Of the pictures. Default: that of their class.
-        """
-        kind = self.classes[int(draws.indices[0]) >> CLASS_BITS if len(draws) else 0]
+        """Compose scenes of words of one class of widths; see ``crnn.synth.compose``."""
+        kind = self.classes[int(random.indices[0]) >> CLASS_BITS if len(random) else 0]
         return compose(
-            cells,
+            masks,
             ratios,
-            beside,
-            draws,
-            self.config.look,
+            neighbors,
+            random,
+            self.config.style,
             self._textures,
             (self.height, width or kind.middle),
             self.config.image.image_channels,
@@ -153,22 +129,22 @@ class Renderer:
             kind.fit,
         )
 
-    def photographed(self, draws: Draws, scene: Scene) -> Tensor:
-        """``(n, C, H, W)`` float32 in [0, 1]: what a camera makes of scenes."""
-        draws = draws.without(_CAMERA_EFFECTS, draws.chance("printed", self.config.look.print_share))
-        return apply_camera(scene.pictures, draws, self.config.camera, native_size(draws, scene.geometry))
+    def apply_camera(self, random: SampleRandom, scene: Scene) -> Tensor:
+        """Return scenes as a camera stores them, ``(n, C, H, W)`` float32 in [0, 1]."""
+        random = random.without(_CAMERA_EFFECTS, random.chance("printed", self.config.style.print_share))
+        return apply_camera(scene.images, random, self.config.camera, native_size(random, scene.geometry))
 
 
-def native_size(draws: Draws, geometry: Geometry) -> npt.NDArray[np.float64]:
-    """``(N, 2)`` height and width in pixels that crops have in their own files, before they are resized.
+def native_size(random: SampleRandom, geometry: Geometry) -> npt.NDArray[np.float64]:
+    """Return the height and width in pixels of crops in their own files, ``(N, 2)``.
 
-    Heights follow those of the crops in the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a
-    tenth above 80.
+    Heights follow the crops in the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a tenth above
+    80.
     """
-    height = np.exp(draws.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
+    height = np.exp(random.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
     return np.stack([height, height * geometry.crop[:, 1] / geometry.crop[:, 0]], axis=1)
 
 
-def to_bytes(pictures: Tensor) -> Tensor:
-    """Pictures in [0, 1] as uint8."""
-    return (pictures * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+def to_bytes(images: Tensor) -> Tensor:
+    """Convert images in [0, 1] to uint8."""
+    return (images * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)

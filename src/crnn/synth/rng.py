@@ -1,8 +1,7 @@
 """Random numbers by name, for samples by number.
 
-``Draws(seed, indices).uniform("slant")`` is a pure function of the seed, each index and the name. Nothing is consumed
-in order, so a sample looks the same in whatever batch, rank or process it is made, an effect that is switched off does
-not change the others, and there is no state to save.
+``SampleRandom(seed, i).uniform("slant")`` is a function of seed, index and name alone. A sample looks the same in any
+batch, rank or process, an effect that is switched off does not change the others, and there is no state to save.
 
 Reference: the mixing function of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
 generators").
@@ -20,24 +19,17 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Dice", "Draws", "Weighted"]
-
-
 Floats = npt.NDArray[np.float64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Draws:
-    """Independent random numbers for N samples.
-
-    Args:
-        seed: Seed of all draws.
-        indices: ``(N,)`` int64: the numbers of the samples, at least 0.
+class SampleRandom:
+    """Counter-based random numbers for N samples.
 
     Example:
-        >>> both = Draws(1, np.array([4, 9])).uniform("slant")
-        >>> bool(both[1] == Draws(1, np.array([9])).uniform("slant")[0])
+        >>> both = SampleRandom(1, np.array([4, 9])).uniform("slant")
+        >>> bool(both[1] == SampleRandom(1, np.array([9])).uniform("slant")[0])
         True
     """
 
@@ -52,15 +44,15 @@ class Draws:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def rows(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Draws:
-        """The draws of some of the samples: the same numbers that these rows have in the whole."""
-        some = Draws.__new__(Draws)
+    def rows(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> SampleRandom:
+        """Return the same numbers for some of the samples."""
+        some = SampleRandom.__new__(SampleRandom)
         some.seed, some.indices, some._keys = self.seed, self.indices[rows], self._keys[rows]
         some._without, some._where = self._without, None if self._where is None else self._where[rows]
         return some
 
-    def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> Draws:
-        """The same draws, but that ``chance`` of these names is never true for the samples ``where``."""
+    def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> SampleRandom:
+        """Return the same numbers, but ``chance`` of these names is never true for the samples ``where``."""
         some = self.rows(np.arange(len(self)))
         some._without, some._where = names, where
         return some
@@ -109,7 +101,7 @@ class Draws:
 
 @functools.lru_cache(maxsize=1024)
 def _code(name: str) -> npt.NDArray[np.uint64]:
-    """A name as ``(1,)`` 64 random bits."""
+    """Hash a name to 64 bits, ``(1,)``."""
     # Two checksums, as 32 bits alone might collide between two of some hundred names.
     word = name.encode()
     return _mix(np.full(1, zlib.crc32(word) << 32 | zlib.adler32(word), np.uint64))
@@ -123,20 +115,13 @@ def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-# ----------------------------------------------------------------------------------------------------
-# dice
-
 T = TypeVar("T")
 
 _BLOCK = 32
 
 
-class Dice:
-    """Random decisions that are a pure function of the generator's state.
-
-    Args:
-        rng: Where the numbers come from; it is moved on by whole blocks.
-    """
+class Choices:
+    """Random decisions from a numpy generator, which is moved on by whole blocks."""
 
     __slots__ = ("_numbers", "_rng")
 
@@ -167,12 +152,8 @@ class Dice:
         return items[int(self.unit() * len(items))]
 
 
-class Weighted(Generic[T]):
-    """Items that are drawn in proportion to their weights; items of weight 0 are left out.
-
-    Args:
-        items: Each with its weight, at least 0.
-    """
+class WeightedChoice(Generic[T]):
+    """Items drawn in proportion to their weights; items of weight 0 are dropped."""
 
     __slots__ = ("_ends", "items")
 
@@ -185,8 +166,8 @@ class Weighted(Generic[T]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def draw(self, dice: Dice) -> T:
+    def draw(self, choices: Choices) -> T:
         """One item; there must be one."""
         # The last end is left out of the search, so that a rounded product cannot pass it.
-        place = bisect.bisect_right(self._ends, dice.unit() * self._ends[-1], 0, len(self._ends) - 1)
+        place = bisect.bisect_right(self._ends, choices.unit() * self._ends[-1], 0, len(self._ends) - 1)
         return self.items[place]

@@ -1,4 +1,4 @@
-"""Rendered samples as a stored set: an LMDB folder, or pictures with a list, for other tools."""
+"""Rendered samples as a stored set or as a sheet to look at."""
 
 from __future__ import annotations
 
@@ -23,22 +23,17 @@ from crnn.data.store import LmdbWriter
 from crnn.errors import DataError
 from crnn.files import PartialFolder
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.rng import Draws
-
-__all__ = ["Encoding", "Shape", "explain_sheet", "preview_sheet", "write_samples"]
-
+from crnn.synth.rng import SampleRandom
 
 Shape = Literal["natural", "network"]
 Encoding = Literal["png", "jpeg"]
 
-_CHUNK = 64
-"""Samples that a process makes at a time."""
+_CHUNK = 64  # Samples that a process makes at a time
 
 _NATURAL_WIDTH = 160
 """Width at which words are composed that get their own proportions afterwards: that of eight letters 32 pixels high."""
 
-_MAX_WIDTH = 640
-"""Widest natural picture under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``."""
+_MAX_WIDTH = 640  # Widest natural image under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``
 
 _QUALITY = 90
 
@@ -55,37 +50,30 @@ def write_samples(
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Write samples ``first`` to ``first + count``.
+    """Write samples ``first`` to ``first + count``; return how many are in the set.
 
-    A killed call leaves a partial set beside ``path``; the same call goes on behind what is in it.
+    A killed call leaves a partial set beside ``path``; the same call resumes it.
 
     Args:
-        config: Charset, image, corpus, faces, look, camera; ``train.seed``; ``data.workers`` processes render.
+        config: Charset, image, corpus, fonts, style, camera; ``train.seed``; ``data.workers`` processes render.
         path: What to write; it must not exist yet, or be empty.
         count: Samples.
         first: Number of the first one. A sample is the same whatever the others are.
-        to: An LMDB folder, or a folder of pictures and ``labels.tsv``.
+        to: An LMDB folder, or a folder of images and ``labels.tsv``.
         shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: as the network sees it; under
             ``keep_ratio`` with the width of its class.
-        encoding: Of the pictures.
+        encoding: Of the images.
         progress: Called with the number of samples done since the last call.
-        say: Called with each line that says what was found and what was left out.
-
-    Returns:
-        How many are in the set.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no face to draw it with.
-        DataError: The folder has something in it, or another set was begun there; the disk is full.
+        say: Called with each remark of the renderer.
     """
-    PartialFolder(path, ()).check_free()  # before faces are looked for, which takes seconds
+    PartialFolder(path, ()).check_free()  # before fonts are looked for, which takes seconds
     source = _Chunks(config, first, count, shape, encoding)
     for line in source.renderer.remarks():
         say(line)
-    sections = config.model_dump(mode="json", include={"charset", "image", "corpus", "look", "camera"})
+    sections = config.model_dump(mode="json", include={"charset", "image", "corpus", "style", "camera"})
     settings = {
         "what": "rendered text", "seed": config.train.seed, **sections, "count": count, "first": first,
-        "shape": shape, "encoding": encoding, "faces": source.renderer.faces.digest,
+        "shape": shape, "encoding": encoding, "fonts": source.renderer.fonts.digest,
     }  # fmt: skip
     state = json.dumps(settings, sort_keys=True).encode()
     with LmdbWriter(path, keep_partial=True) if to == "lmdb" else ListWriter(path) as writer:
@@ -129,55 +117,39 @@ class _Chunks:
     def _rendered(self, numbers: npt.NDArray[np.int64]) -> list[tuple[bytes, str, tuple[int, int]]]:
         """Samples of one class of widths."""
         with torch.no_grad():
-            pictures, words, scene = self.renderer.samples(numbers)
-        pixels = to_bytes(pictures).permute(0, 2, 3, 1).numpy()
+            images, words, scene = self.renderer.samples(numbers)
+        pixels = to_bytes(images).permute(0, 2, 3, 1).numpy()
         result = []
         for row in range(len(numbers)):
-            picture = Image.fromarray(pixels[row, :, :, 0] if pixels.shape[-1] == 1 else pixels[row])
+            image = Image.fromarray(pixels[row, :, :, 0] if pixels.shape[-1] == 1 else pixels[row])
             if self._shape == "natural":
                 high, wide = scene.geometry.crop[row]
-                width = int(np.clip(round(picture.height * wide / high), 8, self._max_width))
-                picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC)
+                width = int(np.clip(round(image.height * wide / high), 8, self._max_width))
+                image = image.resize((width, image.height), Image.Resampling.BICUBIC)
             target = words.targets[row, : words.lengths[row]].tolist()
-            result.append((self._encoded(picture), self._charset.decode(target), picture.size))
+            result.append((self._encoded(image), self._charset.decode(target), image.size))
         return result
 
-    def _encoded(self, picture: Image.Image) -> bytes:
+    def _encoded(self, image: Image.Image) -> bytes:
         data = io.BytesIO()
         if self._encoding == "png":
-            picture.save(data, "PNG", compress_level=3)
+            image.save(data, "PNG", compress_level=3)
         else:
-            picture.save(data, "JPEG", quality=_QUALITY)
+            image.save(data, "JPEG", quality=_QUALITY)
         return data.getvalue()
 
 
-# ----------------------------------------------------------------------------------------------------
-# preview
-
-_Captioned = tuple[npt.NDArray[np.uint8], str]
-"""A picture ``(H, W, C)`` and what stands below it."""
+_Captioned = tuple[npt.NDArray[np.uint8], str]  # A image ``(H, W, C)`` and what stands below it
 
 _COLUMNS = 8
 
-_PACKED_WIDTH = 1600
-"""Pixels of a sheet with pictures of many widths, at least."""
+_PACKED_WIDTH = 1600  # Pixels of a sheet with images of many widths, at least
 
 
 def preview_sheet(
     config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> Image.Image:
-    """Samples ``first`` to ``first + count``, each with its label and, where it differs, what was drawn.
-
-    Args:
-        config: Charset, image, corpus, faces, look, camera; ``train.seed``.
-        count: Samples.
-        first: Number of the first one.
-        say: Called with each line that says what was found and what was left out.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no face to draw it with.
-        DataError: A word list, a face or a background cannot be read.
-    """
+    """Samples ``first`` to ``first + count``, each with its label and, where it differs, what was drawn."""
     renderer = _renderer(config, say)
     shown: list[_Captioned] = []
     charset = config.charset.charset()
@@ -186,11 +158,11 @@ def preview_sheet(
         found: dict[int, _Captioned] = {}
         for places, numbers in renderer.groups(samples):
             rendered, words, _ = renderer.samples(numbers)
-            for place, picture, text, target, length in zip(
+            for place, image, text, target, length in zip(
                 places.tolist(), _pixels(rendered), words.texts, words.targets, words.lengths, strict=True
             ):
                 label = charset.decode(target[:length].tolist())
-                found[place] = picture, label if text == label else f"{label}   ({text})"
+                found[place] = image, label if text == label else f"{label}   ({text})"
         shown += [found[place] for place in range(len(samples))]
     return _sheet(renderer, shown, min(_COLUMNS, count))
 
@@ -198,18 +170,7 @@ def preview_sheet(
 def explain_sheet(
     config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> Image.Image:
-    """How samples come about: one in a row, from the drawn word to the finished picture.
-
-    Args:
-        config: Charset, image, corpus, faces, look, camera; ``train.seed``.
-        count: Samples.
-        first: Number of the first one.
-        say: Called with each line that says what was found and what was left out.
-
-    Raises:
-        ConfigError: The settings leave nothing to draw, or no face to draw it with.
-        DataError: A word list, a face or a background cannot be read.
-    """
+    """Show samples stage by stage: one in a row, from the drawn word to the finished image."""
     renderer = _renderer(config, say)
     found: dict[int, list[_Captioned]] = {}
     for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
@@ -223,21 +184,21 @@ def explain_sheet(
 
 
 def _stages(renderer: Renderer, numbers: npt.NDArray[np.int64]) -> list[list[_Captioned]]:
-    """The stages of samples of one class of widths, each with its name; the first has what was drawn for a name."""
+    """Return the captioned stages of samples of one class of widths."""
     words = renderer.writer.write(numbers)
-    draws = Draws(renderer.config.train.seed, numbers)
-    cells = torch.from_numpy(words.cells)
-    stages: list[tuple[str, Tensor]] = [("word", cells[:, None].float() / 255.0)]
+    random = SampleRandom(renderer.config.train.seed, numbers)
+    masks = torch.from_numpy(words.masks)
+    stages: list[tuple[str, Tensor]] = [("word", masks[:, None].float() / 255.0)]
     with torch.no_grad():
         scene = renderer.scene(
-            draws,
-            cells,
+            random,
+            masks,
             words.ratios,
-            renderer.beside(numbers),
-            lambda stage, pictures: stages.append((stage, pictures.clone())),
+            renderer.neighbors(numbers),
+            lambda stage, images: stages.append((stage, images.clone())),
         )
-        stages.append(("light", scene.pictures.clone()))
-        stages.append(("camera", renderer.photographed(draws, scene)))
+        stages.append(("light", scene.images.clone()))
+        stages.append(("camera", renderer.apply_camera(random, scene)))
     return [
         [(_pixels(rendered[row : row + 1])[0], text if stage == "word" else stage) for stage, rendered in stages]
         for row, text in enumerate(words.texts)
@@ -245,14 +206,14 @@ def _stages(renderer: Renderer, numbers: npt.NDArray[np.int64]) -> list[list[_Ca
 
 
 def _sheet(renderer: Renderer, shown: Sequence[_Captioned], columns: int) -> Image.Image:
-    """Pictures twice as large, as what matters are single pixels: in columns, or packed where they differ in width."""
-    pictures, captions = [picture for picture, _ in shown], [caption for _, caption in shown]
-    face = _caption_face(renderer, captions)
+    """Images twice as large, as what matters are single pixels: in columns, or packed where they differ in width."""
+    images, captions = [image for image, _ in shown], [caption for _, caption in shown]
+    font = _caption_font(renderer, captions)
     if len(renderer.classes) > 1:
         width = max(_PACKED_WIDTH, 2 * renderer.classes[-1].high + 8)
-        return Image.fromarray(packed_sheet(pictures, captions, width=width, font_path=face))
+        return Image.fromarray(packed_sheet(images, captions, width=width, font_path=font))
     cell = (2 * renderer.classes[0].low + 8, 2 * renderer.height + 26)
-    return Image.fromarray(contact_sheet(pictures, captions, columns=columns, cell=cell, font_path=face))
+    return Image.fromarray(contact_sheet(images, captions, columns=columns, cell=cell, font_path=font))
 
 
 def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
@@ -262,17 +223,17 @@ def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
     return renderer
 
 
-def _caption_face(renderer: Renderer, captions: Sequence[str]) -> str | None:
-    """The face in use that can write most of the captions; ``None``: ASCII will do, which Pillow's own face has."""
+def _caption_font(renderer: Renderer, captions: Sequence[str]) -> str | None:
+    """Return the font in use that can write most of the captions; ``None`` for ASCII, which Pillow's own font has."""
     needed = {c for caption in captions for c in caption if not c.isspace()}
     if all(c.isascii() for c in needed):
         return None
     return max(
-        renderer.faces.faces, key=lambda face: (len(needed & face.characters), not face.italic, -abs(face.weight - 400))
+        renderer.fonts.fonts, key=lambda font: (len(needed & font.characters), not font.italic, -abs(font.weight - 400))
     ).path
 
 
-def _pixels(pictures: Tensor) -> npt.NDArray[np.uint8]:
+def _pixels(images: Tensor) -> npt.NDArray[np.uint8]:
     """``(N, H, W, C)`` uint8."""
-    pixels: npt.NDArray[np.uint8] = to_bytes(pictures).permute(0, 2, 3, 1).cpu().numpy()
+    pixels: npt.NDArray[np.uint8] = to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
     return pixels

@@ -17,18 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crnn.synth.label_check import LabelFit
-from crnn.synth.rng import Dice, Weighted
+from crnn.synth.label_check import LabelCheck
+from crnn.synth.rng import Choices, WeightedChoice
 
-__all__ = ["TEMPLATES", "LineWriter", "Template", "Writer", "expand", "parse_templates"]
-
-
-_LENGTHS = Weighted({1: 34.0, 2: 81.0, 3: 51.0, 4: 27.0, 5: 12.0, 6: 9.0, 7: 4.0, 8: 1.5, 9: 1.0, 10: 1.5})
+_LENGTHS = WeightedChoice({1: 34.0, 2: 81.0, 3: 51.0, 4: 27.0, 5: 12.0, 6: 9.0, 7: 4.0, 8: 1.5, 9: 1.0, 10: 1.5})
 """Digits of numbers: those of 221 labels of digits alone in the training part of IIIT5K-Words; 8 to 10 smoothed."""
 
-_CENTS = Weighted({"99": 30.0, "00": 18.0, "95": 14.0, "50": 14.0, "49": 5.0, "25": 5.0, "75": 4.0})
+_CENTS = WeightedChoice({"99": 30.0, "00": 18.0, "95": 14.0, "50": 14.0, "49": 5.0, "25": 5.0, "75": 4.0})
 
-_CURRENCIES = Weighted({"$": 50.0, "£": 15.0, "€": 15.0, "Rs.": 5.0, "₹": 4.0, "¥": 4.0, "US$": 2.0, "kr": 1.0})
+_CURRENCIES = WeightedChoice({"$": 50.0, "£": 15.0, "€": 15.0, "Rs.": 5.0, "₹": 4.0, "¥": 4.0, "US$": 2.0, "kr": 1.0})
 
 _MONTHS = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "January", "February"),
@@ -120,28 +117,18 @@ _FIELD = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """What fields are filled with.
+    """Characters to fill fields with."""
 
-    Attributes:
-        digits: The digits that labels keep, in the form in which they are drawn.
-        letters: Strings of letters of one script each.
-    """
-
-    digits: str
-    letters: tuple[str, ...]
+    digits: str  # The digits that labels keep, in the form in which they are drawn
+    letters: tuple[str, ...]  # Strings of letters of one script each
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One template, taken apart.
+    """A template, split at its fields."""
 
-    Attributes:
-        literals: The text before, between and behind the fields; one more than ``fields``.
-        fields: Their letters.
-    """
-
-    literals: tuple[str, ...]
-    fields: str
+    literals: tuple[str, ...]  # The text before, between and behind the fields; one more than ``fields``
+    fields: str  # Their letters
 
     @classmethod
     def parse(cls, text: str) -> Template:
@@ -150,15 +137,9 @@ class Template:
         return cls(tuple(parts[::2]), "".join(parts[1::2]))
 
 
-def parse_templates(kind: str, writer: Writer, allows: Callable[[str], bool]) -> Weighted[Template]:
-    """The templates of a kind that can be filled and whose own text may be drawn.
-
-    Args:
-        kind: Name in ``TEMPLATES``.
-        writer: What there is to fill fields with.
-        allows: Whether a text may be drawn.
-    """
-    return Weighted(_usable(kind, writer, allows))
+def parse_templates(kind: str, writer: Writer, allows: Callable[[str], bool]) -> WeightedChoice[Template]:
+    """Return the templates of a kind that can be filled and may be drawn."""
+    return WeightedChoice(_usable(kind, writer, allows))
 
 
 def _usable(kind: str, writer: Writer, allows: Callable[[str], bool]) -> Iterable[tuple[Template, float]]:
@@ -184,275 +165,112 @@ def _entries(table: str) -> Iterable[tuple[str, float]]:
             yield text, float(weight)
 
 
-def expand(template: Template, dice: Dice, writer: Writer, word: Callable[[Dice], str]) -> str:
-    """A template's text.
-
-    Args:
-        template: What to fill.
-        dice: Random decisions.
-        writer: What to fill it with; digits take its form.
-        word: Makes a short word.
-    """
-    letters = dice.pick(writer.letters) if "L" in template.fields else ""
+def expand(template: Template, choices: Choices, writer: Writer, word: Callable[[Choices], str]) -> str:
+    """Fill a template."""
+    letters = choices.pick(writer.letters) if "L" in template.fields else ""
     text = template.literals[0]
     for field, literal in zip(template.fields, template.literals[1:], strict=True):
         if field == "L":
-            text += dice.pick(letters)
+            text += choices.pick(letters)
         elif field == "w":
-            text += word(dice)
+            text += word(choices)
         elif field == "n":
-            text += _number(dice, "0123456789" if len(writer.digits) == 10 else writer.digits)
+            text += _number(choices, "0123456789" if len(writer.digits) == 10 else writer.digits)
         else:
-            text += _FIELDS[field](dice)
+            text += _FIELDS[field](choices)
         text += literal
     if len(writer.digits) == 10 and writer.digits[0] != "0":
         text = text.translate({ord("0") + value: digit for value, digit in enumerate(writer.digits)})
     return text
 
 
-def _number(dice: Dice, digits: str) -> str:
-    length = _LENGTHS.draw(dice)
-    number = "".join([dice.pick(digits) for _ in range(length)])
+def _number(choices: Choices, digits: str) -> str:
+    length = _LENGTHS.draw(choices)
+    number = "".join([choices.pick(digits) for _ in range(length)])
     # Counted things do not start with a zero; one number in ten is a code that may.
-    if length > 1 and number[0] == "0" and dice.chance(0.9):
-        number = dice.pick(digits[1:] or digits) + number[1:]
+    if length > 1 and number[0] == "0" and choices.chance(0.9):
+        number = choices.pick(digits[1:] or digits) + number[1:]
     return number
 
 
-def _minute(dice: Dice) -> str:
-    return f"{5 * dice.below(12):02d}" if dice.chance(0.75) else f"{dice.below(60):02d}"
+def _minute(choices: Choices) -> str:
+    return f"{5 * choices.below(12):02d}" if choices.chance(0.75) else f"{choices.below(60):02d}"
 
 
-def _day_or_month(dice: Dice, last: int) -> str:
-    value = dice.between(1, last)
-    return f"{value:02d}" if dice.chance(0.7) else str(value)
+def _day_or_month(choices: Choices, last: int) -> str:
+    value = choices.between(1, last)
+    return f"{value:02d}" if choices.chance(0.7) else str(value)
 
 
-def _year(dice: Dice) -> int:
-    return dice.between(1985, 2030) if dice.chance(0.7) else dice.between(1800, 2035)
+def _year(choices: Choices) -> int:
+    return choices.between(1985, 2030) if choices.chance(0.7) else choices.between(1800, 2035)
 
 
-_FIELDS: dict[str, Callable[[Dice], str]] = {
-    "d": lambda dice: dice.pick("0123456789"),
-    "p": lambda dice: dice.pick("123456789"),
+_FIELDS: dict[str, Callable[[Choices], str]] = {
+    "d": lambda choices: choices.pick("0123456789"),
+    "p": lambda choices: choices.pick("123456789"),
     "c": _CENTS.draw,
     "S": _CURRENCIES.draw,
-    "H": lambda dice: f"{dice.below(24):02d}",
-    "h": lambda dice: str(dice.between(1, 12)),
+    "H": lambda choices: f"{choices.below(24):02d}",
+    "h": lambda choices: str(choices.between(1, 12)),
     "M": _minute,
-    "D": lambda dice: _day_or_month(dice, 31),
-    "O": lambda dice: _day_or_month(dice, 12),
-    "B": lambda dice: dice.pick(_MONTHS),
-    "Y": lambda dice: str(_year(dice)),
-    "y": lambda dice: f"{dice.between(1985, 2035) % 100:02d}",
+    "D": lambda choices: _day_or_month(choices, 31),
+    "O": lambda choices: _day_or_month(choices, 12),
+    "B": lambda choices: choices.pick(_MONTHS),
+    "Y": lambda choices: str(_year(choices)),
+    "y": lambda choices: f"{choices.between(1985, 2035) % 100:02d}",
 }
 
 
-# ----------------------------------------------------------------------------------------------------
-# lines
-
 _KINDS = {
     "sentence": r"""
-        6 \W \w \w \w \w
-        4 \w \w \w \w \w
-        3 \w \w, \w \w
-        2 \W \w \w \w.
-        2 \w \w \w. \W \w
-        1 \w "\w \w" \w
-        1 \w (\w \w) \w
-        1 \w \n \w \w
-        1 \w-\w \w \w
-        1 \W, \w \w!
-        1 \w \w; \w \w?
-        1 \W's \w \w
-        1 \w & \w
+        6 \W \w \w \w \w   4 \w \w \w \w \w   3 \w \w, \w \w   2 \W \w \w \w.   2 \w \w \w. \W \w   1 \w "\w \w" \w
+        1 \w (\w \w) \w   1 \w \n \w \w   1 \w-\w \w \w   1 \W, \w \w!   1 \w \w; \w \w?   1 \W's \w \w   1 \w & \w
     """,
     "title": r"""
-        8 \W \W
-        6 \W \W \W
-        2 \W & \W
-        2 \W of \W
-        2 \W \n
-        1 \W: \W \W
-        1 \W - \W
-        1 \W/\W
-        1 "\W \W"
-        1 The \W \W
-        1 \W + \W
-        1 \W | \W
-        1 (\W \W)
-        1 \W (\A)
+        8 \W \W   6 \W \W \W   2 \W & \W   2 \W of \W   2 \W \n   1 \W: \W \W   1 \W - \W   1 \W/\W   1 "\W \W"
+        1 The \W \W   1 \W + \W   1 \W | \W   1 (\W \W)   1 \W (\A)
     """,
     "name": r"""
-        5 \N \N
-        2 \N \i \N
-        2 Mr. \N
-        1 Ms \N \N
-        1 Dr. \N \N
-        2 \N, \N
-        1 \i\i \N
-        1 \N \N-\N
-        2 \N & \N
-        3 \N \W Ltd.
-        2 \N \W Co.
-        1 \N \N Inc.
-        2 \N \N Sdn Bhd
-        1 \N GmbH & Co. KG
-        1 \N @ \N
-        1 \N'\N
+        5 \N \N   2 \N \i \N   2 Mr. \N   1 Ms \N \N   1 Dr. \N \N   2 \N, \N   1 \i\i \N   1 \N \N-\N   2 \N & \N
+        3 \N \W Ltd.   2 \N \W Co.   1 \N \N Inc.   2 \N \N Sdn Bhd   1 \N GmbH & Co. KG   1 \N @ \N   1 \N'\N
     """,
     "address": r"""
-        4 \n \N Street
-        3 \n, \N Road
-        2 No. \n, \N \N
-        2 No.\n-\n, Jalan \N \n/\n,
-        2 Lot \n, \N \N
-        2 \N, \A \1\1\1\1\1
-        2 \1\1\1\1\1 \N, \N
-        1 P.O. Box \n
-        1 \n \N Ave., \N
-        1 Unit \n, Level \n, \N \N
-        1 \n/\n, \N \N,
-        1 \1\1\1\1\1 \N \N.
-        1 Ground Floor, \N \N
-        1 \N Centre, \N
-        1 \i. \N \n, \1\1\1\1 \N
+        4 \n \N Street   3 \n, \N Road   2 No. \n, \N \N   2 No.\n-\n, Jalan \N \n/\n,   2 Lot \n, \N \N
+        2 \N, \A \1\1\1\1\1   2 \1\1\1\1\1 \N, \N   1 P.O. Box \n   1 \n \N Ave., \N   1 Unit \n, Level \n, \N \N
+        1 \n/\n, \N \N,   1 \1\1\1\1\1 \N \N.   1 Ground Floor, \N \N   1 \N Centre, \N   1 \i. \N \n, \1\1\1\1 \N
     """,
     "field": r"""
-        6 \t: \k
-        5 \t : \n
-        4 \t \m
-        4 \t: \m
-        4 \t : \d
-        4 \t: \d \c
-        3 \t \d
-        3 \t: \N
-        2 \t.: \k
-        2 \t # \n
-        2 \t #\n
-        2 \t :\m
-        2 \t : \W \W
-        2 \t \p
-        2 \t: \p
-        1 \t = \n
-        1 \t (\n%) \m
-        1 \t @ \n% \m
-        1 \t (RM)
-        1 \t : \k-\n
-        2 \t
-        2 \t:
-        1 \t \t \t
-        1 : \n
-        1 : \k
-        1 : \N
-        1 \t: \n \t: \n
-        1 \t \n/\n
-        1 *\t*
-        1 [\t]
+        6 \t: \k   5 \t : \n   4 \t \m   4 \t: \m   4 \t : \d   4 \t: \d \c   3 \t \d   3 \t: \N   2 \t.: \k
+        2 \t # \n   2 \t #\n   2 \t :\m   2 \t : \W \W   2 \t \p   2 \t: \p   1 \t = \n   1 \t (\n%) \m
+        1 \t @ \n% \m   1 \t (RM)   1 \t : \k-\n   2 \t   2 \t:   1 \t \t \t   1 : \n   1 : \k   1 : \N
+        1 \t: \n \t: \n   1 \t \n/\n   1 *\t*   1 [\t]
     """,
     "item": r"""
-        5 \n \W \W \m
-        4 \W \W \m
-        4 \n x \m \m
-        3 \n X \m
-        3 \m \A
-        2 \n \u \W \W
-        2 \W \W \n\u
-        2 \n\u x \n
-        2 \1\1\1\1\1\1\1\1\1\1\1\1\1 \W
-        2 \W \n\u \m \i
-        2 \k \W \W
-        2 \m SR
-        2 \m S
-        2 \n @ \m
-        2 \n PCS \m \m
-        1 \n% \m
-        1 -\m
-        1 \m-
-        1 (\m)
-        1 \W (\W) \m
-        1 \n. \W \W
-        1 \n) \W \W
-        1 \W/\W \n\u
-        1 \W-\W \q
-        1 #\n \W
-        1 $\m
-        1 RM \m
-        1 RM\m
-        1 \n"x\n"
-        1 * \W \W
-        1 - \W \W
-        1 \W .. \m
+        5 \n \W \W \m   4 \W \W \m   4 \n x \m \m   3 \n X \m   3 \m \A   2 \n \u \W \W   2 \W \W \n\u   2 \n\u x \n
+        2 \1\1\1\1\1\1\1\1\1\1\1\1\1 \W   2 \W \n\u \m \i   2 \k \W \W   2 \m SR   2 \m S   2 \n @ \m
+        2 \n PCS \m \m   1 \n% \m   1 -\m   1 \m-   1 (\m)   1 \W (\W) \m   1 \n. \W \W   1 \n) \W \W   1 \W/\W \n\u
+        1 \W-\W \q   1 #\n \W   1 $\m   1 RM \m   1 RM\m   1 \n"x\n"   1 * \W \W   1 - \W \W   1 \W .. \m
         1 \W \g \m
     """,
     "date": r"""
-        5 \d \c
-        4 \d
-        2 \c \d
-        2 \W, \d
-        1 \d - \d
-        1 \c - \c
-        1 \W \c-\c
-        1 \d \c \k
-        1 (\d)
+        5 \d \c   4 \d   2 \c \d   2 \W, \d   1 \d - \d   1 \c - \c   1 \W \c-\c   1 \d \c \k   1 (\d)
     """,
     "contact": r"""
-        4 Tel: \f
-        3 Tel : \f
-        2 Tel. \f
-        2 Fax: \f
-        2 Tel:\f Fax:\f
-        2 Phone \f
-        3 \f
-        3 \e
-        2 Email: \e
-        1 E-mail : \e
-        2 Visit \e
-        1 \f / \f
-        1 Call \f
-        1 Mobile: \f
-        1 \e \f
+        4 Tel: \f   3 Tel : \f   2 Tel. \f   2 Fax: \f   2 Tel:\f Fax:\f   2 Phone \f   3 \f   3 \e   2 Email: \e
+        1 E-mail : \e   2 Visit \e   1 \f / \f   1 Call \f   1 Mobile: \f   1 \e \f
     """,
     "code": r"""
-        5 \k
-        4 \k \k
-        3 \n \n \n
-        3 \1\1\1\1\1\1\1\1
-        2 \1\1\1\1\1\1\1\1\1\1\1\1
-        2 (\1\1\1\1\1\1-\i)
-        1 (\k)
-        2 \1\1\1\1 \1\1\1\1 \1\1\1\1 \1\1\1\1
-        1 XXXX-XXXX-XXXX-\1\1\1\1
-        1 ************\1\1\1\1
-        1 \k/\n/\n
-        1 #\k
-        1 \k_\k
-        1 \n-\n-\n
-        1 \n.\n.\n.\n
-        1 ID:\k
-        1 [\k]
-        1 {\n}
-        1 <\k>
-        1 \n + \n = \n
-        1 ~\n
-        1 ^\n
-        1 \k;\k
-        1 $\n|\n
-        1 `\k`
-        1 \k\\\k
+        5 \k   4 \k \k   3 \n \n \n   3 \1\1\1\1\1\1\1\1   2 \1\1\1\1\1\1\1\1\1\1\1\1   2 (\1\1\1\1\1\1-\i)   1 (\k)
+        2 \1\1\1\1 \1\1\1\1 \1\1\1\1 \1\1\1\1   1 XXXX-XXXX-XXXX-\1\1\1\1   1 ************\1\1\1\1   1 \k/\n/\n
+        1 #\k   1 \k_\k   1 \n-\n-\n   1 \n.\n.\n.\n   1 ID:\k   1 [\k]   1 {\n}   1 <\k>   1 \n + \n = \n   1 ~\n
+        1 ^\n   1 \k;\k   1 $\n|\n   1 `\k`   1 \k\\\k
     """,
     "random": r"""
-        5 \s
-        4 \s \s
-        2 \s \w
-        1 \w \s
+        5 \s   4 \s \s   2 \s \w   1 \w \s
     """,
     "rule": r"""
-        3 \g \W \W \g
-        3 \g\A \A\g
-        1 \g
-        1 \g\t\g
-        1 \g \p \g
+        3 \g \W \W \g   3 \g\A \A\g   1 \g   1 \g\t\g   1 \g \p \g
     """,
 }
 
@@ -480,92 +298,69 @@ _TERMS = (
 
 _UNITS = ("kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB")
 _GLUE = (
-    "-",
-    "--",
-    "---",
-    "----",
-    "*",
-    "**",
-    "***",
-    "=",
-    "==",
-    "===",
-    ".",
-    "..",
-    "....",
-    "~",
-    "_",
-    "+",
-    "#",
-    "##",
-    "/",
-    "//",
-    ">",
-    ">>",
+    *("-", "--", "---", "----", "*", "**", "***", "=", "==", "===", "."),
+    *("..", "....", "~", "_", "+", "#", "##", "/", "//", ">", ">>"),
 )
 
-_LINE_CASE = Weighted({"as_is": 55.0, "upper": 38.0, "lower": 4.0, "swapped": 1.0})
-_CUT = 0.12
-"""Share of lines that end, or begin, inside of a word, as crops of long lines do."""
-
-_WIDE_SPACES = 0.15
-"""Share of lines with runs of spaces between their parts; labels have one."""
+_LINE_CASE = WeightedChoice({"as_is": 55.0, "upper": 38.0, "lower": 4.0, "swapped": 1.0})
+_CUT = 0.12  # Share of lines that end, or begin, inside of a word, as crops of long lines do
+_WIDE_SPACES = 0.15  # Share of lines with runs of spaces between their parts; labels have one
 
 
 class LineWriter:
     """Writes lines in the characters of a charset.
 
-    Args:
-        fit: What labels keep.
-        word: Returns a word of the lists, in lower case or as they have it.
-        figures: Returns figures of a kind of ``crnn.synth.templates``; ``None`` where the charset has none of the kind.
+    ``word`` returns a word of the lists; ``figures`` text of a kind of ``TEMPLATES``, or ``None`` where none can be
+    written.
     """
 
-    def __init__(self, fit: LabelFit, word: Callable[[Dice], str], figures: Callable[[str, Dice], str | None]) -> None:
-        self._fit, self._word, self._figures = fit, word, figures
-        self._terms = tuple(term for term in _TERMS if fit.allows(term))
-        self._units = tuple(unit for unit in _UNITS if fit.allows(unit))
-        self._glue = tuple(glue for glue in _GLUE if fit.allows(glue) and fit.kept(glue[0]))
-        self._characters = [c for c in fit.charset.characters if not c.isspace()]
+    def __init__(
+        self, check: LabelCheck, word: Callable[[Choices], str], figures: Callable[[str, Choices], str | None]
+    ) -> None:
+        self._check, self._word, self._figures = check, word, figures
+        self._terms = tuple(term for term in _TERMS if check.allows(term))
+        self._units = tuple(unit for unit in _UNITS if check.allows(unit))
+        self._glue = tuple(glue for glue in _GLUE if check.allows(glue) and check.kept(glue[0]))
+        self._characters = [c for c in check.charset.characters if not c.isspace()]
         self._alphanumeric = [c for c in self._characters if c.isalnum()] or self._characters
         self._templates = {kind: self._usable(table) for kind, table in _KINDS.items()}
-        self._kinds = Weighted((kind, _WEIGHTS[kind]) for kind, found in self._templates.items() if len(found))
+        self._kinds = WeightedChoice((kind, _WEIGHTS[kind]) for kind, found in self._templates.items() if len(found))
 
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def draw(self, dice: Dice, length: int) -> str:
+    def draw(self, choices: Choices, length: int) -> str:
         """Return a line of about ``length`` characters, at most a word longer or a few characters shorter."""
-        kind = self._kinds.draw(dice)
-        wide = dice.chance(_WIDE_SPACES)
+        kind = self._kinds.draw(choices)
+        wide = choices.chance(_WIDE_SPACES)
         parts: list[str] = []
         size = -1
         while size < length - 1:
-            part = " ".join(self._expand(self._templates[kind].draw(dice), dice).split())
+            part = " ".join(self._expand(self._templates[kind].draw(choices), choices).split())
             if not part:
                 break
             parts.append(part)
             size += len(part) + 1
-            if kind not in ("sentence", "code", "random") and dice.chance(0.3):
-                kind = self._kinds.draw(dice)
+            if kind not in ("sentence", "code", "random") and choices.chance(0.3):
+                kind = self._kinds.draw(choices)
         line = " ".join(parts)
         if len(line) > length:
-            line = self._shortened(line, length, dice)
-        case = _LINE_CASE.draw(dice)
+            line = self._shortened(line, length, choices)
+        case = _LINE_CASE.draw(choices)
         cased = line.upper() if case == "upper" else line.lower() if case == "lower" else line
         cased = line.swapcase() if case == "swapped" else cased
         if wide and " " in cased:
             words = cased.split(" ")
-            runs = [" " * (dice.between(2, 6) if dice.chance(0.4) else 1) for _ in words[1:]]
+            runs = [" " * (choices.between(2, 6) if choices.chance(0.4) else 1) for _ in words[1:]]
             cased = words[0] + "".join(run + word for run, word in zip(runs, words[1:], strict=True))
         return cased
 
-    def _shortened(self, line: str, length: int, dice: Dice) -> str:
-        if dice.chance(_CUT):
-            start = dice.between(0, len(line) - length)
+    def _shortened(self, line: str, length: int, choices: Choices) -> str:
+        if choices.chance(_CUT):
+            start = choices.between(0, len(line) - length)
             return line[start : start + length].strip()
         words = line.split(" ")
-        first = dice.between(0, len(words) - 1) if dice.chance(0.3) else 0
+        first = choices.between(0, len(words) - 1) if choices.chance(0.3) else 0
         kept: list[str] = []
         size = -1
         for word in words[first:] + words[:first]:
@@ -576,53 +371,53 @@ class LineWriter:
             size += 1 + len(word)
         return " ".join(kept)
 
-    def _usable(self, table: str) -> Weighted[tuple[tuple[str, ...], str]]:
+    def _usable(self, table: str) -> WeightedChoice[tuple[tuple[str, ...], str]]:
         found: list[tuple[tuple[tuple[str, ...], str], float]] = []
-        for line in table.strip().splitlines():
-            weight, _, text = line.strip().partition(" ")
+        for entry in re.split(r"\s{2,}", table.strip()):
+            weight, _, text = entry.partition(" ")
             pieces = _FIELD.split(text)
             literals, fields = tuple(pieces[::2]), "".join(pieces[1::2])
-            if not self._fit.allows("".join(literals).replace(" ", "")) or not all(map(self._can, set(fields))):
+            if not self._check.allows("".join(literals).replace(" ", "")) or not all(map(self._can, set(fields))):
                 continue
             found.append(((literals, fields), float(weight)))
-        return Weighted(found)
+        return WeightedChoice(found)
 
     def _can(self, field: str) -> bool:
         if field in _FIGURES:
-            return self._figures(_FIGURES[field], Dice(np.random.default_rng(0))) is not None
+            return self._figures(_FIGURES[field], Choices(np.random.default_rng(0))) is not None
         needed = {"t": self._terms, "u": self._units, "g": self._glue}
         characters = {"m": f"{string.digits}.", "1": string.digits, "i": f"{string.ascii_uppercase}.", "\\": "\\"}
-        return bool(needed.get(field, True)) and self._fit.allows(characters.get(field, ""))
+        return bool(needed.get(field, True)) and self._check.allows(characters.get(field, ""))
 
-    def _expand(self, template: tuple[tuple[str, ...], str], dice: Dice) -> str:
+    def _expand(self, template: tuple[tuple[str, ...], str], choices: Choices) -> str:
         literals, fields = template
         text = literals[0]
         for field, literal in zip(fields, literals[1:], strict=True):
-            text += self._field(field, dice) + literal
+            text += self._field(field, choices) + literal
         return text
 
-    def _field(self, field: str, dice: Dice) -> str:
+    def _field(self, field: str, choices: Choices) -> str:
         if field in _FIGURES:
-            return self._figures(_FIGURES[field], dice) or ""
+            return self._figures(_FIGURES[field], choices) or ""
         if field == "1":
-            return dice.pick(string.digits)
+            return choices.pick(string.digits)
         if field == "m":
-            whole = str(dice.between(0, 10 ** dice.between(1, 4) - 1))
-            return f"{whole}.{dice.below(100):02d}"
+            whole = str(choices.between(0, 10 ** choices.between(1, 4) - 1))
+            return f"{whole}.{choices.below(100):02d}"
         if field == "t":
-            return dice.pick(self._terms)
+            return choices.pick(self._terms)
         if field == "u":
-            return dice.pick(self._units)
+            return choices.pick(self._units)
         if field == "g":
-            return dice.pick(self._glue)
+            return choices.pick(self._glue)
         if field == "i":
-            return dice.pick(string.ascii_uppercase) + ("." if dice.chance(0.7) else "")
+            return choices.pick(string.ascii_uppercase) + ("." if choices.chance(0.7) else "")
         if field == "s":
-            characters = self._characters if dice.chance(0.4) else self._alphanumeric
-            return "".join(dice.pick(characters) for _ in range(dice.between(2, 12)))
+            characters = self._characters if choices.chance(0.4) else self._alphanumeric
+            return "".join(choices.pick(characters) for _ in range(choices.between(2, 12)))
         if field == "\\":
             return field
-        word = self._word(dice)
+        word = self._word(choices)
         if field == "A":
             return word.upper()
         if field in "WN":

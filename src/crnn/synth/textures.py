@@ -1,10 +1,8 @@
-"""A bank of textures on the device that composes: procedural ones, and parts of the user's pictures.
+"""A bank of textures on the device: procedural ones, and parts of the user's images.
 
-Tiles are made once; a crop of one costs one lookup per pixel. What makes that possible: a word of the bank holds a
-pixel, its right and lower neighbours and the one between those, so that one lookup gives all that bilinear
-interpolation needs; and each tile is there in several sizes (Williams 1983, "Pyramidal Parametrics"), so that a crop
-from far away does not flicker. All is integers up to one exact conversion: a crop is the same alone and in any batch,
-and on every device.
+Tiles are made once; a crop costs one lookup per pixel, as a word of the bank packs a pixel with its right and lower
+neighbours for bilinear interpolation, and each tile is there in several sizes (Williams 1983, "Pyramidal Parametrics").
+All is integers up to one exact conversion: a crop is the same in any batch and on every device.
 """
 
 from __future__ import annotations
@@ -20,31 +18,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from crnn.config.synth import LookConfig
+from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
 from crnn.errors import ConfigError, ImageError
 from crnn.image import load_image, open_picture, read_picture_file
-from crnn.synth.filters import row_blocks
-from crnn.synth.patterns import normalised, pattern
-
-__all__ = ["TextureBank", "background_tiles"]
-
+from crnn.synth.filters import row_chunks
+from crnn.synth.patterns import normalize, pattern
 
 Grey = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
-MAX_LISTED = 100_000
-"""Files of a folder that are looked at; where there are more, those whose paths come first."""
-
-MIN_SIDE = 64
-"""Pixels; smaller pictures have no structure left when they are as large as a tile."""
-
-MIN_DEVIATION = 4.0
-"""Grey levels; a part with less is sky or paper, and would become a tile of compression noise."""
-
-SIDES = (0.3, 1.0)
-"""A part's side, as a share of its picture's shorter side: the same things are seen near and far."""
+MAX_LISTED = 100_000  # Files of a folder that are looked at; where there are more, those whose paths come first
+MIN_SIDE = 64  # Pixels; smaller images have no structure left when they are as large as a tile
+MIN_DEVIATION = 4.0  # Grey levels; a part with less is sky or paper, and would become a tile of compression noise
+SIDES = (0.3, 1.0)  # A part's side, as a share of its image's shorter side: the same things are seen near and far
 
 _TRIES_PER_PART = 4
 _DECODED_SIDE = 1024  # JPEG files are decoded at a half, quarter or eighth where that leaves as much as this
@@ -54,19 +42,16 @@ _EXAMPLES = 3
 def background_tiles(
     folders: tuple[str, ...], count: int, size: int, rng: np.random.Generator
 ) -> tuple[Grey, Counter[str]]:
-    """Parts of random pictures, from random places and of random sizes.
-
-    As many pictures as possible are used, and each for the same number of parts. The result follows from the pictures,
-    their paths and the state of ``rng``.
+    """Cut parts of random images, from random places and of random sizes.
 
     Args:
-        folders: Where pictures are, at any depth; links to folders are not followed.
+        folders: Folders of images, at any depth; links to folders are not followed.
         count: Number of parts, at least 1.
         size: Their height and width in pixels.
         rng: For order and places.
 
     Returns:
-        ``(count, size, size)`` uint8, none of them flat; and how many files were left out, by reason: those of
+        ``(count, size, size)`` uint8, none of them flat; and counts of skipped files, by reason: those of
         ``ImageError``, ``too_small`` (a side below ``MIN_SIDE``) and ``flat``.
 
     Raises:
@@ -96,30 +81,30 @@ def background_tiles(
     told = ", ".join(f"{number} {reason}" for reason, number in skipped.most_common())
     if filled < count:
         raise ConfigError(
-            f"look.backgrounds: no picture in {', '.join(folders)} can be used ({told}: {problems[0]}); expected "
+            f"style.backgrounds: no image in {', '.join(folders)} can be used ({told}: {problems[0]}); expected "
             f"folders with photographs of at least {MIN_SIDE} x {MIN_SIDE} pixels"
         )
     if problems:
         examples = "; ".join(str(error) for error in problems[:_EXAMPLES])
-        _log.warning("look.backgrounds: left out %d files (%s), for example: %s", len(problems), told, examples)
+        _log.warning("style.backgrounds: left out %d files (%s), for example: %s", len(problems), told, examples)
     return tiles, skipped
 
 
 def _files(folder: str) -> list[Path]:
-    """The files below a folder, in the same order on every machine."""
+    """Return the files below a folder, in the same order on every machine."""
     root = Path(folder)
     if not root.is_dir():
-        raise ConfigError(f"look.backgrounds: {folder}: no such folder; expected a folder with pictures")
+        raise ConfigError(f"style.backgrounds: {folder}: no such folder; expected a folder with images")
     files: list[Path] = []
     for place, folders, names in os.walk(root):
         folders.sort()
         # is_file: to open a pipe would be to wait for its writer.
         files += [path for name in sorted(names) if not name.startswith(".") and (path := Path(place, name)).is_file()]
         if len(files) > MAX_LISTED:
-            _log.warning("look.backgrounds: %s: more than %d files; the others are not looked at", folder, MAX_LISTED)
+            _log.warning("style.backgrounds: %s: more than %d files; the others are not looked at", folder, MAX_LISTED)
             break
     if not files:
-        raise ConfigError(f"look.backgrounds: {folder}: holds no file; expected a folder with pictures")
+        raise ConfigError(f"style.backgrounds: {folder}: holds no file; expected a folder with images")
     return files[:MAX_LISTED]
 
 
@@ -129,13 +114,13 @@ def _parts(path: Path, count: int, size: int, rng: np.random.Generator) -> list[
     height, width = grey.shape
     if min(height, width) < MIN_SIDE:
         raise ImageError(f"{path}: is {width} x {height} pixels; expected at least {MIN_SIDE}", reason="too_small")
-    picture = Image.fromarray(grey)
+    image = Image.fromarray(grey)
     parts: list[Grey] = []
     for _ in range(_TRIES_PER_PART * count):
         side = min(height, width) * rng.uniform(*SIDES)
         left, top = rng.uniform(0.0, width - side), rng.uniform(0.0, height - side)
         box = (left, top, left + side, top + side)
-        part = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        part = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
         if part.std() >= MIN_DEVIATION:
             parts.append(part)
             if len(parts) == count:
@@ -147,24 +132,18 @@ def _parts(path: Path, count: int, size: int, rng: np.random.Generator) -> list[
 
 def _grey(path: Path) -> Grey:
     name = str(path)
-    picture = open_picture(read_picture_file(name), name)
-    picture.draft(None, (_DECODED_SIDE, _DECODED_SIDE))
+    image = open_picture(read_picture_file(name), name)
+    image.draft(None, (_DECODED_SIDE, _DECODED_SIDE))
     try:
-        return load_image(picture, 1)[:, :, 0]
+        return load_image(image, 1)[:, :, 0]
     except ImageError as error:  # it knows the path no longer
         raise ImageError(f"{name}: {error}", reason=error.reason) from error
 
 
-# ----------------------------------------------------------------------------------------------------
-# textures
-
 Floats = npt.NDArray[np.float64]
 
-TILE_SIZE = 256
-"""Pixels; a power of two."""
-
-LEVELS = 4
-"""Sizes of each tile, each half of the one before."""
+TILE_SIZE = 256  # Pixels; a power of two
+LEVELS = 4  # Sizes of each tile, each half of the one before
 
 _TEXTURES = 4  # first word of the seeds of textures, apart from those of words and of `crnn.data`
 
@@ -181,33 +160,21 @@ _WHITE = 255 << 16  # a byte after both interpolations
 
 
 class TextureBank:
-    """Square grey tiles, and crops of them.
+    """Square grey tiles, and crops of them; ``skipped`` counts unused background images by reason."""
 
-    Args:
-        look: How many tiles, and which share of them is from which folders.
-        seed: Of the tiles: with the same folders the same seed gives the same bank.
-        device: Where it is kept; ``LookConfig.texture_tiles`` says how much memory that takes.
-
-    Attributes:
-        skipped: Background pictures that were left out, by reason.
-
-    Raises:
-        ConfigError: A folder of backgrounds is missing, or has no picture that can be used.
-    """
-
-    def __init__(self, look: LookConfig, seed: int, device: torch.device) -> None:
+    def __init__(self, style: StyleConfig, seed: int, device: torch.device) -> None:
         self.skipped: Counter[str] = Counter()
-        self._count = look.texture_tiles
-        pictured = round(self._count * look.background_share) if look.backgrounds else 0
+        self._count = style.texture_tiles
+        pictured = round(self._count * style.background_share) if style.backgrounds else 0
         drawn = self._count - pictured
         words = np.empty((self._count, _WORDS), dtype=np.int32)
         for number in range(drawn):
             words[number] = _packed(pattern(np.random.default_rng([seed, _TEXTURES, number]), TILE_SIZE))
         if pictured:
             rng = np.random.default_rng([seed, _TEXTURES])
-            parts, self.skipped = background_tiles(look.backgrounds, pictured, TILE_SIZE, rng)
+            parts, self.skipped = background_tiles(style.backgrounds, pictured, TILE_SIZE, rng)
             for number, part in enumerate(parts, start=drawn):
-                words[number] = _packed(normalised(part.astype(np.float32)))
+                words[number] = _packed(normalize(part.astype(np.float32)))
         self._words = torch.from_numpy(words).to(device).view(-1)
 
     def __len__(self) -> int:
@@ -216,18 +183,15 @@ class TextureBank:
     def sample(
         self, tile: Tensor, origin: Floats, scale: Floats, angle: Floats, aspect: Floats, shape: tuple[int, int]
     ) -> Tensor:
-        """Crops of tiles, turned and stretched; behind its edges a tile goes on mirrored.
+        """Return crops of tiles, turned and stretched, ``(n, H, W)`` float32 in [-1, 1]; tiles go on mirrored.
 
         Args:
-            tile: ``(n,)`` int64 in [0, ``len``): which tiles, on the device.
+            tile: ``(n,)`` int64 in [0, ``len``), on the device.
             origin: ``(n, 2)`` in [0, 1): where in the tile the upper left corner is: down, across.
-            scale: ``(n,)`` above 0: pixels of the tile per pixel of the crop, down.
+            scale: ``(n,)`` pixels of the tile per pixel of the crop, down.
             angle: ``(n,)`` radians.
-            aspect: ``(n,)`` above 0: by how much more the tile is shrunk across than down.
+            aspect: ``(n,)`` shrinking of the tile across over that down.
             shape: H and W of the crops.
-
-        Returns:
-            ``(n, H, W)`` float32 in [-1, 1]. Each tile has mean 0 and a standard deviation of about 0.4.
         """
         # Between the steps down and across: neither is then far from the size that suits it.
         level = np.clip(np.rint(np.log2(scale * np.sqrt(aspect))), 0, LEVELS - 1).astype(np.int64)
@@ -239,7 +203,7 @@ class TextureBank:
         rows = on_device(np.concatenate([[_STARTS[level], size], fixed]).astype(np.int32), self._words.device)
         rows[0] += (tile * _WORDS).int()
         result = torch.empty((len(tile), *shape), device=self._words.device)
-        for block in row_blocks(len(tile), shape[0] * shape[1], self._words.device):
+        for block in row_chunks(len(tile), shape[0] * shape[1], self._words.device):
             self._look_up(rows[:, block, None, None], result[block])
         return result
 
@@ -273,7 +237,7 @@ def _mirrored(position: Tensor, last: Tensor) -> Tensor:
 
 
 def _packed(tile: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """A tile in all its sizes, one after another, each pixel with its neighbours; ``tile`` is in [-1, 1]."""
+    """Pack a tile in [-1, 1] in all its sizes, each pixel with its neighbours."""
     levels = []
     for size in _SIZES:
         grey = np.rint((tile + 1.0) * 127.5).astype(np.uint32)

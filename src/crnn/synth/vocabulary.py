@@ -1,4 +1,4 @@
-"""Words of a wanted length: from the lists, made up after them, or strings of letters that no list has."""
+"""Words of a wanted length: from the lists, pseudowords after them, or strings of letters that no list has."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.label_check import LabelFit, is_text
-from crnn.synth.rng import Dice, Weighted
+from crnn.synth.label_check import LabelCheck, is_text
+from crnn.synth.rng import Choices, WeightedChoice
 from crnn.synth.word_list import SHIPPED, LetterChain, LetterStrings, WordTable, read_word_list, script
-
-__all__ = ["Cases", "Marks", "Vocabulary"]
-
 
 _CHAIN_WORDS = 25_000
 """Words after which others are made up: they have every usual sequence of letters, and are counted in 0.1 s."""
@@ -19,113 +16,97 @@ _CHAIN_WORDS = 25_000
 _NO_LENGTHS = (0.0, 1.0, 2.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0)
 """Lengths of words where neither settings nor lists have any."""
 
-_PLAIN_TRIES = 4
-"""Words that are drawn for one without marks inside before one is made up."""
-
-_SHOWN = 40
-"""Letters that a note names before it says how many more there are."""
+_PLAIN_TRIES = 4  # Words that are drawn for one without marks inside before one is made up
+_SHOWN = 40  # Letters that a note names before it says how many more there are
 
 
 class Vocabulary:
-    """The words that there are for one charset.
-
-    Args:
-        config: Lists, lengths, balance.
-        fit: What labels keep.
+    """Words for one charset.
 
     Attributes:
         letters: Letters and combining marks of the charset, in its order.
-        characters: Every character that words are made of, in the case in which lists and charset have it.
-        notes: What a user should know about the lists.
-
-    Raises:
-        ConfigError: No length that the settings ask for fits.
-        DataError: A word list cannot be read, or one of the user's has no word that can be a label.
+        characters: Every character of words, in the case in which lists and charset have it.
+        notes: Remarks on the lists for the user.
     """
 
-    def __init__(self, config: CorpusConfig, fit: LabelFit) -> None:
-        self._fit, self._balance = fit, config.balance
+    def __init__(self, config: CorpusConfig, check: LabelCheck) -> None:
+        self._check, self._balance = check, config.balance
         self.notes: tuple[str, ...] = ()
         lists = [read_word_list(name) for name in config.words]
         ratios = config.word_ratios or [1.0] * len(lists)
-        self._table = WordTable(lists, ratios, config.frequency_power, fit, as_listed=config.only_words)
+        self._table = WordTable(lists, ratios, config.frequency_power, check, as_listed=config.only_words)
         self._check_lists(config.words)
-        self.letters = tuple(c for c in fit.charset.characters if is_text(c) and not c.isdecimal())
+        self.letters = tuple(c for c in check.charset.characters if is_text(c) and not c.isdecimal())
         self._prepare_strings(config.only_words)
         self._chain: LetterChain | None = None
         own = self._table.length_weights() if len(self._table) else _NO_LENGTHS
-        weights = (config.length_weights or own)[: fit.longest]
-        self._lengths = Weighted(enumerate(weights, start=1))
-        self._listed = Weighted(enumerate(self._with_longer(weights), start=1))
+        weights = (config.length_weights or own)[: check.longest]
+        self._lengths = WeightedChoice(enumerate(weights, start=1))
+        self._listed = WeightedChoice(enumerate(self._with_longer(weights), start=1))
         if not len(self._lengths):
             raise ConfigError(
-                f"corpus.length_weights has no weight up to {fit.longest}, the longest label that fits; "
+                f"corpus.length_weights has no weight up to {check.longest}, the longest label that fits; "
                 "expected one above 0 among the first numbers"
             )
         self.characters = self._table.characters | (frozenset() if config.only_words else self._strings.characters)
 
-    def length(self, dice: Dice) -> int:
-        """A length in characters of the label, distributed as the settings say, of those that the lists have."""
+    def length(self, choices: Choices) -> int:
+        """Draw a label length as the settings say, of those that the lists have."""
         # Lists of some lengths only, say of six-letter codes, are drawn with these lengths alone.
-        return (self._listed if len(self._listed) else self._lengths).draw(dice)
+        return (self._listed if len(self._listed) else self._lengths).draw(choices)
 
-    def listed(self, dice: Dice) -> str:
-        """A word as the lists have it, as often as they have it; there must be one."""
-        return self._table.draw_any(dice)
+    def listed(self, choices: Choices) -> str:
+        """Draw a word of the lists, which must not be empty, by frequency."""
+        return self._table.draw_any(choices)
 
-    def any_length(self, dice: Dice) -> int:
-        """A length in characters of the label, distributed as the settings say, whatever the lists have."""
-        return self._lengths.draw(dice)
+    def any_length(self, choices: Choices) -> int:
+        """Draw a label length as the settings say, whatever the lists have."""
+        return self._lengths.draw(choices)
 
-    def word(self, dice: Dice, length: int) -> str:
-        """A word as the lists have it, or a string of letters that they lack.
-
-        Args:
-            dice: Random decisions.
-            length: Characters of its label. Where no list has a word of that length, one is made up.
-        """
-        if self._string_share and dice.chance(self._string_share):
-            return self._strings.draw(dice, length)
+    def word(self, choices: Choices, length: int) -> str:
+        """Draw a word of this label length, a pseudoword where the lists have none, or a string of rare letters."""
+        if self._string_share and choices.chance(self._string_share):
+            return self._strings.draw(choices, length)
         if self.has(length):
-            return self._table.draw(dice, length, self._balance)
-        return self.made_up(dice, length)
+            return self._table.draw(choices, length, self._balance)
+        return self.pseudoword(choices, length)
 
-    def plain(self, dice: Dice, length: int) -> str:
-        """A word to be joined with others: in a script of the lists, without marks like the apostrophe of ``isn't``."""
+    def plain(self, choices: Choices, length: int) -> str:
+        """Draw a word to be joined with others, without marks like the apostrophe of ``isn't``."""
         if self.has(length):
             for _ in range(_PLAIN_TRIES):
-                word = self._table.draw(dice, length)
+                word = self._table.draw(choices, length)
                 if word.isalnum() or all(map(is_text, word)):
                     return word
-        return self.plain_made_up(dice, length)
+        return self.plain_pseudoword(choices, length)
 
     @property
     def has_words(self) -> bool:
-        """Whether the lists have any word."""
+        """True where the lists have any word."""
         return bool(len(self._table))
 
     def has(self, length: int) -> bool:
-        """Whether the lists have a word with a label of ``length`` characters."""
+        """True where the lists have a word with a label of ``length`` characters."""
         return length in self._table.lengths
 
-    def made_up(self, dice: Dice, length: int) -> str:
-        """A word that is pronounced like those of the lists, in lower case, or a string of letters that they lack."""
-        if self._string_share and dice.chance(self._string_share):
-            return self._strings.draw(dice, length)
-        return self.plain_made_up(dice, length)
+    def pseudoword(self, choices: Choices, length: int) -> str:
+        """Draw a lower-case pseudoword, or a string of letters that the lists lack."""
+        if self._string_share and choices.chance(self._string_share):
+            return self._strings.draw(choices, length)
+        return self.plain_pseudoword(choices, length)
 
-    def plain_made_up(self, dice: Dice, length: int) -> str:
-        """A word to be joined with others that is pronounced like those of the lists; without lists a string."""
+    def plain_pseudoword(self, choices: Choices, length: int) -> str:
+        """Draw a pseudoword to be joined with others; without lists a string."""
         if self._chain is None:
             # Made when it is needed first, in the process that needs it: it is larger than the lists.
             self._chain = LetterChain(self._table.most_frequent(_CHAIN_WORDS))
-        return self._chain.draw(dice, length) if len(self._chain) else self._strings.draw(dice, length)
+        return self._chain.draw(choices, length) if len(self._chain) else self._strings.draw(choices, length)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_chain": None}
 
     def _check_lists(self, names: tuple[str, ...]) -> None:
-        table, longest = self._table, self._fit.longest
+        table, longest = self._table, self._check.longest
         for name in dict.fromkeys(names):
             usable, outside, long = table.usable[name], table.outside[name], table.too_long[name]
             why = f"{outside:,} have characters that labels would lose, {long:,} are longer than {longest}"
@@ -138,10 +119,9 @@ class Vocabulary:
                 self.notes += (f"word list {name}: {usable:,} of {usable + outside + long:,} words are used; {why}",)
 
     def _with_longer(self, weights: Sequence[float]) -> list[float]:
-        """The weights of the lengths that the lists have, and behind them those of the user's longer words.
+        """Weights of the lengths that the lists have, and of the user's longer words by their share in the lists.
 
-        Longer words have the share that the lists give them: to somebody whose words are codes of 17 characters, the
-        lengths of words on signs say nothing. Not those of the shipped list, which are what the weights leave out.
+        To somebody whose words are codes of 17 characters, the lengths of words on signs say nothing.
         """
         share = sum(self._table.length_weights()[: len(weights)])
         unit = sum(weights) / share if share else 1.0
@@ -149,20 +129,20 @@ class Vocabulary:
         return [weight if self.has(n) else 0.0 for n, weight in enumerate([*weights, *longer], start=1)]
 
     def _prepare_strings(self, only_words: bool) -> None:
-        """Finds the scripts of the charset that no word has; strings are made of them, as many as their share."""
+        """Find the scripts of the charset that no word has; strings are made of them, as many as their share."""
         shown = self._table.characters
-        held = {part for c in shown for part in self._fit.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
+        held = {part for c in shown for part in self._check.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
         scripts = {script(c) for c in held if is_text(c)}
         lacking = [c for c in self.letters if c not in held]
         missing = [c for c in lacking if script(c) not in scripts and script(c) != "COMBINING"]
-        drawable = [c for c in self._fit.charset.characters if not c.isspace()]
+        drawable = [c for c in self._check.charset.characters if not c.isspace()]
         self._strings = LetterStrings(self.letters or [c for c in drawable if is_text(c)] or drawable, missing)
         # Of the letters; of all characters where the lists have no letter, as plates and meters may have.
         known = self.letters if len(missing) < len(self.letters) else drawable
         self._string_share = len(missing) / len(known) if len(self._table) else 1.0
         if only_words:
             if lacking:
-                self.notes += (f"no list has a word with {_shown(lacking)}: no picture shows them",)
+                self.notes += (f"no list has a word with {_shown(lacking)}: no image shows them",)
             return
         if not len(self._table):
             self.notes += ("no list has a word for this charset: strings of its own characters are drawn as words",)
@@ -179,10 +159,6 @@ class Vocabulary:
 def _shown(letters: list[str]) -> str:
     rest = len(letters) - _SHOWN
     return "".join(letters[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-# ----------------------------------------------------------------------------------------------------
-# word forms
 
 
 def _table(text: str) -> dict[str, float]:
@@ -203,14 +179,13 @@ _LEADING = _table("""14 " 4 ' 4 ( 3 # 3 @ 3 - 2 . 2 & 2 $ 1.5 * 1 + 2 • 1 / 2 
 _AROUND = _table("""30 "" 10 “” 10 '' 20 () 4 [] 6 -- 4 ** 1 <> 2 «» 1 {} 2 ~~ 1 // 0.5 __ 0.5 || 0.5 ¿? 0.5 ¡! 1 ••""")
 """Marks on both sides: the one before and the one behind."""
 
-_INNER = _table("55 - 12 & 8 / 10 . 6 ' 3 + 2 _ 1 : 1 @ 1 · 1 ,")
-"""Marks between two words that are written as one."""
+_INNER = _table("55 - 12 & 8 / 10 . 6 ' 3 + 2 _ 1 : 1 @ 1 · 1 ,")  # Marks between two words that are written as one
 
 _LOOK_ALIKE = ('"“”«»״', "'‘’`", ".…·•。", ":։", "?¿؟", "!¡", ",،、", ";؛")
-"""Marks that differ little in a picture. One that labels leave out is not drawn where they keep another of its row:
+"""Marks that differ little in an image. One that labels leave out is not drawn where they keep another of its row:
 nobody could learn which is which."""
 
-_PLACES = Weighted({"trailing": 55.0, "leading": 11.0, "around": 13.0, "inner": 21.0})
+_PLACES = WeightedChoice({"trailing": 55.0, "leading": 11.0, "around": 13.0, "inner": 21.0})
 """Where the marks of a word are (the same labels: behind 149, before 31, inside 60)."""
 
 _OF_SCRIPT = {
@@ -230,18 +205,12 @@ _OTHERS = 1.5
 
 
 class Cases:
-    """The case of words: lower, upper, capitalised or mixed, as far as labels keep the letters.
+    """The case of words: lower, upper, capitalised or mixed, as far as labels keep the letters."""
 
-    Args:
-        config: How often each is drawn.
-        letters: Letters of the charset.
-        fit: What labels keep.
-    """
-
-    def __init__(self, config: CorpusConfig, letters: Iterable[str], fit: LabelFit) -> None:
+    def __init__(self, config: CorpusConfig, letters: Iterable[str], check: LabelCheck) -> None:
         cased = [letter for letter in letters if letter.lower() != letter.upper()]
-        lower = all(fit.allows(letter.lower()) for letter in cased)
-        upper = all(fit.allows(letter.upper()) for letter in cased)
+        lower = all(check.allows(letter.lower()) for letter in cased)
+        upper = all(check.allows(letter.upper()) for letter in cased)
         weights = {
             "lower": config.case_lower * lower,
             "upper": config.case_upper * upper,
@@ -251,84 +220,72 @@ class Cases:
         if not any(weights.values()):
             # The settings ask for a case that the charset lacks, or it lacks some letters in both.
             weights.update(lower=float(lower or not upper), upper=float(upper or not lower))
-        self._forms = Weighted(weights)
+        self._forms = WeightedChoice(weights)
 
-    def form(self, dice: Dice) -> str:
-        """A form: ``lower``, ``upper``, ``capitalised`` or ``mixed``."""
-        return self._forms.draw(dice)
+    def form(self, choices: Choices) -> str:
+        """Draw ``lower``, ``upper``, ``capitalised`` or ``mixed``."""
+        return self._forms.draw(choices)
 
     @staticmethod
-    def apply(dice: Dice, word: str, form: str) -> str:
-        """A word in a form; scripts without case stay as they are."""
+    def apply(choices: Choices, word: str, form: str) -> str:
+        """Apply a form to a word; scripts without case stay as they are."""
         if form == "upper":
             return word.upper()
         if form == "lower":
             return word.lower()
         if form == "capitalised":
             return word[:1].title() + word[1:]
-        if len(word) > 2 and dice.chance(0.5):
+        if len(word) > 2 and choices.chance(0.5):
             # One capital inside, as in eBay and McKay.
-            place = dice.between(1, min(3, len(word) - 1))
-            head = word[:place].lower() if dice.chance(0.5) else word[:1].title() + word[1:place].lower()
+            place = choices.between(1, min(3, len(word) - 1))
+            head = word[:place].lower() if choices.chance(0.5) else word[:1].title() + word[1:place].lower()
             return head + word[place].title() + word[place + 1 :].lower()
-        return "".join([letter.upper() if dice.chance(0.5) else letter.lower() for letter in word])
+        return "".join([letter.upper() if choices.chance(0.5) else letter.lower() for letter in word])
 
 
 class Marks:
-    """The marks that may be drawn beside words: those that labels keep, and those that they leave out.
+    """Punctuation around words: marks that labels keep, and those that they leave out."""
 
-    Args:
-        characters: Of the charset and the words; their scripts and marks are added.
-        fit: What labels keep.
-    """
-
-    def __init__(self, characters: Iterable[str], fit: LabelFit) -> None:
+    def __init__(self, characters: Iterable[str], check: LabelCheck) -> None:
         trailing, leading = dict(_TRAILING), dict(_LEADING)
         distinct = dict.fromkeys(characters)
         for name in dict.fromkeys(script(character) for character in distinct if is_text(character)):
             trailing.update(dict.fromkeys(_OF_SCRIPT.get(name, ""), 12.0))
         for character in distinct:
-            if character in fit.charset and not is_text(character) and character != " ":
+            if character in check.charset and not is_text(character) and character != " ":
                 trailing.setdefault(character, _OTHERS)
                 leading.setdefault(character, _OTHERS)
         self._trailing, self._leading, self._around, self._inner = (
-            Weighted((mark, weight) for mark, weight in table.items() if _may_be_drawn(mark, fit))
+            WeightedChoice((mark, weight) for mark, weight in table.items() if _may_be_drawn(mark, check))
             for table in (trailing, leading, _AROUND, _INNER)
         )
-        self._counted = {mark: len(fit.kept(mark)) for mark in self._inner.items}
+        self._counted = {mark: len(check.kept(mark)) for mark in self._inner.items}
         tables = (self._trailing, self._leading, self._around, self._inner)
         self.characters = frozenset("".join([mark for table in tables for mark in table.items]))
 
-    def add(self, dice: Dice, length: int, word: Callable[[int], str], part: Callable[[int], str] | None) -> str:
-        """A word with marks.
-
-        Args:
-            dice: Random decisions.
-            length: Characters of the label; marks that labels keep come on top of them, but for those inside.
-            word: Makes a word with a label of so many characters.
-            part: Makes a word that stands beside another with a mark between them; ``None``: no marks inside.
-        """
-        place = _PLACES.draw(dice)
+    def add(self, choices: Choices, length: int, word: Callable[[int], str], part: Callable[[int], str] | None) -> str:
+        """Draw a word with marks; ``part`` makes words beside a mark inside (``None``: no such marks)."""
+        place = _PLACES.draw(choices)
         if place == "inner" and length > 4 and len(self._inner) and part:
-            mark = self._inner.draw(dice)
+            mark = self._inner.draw(choices)
             rest = length - self._counted[mark]
-            first = dice.between(2, rest - 2)
+            first = choices.between(2, rest - 2)
             return part(first) + mark + part(rest - first)
         if place == "around" and len(self._around):
-            pair = self._around.draw(dice)
+            pair = self._around.draw(choices)
             return pair[0] + word(length) + pair[1]
         if place == "leading" and len(self._leading):
-            return self._leading.draw(dice) + word(length)
-        return word(length) + self.trailing(dice)
+            return self._leading.draw(choices) + word(length)
+        return word(length) + self.trailing(choices)
 
-    def trailing(self, dice: Dice) -> str:
-        """A mark behind a word, or nothing where none may be drawn."""
-        return self._trailing.draw(dice) if len(self._trailing) else ""
+    def trailing(self, choices: Choices) -> str:
+        """Draw a mark behind a word, or nothing where none may be drawn."""
+        return self._trailing.draw(choices) if len(self._trailing) else ""
 
 
-def _may_be_drawn(mark: str, fit: LabelFit) -> bool:
-    """Whether labels keep a mark, or leave it out where nothing like it is kept."""
-    if not fit.allows(mark):
+def _may_be_drawn(mark: str, check: LabelCheck) -> bool:
+    """True where labels keep a mark, or leave it out and keep nothing like it."""
+    if not check.allows(mark):
         return False
-    lost = [character for character in mark if not fit.kept(character)]
-    return not any(fit.kept(other) for row in _LOOK_ALIKE if any(c in row for c in lost) for other in row)
+    lost = [character for character in mark if not check.kept(character)]
+    return not any(check.kept(other) for row in _LOOK_ALIKE if any(c in row for c in lost) for other in row)

@@ -1,7 +1,7 @@
-"""Widths of rendered batches: classes of crops by width, and which class and width each batch has.
+"""Widths of rendered batches: classes of crops by width, and the class and width of each batch.
 
-Under ``image.resize = "keep_ratio"`` all pictures of a batch have one width, and a batch of wide pictures has fewer.
-Both are functions of the settings and the number of the batch.
+Under ``image.resize = "keep_ratio"`` all images of a batch have one width, and a batch of wide images has fewer. Both
+are functions of the settings and the number of the batch.
 """
 
 from __future__ import annotations
@@ -17,44 +17,28 @@ import numpy.typing as npt
 
 from crnn.config.model import ImageConfig
 
-__all__ = ["CLASS_BITS", "BatchWidths", "WidthClass", "width_classes"]
-
-CLASS_BITS = 44
-"""A sample or word with the number ``n`` of width class ``c`` has the number ``(c << CLASS_BITS) + n``."""
-
-_GROWTH = 1.22
-"""Width of one class over that of the class before."""
-
-_TOLERANCE = 1.1
-"""Largest stretch of a crop to the width of its batch; beyond it crops get more margin."""
-
-_CYCLE = 128
-"""Batches after which the numbers of batches of each class repeat."""
-
-_ORDER = 5
-"""First word of the seeds of the order of batches, apart from those of words and data."""
+CLASS_BITS = 44  # A sample or word with the number ``n`` of width class ``c`` has the number ``(c << CLASS_BITS) + n``
+_GROWTH = 1.22  # Width of one class over that of the class before
+_TOLERANCE = 1.1  # Largest stretch of a crop to the width of its batch; beyond it crops get more margin
+_CYCLE = 128  # Batches after which the numbers of batches of each class repeat
+_ORDER = 5  # First word of the seeds of the order of batches, apart from those of words and data
 
 
 @dataclass(frozen=True, slots=True)
 class WidthClass:
-    """Crops of about one width.
+    """Crops of about one width."""
 
-    Attributes:
-        low: Narrowest picture in pixels.
-        high: Widest picture in pixels.
-        crops: Widths in pixels at the network's height, from and up to, of the crops that belong to it.
-        fit: Least and largest width over height of a crop, as a share of that of its picture; see ``Geometry.draw``.
-            ``None``: all crops are stretched to the picture.
-    """
-
-    low: int
-    high: int
+    low: int  # Narrowest image in pixels
+    high: int  # Widest image in pixels
+    # Widths in pixels at the network's height, from and up to, of the crops that belong to it
     crops: tuple[float, float]
+    # Least and largest width over height of a crop, as a share of that of its image; see ``Geometry.draw``. ``None``:
+    # all crops are stretched to the image
     fit: tuple[float, float] | None
 
     @property
     def middle(self) -> int:
-        """The picture of samples that have no batch, in pixels."""
+        """Width in pixels of samples that have no batch."""
         return max((self.low + self.high) // 8 * 4, self.low)
 
 
@@ -63,7 +47,7 @@ def width_classes(image: ImageConfig, width: int | None = None) -> tuple[WidthCl
     if image.resize == "squash":
         width = width or image.image_width
         return (WidthClass(width, width, (0.0, np.inf), None),)
-    # Pictures narrower than min_width are stretched to it when they are read, so the first class takes all of them.
+    # Images narrower than min_width are stretched to it when they are read, so the first class takes all of them.
     edges = [image.min_width * 1.06]
     while edges[-1] * _GROWTH < image.max_width * 0.95:
         edges.append(edges[-1] * _GROWTH)
@@ -79,14 +63,13 @@ def width_classes(image: ImageConfig, width: int | None = None) -> tuple[WidthCl
 
 
 class BatchWidths:
-    """The class, the width and the size of each batch.
+    """Class, width and size of each batch.
 
     Args:
         classes: Classes of widths.
         shares: ``(classes,)`` share of each class among the crops.
-        batch_size: Samples of the narrowest batches, all ranks together; wider ones have as many pixels, about.
-        world_size: Ranks; every size is a multiple of it. Where it divides a small power of two, which follows from the
-            other arguments, sizes do not depend on it.
+        batch_size: Samples of the narrowest batches, all ranks together; wider ones have about as many pixels.
+        world_size: Ranks; every size is a multiple of it. Where it divides a small power of two, sizes are the same.
         seed: Of the order.
 
     Attributes:

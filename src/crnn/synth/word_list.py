@@ -1,4 +1,4 @@
-"""Word lists: the shipped one and the user's, and a table from which words of a given length are drawn.
+"""Word lists, tables from which words of a given length are drawn, and generators of pseudowords.
 
 The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``tools/word_list.py``.
 """
@@ -22,45 +22,34 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.errors import DataError, MissingExtraError
-from crnn.synth.label_check import LabelFit, is_text
-from crnn.synth.rng import Dice, Weighted
-
-__all__ = ["SHIPPED", "LetterChain", "LetterStrings", "WordList", "WordTable", "read_word_list", "script"]
-
+from crnn.synth.label_check import LabelCheck, is_text
+from crnn.synth.rng import Choices, WeightedChoice
 
 S = TypeVar("S", bound=np.generic)
 
-SHIPPED = "shipped"
-"""Name of the list that comes with the package."""
+SHIPPED = "shipped"  # Name of the list that comes with the package
 
 _WORDFREQ = "wordfreq:"
 """Behind it the code of a language of the package wordfreq, whose data are CC BY-SA and so never part of this one."""
 
-_CANDIDATES = 4
-"""Words among which the one with the rarest letter is taken, where that is asked for."""
+_CANDIDATES = 4  # Words among which the one with the rarest letter is taken, where that is asked for
 
 
 @dataclass(frozen=True, slots=True)
 class WordList:
-    """Words as they were read.
+    """Words as they were read."""
 
-    Attributes:
-        name: As the user gave it.
-        text: The words, each with a line feed behind it.
-        frequencies: ``(n,)`` float64, above 0.
-    """
-
-    name: str
-    text: str
-    frequencies: npt.NDArray[np.float64]
+    name: str  # As the user gave it
+    text: str  # The words, each with a line feed behind it
+    frequencies: npt.NDArray[np.float64]  # ``(n,)`` float64, above 0
 
 
 def read_word_list(name: str) -> WordList:
-    """Return the shipped list, one of the package wordfreq, or that of a UTF-8 file.
+    """Return the shipped list, one of the package wordfreq, or a UTF-8 file.
 
     Args:
         name: ``shipped``; ``wordfreq:LANG`` with the code of a language, such as ``de``; or a file with a word per
-            line, or word, tab and frequency, in which empty lines are passed over.
+            line, or word, tab and frequency; empty lines are skipped.
 
     Raises:
         DataError: The file cannot be read, is not UTF-8 text, has no word, or a frequency is not a number above 0; or
@@ -145,15 +134,13 @@ class WordTable:
         lists: Word lists.
         ratios: Shares of the lists, above 0, in the words of every length that they have.
         power: Words of one list and length are drawn in proportion to their frequency to this power.
-        fit: What labels keep.
+        check: Decides which words can be labels.
         as_listed: Words are drawn in no other case than theirs, and ``ratios`` are shares in all words.
 
     Attributes:
         lengths: Lengths of labels, rising, for which there are words.
         characters: Characters of the words.
-        usable: Words per list.
-        outside: Words per list that are left out as they have letters or digits that labels would lose.
-        too_long: Words per list that are left out as their labels are longer than ``fit.longest``.
+        usable, outside, too_long: Counts of words per list: used, with characters that labels would lose, too long.
     """
 
     def __init__(
@@ -161,14 +148,14 @@ class WordTable:
         lists: Sequence[WordList],
         ratios: Sequence[float],
         power: float,
-        fit: LabelFit,
+        check: LabelCheck,
         *,
         as_listed: bool = False,
     ) -> None:
         self.usable: dict[str, int] = {}
         self.outside: dict[str, int] = {}
         self.too_long: dict[str, int] = {}
-        parts = [self._measure(words, power, fit, as_listed) for words in lists]
+        parts = [self._measure(words, power, check, as_listed) for words in lists]
         self._text = "".join(part.text for part in parts)
         shifts = np.cumsum([0, *(len(part.text) for part in parts)])
         starts = _joined([part.starts + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
@@ -178,8 +165,8 @@ class WordTable:
         self._by_list = [
             (words.name, share * part.by_length) for words, share, part in zip(lists, shares, parts, strict=True)
         ]
-        self._longest = fit.longest
-        own = sum((found for _, found in self._by_list), np.zeros(fit.longest + 1))
+        self._longest = check.longest
+        own = sum((found for _, found in self._by_list), np.zeros(check.longest + 1))
         weights = _joined(
             [
                 # As listed, lists have their shares among all words; otherwise among the words of each length.
@@ -191,7 +178,7 @@ class WordTable:
         order = np.argsort(lengths, kind="stable")
         self._starts, self._ends = _packed("i", starts[order]), _packed("i", ends[order])
         self._sums = _packed("d", np.cumsum(weights[order]))
-        places = np.searchsorted(lengths[order], np.arange(fit.longest + 2))
+        places = np.searchsorted(lengths[order], np.arange(check.longest + 2))
         self._bounds = [(low, high) for low, high in itertools.pairwise(places.tolist())]
         self.lengths = tuple(length for length, (low, high) in enumerate(self._bounds) if high > low)
         self.characters, rarity = self._rarity(starts[order], ends[order])
@@ -203,45 +190,39 @@ class WordTable:
     def __getitem__(self, place: int) -> str:
         return self._text[self._starts[place] : self._ends[place]]
 
-    def draw(self, dice: Dice, length: int, balance: float = 0.0) -> str:
-        """A word whose label has ``length`` characters, which must be one of ``lengths``.
-
-        Args:
-            dice: Random decisions.
-            length: Characters of the label.
-            balance: Share of the words that are the one of four with the rarest letter.
-        """
-        place = self._place(dice, length)
-        if balance and dice.chance(balance):
-            others = [self._place(dice, length) for _ in range(_CANDIDATES - 1)]
+    def draw(self, choices: Choices, length: int, balance: float = 0.0) -> str:
+        """Draw a word of a length in ``lengths``; a share ``balance`` is the one of four with the rarest letter."""
+        place = self._place(choices, length)
+        if balance and choices.chance(balance):
+            others = [self._place(choices, length) for _ in range(_CANDIDATES - 1)]
             place = max([place, *others], key=self._rarity_of.__getitem__)
         return self[place]
 
-    def draw_any(self, dice: Dice) -> str:
-        """A word of whatever length, as often as the lists have it; there must be one."""
-        return self[self._found(dice, 0, len(self._sums))]
+    def draw_any(self, choices: Choices) -> str:
+        """Draw a word of any length by frequency; there must be one."""
+        return self[self._found(choices, 0, len(self._sums))]
 
     def length_weights(self, leave_out: str = "") -> tuple[float, ...]:
-        """Weights of the lengths 1, 2, 3, ... that the words have of themselves; without those of one list."""
+        """Weights of the label lengths 1, 2, 3, ... in the lists, without one of them on request."""
         found = sum((part for name, part in self._by_list if name != leave_out), np.zeros(self._longest + 1))
         return tuple(found[1:].tolist())
 
     def most_frequent(self, count: int) -> list[str]:
-        """Up to ``count`` words, those that are drawn most often first."""
+        """Return up to ``count`` words, the most frequent first."""
         weights = np.diff(np.asarray(self._sums), prepend=0.0)
         return [self[place] for place in np.argsort(-weights, kind="stable")[:count].tolist()]
 
-    def _place(self, dice: Dice, length: int) -> int:
-        return self._found(dice, *self._bounds[length])
+    def _place(self, choices: Choices, length: int) -> int:
+        return self._found(choices, *self._bounds[length])
 
-    def _found(self, dice: Dice, low: int, high: int) -> int:
+    def _found(self, choices: Choices, low: int, high: int) -> int:
         before = self._sums[low - 1] if low else 0.0
-        wanted = before + dice.unit() * (self._sums[high - 1] - before)
+        wanted = before + choices.unit() * (self._sums[high - 1] - before)
         return bisect.bisect_right(self._sums, wanted, low, high - 1)
 
-    def _measure(self, words: WordList, power: float, fit: LabelFit, as_listed: bool) -> _Measured:
-        """Where the usable words of a list are, and how long their labels; whole lists at a time, for speed."""
-        text = words.text if fit.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
+    def _measure(self, words: WordList, power: float, check: LabelCheck, as_listed: bool) -> _Measured:
+        """Find the usable words of a list and the lengths of their labels; whole lists at a time, for speed."""
+        text = words.text if check.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
         codes = _code_points(text)
         ends = np.flatnonzero(codes == ord("\n"))
         starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1] + 1])
@@ -253,18 +234,18 @@ class WordTable:
             # Mostly the case that a word is drawn in is decided later, and one that fits is enough here.
             forms = (character,) if as_listed else (character, character.lower(), character.upper())
             for form in forms:
-                if character != "\n" and fit.allows(form):
-                    allowed[code], sizes[code] = True, sum(len(fit.kept(part)) for part in form)
+                if character != "\n" and check.allows(form):
+                    allowed[code], sizes[code] = True, sum(len(check.kept(part)) for part in form)
                     break
         inside = np.logical_and.reduceat(allowed[codes], starts)
         lengths = np.add.reduceat(sizes[codes], starts)
-        chosen = inside & (lengths > 0) & (lengths <= fit.longest)
+        chosen = inside & (lengths > 0) & (lengths <= check.longest)
         self.usable[words.name] = int(chosen.sum())
-        self.too_long[words.name] = int((inside & (lengths > fit.longest)).sum())
+        self.too_long[words.name] = int((inside & (lengths > check.longest)).sum())
         self.outside[words.name] = len(starts) - self.usable[words.name] - self.too_long[words.name]
         # Of the largest, so that no power overflows; none so small that a length has no weight at all.
         weights = np.maximum((words.frequencies[chosen] / words.frequencies.max()) ** power, 1e-30)
-        by_length = np.bincount(lengths[chosen], weights, minlength=fit.longest + 1)
+        by_length = np.bincount(lengths[chosen], weights, minlength=check.longest + 1)
         return _Measured(
             text, starts[chosen], ends[chosen], lengths[chosen], weights, by_length / max(weights.sum(), 1e-30)
         )
@@ -272,7 +253,7 @@ class WordTable:
     def _rarity(
         self, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
     ) -> tuple[frozenset[str], npt.NDArray[np.float32]]:
-        """The characters of all words, and for each word the negative logarithm of the share of its rarest letter."""
+        """Return all characters, and for each word the negative log share of its rarest letter."""
         if not len(starts):
             return frozenset(), np.empty(0, dtype=np.float32)
         codes = _code_points(self._text)
@@ -299,26 +280,17 @@ class WordTable:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """The usable words of one list.
+    """The usable words of one list."""
 
-    Attributes:
-        text: Of the whole list.
-        starts: Where the words start in it.
-        ends: Where they end.
-        lengths: Of their labels.
-        weights: Of the words, above 0.
-        by_length: Share of each length in the list.
-    """
-
-    text: str
-    starts: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float64]
-    by_length: npt.NDArray[np.float64]
+    text: str  # Of the whole list
+    starts: npt.NDArray[np.int64]  # Where the words start in it
+    ends: npt.NDArray[np.int64]  # Where they end
+    lengths: npt.NDArray[np.int64]  # Of their labels
+    weights: npt.NDArray[np.float64]  # Of the words, above 0
+    by_length: npt.NDArray[np.float64]  # Share of each length in the list
 
     def scaled(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The weights, scaled so that those of each length add up to ``sums`` there."""
+        """Scale the weights so that those of each length add up to ``sums`` there."""
         found = np.bincount(self.lengths, self.weights, minlength=len(sums))
         return self.weights * (sums / np.maximum(found, 1e-30))[self.lengths]
 
@@ -336,29 +308,20 @@ def _packed(code: str, values: npt.NDArray[np.generic]) -> array[Any]:
     return array(code, values.astype(code).tobytes())
 
 
-# ----------------------------------------------------------------------------------------------------
-# made up
-
-_CONTEXT = 3
-"""Letters that decide on the next one; four would repeat the list, two are hard to pronounce."""
-
-_ATTEMPTS = 8
-"""Chains that are tried before one is taken that ends as no word does."""
+_CONTEXT = 3  # Letters that decide on the next one; four would repeat the list, two are hard to pronounce
+_ATTEMPTS = 8  # Chains that are tried before one is taken that ends as no word does
 
 _MARK_SHARE = 0.35
 """Share of letters that carry a combining mark, in strings of a script that has some; about that of Hindi."""
 
 
 def script(character: str) -> str:
-    """The script of a letter by its Unicode name: ``LATIN``, ``GREEK``, ``CYRILLIC``, ``ARABIC``, ``CJK``, ..."""
+    """Return the script in a letter's Unicode name: ``LATIN``, ``GREEK``, ``CYRILLIC``, ``ARABIC``, ``CJK``, ..."""
     return unicodedata.name(character, "UNKNOWN").split(" ")[0].split("-")[0]
 
 
 class LetterChain:
-    """Pronounceable words by a chain of letters, each after the three before it.
-
-    Args:
-        words: What they are made after; only words of letters count, in lower case or with a capital in front.
+    """Pseudowords by a chain of letters, each after the three before it.
 
     Reference:
         Shannon 1948, "A Mathematical Theory of Communication", section 3 (the series of approximations to English).
@@ -375,41 +338,35 @@ class LetterChain:
             for place in range(_CONTEXT, len(padded)):
                 counts[padded[place - _CONTEXT : place]][padded[place]] += 1
             self._ends.add(padded[-_CONTEXT:])
-        self._next = {context: Weighted(letters) for context, letters in counts.items()}
+        self._next = {context: WeightedChoice(letters) for context, letters in counts.items()}
 
     def __len__(self) -> int:
         return len(self._next)
 
-    def draw(self, dice: Dice, length: int) -> str:
-        """A lower-case word of ``length`` code points; fewer where no chain goes on that far. There must be words."""
+    def draw(self, choices: Choices, length: int) -> str:
+        """Draw a lower-case word of ``length`` code points; fewer where no chain goes on that far."""
         word = ""
         for _ in range(_ATTEMPTS):
-            word = self._chain(dice, length)
+            word = self._chain(choices, length)
             if len(word) == length and (length < _CONTEXT or word[-_CONTEXT:] in self._ends):
                 break
         return word
 
-    def _chain(self, dice: Dice, length: int) -> str:
+    def _chain(self, choices: Choices, length: int) -> str:
         padded = " " * _CONTEXT
         while len(padded) < _CONTEXT + length:
             letters = self._next.get(padded[-_CONTEXT:])
             if letters is None:
                 break
-            padded += letters.draw(dice)
+            padded += letters.draw(choices)
         return padded[_CONTEXT:]
 
 
 class LetterStrings:
-    """Strings of letters in no order, each of one script: what is left where no list has a script or a letter.
+    """Random strings of letters of one script each, for scripts and letters that no list has.
 
     Combining marks stand behind letters only, and vowel signs behind consonants, so that every string can be shaped.
-
-    Args:
-        characters: What strings are made of: letters, marks, digits, or anything else that can be drawn.
-        wanted: Those that each string shows at least one of; default: all.
-
-    Attributes:
-        characters: Those that can occur.
+    Each string shows at least one of ``wanted`` (default: all).
     """
 
     def __init__(self, characters: Sequence[str], wanted: Sequence[str] = ()) -> None:
@@ -430,33 +387,33 @@ class LetterStrings:
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def draw(self, dice: Dice, length: int) -> str:
-        """A string of ``length`` code points, or two where one is a mark that needs a letter; there must be some."""
-        needed = dice.pick(self._wanted)
+    def draw(self, choices: Choices, length: int) -> str:
+        """Draw a string of ``length`` code points, or two where one is a mark that needs a letter."""
+        needed = choices.pick(self._wanted)
         name = script(needed) if is_text(needed) else ""
-        bases = self._bases.get(name) or dice.pick(list(self._bases.values()))
+        bases = self._bases.get(name) or choices.pick(list(self._bases.values()))
         marks = self._marks.get(name) or self._shared
         if unicodedata.category(needed)[0] == "M":
             bearers = [base for base in bases if _may_carry(base, needed)] or bases
-            needed = dice.pick(bearers) + needed
-        place = dice.below(max(length - len(needed), 0) + 1)
-        string = self._fill(dice, place, bases, marks) + needed
-        return string + self._fill(dice, length - len(string), bases, marks)
+            needed = choices.pick(bearers) + needed
+        place = choices.below(max(length - len(needed), 0) + 1)
+        string = self._fill(choices, place, bases, marks) + needed
+        return string + self._fill(choices, length - len(string), bases, marks)
 
     @staticmethod
-    def _fill(dice: Dice, length: int, bases: list[str], marks: list[str]) -> str:
+    def _fill(choices: Choices, length: int, bases: list[str], marks: list[str]) -> str:
         string = ""
         while len(string) < length:
-            string += dice.pick(bases)
-            if marks and len(string) < length and dice.chance(_MARK_SHARE):
-                mark = dice.pick(marks)
+            string += choices.pick(bases)
+            if marks and len(string) < length and choices.chance(_MARK_SHARE):
+                mark = choices.pick(marks)
                 if _may_carry(string[-1], mark):
                     string += mark
         return string
 
 
 def _may_carry(letter: str, mark: str) -> bool:
-    """Whether a shaper joins the two instead of drawing a dotted circle."""
+    """True where a shaper joins the two instead of drawing a dotted circle."""
     if unicodedata.category(letter)[0] != "L":
         return False
     is_sign = unicodedata.category(mark) == "Mc" or "SIGN" in unicodedata.name(mark, "")

@@ -359,7 +359,7 @@ def _changes(checkpoint: Checkpoint, config: Config, ranks: Ranks, digest: str) 
     before = checkpoint.numbers.get("digest", digest)
     if before != digest:
         changed.append(
-            f"the samples of data.train, or the faces of rendered text ({before} -> {digest}): other batches from "
+            f"the samples of data.train, or the fonts of rendered text ({before} -> {digest}): other batches from "
             "here on"
         )
     return changed
