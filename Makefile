@@ -34,7 +34,7 @@ node_modules:
 	npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --ignore-scripts onnxruntime-web@1.30.0
 
 test-web: setup node_modules
-	$(BIN)/pytest -q tests/test_plain_engines.py
+	$(BIN)/pytest -q tests/engines/test_plain_read.py
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .

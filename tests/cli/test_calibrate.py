@@ -340,7 +340,7 @@ def test_evaluate_shows_readings_with_and_without_the_language(run: Run, trained
     """A language that has "cot" for "cat" as its only word, and counts far too much."""
     lm = tmp_path / "cot.lm"
     train_language([("cot", 1.0)], "cot", 4).save(lm)
-    options = ["--lm", lm, "--lm-weight", 30]
+    options = ["--lm", lm, "--lm-weight", 10]
     status, out, _ = run("evaluate", trained_run.folder, trained_run.words, *options)
     assert status == 0
     head, row = (next(line for line in out.splitlines() if word in line) for word in ("dataset", "words "))

@@ -165,5 +165,5 @@ def test_tensors_that_do_not_fit_are_refused(change: Callable[..., Any], named: 
     arrays = dict(weights.tensors)
     change(arrays)
     with pytest.raises(CheckpointError, match=rf"tensors do not fit the network of its settings \({named}\)") as caught:
-        network_graph(replace(weights, arrays=arrays))
+        network_graph(replace(weights, tensors=arrays))
     assert "\n" not in str(caught.value)
