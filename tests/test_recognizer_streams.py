@@ -45,8 +45,8 @@ def test_a_stream_is_drawn_as_its_readings_are_taken(
         assert drawn <= taken - 1 + most
     before = {thread.name for thread in threading.enumerate()}
     stream.close()
-    assert ("read-ahead_0" in before) == (threads > 1)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+    assert ("ordered-map_0" in before) == (threads > 1)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ordered-map")]
 
 
 def test_with_batches_of_one_a_reading_does_not_wait_for_the_next_picture(
@@ -90,7 +90,7 @@ def test_an_exception_of_the_pictures_arrives_after_the_readings_before_it(
         assert texts([next(stream) for _ in WORDS]) == WORDS
         with pytest.raises(OSError, match="the list is cut short"):
             next(stream)
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("ordered-map")]
 
 
 def test_one_pillow_image_many_times(barcode_reader: MakeReader, barcode: Draw) -> None:

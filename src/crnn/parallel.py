@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import resource_tracker
 from typing import Any, Literal, TypeVar
 
@@ -71,6 +71,13 @@ def ordered_map(
         return
     size = 1 if kind == "processes" else max(1, min(_MAX_CHUNK, ahead // (2 * workers)))
     chunks = _chunks(items, size)
+    first = next(chunks, None)
+    if kind == "threads" and first is not None and len(first[0]) == 1 < size:  # a single item needs no thread
+        yield function(first[0][0])
+        if first[1] is not None:
+            raise first[1]
+        return
+    chunks = chain([first] if first is not None else [], chunks)
     pending: deque[tuple[Future[tuple[list[_R], Exception | None]], Exception | None]] = deque()
     num_pending = 0
     pool = _process_pool(function, workers) if kind == "processes" else ThreadPoolExecutor(workers, "ordered-map")
