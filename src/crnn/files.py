@@ -17,12 +17,9 @@ from crnn.errors import CrnnError, DataError, ImageError
 
 
 def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) -> None:
-    """Write a file as ``NAME.partial`` and rename it once it is on the disk.
+    """Write a file as ``NAME.partial`` and rename it once it is on the disk; on failure the earlier file is untouched.
 
-    On failure the earlier file at ``path`` is untouched.
-
-    Raises:
-        OSError: The file cannot be written. ``error``, where given, is raised in its place with a message.
+    ``error``, where given, is raised in place of ``OSError``, with a message.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -120,11 +117,7 @@ class PartialFolder:
             )
 
     def publish(self) -> None:
-        """Rename the partial folder to its final name.
-
-        Raises:
-            DataError: The name was taken meanwhile; the partial folder stays.
-        """
+        """Rename the partial folder; it stays, with a ``DataError``, if the name was taken meanwhile."""
         if fcntl is None:
             self.release()  # Windows moves nothing that is open
         try:
@@ -145,10 +138,10 @@ class PartialFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def discard_earlier(self) -> None:
-        """Remove the partial folder of an earlier writer, before ``open``.
+        """Remove an earlier writer's partial folder before ``open``.
 
         Raises:
-            DataError: It holds a name that no writer created, or another writer is at it.
+            DataError: Another writer is at it, or it holds a name that no writer created.
         """
         if not self.partial.exists():
             return
@@ -262,7 +255,7 @@ MAX_IMAGE_BYTES = 256 * 1024 * 1024
 """Larger files are not read: no crop of a word has this size."""
 
 _MAX_FOLDERS = 10_000
-_SMALL_BYTES = 16 << 10  # nearly all word pictures have fewer, and to ask for their size first takes as long as to read
+_SMALL_BYTES = 16 << 10  # nearly all word images are smaller, and asking for the size takes as long as reading
 _FLAGS = os.O_RDONLY
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # O_NONBLOCK: not to wait for a writer of a pipe
     _FLAGS |= getattr(os, _name, 0)
@@ -281,10 +274,7 @@ class PictureFolder:
         self._folders: dict[str, str] = {}
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of an image file.
-
-        Args:
-            path: Relative to the root, with ``/``.
+        """Return the bytes of an image file; ``path`` is relative to the root, with ``/``.
 
         Raises:
             ImageError: With the reason ``missing`` (no regular file that can be read), ``empty`` (0 bytes),

@@ -66,12 +66,12 @@ def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> 
     """Change an image at random, up to the strengths of ``config``.
 
     The result depends on ``pixels``, ``config`` and the state of ``rng`` alone. Each change has its own random numbers:
-    switching one off does not alter the others.
+    switching one off does not alter the others. With probability 0 none is drawn.
 
     Args:
         pixels: ``(H, W, C)`` uint8, ``C`` 1 (grey) or 3 (red, green, blue).
         config: Probability and strengths.
-        rng: Random numbers of this image; none is drawn with probability 0.
+        rng: Random numbers of this image.
 
     Returns:
         ``(H', W', C)`` uint8, contiguous. An unchanged image is not copied.
@@ -89,7 +89,7 @@ def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> 
     if config.low_resolution > 1:
         factor = 1.0 + (config.low_resolution - 1.0) * coarseness
         coarsening = max(1.0, factor * new_height / NETWORK_HEIGHT)
-    # Low resolution is a smaller picture to start from, which the warp enlarges. It, tones and blur do not depend on
+    # Low resolution is a smaller image to start from, which the warp enlarges. It, tones and blur do not depend on
     # the pose, and there are fewer pixels before the canvas grows.
     picture = pixels[:, :, 0] if channels == 1 else pixels
     tolerance = 1.0 if coarsening > 1 else MAX_MINIFICATION
@@ -167,7 +167,7 @@ def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentC
     rows = np.clip(np.arange(-top, height + bottom), 0, height - 1)
     columns = np.clip(np.arange(-left, width + right), 0, width - 1)
     padded = Image.fromarray(picture.take(rows, axis=0).take(columns, axis=1))
-    # From the unit square to pixels of the padded picture.
+    # From the unit square to pixels of the padded image.
     x_row = (width * a + left * g, width * b + left * h, width * c + left)
     y_row = (height * d + top * g, height * e + top * h, height * f + top)
     resample = Resampling.BICUBIC if new_height <= SHARP_HEIGHT else Resampling.BILINEAR

@@ -33,13 +33,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Skips:
-    """Samples skipped for one reason.
-
-    Attributes:
-        count: Number of samples.
-        examples: Keys of the first ones.
-        message: Fault of the first one, where the reason does not say all.
-    """
+    """Samples skipped for one reason: count, first keys, and the first one's fault where the reason is not enough."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
@@ -94,15 +88,7 @@ class Conversion:
 
 @dataclass(slots=True)
 class Tally:
-    """Progress and counts of a conversion.
-
-    Attributes:
-        position: Samples of the reader that are done.
-        checksum: Checksum of these.
-        skips: Skips by reason.
-        lexicon_words_left_out: See ``Conversion``.
-        lexicons_left_out: See ``Conversion``.
-    """
+    """Progress and counts of a conversion: samples done, their checksum, and skips by reason."""
 
     position: int = 0
     checksum: int = 0
@@ -163,11 +149,7 @@ class Tally:
     def skip_done(
         self, items: Iterator[tuple[int, Record | Skipped]], partial: str, stop: Callable[[], object]
     ) -> bool:
-        """Drop the samples that are done; return False if asked to stop.
-
-        Raises:
-            DataError: They have changed since.
-        """
+        """Drop the samples that are done; return False if asked to stop, raise ``DataError`` if they have changed."""
         checksum = 0
         for count in range(self.position):
             _, item = next(items, (0, None))
@@ -221,7 +203,7 @@ def _shortened(text: str) -> str:
 _COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
 _JOB_RECORDS, _JOB_ITEMS = 128, 4096
 _JOBS_AHEAD = 4  # per worker, finished or not
-_HEAVIER = 2  # a word of a scene than a whole picture, in work; a record with lexicons than one without, in memory
+_HEAVIER = 2  # work of a scene's word against a whole image; memory of a record with lexicons against one without
 _MAX_SCENE_RECORDS = 512  # words of one scene that go to one worker; for more than these it is decoded again
 _FEW_SAMPLES = 200  # done before worker processes would have started
 _SHARE_FROM = 1000  # samples that a share of bad ones is told from, before the end
@@ -302,8 +284,7 @@ def convert(
                 jobs = _prepared_jobs(items, prepare, workers)
                 complete = _write(writer, jobs, tally, settings, total, max_bad_share, progress, stop)
             except CrnnError:
-                # It comes between two samples, so that what is done can be kept; if this fails, what was kept before
-                # is still there.
+                # Raised between two samples: those done can be committed. If that fails, the last commit remains.
                 with contextlib.suppress(CrnnError):
                     writer.commit(tally.to_state(settings))
                 raise
@@ -414,7 +395,7 @@ def _add(writer: LmdbWriter | ListWriter, record: Record, prepared: Prepared, ta
     reason = prepared.reason
     if not reason and not _is_text(record.label):
         reason = "encoding"
-    # A NUL would make the whole list something else than a text.
+    # With a NUL the whole list would be no text.
     if not (reason or keeps_lexicons) and ("\n" in record.label or "\0" in record.label or record.label.endswith("\r")):
         reason = "line_break"
     if reason:

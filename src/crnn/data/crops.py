@@ -24,18 +24,14 @@ MAX_CROP_PIXELS = 16_000_000
 """Larger crops are refused before memory is spent: no word has this size."""
 
 _MAX_SIDE = 65_500  # JPEG's own limit, nearly
-_MARGIN = 2  # what bicubic interpolation looks at around a point
+_MARGIN = 2  # pixels around a point that bicubic interpolation reads
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 Point = tuple[float, float]
 
 
 def decode_scene(data: bytes, name: str) -> Image.Image:
-    """Return the image as stored, grey (``L``) or in color (``RGB``), over white.
-
-    Raises:
-        ImageError: The image cannot be read; see ``crnn.image.load_image``.
-    """
+    """Return the image as stored, grey (``L``) or in color (``RGB``), over white; errors as in ``load_image``."""
     image = open_picture(data, name)
     try:
         image.load()
@@ -49,11 +45,7 @@ def decode_scene(data: bytes, name: str) -> Image.Image:
 
 
 def decode_upright(data: bytes, name: str) -> Image.Image:
-    """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``.
-
-    Raises:
-        ImageError: See ``decode_scene``.
-    """
+    """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
     mode = open_picture(data, name).mode
     return Image.fromarray(_squeezed(data, mode))
 
@@ -83,10 +75,7 @@ def limit_height(image: Image.Image, max_height: int | None) -> Image.Image:
 
 
 def encode(image: Image.Image, encoding: Literal["png", "jpeg"], quality: int) -> bytes:
-    """Encode an image (``L`` or ``RGB``) as a file.
-
-    ``quality`` is that of JPEG, 1 to 100. Color is not subsampled, so that colored letters keep their edges.
-    """
+    """Encode an image (``L`` or ``RGB``); JPEG color is not subsampled, so that colored letters keep their edges."""
     file = io.BytesIO()
     if encoding == "jpeg":
         image.save(file, "JPEG", quality=quality, subsampling=0)
@@ -216,11 +205,7 @@ def _with_edges(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Ima
 
 
 def _coefficients(points: Sequence[Point], width: int, height: int) -> tuple[float, ...]:
-    """Return Pillow's coefficients of the projective map from the output's (x, y) to the quadrilateral.
-
-    Reference:
-        Heckbert 1989, "Fundamentals of Texture Mapping and Image Warping", section 2.2.3.
-    """
+    """Return Pillow's coefficients of the map from the output to the quadrilateral (Heckbert 1989, section 2.2.3)."""
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points
     dx1, dy1, dx2, dy2 = x1 - x2, y1 - y2, x3 - x2, y3 - y2
     sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
@@ -244,9 +229,6 @@ class PictureSettings:
         max_height: Higher images are shrunk to this number of pixels; ``None``: none are.
         encoding: Encoding of cut or shrunk images; ``png`` is lossless, ``jpeg`` about a third of its size.
         quality: Quality of JPEG, 1 to 100.
-
-    Raises:
-        ConfigError: A value is out of range.
     """
 
     check: Literal["header", "full"] = "header"
@@ -270,13 +252,7 @@ PictureSource: TypeAlias = Callable[[str], bytes]
 
 
 class Request(NamedTuple):
-    """One image to prepare.
-
-    Attributes:
-        source: Number of its source.
-        path: Its path there.
-        region: The part to cut out; ``None``: the whole image, bytes unchanged.
-    """
+    """One image to prepare: source number, path there, and the region to cut out (``None``: all, bytes unchanged)."""
 
     source: int
     path: str
@@ -284,15 +260,7 @@ class Request(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """An image ready to be stored, or the reason why not.
-
-    Attributes:
-        image: Its bytes; empty if there is a ``reason``.
-        width: Width in pixels as trained on.
-        height: Height in pixels as trained on.
-        reason: One word for counting.
-        message: Description of the fault.
-    """
+    """An image ready to be stored, its size in pixels as trained on, or the reason why there is none."""
 
     image: bytes
     width: int = 0
@@ -302,13 +270,9 @@ class Prepared(NamedTuple):
 
 
 class Prepare:
-    """Prepares images of records; it can be pickled.
+    """Prepares images of records, whose requests name a source by number; it can be pickled.
 
     The last scene is kept decoded, for consecutive words of one scene.
-
-    Args:
-        sources: Image sources; requests name them by number.
-        settings: Treatment of the images.
     """
 
     def __init__(self, sources: Sequence[PictureSource], settings: PictureSettings) -> None:
@@ -318,11 +282,7 @@ class Prepare:
         self._scene: Image.Image | ImageError | None = None
 
     def __call__(self, requests: Sequence[Request]) -> list[Prepared]:
-        """Return one result per request, in order.
-
-        Raises:
-            DataError: A source is damaged as a whole.
-        """
+        """Return one result per request, in order."""
         return [self._prepare(request) for request in requests]
 
     def _prepare(self, request: Request) -> Prepared:

@@ -67,14 +67,8 @@ def scan_labels(
     """Find the samples of a store that can be trained on.
 
     Labels that the rules leave out, or that need more time steps than their image gives (``too_long_for_width``), are
-    counted by reason. Under ``keep_ratio`` image headers are read where no size is stored.
-
-    Args:
-        store: The samples.
-        charset: Characters of the targets.
-        rules: Rules that make labels into targets.
-        image: Gives the time steps.
-        progress: Called with the number of labels checked since the last call.
+    counted by reason. Under ``keep_ratio`` image headers are read where no size is stored. ``progress`` is called with
+    the number of labels checked since the last call.
 
     Raises:
         CharsetError: The rules say ``error`` for unknown characters, and there is one; the message names the sample.
@@ -208,7 +202,7 @@ def network_input(images: Tensor) -> Tensor:
 
 
 class StoredBatches:
-    """Batches of stored samples, for one rank. It can be pickled.
+    """Batches of stored samples, for one rank; they can be pickled.
 
     Args:
         config: Sources, ratios, charset, image, augmentation, batch size and seed.
@@ -216,14 +210,8 @@ class StoredBatches:
         world_size: Processes that share each batch.
         progress: Called with the number of labels checked since the last call.
 
-    Attributes:
-        stores: The sources.
-        scans: The label scan of each source.
-
     Raises:
         DataError: A source is missing, empty, has no usable sample, or too few labels that are used unchanged.
-        CharsetError: See ``scan_labels``.
-        ConfigError: A ratio gives a source no place in a batch.
     """
 
     def __init__(
@@ -313,12 +301,9 @@ def _check_lost(found: LabelScan, limit: float) -> None:
 
 
 def check_training_data(data: DataConfig) -> None:
-    """Check that all sets of a run exist.
+    """Check that all sets of a run exist, or raise ``DataError``.
 
     Missing images of a training set show at once, those of a validation set only hours later: its first ones are read.
-
-    Raises:
-        DataError: A set is missing or cannot be used, or a validation set's first images are all missing.
     """
     for spec in data.train:
         open_source(spec).close()
@@ -344,14 +329,7 @@ def collate(
     keys: Sequence[str],
     skipped: Sequence[tuple[str, str]] = (),
 ) -> Batch:
-    """Return a batch of images of one width.
-
-    Args:
-        pictures: ``(C, 32, W)`` uint8 each; may be empty.
-        targets: Class ids of each.
-        keys: Name of each.
-        skipped: Samples that could not be read: (key, reason).
-    """
+    """Return a batch of images of one width, ``(C, 32, W)`` uint8 each; there may be none."""
     lengths = [len(target) for target in targets]
     padded = np.zeros((len(targets), max(lengths, default=0)), dtype=np.int64)
     for row, target in zip(padded, targets, strict=True):

@@ -57,13 +57,8 @@ class InspectionSettings:
     """Settings of an inspection.
 
     Attributes:
-        image: Gives the time steps.
-        charset: The characters, and the rules for labels.
         tiny_below: Images with a side of fewer pixels are tiny.
         huge_above: Images with a side of more pixels are huge.
-
-    Raises:
-        ConfigError: The bounds exclude every size.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -89,9 +84,7 @@ class Examined:
         files: ``(n,)`` uint64 hashes of the image bytes.
         pixels: ``(n,)`` uint64 hashes of the pixels in red, green and blue.
         labels: ``(n,)`` uint64 hashes of the labels as trained on.
-        label_lengths: Counts of stored labels by number of characters.
-        widths: Counts by width in pixels.
-        heights: Counts by height in pixels.
+        label_lengths: Counts of stored labels by number of characters; the next three count images.
         ratios: Counts by ratio of width to height, in ``RATIO_PARTS``.
         characters: Counts of characters in stored labels.
         outside: The same of characters outside of the charset.
@@ -246,9 +239,8 @@ class Histogram:
     """Counts of numbers in bins of equal width; the last may be wider.
 
     Attributes:
-        minimum: Smallest number; 0 without numbers, as the next two.
+        minimum: Smallest number; without numbers it is 0, as are median and maximum.
         median: Middle number, the smaller of two.
-        maximum: Largest number.
         edges: Bin i holds [``edges[i]``, ``edges[i + 1]``).
         unit: Step of the numbers: 1, or 0.1 for tenths.
         counts: Counts per bin; at most ``MAX_BINS``, empty without numbers.
@@ -292,16 +284,10 @@ class Histogram:
 
 
 def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
-    """Return groups of two or more samples with equal hashes, in the order of their first samples.
+    """Return index groups of samples with equal hashes, ascending, in the order of their first samples.
 
-    With 64 bits, two of 16 million different images collide with a probability of 7 in a million.
-
-    Args:
-        hashes: ``(n,)``, one per sample.
-        among: ``(n,)``: the samples that have a hash.
-
-    Returns:
-        Indices of the samples, ascending in each group.
+    ``hashes`` and ``among``, which marks the samples that have one, are ``(n,)``. With 64 bits, two of 16 million
+    different images collide with a probability of 7 in a million.
     """
     indices = np.flatnonzero(among)
     _, group_of, sizes = np.unique(hashes[indices], return_inverse=True, return_counts=True)
@@ -348,13 +334,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Groups of samples with equal images.
-
-    Attributes:
-        groups: Number of groups.
-        samples: Samples in them, two or more in each.
-        examples: The first members of the first groups.
-    """
+    """Groups of samples with equal images: their number, their samples, and the first members of the first ones."""
 
     groups: int
     samples: int
@@ -387,14 +367,11 @@ class Inspection:
     """Result of an inspection. Stored labels are counted, unless said otherwise.
 
     Attributes:
-        path: The set, as typed.
-        settings: Settings of the inspection.
         faulty: Samples with at least one fault.
         faults: Samples by fault (``FAULTS``); a sample may have several.
         remarks: Samples by remark (``REMARKS``).
         label_lengths: Characters per label.
-        widths: Pixels, of readable images.
-        heights: Pixels, of readable images.
+        widths: Pixels, of readable images; ``heights`` likewise.
         ratios: Width by height.
         characters: Counts of characters, the most frequent first.
         outside_charset: The same of characters outside of the charset.
@@ -473,10 +450,6 @@ def inspect_store(
         against: Other sets; an image that is in one of them is a fault.
         workers: Processes; 0: none. Default: one per core, 0 for few samples. The result is the same.
         progress: Called with the number of samples done since the last call, those of other sets included.
-
-    Raises:
-        ConfigError: ``workers`` is negative.
-        DataError: A worker process died.
     """
     settings = settings or InspectionSettings()
     if workers is not None and workers < 0:
@@ -600,11 +573,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
-    """Refuse early, before an inspection, a folder that ``write_clean`` would refuse.
-
-    Raises:
-        DataError: It exists and is not empty, or has a partial folder beside it.
-    """
+    """Refuse early, with a ``DataError``, a folder that ``write_clean`` would refuse after a long inspection."""
     folder = PartialFolder(path, ())
     folder.check_free()
     if folder.partial.exists():
@@ -625,22 +594,9 @@ def write_clean(
 ) -> Conversion:
     """Write the samples without faults; all contradicting and overlapping ones are left out.
 
-    Image bytes are unchanged, and lexicons kept where the form has a place for them. A partial result is removed.
-
-    Args:
-        store: The inspected set.
-        inspection: Its result.
-        path: The store or folder to write; it must not exist yet, or be empty.
-        to: ``lmdb``, or ``list`` for image folders with a list file.
-        workers: See ``crnn.data.convert.convert``.
-        progress: Called with the number of samples done since the last call.
-
-    Returns:
-        The conversion; ``skipped`` counts each sample under its first fault.
-
-    Raises:
-        DataError: ``path`` is not empty, all samples are faulty, or the disk is full.
-        MissingExtraError: The package ``lmdb`` is not installed.
+    Image bytes are unchanged, and lexicons kept where the form has a place for them. A partial result is removed. The
+    conversion's ``skipped`` counts each sample under its first fault. Arguments and errors are those of
+    ``crnn.data.convert.convert``.
     """
     check_destination(path)
     try:

@@ -72,20 +72,11 @@ class ListFile:
         return self._fields(index)[0].decode()
 
     def label(self, index: int) -> str:
-        """Return the label as listed; it may be empty.
-
-        Raises:
-            DataError: The list was changed since it was opened.
-        """
+        """Return the label as listed; it may be empty."""
         return self._fields(index)[1].decode()
 
     def image_bytes(self, index: int) -> bytes:
-        """Return the bytes of the image file, not decoded.
-
-        Raises:
-            ImageError: See ``PictureFolder.read``.
-            DataError: The list was changed since it was opened.
-        """
+        """Return the bytes of the image file, not decoded; errors as in ``PictureFolder.read``."""
         try:
             return self._pictures.read(self.key(index))
         except ImageError as error:
@@ -276,11 +267,7 @@ class ListWriter(FolderWriter):
         self.num_samples = number
 
     def commit(self, state: bytes) -> None:
-        """Record the samples so far, and UTF-8 text that becomes the next writer's ``state``.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Record the samples so far, and UTF-8 text that becomes the next writer's ``state``."""
         assert self._list is not None
         try:
             self._list.flush()

@@ -67,16 +67,11 @@ def iterate_batches(
 ) -> Generator[_Item]:
     """Yield batches ``first`` to ``last - 1`` in order, the same for any number of workers.
 
-    Args:
-        source: The batches; pickled to workers that are not forked.
-        first: Number of the first batch.
-        last: Number behind the last batch.
-        config: Number of workers and their start method.
-        pin_memory: Put batches into page-locked memory, for accelerators.
+    The source is pickled to workers that are not forked; its errors are raised here. ``pin_memory`` puts batches into
+    page-locked memory, for accelerators.
 
     Raises:
         TrainingError: A worker process died, or none gave the next batch for ``WAIT_SECONDS``.
-        CrnnError: Error of the source, in any process.
     """
     count = 1 if config.workers is None else config.workers
     loader = DataLoader(

@@ -61,12 +61,8 @@ class SampleOrder:
         ratios: Share of each batch per source, or empty.
         batch_size: Samples B per batch, all ranks together.
         seed: Seed of the order.
-        widths: ``(size,)`` widths in pixels per source, for batches of one width (``keep_ratio``); ``None`` where all
-            images have one width.
+        widths: ``(size,)`` widths in pixels per source, for batches of one width (``keep_ratio``), or ``None``.
         bucket_batches: Batches whose samples are sorted by width together.
-
-    Raises:
-        ConfigError: A ratio gives a source no place in a batch.
     """
 
     def __init__(
@@ -141,11 +137,7 @@ class SampleOrder:
         return self._permutations[key]
 
     def _sorted_by_width(self, bucket: int) -> list[BatchPlan]:
-        """Return the batches of a bucket: samples sorted by width, cut into batches, the batches shuffled.
-
-        Every batch is full and as wide as its widest sample; narrower images are stretched, a small augmentation,
-        instead of padded.
-        """
+        """Return the batches of a bucket: sorted by width, cut, shuffled; each is as wide as its widest sample."""
         assert self._widths is not None
         count = self._bucket_batches
         samples, draws = self._draw(bucket * count, count)
@@ -160,11 +152,7 @@ class SampleOrder:
 
 
 def places_per_source(ratios: Sequence[float], batch_size: int) -> list[int]:
-    """Distribute the places of a batch in proportion to the ratios, as whole numbers.
-
-    Raises:
-        ConfigError: A source would get no place.
-    """
+    """Distribute the places of a batch in proportion to the ratios; a source without a place is a ``ConfigError``."""
     shares = np.asarray(ratios, dtype=np.float64) / np.sum(ratios) * batch_size
     places = np.floor(shares).astype(int)
     for source in np.argsort(-(shares - places), kind="stable")[: batch_size - places.sum()]:

@@ -35,18 +35,10 @@ class SampleStore(Protocol):
         """Return the name of the sample in messages."""
 
     def label(self, index: int) -> str:
-        """Return the label as stored.
-
-        Raises:
-            DataError: It is missing or not UTF-8.
-        """
+        """Return the label as stored, or raise ``DataError`` where it is missing or not UTF-8."""
 
     def image_bytes(self, index: int) -> bytes:
-        """Return the bytes of the image file, at least one, not decoded.
-
-        Raises:
-            ImageError: They are missing or may not be read; ``reason`` says why.
-        """
+        """Return the bytes of the image file, at least one, not decoded, or raise ``ImageError`` with a reason."""
 
     def lexicon(self, index: int) -> tuple[str, ...] | None:
         """Return the words that the sample may be, or ``None`` where not stored."""
@@ -59,15 +51,10 @@ class SampleStore(Protocol):
 
 
 def open_source(spec: str) -> SampleStore:
-    """Open the samples at a path.
+    """Open the samples at a path, which ``NAME=`` may precede.
 
-    Args:
-        spec: An LMDB folder (with ``data.mdb``), a list file, or a folder with exactly one list file (``*.tsv`` or
-            ``labels.txt``). ``NAME=`` may precede it.
-
-    Raises:
-        DataError: It is none of these, or cannot be used.
-        MissingExtraError: It is an LMDB folder and the package ``lmdb`` is not installed.
+    It is an LMDB folder (with ``data.mdb``), a list file, or a folder with exactly one list file (``*.tsv`` or
+    ``labels.txt``); otherwise a ``DataError`` is raised.
     """
     try:
         typed = split_name(spec)[1]
@@ -80,10 +67,7 @@ def split_name(spec: str) -> tuple[str, str]:
     """Return name and path of ``NAME=PATH``, or of a path alone, which then gives the name.
 
     An existing path is a path, even with ``=`` in it. A list file called ``labels`` is named by its folder, any other
-    by its stem.
-
-    Raises:
-        DataError: Nothing follows ``NAME=``, or ``spec`` is empty.
+    by its stem. An empty path is a ``DataError``.
 
     Example:
         >>> split_name("svt=sets/SVT/test")
@@ -141,7 +125,7 @@ def _list_files(folder: Path) -> list[str]:
             entry.name
             for entry in entries
             if (entry.name.lower().endswith(".tsv") or entry.name.lower() == "labels.txt")
-            and not entry.name.startswith(".")  # what some systems and editors leave beside a file
+            and not entry.name.startswith(".")  # left beside a file by some systems and editors
             and entry.is_file()
         )
 

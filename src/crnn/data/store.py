@@ -1,9 +1,8 @@
 """Samples in an LMDB store, in the layout of the field's published sets.
 
-ASCII keys, counted from 1: ``image-%09d`` (image file), ``label-%09d`` (UTF-8), ``num-samples``; optional:
-``lexicon-%09d`` (words joined by spaces), ``wh-%09d`` (``{width}_{height}``) and, only here, ``large-lexicon-%09d``.
-References: tool/create_dataset.py of bgshih/crnn (lexicons); create_lmdb_dataset.py of
-clovaai/deep-text-recognition-benchmark, and of Topdu/OpenOCR (sizes).
+ASCII keys, from 1: ``image-%09d`` (file), ``label-%09d`` (UTF-8), ``num-samples``; optional: ``lexicon-%09d`` (words
+joined by spaces), ``wh-%09d`` (``{width}_{height}``) and, only here, ``large-lexicon-%09d``.
+References: bgshih/crnn, clovaai/deep-text-recognition-benchmark, Topdu/OpenOCR (create_dataset, create_lmdb_dataset).
 """
 
 from __future__ import annotations
@@ -29,18 +28,14 @@ COUNT_KEY = "num-samples"
 
 
 class LmdbStore:
-    """An LMDB folder, opened for reading.
+    """An LMDB folder (with ``data.mdb``), opened for reading.
 
     It can be pickled, forked, and read from threads: each process opens the file on its first read, and shares it among
     all its stores of that file. Nothing is held per sample. An index outside of [0, len) is an ``IndexError``.
 
-    Args:
-        path: The folder with ``data.mdb``.
-
     Raises:
         DataError: The folder or a whole LMDB file is missing, or ``num-samples`` is missing, no number, 0, or too
             large.
-        MissingExtraError: The package ``lmdb`` is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -77,11 +72,7 @@ class LmdbStore:
         return f"image-{self._number(index):09d}"
 
     def label(self, index: int) -> str:
-        """Return the label as stored.
-
-        Raises:
-            DataError: The record is missing, or not UTF-8.
-        """
+        """Return the label as stored, or raise ``DataError`` where it is missing or not UTF-8."""
         key = f"label-{self._number(index):09d}"
         text = self._text(key)
         if text is None:
@@ -112,11 +103,7 @@ class LmdbStore:
         return self._words(f"large-lexicon-{self._number(index):09d}")
 
     def stored_size(self, index: int) -> tuple[int, int] | None:
-        """Return width and height in pixels without decoding, or ``None`` where not stored.
-
-        Raises:
-            DataError: The record is not two positive whole numbers joined by ``_``.
-        """
+        """Return width and height in pixels without decoding, or ``None`` where not stored."""
         key = f"wh-{self._number(index):09d}"
         raw = self._get(key)
         if raw is None:
@@ -228,7 +215,7 @@ def _shared_environment(path: str, data_file: Path) -> Environment:
         if environment is None:
             for (pid, _), inherited in list(_environments.items()):
                 if pid != os.getpid():
-                    inherited.close()  # LMDB cannot be used across a fork, nor opened beside what came over it
+                    inherited.close()  # LMDB cannot be used across a fork, nor opened beside an inherited environment
             environment = _environments[key] = _open_environment(path, data_file, status.st_size)
         return environment
 
@@ -271,11 +258,10 @@ MAX_PENDING_BYTES = 64 * MIB
 
 _MAX_GROWTH_BYTES = 1024 * MIB
 
-# Where a page of LMDB is full and a new record would be its last, the one before it moves to the new page with it: of
-# three pictures that a page has room for it keeps one or two, and a store of MJSynth is half empty. With another record
-# behind the pictures pages stay full. It is gone before the transaction ends, and is put anew now and then, as it may
-# come to stand on a page of its own. Measured with pictures of 0.1 to 9 kB: those of 1.3 kB take 0.64 of the room, all
-# others about the same.
+# When a full page of LMDB gets a new last record, the one before it moves to the new page, too: of three images that
+# fit, a page keeps one or two, and a store of MJSynth is half empty. With another record behind the images pages stay
+# full. It is deleted before the transaction ends, and put anew now and then, as it may end up alone on a page. Measured
+# with images of 0.1 to 9 kB: those of 1.3 kB take 0.64 of the room, all others about the same.
 _BEHIND_IMAGES = b"image-~"
 _RECORDS_AT_ONCE = 48
 
@@ -291,11 +277,6 @@ class StoreFile:
         path: Name in messages.
         map_size: Initial bytes.
         sync: Wait for the disk at each commit.
-
-    Attributes:
-        num_samples: Samples added so far, those of earlier writers included.
-        pending_samples: Samples added since the last transaction.
-        pending_bytes: Their bytes.
     """
 
     def __init__(self, folder: Path, path: str, *, map_size: int = 16 * MIB, sync: bool = True) -> None:
@@ -311,11 +292,7 @@ class StoreFile:
         self._pending: list[_Record] = []
 
     def open(self) -> None:
-        """Open or make the file.
-
-        Raises:
-            DataError: It cannot be written.
-        """
+        """Open or make the file."""
         try:
             # No lock: the folder is its owner's alone.
             self._environment = self._lmdb.open(
@@ -389,21 +366,13 @@ class StoreFile:
         self.num_samples = number
 
     def commit(self, state: bytes | None = None) -> None:
-        """Write all added samples, and the ``state`` for ``go_on``, in one transaction.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Write all added samples, and the ``state`` for ``go_on``, in one transaction."""
         if state is not None:
             self._pending.append((STATE_KEY.encode(), b"%d %s" % (self.num_samples, state)))
         self._write()
 
     def finish(self) -> None:
-        """Write the rest and the number of samples, and close the file.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Write the rest and the number of samples, and close the file."""
         self._pending.append((COUNT_KEY.encode(), b"%d" % self.num_samples))
         self._write(without=STATE_KEY)
         assert self._environment is not None
@@ -496,13 +465,9 @@ class LmdbWriter(FolderWriter):
         commit_every: Samples per transaction; with ``keep_partial`` the caller commits.
         keep_partial: Keep a partial store, and go on with an earlier one.
 
-    Attributes:
-        state: Argument of an earlier writer's last ``commit``, or ``None``.
-
     Raises:
         DataError: The folder is not empty, another writer is or was killed at it, nothing was added, the disk is full,
             or the partial store cannot be continued.
-        MissingExtraError: The package ``lmdb`` is not installed.
 
     Example:
         ``with LmdbWriter("plates") as writer: writer.add(image, "AB 123")``
@@ -535,11 +500,7 @@ class LmdbWriter(FolderWriter):
         return self._file.pending_bytes
 
     def commit(self, state: bytes) -> None:
-        """With ``keep_partial``: write all added samples, and the next writer's ``state``.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Write all added samples and the next writer's ``state``; needs ``keep_partial``."""
         if not self._keep_partial:
             raise RuntimeError(f"{self.path}: the writer keeps no state; expected keep_partial=True")
         self._file.commit(state)

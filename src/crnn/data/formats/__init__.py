@@ -116,7 +116,6 @@ def open_reader(
 
     Raises:
         ConfigError: The format, one of its options, or a value is unknown.
-        DataError: The set cannot be read.
     """
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; expected one of: {', '.join(FORMATS)}")

@@ -1,9 +1,8 @@
 """Readers of lists, CSV tables, folders with text files, and images named by their words.
 
-Unlike ``ListFile``, they hold nothing of a file, and count a bad line instead of stopping at it.
-References: PaddlePaddle/PaddleOCR (``simple_dataset.py``: first tab, CRLF, JSON lists of paths), JaidedAI/EasyOCR
-(``trainer``: split at the first comma; we also take off CSV's quotes) and ankandrew/fast-plate-ocr (paths relative to
-the file).
+Unlike ``ListFile``, they hold nothing of a file, and count bad lines. Checked against PaddlePaddle/PaddleOCR
+(``simple_dataset.py``: first tab, CRLF, JSON lists of paths), JaidedAI/EasyOCR (``trainer``: split at the first comma;
+we also take off CSV's quotes) and ankandrew/fast-plate-ocr (paths relative to the file).
 """
 
 from __future__ import annotations
@@ -221,9 +220,6 @@ class FolderReader:
     The text of ``a.png`` is in ``a.gt.txt`` or ``a.txt``; that of ``a.bin.png`` in ``a.bin.gt.txt``, ``a.bin.txt``,
     ``a.gt.txt`` or ``a.txt``. It is one line of UTF-8, without its line end. An image without text counts as
     ``no_label``, a text without image as ``missing``.
-
-    Raises:
-        DataError: The folder is missing, unreadable, or has no image with a text.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
@@ -276,9 +272,6 @@ class LabelledNamesReader:
     """Images with the word in their names, between the first ``_`` and the last: ``115_Lube_45484.jpg``.
 
     Other files are ignored. A name without a word counts as ``no_label``.
-
-    Raises:
-        DataError: The folder is missing, unreadable, or no image in it has such a name.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:

@@ -95,7 +95,7 @@ class IcdarReader:
         if num_not_utf8:
             notes.append(f"{num_not_utf8} lines of {self.annotation} are not UTF-8 and were read as Windows-1252")
         named = {sample.key for sample in self._samples}
-        found = names_in(self.root) if kind_of(self.root) else []  # converting will count every picture as missing
+        found = names_in(self.root) if kind_of(self.root) else []  # converting counts every image as missing
         rest = [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES and name not in named]
         if rest:
             notes.append(f"{len(rest)} pictures in {self.root} are not in {self.annotation.name}, {rest[0]} the first")
@@ -125,7 +125,7 @@ def parse_line(line: str) -> tuple[str, str] | None:
     return name, text
 
 
-# Picture, word, whether the line was not UTF-8; or a line that cannot be used.
+# Image, word, whether the line was not UTF-8; or an unusable line.
 _Line = tuple[str, str, bool] | Skipped
 
 
@@ -252,10 +252,6 @@ class Ic03Reader:
         source: The folder with ``words.xml`` or ``word.xml``, its parent, or one of these files.
         variant: ``scene`` or ``word``; ignored where ``source`` is a file.
         split: The part, where ``source`` is the parent of several.
-
-    Raises:
-        ConfigError: The variant or the split is unknown.
-        DataError: The file is missing, malformed, or has no words.
     """
 
     def __init__(

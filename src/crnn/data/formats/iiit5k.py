@@ -25,17 +25,9 @@ _FIELDS = ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")
 class Iiit5kReader:
     """The words of IIIT5k, in the order of the file.
 
-    Reasons of skips: ``malformed`` (image name or label is no text), ``encoding``, ``outside_root``, ``no_label``.
-
-    Args:
-        source: The folder with ``traindata.mat`` and ``testdata.mat`` (``IIIT5K``, or its parent), or one of these
-            files.
-        split: Ignored where ``source`` is a file.
-
-    Raises:
-        ConfigError: There is no such split.
-        DataError: The file is missing, damaged, not of IIIT5k, or has no words.
-        MissingExtraError: The package ``scipy`` is not installed.
+    ``source`` is the folder with ``traindata.mat`` and ``testdata.mat`` (``IIIT5K``, or its parent), or one of these
+    files, for which ``split`` is ignored. Reasons of skips: ``malformed`` (image name or label is no text),
+    ``encoding``, ``outside_root``, ``no_label``.
     """
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:

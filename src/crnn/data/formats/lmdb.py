@@ -21,13 +21,10 @@ _KEY = "image-"
 class StoreReader:
     """The samples of an LMDB folder, in its order, with their lexicons.
 
-    Args:
-        source: The folder with ``data.mdb``.
-        indices: The samples to read, counted from 0, such as ``range(0, 1000)``; default: all.
+    ``indices`` are the samples to read, from 0, such as ``range(0, 1000)``; default: all.
 
     Raises:
         DataError: The store is missing or not whole, or an index is out of range.
-        MissingExtraError: The package ``lmdb`` is not installed.
     """
 
     def __init__(self, source: str | os.PathLike[str], *, indices: Sequence[int] | None = None) -> None:

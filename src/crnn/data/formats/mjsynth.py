@@ -1,10 +1,8 @@
 """MJSynth ("Synth90k"): 8.9 million synthetic words in the folder ``90kDICT32px``.
 
-A line of ``annotation_*.txt`` (``./2425/1/115_Lube_45484.jpg 45484``) is a path, with the word as drawn, and a line of
-``lexicon.txt``, from 0.
-Reference: Jaderberg et al. 2014, arXiv:1406.2227. Checked against mindspore-ai/models, mmocr, docTR and CRNN_Tensorflow
-(issue 264); counts against ports of ASTER. 32 images are damaged (docTR; YCG09/chinese_ocr issue 117), which clovaai's
-LMDBs lack.
+``annotation_*.txt`` has lines ``./2425/1/115_Lube_45484.jpg 45484``: path, with the word as drawn, and line of
+``lexicon.txt``, from 0. 32 images are damaged (issue 117 of YCG09/chinese_ocr); clovaai's LMDBs lack them.
+Reference: Jaderberg et al. 2014, arXiv:1406.2227; read against mindspore-ai/models, mmocr, docTR.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from crnn.errors import ConfigError, DataError
 Split = Literal["train", "val", "test", "all"]
 
 NUM_SAMPLES = {"train": 7_224_612, "val": 802_734, "test": 891_927, "all": 8_919_273}
-"""Lines of the published annotations."""
+"""Lines of the published annotations; clovaai's LMDBs have 7,224,586, 802,731 and 891,924 samples."""
 
 _INSIDE = ("", "90kDICT32px", "max/90kDICT32px", "ramdisk/max/90kDICT32px", "mnt/ramdisk/max/90kDICT32px")
 _NUM_CHECKED = 1000
@@ -40,13 +38,7 @@ class MjsynthReader:
         label: ``lexicon``: the lower-case word of ``lexicon.txt``, as in the ModelZoo; ``name``: the word in the
             image's name, with its capitals, also used where ``lexicon.txt`` is missing.
 
-    Attributes:
-        root: The folder ``90kDICT32px``.
-        labels_from: ``lexicon`` or ``name``.
-        notes: Sentences about the files for the user.
-
     Raises:
-        ConfigError: The split or the source of labels is unknown.
         DataError: The set is missing, its annotation is malformed, or the lexicon contradicts the images' names.
     """
 

@@ -33,10 +33,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Quad:
-    """A quadrilateral in pixels of the image, to be rectified.
+    """A quadrilateral to be rectified.
 
     Attributes:
-        points: (x, y) of the text's top left, top right, bottom right, bottom left.
+        points: (x, y) in pixels of the text's top left, top right, bottom right, bottom left.
     """
 
     points: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -64,12 +64,7 @@ class Record(NamedTuple):  # of millions; a frozen dataclass takes four times as
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An annotated sample that cannot be used.
-
-    Attributes:
-        key: Name in messages.
-        reason: One word for counting.
-    """
+    """An annotated sample that cannot be used: its name in messages, and one word for counting."""
 
     key: str
     reason: str
@@ -112,7 +107,7 @@ class AnnotationLines:
                 raise DataError(f"{self.path}: is not a file; expected a text file. Check the path")
             with self.path.open("rb") as file:
                 head = file.read(_SNIFFED_BYTES)
-                if b"\0" in head:  # before an archive or a picture is read as one long line
+                if b"\0" in head:  # before an archive or an image is read as one long line
                     raise DataError(f"{self.path}: is not text in UTF-8; expected a list. Save it as UTF-8")
                 file.seek(len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0)
                 for line in file:
@@ -134,11 +129,7 @@ def kind_of(path: Path) -> Literal["file", "folder", ""]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the sorted names in a folder, without hidden ones.
-
-    Raises:
-        DataError: The folder cannot be read.
-    """
+    """Return the sorted names in a folder, without hidden ones."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208 - names only
     except OSError as error:
@@ -241,7 +232,7 @@ def one_line(text: str) -> str:
 MAX_XML_BYTES = 16 * 1024 * 1024
 """Larger files are refused: published ones have less than 0.3 MB, and the tree takes some ten times the file."""
 
-_MAX_COORDINATE = 1e6  # pixels; more than any picture has, and far from where floats lose the pixel
+_MAX_COORDINATE = 1e6  # pixels; more than any image has, and well within the precision of floats
 
 
 def read_xml(path: str | os.PathLike[str]) -> Element:
@@ -249,7 +240,6 @@ def read_xml(path: str | os.PathLike[str]) -> Element:
 
     Raises:
         DataError: It cannot be read, is larger than ``MAX_XML_BYTES``, is not well-formed, or has a document type.
-        MissingExtraError: The package ``defusedxml`` is not installed.
     """
     try:
         from defusedxml import DefusedXmlException
@@ -276,15 +266,11 @@ def read_xml(path: str | os.PathLike[str]) -> Element:
 
 
 def tagged_words(image: Element, number: int, lexicon: tuple[str, ...] = ()) -> Iterator[Record | Skipped]:
-    """Yield the words of one scene: ``imageName``, and ``taggedRectangles`` of ``taggedRectangle`` with a ``tag`` each.
+    """Yield the words of one scene, whose ``number`` counts from 1.
 
-    White space around names and labels is dropped. Reasons of skips: ``malformed`` (no image name, or no valid number),
-    ``outside_root``, ``no_area``, ``no_label``.
-
-    Args:
-        image: The element of the scene.
-        number: Its number in the file, from 1; names it where it has no ``imageName``.
-        lexicon: Lexicon of all its words.
+    It has ``imageName``, and ``taggedRectangles`` of ``taggedRectangle`` with a ``tag`` each; white space around names
+    and labels is dropped. Reasons of skips: ``malformed`` (no image name, or no valid number), ``outside_root``,
+    ``no_area``, ``no_label``.
     """
     name = _text(image.find("imageName"))
     path = relative_path(name)

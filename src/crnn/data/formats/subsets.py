@@ -1,9 +1,8 @@
-"""Filtered variants of test sets (``IC13_857``, ``IC15_1811``, ...), by a rule or by a reference store; shares of sets.
+"""Filtered variants of test sets (``IC13_857``, ...), by a rule or a reference store; shares of sets.
 
-``IC15_1811`` also lacks images chosen by eye, and ``IC03_860`` seven words for no known reason: both need a reference
-(``like``).
-References: Baek et al. 2019, arXiv:1904.01906, section 3 (counts, rules); readers of mindspore-ai/models, of aster's
-ports and of mmocr (dataset_zoo); baudm/parseq issue 121 (no label rule gives 1811).
+``IC15_1811`` also lacks images chosen by eye, and ``IC03_860`` seven words for no known reason: both need ``like``.
+References: Baek et al. 2019, arXiv:1904.01906, section 3 (counts, rules); mindspore-ai/models, aster's ports and mmocr
+(rules); baudm/parseq issue 121 (no label rule gives 1811).
 """
 
 from __future__ import annotations
@@ -29,10 +28,6 @@ class Variant:
     """A filtered variant of a published set.
 
     Attributes:
-        name: Name in papers.
-        source: The set that is filtered.
-        num_samples: Samples of the variant.
-        rule: The published rule in words.
         min_length: Shorter words, in characters, are left out.
         alphanumeric: Words with anything but 0-9, A-Z and a-z are left out.
         complete: Whether the rule alone gives the variant.
@@ -75,11 +70,7 @@ VARIANTS = {variant.name: variant for variant in _ALL}
 
 
 def find_variant(name: str) -> Variant:
-    """Return the variant of a name; case, ``-``, ``_`` and spaces do not matter.
-
-    Raises:
-        DataError: The name is unknown.
-    """
+    """Return the variant of a name, or raise ``DataError``; case, ``-``, ``_`` and spaces do not matter."""
     wanted = re.sub(r"[-_\s]", "", name).upper()
     for variant in _ALL:
         if variant.name.replace("_", "") == wanted:
@@ -95,7 +86,7 @@ class _Selection:
         self.notes: tuple[str, ...] = getattr(reader, "notes", ())
         self._reader = reader
         picture_bytes = getattr(reader, "picture_bytes", None)
-        if picture_bytes is not None:  # only readers of what is no file have it
+        if picture_bytes is not None:  # only readers without image files have it
             self.picture_bytes = picture_bytes
 
     def __len__(self) -> int:
@@ -120,14 +111,9 @@ class VariantReader(_Selection):
         name: The variant.
         like: LMDB folder with exactly the variant's samples; needed where no rule gives them.
 
-    Attributes:
-        variant: The variant, with its number of samples.
-        notes: Sentences for the user, the set's included.
-
     Raises:
         DataError: The variant is unknown; no rule gives it and ``like`` is missing; or ``like`` has another number of
-            samples, or cannot be found in the set.
-        MissingExtraError: ``like`` was given and the package ``lmdb`` is not installed.
+            samples.
     """
 
     def __init__(self, reader: Reader, name: str, *, like: str | os.PathLike[str] | None = None) -> None:
@@ -166,13 +152,8 @@ class LikeReader(_Selection):
         reference: LMDB folder with part of its samples.
         candidate: Tells whether a label may be in the reference; other samples need not be told apart.
 
-    Attributes:
-        matched_by: ``pictures``, ``labels and sizes`` or ``labels``.
-        notes: Sentences for the user, the set's included.
-
     Raises:
-        DataError: The samples cannot be found without ambiguity, or the reference is not whole.
-        MissingExtraError: The package ``lmdb`` is not installed.
+        DataError: The samples cannot be found without ambiguity.
     """
 
     def __init__(
@@ -294,9 +275,6 @@ class ShareReader:
 
     The number, in [0, 1), is a hash of the image's path: reproducible, independent of the order, and the same for all
     words of a scene. Disjoint ranges share no sample.
-
-    Raises:
-        ConfigError: Not ``0 <= start < stop <= 1``.
     """
 
     def __init__(self, reader: Reader, start: float, stop: float) -> None:
@@ -307,7 +285,7 @@ class ShareReader:
         self._reader = reader
         self._range = (start, stop)
         picture_bytes = getattr(reader, "picture_bytes", None)
-        if picture_bytes is not None:  # only readers of what is no file have it
+        if picture_bytes is not None:  # only readers without image files have it
             self.picture_bytes = picture_bytes
 
     def __len__(self) -> int:
@@ -323,10 +301,7 @@ class ShareReader:
 
 
 def parse_share(text: str) -> tuple[float, float]:
-    """Return the two numbers of ``START:STOP``.
-
-    Raises:
-        ConfigError: The text has not this form.
+    """Return the two numbers of ``START:STOP``, or raise ``ConfigError``.
 
     Example:
         >>> parse_share("0.9:1")

@@ -1,8 +1,7 @@
 """Street View Text: ``train.xml`` and ``test.xml`` beside ``img/``, words tagged in scenes.
 
-``<lex>`` of an ``<image>`` is the lexicon of about 50 words of all words in it. Labels are upper-case. 249 test scenes
-have 647 words, 100 training scenes 257. Boxes are clipped to the image, as in mmocr and MindOCR.
-
+``<lex>`` of an ``<image>`` is the lexicon of about 50 words for all its words; labels are upper-case. 647 words in 249
+test scenes, 257 in 100 training scenes. Boxes are clipped to the image, as in mmocr and MindOCR.
 Reference: Wang, Babenko and Belongie 2011, "End-to-end scene text recognition"; vision.ucsd.edu/~kai/svt.
 """
 
@@ -20,13 +19,8 @@ from crnn.errors import ConfigError, DataError
 class SvtReader:
     """The words of SVT, in the order of the file.
 
-    Args:
-        source: The folder with ``train.xml`` and ``test.xml`` (``svt1``, or its parent), or one of these files.
-        split: Ignored where ``source`` is a file.
-
-    Raises:
-        ConfigError: There is no such split.
-        DataError: The file is missing, malformed, or has no words.
+    ``source`` is the folder with ``train.xml`` and ``test.xml`` (``svt1``, or its parent), or one of these files, for
+    which ``split`` is ignored.
     """
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:

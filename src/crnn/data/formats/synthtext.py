@@ -153,7 +153,7 @@ def _scenes(path: Path, variables: Variables) -> Iterator[_Scene]:
     for i in range(columns[0].size):
         name, boxes, text = (column[i] for column in columns)
         for column in columns:
-            column[i] = None  # what was sent needs no memory any more
+            column[i] = None  # free the memory of sent scenes
         rows = text_rows(text)
         yield _Scene("\n".join(text_rows(name) or ()), _corners(boxes), None if rows is None else " ".join(rows))
 
