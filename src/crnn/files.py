@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, whatever happens while they are written."""
+"""Atomic writing of files and folders, and reading of image files below one folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,9 @@ from crnn.errors import CrnnError, DataError, ImageError
 
 
 def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) -> None:
-    """Write a file beside its place (``NAME.partial``) and give it its name when it is on the disk.
+    """Write a file as ``NAME.partial`` and rename it once it is on the disk; on failure the earlier file is untouched.
 
-    Args:
-        path: The file.
-        data: Its content.
-        error: Raised in place of ``OSError``, with a message.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written; what was at ``path`` is still there.
+    ``error``, where given, is raised in place of ``OSError``, with a message.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -48,7 +42,7 @@ def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) 
 
 
 def _sync_folder(path: Path) -> None:
-    """Let a rename survive a power cut, too."""
+    """Make a rename survive a power cut."""
     if os.name == "nt":
         return  # it opens no folders
     folder = os.open(path, os.O_RDONLY)
@@ -70,16 +64,15 @@ _LOCK_NAME = "writer.lock"
 
 
 class PartialFolder:
-    """The way of one folder from nothing to its name.
+    """A folder that is written beside its place, as ``NAME.partial``, and renamed when whole.
 
     Args:
         path: The folder to write, as the user typed it.
-        names: What its writer puts into it; ``*`` and ``[0-9]`` are those of the shell. A partial folder with anything
-            else in it is not ours and never removed.
+        names: Names that the writer creates, as patterns of ``fnmatch``. A partial folder that holds any other name is
+            never removed.
 
     Attributes:
-        path: As given.
-        partial: Where to write.
+        partial: The folder to write into.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Collection[str]) -> None:
@@ -90,14 +83,11 @@ class PartialFolder:
         self._lock: IO[bytes] | None = None
 
     def open(self, *, go_on: bool = False) -> None:
-        """Make the partial folder, or take over the one that an earlier writer left.
-
-        Args:
-            go_on: An earlier writer's partial folder is taken over; otherwise it is refused.
+        """Make the partial folder, or take over an earlier writer's where ``go_on`` is true.
 
         Raises:
-            DataError: The folder has something in it, another writer is at the partial one, or was killed there and
-                ``go_on`` is false, or nothing can be written there.
+            DataError: The folder is not empty, another writer is at the partial one, or was killed there and ``go_on``
+                is false, or nothing can be written.
         """
         self.check_free()
         try:
@@ -120,22 +110,14 @@ class PartialFolder:
             raise DataError(f"{self.path}: cannot be written: {error}. Choose another folder") from error
 
     def check_free(self) -> None:
-        """Refuse a folder that has something in it.
-
-        Raises:
-            DataError: It has.
-        """
+        """Raise ``DataError`` if the folder exists and is not empty."""
         if self._folder.exists() and not (self._folder.is_dir() and not any(self._folder.iterdir())):
             raise DataError(
                 f"{self.path}: exists already; expected a new or empty folder. Choose another, or remove it"
             )
 
     def publish(self) -> None:
-        """Give the folder its name.
-
-        Raises:
-            DataError: The name was taken meanwhile; the partial folder stays.
-        """
+        """Rename the partial folder; it stays, with a ``DataError``, if the name was taken meanwhile."""
         if fcntl is None:
             self.release()  # Windows moves nothing that is open
         try:
@@ -156,10 +138,10 @@ class PartialFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def discard_earlier(self) -> None:
-        """Remove what an earlier writer left, before ``open``.
+        """Remove an earlier writer's partial folder before ``open``.
 
         Raises:
-            DataError: There is something in it that no writer put there, or another writer is at it.
+            DataError: Another writer is at it, or it holds a name that no writer created.
         """
         if not self.partial.exists():
             return
@@ -177,7 +159,7 @@ class PartialFolder:
             raise DataError(f"{self.partial}: cannot be removed: {error}. Remove it yourself") from error
 
     def release(self) -> None:
-        """Let another writer go on here."""
+        """Release the lock, so that another writer can go on."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()
@@ -201,18 +183,17 @@ class PartialFolder:
 
 
 class FolderWriter:
-    """Writes a folder that gets its name when it is left without an exception; a context manager.
+    """Context manager that writes a folder and names it when left without an exception.
 
-    What is written, and how, is a subclass's business: ``_begin``, ``_finish`` and ``_leave``.
+    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``.
 
     Args:
-        path: The folder to write. It must not exist yet, or be empty.
-        names: What the writer puts into it; see ``PartialFolder``.
-        go_on: Whether to go on with what an earlier writer left.
+        path: The folder to write; it must not exist yet, or be empty.
+        names: See ``PartialFolder``.
+        go_on: Go on with the partial folder of an earlier writer.
 
     Attributes:
-        path: As given.
-        state: What the last ``commit`` of an earlier writer was given; ``None`` where there was none.
+        state: Argument of an earlier writer's last ``commit``, or ``None``.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Collection[str], *, go_on: bool = True) -> None:
@@ -247,15 +228,11 @@ class FolderWriter:
         self._folder.publish()
 
     def pause(self) -> None:
-        """Leave the partial folder without its name at the end, as after an exception."""
+        """Keep the partial folder unnamed at the end, as after an exception."""
         self._paused = True
 
     def discard_earlier(self) -> None:
-        """Remove the partial folder of an earlier writer, before entering this one.
-
-        Raises:
-            DataError: There is something in it that no writer put there, or another writer is at it.
-        """
+        """Remove the partial folder of an earlier writer; see ``PartialFolder.discard_earlier``."""
         self._folder.discard_earlier()
 
     def _begin(self) -> None:
@@ -263,11 +240,11 @@ class FolderWriter:
         raise NotImplementedError
 
     def _finish(self) -> None:
-        """Write what is left and close everything."""
+        """Write the rest and close everything."""
         raise NotImplementedError
 
     def _leave(self) -> None:
-        """Close everything and let go of the partial folder, which stays unless it is removed here."""
+        """Close everything and release or discard the partial folder."""
         raise NotImplementedError
 
     def _write_error(self, error: OSError) -> DataError:
@@ -278,20 +255,17 @@ MAX_IMAGE_BYTES = 256 * 1024 * 1024
 """Larger files are not read: no crop of a word has this size."""
 
 _MAX_FOLDERS = 10_000
-_SMALL_BYTES = 16 << 10  # nearly all word pictures have fewer, and to ask for their size first takes as long as to read
+_SMALL_BYTES = 16 << 10  # nearly all word images are smaller, and asking for the size takes as long as reading
 _FLAGS = os.O_RDONLY
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # O_NONBLOCK: not to wait for a writer of a pipe
     _FLAGS |= getattr(os, _name, 0)
 
 
 class PictureFolder:
-    """The files below one folder, by their relative paths. It can be pickled.
+    """The image files below one folder, by relative path. It can be pickled.
 
-    Links are followed as long as they stay inside. Folders are resolved once and remembered, since sets have millions
-    of files in thousands of folders: what is asked of the system for a small picture is to open and to read it.
-
-    Args:
-        root: The folder.
+    Links are followed as long as they stay inside. Resolved folders are cached, so that a small image costs one open
+    and one read: sets have millions of files in thousands of folders.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -300,15 +274,12 @@ class PictureFolder:
         self._folders: dict[str, str] = {}
 
     def read(self, path: str) -> bytes:
-        """The bytes of a picture file.
-
-        Args:
-            path: Relative to the root, with ``/``.
+        """Return the bytes of an image file; ``path`` is relative to the root, with ``/``.
 
         Raises:
-            ImageError: There is no such file, or it is not one that can be read (``missing``), it has 0 bytes
-                (``empty``), more than ``MAX_IMAGE_BYTES`` (``too_large``), or lies outside of the folder, be it by
-                ``..``, by an absolute path or by a link (``outside_root``).
+            ImageError: With the reason ``missing`` (no regular file that can be read), ``empty`` (0 bytes),
+                ``too_large`` (more than ``MAX_IMAGE_BYTES``) or ``outside_root`` (by ``..``, an absolute path or a
+                link).
         """
         try:
             descriptor = self._open(path)

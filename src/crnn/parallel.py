@@ -27,7 +27,7 @@ _IGNORED_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM",
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may use: fewer than there are in a container or under ``taskset``."""
+    """Return the number of cores this process may use: fewer than exist in a container or under ``taskset``."""
     if hasattr(os, "sched_getaffinity"):  # absent on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -48,20 +48,20 @@ def ordered_map(
 ) -> Generator[_R, None, None]:
     """Map a function over an iterable in a pool.
 
-    With 0 workers, and where one thread or one item ahead gains nothing, results are made when they are asked for.
-    Processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
+    With 0 workers, and where one thread or one item ahead gains nothing, results are computed on demand. Processes are
+    spawned: in a script, call this under ``if __name__ == "__main__"``.
 
     Args:
-        function: Called in the pool; several calls at once. For processes it is pickled once per worker, and items
-            and results are pickled.
-        items: Any number; drawn in the caller's thread, as results are taken.
+        function: Called in the pool, concurrently. For processes it is pickled once per worker; items and results are
+            pickled, too.
+        items: Drawn in the caller's thread, as results are taken.
         workers: Threads or processes of the pool.
         ahead: Items that may be drawn before their results are taken, at least 1.
         kind: Kind of the pool.
 
     Yields:
-        Results in the order of the items. An exception of the iterable or of the function is raised where the result
-        of that item would have come. When the generator is closed, pending items are dropped and the pool is ended.
+        Results in the order of the items. An exception of the iterable or of the function is raised in the place of its
+        result. Closing the generator drops pending items and ends the pool.
 
     Raises:
         DataError: A worker process died.
@@ -124,7 +124,7 @@ def _chunks(items: Iterable[_T], size: int) -> Iterator[tuple[list[_T], Exceptio
 
 
 def _results(function: Callable[[_T], _R], items: list[_T]) -> tuple[list[_R], Exception | None]:
-    """Return the results up to the first exception, and that."""
+    """Return the results up to the first exception, and that exception."""
     results: list[_R] = []
     try:
         results.extend(map(function, items))
@@ -143,7 +143,7 @@ def _process_pool(function: Callable[..., Any], workers: int) -> Executor:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Start processes that do not get Ctrl-C before they can ignore it."""
+    """Block Ctrl-C in new processes until they can ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,1 +1,1 @@
-"""Samples: where they are stored, how they are read, and how they become batches."""
+"""Samples: storage, reading and batches."""

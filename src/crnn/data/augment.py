@@ -1,20 +1,9 @@
-"""Random changes to stored pictures while training: pose, margins, tones, sharpness, resolution, noise.
+"""Random changes to training images: pose, margins, tones, sharpness, resolution, noise.
 
-A picture is changed at its own size, before ``crnn.image`` brings it to the network's; pictures much higher than the
-network sees are shrunk first, so that the cost depends on the shape of a crop and not on its size. Lengths are stated
-for a picture of the network's height and scale with the picture, so that a strength means the same for a crop of 12
-and one of 300 pixels.
-
-All geometry is one projective map, read from the picture once. The canvas grows with the rotated picture, and what
-lies outside is filled with the nearest edge pixel: labelled crops have surroundings, never black corners.
-
-Arrays are ``(H, W, C)``: rows, columns, channels.
-
-Reference:
-    Baek, Matsui and Aizawa 2021, "What If We Only Use Real Datasets for Scene Text Recognition?", arXiv 2103.04400
-    (a CRNN gains most from geometry); Bautista and Atienza 2022, "Scene Text Recognition with Permuted Autoregressive
-    Sequence Models", arXiv 2207.06966 (rotation with a growing canvas); Heckbert 1989, "Fundamentals of Texture
-    Mapping and Image Warping", section 2.2.3 (the map from the unit square to a quadrilateral).
+Images ``(H, W, C)`` are changed at their own size, at most ``MAX_HEIGHT``; lengths scale with the height.
+References: Baek, Matsui and Aizawa 2021, arXiv:2103.04400 (a CRNN gains most from geometry); Bautista and Atienza 2022,
+arXiv:2207.06966 (rotation with a growing canvas); Heckbert 1989, "Fundamentals of Texture Mapping and Image Warping",
+section 2.2.3.
 """
 
 from __future__ import annotations
@@ -36,25 +25,25 @@ NETWORK_HEIGHT = 32
 """Pixels; the height for which the settings state lengths."""
 
 MAX_HEIGHT = 40
-"""Pixels; higher pictures are changed at this height. The largest default cut leaves as many as the network sees."""
+"""Pixels; higher images are shrunk to it. The largest default cut leaves as many as the network sees."""
 
 MAX_MINIFICATION = 1.2
-"""How many pixels of the picture the warp may step over per pixel it makes; finer pictures are filtered first."""
+"""Pixels that the warp may step over per output pixel; finer images are filtered first."""
 
 SHARP_HEIGHT = 24
-"""Pixels; pictures up to this height are warped bicubically, which is slower, because they have no detail to lose."""
+"""Pixels; images up to this height are warped bicubically, which is slower, as they have no detail to lose."""
 
 MAX_GROWTH = 1.5
-"""Rotation may grow the shorter side by this share of it. A long line turned further would be too small to read."""
+"""Largest growth of the shorter side by rotation, as a share of it; a long line turned further becomes illegible."""
 
 MIN_DEPTH_RATIO = 0.25
-"""Smallest ratio of the depths of two corners of the canvas: the picture does not fold, the horizon stays outside."""
+"""Smallest ratio of the depths of two corners of the canvas, so that the image does not fold."""
 
 PERSPECTIVE_DAMPING = (1.0, 0.5, 0.25, 0.125, 0.0)
-"""Factors on the corners' moves, tried in this order until the map is sound; the first is, for moderate settings."""
+"""Factors on the corners' moves, tried in order until the map is sound; usually the first is."""
 
 OUTLIERS = 0.01
-"""Share of the pixels at either end of the grey levels that does not count as ink or ground."""
+"""Share of pixels at either end of the grey levels that is neither ink nor ground."""
 
 NOISE_STEPS = 256
 UNIT_SQUARE = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
@@ -74,18 +63,18 @@ NORMAL_QUANTILES = _normal_quantiles()
 
 
 def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
-    """Change a picture at random, as strongly as ``config`` allows.
+    """Change an image at random, up to the strengths of ``config``.
 
-    The result follows from ``pixels``, ``config`` and the state of ``rng`` alone. Every change has its own random
-    numbers, so switching one off leaves the draws of the others as they were.
+    The result depends on ``pixels``, ``config`` and the state of ``rng`` alone. Each change has its own random numbers:
+    switching one off does not alter the others. With probability 0 none is drawn.
 
     Args:
-        pixels: ``(H, W, C)`` uint8 in [0, 255], ``C`` 1 (grey) or 3 (red, green, blue), ``H`` and ``W`` at least 1.
+        pixels: ``(H, W, C)`` uint8, ``C`` 1 (grey) or 3 (red, green, blue).
         config: Probability and strengths.
-        rng: Random numbers for this picture. With probability 0 none is drawn.
+        rng: Random numbers of this image.
 
     Returns:
-        ``(H', W', C)`` uint8, contiguous, ``H'`` and ``W'`` at least 1. A picture left as it is is not copied.
+        ``(H', W', C)`` uint8, contiguous. An unchanged image is not copied.
     """
     if config.probability == 0 or rng.random() >= config.probability or _is_off(config):
         return pixels
@@ -100,7 +89,7 @@ def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> 
     if config.low_resolution > 1:
         factor = 1.0 + (config.low_resolution - 1.0) * coarseness
         coarsening = max(1.0, factor * new_height / NETWORK_HEIGHT)
-    # Low resolution is a smaller picture to start from, which the warp enlarges. It, tones and blur do not depend on
+    # Low resolution is a smaller image to start from, which the warp enlarges. It, tones and blur do not depend on
     # the pose, and there are fewer pixels before the canvas grows.
     picture = pixels[:, :, 0] if channels == 1 else pixels
     tolerance = 1.0 if coarsening > 1 else MAX_MINIFICATION
@@ -127,7 +116,7 @@ def _is_off(config: AugmentConfig) -> bool:
 
 
 def _reduced(picture: Pixels, width: float, height: float, tolerance: float) -> Pixels:
-    """The picture shrunk to a size, with filtering, unless that shrinks neither side by more than ``tolerance``."""
+    """Shrink an image with filtering, unless neither side shrinks by more than ``tolerance``."""
     old_height, old_width = picture.shape[:2]
     size = (max(1, min(old_width, round(width))), max(1, min(old_height, round(height))))
     if old_width <= size[0] * tolerance and old_height <= size[1] * tolerance:
@@ -137,7 +126,7 @@ def _reduced(picture: Pixels, width: float, height: float, tolerance: float) -> 
 
 
 def _toned(picture: Pixels, contrast: float, brightness: float, invert: bool) -> Pixels:
-    """Contrast about the middle grey, brightness in half ranges, and inversion, as one table of grey levels."""
+    """Apply contrast about the middle grey, brightness in half ranges, and inversion, as one table."""
     table = LEVELS.astype(np.float64)
     if contrast or brightness:
         shares = np.cumsum(np.bincount(picture.ravel(), minlength=256))
@@ -166,7 +155,7 @@ def _noisy(picture: Pixels, deviation: float, rng: np.random.Generator) -> Pixel
 
 
 def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentConfig, pose: list[float]) -> Pixels:
-    """The picture at its new size and in its new pose, on a canvas that holds it, with margins cut or added."""
+    """Warp to the new size and pose, on a canvas that holds it, outside filled with the nearest edge pixels."""
     height, width = picture.shape[:2]
     size, (a, b, c, d, e, f, g, h) = _map_to_picture(new_width, float(new_height), config, pose)
     depths = [(x, y, g * x + h * y + 1.0) for x, y in _corners_of(size)]
@@ -178,7 +167,7 @@ def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentC
     rows = np.clip(np.arange(-top, height + bottom), 0, height - 1)
     columns = np.clip(np.arange(-left, width + right), 0, width - 1)
     padded = Image.fromarray(picture.take(rows, axis=0).take(columns, axis=1))
-    # From the unit square to pixels of the padded picture.
+    # From the unit square to pixels of the padded image.
     x_row = (width * a + left * g, width * b + left * h, width * c + left)
     y_row = (height * d + top * g, height * e + top * h, height * f + top)
     resample = Resampling.BICUBIC if new_height <= SHARP_HEIGHT else Resampling.BILINEAR
@@ -188,7 +177,7 @@ def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentC
 def _map_to_picture(
     width: float, height: float, config: AugmentConfig, pose: list[float]
 ) -> tuple[tuple[int, int], tuple[float, ...]]:
-    """Size of the canvas in pixels, and the map from it to the picture as a unit square, eight coefficients.
+    """Return the canvas size in pixels, and the map from it to the image as a unit square.
 
     ``x' = (a x + b y + c) / (g x + h y + 1)`` and ``y' = (d x + e y + f) / (g x + h y + 1)``.
     """
@@ -211,7 +200,7 @@ def _map_to_picture(
 
 
 def _posed(width: float, height: float, config: AugmentConfig, pose: list[float], damping: float) -> list[Point]:
-    """The picture's corners about its centre, clockwise from the upper left: perspective, then slant, then rotation."""
+    """Return the corners about the center, clockwise from the upper left: perspective, slant, then rotation."""
     short, long = min(width, height), max(width, height)
     limit = math.asin(min(1.0, MAX_GROWTH * short / long))
     angle = pose[0] * min(math.radians(config.rotate_degrees), limit)
@@ -232,7 +221,7 @@ def _corners_of(size: tuple[int, int]) -> tuple[Point, ...]:
 
 
 def _inverse_map(quad: list[Point]) -> tuple[float, ...]:
-    """The eight coefficients that take ``quad``, clockwise from the upper left, to the unit square."""
+    """Return the eight coefficients of the map from ``quad``, clockwise from the upper left, to the unit square."""
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad
     ux, uy, vx, vy = x1 - x2, y1 - y2, x3 - x2, y3 - y2
     sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3

@@ -1,12 +1,7 @@
-"""Any reader's samples into a store or a folder: in several processes, in order, and going on where it was killed.
+"""Conversion of any reader's samples into a store or folder: parallel, ordered and resumable.
 
-::
-
-    reader --records--> jobs --> worker processes (crnn.data.crops) --in order--> one of two writers
-
-What is written does not depend on the number of workers, nor on how often it was stopped. The partial store holds, in
-the same transaction as its samples, how far the reader was read and what was skipped until then; a conversion with the
-same settings goes on from there. Nothing is skipped in silence: ``Conversion`` counts by reason, with examples.
+The result depends neither on the number of workers nor on interruptions: the partial store records, with its samples,
+the position in the reader and the skips, and the same conversion goes on from there.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ from crnn.files import PictureFolder
 from crnn.parallel import ordered_map, usable_cores
 
 LEFT_OUT = frozenset({"not_in_variant", "other_share"})
-"""Reasons that are wishes of whoever converts, and no faults of a sample."""
+"""Reasons that the user wished, which are no faults."""
 
 _MAX_EXAMPLES = 5
 _MAX_EXAMPLE_LENGTH = 200
@@ -38,26 +33,20 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Skips:
-    """Samples that were skipped for one reason.
-
-    Attributes:
-        count: How many.
-        examples: Keys of the first ones.
-        message: What was wrong with the first one, where there is more to say than the reason.
-    """
+    """Samples skipped for one reason: count, first keys, and the first one's fault where the reason is not enough."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
     message: str = ""
 
     def plus(self, key: str, message: str) -> Skips:
-        """With one more."""
+        """Return the skips with one more."""
         if len(self.examples) == _MAX_EXAMPLES:
             return replace(self, count=self.count + 1)
         return Skips(self.count + 1, (*self.examples, _shortened(key)), self.message or _shortened(message))
 
     def first(self) -> str:
-        """The first one and what was wrong with it, for messages."""
+        """Return the first key and its fault, for messages."""
         key = self.examples[0]
         if not self.message or key in self.message:
             return self.message or key
@@ -66,18 +55,18 @@ class Skips:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
-        path: The store or folder, as it was asked for.
-        complete: Whether it is whole; otherwise it was asked to stop, and the same conversion goes on.
+        path: The store or folder, as asked for.
+        complete: Whether it is whole; otherwise it was stopped, and the same conversion goes on.
         written: Samples in it.
-        skipped: What could not be used, by reason.
-        left_out: What was not wanted (``LEFT_OUT``), by reason.
-        lexicon_words_left_out: Words with white space in them, which the layout cannot hold.
-        lexicons_left_out: Samples whose lexicons a list file has no place for.
-        expected: Samples that the published set has, where it is known.
-        begun_at: Samples of the reader that an earlier, stopped conversion had done.
+        skipped: Unusable samples, by reason.
+        left_out: Unwanted samples (``LEFT_OUT``), by reason.
+        lexicon_words_left_out: Words with white space, which the layout cannot hold.
+        lexicons_left_out: Samples whose lexicons a list file cannot hold.
+        expected: Samples of the published set, where known.
+        begun_at: Samples done by an earlier, stopped conversion.
         total: Samples of the reader.
     """
 
@@ -93,21 +82,13 @@ class Conversion:
     total: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was done with the samples of a reader so far.
-
-    Attributes:
-        position: Samples taken from the reader and done.
-        checksum: Over what the reader said of them.
-        skips: What was skipped, by reason.
-        lexicon_words_left_out: Words that the layout cannot hold.
-        lexicons_left_out: Samples whose lexicons a list file has no place for.
-    """
+    """Progress and counts of a conversion: samples done, their checksum, and skips by reason."""
 
     position: int = 0
     checksum: int = 0
@@ -116,7 +97,7 @@ class Tally:
     lexicons_left_out: int = 0
 
     def done(self, item: Record | Skipped) -> None:
-        """One more sample of the reader is done."""
+        """Count one more sample of the reader as done."""
         self.position += 1
         self.checksum = mark(item, self.checksum)
 
@@ -126,24 +107,19 @@ class Tally:
 
     @property
     def bad(self) -> int:
-        """Samples that could not be used; those that were not wanted are none of them."""
+        """Unusable samples, without unwanted ones."""
         return sum(skips.count for reason, skips in self.skips.items() if reason not in LEFT_OUT)
 
     def to_state(self, settings: Mapping[str, str]) -> bytes:
-        """For the partial store, together with what it was begun with."""
+        """Return the tally and the settings for the partial store."""
         return json.dumps({"version": _VERSION, "settings": dict(settings), "tally": asdict(self)}).encode()
 
     @classmethod
     def from_state(cls, state: bytes, settings: Mapping[str, str], partial: str) -> Tally:
-        """What an earlier conversion left.
-
-        Args:
-            state: From ``to_state``.
-            settings: Of this conversion.
-            partial: Where the state is, as messages say it.
+        """Return the tally of an earlier conversion; ``partial`` names its place in messages.
 
         Raises:
-            DataError: It had other settings, or cannot be understood.
+            DataError: It had other settings, or cannot be parsed.
         """
         try:
             values = json.loads(state)
@@ -173,11 +149,7 @@ class Tally:
     def skip_done(
         self, items: Iterator[tuple[int, Record | Skipped]], partial: str, stop: Callable[[], object]
     ) -> bool:
-        """Take the samples that are done from those of the readers; return False if asked to stop.
-
-        Raises:
-            DataError: They are not the same as then.
-        """
+        """Drop the samples that are done; return False if asked to stop, raise ``DataError`` if they have changed."""
         checksum = 0
         for count in range(self.position):
             _, item = next(items, (0, None))
@@ -195,7 +167,7 @@ class Tally:
 
 
 def summary(done: Conversion) -> str:
-    """What a person wants to know of a conversion: what was written, and what was not, by reason."""
+    """Return lines for the user: samples written, skipped and left out, by reason."""
     counts = f"{done.path}: {done.written} samples written"
     if done.expected is not None:
         counts += f"; the published set has {done.expected}"
@@ -217,7 +189,7 @@ def _line(what: str, reason: str, skips: Skips) -> str:
 
 
 def mark(item: Record | Skipped, checksum: int) -> int:
-    """The checksum with one more sample."""
+    """Return the checksum with one more sample."""
     text = f"{item.label}\t{item.region}" if isinstance(item, Record) else item.reason
     return zlib.crc32(f"{item.key}\t{text}\n".encode("utf-8", "surrogatepass"), checksum)
 
@@ -231,7 +203,7 @@ def _shortened(text: str) -> str:
 _COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
 _JOB_RECORDS, _JOB_ITEMS = 128, 4096
 _JOBS_AHEAD = 4  # per worker, finished or not
-_HEAVIER = 2  # a word of a scene than a whole picture, in work; a record with lexicons than one without, in memory
+_HEAVIER = 2  # work of a scene's word against a whole image; memory of a record with lexicons against one without
 _MAX_SCENE_RECORDS = 512  # words of one scene that go to one worker; for more than these it is decoded again
 _FEW_SAMPLES = 200  # done before worker processes would have started
 _SHARE_FROM = 1000  # samples that a share of bad ones is told from, before the end
@@ -251,35 +223,34 @@ def convert(
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], object] = lambda: False,
 ) -> Conversion:
-    """Write the samples of one reader, or of several one after the other.
+    """Write the samples of one reader, or of several in turn.
 
-    The partial result, ``path`` with ``.partial`` at the end, stays when the conversion is stopped or fails, and the
-    same conversion goes on with it. Worker processes are started afresh: in a program of one's own, call this under
-    ``if __name__ == "__main__"``.
+    The partial result, ``path`` with ``.partial`` at the end, stays when the conversion stops or fails, and the same
+    conversion goes on with it. Worker processes are spawned: in a script, call this under ``if __name__ ==
+    "__main__"``.
 
     Args:
-        readers: The samples. A reader with a method ``picture_bytes(path)`` gives the bytes itself (it is pickled);
-            otherwise the pictures are files below its root.
+        readers: The samples. A reader with a method ``picture_bytes(path)`` gives image bytes itself (it is pickled);
+            otherwise images are files below its root.
         path: The store or folder to write; it must not exist yet, or be empty.
-        to: ``lmdb``, or ``list`` for pictures in folders with a list file.
-        pictures: What happens to the pictures.
-        origin: What else decides what is written (format, source, options of the reader), so that a partial result of
-            something else is not gone on with. Values are compared as text.
-        expected: Samples that the published set has, for the summary.
-        workers: Processes; 0: all in this one. Default: one per core, 0 for few samples.
+        to: ``lmdb``, or ``list`` for image folders with a list file.
+        pictures: Treatment of the images.
+        origin: Everything else that decides the result (format, source, reader's options), compared as text before
+            going on with a partial result.
+        expected: Samples of the published set, for the summary.
+        workers: Processes; 0: none. Default: one per core, 0 for few samples.
         max_bad_share: In [0, 1]; a larger share of unusable samples is an error.
-        restart: Throw a partial result away.
-        progress: Called with the number of samples done since it was called before; those of an earlier conversion
-            count too.
-        stop: Asked now and then; once it is true, what is done is kept and the conversion ends.
+        restart: Discard a partial result.
+        progress: Called with the number of samples done since the last call, those of an earlier conversion included.
+        stop: Polled; once true, the conversion ends and keeps its partial result.
 
     Returns:
-        What was done; not ``complete`` after ``stop``.
+        The result; not ``complete`` after ``stop``.
 
     Raises:
         ConfigError: A setting has an impossible value.
-        DataError: ``path`` has something in it, or another conversion is at it; a partial result has other settings, or
-            its source was changed; too many samples are unusable, or all; the disk is full; a worker process died.
+        DataError: ``path`` is not empty, or another conversion is at it; the partial result has other settings or
+            another source; too many samples are unusable, or all; the disk is full; a worker process died.
         MissingExtraError: The package ``lmdb`` is not installed.
     """
     if to not in ("lmdb", "list"):
@@ -313,8 +284,7 @@ def convert(
                 jobs = _prepared_jobs(items, prepare, workers)
                 complete = _write(writer, jobs, tally, settings, total, max_bad_share, progress, stop)
             except CrnnError:
-                # It comes between two samples, so that what is done can be kept; if this fails, what was kept before
-                # is still there.
+                # Raised between two samples: those done can be committed. If that fails, the last commit remains.
                 with contextlib.suppress(CrnnError):
                     writer.commit(tally.to_state(settings))
                 raise
@@ -353,7 +323,7 @@ def _write(
     progress: Callable[[int], None],
     stop: Callable[[], object],
 ) -> bool:
-    """Write the samples that are left, job by job; return False if asked to stop."""
+    """Write the remaining samples, job by job; return False if asked to stop."""
     committed_samples, committed_at = writer.num_samples, time.monotonic()
     with contextlib.closing(jobs):
         while not (stopped := bool(stop())) and (job := next(jobs, None)) is not None:
@@ -425,7 +395,7 @@ def _add(writer: LmdbWriter | ListWriter, record: Record, prepared: Prepared, ta
     reason = prepared.reason
     if not reason and not _is_text(record.label):
         reason = "encoding"
-    # A NUL would make the whole list something else than a text.
+    # With a NUL the whole list would be no text.
     if not (reason or keeps_lexicons) and ("\n" in record.label or "\0" in record.label or record.label.endswith("\r")):
         reason = "line_break"
     if reason:

@@ -1,16 +1,7 @@
-"""A word's picture out of a scene's picture: upright boxes cut out, quadrilaterals straightened, sizes kept.
+"""Word images out of scene images: boxes cut out, quadrilaterals rectified.
 
-Coordinates are those of the picture as it is stored: the published annotations know nothing of EXIF orientation, so it
-is not applied here. Pixel (x, y) covers the area from (x, y) to (x + 1, y + 1).
-
-Whatever cannot be cut out leaves as an ``ImageError``, whose ``reason`` is, besides those of ``crnn.image``:
-
-===================  =========================================================================
-``outside_picture``  A box has no pixel in common with the picture, a quadrilateral less than half of its area.
-``no_area``          The corners of a quadrilateral lie on one line.
-``mirrored``         They go round the wrong way, so that the word would be read in a mirror.
-``not_convex``       Two of its sides cross, or a corner points inwards.
-===================  =========================================================================
+Coordinates are those of the stored image, without its EXIF orientation, as published annotations have them. Pixel (x,
+y) covers the area from (x, y) to (x + 1, y + 1).
 """
 
 from __future__ import annotations
@@ -30,21 +21,17 @@ from crnn.errors import ConfigError, ImageError
 from crnn.image import MAX_PIXELS, image_size, load_image, open_picture, pillow_error
 
 MAX_CROP_PIXELS = 16_000_000
-"""Larger crops are refused before memory is spent on them: no word has this size."""
+"""Larger crops are refused before memory is spent: no word has this size."""
 
 _MAX_SIDE = 65_500  # JPEG's own limit, nearly
-_MARGIN = 2  # what bicubic interpolation looks at around a point
+_MARGIN = 2  # pixels around a point that bicubic interpolation reads
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 Point = tuple[float, float]
 
 
 def decode_scene(data: bytes, name: str) -> Image.Image:
-    """The pixels of a picture as they are stored, grey (``L``) or in colour (``RGB``), over white.
-
-    Raises:
-        ImageError: The picture cannot be read; ``reason`` as for ``crnn.image.load_image``.
-    """
+    """Return the image as stored, grey (``L``) or in color (``RGB``), over white; errors as in ``load_image``."""
     image = open_picture(data, name)
     try:
         image.load()
@@ -58,37 +45,29 @@ def decode_scene(data: bytes, name: str) -> Image.Image:
 
 
 def decode_upright(data: bytes, name: str) -> Image.Image:
-    """The pixels of a picture as training sees them: EXIF orientation applied, over white, ``L`` or ``RGB``.
-
-    Raises:
-        ImageError: As for ``decode_scene``.
-    """
+    """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
     mode = open_picture(data, name).mode
     return Image.fromarray(_squeezed(data, mode))
 
 
 def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
-    """The part of a picture, upright.
+    """Return a region of an image, upright, of the same mode and at least 1 by 1 pixel.
 
-    A box covers each pixel that it touches, and ends where the picture ends. A quadrilateral gets its natural size, the
-    mean lengths of its opposite sides, by a perspective warp with bicubic interpolation, averaged where the warp makes
-    the picture smaller; where it reaches over the picture, the picture's edge goes on.
-
-    Args:
-        image: ``L`` or ``RGB``.
-        region: Where.
-
-    Returns:
-        A new picture of the same mode, at least 1 by 1 pixel.
+    A box covers each pixel that it touches, and is clipped to the image. A quadrilateral is rectified by a perspective
+    warp (bicubic, averaged where it shrinks) to the mean lengths of its opposite sides; outside of the image its edge
+    pixels are repeated.
 
     Raises:
-        ImageError: There is nothing to cut out (see above), or more than ``MAX_CROP_PIXELS`` (``too_large``).
+        ImageError: With the reason ``outside_picture`` (a box has no pixel in common with the image, a quadrilateral
+            less than half of its area), ``no_area`` (the corners lie on one line), ``mirrored`` (they are
+            counter-clockwise), ``not_convex`` (sides cross, or a corner points inwards) or ``too_large`` (more than
+            ``MAX_CROP_PIXELS``).
     """
     return _crop_box(image, region) if isinstance(region, Box) else _crop_quad(image, region.points)
 
 
 def limit_height(image: Image.Image, max_height: int | None) -> Image.Image:
-    """The picture, made smaller if it is higher than ``max_height`` pixels, with the same ratio of its sides."""
+    """Return the image, shrunk in proportion if it is higher than ``max_height`` pixels."""
     if max_height is None or image.height <= max_height:
         return image
     width = max(1, round(image.width * max_height / image.height))
@@ -96,13 +75,7 @@ def limit_height(image: Image.Image, max_height: int | None) -> Image.Image:
 
 
 def encode(image: Image.Image, encoding: Literal["png", "jpeg"], quality: int) -> bytes:
-    """The picture as a file.
-
-    Args:
-        image: ``L`` or ``RGB``.
-        encoding: ``png`` loses nothing.
-        quality: Of JPEG, 1 to 100. Colour keeps its resolution, so that coloured letters keep their edges.
-    """
+    """Encode an image (``L`` or ``RGB``); JPEG color is not subsampled, so that colored letters keep their edges."""
     file = io.BytesIO()
     if encoding == "jpeg":
         image.save(file, "JPEG", quality=quality, subsampling=0)
@@ -196,7 +169,7 @@ def _area(points: Sequence[Point]) -> float:
 
 
 def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
-    """The part of a convex polygon that lies in the picture (Sutherland and Hodgman 1974)."""
+    """Clip a convex polygon to the image (Sutherland and Hodgman 1974)."""
     kept = list(points)
     for axis, limit, sign in ((0, 0, 1), (1, 0, 1), (0, size[0], -1), (1, size[1], -1)):
         polygon, kept = kept, []
@@ -211,7 +184,7 @@ def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
 
 
 def _with_edges(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The pixels of ``box``; where it reaches over the picture, the picture's edge goes on."""
+    """Return the pixels of ``box``, with edge pixels repeated outside of the image."""
     inside = (max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
     patch = image.crop(inside)
     if inside == box:
@@ -232,11 +205,7 @@ def _with_edges(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Ima
 
 
 def _coefficients(points: Sequence[Point], width: int, height: int) -> tuple[float, ...]:
-    """Of the projective map from the output's (x, y) to the quadrilateral, as Pillow wants them.
-
-    Reference:
-        Heckbert 1989, "Fundamentals of Texture Mapping and Image Warping", section 2.2.3: unit square to quadrilateral.
-    """
+    """Return Pillow's coefficients of the map from the output to the quadrilateral (Heckbert 1989, section 2.2.3)."""
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points
     dx1, dy1, dx2, dy2 = x1 - x2, y1 - y2, x3 - x2, y3 - y2
     sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
@@ -252,17 +221,14 @@ _TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if someb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureSettings:
-    """What happens to pictures on their way into a store.
+    """Treatment of images on their way into a store.
 
     Attributes:
-        check: ``header`` looks at the header and the last bytes of a picture that is kept as it is, and decodes only
-            those that look cut short; ``full`` decodes every picture, which costs several times the time.
-        max_height: Higher pictures are made smaller, to this number of pixels; ``None``: they are kept.
-        encoding: Of pictures that were cut out or made smaller; ``png`` loses nothing, ``jpeg`` is about a third of it.
-        quality: Of JPEG, 1 to 100.
-
-    Raises:
-        ConfigError: A value is none of these.
+        check: ``header`` checks header and last bytes of unchanged images and decodes only those that look cut short;
+            ``full`` decodes all, at several times the cost.
+        max_height: Higher images are shrunk to this number of pixels; ``None``: none are.
+        encoding: Encoding of cut or shrunk images; ``png`` is lossless, ``jpeg`` about a third of its size.
+        quality: Quality of JPEG, 1 to 100.
     """
 
     check: Literal["header", "full"] = "header"
@@ -282,17 +248,11 @@ class PictureSettings:
 
 
 PictureSource: TypeAlias = Callable[[str], bytes]
-"""Gives the bytes of the picture that a record's ``path`` names, or raises an ``ImageError``; it can be pickled."""
+"""Function from a record's ``path`` to image bytes, or an ``ImageError``; it can be pickled."""
 
 
 class Request(NamedTuple):
-    """One picture to prepare.
-
-    Attributes:
-        source: Number of its source.
-        path: Where that has the picture.
-        region: The part of it that is wanted; ``None``: all of it, whose bytes are kept.
-    """
+    """One image to prepare: source number, path there, and the region to cut out (``None``: all, bytes unchanged)."""
 
     source: int
     path: str
@@ -300,15 +260,7 @@ class Request(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A picture that is ready to be stored, or why there is none.
-
-    Attributes:
-        image: Its bytes; none if there is a ``reason``.
-        width: As training will see it, in pixels.
-        height: As training will see it, in pixels.
-        reason: One word by which what cannot be used is counted.
-        message: What is wrong.
-    """
+    """An image ready to be stored, its size in pixels as trained on, or the reason why there is none."""
 
     image: bytes
     width: int = 0
@@ -318,13 +270,9 @@ class Prepared(NamedTuple):
 
 
 class Prepare:
-    """Prepares the pictures of records, one after the other; it can be pickled.
+    """Prepares images of records, whose requests name a source by number; it can be pickled.
 
-    The last scene is kept decoded, so that words of one scene that follow each other share its decoding.
-
-    Args:
-        sources: Where pictures are; requests name them by number.
-        settings: What to do with them.
+    The last scene is kept decoded, for consecutive words of one scene.
     """
 
     def __init__(self, sources: Sequence[PictureSource], settings: PictureSettings) -> None:
@@ -334,11 +282,7 @@ class Prepare:
         self._scene: Image.Image | ImageError | None = None
 
     def __call__(self, requests: Sequence[Request]) -> list[Prepared]:
-        """Return one result for each request, in order.
-
-        Raises:
-            DataError: A source is damaged as a whole.
-        """
+        """Return one result per request, in order."""
         return [self._prepare(request) for request in requests]
 
     def _prepare(self, request: Request) -> Prepared:
@@ -382,7 +326,7 @@ class Prepare:
 
 
 def _ends_well(data: bytes) -> bool:
-    """Whether a picture has its end, as far as that can be told without decoding it."""
+    """Return whether a JPEG or PNG has its end marker."""
     if data.startswith(b"\xff\xd8\xff"):
         return data.endswith(b"\xff\xd9") or b"\xff\xd9" in data[-_TAIL_BYTES:]
     return data.startswith(b"\x89PNG") and b"IEND" in data[-_TAIL_BYTES:]

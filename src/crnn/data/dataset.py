@@ -1,7 +1,6 @@
-"""Stored samples to batches: labels checked once, pictures read, augmented and resized when their batch is made.
+"""Batches of stored samples: labels checked once; images read, augmented and resized per batch.
 
-``Batch`` is all that the training loop knows of data. A source of batches is anything with ``source[number] -> Batch``
-and ``epoch_batches``: ``StoredBatches`` here, rendered text elsewhere.
+The training loop knows only ``Batch``, and sources with ``source[number] -> Batch`` and ``epoch_batches``.
 
 Shape letters: N batch, C image channels, H height, W width, T time steps, S target length.
 """
@@ -35,16 +34,16 @@ _MAX_EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class LabelScan:
-    """What a look at all labels of a source found; no label is kept.
+    """Result of checking all labels of a source.
 
     Attributes:
         path: The source, as the user typed it.
-        indices: ``(n,)`` uint32: the samples whose labels can be used.
+        indices: ``(n,)`` uint32: the usable samples.
         skipped: Samples left out, by reason.
-        examples: For each reason, the keys of the first three.
-        changed: Labels that lost characters which the charset has not.
-        lost: How often each such character was met.
-        digest: Changes with the usable samples: their numbers and their labels, not their pictures.
+        examples: Keys of the first three, by reason.
+        changed: Labels that lost characters outside of the charset.
+        lost: Occurrences of each such character.
+        digest: CRC-32 of the usable samples' numbers and labels, not of their images.
         widths: ``(n,)`` uint16: width of each usable sample under ``keep_ratio``, else ``None``.
     """
 
@@ -67,15 +66,9 @@ def scan_labels(
 ) -> LabelScan:
     """Find the samples of a store that can be trained on.
 
-    A label that the rules leave out, or that needs more time steps than its picture gives (``too_long_for_width``), is
-    counted by reason with the keys of the first few.
-
-    Args:
-        store: Its labels are read one after the other; under ``keep_ratio`` its pictures' headers, too.
-        charset: What targets are made of.
-        rules: How labels become targets.
-        image: Gives the time steps.
-        progress: Called with the number of labels looked at since the last call.
+    Labels that the rules leave out, or that need more time steps than their image gives (``too_long_for_width``), are
+    counted by reason. Under ``keep_ratio`` image headers are read where no size is stored. ``progress`` is called with
+    the number of labels checked since the last call.
 
     Raises:
         CharsetError: The rules say ``error`` for unknown characters, and there is one; the message names the sample.
@@ -140,15 +133,14 @@ def scan_labels(
 
 
 def describe_skipped(scan: LabelScan) -> str:
-    """``reason: count (key, key, ...)`` for every reason that a scan found, the most frequent first."""
+    """Return ``reason: count (key, key, ...)`` for every reason, the most frequent first."""
     return "; ".join(
         f"{reason}: {count} ({', '.join(scan.examples[reason])}{', ...' if count > len(scan.examples[reason]) else ''})"
         for reason, count in scan.skipped.most_common()
     )
 
 
-_AUGMENT = 2
-"""First word of the seed of augmentation, apart from those of ``crnn.data.sampler``."""
+_AUGMENT = 2  # first word of the augmentation's seed, apart from those of crnn.data.sampler
 
 _FIRST_PICTURES = 16  # of a validation set, looked for before a run begins
 
@@ -158,12 +150,12 @@ class Batch:
     """Samples of one training step.
 
     Attributes:
-        images: ``(N, C, 32, W)`` uint8 as they were resized, or float32 in [-1, 1].
-        widths: ``(N,)`` int64: columns of each picture that are picture; the rest would be padding.
+        images: ``(N, C, 32, W)`` uint8 as resized, or float32 in [-1, 1].
+        widths: ``(N,)`` int64: columns of each image without padding.
         targets: ``(N, S)`` int64 class ids, zero behind each target's end.
         target_lengths: ``(N,)`` int64.
-        keys: What names each sample in messages.
-        skipped: Samples that should have been here and could not: (key, reason).
+        keys: Names of the samples in messages.
+        skipped: Samples that could not be read: (key, reason).
     """
 
     images: Tensor
@@ -177,7 +169,7 @@ class Batch:
         return len(self.keys)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on ``device``, copied without waiting (``crnn.distributed``)."""
+        """Return the batch on ``device``, copied asynchronously (``crnn.distributed``)."""
         return replace(
             self,
             images=on_device(self.images, device),
@@ -187,11 +179,11 @@ class Batch:
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors of the batch."""
+        """Return all tensors of the batch."""
         return self.images, self.widths, self.targets, self.target_lengths
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; the data loader calls it for accelerators."""
+        """Return the batch in page-locked memory; the data loader calls it for accelerators."""
         return replace(
             self,
             images=self.images.pin_memory(),
@@ -202,7 +194,7 @@ class Batch:
 
 
 def network_input(images: Tensor) -> Tensor:
-    """The network's float32 input: ``crnn.image.normalize`` of uint8 pictures, on their device."""
+    """Return the network's float32 input: ``crnn.image.normalize`` of uint8 images, on their device."""
     if images.dtype != torch.uint8:
         return images
     # A divisor on the device: by a number, CUDA multiplies with its reciprocal, which rounds differently.
@@ -210,23 +202,16 @@ def network_input(images: Tensor) -> Tensor:
 
 
 class StoredBatches:
-    """Batches of stored samples, for one rank. May be pickled to worker processes.
+    """Batches of stored samples, for one rank; they can be pickled.
 
     Args:
-        config: The settings: sources, ratios, charset, image, augmentation, batch size, seed.
-        rank: This process among all.
-        world_size: Number of processes that share each batch.
-        progress: Called with the number of labels looked at since the last call, while labels are checked.
-
-    Attributes:
-        stores: The sources.
-        scans: What was found in each of them.
+        config: Sources, ratios, charset, image, augmentation, batch size and seed.
+        rank: Number of this process.
+        world_size: Processes that share each batch.
+        progress: Called with the number of labels checked since the last call.
 
     Raises:
-        DataError: A source is missing, empty, or has no usable sample, or too few labels that are used as they are; the
-            message says why.
-        CharsetError: As for ``scan_labels``.
-        ConfigError: A ratio gives a source no place in a batch.
+        DataError: A source is missing, empty, has no usable sample, or too few labels that are used unchanged.
     """
 
     def __init__(
@@ -272,7 +257,7 @@ class StoredBatches:
         return sum(len(scan.indices) for scan in self.scans)
 
     def __getitem__(self, number: int) -> Batch:
-        """This rank's part of batch ``number``. A sample that cannot be read is left out and named in ``skipped``."""
+        """Return this rank's part of batch ``number``; unreadable samples are named in ``skipped``."""
         plan = self._order.plan(number).share(self._rank, self._world_size)
         pictures: list[npt.NDArray[np.uint8]] = []
         targets: list[list[int]] = []
@@ -300,7 +285,7 @@ class StoredBatches:
 
 
 def _check_lost(found: LabelScan, limit: float) -> None:
-    """A charset that was mistyped (37 is a charset of two digits) would train on the crumbs of the labels."""
+    """Refuse a mistyped charset (37 is a charset of two digits), which would train on remnants of the labels."""
     left_out = sum(found.skipped.values())
     total = len(found.indices) + left_out
     if left_out + found.changed <= limit * total:
@@ -316,13 +301,9 @@ def _check_lost(found: LabelScan, limit: float) -> None:
 
 
 def check_training_data(data: DataConfig) -> None:
-    """Check that all sets of a run are there.
+    """Check that all sets of a run exist, or raise ``DataError``.
 
-    Pictures of a training set are missed at once, those of a validation set only hours later: so its first ones are
-    looked for.
-
-    Raises:
-        DataError: A set is missing or cannot be used, or a validation set's first pictures are all missing.
+    Missing images of a training set show at once, those of a validation set only hours later: its first ones are read.
     """
     for spec in data.train:
         open_source(spec).close()
@@ -348,14 +329,7 @@ def collate(
     keys: Sequence[str],
     skipped: Sequence[tuple[str, str]] = (),
 ) -> Batch:
-    """A batch of pictures of one width.
-
-    Args:
-        pictures: ``(C, 32, W)`` uint8 each; there may be none.
-        targets: Class ids of each.
-        keys: What names each.
-        skipped: Samples that could not be read: (key, reason).
-    """
+    """Return a batch of images of one width, ``(C, 32, W)`` uint8 each; there may be none."""
     lengths = [len(target) for target in targets]
     padded = np.zeros((len(targets), max(lengths, default=0)), dtype=np.int64)
     for row, target in zip(padded, targets, strict=True):

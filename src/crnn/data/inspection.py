@@ -1,13 +1,8 @@
-"""The doctor: what is in a set, what is wrong with it, and what it has in common with another.
+"""Inspection of a set: contents, faults, and overlap with other sets.
 
-::
-
-    store --ranges--> worker processes (crnn.data.inspection) --in order--> flags and hashes --> Inspection
-                                                                              |
-    other stores ------------------------------------------------> hashes --> overlap
-
-A *fault* is what makes training leave a sample out, or what makes it contradict another one; a *remark* is worth
-knowing and no more. Of a sample some 30 bytes are kept, whatever its size, so that millions fit in memory.
+Worker processes examine ranges of samples; their flags and hashes are merged in order. A *fault* makes training leave a
+sample out, or contradicts another sample; a *remark* is only worth knowing. Some 30 bytes per sample are kept, so that
+millions fit in memory.
 """
 
 from __future__ import annotations
@@ -37,19 +32,19 @@ from crnn.image import load_image, target_width
 from crnn.parallel import ordered_map, usable_cores
 
 PICTURE_FAULTS = ("missing", "empty", "not_an_image", "truncated", "too_large", "outside_root", "unreadable_picture")
-"""Why a picture cannot be read: the reasons of ``ImageError``, and a record that is damaged."""
+"""Reasons of ``ImageError``, and damaged records."""
 
 LABEL_FAULTS = ("unreadable_label", "empty_label", "too_long", "unknown_character", "too_long_for_width")
-"""Why a label cannot be trained on."""
+"""Reasons why a label cannot be trained on."""
 
 FAULTS = (*PICTURE_FAULTS, *LABEL_FAULTS, "contradiction", "overlap")
-"""What makes a sample faulty, in the order in which one reason is chosen where a sample has several."""
+"""All faults, in the order in which one is chosen where a sample has several."""
 
 REMARKS = ("changed_label", "tiny", "huge", "wrong_stored_size")
-"""What is worth knowing of a sample that is not faulty by it."""
+"""Findings that are no faults."""
 
 FLAGS = {name: 1 << bit for bit, name in enumerate((*FAULTS, *REMARKS))}
-"""The bit of each finding in a sample's flags."""
+"""Bit of each finding in a sample's flags."""
 
 RATIO_PARTS = 10
 """Ratios of width to height are counted in tenths."""
@@ -59,16 +54,11 @@ _MAX_RATIO = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectionSettings:
-    """What samples are measured by.
+    """Settings of an inspection.
 
     Attributes:
-        image: Gives the time steps.
-        charset: The characters, and how labels are made to fit them.
-        tiny_below: A picture with a side of fewer pixels is tiny.
-        huge_above: A picture with a side of more pixels is huge.
-
-    Raises:
-        ConfigError: The bounds exclude every size.
+        tiny_below: Images with a side of fewer pixels are tiny.
+        huge_above: Images with a side of more pixels are huge.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -86,21 +76,19 @@ class InspectionSettings:
 
 @dataclass(slots=True, eq=False)
 class Examined:
-    """What was found in n samples that follow each other.
+    """Findings in n consecutive samples. Hashes are 0 where there is no image or label to hash.
 
     Attributes:
         start: Index of the first one.
         flags: ``(n,)`` uint32, the bits of ``FLAGS``.
-        files: ``(n,)`` uint64 hashes of the bytes of the pictures; of unreadable pictures 0.
-        pixels: ``(n,)`` uint64 hashes of their pixels in red, green and blue; of unreadable pictures 0.
-        labels: ``(n,)`` uint64 hashes of the labels as they would be trained on; of those that would not, 0.
-        label_lengths: How often each number of characters was met in the labels as they are stored.
-        widths: How often each width in pixels was met.
-        heights: How often each height in pixels was met.
-        ratios: How often each ratio of width to height was met, in ``RATIO_PARTS``.
-        characters: How often each character was met in the labels as they are stored.
-        outside: The same of those that the charset cannot write.
-        written: The characters of the labels as they would be trained on.
+        files: ``(n,)`` uint64 hashes of the image bytes.
+        pixels: ``(n,)`` uint64 hashes of the pixels in red, green and blue.
+        labels: ``(n,)`` uint64 hashes of the labels as trained on.
+        label_lengths: Counts of stored labels by number of characters; the next three count images.
+        ratios: Counts by ratio of width to height, in ``RATIO_PARTS``.
+        characters: Counts of characters in stored labels.
+        outside: The same of characters outside of the charset.
+        written: Characters of the labels as trained on.
     """
 
     start: int
@@ -118,12 +106,12 @@ class Examined:
 
     @classmethod
     def nothing(cls, start: int, count: int) -> Examined:
-        """Room for what will be found in ``count`` samples."""
+        """Return an empty result for ``count`` samples."""
         files, pixels, labels = (np.zeros(count, np.uint64) for _ in range(3))
         return cls(start, np.zeros(count, np.uint32), files, pixels, labels)
 
     def take(self, part: Examined) -> None:
-        """Put what was found in some of these samples in its place."""
+        """Merge the result of some of these samples."""
         place = slice(part.start - self.start, part.start - self.start + len(part.flags))
         for name in ("flags", "files", "pixels", "labels"):
             getattr(self, name)[place] = getattr(part, name)
@@ -132,12 +120,7 @@ class Examined:
 
 
 class Examine:
-    """Examines samples of one store; it can be pickled.
-
-    Args:
-        store: The samples.
-        settings: What they are measured by.
-    """
+    """Examines samples of one store; it can be pickled."""
 
     def __init__(self, store: SampleStore, settings: InspectionSettings) -> None:
         self._store = store
@@ -160,7 +143,7 @@ class Examine:
         return found
 
     def _label(self, index: int, place: int, found: Examined, flags: set[str]) -> list[int] | None:
-        """Class ids of the label, where it can be trained on."""
+        """Return class ids of the label, or ``None`` where it cannot be trained on."""
         try:
             raw = self._store.label(index)
         except DataError:
@@ -185,7 +168,7 @@ class Examine:
         return self._charset.encode(label)
 
     def _picture(self, index: int, place: int, found: Examined, flags: set[str]) -> tuple[int, int] | None:
-        """Width and height of the picture, where it can be read."""
+        """Return width and height of the image, or ``None`` where it cannot be read."""
         try:
             data = self._store.image_bytes(index)
             pixels = load_image(data, 3)
@@ -208,7 +191,7 @@ class Examine:
         return width, height
 
     def _trained_size(self, index: int, size: tuple[int, int] | None, flags: set[str]) -> tuple[int, int] | None:
-        """The size that training goes by: the stored one, where there is one."""
+        """Return the size that training uses: the stored one, if any."""
         try:
             stored = self._store.stored_size(index)
         except DataError:
@@ -253,15 +236,14 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """Numbers of samples in bins of one width, of which the last may be wider.
+    """Counts of numbers in bins of equal width; the last may be wider.
 
     Attributes:
-        minimum: Smallest number; all three are 0 where there is none.
-        median: The number in the middle, the smaller of the two where there are two.
-        maximum: Largest number.
-        edges: Bin i has the numbers in [``edges[i]``, ``edges[i + 1]``).
-        unit: What two numbers that follow each other differ by: 1, or 0.1 where tenths were counted.
-        counts: Numbers in each bin; at most ``MAX_BINS``, none where there are no numbers.
+        minimum: Smallest number; without numbers it is 0, as are median and maximum.
+        median: Middle number, the smaller of two.
+        edges: Bin i holds [``edges[i]``, ``edges[i + 1]``).
+        unit: Step of the numbers: 1, or 0.1 for tenths.
+        counts: Counts per bin; at most ``MAX_BINS``, empty without numbers.
     """
 
     minimum: float
@@ -273,11 +255,7 @@ class Histogram:
 
     @classmethod
     def of(cls, counts: Mapping[int, int], *, parts: int = 1) -> Histogram:
-        """The histogram of whole numbers of 0 or more.
-
-        Args:
-            counts: How often each number was met.
-            parts: What the numbers are divided by: 10 where tenths were counted.
+        """Return the histogram of non-negative whole numbers, divided by ``parts``.
 
         Example:
             >>> Histogram.of({1: 5, 2: 1}).counts
@@ -306,16 +284,10 @@ class Histogram:
 
 
 def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
-    """Groups of two or more samples with equal hashes, in the order of their first samples.
+    """Return index groups of samples with equal hashes, ascending, in the order of their first samples.
 
-    Hashes have 64 bits: of 16 million different images two are taken for equal with a probability of 7 in a million.
-
-    Args:
-        hashes: ``(n,)``, one for each sample.
-        among: ``(n,)``: the samples that have one.
-
-    Returns:
-        Indices of the samples, ascending in each group.
+    ``hashes`` and ``among``, which marks the samples that have one, are ``(n,)``. With 64 bits, two of 16 million
+    different images collide with a probability of 7 in a million.
     """
     indices = np.flatnonzero(among)
     _, group_of, sizes = np.unique(hashes[indices], return_inverse=True, return_counts=True)
@@ -329,13 +301,10 @@ def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
 
 
 def in_common(hashes: _Hashes, among: _Mask, others: _Hashes, among_others: _Mask) -> _Indices:
-    """For each sample of a set the first one of another set with an equal hash, -1 where there is none.
+    """Return for each sample the first one of another set with an equal hash, or -1.
 
-    Args:
-        hashes: ``(n,)``.
-        among: ``(n,)``: the samples that have one.
-        others: ``(k,)``, of the other set.
-        among_others: ``(k,)``: the samples that have one there.
+    ``hashes`` and ``among`` are ``(n,)``, ``others`` and ``among_others`` ``(k,)``; ``among`` marks the samples that
+    have a hash.
     """
     partners = np.full(len(hashes), -1, np.int64)
     theirs = np.flatnonzero(among_others)
@@ -349,12 +318,7 @@ def in_common(hashes: _Hashes, among: _Mask, others: _Hashes, among_others: _Mas
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Samples that one finding was made in.
-
-    Attributes:
-        count: How many.
-        examples: Keys of the first ones.
-    """
+    """Count of samples with one finding, and keys of the first ones."""
 
     count: int
     examples: tuple[str, ...]
@@ -362,12 +326,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One sample of a group of equal pictures.
-
-    Attributes:
-        key: What names it.
-        label: As it is stored; empty where it cannot be read.
-    """
+    """One sample of a group of equal images; an unreadable label is empty."""
 
     key: str
     label: str
@@ -375,13 +334,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Groups of samples with equal pictures.
-
-    Attributes:
-        groups: How many.
-        samples: Samples in them, two or more in each.
-        examples: The first members of the first ones.
-    """
+    """Groups of samples with equal images: their number, their samples, and the first members of the first ones."""
 
     groups: int
     samples: int
@@ -390,15 +343,15 @@ class Groups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """What a set has in common with another one.
+    """Images in common with another set.
 
     Attributes:
-        path: The other set, as it was typed.
+        path: The other set, as typed.
         samples: Samples of the other set.
-        unreadable: Those of them whose pictures cannot be read and were not compared.
-        same_bytes: Samples of this set whose picture is in the other one, byte by byte.
-        same_pixels: Samples of this set whose picture is in the other one, those of ``same_bytes`` included.
-        examples: The first ones: the sample here and the first equal one there.
+        unreadable: Those with unreadable images, not compared.
+        same_bytes: Samples of this set whose image bytes are in the other one.
+        same_pixels: Samples of this set whose pixels are, ``same_bytes`` included.
+        examples: The first pairs: sample here, first equal one there.
     """
 
     path: str
@@ -411,27 +364,23 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inspection:
-    """What was found in a set.
+    """Result of an inspection. Stored labels are counted, unless said otherwise.
 
     Attributes:
-        path: As it was typed.
-        settings: What it was measured by.
-        samples: Samples in it.
         faulty: Samples with at least one fault.
-        faults: Samples by fault (``FAULTS``), only those that were found. A sample may have several.
-        remarks: The same by remark (``REMARKS``).
-        label_lengths: Characters of the labels as they are stored.
-        widths: Pixels, of the pictures that can be read.
-        heights: Pixels.
+        faults: Samples by fault (``FAULTS``); a sample may have several.
+        remarks: Samples by remark (``REMARKS``).
+        label_lengths: Characters per label.
+        widths: Pixels, of readable images; ``heights`` likewise.
         ratios: Width by height.
-        characters: How often each character is in the labels as they are stored, the most frequent first.
-        outside_charset: The same of characters that the charset cannot write.
-        unseen: Characters of the charset that no label has as it would be trained on.
-        same_bytes: Groups of samples whose picture files are equal.
-        same_pixels: Groups of samples whose pixels are equal and whose files are not all.
-        contradictions: Groups of samples whose pixels are equal and whose labels, as they would be trained on, are not.
-        overlaps: What it has in common with each other set.
-        flags: ``(samples,)`` uint32: the bits of ``FLAGS`` of each sample.
+        characters: Counts of characters, the most frequent first.
+        outside_charset: The same of characters outside of the charset.
+        unseen: Characters of the charset in no label as trained on.
+        same_bytes: Groups with equal image files.
+        same_pixels: Groups with equal pixels and different files.
+        contradictions: Groups with equal pixels and different labels as trained on.
+        overlaps: Overlap with each other set.
+        flags: ``(samples,)`` uint32: the bits of ``FLAGS``.
     """
 
     path: str
@@ -455,16 +404,16 @@ class Inspection:
 
     @property
     def fault_share(self) -> float:
-        """Share of the samples that are faulty, in [0, 1]."""
+        """Share of faulty samples, in [0, 1]."""
         return self.faulty / self.samples
 
     def fault(self, index: int) -> str:
-        """The fault of a sample, the first in the order of ``FAULTS`` where it has several, or an empty text."""
+        """Return the first fault of a sample in the order of ``FAULTS``, or an empty text."""
         flags = int(self.flags[index])
         return next((name for name in FAULTS if flags & FLAGS[name]), "")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; ``docs/datasets.md`` explains the keys."""
+        """Return the result for JSON; ``docs/datasets.md`` explains the keys."""
         plain = ("path", "samples", "faulty", "fault_share")
         nested = (
             "faults", "remarks", "label_lengths", "widths", "heights", "ratios", "characters", "outside_charset",
@@ -491,20 +440,16 @@ def inspect_store(
     workers: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Look at every sample of a set: its label as training would, its picture decoded to the last pixel.
+    """Check every sample of a set: its label as in training, its image fully decoded.
 
-    Worker processes are started afresh: in a program of one's own, call this under ``if __name__ == "__main__"``.
+    Worker processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
 
     Args:
         store: The set.
-        settings: What it is measured by.
-        against: Other sets; a sample whose picture is in one of them, too, is a fault.
-        workers: Processes; 0: all in this one. Default: one per core, 0 for few samples. The result is the same.
-        progress: Called with the number of samples looked at since it was called before, those of other sets included.
-
-    Raises:
-        ConfigError: ``workers`` is negative.
-        DataError: A worker process died.
+        settings: Settings of the inspection.
+        against: Other sets; an image that is in one of them is a fault.
+        workers: Processes; 0: none. Default: one per core, 0 for few samples. The result is the same.
+        progress: Called with the number of samples done since the last call, those of other sets included.
     """
     settings = settings or InspectionSettings()
     if workers is not None and workers < 0:
@@ -545,7 +490,7 @@ def inspect_store(
 def _look_at(
     store: SampleStore, settings: InspectionSettings, workers: int | None, progress: Callable[[int], None]
 ) -> Examined:
-    """All samples of a store as one result."""
+    """Return one result for all samples of a store."""
     count = len(store)
     if workers is None:
         workers = 0 if count < _FEW_SAMPLES else usable_cores()
@@ -569,7 +514,7 @@ def _readable(seen: Examined) -> _Mask:
 
 
 def _overlap(store: SampleStore, seen: Examined, other: SampleStore, theirs: Examined) -> Overlap:
-    """Compare with another set; the samples that are in it, too, are flagged."""
+    """Compare with another set, and flag the samples in common."""
     ours_readable, theirs_readable = _readable(seen), _readable(theirs)
     partners = in_common(seen.pixels, ours_readable, theirs.pixels, theirs_readable)
     common = np.flatnonzero(partners >= 0)
@@ -628,11 +573,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
-    """Refuse a folder that ``write_clean`` would refuse, before a long inspection.
-
-    Raises:
-        DataError: It exists and is not empty, or something that was stopped stands beside it.
-    """
+    """Refuse early, with a ``DataError``, a folder that ``write_clean`` would refuse after a long inspection."""
     folder = PartialFolder(path, ())
     folder.check_free()
     if folder.partial.exists():
@@ -651,25 +592,11 @@ def write_clean(
     workers: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Conversion:
-    """Write the samples that have no fault; of contradicting and overlapping ones all are left out.
+    """Write the samples without faults; all contradicting and overlapping ones are left out.
 
-    Pictures keep their bytes, and samples their lexicons where the form has a place for them. A result that is not
-    whole is removed, whatever ends this.
-
-    Args:
-        store: The set that was inspected.
-        inspection: What was found in it.
-        path: The store or folder to write; it must not exist yet, or be empty.
-        to: An LMDB store, or ``list`` for pictures in folders with a list file.
-        workers: As for ``crnn.data.convert.convert``.
-        progress: Called with the number of samples done since it was called before.
-
-    Returns:
-        What was done; ``skipped`` has what was left out, each sample under its first fault.
-
-    Raises:
-        DataError: ``path`` has something in it, no sample is without fault, or the disk is full.
-        MissingExtraError: The package ``lmdb`` is not installed.
+    Image bytes are unchanged, and lexicons kept where the form has a place for them. A partial result is removed. The
+    conversion's ``skipped`` counts each sample under its first fault. Arguments and errors are those of
+    ``crnn.data.convert.convert``.
     """
     check_destination(path)
     try:
@@ -689,7 +616,7 @@ def write_clean(
 
 
 class _FaultlessReader:
-    """The samples of any store as records to convert, those with a fault as skipped."""
+    """The samples of any store as records, faulty ones as skipped."""
 
     def __init__(self, store: SampleStore, inspection: Inspection) -> None:
         self.root = Path(store.path)

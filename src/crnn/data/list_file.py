@@ -1,8 +1,7 @@
-"""Samples in a list file: one line per picture, ``path<TAB>label``, the paths relative to the list's folder.
+"""Samples in a list file: lines of ``path<TAB>label``, paths relative to the list's folder.
 
-For people who have pictures in a folder and labels in a text file, and no wish to convert them. The file is UTF-8, with
-or without a byte order mark; lines end in LF or CRLF; blank lines are ignored. What follows the first tab is the label,
-all of it.
+The file is UTF-8, with or without a byte order mark; lines end in LF or CRLF; blank lines are ignored. The label is
+everything after the first tab.
 """
 
 from __future__ import annotations
@@ -28,19 +27,14 @@ _Offsets = npt.NDArray[np.uint64]
 
 
 class ListFile:
-    """A list of pictures and labels, with the interface of a store.
+    """A list of images and labels, with the interface of ``SampleStore``.
 
-    The file is held in memory as it is, with 8 bytes per line that say where the line starts. It can be pickled and
-    can live through a fork: forked processes share that memory, and others read the file again. The pictures' files are
-    opened one at a time, when asked for, and never outside of the list's folder. An index outside of [0, len) is an
-    ``IndexError``.
-
-    Args:
-        path: The list file.
+    The content is held in memory, with 8 bytes per line for its offset. It can be pickled and forked: forked processes
+    share the memory, others read the file again. Image files are opened one at a time, never outside of the list's
+    folder. An index outside of [0, len) is an ``IndexError``.
 
     Raises:
-        DataError: There is no such file, there is no sample in it, or a line is not UTF-8, has no tab, or has no path
-            before it.
+        DataError: The file is missing or has no samples, or a line is not UTF-8, has no tab, or no path before it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -70,40 +64,31 @@ class ListFile:
         return f"ListFile({self.path!r})"
 
     def close(self) -> None:
-        """Give the memory back. Reading again loads the file again."""
+        """Free the memory; the next read loads the file again."""
         self._loaded = None
 
     def key(self, index: int) -> str:
-        """What messages call the sample: the picture's path as the list has it."""
+        """Return the image's path as listed."""
         return self._fields(index)[0].decode()
 
     def label(self, index: int) -> str:
-        """The label as the list has it; it may be empty.
-
-        Raises:
-            DataError: The list was changed since it was opened.
-        """
+        """Return the label as listed; it may be empty."""
         return self._fields(index)[1].decode()
 
     def image_bytes(self, index: int) -> bytes:
-        """The bytes of the picture file, not yet decoded.
-
-        Raises:
-            ImageError: As for ``PictureFolder.read``; the folder is the list's.
-            DataError: The list was changed since it was opened.
-        """
+        """Return the bytes of the image file, not decoded; errors as in ``PictureFolder.read``."""
         try:
             return self._pictures.read(self.key(index))
         except ImageError as error:
             raise ImageError(f"{self.path}: {error}", reason=error.reason) from error
 
     def lexicon(self, index: int) -> tuple[str, ...] | None:
-        """Always ``None``: lists have no lexicons."""
+        """Return ``None``: lists have no lexicons."""
         self._check(index)
         return None
 
     def stored_size(self, index: int) -> tuple[int, int] | None:
-        """Always ``None``: lists have no sizes."""
+        """Return ``None``: lists have no sizes."""
         self._check(index)
         return None
 
@@ -145,11 +130,7 @@ class ListFile:
 
 
 def _line_starts(content: bytes, path: str) -> Iterator[_Offsets]:
-    """Byte offsets of the lines that are not blank, chunk by chunk, every line checked.
-
-    In chunks, so that what is needed in passing does not grow with the file. They end where lines end, and as no other
-    character of UTF-8 has the byte of LF in it, each is UTF-8 by itself.
-    """
+    """Yield byte offsets of the non-blank lines per chunk, so that temporary memory does not grow with the file."""
     begin = len(_BYTE_ORDER_MARK) if content.startswith(_BYTE_ORDER_MARK) else 0
     line = 1
     while begin < len(content):
@@ -163,7 +144,7 @@ def _line_starts(content: bytes, path: str) -> Iterator[_Offsets]:
 
 
 def _chunk_starts(chunk: bytes, path: str, first_line: int) -> tuple[_Offsets, int]:
-    """Offsets of the lines that are not blank, and the number of all lines."""
+    """Return offsets of the non-blank lines, and the number of all lines."""
     array = np.frombuffer(chunk, np.uint8)
     ends = np.flatnonzero(array == _LF)
     if not chunk.endswith(b"\n"):
@@ -224,23 +205,21 @@ _SUFFIXES = (
 
 
 class ListWriter(FolderWriter):
-    """Writes a folder of pictures and their list; a context manager.
+    """Context manager that writes a folder of images and their list.
 
-    Pictures are numbered in the order in which they come, a thousand to a folder, and their bytes are written as they
-    are. An exception inside the ``with`` leaves the partial folder, and the next writer goes on behind the last
-    ``commit``; it is not safe against the end of the whole machine.
+    Images are numbered in order, a thousand to a folder, with their bytes unchanged. An exception leaves the partial
+    folder, and the next writer goes on behind the last ``commit``; a crash of the machine may damage it.
 
     Args:
-        path: The folder to write. It must not exist yet, or be empty.
+        path: The folder to write; it must not exist yet, or be empty.
 
     Attributes:
-        path: As given.
         num_samples: Samples added so far, by earlier writers too.
-        state: What the last ``commit`` of an earlier writer was given; ``None`` where there was none.
-        pending_bytes: Always 0: pictures are written at once.
+        state: Argument of an earlier writer's last ``commit``, or ``None``.
+        pending_bytes: Always 0: images are written at once.
 
     Raises:
-        DataError: The folder has something in it, another writer is at it, nothing was added, or the disk is full.
+        DataError: The folder is not empty, another writer is at it, nothing was added, or the disk is full.
     """
 
     pending_bytes = 0
@@ -259,17 +238,10 @@ class ListWriter(FolderWriter):
         large_lexicon: object = None,  # noqa: ARG002
         size: tuple[int, int] | None = None,  # noqa: ARG002
     ) -> None:
-        """Append one sample.
-
-        Args:
-            image: The bytes of a picture file, written as they are.
-            label: Its text, without line breaks.
-            lexicon: Has no place in a list.
-            large_lexicon: Has no place in a list.
-            size: Has no place in a list.
+        """Append one sample; lexicons and size are ignored.
 
         Raises:
-            DataError: The label has a line break or half of a surrogate pair in it, or the disk is full.
+            DataError: The label has a line break or a lone surrogate in it, or the disk is full.
         """
         if self._list is None:
             raise RuntimeError(f"{self.path}: the writer is not open; use it in a with statement")
@@ -295,14 +267,7 @@ class ListWriter(FolderWriter):
         self.num_samples = number
 
     def commit(self, state: bytes) -> None:
-        """Keep what the caller needs to go on from here.
-
-        Args:
-            state: What the next writer's ``state`` will be; UTF-8 text.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Record the samples so far, and UTF-8 text that becomes the next writer's ``state``."""
         assert self._list is not None
         try:
             self._list.flush()

@@ -1,4 +1,4 @@
-"""Batches one after the other, made by worker processes ahead of the training step that needs them."""
+"""Batches in order, made by worker processes ahead of the training step."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ from crnn.config.training import DataConfig
 from crnn.errors import CrnnError, TrainingError
 
 WAIT_SECONDS = 600.0
-"""A batch that takes longer is not waited for: its worker hangs."""
+"""Longest wait for one batch; after it the workers are taken to hang."""
 
-_NAP_SECONDS = 1.0
-"""In which that time is counted."""
+_NAP_SECONDS = 1.0  # step in which that time is counted
 
-_CANNOT_SEND = 74
-"""Exit status of a worker whose batch cannot be sent (``EX_IOERR``)."""
+_CANNOT_SEND = 74  # exit status (EX_IOERR) of a worker whose batch cannot be sent
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when the one that started it ends
 
@@ -37,15 +35,15 @@ _Item = TypeVar("_Item")
 
 
 class Numbered(Protocol[_Item_co]):
-    """Anything that makes batches, or parts of them, by number."""
+    """Source of batches, or of parts of them, by number."""
 
     def __getitem__(self, number: int) -> _Item_co: ...
 
 
 class _Numbers(Dataset[_Item | CrnnError]):
-    """A view of a source for torch's loader: item ``i`` is batch ``first + i``, or why there is none.
+    """View of a source for torch's loader: item ``i`` is batch ``first + i``, or its error.
 
-    An error that leaves a worker by itself would lose its arguments and come with a traceback in its message.
+    An error raised in a worker would lose its arguments and carry a traceback in its message.
     """
 
     def __init__(self, source: Numbered[_Item], first: int, count: int) -> None:
@@ -67,18 +65,13 @@ class _Numbers(Dataset[_Item | CrnnError]):
 def iterate_batches(
     source: Numbered[_Item], first: int, last: int, config: DataConfig, pin_memory: bool = False
 ) -> Generator[_Item]:
-    """Batches ``first`` to ``last`` (not included) in order, whatever the number of workers.
+    """Yield batches ``first`` to ``last - 1`` in order, the same for any number of workers.
 
-    Args:
-        source: Where batches come from; pickled to workers that do not start by forking.
-        first: Number of the first batch: where a resumed run goes on.
-        last: Number behind the last batch.
-        config: Number of workers and how they start.
-        pin_memory: Put batches into page-locked memory, for accelerators.
+    The source is pickled to workers that are not forked; its errors are raised here. ``pin_memory`` puts batches into
+    page-locked memory, for accelerators.
 
     Raises:
         TrainingError: A worker process died, or none gave the next batch for ``WAIT_SECONDS``.
-        CrnnError: What the source raised, in whichever process.
     """
     count = 1 if config.workers is None else config.workers
     loader = DataLoader(
@@ -116,10 +109,10 @@ def iterate_batches(
 
 
 def _started(loader: DataLoader[_Item | CrnnError]) -> Iterator[_Item | CrnnError]:
-    """The loader's iterator with its workers started, and without torch's handler of SIGCHLD.
+    """Return the loader's iterator, workers started, without torch's handler of SIGCHLD.
 
-    The handler raises wherever the training process is when a worker dies: in the middle of a step, of a checkpoint.
-    Without it the iterator finds out when it waits for a batch, within five seconds.
+    The handler raises wherever the training process is when a worker dies, even within a checkpoint. Without it the
+    iterator notices when it waits for a batch, within five seconds.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return iter(loader)  # torch sets none there
@@ -131,11 +124,10 @@ def _started(loader: DataLoader[_Item | CrnnError]) -> Iterator[_Item | CrnnErro
 
 
 class _Watch:
-    """Ends workers that give nothing for too long, so that whoever waits for them finds them dead and goes on.
+    """Ends workers that give no batch for ``WAIT_SECONDS``, so that the waiting process finds them dead.
 
-    A worker that hangs (a disk that does not answer, a lock that was held when it was forked) would be waited for
-    without an end. Time is counted in short naps, so that a process that was stopped for a while and goes on, or a
-    machine that slept, does not count as one that hangs.
+    A worker can hang on a dead disk, or on a lock held at the fork. Time is counted in short naps: a stopped process or
+    a sleeping machine does not count as hanging.
     """
 
     def __init__(self, workers: Sequence[BaseProcess]) -> None:
@@ -147,7 +139,7 @@ class _Watch:
             threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def next(self, items: Iterator[_Item]) -> _Item | None:
-        """The next item, ``None`` behind the last one."""
+        """Return the next item, or ``None`` behind the last one."""
         self._waiting = object()
         try:
             return next(items, None)
@@ -155,7 +147,6 @@ class _Watch:
             self._waiting = None
 
     def close(self) -> None:
-        """Stop watching."""
         self._closed.set()
 
     def _run(self) -> None:
@@ -189,10 +180,7 @@ def _why_dead(error: RuntimeError, workers: Sequence[BaseProcess], watch: _Watch
 
 
 def _end(workers: Sequence[BaseProcess]) -> None:
-    """End workers that are still there, in the one way that they do not ignore; they have nothing to lose.
-
-    Without it Python would send them SIGTERM at its exit, and wait for ever.
-    """
+    """Kill the remaining workers: Python would send SIGTERM, which they ignore, and wait forever."""
     for worker in workers:
         worker.kill()
         worker.join()
@@ -203,7 +191,7 @@ def _as_it_is(item: _Item) -> _Item:
 
 
 def _end_unsent(error: BaseException, _: object) -> None:
-    """Where a batch cannot be sent, Python would say so and drop it, and it would be waited for without an end."""
+    """Exit where a batch cannot be sent: Python would drop it, and the training process would wait forever."""
     print(f"data worker: {str(error).splitlines()[0] if str(error) else repr(error)}", file=sys.stderr, flush=True)
     os._exit(_CANNOT_SEND)
 

@@ -1,7 +1,7 @@
-"""Which samples make up which batch: a pure function of the settings, the seed and the number of the batch.
+"""Order of samples: a pure function of the settings, the seed and the batch number.
 
-Nothing is remembered between batches. The number of a batch decides its samples, so a resumed run goes on at any
-batch, any number of workers makes the same ones, and n ranks share out exactly the batch that one rank would have.
+No state is kept between batches: a resumed run goes on at any batch, any number of workers makes the same ones, and n
+ranks share exactly the batch of one rank.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ import numpy.typing as npt
 
 from crnn.errors import ConfigError
 
-_ORDER, _BUCKETS = 0, 1
-"""First words of the seeds of the two kinds of shuffling, so that they are independent of each other."""
+_ORDER, _BUCKETS = 0, 1  # first words of the seeds of the two shuffles
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The samples of one batch of all ranks, or of one rank's part of it.
+    """The samples of one batch, or of one rank's part of it.
 
     Attributes:
-        sources: ``(B,)`` int64: which source each sample is from.
-        indices: ``(B,)`` int64: its position among the usable samples of that source.
-        draws: ``(B,)`` int64: its number among all samples drawn in the run, which seeds its augmentation.
-        width: Pixels that all pictures of the batch are resized to; ``None``: the one width of the settings.
+        sources: ``(B,)`` int64: source of each sample.
+        indices: ``(B,)`` int64: position among the usable samples of that source.
+        draws: ``(B,)`` int64: number among all samples drawn in the run; seeds the augmentation.
+        width: Pixels that all images of the batch are resized to; ``None``: the width of the settings.
     """
 
     sources: npt.NDArray[np.int64]
@@ -36,7 +35,7 @@ class BatchPlan:
     width: int | None
 
     def share(self, rank: int, world_size: int) -> BatchPlan:
-        """The part of one rank: every rank has as many samples as every other."""
+        """Return the part of one rank; all ranks have equally many samples."""
         size = len(self.sources) // world_size
         own = slice(rank * size, (rank + 1) * size)
         return BatchPlan(self.sources[own], self.indices[own], self.draws[own], self.width)
@@ -44,10 +43,7 @@ class BatchPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """Endless shuffled epochs of one source or of all; each batch takes its next ``places`` samples.
-
-    Samples of all sources are numbered through: the stream has ``first`` to ``first + size - 1``.
-    """
+    """Endless shuffled epochs of samples ``first`` to ``first + size - 1``; each batch takes the next ``places``."""
 
     first: int
     size: int
@@ -57,20 +53,16 @@ class _Stream:
 class SampleOrder:
     """The order of samples of one or several sources.
 
-    Without ratios all sources are shuffled together and each sample is drawn once per epoch. With ratios each source
-    has a fixed number of places in every batch and its own epochs.
+    Without ratios all sources are shuffled together, each sample once per epoch. With ratios each source has a fixed
+    number of places in every batch and its own epochs.
 
     Args:
         sizes: Usable samples per source.
-        ratios: Share of each batch per source; empty for one common shuffle.
+        ratios: Share of each batch per source, or empty.
         batch_size: Samples B per batch, all ranks together.
         seed: Seed of the order.
-        widths: Width in pixels of every sample per source, ``(size,)`` each, for batches of one width (``keep_ratio``);
-            ``None`` where all pictures have one width anyway.
+        widths: ``(size,)`` widths in pixels per source, for batches of one width (``keep_ratio``), or ``None``.
         bucket_batches: Batches whose samples are sorted by width together.
-
-    Raises:
-        ConfigError: A ratio gives a source no place in a batch.
     """
 
     def __init__(
@@ -97,11 +89,11 @@ class SampleOrder:
 
     @property
     def epoch_batches(self) -> int:
-        """Batches in which as many samples are drawn as there are (at least one; the rest is carried over)."""
+        """Batches that draw as many samples as there are (at least one; the rest is carried over)."""
         return max(1, int(self._firsts[-1]) // self.batch_size)
 
     def plan(self, number: int) -> BatchPlan:
-        """The samples of batch ``number``, counted from 0."""
+        """Return the samples of batch ``number``, counted from 0."""
         if self._widths is None:
             return self._plan(*self._draw(number, 1), None)
         bucket, place = divmod(number, self._bucket_batches)
@@ -114,7 +106,7 @@ class SampleOrder:
         return BatchPlan(sources, samples - self._firsts[sources], draws, width)
 
     def _draw(self, first: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Samples of ``count`` batches from batch ``first`` on, batch after batch, and their numbers in the run."""
+        """Return the samples of ``count`` batches from ``first`` on, and their numbers in the run."""
         drawn = [
             self._next(number, first * stream.places, count * stream.places).reshape(count, stream.places)
             for number, stream in enumerate(self._streams)
@@ -123,7 +115,7 @@ class SampleOrder:
         return np.concatenate(drawn, axis=1).ravel(), draws
 
     def _next(self, number: int, position: int, count: int) -> npt.NDArray[np.int64]:
-        """The next ``count`` samples of a stream from which ``position`` were drawn."""
+        """Return the next ``count`` samples of a stream after ``position`` ones."""
         stream = self._streams[number]
         parts: list[npt.NDArray[np.uint32]] = []
         while count:
@@ -145,11 +137,7 @@ class SampleOrder:
         return self._permutations[key]
 
     def _sorted_by_width(self, bucket: int) -> list[BatchPlan]:
-        """The batches of a bucket: its samples sorted by width, cut into batches, the batches shuffled.
-
-        Every batch is full and has one width, the widest of its samples; a picture that is a little narrower is
-        stretched to it, which is a small augmentation, instead of being padded.
-        """
+        """Return the batches of a bucket: sorted by width, cut, shuffled; each is as wide as its widest sample."""
         assert self._widths is not None
         count = self._bucket_batches
         samples, draws = self._draw(bucket * count, count)
@@ -164,11 +152,7 @@ class SampleOrder:
 
 
 def places_per_source(ratios: Sequence[float], batch_size: int) -> list[int]:
-    """Places of a batch that each source gets: proportional to its ratio, whole numbers, none lost.
-
-    Raises:
-        ConfigError: A source would get no place.
-    """
+    """Distribute the places of a batch in proportion to the ratios; a source without a place is a ``ConfigError``."""
     shares = np.asarray(ratios, dtype=np.float64) / np.sum(ratios) * batch_size
     places = np.floor(shares).astype(int)
     for source in np.argsort(-(shares - places), kind="stable")[: batch_size - places.sum()]:

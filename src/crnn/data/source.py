@@ -1,7 +1,4 @@
-"""From what a user types to samples: an LMDB folder or a list file, behind one interface.
-
-Everything above (datasets, evaluation, conversion) knows ``SampleStore`` only.
-"""
+"""Opening of a data source by its path: an LMDB folder or a list file, behind one interface."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ _MAX_FOLDERS = 2000
 
 
 class SampleStore(Protocol):
-    """Pictures and labels that are stored somewhere, in a fixed order, each with an index in [0, len).
+    """Stored images and labels in a fixed order, with indices in [0, len).
 
-    A store can be pickled and can live through a fork; nothing open goes with it. An index outside of [0, len) is an
-    ``IndexError``. After ``close``, reading opens it again.
+    A store can be pickled and forked; open files are not carried over. An index outside of [0, len) is an
+    ``IndexError``. Reading after ``close`` opens the store again.
     """
 
     path: str
-    """Where the samples are, as the user typed it."""
+    """The path, as the user typed it."""
 
     def __len__(self) -> int: ...
 
@@ -35,42 +32,29 @@ class SampleStore(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
     def key(self, index: int) -> str:
-        """What messages call the sample."""
+        """Return the name of the sample in messages."""
 
     def label(self, index: int) -> str:
-        """The label as it is stored.
-
-        Raises:
-            DataError: There is none, or it is not UTF-8.
-        """
+        """Return the label as stored, or raise ``DataError`` where it is missing or not UTF-8."""
 
     def image_bytes(self, index: int) -> bytes:
-        """The bytes of the picture file, at least one, not yet decoded.
-
-        Raises:
-            ImageError: There are none that may be read; ``reason`` says why.
-        """
+        """Return the bytes of the image file, at least one, not decoded, or raise ``ImageError`` with a reason."""
 
     def lexicon(self, index: int) -> tuple[str, ...] | None:
-        """The words that the sample may be, where they are stored."""
+        """Return the words that the sample may be, or ``None`` where not stored."""
 
     def stored_size(self, index: int) -> tuple[int, int] | None:
-        """Width and height in pixels, where they are stored."""
+        """Return width and height in pixels, or ``None`` where not stored."""
 
     def close(self) -> None:
-        """Give back what is open."""
+        """Close open files and free memory."""
 
 
 def open_source(spec: str) -> SampleStore:
-    """The samples that a user named.
+    """Open the samples at a path, which ``NAME=`` may precede.
 
-    Args:
-        spec: An LMDB folder (it has ``data.mdb`` in it), a list file, or a folder with exactly one list file in it
-            (``*.tsv`` or ``labels.txt``). ``NAME=`` may stand before it.
-
-    Raises:
-        DataError: It is none of these, or it is one and cannot be used.
-        MissingExtraError: It is an LMDB folder and the package ``lmdb`` is not installed.
+    It is an LMDB folder (with ``data.mdb``), a list file, or a folder with exactly one list file (``*.tsv`` or
+    ``labels.txt``); otherwise a ``DataError`` is raised.
     """
     try:
         typed = split_name(spec)[1]
@@ -80,19 +64,14 @@ def open_source(spec: str) -> SampleStore:
 
 
 def split_name(spec: str) -> tuple[str, str]:
-    """The name and the path of ``NAME=PATH``, or of a path alone, which then gives the name.
+    """Return name and path of ``NAME=PATH``, or of a path alone, which then gives the name.
 
-    A path that exists is a path, whatever ``=`` it has in it. A list file is called like its folder if it is called
-    ``labels``, otherwise like itself.
-
-    Raises:
-        DataError: Nothing follows ``NAME=``, or ``spec`` is empty.
+    An existing path is a path, even with ``=`` in it. A list file called ``labels`` is named by its folder, any other
+    by its stem. An empty path is a ``DataError``.
 
     Example:
         >>> split_name("svt=sets/SVT/test")
         ('svt', 'sets/SVT/test')
-        >>> split_name("sets/IIIT5k")
-        ('IIIT5k', 'sets/IIIT5k')
         >>> split_name("svt_train/labels.tsv")
         ('svt_train', 'svt_train/labels.tsv')
     """
@@ -146,13 +125,13 @@ def _list_files(folder: Path) -> list[str]:
             entry.name
             for entry in entries
             if (entry.name.lower().endswith(".tsv") or entry.name.lower() == "labels.txt")
-            and not entry.name.startswith(".")  # what some systems and editors leave beside a file
+            and not entry.name.startswith(".")  # left beside a file by some systems and editors
             and entry.is_file()
         )
 
 
 def _nested_stores(folder: Path) -> list[str]:
-    """The first LMDB folders below ``folder``; the search is bounded, as somebody may have typed ``/``."""
+    """Return the first LMDB folders below ``folder``; the search is bounded, as ``/`` may have been typed."""
     found = []
     for visited, (name, folders, files) in enumerate(os.walk(folder, followlinks=True)):
         if "data.mdb" in files:

@@ -1,18 +1,8 @@
-"""Samples in an LMDB store: one folder, the layout that the field's published sets have.
+"""Samples in an LMDB store, in the layout of the field's published sets.
 
-Keys are ASCII and count from 1; ``image-%09d`` holds the bytes of a picture file, ``label-%09d`` its text in UTF-8, and
-``num-samples`` how many there are, in decimal. Three records are optional: ``lexicon-%09d``, words joined by spaces;
-``wh-%09d``, the size of the picture as ``{width}_{height}``; and, ours alone, ``large-lexicon-%09d``, the larger
-lexicon of a set that has two.
-
-``LmdbStore`` reads such a folder, whoever wrote it; ``crnn.data.store`` writes one, through
-``crnn.data.store``. That and this are the only rooms that know ``lmdb``, which is imported when a store is opened
-and not before.
-
-References:
-    The layout: github.com/bgshih/crnn, tool/create_dataset.py (with lexicons); github.com/clovaai/
-    deep-text-recognition-benchmark, create_lmdb_dataset.py; github.com/Topdu/OpenOCR, tools/create_lmdb_dataset.py
-    (with sizes).
+ASCII keys, from 1: ``image-%09d`` (file), ``label-%09d`` (UTF-8), ``num-samples``; optional: ``lexicon-%09d`` (words
+joined by spaces), ``wh-%09d`` (``{width}_{height}``) and, only here, ``large-lexicon-%09d``.
+References: bgshih/crnn, clovaai/deep-text-recognition-benchmark, Topdu/OpenOCR (create_dataset, create_lmdb_dataset).
 """
 
 from __future__ import annotations
@@ -38,19 +28,14 @@ COUNT_KEY = "num-samples"
 
 
 class LmdbStore:
-    """An LMDB folder, opened for reading.
+    """An LMDB folder (with ``data.mdb``), opened for reading.
 
-    It can be pickled and can live through a fork: each process opens the file for itself when it first reads, and all
-    stores of a process that read the same file share that. Nothing is held per sample. It may be read from threads.
-    Samples are numbered from 0 here and from 1 in the keys; an index outside of [0, len) is an ``IndexError``.
-
-    Args:
-        path: The folder that has ``data.mdb`` in it.
+    It can be pickled, forked, and read from threads: each process opens the file on its first read, and shares it among
+    all its stores of that file. Nothing is held per sample. An index outside of [0, len) is an ``IndexError``.
 
     Raises:
-        DataError: There is no such folder, or no whole LMDB file in it, or ``num-samples`` is missing, not a number, 0,
-            or more than there is.
-        MissingExtraError: The package ``lmdb`` is not installed.
+        DataError: The folder or a whole LMDB file is missing, or ``num-samples`` is missing, no number, 0, or too
+            large.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -79,19 +64,15 @@ class LmdbStore:
         return f"LmdbStore({self.path!r})"
 
     def close(self) -> None:
-        """Give the file back. Reading again opens it again."""
+        """Close the file; the next read opens it again."""
         self._opened = None
 
     def key(self, index: int) -> str:
-        """What messages call the sample: the key of its picture."""
+        """Return the key of the image."""
         return f"image-{self._number(index):09d}"
 
     def label(self, index: int) -> str:
-        """The label as it is stored.
-
-        Raises:
-            DataError: There is no such record, or it is not UTF-8.
-        """
+        """Return the label as stored, or raise ``DataError`` where it is missing or not UTF-8."""
         key = f"label-{self._number(index):09d}"
         text = self._text(key)
         if text is None:
@@ -99,10 +80,10 @@ class LmdbStore:
         return text
 
     def image_bytes(self, index: int) -> bytes:
-        """The bytes of the picture file as they are stored, not yet decoded.
+        """Return the stored bytes of the image file, not decoded.
 
         Raises:
-            ImageError: There is no such record (``missing``), or there is nothing in it (``empty``).
+            ImageError: The record is missing (``missing``) or has 0 bytes (``empty``).
             DataError: The file is damaged.
         """
         key = self.key(index)
@@ -114,27 +95,15 @@ class LmdbStore:
         return image
 
     def lexicon(self, index: int) -> tuple[str, ...] | None:
-        """The words that this sample may be, or ``None`` where none are stored.
-
-        Raises:
-            DataError: The record is not UTF-8.
-        """
+        """Return the words that this sample may be, or ``None`` where not stored."""
         return self._words(f"lexicon-{self._number(index):09d}")
 
     def large_lexicon(self, index: int) -> tuple[str, ...] | None:
-        """The same from the larger lexicon of a set that has two.
-
-        Raises:
-            DataError: The record is not UTF-8.
-        """
+        """Return the words of the larger lexicon, or ``None`` where not stored."""
         return self._words(f"large-lexicon-{self._number(index):09d}")
 
     def stored_size(self, index: int) -> tuple[int, int] | None:
-        """Width and height in pixels, known without decoding the picture, or ``None`` where not stored.
-
-        Raises:
-            DataError: The record is not two whole numbers above 0 joined by ``_``.
-        """
+        """Return width and height in pixels without decoding, or ``None`` where not stored."""
         key = f"wh-{self._number(index):09d}"
         raw = self._get(key)
         if raw is None:
@@ -217,14 +186,7 @@ class LmdbStore:
 
 
 def import_lmdb(purpose: str) -> ModuleType:
-    """The package ``lmdb``, imported when it is asked for.
-
-    Args:
-        purpose: What it is needed for, as the message says it.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """Import the package ``lmdb`` on demand, or raise ``MissingExtraError`` with the purpose."""
     try:
         import lmdb
     except ImportError:
@@ -253,7 +215,7 @@ def _shared_environment(path: str, data_file: Path) -> Environment:
         if environment is None:
             for (pid, _), inherited in list(_environments.items()):
                 if pid != os.getpid():
-                    inherited.close()  # LMDB cannot be used across a fork, nor opened beside what came over it
+                    inherited.close()  # LMDB cannot be used across a fork, nor opened beside an inherited environment
             environment = _environments[key] = _open_environment(path, data_file, status.st_size)
         return environment
 
@@ -287,20 +249,19 @@ def _open_environment(path: str, data_file: Path, size: int) -> Environment:
 
 
 STATE_KEY = "conversion-state"
-"""Key, in partial stores only, of the number of samples and of what the writer's caller needs to go on."""
+"""Key, in partial stores only, of the number of samples and the caller's state."""
 
 MIB = 1 << 20
 
 MAX_PENDING_BYTES = 64 * MIB
-"""More than this should not wait in memory for the next transaction."""
+"""Most bytes that should wait in memory for the next transaction."""
 
 _MAX_GROWTH_BYTES = 1024 * MIB
 
-# Where a page of LMDB is full and a new record would be its last, the one before it moves to the new page with it: of
-# three pictures that a page has room for it keeps one or two, and a store of MJSynth is half empty. With another record
-# behind the pictures pages stay full. It is gone before the transaction ends, and is put anew now and then, as it may
-# come to stand on a page of its own. Measured with pictures of 0.1 to 9 kB: those of 1.3 kB take 0.64 of the room, all
-# others about the same.
+# When a full page of LMDB gets a new last record, the one before it moves to the new page, too: of three images that
+# fit, a page keeps one or two, and a store of MJSynth is half empty. With another record behind the images pages stay
+# full. It is deleted before the transaction ends, and put anew now and then, as it may end up alone on a page. Measured
+# with images of 0.1 to 9 kB: those of 1.3 kB take 0.64 of the room, all others about the same.
 _BEHIND_IMAGES = b"image-~"
 _RECORDS_AT_ONCE = 48
 
@@ -309,20 +270,13 @@ _Record = tuple[bytes, bytes]
 
 
 class StoreFile:
-    """One ``data.mdb`` that is being written: samples go in, transaction by transaction.
-
-    Which folder it is in, and when that gets its name, is its owner's business (``LmdbWriter``).
+    """One ``data.mdb`` that is being written in transactions; ``LmdbWriter`` owns its folder.
 
     Args:
-        folder: Where the file is or will be; it exists when ``open`` is called.
-        path: What messages call it.
-        map_size: Bytes to start with.
+        folder: Folder of the file; it exists when ``open`` is called.
+        path: Name in messages.
+        map_size: Initial bytes.
         sync: Wait for the disk at each commit.
-
-    Attributes:
-        num_samples: Samples added so far, those of earlier writers included.
-        pending_samples: Samples added since the last transaction.
-        pending_bytes: Their bytes.
     """
 
     def __init__(self, folder: Path, path: str, *, map_size: int = 16 * MIB, sync: bool = True) -> None:
@@ -338,11 +292,7 @@ class StoreFile:
         self._pending: list[_Record] = []
 
     def open(self) -> None:
-        """Open the file, or make it.
-
-        Raises:
-            DataError: It cannot be written.
-        """
+        """Open or make the file."""
         try:
             # No lock: the folder is its owner's alone.
             self._environment = self._lmdb.open(
@@ -353,19 +303,16 @@ class StoreFile:
         self._map_size = max(self._map_size, self._environment.info()["map_size"])
 
     def close(self) -> None:
-        """Leave the file as it was after the last transaction."""
+        """Close the file as it was after the last transaction."""
         if self._environment is not None:
             self._environment.close()
             self._environment = None
 
     def go_on(self) -> bytes | None:
-        """Go on behind the last ``commit`` of an earlier writer.
-
-        Returns:
-            The state that it was given; ``None`` where there is nothing yet.
+        """Go on behind the last ``commit`` of an earlier writer, and return its state, or ``None`` if the file is new.
 
         Raises:
-            DataError: This is a whole store, or one that nobody can go on with.
+            DataError: The store is whole, or has no state to go on with.
         """
         if self.finished_samples() is not None:
             raise DataError(
@@ -383,7 +330,7 @@ class StoreFile:
         return state
 
     def finished_samples(self) -> int | None:
-        """The number of samples, if ``finish`` was called by this or an earlier writer."""
+        """Return the number of samples if ``finish`` was called by any writer, else ``None``."""
         record = self._get(COUNT_KEY)
         return None if record is None else int(record)
 
@@ -395,7 +342,7 @@ class StoreFile:
         large_lexicon: Sequence[str] | None,
         size: tuple[int, int] | None,
     ) -> None:
-        """Append one sample, as ``LmdbWriter.add`` says; it is in the file after the next transaction."""
+        """Append one sample, as ``LmdbWriter.add``; the next transaction writes it."""
         if self._environment is None:
             raise RuntimeError(f"{self._path}: the writer is not open; use it in a with statement")
         number = self.num_samples + 1
@@ -419,21 +366,13 @@ class StoreFile:
         self.num_samples = number
 
     def commit(self, state: bytes | None = None) -> None:
-        """Write everything added so far in one transaction, and ``state``, which ``go_on`` will return.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Write all added samples, and the ``state`` for ``go_on``, in one transaction."""
         if state is not None:
             self._pending.append((STATE_KEY.encode(), b"%d %s" % (self.num_samples, state)))
         self._write()
 
     def finish(self) -> None:
-        """Write what is left, and the number of samples; then close the file, which is whole now.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Write the rest and the number of samples, and close the file."""
         self._pending.append((COUNT_KEY.encode(), b"%d" % self.num_samples))
         self._write(without=STATE_KEY)
         assert self._environment is not None
@@ -513,31 +452,22 @@ _NAMES = ("data.mdb", "lock.mdb")
 
 
 class LmdbWriter(FolderWriter):
-    """Writes an LMDB folder; a context manager.
+    """Context manager that writes an LMDB folder.
 
-    The samples go to a folder beside it, ``path`` with ``.partial`` at the end, which gets its name when all is
-    written. An exception inside the ``with`` removes it; a killed process leaves it, without ``num-samples``.
-
-    With ``keep_partial`` an exception leaves it too, with all samples up to the last ``commit``, and the next writer of
-    the same path goes on behind them. Each commit then waits for the disk, so that not even the end of the machine
-    spoils a partial store.
+    Samples go to ``path`` with ``.partial`` at the end, which is renamed when whole. An exception removes it; a killed
+    process leaves it, without ``num-samples``. With ``keep_partial`` an exception leaves it, too, and the next writer
+    goes on behind the last ``commit``; each commit then waits for the disk, so that even a crash of the machine spoils
+    nothing.
 
     Args:
-        path: The folder to write. It must not exist yet, or be empty.
-        map_size: Bytes to start with. It grows as needed; the file is never larger than its contents (on Windows: than
-            the map).
-        commit_every: Samples per transaction; with ``keep_partial`` the caller commits instead.
-        keep_partial: Keep a partial store, and go on where there is one.
-
-    Attributes:
-        path: As given.
-        state: With ``keep_partial``: what the last ``commit`` of an earlier writer was given; ``None`` where there was
-            none.
+        path: The folder to write; it must not exist yet, or be empty.
+        map_size: Initial bytes; grows as needed. The file is no larger than its contents (on Windows: than the map).
+        commit_every: Samples per transaction; with ``keep_partial`` the caller commits.
+        keep_partial: Keep a partial store, and go on with an earlier one.
 
     Raises:
-        DataError: The folder has something in it, another writer is at it or was killed there, nothing was added, the
-            disk is full, or the partial store is none to go on with.
-        MissingExtraError: The package ``lmdb`` is not installed.
+        DataError: The folder is not empty, another writer is or was killed at it, nothing was added, the disk is full,
+            or the partial store cannot be continued.
 
     Example:
         ``with LmdbWriter("plates") as writer: writer.add(image, "AB 123")``
@@ -566,18 +496,11 @@ class LmdbWriter(FolderWriter):
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of the samples that were added since the last transaction."""
+        """Bytes of the samples added since the last transaction."""
         return self._file.pending_bytes
 
     def commit(self, state: bytes) -> None:
-        """With ``keep_partial``: write everything added so far, and what the caller needs to go on from here.
-
-        Args:
-            state: What the next writer's ``state`` will be.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Write all added samples and the next writer's ``state``; needs ``keep_partial``."""
         if not self._keep_partial:
             raise RuntimeError(f"{self.path}: the writer keeps no state; expected keep_partial=True")
         self._file.commit(state)
@@ -594,11 +517,11 @@ class LmdbWriter(FolderWriter):
         """Append one sample.
 
         Args:
-            image: The bytes of a picture file, stored as they are.
+            image: Bytes of an image file, stored unchanged.
             label: Its text.
-            lexicon: The words that the sample may be; stored joined by spaces, so no word may have white space in it.
-            large_lexicon: The same from a larger lexicon, where the set has two.
-            size: Width and height of the picture in pixels.
+            lexicon: Words that the sample may be, without white space: they are joined by spaces.
+            large_lexicon: Words of a larger lexicon.
+            size: Width and height in pixels.
 
         Raises:
             ImageError: ``image`` has 0 bytes (``empty``).

@@ -1,4 +1,4 @@
-"""The formats that can be converted, by the names that users type; each reader is imported when it is asked for."""
+"""The convertible formats by the names that users type; readers are imported on demand."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ FormatName: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """How a format is read.
+    """Reader of a format.
 
     Attributes:
-        module: Below ``crnn.data.formats``.
+        module: Module below ``crnn.data.formats``.
         reader: Its class there.
-        summary: What it is, in a line.
-        options: The names of what the reader can be given besides the source, and what users call it.
-        encoding: Of what is cut out of its pictures, where the user does not say.
-        counts: Published samples by split. Of a format with the option ``split`` the first one is read where none is
-            named; of others the names of files and folders say which it is.
+        options: Reader's arguments besides the source, by the names that users know.
+        encoding: Default encoding of crops.
+        counts: Published samples by split. The first split is the default of formats with the option ``split``; of
+            others the names of files and folders tell the split.
     """
 
     module: str
@@ -113,16 +112,10 @@ FORMATS: dict[FormatName, Format] = {
 def open_reader(
     name: FormatName, source: str | os.PathLike[str], options: Mapping[str, object] | None = None
 ) -> Reader:
-    """The reader of a set.
-
-    Args:
-        name: Its format.
-        source: The folder or file, as it is published.
-        options: What the user chose, by the names that users know; what is ``None`` was not chosen.
+    """Open the reader of a set; options that are ``None`` were not chosen.
 
     Raises:
-        ConfigError: There is no such format, it has no such option, or not this value of it.
-        DataError: The set cannot be read.
+        ConfigError: The format, one of its options, or a value is unknown.
     """
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; expected one of: {', '.join(FORMATS)}")
@@ -143,13 +136,7 @@ def open_reader(
 
 
 def published_count(name: FormatName, source: str | os.PathLike[str], split: str | None) -> int | None:
-    """Samples that the published set has, where it is known.
-
-    Args:
-        name: The format.
-        source: Where it is read from; its name can say which split it is.
-        split: The one that was asked for; ``None``: the reader's own choice.
-    """
+    """Return the number of published samples, where known; ``split`` ``None`` is the reader's default."""
     form = FORMATS[name]
     path = Path(source)
     if "split" in form.options:
@@ -162,5 +149,5 @@ def published_count(name: FormatName, source: str | os.PathLike[str], split: str
 
 
 def _split_in(name: str, form: Format) -> str:
-    """The split that a name speaks of, or nothing."""
+    """Return the split that a name contains, or an empty text."""
     return next((split for split in form.counts if split and split in name.lower()), "")

@@ -1,15 +1,8 @@
-"""Lists of pictures and labels: ``path<TAB>label``, and CSV with a header.
+"""Readers of lists, CSV tables, folders with text files, and images named by their words.
 
-``ListReader`` reads what ``crnn.data.list_file`` reads, and PaddleOCR's lines with several pictures of one label
-(``["a.jpg","b.jpg"]<TAB>label``), of which it makes a sample each. ``CsvReader`` reads the tables of EasyOCR
-(``filename,words``) and fast-plate-ocr (``image_path,plate_text``). Unlike ``ListFile``, both hold nothing of the file,
-and count a bad line instead of stopping at it.
-
-References:
-    Checked against PaddlePaddle/PaddleOCR (``simple_dataset.py``: first tab, CRLF, one of the pictures drawn at each
-    epoch, anything that is not such a list is a path), JaidedAI/EasyOCR (``trainer``: split at the first comma, so that
-    further commas are part of the label; we do the same, and take off quotes as CSV has them) and
-    ankandrew/fast-plate-ocr (paths relative to the file).
+Unlike ``ListFile``, they hold nothing of a file, and count bad lines. Checked against PaddlePaddle/PaddleOCR
+(``simple_dataset.py``: first tab, CRLF, JSON lists of paths), JaidedAI/EasyOCR (``trainer``: split at the first comma;
+we also take off CSV's quotes) and ankandrew/fast-plate-ocr (paths relative to the file).
 """
 
 from __future__ import annotations
@@ -34,26 +27,22 @@ from crnn.errors import DataError
 from crnn.image import PICTURE_SUFFIXES
 
 PATH_COLUMNS = ("filename", "image_path", "path")
-"""How the column of the paths is called where it is not named; capitals do not matter."""
+"""Default names of the column of paths; case does not matter."""
 
 LABEL_COLUMNS = ("words", "label", "text", "plate_text")
-"""How the column of the labels is called where it is not named; capitals do not matter."""
+"""Default names of the column of labels; case does not matter."""
 
 _DELIMITERS = (",", ";", "\t")
 
 
 class ListReader:
-    """The samples of a list file, a line each: ``path<TAB>label``, or ``["path","path"]<TAB>label``.
+    """The samples of a list file: ``path<TAB>label``, or PaddleOCR's ``["path","path"]<TAB>label``, a sample per path.
 
-    UTF-8 with or without a byte order mark, LF or CRLF; blank lines are ignored; what follows the first tab is the
-    label, all of it, and may be empty.
-
-    Args:
-        source: The list file.
-        root: The folder that the paths are relative to; left out, that of the list.
+    UTF-8 with or without a byte order mark, LF or CRLF; blank lines are ignored. The label is everything after the
+    first tab, and may be empty. ``root`` is the folder of the paths; default: the list's.
 
     Raises:
-        DataError: There is no such file, it is not text, or no line of it has a tab.
+        DataError: The file is missing, is not text, or no line has a tab.
     """
 
     def __init__(self, source: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> None:
@@ -92,20 +81,20 @@ class ListReader:
 
 
 class CsvReader:
-    """The samples of a table in CSV, a row each, with the names of the columns in the first line.
+    """The samples of a CSV table, one per row, with column names in the first line.
 
-    UTF-8 with or without a byte order mark; separated by commas, semicolons or tabs; in quotes, ``""`` is a quote.
-    Where the label is the last column, what follows it in a row is part of it: unquoted commas stay in labels.
+    UTF-8 with or without a byte order mark; separated by commas, semicolons or tabs; in quotes, ``""`` is a quote. If
+    the label is the last column, it takes the rest of the row: unquoted commas stay in labels.
 
     Args:
-        source: The file, or a folder with one ``*.csv`` in it.
-        path_column: The column of the pictures' paths; left out, the one of ``PATH_COLUMNS`` that is there.
-        label_column: The column of the labels; left out, the one of ``LABEL_COLUMNS`` that is there.
-        root: The folder that the paths are relative to; left out, that of the file.
+        source: The file, or a folder with one ``*.csv``.
+        path_column: Column of the image paths; default: the one of ``PATH_COLUMNS``.
+        label_column: Column of the labels; default: the one of ``LABEL_COLUMNS``.
+        root: Folder of the paths; default: the file's.
 
     Raises:
-        DataError: There is no such file, it is not CSV (a quote that is never closed), it has no rows, or the columns
-            are not there or are not the only ones with such names.
+        DataError: The file is missing, has no rows, is not CSV (a quote is never closed), or the columns are missing or
+            ambiguous.
     """
 
     def __init__(
@@ -157,7 +146,7 @@ class CsvReader:
         return line.decode("utf-8", "surrogateescape")
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Rows that are not blank, each with the line it ends in. Bytes that are not UTF-8 come as lone surrogates."""
+        """Yield non-blank rows with the line they end in; bytes that are not UTF-8 are lone surrogates."""
         line = 0
         try:
             with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -198,7 +187,7 @@ def _sample(name: str, label: str) -> Record | Skipped:
 
 
 def _paths(head: bytes) -> list[bytes]:
-    """What stands before the tab: one path, or all of a JSON list of paths."""
+    """Return the path before the tab, or all of a JSON list of paths."""
     if head.startswith(b"["):
         try:
             paths = json.loads(head)
@@ -226,17 +215,11 @@ _MAX_LABEL_BYTES = 64 * 1024
 
 
 class FolderReader:
-    """Pictures with a text file each.
+    """Images with a text file each, below one folder.
 
-    The text of ``a.png`` is in ``a.gt.txt`` or else ``a.txt``; that of ``a.bin.png`` in ``a.bin.gt.txt``, ``a.bin.txt``
-    or else ``a.gt.txt``, ``a.txt``. It is UTF-8 and one line, of which only the line's end is taken off. A picture
-    without text is counted as ``no_label``, a text without picture as ``missing``.
-
-    Args:
-        source: The folder.
-
-    Raises:
-        DataError: There is no such folder, it cannot be read, or there is no picture with a text in it.
+    The text of ``a.png`` is in ``a.gt.txt`` or ``a.txt``; that of ``a.bin.png`` in ``a.bin.gt.txt``, ``a.bin.txt``,
+    ``a.gt.txt`` or ``a.txt``. It is one line of UTF-8, without its line end. An image without text counts as
+    ``no_label``, a text without image as ``missing``.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
@@ -269,7 +252,7 @@ class FolderReader:
         return f"FolderReader({str(self.root)!r})"
 
     def _pairs(self) -> Iterator[tuple[str, str, str | None, str | None]]:
-        """Folder; path of what is there; names of picture and text. Neither name: the path is a linked folder."""
+        """Yield folder, path, image name and text name; without either name the path is a linked folder."""
         for folder, prefix, names, links in _tree(self.root):
             texts = {name for name in names if name.lower().endswith(".txt")}
             used = set()
@@ -286,15 +269,9 @@ class FolderReader:
 
 
 class LabelledNamesReader:
-    """Pictures with the word in their names, between the first ``_`` and the last: ``115_Lube_45484.jpg``.
+    """Images with the word in their names, between the first ``_`` and the last: ``115_Lube_45484.jpg``.
 
-    Files that are no pictures are not looked at. A name without a word is counted as ``no_label``.
-
-    Args:
-        source: The folder.
-
-    Raises:
-        DataError: There is no such folder, it cannot be read, or no picture in it has such a name.
+    Other files are ignored. A name without a word counts as ``no_label``.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
@@ -334,11 +311,9 @@ class LabelledNamesReader:
 
 
 def label_of_name(path: str) -> str:
-    """The word in a picture's name, between its first ``_`` and its last; empty where there is none.
+    """Return the word between the first ``_`` and the last of an image's name, or an empty text.
 
     Example:
-        >>> label_of_name("2425/1/115_Lube_45484.jpg")
-        'Lube'
         >>> label_of_name("7_snake_case_1.png")
         'snake_case'
         >>> label_of_name("word_1.png")
@@ -360,7 +335,7 @@ def _text_names(picture: str) -> Iterator[str]:
 
 
 def _text(file: Path, root: str) -> tuple[str | None, str]:
-    """The label in a file, or ``None`` and why there is none."""
+    """Return the label in a file, or ``None`` and the reason."""
     try:
         resolved = Path(os.path.realpath(file))
         if not resolved.is_relative_to(root):
@@ -388,9 +363,9 @@ def _folder(source: str) -> Path:
 
 
 def _tree(root: Path) -> Iterator[tuple[str, str, list[str], list[str]]]:
-    """Each folder: its path, the prefix of what is in it, the names of its files, and of the links to folders in it.
+    """Yield each folder's path, prefix of its entries, file names and names of linked folders.
 
-    Nothing but the names of one folder and of the folders still to come is held.
+    Only the names of one folder and of the folders still to come are held.
     """
     waiting = [""]
     while waiting:

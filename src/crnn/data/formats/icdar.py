@@ -1,26 +1,8 @@
-r"""The word sets of ICDAR 2013 (focused scene text) and ICDAR 2015 (incidental scene text).
+"""The word sets of ICDAR 2003, 2013 (focused) and 2015 (incidental scene text).
 
-Published by the Robust Reading Competition (rrc.cvc.uab.es), challenges 2 and 4, task 3, as one folder of pictures
-``word_1.png``, ``word_2.png``, ... and one text file with a line for each::
-
-    word_1.png, "Tiredness"
-    word_2.png, "\"Kills,\" he said"
-
-The training archives have it as ``gt.txt`` among the pictures; those of the tests are without it, and it is published
-beside them as ``Challenge2_Test_Task3_GT.txt`` and ``Challenge4_Test_Task3_GT.txt``. In quotes, ``\"`` stands for a
-quote and ``\\`` for a backslash; everything after the first comma is the word. Files begin with a byte order mark, or
-not; lines end in CRLF, or not. The pictures of ICDAR 2015 are upright boxes around slanted words, whose corners in the
-picture are in ``coords.txt`` (``word_1.png,x1,y1,x2,y2,x3,y3,x4,y4``, clockwise from the text's top left).
-
-References:
-    The competition's pages on tasks and downloads (quoting, line ends, counts), and the readers of mindspore-ai/models
-    (official/cv/CRNN: between the first two quotes), open-mmlab/mmocr (all quotes removed; ``62-,03`` keeps its comma),
-    mindspore-lab/mindocr (all after the first comma, byte order mark inside the line), bgshih/aster's ports and
-    openvinotoolkit/datumaro; supervisely's reader for ``coords.txt``. The page states the quoting for challenge 2; it
-    is applied to challenge 4 too, where it changes nothing but a backslash before a quote or a backslash. Other readers
-    of challenge 4 do not agree on it: mmocr, mindocr and PaddlePaddle/PaddleOCR (``gen_label.py``) remove every quote
-    and keep backslashes; one that compiles training sets reads both challenges as Python literals, as is done here.
-    Counts: the same pages; re-published with 848 words for training (2013), and with 4.47 and 2.08 thousand (2015).
+References: pages of rrc.cvc.uab.es, challenges 2 and 4, task 3 (quoting, line ends, counts); readers of
+mindspore-ai/models, mmocr, mindocr, aster's ports and datumaro; supervisely (``coords.txt``). The quoting is stated for
+challenge 2 only; other readers of challenge 4 (mmocr, mindocr, PaddleOCR) remove every quote and keep backslashes.
 """
 
 from __future__ import annotations
@@ -63,25 +45,26 @@ _EXPECTED = 'lines like: word_1.png, "Tiredness"'
 
 
 class IcdarReader:
-    """The words of ICDAR 2013 or 2015, in the order of the text file, which is read at once (a few thousand lines).
+    """The words of ICDAR 2013 or 2015, in the order of the text file.
 
-    A line that is not UTF-8 is read as Windows-1252, which has the letters of Latin-1 and the quotes and dashes that
-    Windows writes; ``notes`` says how many those were.
+    Each line is an image and its word (``word_1.png, "Tiredness"``). A line that is not UTF-8 is read as Windows-1252
+    and counted in ``notes``.
 
     Args:
-        source: The folder that has the text file (``gt.txt``, or a name that ends in ``_GT.txt``) in it, or that file.
-        pictures: The folder of the pictures, where it is another one. Left out, it is that of the text file, or else
-            the only folder below it that has the first picture and no text file of its own.
-        upright: Cut each word out of its picture by its corners in ``coords.txt``, which is expected among the
-            pictures. Otherwise the pictures are taken as they are.
+        source: The text file, or the folder with it: ``gt.txt`` in the training archives, ``*_GT.txt`` beside the test
+            archives.
+        pictures: The folder of the images. Default: that of the text file, or else the only folder below it that has
+            the first image and no text file.
+        upright: Cut each word out by its corners in ``coords.txt``, among the images. Those of ICDAR 2015 are upright
+            boxes around slanted words.
 
     Attributes:
-        root: The folder of the pictures.
-        notes: What a person should know about the files, a sentence each.
+        root: The folder of the images.
+        notes: Sentences about the files for the user.
 
     Raises:
-        DataError: The text file is not there, or is one of several; it has nothing of this form in it; or ``upright``
-            is asked for and ``coords.txt`` is not there.
+        DataError: The text file is missing, ambiguous or malformed, or ``upright`` is set and ``coords.txt`` is
+            missing.
     """
 
     def __init__(
@@ -112,7 +95,7 @@ class IcdarReader:
         if num_not_utf8:
             notes.append(f"{num_not_utf8} lines of {self.annotation} are not UTF-8 and were read as Windows-1252")
         named = {sample.key for sample in self._samples}
-        found = names_in(self.root) if kind_of(self.root) else []  # converting will count every picture as missing
+        found = names_in(self.root) if kind_of(self.root) else []  # converting counts every image as missing
         rest = [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES and name not in named]
         if rest:
             notes.append(f"{len(rest)} pictures in {self.root} are not in {self.annotation.name}, {rest[0]} the first")
@@ -120,9 +103,10 @@ class IcdarReader:
 
 
 def parse_line(line: str) -> tuple[str, str] | None:
-    r"""Picture and word of a line, or ``None`` where it is none of this form.
+    r"""Return image and word of a line, or ``None`` where malformed.
 
-    A word without quotes around it is taken as it is, for copies that were made without them.
+    The word is all after the first comma. In quotes ``\"`` is a quote and ``\\`` a backslash; without quotes it is
+    taken literally.
 
     Example:
         >>> parse_line('word_1.png, "Tiredness"')
@@ -141,7 +125,7 @@ def parse_line(line: str) -> tuple[str, str] | None:
     return name, text
 
 
-# Picture, word, whether the line was not UTF-8; or a line that cannot be used.
+# Image, word, whether the line was not UTF-8; or an unusable line.
 _Line = tuple[str, str, bool] | Skipped
 
 
@@ -215,7 +199,7 @@ def _annotations_in(folder: Path) -> list[Path]:
 
 
 def _picture_folder(annotation: Path, first: str) -> Path:
-    """Where the pictures are: all sets call theirs alike, so that nothing is guessed where there is a choice."""
+    """Return the folder of the images; since all sets use the same names, an ambiguous one is an error."""
     beside = annotation.parent
     path = relative_path(first)
     if path is None or kind_of(beside / path) == "file":
@@ -262,16 +246,12 @@ _CANDIDATES = {
 
 
 class Ic03Reader:
-    """The words of IC03, in the order of the file.
+    """The words of ICDAR 2003, in the order of the file.
 
     Args:
-        source: The folder with ``words.xml`` or ``word.xml``, the folder around it, or one of these files.
-        variant: ``scene`` or ``word``; it does not matter where ``source`` is a file, which says itself what it is.
-        split: Which part, where ``source`` is the folder around several; else the folder decides.
-
-    Raises:
-        ConfigError: There is no such variant or split.
-        DataError: There is no such file, it is not what ICDAR 2003 publishes, or has no word in it.
+        source: The folder with ``words.xml`` or ``word.xml``, its parent, or one of these files.
+        variant: ``scene`` or ``word``; ignored where ``source`` is a file.
+        split: The part, where ``source`` is the parent of several.
     """
 
     def __init__(

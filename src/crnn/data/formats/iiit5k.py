@@ -1,14 +1,8 @@
-"""IIIT 5K-Word: ``traindata.mat``, ``testdata.mat`` beside ``train/`` and ``test/``; cropped words, two lexicons.
+"""IIIT 5K-Word: ``traindata.mat`` (2,000 words) and ``testdata.mat`` (3,000), cropped, with two lexicons.
 
-Each file has one array of structs, called like the file, with the fields ``ImgName`` (``test/1002_1.png``),
-``GroundTruth`` (``PRIVATE``), ``smallLexi`` (a cell array of 50 words) and ``mediumLexi`` (of 1,000). 2,000 words are
-for training, 3,000 for testing. Labels and lexicons are upper-case as published. ``trainCharBound.mat`` and
-``testCharBound.mat`` in the same archive are something else: boxes of single characters, without lexicons.
-
-References:
-    Mishra, Alahari and Jawahar 2012, "Scene text recognition using higher order language priors". Read against: the
-    README of the archive, mindspore-ai/models (official/cv/CRNN: the order of the four fields), docTR (the files of
-    character boxes), and two readers that go by the names and by the order of the fields.
+Structs with ``ImgName``, ``GroundTruth``, ``smallLexi`` (50 words) and ``mediumLexi`` (1,000), upper-case.
+Reference: Mishra, Alahari and Jawahar 2012, "Scene text recognition using higher order language priors"; README of the
+archive. Read against mindspore-ai/models (order of the fields) and docTR (boxes of characters in ``*CharBound.mat``).
 """
 
 from __future__ import annotations
@@ -31,18 +25,9 @@ _FIELDS = ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")
 class Iiit5kReader:
     """The words of IIIT5k, in the order of the file.
 
-    Reasons of what is skipped: ``malformed`` (the picture's name or the label is not a text), ``encoding``,
-    ``outside_root``, ``no_label``.
-
-    Args:
-        source: The folder with ``traindata.mat`` and ``testdata.mat`` (``IIIT5K`` in the archive, or the folder around
-            it), or one of these files.
-        split: Which of the two; it does not matter where ``source`` is a file.
-
-    Raises:
-        ConfigError: There is no such split.
-        DataError: There is no such file, it is damaged, is not what IIIT5k publishes, or has no word in it.
-        MissingExtraError: The package ``scipy`` is not installed.
+    ``source`` is the folder with ``traindata.mat`` and ``testdata.mat`` (``IIIT5K``, or its parent), or one of these
+    files, for which ``split`` is ignored. Reasons of skips: ``malformed`` (image name or label is no text),
+    ``encoding``, ``outside_root``, ``no_label``.
     """
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:

@@ -1,8 +1,8 @@
 """An LMDB folder as a set to convert: to copy, merge, split, filter or re-encode it.
 
-The pictures are no files, so that a record's ``path`` names the record of the store (``image-000000001``) and the
-reader itself gives the bytes: readers may have a method ``picture_bytes(path)``, which is called, in whichever
-process it is needed, instead of opening ``root / path``. Such a reader can be pickled.
+Its images are no files: a record's ``path`` is a key of the store (``image-000000001``). Readers may have a method
+``picture_bytes(path)``, which is called, in any process, instead of opening ``root / path``; such a reader can be
+pickled.
 """
 
 from __future__ import annotations
@@ -21,13 +21,10 @@ _KEY = "image-"
 class StoreReader:
     """The samples of an LMDB folder, in its order, with their lexicons.
 
-    Args:
-        source: The folder that has ``data.mdb`` in it.
-        indices: The samples to read, counted from 0, such as ``range(0, 1000)``; left out, all.
+    ``indices`` are the samples to read, from 0, such as ``range(0, 1000)``; default: all.
 
     Raises:
-        DataError: There is no whole store there, or an index is outside of it.
-        MissingExtraError: The package ``lmdb`` is not installed.
+        DataError: The store is missing or not whole, or an index is out of range.
     """
 
     def __init__(self, source: str | os.PathLike[str], *, indices: Sequence[int] | None = None) -> None:
@@ -61,14 +58,9 @@ class StoreReader:
         return f"StoreReader({str(self.root)!r})"
 
     def picture_bytes(self, path: str) -> bytes:
-        """The bytes of the picture that a record's ``path`` names, as they are stored.
-
-        Raises:
-            ImageError: There is no such record (``missing``), or there is nothing in it (``empty``).
-            DataError: The file is damaged.
-        """
+        """Return the stored bytes of the image at a record's ``path``; errors as in ``LmdbStore.image_bytes``."""
         return self._store.image_bytes(int(path.removeprefix(_KEY)) - 1)
 
     def close(self) -> None:
-        """Give the file back. Reading again opens it again."""
+        """Close the file; the next read opens it again."""
         self._store.close()

@@ -1,7 +1,7 @@
 """MATLAB files (version 5 to 7), read by scipy in a child process.
 
-A damaged file can end scipy's process with a segmentation fault, which no ``except`` catches. In a child it is a
-``DataError``. The child converts what it read, and sends it in pieces.
+A damaged file can crash scipy with a segmentation fault; in a child that becomes a ``DataError``. The child converts
+the content and sends it in pieces.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crnn.errors import CrnnError, DataError, MissingExtraError
 _PIECE = 1000  # items per message
 
 Variables = Mapping[str, Any]
-"""Arrays by name, as ``scipy.io.loadmat`` makes them; ``None`` for one that was not asked for."""
+"""Arrays by name, as from ``scipy.io.loadmat``; ``None`` for one not asked for."""
 
 _T = TypeVar("_T")
 
@@ -32,21 +32,17 @@ _unsent: Iterator[Any] = iter(())  # in the child
 
 
 def read_mat(path: Path, names: Sequence[str], convert: Callable[[Path, Variables], Iterable[_T]]) -> Iterator[_T]:
-    """Convert variables of a MATLAB file in a child process.
+    """Convert variables of a MATLAB file in a child process, and yield the items in order.
 
-    In a program of one's own, call it under ``if __name__ == "__main__"``: the child imports the main module.
+    The child imports the main module: in a script, call this under ``if __name__ == "__main__"``.
 
     Args:
         path: The file.
         names: The variables to read.
-        convert: A function of a module; called in the child with ``path`` and the variables of the file. It gives what
-            is sent, and may raise ``DataError``.
-
-    Yields:
-        The items of ``convert``, in order.
+        convert: A module's function; called in the child with ``path`` and the variables. It may raise ``DataError``.
 
     Raises:
-        DataError: The file cannot be read, is of version 7.3, is damaged, or ends the child.
+        DataError: The file cannot be read, is of version 7.3, is damaged, or crashes the child.
         MissingExtraError: The package ``scipy`` is not installed.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
@@ -62,9 +58,9 @@ def read_mat(path: Path, names: Sequence[str], convert: Callable[[Path, Variable
 
 
 def text_rows(value: Any) -> list[str] | None:
-    """Rows of a character matrix, padded with spaces; empty for an empty matrix, ``None`` for anything else.
+    """Return rows of a character matrix, padded with spaces; ``None`` for anything else.
 
-    What could not be decoded is U+FFFD.
+    An empty matrix has no rows. Undecodable characters are U+FFFD.
     """
     if not isinstance(value, np.ndarray) or (value.dtype.kind != "U" and (value.size or value.dtype.kind == "O")):
         return None

@@ -1,17 +1,8 @@
-"""MJSynth ("Synth90k"): 8.9 million synthetic words, in the layout of the folder ``90kDICT32px``.
+"""MJSynth ("Synth90k"): 8.9 million synthetic words in the folder ``90kDICT32px``.
 
-The archive unpacks to ``mnt/ramdisk/max/90kDICT32px`` with ``annotation_train.txt``, ``annotation_val.txt`` and
-``annotation_test.txt`` (``./2425/1/115_Lube_45484.jpg 45484``: the picture and a line of the lexicon, counted from 0),
-``lexicon.txt`` (one word a line, lower case) and the pictures. The word as it was drawn, with its capitals, is the
-middle of the picture's name.
-
-References:
-    Jaderberg et al. 2014, "Synthetic Data and Artificial Neural Networks for Natural Scene Text Recognition",
-    arXiv:1406.2227. Checked against the readers of mindspore-ai/models (official/cv/CRNN: label by the lexicon, counted
-    from 0), open-mmlab/mmocr and mindee/doctr (label by the name, the part between the first two ``_``) and
-    MaybeShewill-CV/CRNN_Tensorflow (issue 264: what the number means); the counts against ports of ASTER, which state
-    the lines of each annotation. 32 of the published pictures are damaged (lists in mindee/doctr and in issue 117 of
-    YCG09/chinese_ocr), by which the LMDBs of clovaai are smaller: 7,224,586, 802,731 and 891,924 samples.
+``annotation_*.txt`` has lines ``./2425/1/115_Lube_45484.jpg 45484``: path, with the word as drawn, and line of
+``lexicon.txt``, from 0. 32 images are damaged (issue 117 of YCG09/chinese_ocr); clovaai's LMDBs lack them.
+Reference: Jaderberg et al. 2014, arXiv:1406.2227; read against mindspore-ai/models, mmocr, docTR.
 """
 
 from __future__ import annotations
@@ -29,7 +20,7 @@ from crnn.errors import ConfigError, DataError
 Split = Literal["train", "val", "test", "all"]
 
 NUM_SAMPLES = {"train": 7_224_612, "val": 802_734, "test": 891_927, "all": 8_919_273}
-"""Lines of the published annotations."""
+"""Lines of the published annotations; clovaai's LMDBs have 7,224,586, 802,731 and 891,924 samples."""
 
 _INSIDE = ("", "90kDICT32px", "max/90kDICT32px", "ramdisk/max/90kDICT32px", "mnt/ramdisk/max/90kDICT32px")
 _NUM_CHECKED = 1000
@@ -39,24 +30,16 @@ _MAX_DIGITS = 9
 class MjsynthReader:
     """The words of one split of MJSynth, in the order of its annotation file.
 
-    The annotation file is read as the samples are asked for; only the lexicon is held (88,000 words).
+    The annotation is read lazily; only the lexicon (88,000 words) is held.
 
     Args:
-        source: ``90kDICT32px``, or a folder above it.
+        source: ``90kDICT32px``, or a folder above it (``mnt/ramdisk/max`` in the archive).
         split: ``all`` is train, then val, then test.
-        label: ``lexicon`` takes the word from ``lexicon.txt``, which is lower case throughout, as the ModelZoo does;
-            ``name`` takes it from the picture's name, with the capitals that were drawn. Where there is no
-            ``lexicon.txt``, the names are used; ``labels_from`` says which it is.
-
-    Attributes:
-        root: The folder ``90kDICT32px``.
-        labels_from: ``lexicon`` or ``name``.
-        notes: What a person should know about the files, a sentence each.
+        label: ``lexicon``: the lower-case word of ``lexicon.txt``, as in the ModelZoo; ``name``: the word in the
+            image's name, with its capitals, also used where ``lexicon.txt`` is missing.
 
     Raises:
-        ConfigError: There is no such split, or no such source of labels.
-        DataError: There is no such set there, its annotation has nothing of the published form in it, or the lexicon
-            contradicts the names of the pictures.
+        DataError: The set is missing, its annotation is malformed, or the lexicon contradicts the images' names.
     """
 
     def __init__(
@@ -115,7 +98,7 @@ class MjsynthReader:
         return Record(key=key, label=label, path=path) if label else Skipped(key, "no_label")
 
     def _check(self) -> None:
-        """Refuse what is no annotation of this form, or has another set's lexicon, before millions are read."""
+        """Refuse a malformed annotation, or another set's lexicon, before millions of lines are read."""
         for file in self._files:
             head = list(itertools.islice(AnnotationLines(file), _NUM_CHECKED))
             good = [sample for sample in map(self._sample, head) if isinstance(sample, Record)]
@@ -157,7 +140,7 @@ def _found(source: str, names: list[str]) -> tuple[Path, list[Path]]:
 
 
 def _lexicon(file: Path) -> list[str]:
-    """The words, a line each; blank lines count, as the annotation counts lines."""
+    """Return the words, one per line; blank lines count, as the annotation counts lines."""
     try:
         content = file.read_bytes()
         text = content.decode("utf-8-sig")

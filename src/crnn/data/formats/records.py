@@ -1,7 +1,7 @@
-"""What every reader gives: where a sample's picture is, what it says, which part of the picture it is.
+"""Records of readers: a sample's image, label and region, and shared parsing of annotations.
 
-A reader looks at annotations only. Pictures are opened later, by the worker processes of ``crnn.data.convert``, so that
-reading the annotations of millions of samples stays light and every reader can tell its number of samples beforehand.
+Readers look at annotations only; images are opened later, by the worker processes of ``crnn.data.convert``. So millions
+of records stay light, and every reader knows its number of samples beforehand.
 """
 
 from __future__ import annotations
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An upright rectangle in pixels of the picture; it may reach outside, and is then cut to the picture.
-
-    Attributes:
-        left: First column.
-        top: First row.
-        width: Columns, more than 0.
-        height: Rows, more than 0.
-    """
+    """An upright rectangle in pixels of the image; the part outside is clipped. Width and height exceed 0."""
 
     left: float
     top: float
@@ -40,24 +33,24 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Quad:
-    """A quadrilateral in pixels of the picture, to be cut out upright by a perspective warp.
+    """A quadrilateral to be rectified.
 
     Attributes:
-        points: (x, y) of the text's top left, top right, bottom right, bottom left.
+        points: (x, y) in pixels of the text's top left, top right, bottom right, bottom left.
     """
 
     points: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
 class Record(NamedTuple):  # of millions; a frozen dataclass takes four times as long to make and to send
-    """One sample of a published set, its picture not yet opened.
+    """One sample of a published set, its image not yet opened.
 
     Attributes:
-        key: What names it in messages, the same each time; the picture's path, with ``#n`` for the nth word in it.
+        key: Reproducible name in messages: the image's path, with ``#n`` for the nth word in it.
         label: The text as published.
-        path: The picture, relative to the reader's root, with ``/``.
-        region: The part of the picture; ``None``: all of it, whose bytes are then kept as they are.
-        lexicon: The smaller lexicon that the set gives for this sample (50 words), or empty.
+        path: Path of the image, relative to the reader's root, with ``/``.
+        region: Part of the image; ``None``: all of it, bytes unchanged.
+        lexicon: The set's smaller lexicon for this sample (50 words), or empty.
         large_lexicon: The larger one (1,000 words), or empty.
     """
 
@@ -71,29 +64,24 @@ class Record(NamedTuple):  # of millions; a frozen dataclass takes four times as
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A sample that the annotation names and that cannot be used.
-
-    Attributes:
-        key: What names it.
-        reason: One word by which such samples are counted.
-    """
+    """An annotated sample that cannot be used: its name in messages, and one word for counting."""
 
     key: str
     reason: str
 
 
 class Reader(Protocol):
-    """The samples of one published set, in an order that is the same each time."""
+    """The samples of one published set, in a reproducible order."""
 
     root: Path
-    """The folder that paths are relative to; nothing outside it is read."""
+    """Folder of the paths; nothing outside it is read."""
 
     def __len__(self) -> int:
-        """Number of samples that the annotation names, those skipped included: what a progress bar needs."""
+        """Return the number of annotated samples, skipped ones included."""
         ...
 
     def __iter__(self) -> Iterator[Record | Skipped]:
-        """The samples, one after the other; may be called again."""
+        """Iterate over the samples; may be called again."""
         ...
 
 
@@ -104,15 +92,10 @@ _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class AnnotationLines:
-    """The lines of a text file that are not blank, in bytes, without their ends (LF or CRLF) and byte order mark.
+    """The non-blank lines of a text file as bytes, without line ends (LF or CRLF) and byte order mark.
 
-    The file is read anew by each iteration and nothing of it is held, so that lists of any length can be read.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DataError: When it is iterated: there is no such file, it cannot be read, or it is not text.
+    Each iteration reads the file anew and holds nothing, so lists may have any length. It raises ``DataError`` if the
+    file is missing, unreadable or not text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,7 +107,7 @@ class AnnotationLines:
                 raise DataError(f"{self.path}: is not a file; expected a text file. Check the path")
             with self.path.open("rb") as file:
                 head = file.read(_SNIFFED_BYTES)
-                if b"\0" in head:  # before an archive or a picture is read as one long line
+                if b"\0" in head:  # before an archive or an image is read as one long line
                     raise DataError(f"{self.path}: is not text in UTF-8; expected a list. Save it as UTF-8")
                 file.seek(len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0)
                 for line in file:
@@ -137,7 +120,7 @@ class AnnotationLines:
 
 
 def kind_of(path: Path) -> Literal["file", "folder", ""]:
-    """Whether there is a file or a folder; neither if there is something else, or nothing that may be looked at."""
+    """Return ``file``, ``folder``, or nothing for anything else."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # ValueError: a NUL in the path
@@ -146,11 +129,7 @@ def kind_of(path: Path) -> Literal["file", "folder", ""]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names of what is in a folder, in alphabetical order, without those that are hidden.
-
-    Raises:
-        DataError: It cannot be read.
-    """
+    """Return the sorted names in a folder, without hidden ones."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208 - names only
     except OSError as error:
@@ -158,7 +137,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def decoded(text: bytes) -> str | None:
-    """``text`` as UTF-8, or ``None`` where it is not."""
+    """Decode UTF-8, or return ``None``."""
     try:
         return text.decode()
     except UnicodeDecodeError:
@@ -166,9 +145,9 @@ def decoded(text: bytes) -> str | None:
 
 
 def printable(text: str | bytes, limit: int = 1000) -> str:
-    r"""What messages call something that a file says: one line of at most ``limit`` characters.
+    r"""Return a text of a file for messages: one line of at most ``limit`` characters.
 
-    Control characters, and bytes that are not UTF-8, are written as ``\n`` and ``\xe9``.
+    Control characters and bytes that are not UTF-8 are escaped, as ``\n`` and ``\xe9``.
 
     Example:
         >>> printable(b"caf\xe9.png")
@@ -186,11 +165,10 @@ def printable(text: str | bytes, limit: int = 1000) -> str:
 
 
 def relative_path(path: str) -> str | None:
-    r"""A path as a record has it, or ``None`` where it does not stay inside the folder that it is relative to.
+    r"""Normalize a record's path, or return ``None`` where it leaves its folder.
 
-    Only the text is looked at: links are found when the picture is opened. ``\`` separates as ``/`` does, for lists
-    that were made under Windows. A path with ``..`` in it is refused even where it comes back into the folder, as a
-    link on the way would lead it elsewhere.
+    Only the text is checked: links are resolved when the image is opened. ``\`` separates, too, for lists made under
+    Windows. Any ``..`` is refused, as a link on the way would lead elsewhere.
 
     Example:
         >>> relative_path("./2425/1/115_Lube_45484.jpg")
@@ -214,14 +192,7 @@ _CONTROL_locate = re.compile("[\0-\x1f\x7f]")
 
 
 def find_annotation(source: str | os.PathLike[str], candidates: Sequence[str]) -> Path:
-    """The annotation that ``source`` is, or that is in the folder ``source``.
-
-    Args:
-        source: The annotation itself, or the folder of the set.
-        candidates: Where it may be in that folder, the likeliest first, with ``/``.
-
-    Returns:
-        An absolute path of a file.
+    """Return the absolute path of the annotation ``source``, or of the first of ``candidates`` in that folder.
 
     Raises:
         DataError: ``source`` does not exist, or has none of ``candidates`` in it.
@@ -249,30 +220,26 @@ def find_annotation(source: str | os.PathLike[str], candidates: Sequence[str]) -
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can name a picture: it is not empty, and has no line feed or other control character in it."""
+    """Return whether a text can name an image: not empty, without control characters."""
     return bool(text) and not _CONTROL_locate.search(text)
 
 
 def one_line(text: str) -> str:
-    """A text as messages have it: control characters are spaces."""
+    """Replace control characters by spaces, for messages."""
     return _CONTROL_locate.sub(" ", text).strip()
 
 
 MAX_XML_BYTES = 16 * 1024 * 1024
-"""Larger files are refused: the published ones have less than 0.3 MB, and the tree takes some ten times the file."""
+"""Larger files are refused: published ones have less than 0.3 MB, and the tree takes some ten times the file."""
 
-_MAX_COORDINATE = 1e6  # pixels; more than any picture has, and far from where floats lose the pixel
+_MAX_COORDINATE = 1e6  # pixels; more than any image has, and well within the precision of floats
 
 
 def read_xml(path: str | os.PathLike[str]) -> Element:
-    """The outermost element of an XML file.
-
-    Args:
-        path: The file, in the encoding that it declares, or else in UTF-8 or UTF-16.
+    """Return the root element of an XML file, in its declared encoding, else UTF-8 or UTF-16.
 
     Raises:
         DataError: It cannot be read, is larger than ``MAX_XML_BYTES``, is not well-formed, or has a document type.
-        MissingExtraError: The package ``defusedxml`` is not installed.
     """
     try:
         from defusedxml import DefusedXmlException
@@ -299,18 +266,11 @@ def read_xml(path: str | os.PathLike[str]) -> Element:
 
 
 def tagged_words(image: Element, number: int, lexicon: tuple[str, ...] = ()) -> Iterator[Record | Skipped]:
-    """The words of one scene: ``imageName``, then ``taggedRectangles`` of ``taggedRectangle`` with a ``tag`` each.
+    """Yield the words of one scene, whose ``number`` counts from 1.
 
-    White space around a name or a label is layout of the file and is left out.
-
-    Args:
-        image: The element of the scene.
-        number: Which it is in the file, from 1; names it where it has no ``imageName``.
-        lexicon: What each of the words gets as its lexicon.
-
-    Returns:
-        A ``Record`` with a ``Box``, or a ``Skipped`` for each rectangle: ``malformed`` (no name of the picture, or a
-        number that is missing or none), ``outside_root``, ``no_area``, ``no_label``.
+    It has ``imageName``, and ``taggedRectangles`` of ``taggedRectangle`` with a ``tag`` each; white space around names
+    and labels is dropped. Reasons of skips: ``malformed`` (no image name, or no valid number), ``outside_root``,
+    ``no_area``, ``no_label``.
     """
     name = _text(image.find("imageName"))
     path = relative_path(name)

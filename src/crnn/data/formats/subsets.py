@@ -1,26 +1,8 @@
-"""The filtered variants of the test sets, by the names that papers give them (``IC13_857``, ``IC15_1811``, ...).
+"""Filtered variants of test sets (``IC13_857``, ...), by a rule or a reference store; shares of sets.
 
-Most follow from the labels by a published rule. Two do not: ``IC15_1811`` also leaves out pictures that somebody found
-too rotated or curved, and ``IC03_860`` is short of seven words of ``IC03_867``, for no reason that is known. Whoever
-wants them from the published files must show which samples those are: by an LMDB that has them (``like``).
-
-``LikeReader`` finds the samples of such a reference in a set, by the first of these that leaves no doubt:
-
-1. The pictures: each picture of the reference is, byte by byte, a picture of the set. Order does not matter.
-2. The labels and the sizes of the pictures, where both have the same order: there is exactly one way to find the
-   reference's samples, in their order, among those of the set. For crops that were encoded anew.
-3. The labels alone, in the same order, again in exactly one way. For words that the set has only as boxes.
-
-Capitals do not matter in labels, as stores differ in them. Where a step finds two ways (two neighbouring words ``the``
-of which the reference has one) it does not choose, and where none of the three succeeds there is an error. What is
-found keeps the labels, pictures and order of the set.
-
-References:
-    Baek et al. 2019, "What Is Wrong With Scene Text Recognition Model Comparisons?", arXiv:1904.01906, section 3, which
-    states the counts and the rules; the readers of mindspore-ai/models (official/cv/CRNN: fewer than 3 characters, or
-    any that is neither letter nor digit, are dropped from IC03 and IC13) and of aster's ports (the same for IC03);
-    open-mmlab/mmocr (dataset_zoo: 1015 and 857 described alike, 1811 downloaded as a list); baudm/parseq, issue 121 (no
-    label rule gives 1811).
+``IC15_1811`` also lacks images chosen by eye, and ``IC03_860`` seven words for no known reason: both need ``like``.
+References: Baek et al. 2019, arXiv:1904.01906, section 3 (counts, rules); mindspore-ai/models, aster's ports and mmocr
+(rules); baudm/parseq issue 121 (no label rule gives 1811).
 """
 
 from __future__ import annotations
@@ -46,13 +28,9 @@ class Variant:
     """A filtered variant of a published set.
 
     Attributes:
-        name: As papers have it.
-        source: What it is filtered from.
-        num_samples: How many samples it has.
-        rule: The published rule in words.
-        min_length: Words of fewer characters are left out.
+        min_length: Shorter words, in characters, are left out.
         alphanumeric: Words with anything but 0-9, A-Z and a-z are left out.
-        complete: Whether the rule gives the variant, or only part of what it leaves out.
+        complete: Whether the rule alone gives the variant.
     """
 
     name: str
@@ -64,7 +42,7 @@ class Variant:
     complete: bool = True
 
     def keeps(self, label: str) -> bool:
-        """Whether the rule leaves a sample with this label in."""
+        """Return whether the rule keeps a sample with this label."""
         return len(label) >= self.min_length and (not self.alphanumeric or _ALPHANUMERIC.fullmatch(label) is not None)
 
 
@@ -88,15 +66,11 @@ _ALL = (
     ),
 )
 VARIANTS = {variant.name: variant for variant in _ALL}
-"""The variants that are known, by name."""
+"""The known variants, by name."""
 
 
 def find_variant(name: str) -> Variant:
-    """The variant of a name; capitals, ``-``, ``_`` and spaces do not matter.
-
-    Raises:
-        DataError: There is none of this name.
-    """
+    """Return the variant of a name, or raise ``DataError``; case, ``-``, ``_`` and spaces do not matter."""
     wanted = re.sub(r"[-_\s]", "", name).upper()
     for variant in _ALL:
         if variant.name.replace("_", "") == wanted:
@@ -105,14 +79,14 @@ def find_variant(name: str) -> Variant:
 
 
 class _Selection:
-    """A reader of which some samples are left out, and counted."""
+    """A reader with some samples left out, and counted."""
 
     def __init__(self, reader: Reader) -> None:
         self.root = reader.root
         self.notes: tuple[str, ...] = getattr(reader, "notes", ())
         self._reader = reader
         picture_bytes = getattr(reader, "picture_bytes", None)
-        if picture_bytes is not None:  # only readers of what is no file have it
+        if picture_bytes is not None:  # only readers without image files have it
             self.picture_bytes = picture_bytes
 
     def __len__(self) -> int:
@@ -130,21 +104,16 @@ class _Selection:
 
 
 class VariantReader(_Selection):
-    """The samples of a set that are in one of its filtered variants; the others are counted as ``not_in_variant``.
+    """The samples of a set that are in one of its variants; the others count as ``not_in_variant``.
 
     Args:
-        reader: The set that the variant is filtered from.
+        reader: The set.
         name: The variant.
-        like: An LMDB folder that has exactly the samples of the variant; needed where no rule gives them.
-
-    Attributes:
-        variant: What is known of the variant, with the number of samples to expect.
-        notes: What a person should know, a sentence each; that of the set included.
+        like: LMDB folder with exactly the variant's samples; needed where no rule gives them.
 
     Raises:
-        DataError: There is no such variant; no rule gives it and ``like`` was not given; or ``like`` has another number
-            of samples, or cannot be found in the set (see ``LikeReader``).
-        MissingExtraError: ``like`` was given and the package ``lmdb`` is not installed.
+        DataError: The variant is unknown; no rule gives it and ``like`` is missing; or ``like`` has another number of
+            samples.
     """
 
     def __init__(self, reader: Reader, name: str, *, like: str | os.PathLike[str] | None = None) -> None:
@@ -171,23 +140,20 @@ class VariantReader(_Selection):
 
 
 class LikeReader(_Selection):
-    """The samples of a set that a reference has; the others are counted as ``not_in_variant``.
+    """The samples of a set that a reference store has; the others count as ``not_in_variant``.
 
-    The set is read once for this, pictures included, and some 200 bytes are held for each of its samples meanwhile: it
-    is made for test sets.
+    They are found by the first method that is unambiguous: (1) image bytes, in any order; (2) labels and image sizes,
+    in the same order, for re-encoded crops; (3) labels alone, in the same order, for words that are boxes. Case is
+    ignored in labels, as stores differ in it. Labels, images and order remain those of the set. The set is read once,
+    images included, with some 200 bytes held per sample: made for test sets.
 
     Args:
         reader: The set.
-        reference: An LMDB folder with part of its samples.
-        candidate: Whether a label may be among those of the reference; what may not need not be told apart.
-
-    Attributes:
-        matched_by: ``pictures``, ``labels and sizes`` or ``labels``; see the module.
-        notes: What a person should know, a sentence each; that of the set included.
+        reference: LMDB folder with part of its samples.
+        candidate: Tells whether a label may be in the reference; other samples need not be told apart.
 
     Raises:
-        DataError: The samples of the reference cannot be found in the set without doubt, or it is no whole store.
-        MissingExtraError: The package ``lmdb`` is not installed.
+        DataError: The samples cannot be found without ambiguity.
     """
 
     def __init__(
@@ -209,7 +175,7 @@ class LikeReader(_Selection):
             self._kept[traces[index][0]] = 1
 
     def keeps(self, position: int) -> bool:
-        """Whether the reference has the sample at this place of the set."""
+        """Return whether the reference has the sample at this position of the set."""
         return bool(self._kept[position])
 
     def _keeps(self, position: int, record: Record) -> bool:  # noqa: ARG002 - the place says it
@@ -218,15 +184,13 @@ class LikeReader(_Selection):
 
 @dataclass(frozen=True, slots=True)
 class _Trace:
-    """What a sample is found by."""
-
     label: str
     digest: bytes | None
     size: tuple[int, int] | None
 
 
 def _match(traces: Sequence[_Trace], wanted: Sequence[_Trace], reference: str) -> tuple[str, list[int]]:
-    """How the wanted were found, and where."""
+    """Return the method of matching, and the indices found."""
     found = _by_digest(traces, wanted)
     if len(found) == len(wanted):
         return "pictures", found
@@ -252,7 +216,7 @@ def _match(traces: Sequence[_Trace], wanted: Sequence[_Trace], reference: str) -
 
 
 def _by_digest(traces: Sequence[_Trace], wanted: Sequence[_Trace]) -> list[int]:
-    """Where the wanted pictures are; of pictures that are the same, the first."""
+    """Return the indices of the wanted images; of equal images the first."""
     rest = Counter(trace.digest for trace in wanted)
     found = []
     for index, trace in enumerate(traces):
@@ -263,9 +227,9 @@ def _by_digest(traces: Sequence[_Trace], wanted: Sequence[_Trace]) -> list[int]:
 
 
 def _in_order(traces: Sequence[Hashable], wanted: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """First and last place where each of the wanted can be, if all are to be found in their order; else nothing.
+    """Return the first and last possible index of each wanted sample, in order; empty if not all are found.
 
-    A place between the two is possible as well, so that there is one way exactly if they agree everywhere.
+    The match is unique exactly if both agree everywhere.
     """
     first = _places(traces, wanted)
     last = [len(traces) - 1 - place for place in _places(traces[::-1], wanted[::-1])][::-1]
@@ -307,21 +271,10 @@ def _picture_trace(label: str, data: bytes, key: str) -> _Trace:
 
 
 class ShareReader:
-    """The samples of a set whose chance number lies in a range; the others are counted as ``other_share``.
+    """The samples whose pseudorandom number lies in [start, stop); the others count as ``other_share``.
 
-    The number, in [0, 1), follows from the path of the sample's picture alone. So it is the same each time and in any
-    order, two ranges that do not meet have no sample in common, and all words of a scene have the same one.
-
-    Args:
-        reader: The set.
-        start: In [0, 1): the lowest number that is in.
-        stop: In (start, 1]: the lowest that is out again.
-
-    Attributes:
-        notes: Those of the set.
-
-    Raises:
-        ConfigError: That is no range.
+    The number, in [0, 1), is a hash of the image's path: reproducible, independent of the order, and the same for all
+    words of a scene. Disjoint ranges share no sample.
     """
 
     def __init__(self, reader: Reader, start: float, stop: float) -> None:
@@ -332,7 +285,7 @@ class ShareReader:
         self._reader = reader
         self._range = (start, stop)
         picture_bytes = getattr(reader, "picture_bytes", None)
-        if picture_bytes is not None:  # only readers of what is no file have it
+        if picture_bytes is not None:  # only readers without image files have it
             self.picture_bytes = picture_bytes
 
     def __len__(self) -> int:
@@ -348,10 +301,7 @@ class ShareReader:
 
 
 def parse_share(text: str) -> tuple[float, float]:
-    """``START:STOP`` as two numbers.
-
-    Raises:
-        ConfigError: It has not this form.
+    """Return the two numbers of ``START:STOP``, or raise ``ConfigError``.
 
     Example:
         >>> parse_share("0.9:1")

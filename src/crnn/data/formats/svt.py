@@ -1,24 +1,8 @@
-"""Street View Text: ``train.xml`` and ``test.xml`` beside ``img/``, words tagged in scenes, one lexicon per scene.
+"""Street View Text: ``train.xml`` and ``test.xml`` beside ``img/``, words tagged in scenes.
 
-::
-
-    <tagset>
-      <image>
-        <imageName>img/14_03.jpg</imageName>
-        <address>341 Southwest 10th Avenue Portland OR</address>
-        <lex>LIVING,ROOM,THEATERS,KENNY,...</lex>
-        <Resolution x="1280" y="880"/>
-        <taggedRectangles>
-          <taggedRectangle height="75" width="236" x="375" y="253"><tag>LIVING</tag></taggedRectangle>
-
-``<lex>`` is the list of about 50 words by which the set is read "with lexicon"; all words of a scene share it. Labels
-are upper-case as published. The test part has 249 scenes with 647 words, the training part 100 with 257.
-
-References:
-    Wang, Babenko and Belongie 2011, "End-to-end scene text recognition"; vision.ucsd.edu/~kai/svt. Read against:
-    test.xml itself (as lluisgomez/TextProposals has it), mmocr, docTR, MindOCR and OpenCV's datasets module, which
-    agree on all of the above. Boxes that begin left of or above the picture are cut at its edge there (mmocr, MindOCR)
-    and here.
+``<lex>`` of an ``<image>`` is the lexicon of about 50 words for all its words; labels are upper-case. 647 words in 249
+test scenes, 257 in 100 training scenes. Boxes are clipped to the image, as in mmocr and MindOCR.
+Reference: Wang, Babenko and Belongie 2011, "End-to-end scene text recognition"; vision.ucsd.edu/~kai/svt.
 """
 
 from __future__ import annotations
@@ -35,14 +19,8 @@ from crnn.errors import ConfigError, DataError
 class SvtReader:
     """The words of SVT, in the order of the file.
 
-    Args:
-        source: The folder with ``train.xml`` and ``test.xml`` (``svt1`` in the archive, or the folder around it), or
-            one of these files.
-        split: Which of the two; it does not matter where ``source`` is a file.
-
-    Raises:
-        ConfigError: There is no such split.
-        DataError: There is no such file, it is not what SVT publishes, or has no word in it.
+    ``source`` is the folder with ``train.xml`` and ``test.xml`` (``svt1``, or its parent), or one of these files, for
+    which ``split`` is ignored.
     """
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:

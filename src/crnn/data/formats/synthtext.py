@@ -1,22 +1,8 @@
-"""SynthText in the Wild: ``gt.mat`` beside 200 folders of scenes, 858,750 pictures with 7,266,866 words.
+"""SynthText in the Wild: ``gt.mat`` beside 858,750 scenes with 7,266,866 words.
 
-``gt.mat`` has three cell arrays of interest, with one cell per scene: ``imnames`` (``8/ballet_106_0.jpg``), ``wordBB``
-(2 x 4 x number of words, or 2 x 4 where there is one: x and y of the corners, clockwise from the text's top left) and
-``txt`` (a matrix of characters, a row per piece of text, padded with spaces, with line feeds inside). A word is what
-has no white space in it; the nth of all rows belongs to the nth box. ``charBB``, which is larger than all of them, is
-passed over.
-
-Every word is cut out of its scene: upright, by its four corners, or by the rectangle around these. The second is how
-words of this set were made to go with MJSynth's: ``crop_by_word_bb_syn90k.py`` of FangShancheng/ABINet, which
-baudm/parseq used as well, rounds the smallest and the largest coordinates and cuts there, with no margin. (The crop
-script of SynthText's author takes up to 0.1 by chance.) That script leaves out every word with a corner outside of its
-scene; here its box is cut to the picture, and only what has nothing inside is counted as skipped, by whoever opens it.
-
-References:
-    Gupta, Vedaldi and Zisserman 2016, "Synthetic data for text localisation in natural images", arXiv:1604.06646, and
-    the readme.txt of the set. Read against: mmocr (with its sample of the file), docTR, MindOCR, ABINet; all split the
-    text at white space and line feeds. That boxes are degenerate or outside in places, and some scenes have other
-    numbers of words than of boxes: ABINet, MindOCR and the issues of ankush-me/SynthText.
+References: Gupta, Vedaldi and Zisserman 2016, arXiv:1604.06646, and the set's readme.txt. Read against mmocr, docTR,
+MindOCR and ABINet, which all split texts at white space; ABINet, MindOCR and issues of ankush-me/SynthText on
+degenerate boxes and scenes with unequal numbers of words and boxes.
 """
 
 from __future__ import annotations
@@ -72,23 +58,25 @@ class _Scene(NamedTuple):
 class SynthTextReader:
     """The words of SynthText, scene by scene in the order of the file.
 
-    Names, texts and boxes of all scenes are held in memory. The size of a scene is not known here: boxes outside of it
-    are left to whoever opens it.
+    Per scene ``gt.mat`` has ``imnames`` (``8/ballet_106_0.jpg``), ``wordBB`` (2 x 4 x words: x and y of the corners,
+    clockwise from the text's top left) and ``txt`` (rows of text; the nth word of all rows belongs to the nth box).
+    They are held in memory. Boxes outside of a scene are left to ``crnn.data.crops``, which clips them; ABINet drops
+    them.
 
-    Reasons of what is skipped: of a whole scene, each of its boxes counted (and one where it has none), ``malformed``
-    (not of the form above), ``outside_root``, ``word_box_mismatch`` (as many words as boxes were expected),
-    ``no_words``; of a word ``malformed`` (a corner is not a number), ``no_area``, ``mirrored`` (counter-clockwise),
-    ``self_crossing``, ``not_convex`` (the view of no rectangle), ``encoding``. Both ways of cropping skip the same.
+    Reasons of skips, counted per box (one for a scene without boxes): ``malformed``, ``outside_root``,
+    ``word_box_mismatch`` (unequal numbers), ``no_words``, ``no_area``, ``mirrored`` (counter-clockwise),
+    ``self_crossing``, ``not_convex``, ``encoding``. Both crops skip the same.
 
     Args:
-        source: The folder with ``gt.mat`` (``SynthText`` in the archive, or the folder around it), or that file.
-        crop: ``quad``: a region is a ``Quad``. ``box``: it is the ``Box`` around it, of whole pixels.
-        margin: What is added on each side of a ``Box``, as a part of the mean of its width and height, rounded up to
-            whole pixels. 0 is what ABINet and parseq have.
+        source: ``gt.mat``, its folder (``SynthText`` in the archive), or the folder around it.
+        crop: ``quad``: regions are ``Quad``. ``box``: the ``Box`` of whole pixels around each, as in
+            ``crop_by_word_bb_syn90k.py`` of ABINet, also used by parseq.
+        margin: Added on each side of a ``Box``, as a share of the mean of its width and height, rounded up to whole
+            pixels. ABINet and parseq have 0; the author's script draws up to 0.1.
 
     Raises:
-        ConfigError: There is no such crop, or the margin is not in [0, 1] or not 0 with ``quad``.
-        DataError: There is no such file, it is damaged, or is not what SynthText publishes.
+        ConfigError: The crop is unknown, or the margin is not in [0, 1], or not 0 with ``quad``.
+        DataError: The file is missing, damaged, or not of SynthText.
         MissingExtraError: The package ``scipy`` is not installed.
     """
 
@@ -165,7 +153,7 @@ def _scenes(path: Path, variables: Variables) -> Iterator[_Scene]:
     for i in range(columns[0].size):
         name, boxes, text = (column[i] for column in columns)
         for column in columns:
-            column[i] = None  # what was sent needs no memory any more
+            column[i] = None  # free the memory of sent scenes
         rows = text_rows(text)
         yield _Scene("\n".join(text_rows(name) or ()), _corners(boxes), None if rows is None else " ".join(rows))
 
@@ -181,10 +169,10 @@ def _corners(boxes: Any) -> bytes | None:
 
 
 def _fault(points: _Points) -> str | None:
-    """Why no upright word can be cut out there; ``None`` if it can.
+    """Return why no upright word can be cut out, or ``None``.
 
-    The sign of the turn at each corner tells: four to the right (y points down) are a view of an upright rectangle,
-    four to the left of a mirrored one, two of each are two sides that cross, and one against three is a dent.
+    The signs of the turns tell (y points down): four to the right are an upright view, four to the left a mirrored one,
+    two of each crossing sides, one against three a dent.
     """
     turns = []
     doubled_area = 0.0
