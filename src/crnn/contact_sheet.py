@@ -96,9 +96,6 @@ def packed_sheet(
 
     Returns:
         ``(H, width, 3)`` uint8.
-
-    Raises:
-        ConfigError: ``font_path`` is not a readable font.
     """
     font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
     room = width - 2 * _MARGIN
@@ -123,11 +120,7 @@ def packed_sheet(
 
 
 def load_font(font: tuple[str, int] | None, size: int) -> _Font:
-    """Load a font by path and index of its file; ``None`` is Pillow's own.
-
-    Raises:
-        ConfigError: It is not a readable font.
-    """
+    """Load a font by path and index of its file (``ConfigError`` if unreadable); ``None`` is Pillow's own."""
     if font is None:
         return ImageFont.load_default(size)
     try:

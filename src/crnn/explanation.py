@@ -77,11 +77,7 @@ class Explanation:
     def draw(self, font_path: str | os.PathLike[str] | None = None) -> Image.Image:
         """Draw the crop and the time steps on one horizontal axis; blue is the reading, orange anything else.
 
-        Args:
-            font_path: A TrueType or OpenType file. Default: ``find_font``.
-
-        Raises:
-            ConfigError: ``font_path`` is not a readable font.
+        The default font is that of ``find_font``; ``ConfigError`` if ``font_path`` is not readable.
         """
         return _draw(self, None if font_path is None else (os.fspath(font_path), 0))
 

@@ -399,11 +399,7 @@ def _orientation(image: Image.Image) -> int:
 def line_warning(size: tuple[int, int], text: str, score: float, config: ImageConfig) -> LineWarning | None:
     """Return the likely content of an image that is not one upright line that fits the network.
 
-    Args:
-        size: Width and height of the given image in pixels.
-        text: The reading.
-        score: Its natural-log probability.
-        config: The ``image`` settings.
+    The size (width, height) is that of the given image in pixels, the score a natural-log probability.
     """
     width, height = size
     if height > 600 and width > 300 and width < 2 * height < 8 * width and score < _UNSURE:

@@ -294,11 +294,9 @@ class Recognizer:
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
     ) -> Iterator[_R | ImageError]:
-        """Run images through the network and a function over its output.
+        """Run images through the network and a function from a batch to one result per image.
 
-        Args:
-            images: Images; the iterable is drawn from only as results are taken.
-            function: Function from a batch to one result per image.
+        The iterable is drawn from only as results are taken.
 
         Yields:
             The result of each image, in order, or the ``ImageError`` that says why there is none.

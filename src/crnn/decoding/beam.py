@@ -29,7 +29,7 @@ _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with mixed bits (2 ** 64 ov
 
 
 class Hypothesis(NamedTuple):
-    """A text that a search found: class ids without blanks, CTC log-probability, and score with the language's share."""
+    """A text that a search found: class ids without blanks, CTC log-probability, and rank: score plus the language's."""
 
     ids: tuple[int, ...]
     score: float
@@ -56,9 +56,6 @@ def beam_search(
     Raises:
         DataError: The shape is wrong, or the prior has another number of classes.
         ConfigError: ``beam_width`` is below 1, or the pattern takes too long to match.
-
-    Reference:
-        Hannun et al. 2014, arXiv 1408.2873, algorithm 1.
     """
     num_samples, num_steps, num_classes = log_probs_shape(log_probs)
     if beam_width < 1:

@@ -63,9 +63,7 @@ class PriorState:
 
     Attributes:
         done: Words before the last one, and the case of its finished parts.
-        word: Last word as a dictionary word.
-        digits: Last word as a number.
-        anything: Last word as any string.
+        word: Last word as a dictionary word; likewise ``digits`` as a number and ``anything`` as any string.
         row: Context of the n-grams.
         letters: Characters since the n-grams' word began.
         size: Characters of the last word.

@@ -301,7 +301,6 @@ class LexiconMatch:
 
     Attributes:
         index: Index in the lexicon; ``None`` for the free reading.
-        ids: Class ids.
         score: CTC log-probability.
         posterior: Probability in [0, 1] if the image shows one of the lexicon's words; ``None`` for the free reading,
             and if not asked for.

@@ -44,10 +44,8 @@ class EngineFile:
     Attributes:
         model: The bytes that were checked.
         config: Settings of the network: charset and image.
-        precision: Precision of the computation.
         calibration: Calibration of the weights, if any.
         info: Origin: crnn's version, checksum of the weights, quantisation.
-        path: Path that was read.
     """
 
     model: bytes
