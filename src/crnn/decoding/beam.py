@@ -29,7 +29,7 @@ _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with mixed bits (2 ** 64 ov
 
 
 class Hypothesis(NamedTuple):
-    """A text that a search found: class ids without blanks, CTC log-probability, and rank: score plus the language's."""
+    """A text that a search found: class ids without blanks, CTC log-probability, and rank (score plus language)."""
 
     ids: tuple[int, ...]
     score: float

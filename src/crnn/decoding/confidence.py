@@ -54,12 +54,9 @@ class ConfidenceCurve:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Confidence curves of a weights file.
+    """Confidence curves of a weights file, for texts of the network alone and with its language, and names of their sets.
 
-    Attributes:
-        greedy: For texts of the network alone.
-        language: For texts found with the language of the weights; ``None``: as ``greedy``.
-        data: Names of the sets used for the fit.
+    Without a curve for ``language``, ``greedy`` is used.
     """
 
     greedy: ConfidenceCurve
