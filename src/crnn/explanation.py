@@ -147,10 +147,7 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count:
 
 
 def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
-    """Return path and index of the shipped or system font with most of the characters.
-
-    ``None`` is Pillow's own font: for ASCII, without fontTools, or if no font has any of the others.
-    """
+    """Return path and index of the shipped or system font with most of the characters, or ``None`` for Pillow's own."""
     needed = {c for c in characters if not c.isspace()}
     if all(c.isascii() for c in needed):
         return None

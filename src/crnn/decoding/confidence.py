@@ -54,7 +54,7 @@ class ConfidenceCurve:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Confidence curves of a weights file, for texts of the network alone and with its language, and names of their sets.
+    """Confidence curves of weights, for texts of the network alone and with its language, and names of the sets.
 
     Without a curve for ``language``, ``greedy`` is used.
     """
