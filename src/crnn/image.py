@@ -213,7 +213,7 @@ def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[n
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Return the width and height of ``load_image``, from the header alone but for the odd PNG with EXIF after its pixels."""
+    """Return the width and height of ``load_image``, from the header (but for PNGs with EXIF after the pixels)."""
     image = open_picture(data, "image bytes")
     width, height = image.size
     if image.format == "TIFF":
