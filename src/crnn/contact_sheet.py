@@ -1,7 +1,7 @@
-"""Many images with a caption under each, as one picture: for TensorBoard, and to look at a set with one's own eyes.
+"""Contact sheets: many images with captions in one image, for TensorBoard and to look at sets.
 
-Captions may be of any script: characters that the face has not are drawn as its empty box, and those that cannot be
-drawn at all (control characters, halves of surrogate pairs) as escapes.
+Captions may be of any script: characters missing in the font become boxes, undrawable ones (control characters, halves
+of surrogate pairs) escapes.
 """
 
 from __future__ import annotations
@@ -36,28 +36,22 @@ def contact_sheet(
     marked: Collection[int] = (),
     font_path: str | os.PathLike[str] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Draw images in rows, each with its caption under it.
-
-    Every image is made smaller or larger, with its ratio kept, until it fills the width or the height that its cell
-    leaves above the captions.
+    """Draw images in rows, each with its caption under it, scaled with its ratio kept to fill its cell.
 
     Args:
-        pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (red, green, blue); ``None`` where there is none to show,
-            which is drawn as a crossed box.
-        captions: One for each; a line break begins a new line. What is too long ends in dots.
+        pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (RGB); ``None`` is drawn as a crossed box.
+        captions: One each; line breaks begin new lines, and long lines end in dots.
         columns: Images in a row, at least 1.
-        cell: Width and height in pixels that each image and its caption have; the height must leave room above the
-            lines.
-        marked: Places in ``pictures`` that are framed in red.
-        font_path: A TrueType or OpenType file for the captions. Default: the face that Pillow brings, which has the
-            Latin letters.
+        cell: Width and height in pixels of an image with its caption.
+        marked: Places in ``pictures`` to frame in red.
+        font_path: A TrueType or OpenType file. Default: Pillow's own, with the Latin letters.
 
     Returns:
-        ``(H, W, 3)`` uint8: ``columns`` cells wide, as many high as there are rows, at least one.
+        ``(H, W, 3)`` uint8, at least one row.
 
     Raises:
-        ConfigError: ``font_path`` is no face that can be read.
-        ValueError: The captions are fewer or more than the images, or a cell has no room for an image.
+        ConfigError: ``font_path`` is not a readable font.
+        ValueError: Captions and images differ in number, or a cell has no room for an image.
     """
     lines = [caption.split("\n") for caption in captions]
     caption_height = _LINE_HEIGHT * max(map(len, lines), default=1)
@@ -91,20 +85,17 @@ def packed_sheet(
     scale: int = 2,
     font_path: str | os.PathLike[str] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Draw images of one height in rows, as many in each as there is room for, captions under them.
+    """Draw images of one height in rows, as many in each as fit, with captions under them.
 
     Args:
-        pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (red, green, blue).
-        captions: One line for each. An image has as much room as its caption needs.
-        width: Of the sheet in pixels; wider images are made smaller.
-        scale: How much larger images are drawn.
+        pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (RGB).
+        captions: One line each; an image gets as much room as its caption needs.
+        width: Width of the sheet in pixels; wider images are scaled down.
+        scale: Magnification of images.
         font_path: As for ``contact_sheet``.
 
     Returns:
         ``(H, width, 3)`` uint8.
-
-    Raises:
-        ConfigError: ``font_path`` is no face that can be read.
     """
     font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
     room = width - 2 * _MARGIN
@@ -129,11 +120,7 @@ def packed_sheet(
 
 
 def load_font(font: tuple[str, int] | None, size: int) -> _Font:
-    """Load a font by the path and index of its file; ``None``: Pillow's own.
-
-    Raises:
-        ConfigError: It is no face that can be read.
-    """
+    """Load a font by path and index of its file (``ConfigError`` if unreadable); ``None`` is Pillow's own."""
     if font is None:
         return ImageFont.load_default(size)
     try:

@@ -1,9 +1,6 @@
-"""Explain a reading: probabilities over time steps, the alignment of the text, the texts that come next.
+"""Explain a reading: probabilities over time steps, alignment of the text, and runners-up.
 
-``explain`` gives an ``Explanation`` with all numbers; ``Explanation.draw`` makes one image of it, on whose horizontal
-axis the crop and the time steps share places. Blue is the reading, orange anything else.
-
-Shape letters: H height, W width, C channels of the crop; T time steps, V classes with the blank (the last one).
+Shape letters: H height, W width, C channels of the crop; T time steps, V classes, the blank last.
 """
 
 from __future__ import annotations
@@ -47,14 +44,7 @@ _Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One class over the time steps.
-
-    Attributes:
-        character: Empty for the blank.
-        probabilities: ``(T,)`` in [0, 1].
-        spans: Steps ``[start, end)`` that the reading's alignment gives the class.
-        belongs: Whether the class is in the reading.
-    """
+    """One class over the time steps: its character (empty for the blank), probabilities ``(T,)`` and aligned spans."""
 
     character: str
     probabilities: npt.NDArray[np.float64]
@@ -64,16 +54,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """A reading, and the numbers behind it.
+    """A reading with the numbers behind it.
 
     Attributes:
-        pixels: ``(H, W, C)`` uint8, the crop, upright, grey or in colour as the network sees it.
+        pixels: ``(H, W, C)`` uint8, the upright crop, grey or in colour as for the network.
         log_probs: ``(T, V)`` float32, natural logarithms, normalised over V.
         reading: The reading; its ``alternatives`` are the runners-up.
-        spans: For each character of the reading the time steps ``[start, end)`` of the alignment.
-        charset: The characters of the classes.
-        method: The decoding method.
-        width: Width of the network's input in pixels: time step t looks at the pixels around 4 (t + 1).
+        spans: Time steps ``[start, end)`` of each character in the alignment.
+        charset: Characters of the classes.
+        method: Decoding method.
+        width: Width of the network's input in pixels: time step t sees the pixels around 4 (t + 1).
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -85,13 +75,9 @@ class Explanation:
     width: int
 
     def draw(self, font_path: str | os.PathLike[str] | None = None) -> Image.Image:
-        """Draw the explanation.
+        """Draw the crop and the time steps on one horizontal axis; blue is the reading, orange anything else.
 
-        Args:
-            font_path: A TrueType or OpenType file. Default: ``find_font``.
-
-        Raises:
-            ConfigError: ``font_path`` is no face that can be read.
+        The default font is that of ``find_font``; ``ConfigError`` if ``font_path`` is not readable.
         """
         return _draw(self, None if font_path is None else (os.fspath(font_path), 0))
 
@@ -116,14 +102,14 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     """Explain the reading of one image.
 
     Args:
-        reader: The reader, with its options (``decode``, ``lexicon``, ``pattern``, ...).
+        reader: Reader with its options (``decode``, ``lexicon``, ``pattern``, ...).
         image: As for ``Recognizer.read``.
-        runners_up: Other texts, at most: the reader's own alternatives (``n_best``), else those of a beam search, with
-            the language where the reading was found with it.
+        runners_up: Largest number of other texts: the reader's alternatives (``n_best``), else those of a beam search,
+            with the language if the reading used it.
 
     Raises:
         ImageError: The image cannot be read.
-        CheckpointError: The network gives no numbers (nan).
+        CheckpointError: The network gives nan.
     """
     pixels = load_image(image, reader.config.image.image_channels)
     (found,) = reader.run([pixels], lambda batch: [(batch, reader.decoder.decode(batch.log_probs)[0])])
@@ -139,7 +125,7 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
 
 
 def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> tuple[Alternative, ...]:
-    """Return the likeliest texts but the one that was read."""
+    """Return the likeliest texts other than the reading."""
     if count < 1:
         return ()
     width, prior = max(_BEAM, count + 1), reader.decoder.prior
@@ -161,10 +147,7 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count:
 
 
 def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
-    """Return path and index of the font with most of these characters, of those that ship and those of the system.
-
-    ``None`` for Pillow's own face: for ASCII, without fontTools, and where no font has any of the others.
-    """
+    """Return path and index of the shipped or system font with most of the characters, or ``None`` for Pillow's own."""
     needed = {c for c in characters if not c.isspace()}
     if all(c.isascii() for c in needed):
         return None

@@ -1,7 +1,6 @@
-"""From weights to a file that engines open: built, quantized, read back, compared, and only then put in place.
+"""Export of weights to an ONNX file: built, quantised, read back, compared, and only then put in place.
 
-ONNX is read by ONNX Runtime, OpenVINO, ONNX Runtime Web and others. What is in a file beside the graph is in
-``crnn.engines.exported_file``.
+For the data beside the graph see ``crnn.engines.exported_file``.
 """
 
 from __future__ import annotations
@@ -37,17 +36,14 @@ if TYPE_CHECKING:
 
 
 _BATCH = 16
-_FIRST = 2_000_000_000
-"""Number of the first rendered sample: behind all that a training of a usual length has shown to the network."""
+_FIRST = 2_000_000_000  # number of the first rendered sample, beyond those of a usual training
 
 _Array = npt.NDArray[np.uint8]
 
 
-_DRAWN = 48
-"""Drawn words, where they are only compared with."""
+_DRAWN = 48  # drawn words, for comparisons only
 
-_COMPARED = 384
-"""Images that are compared, about, where more were taken to quantise with."""
+_COMPARED = 384  # images to compare, about, if more were taken to quantise with
 
 
 def stored_pictures(
@@ -58,12 +54,12 @@ def stored_pictures(
     Args:
         data: LMDB folders and list files.
         image: The ``image`` settings.
-        count: How many at most.
-        say: Called with a line that says how many could not be read, and why the first of them, where there are any.
+        count: Largest number of images.
+        say: Called with the number of unreadable images and the first cause, if any.
 
     Raises:
-        DataError: A set cannot be opened, or none of the images can be read.
-        MissingExtraError: It is an LMDB folder and the package ``lmdb`` is not installed.
+        DataError: A set cannot be opened, or no image can be read.
+        MissingExtraError: A set is an LMDB folder, and ``lmdb`` is not installed.
     """
     pictures: list[_Array] = []
     left_out: list[str] = []
@@ -76,7 +72,7 @@ def stored_pictures(
             store, index = stores[number], place - int(ends[number]) + len(stores[number])
             try:
                 pictures.append(load_resized(store.image_bytes(index), image))
-            except ImageError as error:  # one that is read by nobody says nothing of what is read
+            except ImageError as error:  # no loss for the comparison
                 left_out.append(f"{store.path}: {store.key(index)}: {error}")
     finally:
         for store in stores:
@@ -90,15 +86,11 @@ def stored_pictures(
 
 
 def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Render words and lines in the characters of a network, as ``crnn synth`` does; the same at every call.
-
-    Args:
-        config: Settings of the network.
-        count: How many.
+    """Render ``count`` words and lines in the characters of a network, as ``crnn synth`` does; always the same.
 
     Raises:
-        ConfigError: No face that ships can write these characters.
-        MissingExtraError: Something that rendering needs is not installed.
+        ConfigError: No shipped font can write these characters.
+        MissingExtraError: A package for rendering is not installed.
     """
     from crnn.config.run import Config
     from crnn.synth.renderer import Renderer, to_bytes
@@ -124,13 +116,9 @@ def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
 
 
 def drawn_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Draw words in the one font of Pillow, dark on light or light on dark; needs nothing but Pillow.
+    """Draw ``count`` words in Pillow's only font (unknown characters become boxes), dark on light or light on dark.
 
-    They are no match for crops, but any image shows whether two forms of a network agree.
-
-    Args:
-        config: Settings of the network; characters that the face lacks become boxes.
-        count: How many.
+    They do not resemble crops, but any image shows whether two forms of a network agree.
     """
     rng = np.random.default_rng(0)
     characters = [c for c in config.charset.charset().characters if not c.isspace()]
@@ -155,7 +143,7 @@ def _in_proportion(picture: _Array, ratio: float) -> Image.Image:
 
 
 def _batches(pictures: Iterable[_Array]) -> Iterator[Pixels]:
-    """Batch images by width, in their order."""
+    """Batch images by width, in order."""
     by_width: dict[int, list[_Array]] = {}
     for picture in pictures:
         by_width.setdefault(picture.shape[2], []).append(picture)
@@ -166,12 +154,12 @@ def _batches(pictures: Iterable[_Array]) -> Iterator[Pixels]:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far an exported network may be from its source.
+    """Largest differences between an exported network and its source.
 
     Attributes:
-        log_probs: Largest difference of a log-probability, where all of them must agree.
+        log_probs: Of a log-probability; ``None``: any.
         distribution: Mean total variation distance of the distributions over classes, in [0, 1].
-        texts: Share of readings that may differ.
+        texts: Share of differing readings.
     """
 
     log_probs: float | None
@@ -184,23 +172,22 @@ LIMITS: dict[Precision, Limits] = {
     # Rendered lines are long and hard: one character of forty makes another text.
     "int8": Limits(log_probs=None, distribution=0.02, texts=0.2),
 }
-"""On real crops ``crnn-small`` has 0.0014 and 0.6 % in int8. Rendered words are harder to
-read, and where a reading hangs by a thread, another one is no fault of the file's."""
+"""Limits by precision. On real crops ``crnn-small`` has 0.0014 and 0.6 % in int8; rendered words are harder to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """An exported network in an engine, beside its source, on the same images.
+    """Comparison of an exported network in an engine with its source, on the same images.
 
     Attributes:
-        engine: That computed the exported one.
+        engine: Engine of the exported network.
         log_probs: Largest difference of a log-probability.
         distribution: Mean total variation distance of the distributions over classes, in [0, 1].
-        texts: How many readings differ.
-        pictures: Of how many.
+        texts: Number of differing readings.
+        pictures: Number of images.
         widths: Widths of the images, in pixels.
-        alone: Largest difference of a score between an image alone and the same one in a batch, in nats.
-        alone_texts: How many of these readings differ.
+        alone: Largest difference of a score between an image alone and in a batch, in nats.
+        alone_texts: Number of differing readings among these.
     """
 
     engine: EngineName
@@ -213,7 +200,7 @@ class Comparison:
     alone_texts: int
 
     def problem(self, limits: Limits) -> str | None:
-        """Return a description of what is beyond the limits."""
+        """Return a description of what is beyond the limits, or ``None``."""
         found = []
         if limits.log_probs is not None and not self.log_probs <= limits.log_probs:  # also where it is no number
             found.append(f"log-probabilities differ by {self.log_probs:.2g}, at most {limits.log_probs:g} is allowed")
@@ -228,17 +215,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was exported.
-
-    Attributes:
-        path: The file.
-        size: Its bytes.
-        precision: What it computes in.
-        pictures: What it was compared on, and quantized with.
-        quantized: What was quantized, in words; ``None`` where nothing was.
-        source: The engine that computed the source network.
-        comparisons: With each engine that is installed and opens the file.
-    """
+    """Report of an export: file, bytes, images and quantised parts in words, and a comparison for each engine."""
 
     path: Path
     size: int
@@ -260,24 +237,23 @@ def export(
 ) -> ExportReport:
     """Write a network as a file for engines.
 
-    The file is built beside its place, read back by each engine that is installed, and compared with the source; it is
-    put in its place only then, so that whatever was there stays until there is something better.
+    The file is read back by each installed engine and compared with the source before it replaces an older one.
 
     Args:
-        model: Name of weights that ship, a weights file, or a run folder.
+        model: Name of shipped weights, a weights file, or a run folder.
         out: The ``.onnx`` file to write.
         precision: ``fp32`` or ``int8``.
-        data: LMDB folders and list files whose images are used to quantise and compare; labels are not looked at.
-            Default: rendered words.
-        samples: How many images.
-        say: Called with each line that says what is done.
+        data: LMDB folders and list files with images to quantise and compare; labels are ignored. Default: rendered
+            words.
+        samples: Number of images.
+        say: Called with each line of progress.
 
     Raises:
         ConfigError: A choice is unknown or contradicts another, or words cannot be rendered and no data are given.
         CheckpointError: The weights cannot be read, or the file cannot be written.
         DataError: The data cannot be read.
         ExportMismatchError: The exported network differs from its source by more than ``LIMITS``.
-        MissingExtraError: A package that is needed is not installed.
+        MissingExtraError: A needed package is not installed.
     """
     path = Path(out)
     _check(model, path, precision, samples)
@@ -350,7 +326,7 @@ def _graph(weights: Weights[Any], precision: Precision, pictures: list[Pixels]) 
 def _metadata(weights: Weights[Any], precision: Precision, quantized: str | None, pictures: str) -> dict[str, Any]:
     info: dict[str, Any] = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
     if quantized is not None:
-        # How many and of which kind; what folders of this machine are called is of no use elsewhere.
+        # Number and kind only; folder names of this machine are of no use elsewhere.
         info |= {"quantised": quantized, "pictures": pictures.partition(" of ")[0]}
     return {
         "format": ENGINE_FORMAT,
@@ -425,7 +401,7 @@ def _outputs(engine: Engine, batches: list[Pixels]) -> list[LogProbs]:
 
 
 def _thinned(batches: list[Pixels]) -> list[Pixels]:
-    """Return some of the batches, of all widths; every third is half a batch, as sizes must not matter."""
+    """Return some of the batches, of all widths; every third is cut to half, as sizes must not matter."""
     step = -(-_count(batches) // _COMPARED)
     chosen = batches[::step]
     return [

@@ -1,14 +1,9 @@
-"""Bytes, path or array to the array that the network sees: the only place that makes pixels.
+"""Loading of images: a path, bytes, a Pillow image or an array become the array of the network.
 
-::
+``source -> load_image (H, W, C) uint8 -> resize (C, H, W) uint8 -> normalize (C, H, W) float32 in [-1, 1]``
 
-    source --load_image--> (H, W, C) uint8 --resize--> (C, H, W) uint8 --normalize--> (C, H, W) float32 in [-1, 1]
-    source --------------load_resized----------------> (C, H, W) uint8
-
-Training, evaluation and reading all come through here, so an image gives the same numbers in each of them, whether it
-came as a path, as encoded bytes, as a Pillow image or as an array. H, W and C are height, width and colour channels.
-Image files are opened by ``crnn.image``. Whatever is wrong with an image leaves as an ``ImageError`` whose
-``reason`` can be counted.
+Training, evaluation and reading all use it, so that an image gives the same numbers in each. Errors are ``ImageError``,
+whose ``reason`` can be counted. H, W and C are height, width and colour channels.
 """
 
 from __future__ import annotations
@@ -31,7 +26,7 @@ if TYPE_CHECKING:
 
 
 MAX_PIXELS = 50_000_000
-"""Larger images are refused before they are decoded: about 150 MB of colour pixels."""
+"""Largest number of pixels, checked before decoding: about 150 MB in colour."""
 
 _MAX_BYTES = 1 << 30  # above any image of MAX_PIXELS
 
@@ -39,7 +34,7 @@ PICTURE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
     ".webp",
 ))  # fmt: skip
-"""How the names of image files end, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 _UNREADABLE = "not a picture that can be read, or cut short"
 _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF picture"
@@ -68,21 +63,16 @@ ADVICE: dict[LineWarning, str] = {
     "turned": "likely a line turned by 90 degrees; expected an upright one: turn it and read it again",
     "too_wide": "likely longer than the network can see at once; cut it into parts",
 }
-"""What is wrong and what to do, for people."""
+"""Advice for each warning, for people."""
 
+# scores below are of readings with little support: 1 in 7 of upright narrow crops, all of pages
 _UNSURE = math.log(0.35)
-"""Scores below it are of readings that little speaks for. Of upright narrow crops 1 in 7 has one, of pages all."""
 
-_STROKES = frozenset("1IJijl|!:;.,'/()[]{}")
-"""Characters that may be much taller than wide."""
+_STROKES = frozenset("1IJijl|!:;.,'/()[]{}")  # may be much taller than wide
 
 
 def read_open_file(file: Any, name: str) -> bytes:
-    """Read the rest of an open file.
-
-    Raises:
-        ImageError: It gives text (``not_an_image``), cannot be read (``missing``), or is too large (``too_large``).
-    """
+    """Read an open file; ``ImageError`` for text (``not_an_image``), errors (``missing``) and size (``too_large``)."""
     try:
         data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: it is closed, or gives text that is none
@@ -99,15 +89,7 @@ def read_open_file(file: Any, name: str) -> bytes:
 
 
 def read_picture_file(name: str) -> bytes:
-    """Read an image file.
-
-    Args:
-        name: The path as it was typed.
-
-    Raises:
-        ImageError: It is no file or pipe, or cannot be read (``missing``), or is above the size of any image
-            (``too_large``).
-    """
+    """Read an image file; ``ImageError`` if it is no file or pipe (``missing``) or too large (``too_large``)."""
     try:
         with open(name, "rb") as file:  # noqa: PTH123 - pathlib doubles the time of opening, at every sample
             found = os.fstat(file.fileno())
@@ -138,13 +120,9 @@ def _too_large(name: str) -> ImageError:
 def open_picture(data: bytes, name: str) -> ImageFile:
     """Read the header of an image and check its size; nothing is decoded yet.
 
-    Args:
-        data: The bytes of an image file.
-        name: What messages call it.
-
     Raises:
-        ImageError: There are no bytes or no pixels (``empty``), or more than ``MAX_PIXELS`` (``too_large``), or it is
-            none of the formats or has no good header (``not_an_image``).
+        ImageError: There are no bytes or no pixels (``empty``), more than ``MAX_PIXELS`` (``too_large``), or no known
+            format or good header (``not_an_image``). ``name`` is what the message calls the image.
     """
     if not data:
         raise ImageError(f"{name}: empty (0 bytes); {_WANTED}", reason="empty")
@@ -159,11 +137,7 @@ def open_picture(data: bytes, name: str) -> ImageFile:
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Refuse an image whose width and height in pixels are not allowed.
-
-    Raises:
-        ImageError: It has no pixels (``empty``), or more than ``MAX_PIXELS`` (``too_large``).
-    """
+    """Refuse a width and height in pixels without pixels (``empty``) or above ``MAX_PIXELS`` (``too_large``)."""
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 1 x 1", reason="empty")
@@ -175,14 +149,13 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def pillow_error(error: Exception, name: str, problem: str, reason: str) -> ImageError:
-    """Return the ``ImageError`` to raise for an error of Pillow, whatever its class.
+    """Return the ``ImageError`` for any exception of Pillow.
 
     Args:
-        error: What Pillow raised.
-        name: What messages call the image.
-        problem: What it means there, in a few words.
-        reason: The word by which it is counted. Where the image was too much for the memory or for Pillow's own
-            limit, problem and reason say that instead.
+        error: The exception.
+        name: Name of the image in messages.
+        problem: Its meaning, in a few words.
+        reason: Reason to count; ``too_large`` if memory or Pillow's own limit was exceeded.
     """
     if isinstance(error, MemoryError | Image.DecompressionBombError | Image.DecompressionBombWarning):
         problem, reason = "too large to decode", "too_large"
@@ -192,36 +165,36 @@ def pillow_error(error: Exception, name: str, problem: str, reason: str) -> Imag
 
 @runtime_checkable
 class BinaryFile(Protocol):
-    """What gives bytes: an open file, an upload, ``io.BytesIO``."""
+    """Source of bytes: an open file, an upload, ``io.BytesIO``."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most so many bytes, none at the end."""
+        """Return at most ``size`` bytes, none at the end."""
 
 
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | npt.NDArray[Any] | Image.Image
 )
-"""What can be read: a path, the encoded bytes of an image file, an array, or a Pillow image."""
+"""Images to read: a path, bytes of an image file or an open one, an array, or a Pillow image."""
 
 
 def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.uint8]:
     """Load the pixels of an image, upright and without transparency.
 
-    The EXIF orientation is applied, of an animation the first frame is taken (of a Pillow image the current one),
-    transparent pixels are laid over white, and 16-bit images are scaled to 8 bits. Colour profiles are not applied.
+    The EXIF orientation is applied, the first frame of an animation taken (the current one of a Pillow image),
+    transparency laid over white, and 16 bits scaled to 8. Colour profiles are not applied.
 
     Args:
         source: A path, the bytes of an image file, a Pillow image, or an array: ``(H, W)`` or ``(H, W, C)`` with 1, 3
-            (red, green, blue) or 4 (and alpha) channels, of ``uint8``, ``bool``, ``uint16`` or floats in [0, 1].
-        channels: 1 for grey (luma of ITU-R BT.601), 3 for red, green, blue.
+            (RGB) or 4 (RGBA) channels, of ``uint8``, ``bool``, ``uint16`` or floats in [0, 1].
+        channels: 1 for grey (luma of ITU-R BT.601), 3 for RGB.
 
     Returns:
         A new array ``(H, W, channels)``, ``uint8``.
 
     Raises:
-        ImageError: The image cannot be read. Its ``reason`` is ``missing`` (no such file, or it may not
-            be read), ``empty`` (no bytes or no pixels), ``not_an_image``, ``truncated`` (the header can be read, the
-            rest cannot) or ``too_large`` (more than ``MAX_PIXELS``).
+        ImageError: The image cannot be read; ``reason`` is ``missing`` (no file, or not readable), ``empty`` (no bytes
+            or no pixels), ``not_an_image``, ``truncated`` (only the header can be read) or ``too_large`` (more than
+            ``MAX_PIXELS``).
         ConfigError: ``channels`` is neither 1 nor 3.
     """
     pixels = np.array(_decoded(source, channels))
@@ -229,16 +202,7 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
 
 
 def load_resized(source: ImageSource, config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
-    """Load an image at the size of the network: ``resize`` of ``load_image``.
-
-    Args:
-        source: As for ``load_image``.
-        config: The ``image`` settings.
-        width: Width in pixels. Default: ``target_width``.
-
-    Returns:
-        A new C-contiguous array ``(C, image_height, width)``, ``uint8``.
-    """
+    """Load an image as a new C-contiguous ``(C, image_height, width)`` uint8: ``resize`` of ``load_image``."""
     return _resized(_decoded(source, config.image_channels), config, width)
 
 
@@ -249,10 +213,7 @@ def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[n
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Return the width and height in pixels that ``load_image`` will give, from the header of an image file.
-
-    The pixels are not decoded (but for the odd PNG that has its EXIF data after them).
-    """
+    """Return the width and height of ``load_image``, from the header (but for PNGs with EXIF after the pixels)."""
     image = open_picture(data, "image bytes")
     width, height = image.size
     if image.format == "TIFF":
@@ -265,15 +226,10 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def target_width(size: tuple[int, int], config: ImageConfig) -> int:
-    """Return width in pixels to which an image is resized.
+    """Return the width in pixels to which an image of a size (width, height) is resized.
 
     Under ``keep_ratio`` it is the width at ``image_height`` times ``width_scale``, rounded to the nearest multiple of
-    ``width_step`` (halves go up: a wider image has more time steps) and then clipped to ``min_width`` and
-    ``max_width``.
-
-    Args:
-        size: Width and height of the image in pixels.
-        config: The ``image`` settings.
+    ``width_step`` (halves up, for more time steps), then clipped to ``min_width`` and ``max_width``.
 
     Raises:
         ImageError: The image has no pixels.
@@ -295,31 +251,17 @@ def _proportional_width(size: tuple[int, int], config: ImageConfig) -> int:
 
 
 def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
-    """Resize pixels to the size of the network, channels first.
+    """Resize ``(H, W, C)`` uint8 to the network's ``(C, image_height, width)``, by Pillow's antialiased resampling.
 
-    Pillow's resampling, which widens its filter when it makes an image smaller (antialiasing).
-
-    Args:
-        pixels: ``(H, W, C)``, ``uint8``, as ``load_image`` gives them.
-        config: The ``image`` settings.
-        width: Width in pixels. Default: ``target_width``.
-
-    Returns:
-        A new C-contiguous array ``(C, image_height, width)``, ``uint8``.
+    The default width is ``target_width``; the result is new and C-contiguous.
     """
     return _resized(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), config, width)
 
 
 def normalize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Scale pixels to [-1, 1] as the network takes them: ``(x - 127.5) / 127.5``.
+    """Scale ``uint8`` pixels of any shape to ``float32`` in [-1, 1]: ``(x - 127.5) / 127.5``.
 
     As the ModelZoo does. PARSeq's and DTRB's ``(x / 255 - 0.5) / 0.5`` is the same up to rounding.
-
-    Args:
-        pixels: Any shape, ``uint8``.
-
-    Returns:
-        A new array of the same shape, ``float32``.
     """
     # The difference is exact and the division rounded once: any engine that computes it in float32 gets these bits.
     # Multiplying by 1 / 127.5 would not have that.
@@ -442,7 +384,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return EXIF orientation, 1 (upright) to 8; 1 where there is none or it cannot be read."""
+    """Return the EXIF orientation, 1 (upright) to 8; 1 if missing or unreadable."""
     # Damaged EXIF data are common in images that are otherwise fine.
     try:
         value = image.getexif().get(_ORIENTATION, 1)
@@ -452,13 +394,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def line_warning(size: tuple[int, int], text: str, score: float, config: ImageConfig) -> LineWarning | None:
-    """Return what an image likely is in place of one upright line of text that fits the network.
+    """Return the likely content of an image that is not one upright line that fits the network.
 
-    Args:
-        size: Width and height of the image as it was given, in pixels.
-        text: The reading.
-        score: Its natural-log probability.
-        config: The ``image`` settings.
+    The size (width, height) is that of the given image in pixels, the score a natural-log probability.
     """
     width, height = size
     if height > 600 and width > 300 and width < 2 * height < 8 * width and score < _UNSURE:

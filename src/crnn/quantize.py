@@ -1,19 +1,9 @@
-"""A network's graph in 8 bits: what convolutions see and hold becomes integers, by images that show what they see.
+"""Int8 quantisation of a network's graph, with activation ranges taken from images.
 
-What computes in int8 are the convolutions, nine tenths of the arithmetic. Kernels have a scale for each channel (int8),
-activations one for each layer (uint8, between the least and the most that groups of images gave, on average). The
-first convolution takes the pixels as they are. Matrices of the LSTMs are kept in int8 with a scale for each row and
-computed with in floating point; the rest is as it was.
-
-In the graph this stands as ``QuantizeLinear`` and ``DequantizeLinear`` around operators on floats. OpenVINO, ONNX
-Runtime and ONNX Runtime Web each make their own integer operators of it, so one file serves all of them.
-
-Why by ourselves: on this network the quantisation of NNCF 3.4 cost 3.7 points of accuracy on rendered words, this one
-none (docs/log/measurements-reading.md), and it needs no package beside those that run the result.
-
-References:
-    Jacob et al. 2018, arXiv 1712.05877 (integers for inference; zero points). Krishnamoorthi 2018, arXiv 1806.08342
-    (a scale for each channel; ranges from some hundreds of samples).
+Kernels (int8, a scale per channel), activations (uint8, a scale per layer) and pixels become integers around
+``DequantizeLinear``, as all engines read them; LSTM matrices are stored in int8 and computed in floating point. NNCF
+3.4 cost 3.7 points of accuracy on rendered words, this none (docs/log/measurements-reading.md). References: Jacob et
+al. 2018, arXiv 1712.05877 (integers, zero points); Krishnamoorthi 2018, arXiv 1806.08342 (scales per channel).
 """
 
 from __future__ import annotations
@@ -33,28 +23,26 @@ from crnn.engines.onnx_graph import INPUT_NAME
 from crnn.errors import DataError
 
 _HALF_RANGE = np.float32(127.5)
-_MIDDLE = np.uint8(128)
-"""The middle of pixels is 127.5, and a zero point is a whole number: what is missing goes into the bias."""
+_MIDDLE = np.uint8(128)  # of pixels, 127.5; zero points are whole numbers, and the bias makes up for the half
 
-_LIMIT = 127
-"""Of weights on both sides of zero: -128 stays unused, so that the negative of a weight is one."""
+_LIMIT = 127  # of weights on both sides: -128 is unused, so that negatives exist
 
 _GROUP = 16
-"""Images whose least and most count once. The mean over such groups leaves out what is rare, at three quarters of the
-very most; that brought distributions nearer to those of float32 than the most itself, or half of it, did."""
+"""Images whose extremes count once. The mean over groups leaves out rare values, at about three quarters of the overall
+extreme; that came nearer to the distributions of float32 than the extreme itself, or half of it."""
 
 _Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedGraph:
-    """A quantized graph, and what was done.
+    """A quantised graph.
 
     Attributes:
-        graph: The graph; input and output are called as before.
-        ranges: By name of each activation that became 8 bits: what 0 and 255 stand for, but for rounding.
-        pictures: How many pictures they come from.
-        kept: Operators with weights that compute in floating point, by name.
+        graph: The graph; input and output keep their names.
+        ranges: Values of 0 and 255, but for rounding, by name of each 8-bit activation.
+        pictures: Number of images behind the ranges.
+        kept: Names of operators with weights that compute in floating point.
     """
 
     graph: onnx.ModelProto
@@ -64,16 +52,15 @@ class QuantizedGraph:
 
 
 def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> QuantizedGraph:
-    """Quantize the convolutions of a graph to int8.
+    """Quantise the convolutions of a graph to int8.
 
     Args:
-        graph: As ``crnn.engines.onnx_graph.network_graph`` builds it; it stays as it is.
-        batches: Images ``(N, C, 32, W)`` uint8 like those that will be read; some hundreds are enough. They need no
-            labels. Widths may differ between batches.
+        graph: Graph of ``crnn.engines.onnx_graph.network_graph``; not changed.
+        batches: Images ``(N, C, 32, W)`` uint8 like those to be read, some hundreds, without labels. Widths may differ.
 
     Raises:
         DataError: There are no images.
-        MissingExtraError: ONNX Runtime, which looks at activations, is not installed.
+        MissingExtraError: ONNX Runtime is not installed.
     """
     activations = [node.output[0] for node in graph.graph.node if node.op_type == "Relu"]
     ranges, pictures = _activation_ranges(graph, activations, batches)
@@ -85,7 +72,7 @@ def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantiz
 
 
 class _Builder:
-    """The nodes of a graph once more, with integers where they can be."""
+    """Builder of the quantised graph, node by node."""
 
     def __init__(self, graph: onnx.ModelProto) -> None:
         self._constants: dict[str, _Array] = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
@@ -145,16 +132,14 @@ class _Builder:
         self._add("DequantizeLinear", [INPUT_NAME, scale, zero], f"{INPUT_NAME}.values")
 
     def _shift_bias(self, name: str, kernel: npt.NDArray[np.float32]) -> None:
-        """Add the half that the zero point of the pixels lacks: a constant over the whole image.
-
-        Beside its edges the convolution sees 128 instead of 127.5, a 255th of the range, as in no other layer.
-        """
+        """Add the half that the zero point of the pixels lacks, a constant over the whole image."""
+        # Padding at the edges is 128 instead of 127.5, off by a 255th of the range, as in no other layer.
         missing = (np.float64(_MIDDLE) - np.float64(_HALF_RANGE)) / np.float64(_HALF_RANGE)
         shift = kernel.sum(axis=(1, 2, 3), dtype=np.float64) * missing
         self._constants[name] = (self._constants[name] + shift).astype(np.float32)
 
     def _integers(self, name: str) -> npt.NDArray[np.float32]:
-        """Round a kernel to int8 with a scale for each output channel; return the rounded kernel."""
+        """Round a kernel to int8 with a scale per output channel; return the rounded kernel."""
         integers, scale = _rounded(self._constants.pop(name), axes=(1, 2, 3))
         flat = scale.reshape(-1)
         inputs = [
@@ -166,11 +151,9 @@ class _Builder:
         return integers * scale
 
     def _kept_small(self, name: str) -> None:
-        """Store a matrix as int8 with a scale for each row; engines multiply it out when they load it.
-
-        Not by DequantizeLinear, which engines keep for the operator that it belongs to; an LSTM is none of these.
-        """
+        """Store a matrix as int8 with a scale per row, multiplied out by engines when they load it."""
         integers, scale = _rounded(self._constants.pop(name), axes=(-1,))
+        # No DequantizeLinear: engines keep it for the operator that it belongs to, and an LSTM is none of these.
         self._add("Cast", [self._constant(f"{name}.integers", integers)], f"{name}.cast", to=TensorProto.FLOAT)
         self._add("Mul", [f"{name}.cast", self._constant(f"{name}.scale", scale)], name)
 
@@ -189,7 +172,7 @@ class _Builder:
 
 
 def _rounded(weights: _Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Return integers and the scale, of the same number of dimensions, that brings them back."""
+    """Return integers, and the scale, with as many dimensions, that restores the weights."""
     largest = np.abs(weights).max(axis=axes, keepdims=True)
     scale = (np.where(largest > 0, largest, 1.0) / _LIMIT).astype(np.float32)
     return np.clip(np.rint(weights / scale), -_LIMIT, _LIMIT).astype(np.int8), scale
@@ -198,7 +181,7 @@ def _rounded(weights: _Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int
 def _activation_ranges(
     graph: onnx.ModelProto, names: list[str], batches: Iterable[Pixels]
 ) -> tuple[dict[str, tuple[float, float]], int]:
-    """Return the mean over groups of the least and the most of each activation, and the number of images."""
+    """Return the mean extremes of each activation over groups, and the number of images."""
     runtime = import_onnxruntime()
     watched = onnx.ModelProto()
     watched.CopyFrom(graph)

@@ -1,10 +1,8 @@
-"""The public face of a trained network: images in, readings out.
+"""Reading of images with a trained network: ``load`` and ``Recognizer``.
 
-``Recognizer`` brings images of any kind and number to the network's array (``crnn.image``), batches those of one width
-without padding, and gives one ``Reading`` for each, in order. Log-probabilities come from an ``Engine``
-(``crnn.engines``), texts from a ``Decoder`` (``crnn.decoding``).
-
-Shape letters: N batch, C image channels, W width, T time steps, V classes with the blank.
+Images of one width are batched without padding. Log-probabilities come from an ``Engine`` (``crnn.engines``), texts
+from a ``Decoder`` (``crnn.decoding``). Shape letters: N batch, C image channels, W width, T time steps, V classes with
+the blank.
 """
 
 from __future__ import annotations
@@ -37,25 +35,23 @@ __all__ = ["Alternative", "Character", "Reading", "Recognizer", "load"]
 
 _R = TypeVar("_R")
 _Floats = npt.NDArray[np.float32]
+# types of one image, though some are iterable
 _ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
-"""Types of one image, though some of them can be iterated over."""
 
-_DECODED_BATCHES = 8
-"""Batches that are decoded together with a language: the words that it may change are few in each."""
+_DECODED_BATCHES = 8  # decoded together with a language, which may change only few words of each
 
-_HELD_BATCHES = 8
-"""Batches' worth of images that may wait for others of their width; it bounds the memory of streams."""
+_HELD_BATCHES = 8  # batches' worth of images that may wait for others of their width; bounds the memory of streams
 
 
 @dataclass(frozen=True, slots=True)
 class Character:
-    """One character of a reading.
+    """A character of a reading.
 
     Attributes:
         text: The character.
-        score: Largest log-probability of its class over the time steps that it is aligned to, at most 0.
-        start: Left border in pixels of the image as it was given.
-        end: Right border, likewise. Neighbours share the border halfway between the steps aligned to them.
+        score: Largest log-probability of its class over its time steps, at most 0.
+        start: Left border in pixels of the given image.
+        end: Right border, likewise; neighbours share the border halfway between their steps.
     """
 
     text: str
@@ -66,13 +62,7 @@ class Character:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another text that an image may show.
-
-    Attributes:
-        text: The text.
-        score: As for ``Reading``.
-        confidence: As for ``Reading``.
-    """
+    """Another text that an image may show, with score and confidence as of a ``Reading``."""
 
     text: str
     score: float
@@ -81,18 +71,17 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an image says.
+    """Text of an image.
 
     Attributes:
-        text: The text; empty when the network sees none.
-        score: Natural-log probability of the text under the network: the sum over all its CTC alignments, at most 0.
-            ``math.exp(score)`` is a probability.
-        characters: The characters of the text with their scores and places, left to right.
-        confidence: Probability in [0, 1] that the text is right, as far as the weights are calibrated (``crnn train``
-            does that on its validation sets, ``crnn calibrate`` on others). It knows the language and the lexicon that
-            the text was found with, and in a lexicon that the image may show none of its words.
-        alternatives: Where several texts were asked for (``n_best``) the others, the likeliest first.
-        warning: What the image likely is in place of one upright line that fits the network: ``page``, ``turned`` or
+        text: The text; empty if the network sees none.
+        score: Natural-log probability under the network, summed over all CTC alignments, at most 0.
+        characters: Characters with scores and places, left to right.
+        confidence: Probability in [0, 1] that the text is right, as far as the weights are calibrated (by ``crnn
+            train`` on its validation sets, or ``crnn calibrate``). It takes account of the language and the lexicon,
+            and of images that show no word of the lexicon.
+        alternatives: Further texts, likeliest first (``n_best``).
+        warning: Likely content in place of one upright line that fits the network: ``page``, ``turned`` or
             ``too_wide``, see ``crnn.image.ADVICE``.
     """
 
@@ -105,11 +94,10 @@ class Reading:
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
-    """Return left and right border of each character in pixels of the network's image.
+    """Return the borders of each character in pixels of the network's image.
 
-    Time step t looks at the pixels around 4 (t + 1): two poolings make a column of four pixels, the last convolution
-    joins two columns. Neighbours share the border halfway between their steps; the outermost characters reach as far
-    out as half the mean gap between neighbours, or two pixels where there is one character.
+    Time step t sees the pixels around 4 (t + 1): two poolings make columns of four pixels, and the last convolution
+    joins two. The outermost characters reach out by half the mean gap, or two pixels for a single character.
     """
     if not spans:
         return []
@@ -125,23 +113,18 @@ def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, 
 
 @dataclass(frozen=True, slots=True)
 class FittedImage:
-    """An image at the size of the network.
-
-    Attributes:
-        pixels: ``(C, 32, W)``, ``uint8``.
-        original_size: Width and height in pixels, as it was given.
-    """
+    """An image ``(C, 32, W)`` uint8 at the size of the network, and its own width and height in pixels."""
 
     pixels: npt.NDArray[np.uint8]
     original_size: tuple[int, int]
 
 
 class WidthBatcher:
-    """Batches of images of one width.
+    """Batcher of images of one width.
 
     Args:
         batch_size: Images of a full batch.
-        held: Items that may be added from an image on before its batch is ready, full or not; at least ``batch_size``.
+        held: Items added after an image until its batch is ready, full or not; at least ``batch_size``.
     """
 
     def __init__(self, batch_size: int, held: int) -> None:
@@ -164,20 +147,20 @@ class WidthBatcher:
         return ready
 
     def flush(self) -> list[list[tuple[int, FittedImage]]]:
-        """Return what is left, that of the oldest images first."""
+        """Return the remaining batches, those with the oldest images first."""
         ready, self._waiting = list(self._waiting.values()), {}
         return ready
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """What the network says of images that went through it together.
+    """Output of the network for one batch.
 
     Attributes:
         log_probs: ``(N, T, V)`` float32, normalised over V.
-        places: For each image its place in the order in which images came, from 0.
-        width: Of the network's images, in pixels.
-        original_sizes: Width and height of the images as they were given.
+        places: Place of each image in the order of arrival, from 0.
+        width: Width of the network's images, in pixels.
+        original_sizes: Width and height of each image, as given.
     """
 
     log_probs: npt.NDArray[np.float32]
@@ -187,22 +170,20 @@ class NetworkOutput:
 
 
 class Recognizer:
-    """Reads images of words and short lines.
+    """Reader of images of words and short lines.
 
     Args:
-        engine: What computes log-probabilities.
+        engine: Engine for log-probabilities.
         config: Settings of its weights: charset and image.
-        batch_size: Images per forward pass. With 1, each is read when it comes, and nothing is made ahead.
-        threads: That open and resize images ahead of the network; with 1 the caller's own does. Default: one for
-            each processor, up to eight.
-        calibration: Of the weights; without one, confidences are probabilities as the network gives them.
-        options: How texts are found: those of ``crnn.decoding.decoder.DecodingOptions``.
+        batch_size: Images per forward pass. With 1, each is read as it comes, and nothing is prepared ahead.
+        threads: Threads that open and resize images ahead of the network; 1 uses the caller's. Default: one per
+            processor, up to eight.
+        calibration: Calibration of the weights. Without one, confidences are the network's probabilities.
+        options: Options of ``crnn.decoding.decoder.DecodingOptions``.
 
     Attributes:
-        config: As given.
-        charset: Of the network.
-        batch_size: As given.
-        decoder: What finds texts.
+        charset: Charset of the network.
+        decoder: Decoder for the options.
 
     Raises:
         ConfigError: A number is out of range, an option cannot be used, or options contradict each other.
@@ -241,17 +222,13 @@ class Recognizer:
 
         Args:
             images: A path, encoded bytes, a PIL image or an array ``(H, W)`` or ``(H, W, C)``; or an iterable of them.
-            options: For this call, in the place of those that the reader was made with; ``None`` takes one away.
-
-        Returns:
-            A ``Reading`` for one image, a list of them in the same order for many.
+            options: Options for this call, in place of the reader's; ``None`` is the default.
 
         Raises:
-            ImageError: An image cannot be read. ``stream`` reads the others all the same.
-            CheckpointError: The network gives no numbers (nan).
-            ConfigError: As for the reader itself.
+            ImageError: An image cannot be read; ``stream`` still reads the others.
+            CheckpointError: The network gives nan.
         """
-        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # what is no image is refused as one
+        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # other types are refused as images
             return self.read([images], **options)[0]
         readings = []
         for reading in self.stream(images, **options):
@@ -261,15 +238,10 @@ class Recognizer:
         return readings
 
     def stream(self, images: ImageSource | Iterable[ImageSource], **options: Any) -> Iterator[Reading | ImageError]:
-        """Read images as they come, in bounded memory.
-
-        Args:
-            images: Any number of images; the iterable is only drawn from as readings are taken. One image counts
-                as a list of one.
-            options: As for ``read``.
+        """Read images in bounded memory, drawing from the iterable only as readings are taken; options as for ``read``.
 
         Yields:
-            For each image, in order, its ``Reading``, or the ``ImageError`` that says why there is none.
+            The ``Reading`` of each image, in order, or the ``ImageError`` that says why there is none.
         """
         if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):
             images = [images]
@@ -279,7 +251,7 @@ class Recognizer:
     def _decoded(
         self, outputs: Iterator[NetworkOutput | ImageError], decoder: Decoder
     ) -> Iterator[Reading | ImageError]:
-        """Yield readings in order, of several batches at a time where that costs less."""
+        """Yield readings in order, decoding several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
         failure: list[Exception] = []
@@ -306,7 +278,7 @@ class Recognizer:
         return Decoder(self.charset, section.rules(), options, calibration=self._calibration, language=section.language)
 
     def reading(self, decoded: Decoded, output: NetworkOutput, n: int) -> Reading:
-        """Return a text that was decoded from image ``n`` of a batch in characters and pixels."""
+        """Return a decoded text of image ``n`` of a batch, in characters and pixels."""
         found, size, width = decoded.text, output.original_sizes[n], output.width
         text = self.charset.decode(found.ids)
         characters = tuple(
@@ -322,24 +294,22 @@ class Recognizer:
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
     ) -> Iterator[_R | ImageError]:
-        """Run images through the network and a function over its output.
+        """Run images through the network and a function from a batch to one result per image.
 
-        Args:
-            images: Any number of images; the iterable is only drawn from as results are taken.
-            function: Called with each batch; gives one result for each image in it.
+        The iterable is drawn from only as results are taken.
 
         Yields:
-            For each image, in order, its result, or the ``ImageError`` that says why there is none.
+            The result of each image, in order, or the ``ImageError`` that says why there is none.
 
         Raises:
-            CheckpointError: The network gives no numbers (nan).
+            CheckpointError: The network gives nan.
         """
         # With batches of one, a reading does not wait for the next image, which may be slow to come.
         threads = self._threads if self.batch_size > 1 else 1
         batcher = WidthBatcher(self.batch_size, self.batch_size * _HELD_BATCHES)
         results: dict[int, _R | ImageError] = {}  # by place, until those before are there
         given, failure = 0, list[Exception]()
-        # Pillow's images load and remember things when they are looked at: none may be seen by two threads.
+        # Pillow's images load lazily and keep state: none may be used by two threads.
         sources = (self._fitted(image) if isinstance(image, Image.Image) else image for image in images)
         with closing(ordered_map(self._fitted, sources, workers=threads, ahead=self.batch_size)) as items:
             for place, item in enumerate(_until_failure(items, failure)):
@@ -381,7 +351,7 @@ class Recognizer:
 
 
 def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R]:
-    """Yield items up to an exception, which is kept for later."""
+    """Yield items up to an exception, which is stored in ``failure``."""
     try:
         yield from items
     except Exception as error:  # whatever the caller's iterable raises
@@ -389,7 +359,7 @@ def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R
 
 
 def _apart(output: NetworkOutput) -> list[NetworkOutput]:
-    """Return the output for each image of a batch by itself."""
+    """Split the output of a batch by image."""
     return [
         NetworkOutput(output.log_probs[n : n + 1], (place,), output.width, (original,))
         for n, (place, original) in enumerate(zip(output.places, output.original_sizes, strict=True))
@@ -410,25 +380,22 @@ def load(
     """Load a reader.
 
     Args:
-        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
-        engine: What computes: ``openvino``, ``onnx`` or ``torch``; ``auto`` takes the first of them that is installed
-            and can do what is asked for.
+        model: Name of shipped weights, a weights file, a run folder, or an exported file.
+        engine: ``openvino``, ``onnx`` or ``torch``; ``auto``: the first of them that is installed and can do it.
         device: ``auto``, ``cpu``, or an accelerator's name, for torch.
-        precision: ``bf16`` and ``int8`` are faster where the processor has them; readings may differ from ``fp32`` in
-            the rare case. ``int8`` reads shipped weights, or files that were exported so.
-        threads: Threads on the CPU. Default: ``OMP_NUM_THREADS``, else the engine's own choice.
-        mode: ``throughput`` for many images; ``latency`` where each one is waited for.
+        precision: ``bf16`` and ``int8`` are faster on processors that have them; readings may rarely differ from
+            ``fp32``. ``int8`` needs shipped weights or a file exported so.
+        threads: Threads on the CPU. Default: ``OMP_NUM_THREADS``, else the engine's choice.
+        mode: ``throughput`` for many images; ``latency`` for single ones.
         batch_size: Images per forward pass.
-        options: How texts are found: ``decode``, ``beam_width``, ``lexicon``, ``lexicon_margin``, ``lm``,
-            ``lm_weight``, ``pattern``, ``allow``, ``block``, ``n_best``, as ``crnn.decoding.decoder.DecodingOptions``
-            has them.
+        options: Options of ``crnn.decoding.decoder.DecodingOptions``: ``decode``, ``beam_width``, ``lexicon``,
+            ``lexicon_margin``, ``lm``, ``lm_weight``, ``pattern``, ``allow``, ``block``, ``n_best``.
 
     Raises:
         CheckpointError: The weights are missing, damaged, foreign, or from a newer version.
-        ConfigError: The engine or the device cannot do it, a number is out of range, a choice is unknown, or options
-            contradict each other.
+        ConfigError: The engine or device cannot do it, or an option is unknown, out of range or contradicts another.
         DataError: The lexicon or the language model cannot be used.
-        MissingExtraError: The engine, or any, is not installed.
+        MissingExtraError: No suitable engine is installed.
 
     Example:
         ``crnn.load().read("word.png").text``, ``crnn.load("runs/crnn", lexicon="towns.txt")``

@@ -1,24 +1,8 @@
-"""Prefix beam search: likelier texts than the best path finds.
+"""Prefix beam search: sums the CTC paths of each prefix and keeps the likeliest prefixes (numpy, all samples at once).
 
-Many paths collapse to one text, and the text of the best path need not be the likeliest. The search holds the likeliest
-prefixes of texts, step by step, and adds up the paths of each. Log-probabilities ``(N, T, V)`` come in, as in
-``crnn.decoding.ctc``, whose scores and alignments the texts that are found get; numpy only, and all samples in one
-pass.
-
-With a ``LanguagePrior`` the search knows what words look like: prefixes, and at the end texts, are ranked by
-
-    score + weight * (log-probability under the language) + bonus * (number of characters)
-
-where the score is what it is without: the log-probability of the text under the network alone. With a ``Pattern`` it
-drops the prefixes that no text of the pattern begins with, and in the end the texts that do not match.
-
-Shape letters: N batch, T time steps, V classes with the blank (the last one, V - 1), B prefixes that a beam holds, K
-classes that may extend them. All logarithms are natural.
-
-References:
-    Graves and Jaitly 2014, "Towards End-to-End Speech Recognition with Recurrent Neural Networks" (prefix beam search);
-    Hannun et al. 2014, arXiv 1408.2873 (the same with blank and non-blank endings kept apart, and with a language
-    model; ours predicts characters, and the end of the word).
+Shape letters: N batch, T time steps, V classes, the blank last, B prefixes held, K classes that may extend them.
+Logarithms are natural. References: Graves and Jaitly 2014, "Towards End-to-End Speech Recognition with Recurrent Neural
+Networks"; Hannun et al. 2014, arXiv 1408.2873 (blank and non-blank endings apart, and a language model).
 """
 
 from __future__ import annotations
@@ -39,20 +23,13 @@ _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
-_CLASSES_BESIDE_A_PRIOR = 6
-"""Characters by which a prefix is extended in a step where a language ranks them; others are hardly ever right."""
+_CLASSES_BESIDE_A_PRIOR = 6  # classes by which a language extends a prefix; others are hardly ever right
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with mixed bits (2 ** 64 over the golden ratio)
 
 
 class Hypothesis(NamedTuple):
-    """A text that a search found.
-
-    Attributes:
-        ids: Class ids without blanks.
-        score: Its CTC log-probability.
-        rank: What it was ranked by: the score, and what a language adds to it.
-    """
+    """A text that a search found: class ids without blanks, CTC log-probability, and rank (score plus language)."""
 
     ids: tuple[int, ...]
     score: float
@@ -64,26 +41,21 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Return the likeliest texts of each image.
 
-    The search merges the paths of one prefix exactly. It keeps ``beam_width`` prefixes per step, so that a text may be
-    missed, but the score of a text that is found is its full one (``sequence_log_probs``).
+    A text may be missed, but the score of a found one is exact (``sequence_log_probs``). Texts rank by
+    ``score + weight * (log-probability under the language) + bonus * characters``.
 
     Args:
         log_probs: ``(N, T, V)``.
-        beam_width: Number of prefixes kept, at least 1.
-        prior: What a language adds to the score of texts. Each step then extends prefixes by the 6 likeliest
-            characters alone.
-        pattern: What texts must match. Each step then extends prefixes by whatever character the pattern has there.
+        beam_width: Prefixes kept per step, at least 1.
+        prior: Language; prefixes are then extended by the 6 likeliest characters of a step only.
+        pattern: Pattern of the whole text; prefixes are then extended by all characters that it allows.
 
     Returns:
-        For each sample up to ``beam_width`` texts, the best first by rank, and equal ones by ids. Texts of probability
-        0 are left out.
+        Up to ``beam_width`` texts per sample, best first by rank, then by ids. Texts of probability 0 are left out.
 
     Raises:
-        DataError: The shape is wrong, or the prior is for another number of classes.
+        DataError: The shape is wrong, or the prior has another number of classes.
         ConfigError: ``beam_width`` is below 1, or the pattern takes too long to match.
-
-    Reference:
-        Hannun et al. 2014, arXiv 1408.2873, algorithm 1.
     """
     num_samples, num_steps, num_classes = log_probs_shape(log_probs)
     if beam_width < 1:
@@ -95,10 +67,10 @@ def beam_search(
             f"log_probs have shape {log_probs.shape}, so {num_classes} classes, the language was prepared for "
             f"{prior.charset.num_classes}; expected one for the charset of the network"
         )
-    # Extensions of one prefix rank as their classes do; a class that leads to a prefix already held counts for that
-    # one, and only the class that repeats the last character may fall behind. So whatever survives is among the
-    # beam_width + 1 likeliest classes of its step, and the result is the same as with all. A language ranks otherwise,
-    # and a pattern may refuse all of these.
+    # Extensions of a prefix rank as their classes do; a class that leads to a prefix already held counts for that one,
+    # and only the class that repeats the last character may fall behind. So all survivors are among the beam_width + 1
+    # likeliest classes of a step, and the result is that of all classes. Not so with a language, or with a pattern,
+    # which may refuse all of them.
     chars = log_probs[:, :, :-1].reshape(num_samples * num_steps, num_classes - 1)
     count = beam_width + 1 if prior is None else _CLASSES_BESIDE_A_PRIOR
     likely = _top(chars, num_classes if pattern is not None else count)
@@ -130,7 +102,7 @@ def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], fl
 
     Args:
         log_probs: ``(N, T, V)``.
-        texts: N pairs of ids and score; a text without a score above -inf must be empty.
+        texts: N pairs of ids and score; a text with the score -inf must be empty.
     """
     # What was found has an alignment, since its score is above -inf; so has the empty text, which shows no character.
     spans = align_batch(log_probs, [ids for ids, _ in texts])
@@ -147,7 +119,7 @@ def _character_scores(log_probs: _Floats, ids: tuple[int, ...], spans: list[tupl
 
 @dataclass(frozen=True, slots=True)
 class _Beams:
-    """The prefixes that a search holds, ``(N, B)``. Those of probability 0 are dead: they only fill places."""
+    """Prefixes that a search holds, ``(N, B)``; those of probability 0 only fill places."""
 
     blanks: _Doubles  # log-probability of the paths that collapse to the prefix and end in a blank
     chars: _Doubles  # the same for those that end in its last character
@@ -241,7 +213,7 @@ def _advance(
 
 
 def _top_of_pattern(ranks: _Doubles, width: int, beams: _Beams, likely: _Indices, pattern: Pattern) -> _Indices:
-    """Return ``_top`` of the candidates that texts of the pattern begin with, as all prefixes do that are held."""
+    """Return ``_top`` of the candidates with which texts of the pattern begin."""
     assert beams.texts is not None
     held = beams.totals.shape[1]
     ranks = ranks.copy()
@@ -266,7 +238,7 @@ def _each(holds: Callable[[str], bool], texts: npt.NDArray[np.object_]) -> npt.N
 
 
 def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:
-    """Return all ``(n, parent, child)`` among living prefixes where the child is the parent and one more character."""
+    """Return all ``(n, parent, child)`` among living prefixes in which the child is the parent plus one character."""
     alive = beams.totals > -np.inf
     found = beams.hashes[:, :, None] == beams.parent_hashes[:, None, :]
     found &= alive[:, :, None]
@@ -281,7 +253,7 @@ def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:
 
 
 def _top(scores: _Floats, count: int) -> _Indices:
-    """Return the columns of the ``count`` largest numbers of each row, ascending; of equal ones the first."""
+    """Return the columns of the ``count`` largest numbers of each row, ascending; ties go to the first."""
     num_rows, num_columns = scores.shape
     if num_columns <= count:
         return np.broadcast_to(np.arange(num_columns), scores.shape)

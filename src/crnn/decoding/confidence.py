@@ -1,15 +1,8 @@
-"""From the probability of a text to a confidence that can be trusted: a fitted curve, kept with the weights.
+"""Calibrated confidences: ``1 / (1 + exp(-(slope * log-odds + offset)))`` of the probability of a text.
 
-A search gives each text a probability: the CTC probability of the best path, or with a language the share of the text
-among all that were met. Networks are too sure or not sure enough, so the confidence is
-
-    1 / (1 + exp(-(slope * log-odds + offset)))
-
-with two numbers fitted on labelled images, one pair for reading with the language and one for reading without.
-
-References:
-    Platt 1999, "Probabilistic Outputs for Support Vector Machines" (the curve); Guo, Pleiss, Sun and Weinberger 2017,
-    arXiv 1706.04599 (calibration of networks; there by a temperature, which is this curve without offset).
+Slope and offset are fitted on labelled images, one pair for reading with the language and one for reading without.
+References: Platt 1999, "Probabilistic Outputs for Support Vector Machines" (the curve); Guo, Pleiss, Sun and
+Weinberger 2017, arXiv 1706.04599 (calibration of networks, by a temperature: this curve without offset).
 """
 
 from __future__ import annotations
@@ -26,10 +19,9 @@ import numpy.typing as npt
 from crnn.errors import ConfigError, DataError
 
 MIN_SAMPLES = 20
-"""Fewer readings than these fit nothing; some hundreds make a curve that can be relied on."""
+"""Least number of readings for a fit; some hundreds make it reliable."""
 
-_EDGE = 1e-7
-"""Probabilities closer to 0 or 1 are taken as this far away."""
+_EDGE = 1e-7  # least distance of a probability from 0 and 1
 
 _Doubles = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
@@ -37,15 +29,15 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceCurve:
-    """Two numbers that turn log-odds into confidences.
+    """Curve from log-odds to confidences.
 
     Attributes:
         slope: Above 0; below 1 for networks that are too sure.
         offset: Added to the log-odds.
         samples: Readings that it was fitted on.
-        accuracy: Share of them that was right.
-        error_before: Expected calibration error of the probabilities on them.
-        error_after: That of the confidences, where each half of the readings has the curve of the other half.
+        accuracy: Share of right ones.
+        error_before: Expected calibration error of the probabilities.
+        error_after: Same for the confidences; each half of the readings is judged by the curve of the other half.
     """
 
     slope: float = 1.0
@@ -62,12 +54,9 @@ class ConfidenceCurve:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a weights file knows of how sure its readings can be.
+    """Confidence curves of weights, for texts of the network alone and with its language, and names of the sets.
 
-    Attributes:
-        greedy: For texts of the network alone.
-        language: For texts found with the language of the weights; ``None``: as ``greedy``.
-        data: Names of the sets on which they were fitted.
+    Without a curve for ``language``, ``greedy`` is used.
     """
 
     greedy: ConfidenceCurve
@@ -75,7 +64,7 @@ class Calibration:
     data: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON values."""
 
         def known(curve: ConfidenceCurve) -> dict[str, Any]:
             return {name: None if value != value else value for name, value in dataclasses.asdict(curve).items()}
@@ -85,11 +74,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return what ``as_dict`` gave; a temperature, which files of before have, is a curve without offset.
-
-        Raises:
-            ConfigError: Fields are missing or of another type.
-        """
+        """Return the calibration of an ``as_dict``; the temperature of older files is a curve without offset."""
         try:
             if "temperature" in values:
                 numbers = {k: values[k] for k in ("samples", "accuracy", "error_before", "error_after") if k in values}
@@ -132,21 +117,17 @@ def confidences(probabilities: npt.ArrayLike, curve: ConfidenceCurve) -> _Double
 
 
 def expected_calibration_error(given: _Doubles, correct: _Mask, num_bins: int = 10) -> float:
-    """Return the mean distance of confidence and accuracy over equal bins of confidence, by readings in them."""
+    """Return the mean distance between confidence and accuracy over bins of equal width, weighted by readings."""
     bins = np.minimum((given * num_bins).astype(np.intp), num_bins - 1)
     sums = np.bincount(bins, given - correct, minlength=num_bins)
     return float(np.abs(sums).sum() / max(given.size, 1))
 
 
 def fit_curve(probabilities: Sequence[float], correct: Sequence[bool]) -> ConfidenceCurve:
-    """Return the curve under which confidences are true: it minimizes the mean of -ln(probability of what happened).
-
-    Args:
-        probabilities: Of each reading.
-        correct: Whether it was right.
+    """Fit a curve by maximum likelihood.
 
     Raises:
-        DataError: There are fewer than ``MIN_SAMPLES`` readings, or all of them are right, or all wrong.
+        DataError: There are fewer than ``MIN_SAMPLES`` readings, or all are right, or all wrong.
     """
     odds, right = logit(probabilities), np.asarray(correct, dtype=np.bool_)
     num_right = int(np.count_nonzero(right))
@@ -173,7 +154,7 @@ def fit_curve(probabilities: Sequence[float], correct: Sequence[bool]) -> Confid
 
 
 def _newton(odds: _Doubles, right: _Mask) -> tuple[float, float]:
-    """Logistic regression with a weak pull towards (1, 0), which keeps it finite where readings can be told apart."""
+    """Fit a logistic regression with a weak pull towards (1, 0), which keeps it finite for separable readings."""
     design = np.stack([odds, np.ones_like(odds)], axis=1)
     center, pull = np.array([1.0, 0.0]), 0.1
     found = center.copy()

@@ -1,9 +1,7 @@
-"""Patterns that a text must match as a whole: regular expressions, by the package ``regex``.
+"""Regular expressions that a whole text must match, and allowed characters.
 
-A number plate, a meter or a serial number has a form that is known before. ``crnn.decoding.beam`` drops the prefixes
-that no text of the pattern begins with (``regex`` tells by a partial match) and keeps the texts that match in the end.
-
-Letters mean what labels mean by them: where labels are folded to small letters, ``[A-Z]{2}`` are any two letters.
+``crnn.decoding.beam`` drops prefixes with which no matching text begins (partial matches of the package ``regex``).
+Letters follow the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
 """
 
 from __future__ import annotations
@@ -23,21 +21,17 @@ from crnn.errors import CharsetError, ConfigError, DataError
 _Mask = npt.NDArray[np.bool_]
 
 
-_TIMEOUT_S = 1.0
-"""For one text; a match takes microseconds, but for patterns that try every division of a text into parts."""
+_TIMEOUT_S = 1.0  # for one text; only patterns that try every division of a text into parts come near it
 
-_TRIED = 5_000
-"""Texts that are tried when a pattern is given, to find one that matches."""
+_TRIED = 5_000  # texts tried when a pattern is given, to find one that matches
 
 _TRIED_LENGTH = 100
-_REMEMBERED = 200_000
-"""Prefixes whose answers are kept."""
+_REMEMBERED = 200_000  # prefixes whose answers are cached
 
+# an escape, a set, a repeat with its least number as a group, or a character
 _TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
-"""An escape, a set, a number of repeats with the least of it as a group, or a character."""
 
-_MAX_REPEATS = 10_000
-"""Of one part of a pattern, through all groups around it: ``regex`` unrolls the least of each."""
+_MAX_REPEATS = 10_000  # of one part, through all groups around it: ``regex`` unrolls the least number of each
 
 
 def allowed_classes(
@@ -45,18 +39,15 @@ def allowed_classes(
 ) -> _Mask:
     """Return the classes that a reading may have.
 
-    Characters mean what labels mean by them: where the charset has small letters only, ``A`` allows, or blocks, ``a``.
-
     Args:
-        charset: What the network writes.
-        allow: The characters that readings may have. Default: all of them.
-        block: The characters that they may not have; those that the network does not know are blocked anyhow.
-
-        rules: The label rules that say what a character means. Default: those that follow from the charset
-            (``CharsetConfig.rules``).
+        charset: Charset of the network.
+        allow: Characters that readings may have. Default: all.
+        block: Characters that they may not have; unknown ones are ignored.
+        rules: Label rules, which give the form of a character (a lower-case charset takes ``A`` as ``a``). Default:
+            ``CharsetConfig.rules`` of the charset.
 
     Returns:
-        ``(V,)``, true for what is allowed; the blank always is.
+        ``(V,)``, true for allowed classes and the blank.
 
     Raises:
         CharsetError: A character of ``allow`` is not in the charset, or nothing is left.
@@ -87,14 +78,9 @@ def allowed_classes(
 
 
 def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.NDArray[np.floating[Any]]:
-    """Return log-probabilities with -inf for every class that is not allowed; the others stay as they are.
+    """Return log-probabilities ``(N, T, V)`` with -inf for classes not allowed ``(V,)``, not renormalised.
 
-    A sample in which some step has nothing left (no blank, no character) has no possible text; decoders give the score
-    -inf for it.
-
-    Args:
-        log_probs: ``(N, T, V)``; not changed.
-        allowed: ``(V,)`` from ``allowed_classes``.
+    Decoders give the score -inf for a sample in which a step has nothing left.
 
     Raises:
         DataError: The shapes do not fit.
@@ -116,21 +102,20 @@ def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
 
 
 class Pattern:
-    """What texts must match.
+    """Pattern that texts must match as a whole.
 
     Args:
-        expression: A regular expression, in the syntax of ``regex``.
-        charset: Of the network.
-        rules: Its label rules, which say what letters mean.
-        allowed: ``(V,)``, the classes that texts may have (``allowed_classes``). Default: all.
+        expression: Regular expression in the syntax of ``regex``.
+        charset: Charset of the network.
+        rules: Its label rules, which give the form of letters.
+        allowed: ``(V,)`` of ``allowed_classes``. Default: all.
 
     Attributes:
-        expression: As given.
         characters: ``(V - 1,)``, the charset as an array of strings.
 
     Raises:
         ConfigError: It is no regular expression, or takes too long to match.
-        CharsetError: No text of these characters matches, as far as trying tells.
+        CharsetError: No text of these characters was found to match.
     """
 
     def __init__(
@@ -162,7 +147,7 @@ class Pattern:
         return self._match(text, partial=False)
 
     def begins(self, text: str) -> bool:
-        """Return true if a text that matches begins with this one."""
+        """Return true if a matching text begins with this one."""
         known = self._begins.get(text)
         if known is None:
             if len(self._begins) >= _REMEMBERED:
@@ -180,7 +165,7 @@ class Pattern:
             ) from None
 
     def _may_match(self, characters: list[str]) -> bool:
-        """Return true if some text matches, or too many begin well to try them all."""
+        """Return true if some text matches, or too many prefixes do to try them all."""
         waiting, tried = [""], 0
         while waiting:
             text = waiting.pop()
@@ -194,8 +179,8 @@ class Pattern:
 
 
 def _most_repeats(expression: str) -> int:
-    """Return the largest product of least numbers of repeats around one part."""
-    groups, last = [1], 1  # the largest product in each open group, and that of what a number would repeat
+    """Return the largest product of least repeats around one part."""
+    groups, last = [1], 1  # largest product in each open group, and of the part before the token
     for token in _TOKENS.finditer(expression):
         if token[0] == "(":
             groups.append(1)
@@ -210,7 +195,7 @@ def _most_repeats(expression: str) -> int:
 
 
 def _written(expression: str, charset: Charset, rules: LabelRules) -> str:
-    """Return the expression with the characters that labels have in the place of others, as ``e`` for ``é``."""
+    """Return the expression in the characters of labels, such as ``e`` for ``é``."""
 
     def written(character: str) -> str:
         return character if character.isascii() else written_as(character, charset, rules) or character

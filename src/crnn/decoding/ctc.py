@@ -1,18 +1,8 @@
-"""From log-probabilities to texts, the probability of each, and where its characters stand.
+"""CTC decoding in numpy: best paths, probabilities of texts, and alignments of their characters.
 
-The network gives log-probabilities ``(N, T, V)``; here the best path becomes class ids, which ``Charset.decode`` turns
-into text, and any text that is given gets its probability and its alignment. ``crnn.decoding.beam`` searches for
-likelier texts on top of this. Numpy only, so that reading needs no torch; the arithmetic loops over time steps, never
-over samples.
-
-Shape letters: N batch, T time steps, V classes with the blank (the last one, V - 1), S target length. All logarithms
-are natural. The functions look at the shape and trust the numbers, which ``crnn.decoding.ctc`` can check.
-
-One lattice serves every target: ``j`` characters are written, and the last step stands on a blank or on character
-``j``. Summing over it gives the probability of the text, the maximum over it the best alignment.
-
-References:
-    Graves et al. 2006, "Connectionist Temporal Classification" (best path, forward algorithm).
+Shape letters: N batch, T time steps, V classes, the blank last (V - 1), S target length. Logarithms are natural.
+One lattice serves all targets: ``j`` characters are written, and the last step is on a blank or on character ``j``.
+Reference: Graves et al. 2006, "Connectionist Temporal Classification" (best path, forward algorithm).
 """
 
 from __future__ import annotations
@@ -36,21 +26,12 @@ _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 _Mask = npt.NDArray[np.bool_]
 SAFE_PROBABILITY = 1e-280
-"""Above it the forward sum over plain probabilities is as good as one over logarithms: underflow loses less than 1e-307
-per state and step, and what follows a state cannot make that larger."""
+"""Least probability for which the linear forward sum is exact: underflow loses below 1e-307 per state and step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Semiring:
-    """Semiring of the CTC recursions: sum-product or max-product.
-
-    Attributes:
-        plus: Joins several ways to the same state.
-        times: Joins a way and its next step.
-        zero: Of the impossible.
-        one: Of the certain.
-        take_exp: Numbers are probabilities and not their logarithms.
-    """
+    """Semiring of the CTC recursions: sum-product or max-product; ``take_exp`` if values are not logarithms."""
 
     plus: np.ufunc
     times: np.ufunc
@@ -60,25 +41,25 @@ class Semiring:
 
 
 LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
-"""Sums over all alignments, as fast as it gets; what is below 1e-308 is lost."""
+"""Sums over all alignments, fast; below 1e-308 they underflow."""
 
 LOG = Semiring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
-"""The same with logarithms, some ten times slower; nothing is lost."""
+"""Same with logarithms, about ten times slower; nothing underflows."""
 
 BEST = Semiring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
-"""The best alignment."""
+"""Best alignment."""
 
 
 def check_log_probs(log_probs: _Floats, num_classes: int | None = None) -> None:
-    """Refuse an array that cannot be the network's log-probabilities.
+    """Refuse an array that cannot be log-probabilities of the network.
 
     Args:
         log_probs: ``(N, T, V)``, float16, float32 or float64; N and T may be 0, entries may be -inf.
-        num_classes: The V to expect, where it is known.
+        num_classes: Expected V, if known.
 
     Raises:
-        DataError: The type or the shape is wrong, there is a nan, or the probabilities of a time step do not sum to 1
-            within 1e-3 (float16: 4e-3); the message names the first such sample and step.
+        DataError: The type or shape is wrong, there is a nan, or the probabilities of a step do not sum to 1 within
+            1e-3 (float16: 4e-3). The message names the first such sample and step.
     """
     if log_probs.dtype not in (np.float16, np.float32, np.float64):
         raise DataError(f"log_probs have type {log_probs.dtype}; expected float16, float32 or float64")
@@ -103,11 +84,7 @@ def check_log_probs(log_probs: _Floats, num_classes: int | None = None) -> None:
 
 
 def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
-    """Return N, T and V of log-probabilities.
-
-    Raises:
-        DataError: There are not three dimensions, or fewer than 2 classes.
-    """
+    """Return N, T and V, or raise ``DataError`` unless there are three dimensions and V is at least 2."""
     if log_probs.ndim != 3 or log_probs.shape[2] < 2:
         raise DataError(
             f"log_probs have shape {log_probs.shape}; expected (N, T, V) with at least 2 classes, the last the blank"
@@ -118,15 +95,15 @@ def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
 
 @dataclass(frozen=True, slots=True)
 class DecodedText:
-    """One text with its probability and the place of its characters.
+    """A text with its probability and the spans of its characters.
 
     Attributes:
         ids: Class ids without blanks.
-        score: Log-probability of the text, summed over all its alignments (``sequence_log_probs``), at most 0.
-        spans: For each character the time steps ``[start, end)`` in which it is shown: by the best path for the text of
-            ``greedy``, by the best alignment of the text for any other.
-        character_scores: For each character the largest log-probability of its class over the steps of its span: in
-            (-inf, 0] and comparable between characters, but not a decomposition of ``score``.
+        score: Log-probability summed over all alignments (``sequence_log_probs``), at most 0.
+        spans: Time steps ``[start, end)`` of each character, by the best path for ``greedy``,
+            else by the best alignment.
+        character_scores: Largest log-probability of each character in its span, in (-inf, 0]: comparable between
+            characters, but not a decomposition of ``score``.
     """
 
     ids: tuple[int, ...]
@@ -136,16 +113,10 @@ class DecodedText:
 
 
 def greedy(log_probs: _Floats) -> list[list[int]]:
-    """Return the class ids of the best path: the likeliest class of each step, repeats merged, blanks removed.
+    """Return the class ids of the best path, with repeats merged and blanks removed.
 
     Args:
-        log_probs: ``(N, T, V)``. Of equal classes the lowest id wins.
-
-    Returns:
-        N lists of ids in [0, V - 1).
-
-    Raises:
-        DataError: The shape is wrong.
+        log_probs: ``(N, T, V)``; ties go to the lowest id.
 
     Reference:
         Graves et al. 2006, section 3.2 (best path decoding).
@@ -157,14 +128,7 @@ def greedy(log_probs: _Floats) -> list[list[int]]:
 
 
 def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
-    """Return the texts of ``greedy`` with their scores, and the spans that the best path itself gives.
-
-    Args:
-        log_probs: ``(N, T, V)``.
-
-    Raises:
-        DataError: The shape is wrong.
-    """
+    """Return the texts of ``greedy`` with their scores and the spans of the best path."""
     num_classes = log_probs_shape(log_probs)[2]
     best = log_probs.argmax(axis=2)  # (N, T)
     starts = _run_starts(best, num_classes - 1)
@@ -182,21 +146,19 @@ def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
 
 
 def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], rows: _Indices | None = None) -> _Doubles:
-    """Return the log-probability of each target: the sum over all alignments that CTC collapses to it.
+    """Return the log-probability of each target, summed over its CTC alignments.
 
     Args:
         log_probs: ``(N, T, V)``.
-        targets: M sequences of class ids in [0, V - 1); the empty one stands for blanks only.
-        rows: ``(M,)``, for each target the sample in [0, N) that it is scored in. Default: one target for each sample,
-            in their order.
+        targets: M sequences of class ids in [0, V - 1); the empty one means only blanks.
+        rows: ``(M,)`` sample of each target. Default: one target per sample, in order.
 
     Returns:
-        ``(M,)`` float64, minus what ``ctc_loss`` gives. -inf where a target has no alignment in T steps. Never above 0,
-        though the rounding of float32 may put the sum there.
+        ``(M,)`` float64, at most 0 (clipped, as rounding may exceed it): the negative of ``ctc_loss``. -inf where a
+        target has no alignment in T steps.
 
     Raises:
-        DataError: The shape is wrong, there are not as many targets as rows, a row is not in [0, N), or an id is not a
-            character's.
+        DataError: The shape, a row or an id is out of range, or the number of targets is not that of rows.
 
     Reference:
         Graves et al. 2006, section 4.1 (forward algorithm).
@@ -209,7 +171,7 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
     totals = _total(_lattice(log_probs, rows, targets), LINEAR)
     safe = totals > SAFE_PROBABILITY
     scores = np.log(totals, where=safe, out=np.full(len(targets), -np.inf))
-    # Ten times slower, and needed by texts that are next to impossible only.
+    # Ten times slower, and only needed by nearly impossible texts.
     rest = np.flatnonzero(~safe)
     if rest.size:
         scores[rest] = _total(_lattice(log_probs, rows[rest], [targets[m] for m in rest.tolist()]), LOG)
@@ -217,12 +179,7 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
 
 
 def align(log_probs: _Floats, target: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the time steps ``[start, end)`` of each character of one target in its best alignment.
-
-    Args:
-        log_probs: ``(T, V)``.
-        target: Class ids in [0, V - 1), shape ``(S,)``.
-    """
+    """Return the time steps ``[start, end)`` of each character of one target, for log-probabilities ``(T, V)``."""
     if log_probs.ndim != 2:
         raise DataError(f"log_probs have shape {log_probs.shape}; expected (T, V), or use align_batch")
     return align_batch(log_probs[None], [target])[0]
@@ -231,18 +188,15 @@ def align(log_probs: _Floats, target: Sequence[int]) -> list[tuple[int, int]]:
 def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
     """Return the time steps ``[start, end)`` of each character of each target in its best alignment.
 
-    Of equally good alignments the same one is always chosen.
+    Ties are broken the same way each time.
 
     Args:
         log_probs: ``(N, T, V)``.
         targets: N sequences of class ids in [0, V - 1).
 
-    Returns:
-        N lists of one pair per character, in order and without overlap.
-
     Raises:
-        DataError: The shape is wrong, there are not N targets, an id is not a character's, a target needs more than T
-            steps, or every alignment of it has probability 0.
+        DataError: The shape or an id is wrong, there are not N targets, a target needs more than T steps, or all
+            its alignments has probability 0.
 
     Reference:
         Rabiner 1989, "A Tutorial on Hidden Markov Models", section III B (Viterbi).
@@ -273,10 +227,10 @@ def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[li
 
 @dataclass(frozen=True, slots=True)
 class _Lattice:
-    """M targets padded to the longest, each with the sample that it is to be found in."""
+    """M targets padded to the longest, each with its sample."""
 
     flat: _Floats  # (N * T * V,)
-    chars_at: _Indices  # (M, S) where in ``flat`` the class of each character stands at step 0
+    chars_at: _Indices  # (M, S) places in ``flat`` of each character's class at step 0
     blanks_at: _Indices  # (M, 1) the same for the blank
     may_skip: _Mask  # (M, S) no blank is needed before this character
     lengths: _Indices  # (M,)
@@ -309,10 +263,7 @@ def _lattice(log_probs: _Floats, rows: _Indices, targets: Sequence[Sequence[int]
 
 
 def _forward(lattice: _Lattice, ring: Semiring) -> Iterator[tuple[_Doubles, _Doubles]]:
-    """Yield the state before step 0 and after each: totals that end in a blank, and in a character, ``(M, S + 1)``.
-
-    Column j: j characters are written. Column 0 of the second is always zero: no character is there to stand on.
-    """
+    """Yield totals ending in a blank and in character j, ``(M, S + 1)`` each, before step 0 and after each step."""
     shape = (lattice.chars_at.shape[0], lattice.chars_at.shape[1] + 1)
     blanks, chars = np.full(shape, ring.zero), np.full(shape, ring.zero)
     blanks[:, 0] = ring.one
@@ -355,13 +306,12 @@ def _run_starts(path: _Indices, blank: int) -> _Mask:
 
 
 def _spans(path: _Indices, blank: int) -> list[tuple[int, int]]:
-    """Return first step and step after the last of each such run, sample after sample."""
+    """Return first step and end of each run, sample by sample."""
     starts = np.nonzero(_run_starts(path, blank))[1]
     ends = np.nonzero(_run_starts(path[:, ::-1], blank)[:, ::-1])[1] + 1
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _split(flat: list[Any], counts: _Indices) -> list[list[Any]]:
-    """Return consecutive pieces of ``flat`` of the given lengths."""
     ends = np.cumsum(counts).tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -1,19 +1,8 @@
-"""The ways to find texts, by name, with what is known about them: one place that checks options and calls decoders.
+"""Decoding options, their checks, and the decoder of each method: greedy, beam or lexicon.
 
-===========  =======================================================  =============================================
-method       what it finds                                            options of its own
-===========  =======================================================  =============================================
-``greedy``   the text of the best path
-``beam``     the likeliest text under network and language            ``beam_width``, ``lm``, ``lm_weight``,
-                                                                      ``pattern``, which the whole text must match
-``lexicon``  the likeliest word of a lexicon                          ``lexicon``, ``lexicon_margin``
-===========  =======================================================  =============================================
-
-``auto`` is what the other options ask for; without any it is ``beam`` where the weights have a language, and ``greedy``
-where they have none. The score of a text is its CTC log-probability (``ctc.sequence_log_probs``), whatever found it;
-its confidence is explained in ``crnn.decoding.confidence``.
-
-Shape letters: N batch, T time steps, V classes with the blank (the last one).
+``auto`` is the method for which the other options ask; without any it is ``beam`` if the weights have a language, else
+``greedy``. Scores are CTC log-probabilities (``ctc.sequence_log_probs``); for confidences see
+``crnn.decoding.confidence``. Shape letters: N batch, T time steps, V classes, the blank last.
 """
 
 from __future__ import annotations
@@ -46,13 +35,12 @@ _TAKES = {
     "greedy": {"allow", "block"},
     "beam": {"allow", "block", "lm", "lm_weight", "pattern", "n_best"},
     "lexicon": {"lexicon", "lexicon_margin", "n_best"},
-}
-"""For each method the options that mean something to it."""
+}  # options of each method
 
 _MAX_BEST = 1000
 
 _NONE_OF_THESE = math.log(0.02)
-"""Weight of a text that is no word of the lexicon, or not of the allowed characters: users mostly see what they say."""
+"""Weight of a text outside the lexicon or the allowed characters: users mostly restrict texts correctly."""
 
 _LEAST = 1e-300
 
@@ -61,20 +49,21 @@ _Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """How texts are found.
+    """Options of decoding.
 
     Attributes:
-        decode: The method.
+        decode: ``greedy``: text of the best path; ``beam``: likeliest text under network and language; ``lexicon``:
+            likeliest word of a lexicon; or ``auto``.
         beam_width: Prefixes that a beam holds.
-        lexicon: The words: a file with one a line, a sequence of them, or a ``Lexicon``.
-        lexicon_margin: The free text is taken where its score exceeds that of the best word by more than this, in nats.
-        lm: The language for the beam: ``auto``, that of the weights; ``none``; the name of one that ships, a file of
-            ``crnn lm``, or a ``Language``.
-        lm_weight: What the log-probabilities of the language are multiplied with; ``None`` is 0.4.
-        pattern: A regular expression that the whole text must match.
-        allow: The only characters that texts may have.
-        block: Characters that they may not have.
-        n_best: Number of texts to find; those after the best are ``Reading.alternatives``.
+        lexicon: Words: a file with one per line, a sequence, or a ``Lexicon``.
+        lexicon_margin: The free text is taken if its score exceeds that of the best word by more than this, in nats.
+        lm: Language of the beam: ``auto``, the one of the weights; ``none``; the name of a shipped one; a file of
+            ``crnn lm``; or a ``Language``.
+        lm_weight: Factor of the language's log-probabilities; ``None`` is 0.4.
+        pattern: Regular expression that the whole text must match.
+        allow: Only characters that texts may have.
+        block: Characters that texts may not have.
+        n_best: Number of texts to find; all but the best become ``Reading.alternatives``.
     """
 
     decode: DecodeMethod = "auto"
@@ -89,7 +78,7 @@ class DecodingOptions:
     n_best: int = 1
 
     def changed(self, options: Mapping[str, Any]) -> DecodingOptions:
-        """Return these with others in their place; ``None`` is the default.
+        """Return a copy with other values; ``None`` is the default.
 
         Raises:
             ConfigError: There is no such option.
@@ -100,7 +89,7 @@ class DecodingOptions:
         return replace(self, **{n: defaults[n] if value is None else value for n, value in options.items()})
 
     def given(self) -> list[str]:
-        """Return names of the options that ask for something."""
+        """Return the names of options, but ``decode`` and ``beam_width``, that are not at their defaults."""
         return [
             field.name
             for field in fields(self)
@@ -111,13 +100,7 @@ class DecodingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A text that was found.
-
-    Attributes:
-        ids: Class ids without blanks.
-        score: Its CTC log-probability.
-        confidence: Probability in [0, 1] that it is right.
-    """
+    """A text that was found: class ids without blanks, CTC log-probability, and confidence in [0, 1]."""
 
     ids: tuple[int, ...]
     score: float
@@ -126,13 +109,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What was found in one image.
-
-    Attributes:
-        text: The best text, with its places.
-        confidence: As for ``Candidate``.
-        others: The texts after it, the best first.
-    """
+    """Texts of one image: the best with its spans and confidence, and the others, best first."""
 
     text: DecodedText
     confidence: float
@@ -140,24 +117,20 @@ class Decoded:
 
 
 class Decoder:
-    """Finds texts in log-probabilities, in the way that the options ask for.
+    """Decoder of log-probabilities into texts.
 
     Args:
-        charset: Of the network.
-        rules: Its label rules: the form that words of a lexicon, letters of a pattern and characters of lists get.
-        options: How; default: each of them its own.
-        calibration: Of the weights; without one, confidences are probabilities as the network gives them.
+        charset: Charset of the network.
+        rules: Its label rules, applied to words of a lexicon, letters of a pattern and characters of lists.
+        options: Default: the defaults of each.
+        calibration: Calibration of the weights. Without one, confidences are the network's probabilities.
         language: Name of the weights' language, or ``none``.
 
     Attributes:
-        options: As given.
-        method: What ``auto`` came to, or the method given.
-        lexicon: The words; ``None``: there are none.
-        prior: What the language adds to scores; ``None``: there is none.
-        pattern: What texts must match; ``None``: anything does.
+        method: The method, with ``auto`` resolved.
 
     Raises:
-        ConfigError: An option is out of range, cannot be used with the method, or contradicts another.
+        ConfigError: An option is out of range, does not go with the method, or contradicts another.
         CharsetError: The network can write no text that is asked for.
         DataError: The lexicon or the language cannot be used.
     """
@@ -191,7 +164,7 @@ class Decoder:
             self.pattern = Pattern(options.pattern, charset, rules, self._allowed)
 
     def decode_groups(self, groups: Sequence[_Floats]) -> list[list[Decoded]]:
-        """Return what ``decode`` gives for each group of images; together, groups cost less with a language."""
+        """Return ``decode`` of each group of images; with a language, groups cost less together."""
         if not self._in_pieces:
             return [self.decode(log_probs) for log_probs in groups]
         return self._in_language(groups)
@@ -200,14 +173,12 @@ class Decoder:
         return log_probs if self._allowed is None else restrict(log_probs, self._allowed)
 
     def decode(self, log_probs: _Floats) -> list[Decoded]:
-        """Return the texts of images.
+        """Return the text of each image; if there is none, the empty text with the score -inf.
+
+        There is none if all words need more than T steps, or no text of the beam matches the pattern.
 
         Args:
             log_probs: ``(N, T, V)``, normalised over V.
-
-        Returns:
-            One for each image. Where none is found (all words of a lexicon are too long for T steps, no text that the
-            beam holds matches a pattern), the empty text with the score -inf.
 
         Raises:
             ConfigError: The pattern takes too long to match.
@@ -226,19 +197,19 @@ class Decoder:
 
     @property
     def calibrated(self) -> bool:
-        """True where confidences were fitted on labelled images."""
+        """True if confidences were fitted on labelled images."""
         return self._calibration is not UNCALIBRATED
 
     @property
     def curve(self) -> ConfidenceCurve:
-        """The curve for confidences of free texts."""
+        """Confidence curve of free texts."""
         if self._in_pieces and self._calibration.language is not None:
             return self._calibration.language
         return self._calibration.greedy
 
     @property
     def _in_pieces(self) -> bool:
-        """True where words may be searched apart: with a language and without a pattern."""
+        """True if words may be searched apart: with a language and without a pattern."""
         return self.prior is not None and self.pattern is None
 
     def _in_language(self, groups: Sequence[_Floats]) -> list[list[Decoded]]:
@@ -269,7 +240,7 @@ class Decoder:
         ]
 
     def _free(self, log_probs: _Floats, found: list[list[Hypothesis]]) -> list[Decoded]:
-        """Texts of a beam; a language divides the probability that the network gives all of them by their ranks."""
+        """Return texts of a beam; a language divides their joint probability under the network by rank."""
         probabilities = []
         for row in found:
             scores, ranks = (np.logaddexp.reduce([h[k] for h in row], initial=-np.inf) for k in (1, 2))
@@ -279,11 +250,11 @@ class Decoder:
         return _placed(log_probs, candidates)
 
     def matched(self, log_probs: _Floats, found: list[list[LexiconMatch]]) -> list[Decoded]:
-        """Return words that a lexicon search found, as ``decode`` gives them.
+        """Return words of a lexicon search in the form of ``decode``.
 
         Args:
             log_probs: ``(N, T, V)``, those that were searched.
-            found: For each image its matches, the best first.
+            found: Matches of each image, best first.
         """
         free = decode_greedy(log_probs)
         candidates = []
@@ -308,7 +279,6 @@ class Decoder:
 
 
 def _method(options: DecodingOptions, *, has_language: bool) -> str:
-    """Return the method for what is given."""
     decode, given = options.decode, options.given()
     if decode not in get_args(DecodeMethod):
         raise ConfigError(f"decode is {decode!r}; expected one of: {', '.join(get_args(DecodeMethod))}")
@@ -329,7 +299,7 @@ def _method(options: DecodingOptions, *, has_language: bool) -> str:
 
 
 def _share_of_these(total: float, rival: float) -> float:
-    """Return the share of texts of probability ``total`` beside "none of these", a text of this log-probability."""
+    """Return the share of probability ``total`` beside "none of these", a text of log-probability ``rival``."""
     return total / max(total + math.exp(rival + _NONE_OF_THESE), _LEAST)
 
 
@@ -373,13 +343,13 @@ def _lexicon(given: str | os.PathLike[str] | Sequence[str] | Lexicon, charset: C
 
 
 def lexicon_rules(rules: LabelRules) -> LabelRules:
-    """Return the rules for words of a lexicon: those of labels, for any length."""
+    """Return the label rules without a limit of length, for words of a lexicon."""
     unknown = "drop_sample" if rules.unknown == "error" else rules.unknown
     return replace(rules, unknown=unknown, max_length=None, truncate=False)
 
 
 def _placed(log_probs: _Floats, candidates: list[list[Candidate]]) -> list[Decoded]:
-    """Return candidates with the places of the first of each image."""
+    """Return candidates with the spans of the first of each image."""
     nothing = Candidate((), -math.inf, 0.0)
     best = [row[0] if row else nothing for row in candidates]
     texts = describe_texts(log_probs, [(candidate.ids, candidate.score) for candidate in best])

@@ -1,15 +1,8 @@
-"""Languages: the words of one, as character n-grams.
+"""Languages as character n-grams of case-folded words, stored as a trie with one byte per probability.
 
-Letters are folded (``casefold``), so that one language serves every charset that can write them; what a language adds
-to the score of a text is in ``crnn.decoding.language_prior``. The file holds the n-grams as a trie in order of length,
-with the probabilities in one byte each; it is read without any computation beyond cumulative sums.
-
-Shape letters: E n-grams, S symbols of the language. All logarithms are natural.
-
-References:
-    Witten and Bell 1991, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), method C (the
-    smoothing); Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling" (its
-    interpolated form).
+Shape letters: E n-grams, S symbols. Logarithms are natural. References: Witten and Bell 1991, "The zero-frequency
+problem", IEEE Transactions on Information Theory 37(4), method C (the smoothing); Chen and Goodman 1999, "An empirical
+study of smoothing techniques for language modeling" (its interpolated form).
 """
 
 from __future__ import annotations
@@ -37,36 +30,29 @@ _Ints = npt.NDArray[np.int64]
 _Bools = npt.NDArray[np.bool_]
 
 DEFAULT_ORDER = 7
-"""Longest n-gram, the marks of the word's beginning and end included (docs/log/experiments.md, 2026-11-29)."""
+"""Longest n-gram, with the marks of the word's beginning and end (docs/log/experiments.md, 2026-11-29)."""
 
 MAX_ORDER = 10
 
 _FORMAT, _FORMAT_VERSION = "crnn-language", 2
 _TENSORS = {"symbols": "u", "log_probs": "u", "backoffs": "u", "children": "u"}
 
-_STEP, _BACKOFF_STEP = 1 / 16, 1 / 32
-"""Steps of stored logarithms: 16 and 8 nats in a byte."""
+_STEP, _BACKOFF_STEP = 1 / 16, 1 / 32  # of stored logarithms: 16 and 8 nats in a byte
 
-_LONGEST = 40
-"""Characters up to which the likeliest word of each length is remembered."""
+_LONGEST = 40  # characters up to which the likeliest word of each length is stored
 
 
 class Language:
     """Character n-grams of a language.
 
     Args:
-        symbols: ``(E,)`` unsigned: the last symbol of each n-gram; those of one length together, short ones first,
-            then by their beginning, then by this.
-        log_probs: ``(E,)`` uint8: minus its log-probability given the symbols before it, in steps of 1/16.
-        backoffs: uint8, for each n-gram with longer ones, the empty one first: minus the logarithm of what it leaves to
-            the next shorter context, in steps of 1/32.
-        children: ``(E + 1,)`` unsigned: n-grams that are one symbol longer.
-        info: Metadata: ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of
-            the likeliest word of 1, 2, ... characters).
-
-    Attributes:
-        name: Of the language.
-        characters: Folded characters that the n-grams know, in the order of their symbols.
+        symbols: ``(E,)`` unsigned, last symbol of each n-gram; sorted by length, then beginning, then this.
+        log_probs: ``(E,)`` uint8, minus its log-probability given the symbols before it, in steps of 1/16.
+        backoffs: uint8, for each n-gram with longer ones, the empty one first: minus the logarithm of the weight left
+            to the next shorter context, in steps of 1/32.
+        children: ``(E + 1,)`` unsigned, number of n-grams one symbol longer.
+        info: ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of the
+            likeliest word of 1, 2, ... characters).
 
     Raises:
         DataError: The arrays contradict themselves.
@@ -110,7 +96,7 @@ class Language:
         Language.__init__(self, **state)
 
     def _unfolded(self, symbols: npt.NDArray[Any], children: npt.NDArray[Any]) -> list[_Ints]:
-        """Return for each length the n-grams as whole numbers in base S + 2, ascending."""
+        """Return the n-grams of each length as whole numbers in base S + 2, ascending."""
         levels = [np.zeros(1, dtype=np.int64)]
         counts, done = children.astype(np.int64), 0
         ok = children.size == symbols.size + 1 and self._base ** max(self.order, 1) < 2**63
@@ -131,12 +117,12 @@ class Language:
         return levels
 
     def log_prob(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any] | int) -> npt.NDArray[np.float64]:
-        """Return the log-probability of symbols in contexts by row; row 0 is the beginning of a word."""
+        """Return the log-probability of symbols in the contexts of rows; row 0 is the beginning of a word."""
         found: npt.NDArray[np.float64] = self._log_probs[rows, symbols].astype(np.float64)
         return found
 
     def following(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        """Return the rows of the contexts to which symbols lead, in the shape of ``rows``."""
+        """Return the rows of the contexts after symbols, in the shape of ``rows``."""
         found: npt.NDArray[np.int32] = self._next[rows, symbols]
         unknown = found < 0
         if unknown.any():
@@ -148,7 +134,7 @@ class Language:
         return found
 
     def _longer(self, row: int, symbol: int) -> tuple[int, int]:
-        """Return the longest context that is known of one and a symbol behind it: its length and its number."""
+        """Return length and number of the longest known context that ends in a symbol after a context."""
         length, key = self._contexts[row]
         length, key = length + 1, key * self._base + symbol
         while length > 0:
@@ -166,7 +152,7 @@ class Language:
         return 0, 0
 
     def _rows(self, contexts: Sequence[tuple[int, int]]) -> list[int]:
-        """Return rows of contexts by length and number; those that are new are expanded together."""
+        """Return the rows of contexts (length, number), expanding new ones."""
         new = [context for context in dict.fromkeys(contexts) if context not in self._row_of]
         if new:
             log_probs = np.stack([self._expanded(length, key) for length, key in new])
@@ -182,7 +168,7 @@ class Language:
         return [self._row_of[context] for context in contexts]
 
     def _expanded(self, length: int, key: int) -> _Floats:
-        """Return log-probabilities of all symbols in a context, from the shortest of its ends to itself."""
+        """Return log-probabilities of all symbols in a context, backed off from the shortest."""
         row = np.full(self.end + 1, -np.log(self.end + 1.0))
         for size in range(length + 1):
             part = key % self._base**size
@@ -198,14 +184,14 @@ class Language:
         return row
 
     def symbol(self, character: str) -> int:
-        """Return the symbol of a character in whatever case, with or without its accents; -1 where it is none."""
+        """Return the symbol of a character in any case, with or without accents; -1 if there is none."""
         for form in (character.casefold(), _without_marks(character.casefold())):
             if form in self._ids:
                 return self._ids[form]
         return -1
 
     def word_log_prob(self, word: str) -> float:
-        """Return the log-probability of a word of the language's own characters, its end included."""
+        """Return the log-probability of a word with its end; -inf if a character is unknown."""
         row, total = np.zeros(1, dtype=np.int32), 0.0
         for symbol in [self.symbol(character) for character in word]:
             if symbol < 0:
@@ -215,10 +201,7 @@ class Language:
         return total + float(self._log_probs[row, self.end][0])
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Write the language; what was at ``path`` is replaced when the new file is whole.
-
-        Returns:
-            Bytes written.
+        """Write the language atomically and return the number of bytes.
 
         Raises:
             DataError: It cannot be written.
@@ -236,16 +219,13 @@ class Language:
 
 
 def shipped_languages() -> list[str]:
-    """Return the names of the languages that come with the package."""
+    """Return the names of the languages in the package."""
     folder = importlib.resources.files("crnn") / "languages"
     return sorted(item.name.removesuffix(".lm") for item in folder.iterdir() if item.name.endswith(".lm"))
 
 
 def load_language(name: str | os.PathLike[str]) -> Language:
-    """Load a language.
-
-    Args:
-        name: A shipped one, such as ``en``, or a file written by ``crnn lm``.
+    """Load a shipped language, such as ``en``, or a file of ``crnn lm``.
 
     Raises:
         DataError: The file is missing, damaged, foreign, or from a newer version.
@@ -310,13 +290,13 @@ def train_language(
     """Count the n-grams of words.
 
     Args:
-        words: Pairs of a word and its weight, above 0. Case does not matter; a word may come again.
-        name: Of the language.
-        order: Longest n-gram, the marks of beginning and end included.
-        max_characters: Different characters that are kept, those of the largest weight.
+        words: Words with weights above 0; case is ignored, repeated words add up.
+        name: Name of the language.
+        order: Longest n-gram, with the marks of beginning and end; lowered until n-grams fit into 63 bits.
+        max_characters: Characters to keep, by largest weight.
 
     Raises:
-        ConfigError: The order is out of range, or n-grams of so many different characters do not fit into 63 bits.
+        ConfigError: The order is out of range.
         DataError: No word is left, or a weight is not a number above 0.
     """
     if not 1 <= order <= MAX_ORDER:
@@ -344,12 +324,12 @@ def train_language(
 
 
 def _plain(word: str) -> str:
-    """Return a word as charsets without accents and apostrophes have it."""
+    """Return a word without accents and apostrophes."""
     return "".join(c for c in _without_marks(word) if c.isalnum())
 
 
 def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: int) -> Language:
-    """Return the language of folded words; see ``count`` for how n-grams are laid out."""
+    """Return the language of folded words."""
     end, begin, base = len(ids), len(ids) + 1, len(ids) + 2
     lengths = np.fromiter(map(len, weights), dtype=np.int64, count=len(weights)) + 2
     flat = np.full(int(lengths.sum()), end, dtype=np.int64)
@@ -371,7 +351,7 @@ def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: i
         found, which = np.unique(number[here], return_inverse=True)
         total = np.bincount(which, weight[here], minlength=found.size)
         if length == 1:
-            total[found == begin] = 0.0  # nobody predicts the beginning of a word
+            total[found == begin] = 0.0  # the beginning of a word is never predicted
         keys.append(found)
         sums.append(total)
         node[here] = which
@@ -419,5 +399,5 @@ def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: i
 
 
 def _small(numbers: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return the same whole numbers in as few bytes as hold the largest."""
+    """Return whole numbers in the smallest unsigned type."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

@@ -1,13 +1,9 @@
-"""What a language adds to the score of texts, so that a beam can rank them: ``weight * ln p + bonus * characters``.
+"""Score that a language adds to texts: ``weight * ln p + bonus * characters``.
 
-A space begins a new word, and what no dictionary has pays a constant, once per word:
-
-    p(word) = 0.8975 * n-grams and marks  +  0.10 * digits  +  0.0025 * any string
-
-so that a code, a serial number or a price is never bent into a word for the sake of a few characters. Capitals follow a
-small model of patterns: lower, Capitalized, UPPER, other.
-
-Shape letters: N images, B beams, K classes, M texts, V classes with the blank. All logarithms are natural.
+``p(word) = 0.8975 * n-grams and marks + 0.10 * digits + 0.0025 * any string``, so that codes, serial numbers and prices
+are not bent into words: an unknown word costs a constant, once. A space begins a new word. Capitals follow four
+patterns: lower, Capitalized, UPPER, other.
+Shape letters: N images, B beams, K classes, M texts, V classes with the blank. Logarithms are natural.
 """
 
 from __future__ import annotations
@@ -28,34 +24,30 @@ _Floats = npt.NDArray[np.floating[Any]]
 _Bools = npt.NDArray[np.bool_]
 
 DEFAULT_WEIGHT = 0.4
-"""Of a language beside the network. From 0.4 to 0.7 real words gain as much, and codes lose more the larger it is."""
+"""Default weight. From 0.4 to 0.7 real words gain about the same, and codes lose more the larger it is."""
 
 MAX_WEIGHT = 10.0
-"""From about 1 on the language writes texts of its own."""
+"""Largest weight. From about 1 on the language invents texts."""
 
 
+# a dictionary word, a number, any string
 _WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
-"""A word of the dictionary, a number, any string."""
 
+# of any string; with the bonus a letter costs almost nothing, so that none is dropped or added
 _ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -2.4, -2.4, -3.2, -5.0
-"""Each character of any string: with the bonus a letter costs next to nothing, so that none is dropped or added."""
 
-_DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6
-"""Each character of a number, and its end."""
+_DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6  # each character of a number, and its end
 
+# mark or digit before, in or after a word; space between two
 _MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -1.0
-"""A mark or a digit before, behind or inside of a word, and the space between two."""
 
-_STRAY_SPACE = -12.0
-"""A space at an end of the text, or behind another one: labels have none."""
+_STRAY_SPACE = -12.0  # a space at an end of the text or after another one: labels have none
 
-_NOTHING = -6.0
-"""The text without characters."""
+_NOTHING = -6.0  # the empty text
 
 _COMMON_MARKS = frozenset(".,:;-'\"()!?/&%$#@*+")
 
-_CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.02])
-"""Of nothing yet, one capital, lower, Capitalized, UPPER, and any other pattern."""
+_CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.02])  # nothing yet, one capital, lower, Capitalized, UPPER, other
 
 _CASE_AFTER = np.array(
     # uncased, lower, upper
@@ -67,13 +59,11 @@ _WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE = range(4)
 
 @dataclass(frozen=True, slots=True)
 class PriorState:
-    """Of each prefix that a beam holds, ``(N, B)``: what its finished words are worth, and its last word so far.
+    """Log-probabilities of the finished words and of the last word, for each prefix of a beam, ``(N, B)``.
 
     Attributes:
-        done: Log-probability of the words before the last one, and of the case of its parts.
-        word: That of the last word as one of the dictionary.
-        digits: As a number.
-        anything: As any string.
+        done: Words before the last one, and the case of its finished parts.
+        word: Last word as a dictionary word; likewise ``digits`` as a number and ``anything`` as any string.
         row: Context of the n-grams.
         letters: Characters since the n-grams' word began.
         size: Characters of the last word.
@@ -90,21 +80,21 @@ class PriorState:
     case: npt.NDArray[np.int64]
 
     def take(self, rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> PriorState:
-        """Return the states of other prefixes in the place of these."""
+        """Return the states of other prefixes."""
         return PriorState(*(getattr(self, name)[rows, columns] for name in PriorState.__slots__))
 
 
 class LanguagePrior:
-    """What a language adds to the log-probability of texts in a charset: ``weight * ln p + bonus * characters``.
+    """Score that a language adds to texts of a charset.
 
     Args:
         language: The language.
-        charset: Of the network.
-        weight: What the log-probability is multiplied with, 0 to 10. The bonus, 7/3 of it, makes up for what a
-            language takes from long texts.
+        charset: Charset of the network.
+        weight: Factor of the log-probability, 0 to 10. The bonus per character, 7/3 of it, makes up for the language's
+            bias against long texts.
 
     Attributes:
-        space: Class id of the space; -1 where the charset has none.
+        space: Class id of the space; -1 if the charset has none.
 
     Raises:
         ConfigError: The weight is out of range.
@@ -156,20 +146,17 @@ class LanguagePrior:
         )  # fmt: skip
 
     def total(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Return what is added to prefixes, ``(N, B)``, of so many characters; words may go on."""
+        """Return the score added to prefixes, ``(N, B)``, whose last word may go on."""
         token = _sum(state.word, state.digits, state.anything)
         return self.weight * (state.done + token + _CASE_COSTS[state.case]) + self.bonus * lengths
 
     def final(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Return what is added to whole texts, ``(N, B)``."""
+        """Return the score added to whole texts, ``(N, B)``."""
         stray = np.where(state.size == 0, np.where(lengths > 0, _STRAY_SPACE, _NOTHING), 0.0)
         return self.weight * (state.done + self._token(state) + stray) + self.bonus * lengths
 
     def extended(self, state: PriorState, classes: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> _Floats:
-        """Return ``(N, B, K)``: what is added to prefixes of ``lengths`` with one of ``classes`` (N, K) behind them.
-
-        The same as ``total`` of the states after them, without making these.
-        """
+        """Return ``total`` of prefixes with ``classes`` ``(N, K)`` behind them, ``(N, B, K)``, without their states."""
         kinds = self._kinds[classes][:, None, :]
         ended = state.word + self._end_cost(state)
         grams = self.language.log_prob(state.row[:, :, None], self._symbols[classes][:, None, :])
@@ -193,7 +180,7 @@ class LanguagePrior:
         return self.weight * totals + self.bonus * (lengths[:, :, None] + 1)
 
     def advanced(self, state: PriorState, added: npt.NDArray[Any], is_new: _Bools) -> PriorState:
-        """Return the states after the classes ``added`` (N, B), where ``is_new``."""
+        """Return the states after the classes ``added`` ``(N, B)``, where ``is_new``."""
         after = self._after(state, added)
         return PriorState(
             *(np.where(is_new, getattr(after, name), getattr(state, name)) for name in PriorState.__slots__)
@@ -202,13 +189,9 @@ class LanguagePrior:
     def score(
         self, ids: npt.NDArray[Any], lengths: npt.NDArray[Any]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return what is added to each text, ``(M,)``, and at most how much more would be added to another one.
+        """Return the score added to texts ``(M, L)`` of ``padded``, and a bound on what another text gets beyond it.
 
-        The second is the gap between each word and the likeliest one of the dictionary that is as long.
-
-        Args:
-            ids: ``(M, L)`` texts, as ``padded`` gives them.
-            lengths: ``(M,)``, their characters.
+        The bound, ``(M,)`` like the score, is the gap between each word and the likeliest of about its length.
         """
         state = self.start(len(ids))
         gaps = np.zeros(len(ids))
@@ -231,10 +214,7 @@ class LanguagePrior:
         return gap
 
     def least(self, texts: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return a lower bound of what ``score`` adds to each text, and an upper bound of the gap; at little cost.
-
-        Every text is at least any string, word for word.
-        """
+        """Return a lower bound of ``score`` and an upper one of its gap, cheaply: every word is at least any string."""
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         flat = np.fromiter(itertools.chain.from_iterable(texts), dtype=np.int64, count=int(lengths.sum()))
         rows = np.repeat(np.arange(len(texts)), lengths)
@@ -251,20 +231,19 @@ class LanguagePrior:
         return cost
 
     def _end_cost(self, state: PriorState) -> npt.NDArray[np.float64]:
-        """Return the log-probability that the n-grams' word ends here; 0 where none has begun."""
+        """Return the log-probability that the n-grams' word ends here; 0 before it begins."""
         end: npt.NDArray[np.float64] = np.where(
             state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0
         )
         return end
 
     def _token(self, state: PriorState) -> npt.NDArray[np.float64]:
-        """Return the log-probability of the last word if it ends here; 0 of one that has not begun."""
+        """Return the log-probability of the last word ending here; 0 before it begins."""
         token = _sum(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS, state.anything)
         result: npt.NDArray[np.float64] = np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
         return result
 
     def _after(self, state: PriorState, added: npt.NDArray[Any]) -> PriorState:
-        """Return states with one more character."""
         kind, symbol = self._kinds[added], self._symbols[added]
         is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
         is_other = is_mark | (kind == _A_DIGIT)  # ends a word of the dictionary, and another may follow
@@ -291,7 +270,7 @@ class LanguagePrior:
 
 
 def padded(texts: Sequence[Sequence[int]], longest: int = 1) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return texts as an array ``(M, L)``, filled with zeros, and their lengths; L is at least ``longest``."""
+    """Return texts as a zero-filled array ``(M, L)``, with L at least ``longest``, and their lengths."""
     lengths = np.fromiter(map(len, texts), dtype=np.intp, count=len(texts))
     ids = np.zeros((len(texts), int(lengths.max(initial=longest))), dtype=np.intp)
     ids[np.arange(ids.shape[1]) < lengths[:, None]] = list(itertools.chain.from_iterable(texts))
@@ -299,7 +278,7 @@ def padded(texts: Sequence[Sequence[int]], longest: int = 1) -> tuple[npt.NDArra
 
 
 def _sum(*parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the logarithm of the sum of the exponentials; at least one part is finite."""
+    """Return log(sum(exp)) of parts, of which at least one is finite."""
     largest = parts[0]
     for part in parts[1:]:
         largest = np.maximum(largest, part)

@@ -1,10 +1,8 @@
-"""Read with a language: cut where spaces are certain, search where a language could change the text, join the rest.
+"""Search with a language: cut lines at certain spaces, search the pieces that the language could change, join all.
 
-Most words of a clear image have nearly all the probability of their piece, and no language could turn them into another
-text; they cost one comparison. The others are searched together, whatever image they come from, by a beam
-(``crnn.decoding.beam``) whose prefixes are ranked with the language.
-
-Shape letters: N images, T time steps, V classes with the blank (the last one), P pieces. All logarithms are natural.
+Most pieces of a clear image hold nearly all probability in one text, which costs one comparison. The others are
+searched together, across images, by ``crnn.decoding.beam``.
+Shape letters: N images, T time steps, V classes, the blank last, P pieces. Logarithms are natural.
 """
 
 from __future__ import annotations
@@ -26,35 +24,32 @@ _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
-_SURE_SPACE = float(np.log(0.9))
-"""Log-probability from which on a space cuts a line into pieces that are searched apart."""
+_SURE_SPACE = float(np.log(0.9))  # from here on a space cuts a line
 
-_SURE_STEP = float(np.log(0.999))
-"""Steps that are as sure, and show what the one before shows, are left out of the search."""
+_SURE_STEP = float(np.log(0.999))  # steps as sure that repeat the one before are skipped
 
-_LEAST_REST = 1e-9
-"""What rounding leaves of a probability of 1."""
+_LEAST_REST = 1e-9  # rounding error of a probability of 1
 
+# pieces at a time: more save calls of numpy, until arrays leave the cache
 _SEARCHED_TOGETHER, _CHANGED_TOGETHER = 96, 256
-"""Pieces at a time: the more, the less numpy's calls cost, until arrays leave the cache."""
 
+# of the best path, tried in all combinations; each run of steps may change to its 2 next characters
 _CHANGES, _CHANGES_OF_A_RUN = 5, 2
-"""Changes of the best path that are tried, in all combinations: the likeliest of those to the 2 next characters."""
 
 _SUBSETS = np.arange(2**_CHANGES)[:, None] >> np.arange(_CHANGES) & 1 == 1
 
+# distance in rank from the best path within which a changed text calls for a search, or is counted
 _NEAR, _COUNTED = 1.0, 3.0
-"""Distance in rank from the best path up to which a changed text calls for a search, and up to which it is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageReading:
-    """What was found in an image.
+    """Texts of an image.
 
     Attributes:
-        texts: The texts, the best first.
-        probability: Share of the best text in all that were met.
-        greedy: The best text with its places where it is that of the best path.
+        texts: The texts, best first.
+        probability: Share of the best text among all that were met.
+        greedy: The best text with its spans, if it is the one of the best path.
     """
 
     texts: tuple[Hypothesis, ...]
@@ -68,9 +63,9 @@ def search_with_language(
     """Return the texts that rank highest by CTC log-probability and language.
 
     Args:
-        groups: Log-probabilities ``(N, T, V)``, each of images of one width; readings do not depend on the others.
-        prior: What the language adds.
-        beam_width: Prefixes that are held where it searches.
+        groups: Log-probabilities ``(N, T, V)`` of images of one width each; readings are independent.
+        prior: Score of the language.
+        beam_width: Prefixes held in a search.
         n_best: Texts to find; above 1 every piece is searched.
     """
     cut = [_Group.of(log_probs, prior, n_best > 1) for log_probs in groups]
@@ -103,7 +98,7 @@ def _parts(order: _Indices, size: int) -> Iterator[_Indices]:
 def _rivals(
     packed: Sequence[_Floats], texts: Sequence[tuple[int, ...]], added: _Doubles, gaps: _Doubles, prior: LanguagePrior
 ) -> tuple[_Doubles, _Doubles]:
-    """Return the gain in rank of the best text a few changes away over each text, and the share of the latter."""
+    """Return the gain in rank of each text's best rival a few changes away, and the share of the text."""
     owners, costs, ids, lengths = _changed(_stacked(packed), gaps + prior.bonus + _COUNTED)
     known, known_lengths = padded(texts, ids.shape[1])
     other = (lengths != known_lengths[owners]) | (ids != known[owners, : ids.shape[1]]).any(axis=1)
@@ -116,7 +111,7 @@ def _rivals(
 
 
 def _changed(log_probs: _Floats, limits: _Doubles) -> tuple[_Indices, _Doubles, _Indices, _Indices]:
-    """Return the texts of best paths with changes that cost at most ``limits``: owners, costs, ids, lengths."""
+    """Return texts of best paths with changes that cost at most ``limits``: owners, costs, ids, lengths."""
     num_pieces, num_steps, num_classes = log_probs.shape
     blank = num_classes - 1
     best = log_probs.argmax(axis=2)
@@ -176,31 +171,18 @@ def _changed(log_probs: _Floats, limits: _Doubles) -> tuple[_Indices, _Doubles, 
 
 @dataclass(slots=True)
 class _Group:
-    """Images of one width, cut into pieces.
+    """Images of one width, cut into P pieces."""
 
-    Attributes:
-        log_probs: ``(N, T, V)``.
-        greedy: Of the images.
-        pieces: ``(P, T', V)``, padded with certain blanks; the images themselves where nothing is cut.
-        steps: ``(P,)`` steps of each piece.
-        images: ``(P,)`` the image of each piece, ascending.
-        known: Of each piece the text of its best path; ranks of those that are sure are only bounds.
-        unsure: Pieces that a language could change, ascending.
-        found: Of each piece its texts, the best first.
-        shares: Of each piece the share of its best text in all that were met.
-        space: Class id of the space; -1 where there is none.
-    """
-
-    log_probs: _Floats
-    greedy: list[DecodedText]
-    pieces: _Floats
-    steps: _Indices
-    images: _Indices
-    known: list[Hypothesis]
-    unsure: _Indices
-    found: list[list[Hypothesis]]
-    shares: list[float]
-    space: int
+    log_probs: _Floats  # (N, T, V)
+    greedy: list[DecodedText]  # of the images
+    pieces: _Floats  # (P, T', V), padded with certain blanks; the images themselves where nothing is cut
+    steps: _Indices  # (P,)
+    images: _Indices  # (P,) image of each piece, ascending
+    known: list[Hypothesis]  # best path of each piece; the ranks of sure ones are only bounds
+    unsure: _Indices  # pieces that a language could change, ascending
+    found: list[list[Hypothesis]]  # texts of each piece, best first
+    shares: list[float]  # share of each piece's best text among all that were met
+    space: int  # class id; -1 if there is none
 
     @classmethod
     def of(cls, log_probs: _Floats, prior: LanguagePrior, search_all: bool) -> _Group:
@@ -232,7 +214,7 @@ class _Group:
         )
 
     def packed(self) -> list[_Floats]:
-        """Return log-probabilities ``(T'', V)`` of the unsure pieces, without the steps that say nothing new."""
+        """Return log-probabilities ``(T'', V)`` of the unsure pieces, without repeated sure steps."""
         log_probs = self.pieces[self.unsure]
         best = log_probs.argmax(axis=2)
         sure = log_probs.max(axis=2) > _SURE_STEP
@@ -241,7 +223,7 @@ class _Group:
         return [one[steps] for one, steps in zip(log_probs, kept, strict=True)]
 
     def add(self, p: int, hypotheses: list[Hypothesis], added: float) -> None:
-        """Take what a search found in a piece, to whose known text the language adds ``added``."""
+        """Store the texts found in a piece; the language adds ``added`` to its known text."""
         known = self.known[p]._replace(rank=self.known[p].score + added)
         # The best path is in the running even where the beam lost it.
         if all(h.ids != known.ids for h in hypotheses):
@@ -250,7 +232,6 @@ class _Group:
         self.shares[p] = 1.0 / sum(math.exp(h.rank - hypotheses[0].rank) for h in hypotheses)
 
     def readings(self, n_best: int) -> list[LanguageReading]:
-        """Return what was found in each image."""
         texts: list[list[tuple[tuple[int, ...], float]]] = [[((), 0.0)] for _ in self.log_probs]
         probabilities = [1.0] * len(self.log_probs)
         for p, image in enumerate(self.images.tolist()):
@@ -267,7 +248,7 @@ class _Group:
     def _scored(
         self, texts: list[list[tuple[tuple[int, ...], float]]], probabilities: list[float]
     ) -> list[LanguageReading]:
-        """Return the readings with the CTC log-probability of whole texts, which is known of those of the best path."""
+        """Return readings with CTC scores of whole texts; those of best paths are known."""
         places = [(image, ids) for image, row in enumerate(texts) for ids, _ in row if ids != self.greedy[image].ids]
         rows = np.array([image for image, _ in places], dtype=np.intp)
         computed = (
@@ -286,7 +267,7 @@ class _Group:
 
 
 def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
-    """Return steps ``(N, T)`` that show a space: whole runs, where one step of the run is sure."""
+    """Return the steps ``(N, T)`` of spaces: whole runs with one sure step."""
     runs = log_probs.argmax(axis=2) == space
     sure = runs & (log_probs[:, :, space] > _SURE_SPACE)
     for ahead in (1, -1):
@@ -299,7 +280,7 @@ def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
 
 
 def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Indices, _Indices]:
-    """Return pieces between certain spaces, ``(P, T', V)``; their steps and their images, ``(P,)``."""
+    """Return pieces between certain spaces, ``(P, T', V)``, with their steps and images, ``(P,)``."""
     num_steps, num_classes = log_probs.shape[1:]
     images, starts, ends = [], [], []
     for image in range(len(log_probs)):
@@ -319,7 +300,7 @@ def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Ind
 
 
 def _stacked(pieces: Sequence[_Floats]) -> _Floats:
-    """Return pieces ``(T', V)`` in one array, padded with certain blanks."""
+    """Stack pieces ``(T', V)``, padded with certain blanks."""
     longest = max((len(piece) for piece in pieces), default=1)
     num_classes = pieces[0].shape[1] if pieces else 1
     stacked = np.full((len(pieces), max(longest, 1), num_classes), -np.inf, dtype=np.float32)

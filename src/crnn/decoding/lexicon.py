@@ -1,12 +1,9 @@
-"""Lexicons: the words that a reading may be, kept compactly, with the trie in which they are searched.
+"""Lexicons: words in the form of labels, kept compactly, with a trie for ``crnn.decoding.lexicon_search``.
 
-Words pass the label rules of the charset, as labels do, so that the lexicon holds texts that the network can write;
-what is left out is counted by reason and named. Words keep the order in which they came: of words that are equally
-likely the first wins. ``crnn.decoding.lexicon_search`` reads with a lexicon.
-
-A lexicon takes one byte per character (two or four where the charset has more than 255) and four per word; its trie,
-which is made when it is first needed, nine per node, and there are two to four nodes for each word: 30 to 60 bytes a
-word in all, 35 for the English list that ships. Ten million random words take 0.5 GB, and 1.6 GB while they are read.
+Words pass the label rules of the charset; what is left out is counted by reason. They keep their order: of equally
+likely ones the first wins. Memory: one byte per character (two or four above 255 characters), four per word, and nine
+per node of the trie, of which a word has two to four: 30 to 60 bytes a word, 35 for the shipped English list. Ten
+million random words take 0.5 GB, and 1.6 GB while they are read.
 """
 
 from __future__ import annotations
@@ -40,27 +37,22 @@ _Ints = npt.NDArray[np.int32]
 _Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
 _Ends = npt.NDArray[np.int32]
 _Mask = npt.NDArray[np.bool_]
+# characters of a word where the rules set no limit; longer ones come from files that are no word lists
 _LONGEST_WORD = 256
-"""Most characters of a word where the rules set no limit: longer ones come of files that are no word lists."""
 
-_MOST_CHARACTERS = 1 << 28
-"""Most characters of all words together: 268 million, some 30 million words, whose nodes int32 can number."""
+_MOST_CHARACTERS = 1 << 28  # of all words, some 30 million, so that int32 can number their nodes
 
 _SPACES = (
     "\t\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
-)
-"""All white space but the line feed; looked for one by one, which is ten times as fast as a regular expression."""
+)  # white space but the line feed; one by one is ten times as fast as a regular expression
 
 _FEW_WORDS = 10_000  # so many are looked up in a dictionary in less time than a trie takes
 _NUM_EXAMPLES = 5
 
 
 def lines_of_words(words: Iterable[str]) -> Iterator[str]:
-    """Yield blocks of lines, each line a word and a line feed.
-
-    A line feed in a word becomes other white space, so that it stays one word.
-    """
+    """Yield blocks of lines, one word each; a line feed in a word becomes other white space."""
     rest = iter(words)
     while some := list(itertools.islice(rest, _BLOCK_WORDS)):
         text = "\n".join(some)
@@ -70,14 +62,10 @@ def lines_of_words(words: Iterable[str]) -> Iterator[str]:
 
 
 def lines_of_file(name: str, path: Path) -> Iterator[str]:
-    """Yield blocks of whole lines of a UTF-8 file, plain or compressed; what follows a tab is left out.
-
-    Args:
-        name: Of the file, for messages.
-        path: The file.
+    """Yield blocks of whole lines of a UTF-8 file, plain or gzipped, without what follows a tab.
 
     Raises:
-        DataError: It cannot be read, or is not UTF-8 text in lines.
+        DataError: It cannot be read, or is not UTF-8 text in lines. ``name`` is what the message calls it.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     rest = ""
@@ -117,11 +105,11 @@ def _no_lines(name: str) -> DataError:
 
 @dataclass(frozen=True, slots=True)
 class WordTrie:
-    """The prefixes of all words, breadth first: node 0 is the empty one, and the children of a node are neighbours.
+    """Prefixes of all words, breadth first: node 0 is the empty one, and children of a node are neighbours.
 
     Attributes:
-        characters: ``(nodes,)`` class id of the last character of each prefix; 0 for node 0.
-        children: ``(nodes + 1,)`` those of node i are ``children[i]`` up to, without, ``children[i + 1]``.
+        characters: ``(nodes,)`` class id of each prefix's last character; 0 for node 0.
+        children: ``(nodes + 1,)``; those of node i are ``children[i]`` to ``children[i + 1] - 1``.
         words: ``(nodes,)`` index of the word that ends in a node, or -1.
     """
 
@@ -134,25 +122,23 @@ class WordTrie:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the arrays take."""
+        """Memory of the arrays."""
         return self.characters.nbytes + self.children.nbytes + self.words.nbytes
 
 
 def build_trie(ids: _Ids, ends: _Ints, num_characters: int) -> tuple[WordTrie, npt.NDArray[np.bool_]]:
     """Build the trie of words.
 
-    Words are sorted by some characters at a time, as many as fit into one integer behind the number of their prefix.
-
     Args:
-        ids: Class ids of all words, one word behind the other.
-        ends: ``(words + 1,)`` where each word ends in ``ids``, behind a 0.
-        num_characters: Class ids are below it.
+        ids: Class ids of all words, joined.
+        ends: ``(words + 1,)`` end of each word in ``ids``, after a 0.
+        num_characters: Number of class ids.
 
     Returns:
-        The trie, in which equal words have the index of the first of them, and ``(words,)``: which words are equal to
-        an earlier one.
+        The trie, in which equal words have the index of the first, and ``(words,)``, true for repeated words.
     """
-    words = np.arange(len(ends) - 1, dtype=np.int32)  # those that are not shorter than the depth, by their prefixes
+    # Words are sorted by as many characters at a time as fit into one integer behind the number of their prefix.
+    words = np.arange(len(ends) - 1, dtype=np.int32)  # those not shorter than the depth, by their prefixes
     nodes = np.zeros(len(words), dtype=np.int64)  # which of the prefixes of that depth they have
     ends_in = np.zeros(len(words), dtype=np.int32)
     characters, num_children = [np.zeros(1, dtype=ids.dtype)], []
@@ -188,23 +174,18 @@ def build_trie(ids: _Ids, ends: _Ints, num_characters: int) -> tuple[WordTrie, n
 
 
 class SkippedWords(NamedTuple):
-    """Words that were left out for one reason.
-
-    Attributes:
-        number: How many.
-        examples: The first few, as they were given.
-    """
+    """Number of words left out for one reason, and the first few as given."""
 
     number: int
     examples: tuple[str, ...]
 
 
 class Lexicon:
-    """Words in the order in which they were given, each once; made by ``from_words`` or ``load``.
+    """Words in the order given, each once; made by ``from_words`` or ``load``.
 
     Attributes:
-        charset: What the words are written in.
-        skipped: Words that were left out, by reason: those of ``LabelSkip`` (``unknown_character``, ``too_long``,
+        charset: Charset of the words.
+        skipped: Words left out, by reason: those of ``LabelSkip`` (``unknown_character``, ``too_long``,
             ``empty_label``), and ``duplicate``, under the label rules, of an earlier one.
     """
 
@@ -221,15 +202,15 @@ class Lexicon:
         """Make a lexicon of words.
 
         Args:
-            words: As people write them.
-            charset: What the network writes.
-            rules: How words become labels; they are never cut. Default: the charset's own rules for case, Unicode and
-                white space (``CharsetConfig``); words with other characters are left out.
-            keep_empty: The empty text is a word where it is among ``words``.
+            words: Words as people write them.
+            charset: Charset of the network.
+            rules: Label rules; words are never cut. Default: the charset's own for case, Unicode and white space
+                (``CharsetConfig``), with words of other characters left out.
+            keep_empty: Keep the empty text if it is among ``words``.
 
         Raises:
             DataError: No word is left; the message says why.
-            CharsetError: The rules say ``error`` for unknown characters, and there is one.
+            CharsetError: A character is unknown, and the rules say ``error``.
         """
         if isinstance(words, str):
             raise DataError(
@@ -239,16 +220,11 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
-        """Load a UTF-8 file of one word a line, plain or compressed (``.gz``); what follows a tab is not read.
-
-        Args:
-            path: The file.
-            charset: What the network writes.
-            rules: As for ``from_words``.
+        """Load a UTF-8 file with one word per line, plain or gzipped (``.gz``); what follows a tab is not read.
 
         Raises:
             DataError: The file cannot be read, is not UTF-8 text, is too large, or has no word for the charset.
-            CharsetError: As for ``from_words``.
+            CharsetError: A character is unknown, and the rules say ``error``.
         """
         name = f"lexicon {os.fspath(path)}"
         return cls._from_blocks(name, lines_of_file(name, Path(path)), charset, rules, keep_empty=False)
@@ -309,7 +285,7 @@ class Lexicon:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the words take, with the trie if it is made."""
+        """Memory of the words, and of the trie once it is made."""
         trie: WordTrie | None = self.__dict__.get("trie")
         return self._ids.nbytes + self._ends.nbytes + (trie.num_bytes if trie else 0)
 
@@ -343,7 +319,7 @@ class _Collected:
         self._num_characters = 0
 
     def add(self, block: str) -> None:
-        """Take the words of lines, each of which ends in a line feed."""
+        """Add the words of a block of lines."""
         lines: list[str] = []
 
         def given(line: int) -> str:
@@ -382,7 +358,7 @@ class _Collected:
             )
 
     def skip(self, reason: str, which: _Mask, name_of: Callable[[int], str]) -> _Mask:
-        """Count words that are left out, and keep the names of the first few."""
+        """Count words that are left out, and keep the first few."""
         count = int(np.count_nonzero(which))
         if count:
             before, examples = self.skipped.get(reason, SkippedWords(0, ()))
@@ -391,11 +367,11 @@ class _Collected:
         return which
 
     def joined(self) -> tuple[_Ids, _Ends]:
-        """Return class ids of all words, and where each ends."""
+        """Return class ids of all words, and the ends of words."""
         return np.concatenate(self._ids), _ends(np.concatenate(self._lengths))
 
     def _formed(self, block: str) -> tuple[str, str]:
-        """Return the lines after ``LabelRules.apply``, and as it measures them."""
+        """Return the lines after ``LabelRules.apply``, and as measured for their length."""
         rules, text = self._rules, block
         if rules.whitespace == "remove":
             text = _without_spaces(text, "")
@@ -447,7 +423,6 @@ def _ends(lengths: npt.NDArray[np.integer[Any]]) -> _Ends:
 
 
 def _repeated(ids: _Ids, ends: _Ends) -> _Mask:
-    """Mark words that came before."""
     data, size = ids.tobytes(), ids.itemsize
     words = [data[start * size : end * size] for start, end in itertools.pairwise(ends.tolist())]
     first: dict[bytes, int] = {}

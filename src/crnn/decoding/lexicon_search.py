@@ -1,12 +1,7 @@
-"""Reading with a lexicon: of its words the one that the network finds likeliest, exactly.
+"""Exact search for the likeliest words of a lexicon, by CTC probability (``ctc.sequence_log_probs``).
 
-``decode_lexicon`` gives the words of the highest CTC probability among all words of the lexicon, whatever its size.
-Scores are those of ``crnn.decoding.ctc.sequence_log_probs``; words that are equally likely rank as in the lexicon.
-
-Shape letters: N batch, T time steps, V classes with the blank. All logarithms are natural.
-
-References:
-    Shi, Bai and Yao 2015, arXiv 1507.05717, section 2.3.2 (lexicon-based transcription).
+Shape letters: N batch, T time steps, V classes with the blank. Logarithms are natural.
+Reference: Shi, Bai and Yao 2015, arXiv 1507.05717, section 2.3.2 (lexicon-based transcription).
 """
 
 from __future__ import annotations
@@ -28,8 +23,7 @@ _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 _Mask = npt.NDArray[np.bool_]
 
-_MARGIN = 1e-9
-"""Words and nodes that are less likely by this share, or less, are kept: two ways to sum differ in rounding."""
+_MARGIN = 1e-9  # words and nodes less likely by at most this share are kept: two ways to sum round differently
 
 _DIVE = 4  # nodes of each image that go ahead, at each depth; 2 to 8 take about the same time
 _MOST_PAIRS = 1 << 15  # expanded at a time: 13 MB of numbers at 24 time steps
@@ -46,9 +40,9 @@ class Found:
 
     Attributes:
         rows: ``(M,)`` images, ascending.
-        words: ``(M,)`` indices of words. For each image the ``count`` likeliest, and those that are as likely
-            as the last of them but for rounding; fewer where others have probability 0.
-        log_total: ``(N,)`` log-probability of all words together, or NaN where it was not asked for.
+        words: ``(M,)`` indices of words: the ``count`` likeliest of each image and those equal to the last but for
+            rounding; fewer where others have probability 0.
+        log_total: ``(N,)`` log-probability of all words together; NaN if not asked for.
     """
 
     rows: _Indices
@@ -63,11 +57,10 @@ def search_tries(
 
     Args:
         log_probs: ``(N, T, V)``.
-        tries: Words.
-        trie_of: ``(N,)`` which of the tries each image has.
-        count: How many words of each image are looked for, at least 1.
-        tolerance: Largest relative error of ``log_total``'s probability; it is one too large. ``None``: it is not
-            computed, which is faster.
+        tries: Tries of words.
+        trie_of: ``(N,)`` trie of each image.
+        count: Words per image, at least 1.
+        tolerance: Largest relative error, upwards, of ``log_total``'s probability; ``None`` skips it, which is faster.
     """
     search = _Search(log_probs, tries, trie_of, count, tolerance, LINEAR)
     found = search.run()
@@ -102,11 +95,7 @@ class _Pairs:
 
 
 class _Search:
-    """One search for some images.
-
-    Attributes:
-        threshold: ``(N,)`` probability of the last of the ``count`` likeliest words found so far.
-    """
+    """Search for some images; ``threshold`` ``(N,)`` is the probability of the ``count``-th best word so far."""
 
     def __init__(
         self,
@@ -141,7 +130,7 @@ class _Search:
         self._left_out = np.full(self._num_rows, ring.zero)  # of all nodes left out
 
     def _join(self, tries: Sequence[WordTrie]) -> None:
-        """Put all tries into the same arrays, one behind the other."""
+        """Join all tries into the same arrays."""
         self._offsets = np.cumsum([0, *map(len, tries)])[:-1]
         if len(tries) == 1:
             self._characters, self._words = tries[0].characters, tries[0].words
@@ -154,7 +143,6 @@ class _Search:
         self._last = np.concatenate([trie.children[1:] + offset for trie, offset in pairs])
 
     def run(self) -> Found:
-        """Search until nothing is left that could be as likely."""
         ahead = self._start()
         waiting = []
         while len(ahead):
@@ -176,7 +164,7 @@ class _Search:
         return self._result()
 
     def _start(self) -> _Pairs:
-        """Return the children of the roots, and the words that are the empty text."""
+        """Return the children of the roots, after noting empty words."""
         ring, shape = self._ring, (self._num_steps + 1, self._num_rows)
         blanks = np.full(shape, ring.one)
         for t in range(self._num_steps):
@@ -186,7 +174,7 @@ class _Search:
         return self._promising(self._children(rows, self._roots, blanks, None))
 
     def _expand(self, pairs: _Pairs) -> _Pairs:
-        """Compute nodes, note the words that end in them, and look at their children."""
+        """Compute nodes, note their words, and return their children."""
         ring, rows = self._ring, pairs.rows
         emissions = self._emissions.take(self._places(rows, pairs.nodes), axis=1)  # (T, P)
         blank = self._blanks.take(rows, axis=1)  # (T, P)
@@ -202,7 +190,7 @@ class _Search:
         return self._children(rows, pairs.nodes, totals, blanks)
 
     def _children(self, rows: _Indices, nodes: _Indices, totals: _Doubles, blanks: _Doubles | None) -> _Pairs:
-        """Return the children of nodes with their bounds; ``blanks`` are None for the roots."""
+        """Return the children of nodes with their bounds; ``blanks`` is ``None`` for roots."""
         first = self._first[nodes].astype(np.intp)
         counts = self._last[nodes] - first
         parents = np.repeat(np.arange(len(nodes)), counts)
@@ -216,12 +204,12 @@ class _Search:
         return _Pairs(rows[parents], children, bounds, entering)
 
     def _places(self, rows: _Indices, nodes: _Indices) -> _Indices:
-        """Return the columns of ``_emissions`` with the characters of nodes."""
+        """Return the columns of ``_emissions`` for the characters of nodes."""
         places: _Indices = rows * self._num_classes + self._characters[nodes]
         return places
 
     def _note(self, rows: _Indices, nodes: _Indices, scores: _Doubles) -> None:
-        """Keep the words that end in nodes, if they may be among the likeliest, and raise the threshold."""
+        """Keep the words of nodes that may be among the likeliest, and raise the threshold."""
         words = self._words[nodes]
         possible = np.flatnonzero((words >= 0) & (scores > self._ring.zero))
         rows, words, scores = rows[possible], words[possible], scores[possible]
@@ -249,7 +237,7 @@ class _Search:
         return self.threshold - _MARGIN
 
     def _promising(self, pairs: _Pairs) -> _Pairs:
-        """Drop what is impossible, or less likely than what was found."""
+        """Drop nodes that are impossible, or less likely than the threshold."""
         out = pairs.bounds <= self._ring.zero
         out |= pairs.bounds < self._lowest()[pairs.rows]
         if self._tolerance is not None and out.any():
@@ -257,7 +245,7 @@ class _Search:
         return pairs[~out]
 
     def _may_be_left_out(self, pairs: _Pairs) -> _Mask:
-        """Mark the smallest bounds, as far as the sum over all words stays exact enough without them."""
+        """Mark the smallest bounds, as far as the tolerance of the total allows."""
         rows = pairs.rows
         share = np.minimum(
             self._share(pairs.bounds, rows), 2.0
@@ -275,7 +263,7 @@ class _Search:
         return small
 
     def _share(self, amounts: _Doubles, rows: _Indices) -> _Doubles:
-        """Return amounts as shares of the sum of the words found: infinite where there is no such word."""
+        """Return amounts as shares of the words found: infinite if there are none."""
         found = self._sum[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = amounts / found if self._ring.take_exp else np.exp(amounts - found)
@@ -312,11 +300,10 @@ class LexiconMatch:
     """A word that an image may show.
 
     Attributes:
-        index: Index of the word in the lexicon; ``None``: not a word of it, but the free reading.
-        ids: Class ids.
-        score: Log-probability of the text, as everywhere (``sequence_log_probs``).
-        posterior: Probability of the word if the image shows one of the lexicon's words, in [0, 1]. ``None`` for the
-            free reading, and where it is not asked for.
+        index: Index in the lexicon; ``None`` for the free reading.
+        score: CTC log-probability.
+        posterior: Probability in [0, 1] if the image shows one of the lexicon's words; ``None`` for the free reading,
+            and if not asked for.
     """
 
     index: int | None
@@ -337,22 +324,19 @@ def decode_lexicon(
 
     Args:
         log_probs: ``(N, T, V)``, normalised.
-        lexicon: One for all images, or N, one for each.
+        lexicon: One for all images, or N.
         n_best: Words to return, at least 1.
-        margin: Nats, 0 or more. The free reading is returned, before the words, where its score exceeds that of the
-            best word by more than this, and where no word is possible. Default: never.
-        posterior: Compute posteriors. They are at most 1 % (of themselves) too small where the lexicon is large, as the
-            sum over all its words is bounded and not computed to the last word. That takes some ten times as long as
-            to find the best word.
+        margin: Nats, 0 or more. The free reading comes first if its score exceeds that of the best word by more than
+            this, and if no word is possible. Default: never.
+        posterior: Compute posteriors, about ten times slower. With a large lexicon they are up to 1 % (relative) too
+            small, as the sum over all words is bounded, not computed.
 
     Returns:
-        For each image up to ``n_best`` matches, the likeliest first, of equal scores the first of the lexicon. There
-        are fewer where words have probability 0: those that need more than T time steps, and all that meet a step in
-        which log-probabilities are -inf.
+        Up to ``n_best`` matches per image, likeliest first, ties in the order of the lexicon. Words of probability 0
+        are left out: those that need more than T steps or meet -inf.
 
     Raises:
-        DataError: ``log_probs`` are not what ``check_log_probs`` expects, there are not N lexicons, or one is for
-            another number of classes.
+        DataError: ``check_log_probs`` refuses ``log_probs``, or the lexicons do not fit them.
         ConfigError: A number is out of range.
     """
     lexicons, which = _checked(log_probs, lexicon, n_best)
@@ -371,7 +355,7 @@ def decode_lexicon(
 
 
 def _checked(log_probs: _Floats, lexicon: Lexicon | Sequence[Lexicon], n_best: int) -> tuple[list[Lexicon], _Indices]:
-    """Return the different lexicons, and the number of that of each image."""
+    """Return the different lexicons, and which of them each image has."""
     if n_best < 1:
         raise ConfigError(f"n_best is {n_best}; expected 1 or more")
     check_log_probs(log_probs)
@@ -422,11 +406,7 @@ def _matches(
     n_best: int,
     log_total: _Doubles | None,
 ) -> list[list[LexiconMatch]]:
-    """Return words of images with their scores, the ``n_best`` likeliest of each image; rows ascend.
-
-    ``log_total`` is what all words of an image have together, NaN where no posteriors are asked for. Default: the sum
-    over these.
-    """
+    """Return the ``n_best`` likeliest words of each image; ``log_total`` is by default the sum over these words."""
     texts = [lexicons[number].ids(index) for number, index in zip(which[rows].tolist(), indices.tolist(), strict=True)]
     scores = sequence_log_probs(log_probs, texts, rows)
     if log_total is None:

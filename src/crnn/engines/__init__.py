@@ -1,1 +1,1 @@
-"""What computes: pixels to log-probabilities, in torch, ONNX Runtime or OpenVINO."""
+"""Engines that turn pixels into log-probabilities: torch, ONNX Runtime, OpenVINO."""

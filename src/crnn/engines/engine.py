@@ -1,4 +1,4 @@
-"""What an engine is: pixels in, log-probabilities out; and what all of them have in common.
+"""Interface of engines, from pixels to log-probabilities, and their common helpers.
 
 Shape letters: N batch, C image channels, W width, T time steps, V classes with the blank.
 """
@@ -17,23 +17,22 @@ from crnn.errors import ConfigError, DataError
 EngineName = Literal["torch", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]
-"""``throughput``: each thread has images of its own. ``latency``: all threads share each operation."""
+"""``throughput``: each thread has its own images. ``latency``: all threads share each operation."""
 
-_MIN_WIDTH = 8
-"""Pixels; a network of ours has its first time step from here on."""
+_MIN_WIDTH = 8  # pixels of the first time step
 
 Pixels = npt.NDArray[np.uint8]
 LogProbs = npt.NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """What computes log-probabilities."""
+    """Engine that computes log-probabilities."""
 
     def log_probs(self, images: Pixels) -> LogProbs:
         """Return the log-probabilities of every class at every time step.
 
         Args:
-            images: ``(N, C, 32, W)`` uint8, as ``crnn.image.load_resized`` gives each of them: not normalised.
+            images: ``(N, C, 32, W)`` uint8, not normalised, as of ``crnn.image.load_resized``.
 
         Returns:
             ``(N, T, V)`` float32, natural logarithms, normalised over V.
@@ -42,14 +41,10 @@ class Engine(Protocol):
 
 
 def check_pixels(images: Pixels, channels: int) -> None:
-    """Refuse an array that is none of pictures: engines differ in what they would make of it.
-
-    Args:
-        images: What was given.
-        channels: Channels C of the network.
+    """Refuse an array that is not a batch of images; engines would treat it differently.
 
     Raises:
-        DataError: The array has another shape or type, or is too narrow for one time step.
+        DataError: The shape or type is wrong, or the images are too narrow for one time step.
     """
     height = ImageConfig().image_height
     fits = images.ndim == 4 and images.shape[1:3] == (channels, height) and images.shape[3] >= _MIN_WIDTH
@@ -61,10 +56,7 @@ def check_pixels(images: Pixels, channels: int) -> None:
 
 
 def cpu_threads(threads: int | None) -> int | None:
-    """Return the number of threads given, else that of ``OMP_NUM_THREADS``, else ``None``.
-
-    Engines without OpenMP keep to the variable, too: ``torchrun`` and many a cluster set it for several processes on
-    one machine.
+    """Return the given number of threads, else ``OMP_NUM_THREADS`` (set by ``torchrun`` and clusters), else ``None``.
 
     Raises:
         ConfigError: The number is below 1.
@@ -76,5 +68,5 @@ def cpu_threads(threads: int | None) -> int | None:
 
 
 def in_parts(images: Pixels, count: int) -> list[Pixels]:
-    """Return the images in at most ``count`` parts of nearly equal size, in order; views where memory allows it."""
+    """Split images into at most ``count`` parts of nearly equal size, in order; views where possible."""
     return np.array_split(images, min(count, len(images)))

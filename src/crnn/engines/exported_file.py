@@ -1,10 +1,6 @@
-"""Exported networks as files: a graph for engines, and in it all that a reader needs to know of it.
+"""Exported ONNX files: a graph, metadata (JSON) and a SHA-256 over the whole file, checked before an engine opens it.
 
-An exported file is an ONNX file. Inside of it stand, as text that engines pass over, the metadata (JSON: settings,
-characters, precision, calibration, what it was made from) and a SHA-256 over the whole content, which is checked before
-any engine sees the file. While it is computed, 64 zeros stand in its place.
-
-What opens a graph is an engine; nothing here imports one, nor the package ``onnx``.
+Nothing here imports an engine, nor the package ``onnx``.
 """
 
 from __future__ import annotations
@@ -28,13 +24,13 @@ ENGINE_FORMAT = "crnn-engine"
 FORMAT_VERSION = 1
 
 METADATA_KEY = "crnn_metadata"
-"""Key of the metadata, in ``metadata_props``: JSON, ASCII alone."""
+"""Key of the metadata in ``metadata_props``: JSON, ASCII only."""
 
 SHA256_KEY = "crnn_sha256"
-"""Key of the checksum beside it: 64 digits."""
+"""Key of the checksum: 64 digits."""
 
 UNSEALED = "0" * 64
-"""What stands under ``SHA256_KEY`` while the checksum is computed."""
+"""Value of ``SHA256_KEY`` while the checksum is computed."""
 
 # A StringStringEntryProto of an ONNX file: key (field 1), value (field 2), each with its length in front.
 _ONNX_SHA256 = re.compile(rb"\x0a\x0b" + SHA256_KEY.encode() + rb"\x12\x40([0-9a-f]{64})")
@@ -43,15 +39,13 @@ _ONNX_METADATA = re.compile(rb"\x0a\x0d" + METADATA_KEY.encode() + rb"\x12([\x80
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EngineFile:
-    """What an exported file holds.
+    """Content of an exported file.
 
     Attributes:
-        model: Its bytes, which are those that were checked.
-        config: Settings of the network: charset and image are what a reader needs.
-        precision: What it computes in.
-        calibration: What confidences are made with, where the weights had it.
-        info: What it was made from: crnn's version, the weights' checksum, how it was quantised.
-        path: Where it was read.
+        model: The bytes that were checked.
+        config: Settings of the network: charset and image.
+        calibration: Calibration of the weights, if any.
+        info: Origin: crnn's version, checksum of the weights, quantisation.
     """
 
     model: bytes
@@ -63,10 +57,7 @@ class EngineFile:
 
 
 def read_engine_file(source: str | Path) -> EngineFile:
-    """Read an exported file, and check that it is whole and ours.
-
-    Args:
-        source: An ``.onnx`` file.
+    """Read an exported ``.onnx`` file and check that it is whole and written by crnn.
 
     Raises:
         CheckpointError: It is missing, cut short, damaged, foreign, of a newer version, or contradicts itself.
@@ -96,11 +87,7 @@ def read_engine_file(source: str | Path) -> EngineFile:
 
 
 def sealed(model: bytes) -> bytes:
-    """Return the bytes of an exported file with its checksum in them.
-
-    Args:
-        model: With the metadata, and ``UNSEALED`` as its checksum.
-    """
+    """Return an exported file, with metadata and ``UNSEALED``, with its checksum filled in."""
     seal = _ONNX_SHA256.search(model)
     assert seal is not None, "metadata are put in before a file is sealed"
     assert seal[1].decode() == UNSEALED, "a file is sealed once"

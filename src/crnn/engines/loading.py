@@ -1,8 +1,4 @@
-"""Choose an engine by what is installed and asked for, and open a network in it.
-
-A weights file is read by every engine (the graph for OpenVINO and ONNX Runtime is built in memory); an exported file by
-those that know its format.
-"""
+"""Choice of an engine and opening of networks: weights in any engine, exported files in ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -22,14 +18,7 @@ EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """A network that is ready to compute.
-
-    Attributes:
-        engine: What computes.
-        name: Which one it is.
-        config: Settings of its weights: charset and image.
-        calibration: Of the weights, where they have one.
-    """
+    """A network ready to compute: engine, its name, settings of the weights, and their calibration, if any."""
 
     engine: Engine
     name: EngineName
@@ -49,18 +38,18 @@ def open_model(
     """Open a network in an engine.
 
     Args:
-        model: Name of weights that ship, a weights file, a run folder, or an exported file (``.onnx``).
-        engine: ``auto``: OpenVINO, else ONNX Runtime, else torch, by what is installed and can do what is asked for.
-        device: ``auto``, ``cpu``, or an accelerator's name, which only torch computes on.
-        precision: ``int8`` is that of an exported file; of shipped weights, the one that ships beside them. An exported
-            file keeps its own, unless it is ``fp32`` and ``bf16`` is asked for.
-        threads: Threads on the CPU. Default: ``OMP_NUM_THREADS``, else the engine's own choice.
-        mode: What the threads share out: pictures, or each operation (``crnn.engines.engine.Mode``).
+        model: Name of shipped weights, a weights file, a run folder, or an exported file (``.onnx``).
+        engine: ``auto``: the first of OpenVINO, ONNX Runtime and torch that is installed and can do it.
+        device: ``auto``, ``cpu``, or an accelerator's name (torch only).
+        precision: ``int8`` needs an exported file or shipped weights that have one. An exported file keeps its own,
+            unless it is ``fp32`` and ``bf16`` is asked for.
+        threads: Threads on the CPU. Default: ``OMP_NUM_THREADS``, else the engine's choice.
+        mode: Whether threads share out images or each operation (``crnn.engines.engine.Mode``).
 
     Raises:
         CheckpointError: The model is missing, damaged, foreign, or from a newer version.
         ConfigError: A choice is unknown, the engine cannot do it, or choices contradict each other.
-        MissingExtraError: What is needed is not installed.
+        MissingExtraError: A package is not installed.
     """
     for name, value, choices in (
         ("engine", engine, EngineChoice), ("precision", precision, Precision), ("mode", mode, Mode),
@@ -81,17 +70,17 @@ def open_model(
 
 
 def installed_engines() -> list[EngineName]:
-    """Return the names of the engines whose packages are installed, the fastest on CPUs first; imports none."""
+    """Return the names of installed engines, the fastest on CPUs first; imports none."""
     return [candidate.name for candidate in _CANDIDATES if not candidate.missing()]
 
 
 def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -> bool:
-    """Return true where what is asked for computes on CPUs alone, whatever accelerators there are."""
+    """Return true if the choice computes on CPUs only, whatever accelerators there are."""
     return engine in ("onnx", "openvino") or _exported(model, precision) is not None
 
 
 def _exported(model: str | Path, precision: Precision) -> Path | None:
-    """Return the exported file that is meant, or ``None`` for weights."""
+    """Return the exported file, or ``None`` for weights."""
     if precision == "int8" and (shipped := shipped_engine_file(str(model), precision)) is not None:
         return shipped
     path = Path(model)
@@ -116,23 +105,21 @@ class _Request:
 
 
 class _Candidate:
-    """An engine that may be chosen; computes graphs on CPUs."""
+    """An engine to choose from; by default one for graphs on CPUs."""
 
     name: EngineName
     packages: tuple[str, ...]
 
     def missing(self) -> list[str]:
-        """Return the packages that are not installed."""
         return [package for package in self.packages if not _is_installed(package)]
 
     def unsuitable(self, asked: _Request) -> str | None:
-        """Return why it cannot do what is asked for."""
+        """Return why it cannot do the request, or ``None``."""
         if asked.device not in ("auto", "cpu"):
             return f"which computes on the CPU, and device is {asked.device!r}"
         return None
 
     def open(self, asked: _Request) -> OpenedModel:
-        """Open the network that is asked for."""
         if asked.exported is not None:
             from crnn.engines.exported_file import read_engine_file
 
@@ -151,7 +138,6 @@ class _Candidate:
         )
 
     def engine(self, model: bytes, config: ReaderConfig, asked: _Request) -> Engine:
-        """Return the engine for a serialized graph."""
         raise NotImplementedError
 
 
@@ -210,7 +196,7 @@ _CANDIDATES = (_OpenVino(), _Onnx(), _Torch())  # the fastest on CPUs first
 
 
 def _choose(engine: EngineChoice, asked: _Request) -> _Candidate:
-    """Return the engine that is named; for ``auto`` the first that is suitable and installed."""
+    """Return the named engine; for ``auto`` the first suitable and installed one."""
     reasons = [(candidate, candidate.unsuitable(asked)) for candidate in _CANDIDATES]
     suitable = [candidate for candidate, reason in reasons if reason is None]
     for candidate, reason in reasons:

@@ -1,4 +1,4 @@
-"""The network in ONNX Runtime, on the CPU. The one place that imports it."""
+"""Engine with ONNX Runtime, on the CPU; the only module that imports it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ class OnnxEngine:
     """Log-probabilities by ONNX Runtime (``crnn.engines.engine.Engine``).
 
     Args:
-        model: A graph as ``crnn.engines.onnx_graph`` builds it, serialised, or the file that holds one.
-        channels: Channels C of its images.
-        threads: Default: ``OMP_NUM_THREADS``, else the processors that this process may use.
-        mode: Under ``throughput`` the images of a batch are shared out over the threads.
+        model: Serialised graph of ``crnn.engines.onnx_graph``, or its file.
+        channels: Image channels C.
+        threads: Default: ``OMP_NUM_THREADS``, else the processors of this process.
+        mode: ``throughput`` shares out the images of a batch over the threads.
 
     Raises:
-        MissingExtraError: ONNX Runtime is not installed.
-        CheckpointError: It cannot run the graph.
-        ConfigError: ``threads`` is below 1.
+        CheckpointError: ONNX Runtime cannot run the graph.
     """
 
     name = "onnx"
@@ -56,7 +54,7 @@ class OnnxEngine:
         self._pool: ThreadPoolExecutor | None = None
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """Return log-probabilities, as ``Engine`` says."""
+        """Return log-probabilities; see ``Engine``."""
         check_pixels(images, self._channels)
         parts = in_parts(images, self._workers)
         if len(parts) == 1:
@@ -72,14 +70,12 @@ class OnnxEngine:
 
 
 def import_onnxruntime() -> Any:
-    """Import ``onnxruntime`` without its telemetry.
-
-    Its releases (1.32 on Linux, say) tell their vendor of every import, and leave a number for that in the user's
-    cache, unless an environment variable speaks against it before the import. One that the user has set stands.
+    """Import ``onnxruntime`` without its telemetry, unless the user's environment says otherwise.
 
     Raises:
         MissingExtraError: It is not installed.
     """
+    # Releases (1.32 on Linux) report every import to their vendor and leave an id in the user's cache without this.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime

@@ -1,17 +1,9 @@
-"""The network as an ONNX graph, built from a weights file: no torch, no exporter, every operator is one that we chose.
+"""Network as an ONNX graph, built from a weights file without torch or an exporter.
 
-::
-
-    images (N, C, 32, W) uint8 -> (x - 127.5) / 127.5 -> convolutions (N, D, 1, T) -> (T, N, D) -> LSTM -> neck -> LSTM
-    -> (N, T, 2 x hidden) -> head -> log_probs (N, T, V) float32, normalised over V
-
-N and W are free. Batch normalisation is folded into the convolutions, in float64. The operators are those of opset 17
-(2022), which ONNX Runtime, OpenVINO and ONNX Runtime Web have read for years; nothing here needs a newer one.
-
-Shape letters: N batch, C image channels, W width, T time steps, D feature depth, V classes with the blank.
-
-Reference: the ONNX specification, operators LSTM (version 14: gates in the order input, output, forget, cell; the two
-biases apart) and LogSoftmax (version 13).
+``images (N, C, 32, W) uint8 -> log_probs (N, T, V) float32``, N and W free; batch normalisation is folded into the
+convolutions in float64. Opset 17 (2022): older engines read it. Shape letters: N batch, C image channels, W width,
+T time steps, D feature depth, V classes with the blank. Reference: ONNX specification, LSTM (version 14: gates in the
+order input, output, forget, cell; the two biases apart) and LogSoftmax (version 13).
 """
 
 from __future__ import annotations
@@ -32,23 +24,18 @@ from crnn.model.weights import Weights
 INPUT_NAME = "images"
 OUTPUT_NAME = "log_probs"
 OPSET = 17
-_IR_VERSION = 8
-"""The file format that came with the opset; newer ones are refused by older engines."""
+_IR_VERSION = 8  # of the opset; older engines refuse newer ones
 
-_NORM_EPSILON = 1e-5
-"""torch's, of ``nn.BatchNorm2d``; the weights were trained with it."""
+_NORM_EPSILON = 1e-5  # of torch's ``nn.BatchNorm2d``, with which the weights were trained
 
 _Floats = npt.NDArray[np.floating[Any]]
 
 
 def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
-    """Build the graph of a network with its weights, without metadata.
-
-    Args:
-        weights: As ``crnn.model.weights.read_weights`` gives them; float16 and float64 become float32.
+    """Build the graph of a network, without metadata; float16 and float64 weights become float32.
 
     Raises:
-        CheckpointError: The tensors are not those of the network that the settings describe.
+        CheckpointError: The tensors do not fit the network of the settings.
     """
     _check_tensors(weights)
     config, arrays = weights.config, weights.tensors
@@ -75,7 +62,7 @@ def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
 
 
 class _Graph:
-    """The graph as it grows; each value is called by a name."""
+    """Graph under construction; values are named."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         # Grown in its place: onnx's own functions would copy all weights at each step from tensors to a model.
@@ -94,7 +81,7 @@ class _Graph:
         return name
 
     def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output, called like it."""
+        """Add a node with one output of the same name, and return it."""
         self.model.graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
 
@@ -120,7 +107,7 @@ def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapp
 
 
 def _folded(arrays: Mapping[str, npt.NDArray[Any]], number: int, normalised: bool) -> tuple[_Floats, _Floats]:
-    """Return kernel and bias of a convolution, with the normalisation that follows it."""
+    """Return kernel and bias of a convolution with its normalisation folded in."""
     kernel: _Floats = arrays[f"backbone.conv{number}.weight"].astype(np.float64)
     if not normalised:
         return kernel, arrays[f"backbone.conv{number}.bias"].astype(np.float64)
@@ -167,11 +154,11 @@ def _linear(graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDAr
 
 
 def _check_tensors(weights: Weights[Any]) -> None:
-    """Refuse tensors that are not those of the settings, as ``crnn.model.checkpoint`` does."""
+    """Refuse tensors that do not fit the settings, as ``crnn.model.checkpoint`` does."""
     expected = _shapes(weights.config)
     arrays = weights.tensors
     wrong = [name for name, shape in expected.items() if name not in arrays or arrays[name].shape != shape]
-    # What torch counts and nobody reads: batches that the running averages have seen.
+    # torch counts the batches of running averages; nothing reads that.
     wrong += [n for n in arrays if n not in expected and not n.endswith(".num_batches_tracked")]
     if wrong:
         raise CheckpointError(
@@ -181,7 +168,6 @@ def _check_tensors(weights: Weights[Any]) -> None:
 
 
 def _shapes(config: ReaderConfig) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the tensors of a network."""
     shapes: dict[str, tuple[int, ...]] = {}
     depth: int = config.image.image_channels
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):

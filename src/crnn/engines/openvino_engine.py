@@ -1,4 +1,4 @@
-"""The network in OpenVINO, on the CPU. The one place that imports it."""
+"""Engine with OpenVINO, on the CPU; the only module that imports it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels,
 from crnn.errors import CheckpointError, MissingExtraError
 
 _TYPES: dict[Precision, tuple[str, ...]] = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("bf16", "f32")}
-"""What is computed in where the graph does not say int8; of several, the first that the processor has (bf16 makes int8
-almost twice as fast as f32 does, for the LSTMs). Left to itself, OpenVINO takes bf16 for all, where there is any."""
+"""Types for all that is not int8 in the graph; the first that the processor has (bf16 makes int8 almost twice as fast
+as f32 does, for the LSTMs). OpenVINO's own default is bf16 wherever it exists."""
 
 _IMPORTING = threading.Lock()
 
@@ -24,16 +24,14 @@ class OpenVinoEngine:
     """Log-probabilities by OpenVINO (``crnn.engines.engine.Engine``); one batch at a time.
 
     Args:
-        model: A graph as ``crnn.engines.onnx_graph`` builds it, serialised, or the file that holds one.
-        channels: Channels C of its images.
-        precision: ``fp32``; ``bf16``; ``int8``, where the graph is quantised.
-        threads: Default: ``OMP_NUM_THREADS``, else OpenVINO's own choice.
-        mode: Under ``throughput`` the images of a batch are shared out over streams, each with its threads.
+        model: Serialised graph of ``crnn.engines.onnx_graph``, or its file.
+        channels: Image channels C.
+        precision: ``int8`` needs a quantised graph.
+        threads: Default: ``OMP_NUM_THREADS``, else OpenVINO's choice.
+        mode: ``throughput`` shares out the images of a batch over streams of threads.
 
     Raises:
-        MissingExtraError: OpenVINO is not installed.
-        CheckpointError: It cannot run the graph.
-        ConfigError: ``threads`` is below 1.
+        CheckpointError: OpenVINO cannot run the graph.
     """
 
     name = "openvino"
@@ -70,7 +68,7 @@ class OpenVinoEngine:
         self._busy = threading.Lock()
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """Return log-probabilities, as ``Engine`` says."""
+        """Return log-probabilities; see ``Engine``."""
         check_pixels(images, self._channels)
         parts = [np.ascontiguousarray(part) for part in in_parts(images, len(self._requests))]
         with self._busy:
@@ -79,23 +77,22 @@ class OpenVinoEngine:
                 request.start_async({0: self._openvino.Tensor(part, shared_memory=True)})
             for request in started:
                 request.wait()
-            # What a request gives is overwritten by its next run.
+            # The next run of a request overwrites its output.
             return np.concatenate([request.get_output_tensor(0).data for request in started])
 
 
 def _type(core: Any, precision: Precision) -> str:
-    """Return the type to compute in, of those that the precision allows."""
+    """Return the first type of the precision that the processor has."""
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return next((name for name in _TYPES[precision] if name != "bf16" or has_bf16), _TYPES[precision][-1])
 
 
 @functools.cache
 def _core() -> Any:
-    """Return the one core of the process, never let go.
+    """Return the one core of the process, never released.
 
-    OpenVINO gives the thread that loads its CPU part a stack for signals (tiles of AMX need room). If that part is
-    unloaded again from another thread, the stack is freed while it is still set, and the next signal, Ctrl-C
-    included, ends the process by a segmentation fault.
+    OpenVINO gives the thread that loads its CPU part a signal stack (for AMX tiles). Unloading from another thread
+    frees the stack while it is set, and the next signal, even Ctrl-C, ends the process by a segmentation fault.
     """
     return import_openvino().Core()
 
@@ -103,8 +100,8 @@ def _core() -> Any:
 def import_openvino() -> Any:
     """Import ``openvino`` without its telemetry.
 
-    ``import openvino`` counts itself with its vendor and leaves files in the user's home for it, unless the package
-    ``openvino_telemetry`` is missing. So for the moment of the import it is.
+    It reports its import to the vendor and leaves files in the user's home, unless ``openvino_telemetry`` is missing;
+    so that package is hidden during the import.
 
     Raises:
         MissingExtraError: It is not installed.

@@ -1,4 +1,4 @@
-"""The network in torch: on the CPU and on every accelerator that torch knows, and while it is being trained."""
+"""Engine with torch, on the CPU and accelerators, also during training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class TorchEngine:
     """Log-probabilities by torch (``crnn.engines.engine.Engine``).
 
     Args:
-        network: In evaluation mode; moved to the device.
-        device: Where it computes.
-        precision: ``fp32``, or ``bf16``: autocast.
+        network: Moved to the device.
+        device: Device of the computation.
+        precision: ``bf16`` is autocast.
         channels_last: Memory order of images and convolutions.
     """
 
@@ -36,7 +36,7 @@ class TorchEngine:
         self._network = network.to(self._device).to(memory_format=self._format)  # type: ignore[call-overload]
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """Return log-probabilities, as ``Engine`` says."""
+        """Return log-probabilities, computed in evaluation mode; see ``Engine``."""
         check_pixels(images, self._network.image_channels)
         was_training = self._network.training
         self._network.eval()
