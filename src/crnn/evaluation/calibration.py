@@ -26,14 +26,9 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Readings with a confidence in [``low``, ``high``), or in [``low``, 1] for the last bin.
+    """Readings with a confidence in [``low``, ``high``), or in [``low``, 1] for the last bin; at least one.
 
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-        samples: Number of readings, at least 1.
-        confidence: Mean confidence.
-        accuracy: Share of right readings.
+    ``confidence`` is their mean confidence, ``accuracy`` the share of right ones.
     """
 
     low: float
@@ -45,13 +40,9 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """Readings left when those below a confidence are refused.
+    """Readings with a confidence of at least ``threshold``; at least one.
 
-    Attributes:
-        threshold: Lowest accepted confidence.
-        samples: Readings left, at least 1.
-        coverage: Their share of all.
-        accuracy: Share of right readings among them.
+    ``coverage`` is their share of all, ``accuracy`` the share of right ones among them.
     """
 
     threshold: float
@@ -96,12 +87,9 @@ class Reliability:
 def measure_reliability(
     scores: Sequence[float], confidences: Sequence[float | None], correct: Sequence[bool]
 ) -> Reliability:
-    """Measure the reliability of readings with and without calibration.
+    """Measure the reliability of ``(N,)`` readings with and without calibration.
 
-    Args:
-        scores: ``(N,)`` log-probabilities; NaN counts as impossible.
-        confidences: ``(N,)`` in [0, 1]; there is no "after" if one is ``None``.
-        correct: ``(N,)``, true for right readings.
+    ``scores`` are log-probabilities, NaN counts as impossible; there is no "after" if a confidence is ``None``.
     """
     right = np.array(correct, dtype=np.bool_)
     before = np.exp(np.minimum(np.nan_to_num(np.array(scores, dtype=np.float64), nan=-np.inf, neginf=-np.inf), 0.0))
@@ -118,13 +106,7 @@ def measure_reliability(
 
 
 def reliability_bins(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
-    """Return the bins of a reliability diagram, ascending, without empty ones.
-
-    Args:
-        confidences: ``(N,)`` in [0, 1].
-        correct: ``(N,)``, true for right readings.
-        num_bins: Number of bins of equal width.
-    """
+    """Return the bins of equal width of a reliability diagram, ascending, without empty ones."""
     bins = np.minimum((confidences * num_bins).astype(np.intp), num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
     confidence_sums = np.bincount(bins, weights=confidences, minlength=num_bins)
@@ -144,8 +126,7 @@ def reliability_bins(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_
 def expected_calibration_error(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_BINS) -> float:
     """Return the mean difference of confidence and accuracy over ``reliability_bins``, weighted by samples.
 
-    Returns:
-        In [0, 1]; 0 is best. NaN without readings.
+    It is in [0, 1]; 0 is best, NaN without readings.
     """
     if not confidences.size:
         return math.nan

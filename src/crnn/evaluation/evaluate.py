@@ -47,15 +47,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class ComparedSample(Generic[_R]):
-    """One compared sample.
-
-    Attributes:
-        index: Its index in the set.
-        key: Its name in the set.
-        raw_label: The label in the set.
-        label: The label under the protocol.
-        found: Result from the network's output.
-    """
+    """One compared sample: raw label, label under the protocol, and the result ``found`` from the network's output."""
 
     index: int
     key: str
@@ -66,13 +58,7 @@ class ComparedSample(Generic[_R]):
 
 @dataclass(frozen=True, slots=True)
 class ReadSet(Generic[_R]):
-    """Samples of a set after reading.
-
-    Attributes:
-        samples: Compared samples, in the order of the set.
-        skipped: Number of the others, by reason.
-        unreadable: Keys of unreadable images and records, with the reason, in the order of the set.
-    """
+    """Samples of a set after reading, in its order: compared, skipped by reason, unreadable keys with the reason."""
 
     samples: list[ComparedSample[_R]]
     skipped: dict[str, int]
@@ -90,14 +76,9 @@ def read_set(
 ) -> ReadSet[_R]:
     """Run the network on the samples of a set that count under a protocol.
 
-    Args:
-        recognizer: The network.
-        store: The set.
-        protocol: Rules for samples and labels.
-        read: Called with the network's output for a batch and the indices of its images in the set; returns one result
-            per image.
-        ranks: Processes that share the work; each gets the whole result.
-        progress: Called with the number of samples done since the last call, on this rank.
+    ``read`` gets the network's output for a batch and the indices of its images in the set, and returns one result per
+    image. Ranks share the work, and each gets the whole result; ``progress`` gets the number of samples done on this
+    rank since the last call.
 
     Raises:
         CharsetError: The model's own rules make unknown characters an error, and a label has one.
@@ -106,7 +87,7 @@ def read_set(
     skipped: Counter[str] = Counter()
     unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
     samples: list[ComparedSample[_R]] = []
-    kept: dict[int, tuple[int, str, str]] = {}  # those that wait for their result, by the place of their picture
+    kept: dict[int, tuple[int, str, str]] = {}  # those that wait for their result, by the index of their image
 
     def pictures() -> Iterator[bytes]:
         place = 0
@@ -182,8 +163,8 @@ def evaluate(
         recognizer: The recogniser.
         data: LMDB folders or list files; ``NAME=PATH`` gives the name in the table.
         protocol: Rules for labels and readings.
-        charset: Characters that are compared; ``lines`` compares all. ``auto``: the model's own (under PARSeq's rules) if
-            it is none of the field's sets, else 36, the one of most papers.
+        charset: Characters that are compared; ``lines`` compares all. ``auto``: the model's own (under PARSeq's rules)
+            if it is none of the field's sets, else 36, the one of most papers.
         model: Name for the result.
         lexicons: Each adds an accuracy to every set. ``50``, ``1k``: the lexicons kept with the samples; ``full``: the
             labels of the set; or a file.
@@ -234,18 +215,11 @@ def calibrate(
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
-    """Fit the confidence curves on labelled images outside the training set.
+    """Fit the confidence curves on labelled images outside the training set; arguments as in ``evaluate``.
 
-    A fit that does not lower the calibration error of held-out readings is dropped: the current curve stays.
-
-    Args:
-        recognizer: Reads by the best path, and with its language if it has one.
-        data: Sets, see ``evaluate``; all their samples weigh the same.
-        protocol: See ``evaluate``; it decides if a reading is right.
-        charset: See ``evaluate``.
-        current: Calibration of the weights. Default: none, confidences are the probabilities.
-        progress: Called with the number of samples done since the last call.
-        say: Called with each line on skipped samples and dropped fits.
+    All samples weigh the same. A fit that does not lower the calibration error of held-out readings is dropped: the curve
+    of ``current`` stays (default: confidences are the probabilities). ``say`` gets lines on skipped samples and dropped
+    fits.
 
     Raises:
         DataError: A set is missing or empty, two have one name, or there are too few readings, all right or all wrong.
@@ -311,11 +285,7 @@ def check_sets(
 
 
 def count_samples(data: DataSpecs) -> int:
-    """Return the number of samples of these sets together.
-
-    Raises:
-        DataError: A set is missing.
-    """
+    """Return the number of samples of these sets together."""
     return sum(len(open_source(split_name(spec)[1])) for spec in _specs(data))
 
 

@@ -60,12 +60,7 @@ def full_lexicon(
 ) -> FullLexicon:
     """Build the full lexicon of sets; memory grows with the number of different words, not of samples.
 
-    Args:
-        stores: The sets.
-        charset: Charset of the words.
-        rules: Label rules, applied to labels and words of lexicons.
-        words_from: Source of the words.
-        progress: Called with the number of samples read since the last call.
+    ``progress`` gets the number of samples read since the last call.
 
     Raises:
         CharsetError: The rules say ``error`` for unknown characters, and there is one.
@@ -163,11 +158,8 @@ def lexicon_name(spec: str) -> str:
 class SetLexicon:
     """Lexicon for the samples of one set.
 
-    Args:
-        name: Name in tables.
-        words_of: Returns the lexicon of the sample at an index of the set, or ``None``.
-        shared: The one lexicon of all samples, if they share one.
-        margin: See ``decode_lexicon``.
+    ``words_of`` returns the lexicon of the sample at an index, or ``None``; ``shared`` is the one of all samples, if they
+    share one.
     """
 
     def __init__(
@@ -185,16 +177,10 @@ class SetLexicon:
     def matches(
         self, log_probs: _Floats, indices: Sequence[int], *, posterior: bool = False
     ) -> list[list[LexiconMatch] | None]:
-        """Return the best word of each sample.
+        """Return the best word of each sample from ``log_probs``, ``(N, T, V)``, and N indices in the set.
 
-        Args:
-            log_probs: ``(N, T, V)``.
-            indices: N indices in the set.
-            posterior: Also compute the word's probability among the words, slower with large lexicons.
-
-        Returns:
-            For each sample a list of one match, an empty one if no word can be written in T steps, or ``None`` without a
-            lexicon.
+        Each has a list of one match, empty if no word can be written in T steps, or ``None`` without a lexicon.
+        ``posterior`` adds the word's probability among the words, slower with large lexicons.
         """
         lexicons = [self._words_of(index) for index in indices]
         rows = [n for n, lexicon in enumerate(lexicons) if lexicon is not None]
@@ -218,15 +204,10 @@ def open_lexicon(
     *,
     margin: float | None = None,
 ) -> SetLexicon:
-    """Open a lexicon for one set.
+    """Open a lexicon for one set, under the charset and label rules of the network.
 
-    Args:
-        spec: ``50`` or ``1k``: the smaller or larger lexicon kept with each sample; ``full``: the labels of the set; or
-            a file.
-        store: The set.
-        charset: Charset of the network.
-        rules: Label rules of the network.
-        margin: See ``decode_lexicon``.
+    ``spec`` is ``50`` or ``1k`` (the smaller or larger lexicon kept with each sample), ``full`` (the labels of the set)
+    or a file.
 
     Raises:
         DataError: A file or the labels of a set have no word that the network can write.

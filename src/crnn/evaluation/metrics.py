@@ -70,8 +70,8 @@ class TextSums:
     def one_minus_ned(self) -> float:
         """Mean over the samples of 1 - edits / length of the longer text, in [0, 1]; NaN without samples.
 
-        Reference: Zhang et al. 2019, "ICDAR 2019 Robust Reading Challenge on Reading Chinese Text on Signboard" (ReCTS),
-        task 2; also LSVT of that year. Two empty texts count 1 here and 0 in DTRB.
+        Reference: Zhang et al. 2019, "ICDAR 2019 Robust Reading Challenge on Reading Chinese Text on Signboard"
+        (ReCTS), task 2; also LSVT of that year. Two empty texts count 1 here and 0 in DTRB.
         """
         if not self.samples:
             return math.nan

@@ -201,14 +201,9 @@ def _letters_and_digits(text: str) -> str:
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:
     """Return PARSeq's rules with a model's own charset and label rules: for any script, and while training.
 
-    They differ from the training's rules in two points. No label is cut or left out for its length: a limit that suits
-    the training set would hide long words. And readings get the white space, Unicode form and case of labels, so that
-    two spellings of one text are equal.
-
-    Args:
-        rules: The model's label rules; ``max_length`` and ``truncate`` are ignored.
-        charset: The model's charset.
-        dataset: Name of the dataset.
+    They differ from the training's rules in two points. No label is cut or left out for its length (``max_length``,
+    ``truncate``): a limit that suits the training set would hide long words. And readings get the white space, Unicode
+    form and case of labels, so that two spellings of one text are equal.
     """
     label_rules = replace(rules, max_length=None)  # without a limit nothing is truncated either
     return Protocol(

@@ -164,7 +164,7 @@ MAX_ERRORS = 60  # wrong readings in a report
 
 MAX_CONFUSIONS = 20  # confusions of characters in a report
 
-_THUMBNAIL = (160, 48)  # pixels; larger pictures are made smaller, so that a report stays below a megabyte
+_THUMBNAIL = (160, 48)  # pixels; larger images are made smaller, so that a report stays below a megabyte
 
 _CONTROL_PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
 

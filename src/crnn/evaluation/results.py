@@ -18,16 +18,10 @@ from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
 
 @dataclass(frozen=True, slots=True)
 class SampleResult:
-    """One compared sample.
+    """One compared sample: label and reading under the protocol.
 
-    Attributes:
-        index: Its index in the set.
-        key: Its name in the set.
-        raw_label: The label in the set.
-        label: The label under the protocol.
-        prediction: The reading under the protocol.
-        score: Log-probability of the reading.
-        confidence: Probability in [0, 1] that the reading is right; ``None`` for uncalibrated weights.
+    ``score`` is the reading's log-probability, ``confidence`` the probability in [0, 1] that it is right, ``None`` for
+    uncalibrated weights.
     """
 
     index: int
@@ -123,13 +117,7 @@ class DatasetResult:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Several sets under one protocol.
-
-    Attributes:
-        model: Name of the model, from the user.
-        protocol: Name of the protocol.
-        datasets: The sets in the order given.
-    """
+    """Several sets, in the order given, under one protocol."""
 
     model: str
     protocol: str
@@ -230,13 +218,9 @@ class LengthRow:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """A character read as another one.
+    """A character read as another one, ``count`` times in ``occurrences`` of ``expected``.
 
-    Attributes:
-        expected: The character of the label; empty for an insertion.
-        read: The character of the reading; empty for a deletion.
-        count: Number of such errors.
-        occurrences: Number of ``expected`` in all labels; 0 if it is empty.
+    ``expected`` is empty for an insertion, ``read`` for a deletion.
     """
 
     expected: str

@@ -51,15 +51,9 @@ _SHEET_SAMPLES = 8  # of each set on a sheet
 
 
 class Validator:
-    """Evaluates weights on ``data.validation``, every rank a part of it.
+    """Evaluates weights on ``data.validation``, every rank a part of it, in bf16 or fp32 like the training.
 
     It has a second network, so that the one in training never changes its mode.
-
-    Args:
-        config: Model, image, charset, validation sets, protocol, batch size.
-        num_classes: Outputs of the network, the blank included.
-        ranks: Processes that share the work.
-        bf16: Read in bf16 instead of fp32, like the training.
 
     Raises:
         DataError, ConfigError: See ``crnn.evaluation.evaluate.check_sets``.
@@ -313,7 +307,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         if monitor is not None:
             folder.save_weights(folder.last, weights, config, _info(state, config, None))
             for line in source.remarks():
-                if line not in remarks:  # what was only found while training
+                if line not in remarks:  # found only while training
                     monitor.say(line)
             if stopped:
                 after = "; --resume goes on from here" if config.checkpoint.save_checkpoint else ""

@@ -34,14 +34,9 @@ _PLAIN_LINE_SECONDS = 10.0  # between progress lines, if stderr is no terminal
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """Figures of one optimiser step.
+    """Figures of one optimiser step, counted from 1, over all ranks.
 
-    Attributes:
-        step: Counted from 1.
-        loss: Mean CTC loss per sample over all ranks, in nats.
-        gradient_norm: Norm before clipping.
-        learning_rate: Rate of this step.
-        samples: Samples of the step, all ranks together.
+    ``loss`` is the mean CTC loss per sample in nats, ``gradient_norm`` the norm before clipping.
     """
 
     step: int
@@ -57,14 +52,9 @@ class StepStats:
 
 
 class Monitor:
-    """Reports the steps of one run.
+    """Reports the steps of one run, those after ``first_step``; later lines of an earlier process are dropped.
 
-    Args:
-        folder: The run folder.
-        config: Settings of the run.
-        num_steps: Steps of the whole run.
-        epoch_steps: Steps of one pass over the data.
-        first_step: Steps done before this process; later lines of an earlier process are dropped.
+    ``epoch_steps`` are the steps of one pass over the data.
     """
 
     def __init__(self, folder: Path, config: Config, num_steps: int, epoch_steps: int, first_step: int) -> None:
@@ -149,11 +139,7 @@ class Monitor:
     def validation(self, step: int, result: Mapping[str, Any], sheet: npt.NDArray[np.uint8] | None, best: bool) -> None:
         """Report a validation to ``metrics.jsonl``, TensorBoard and the screen.
 
-        Args:
-            step: Steps done.
-            result: ``Evaluation.as_dict()``.
-            sheet: A few readings drawn, ``(H, W, 3)`` uint8.
-            best: True for the best validation so far.
+        ``result`` is ``Evaluation.as_dict()``, ``sheet`` a few readings drawn, ``(H, W, 3)`` uint8.
         """
         self.record({"step": step, "validation": result, "best": best})
         accuracy = result["combined_accuracy"] or 0.0

@@ -283,15 +283,8 @@ def _step_of(path: Path) -> int:
 class TrainState:
     """Changing state of a run, the content of a checkpoint.
 
-    Attributes:
-        network: The network in training.
-        optimizer: Its optimiser.
-        average: Running average of the weights, or ``None``.
-        step: Optimiser steps done.
-        samples: Samples learned from, all ranks together.
-        best: Accuracy and 1-NED of the best validation.
-        validated: Step of the last validation.
-        skipped: Images unreadable on this rank, by reason.
+    ``best`` is accuracy and 1-NED of the best validation, ``validated`` the step of the last one; ``samples`` counts all
+    ranks, ``skipped`` the unreadable images of this rank by reason.
     """
 
     network: CRNN
@@ -310,10 +303,8 @@ class TrainState:
     def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:
         """Return the state as a checkpoint.
 
-        Args:
-            config: All settings of the run.
-            skipped: Unreadable images of each rank; the ranks differ in nothing else.
-            digest: Code of the training data, beyond the settings.
+        ``skipped`` has the unreadable images of each rank, which differ in nothing else; ``digest`` is a code of the training
+        data, beyond the settings.
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():

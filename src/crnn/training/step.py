@@ -115,7 +115,7 @@ class TrainStep:
             number = config.train.seed * 1_000_003 + state.step * len(parts) + place
             torch.manual_seed(number * 1_009 + self._ranks.rank)
             with contextlib.nullcontext() if place + 1 == len(parts) else _no_sync(self._forward):
-                # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
+                # DDP takes the mean over ranks; the factor makes it the sum, over the nominal batch.
                 loss_sum += self._gradients(batch.to(device), world_size / nominal)
         found = [0.0, float(sum(map(len, parts))), float(bool(self._stop))]
         counts = torch.tensor(found).to(device, non_blocking=True)
