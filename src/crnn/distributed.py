@@ -230,8 +230,8 @@ def sync_batch_norm(network: _Module) -> _Module:
 def without_statistics(network: nn.Module) -> Iterator[None]:
     """Keep batches out of the statistics of the network's batch normalisations.
 
-    A rank that could read none of its images takes part in a step with a blank one, which no rank may learn from. torch's
-    fused ``SyncBatchNorm``, on accelerators, counts it all the same.
+    A rank that could read none of its images takes part in a step with a blank one, which no rank may learn from.
+    torch's fused ``SyncBatchNorm``, on accelerators, counts it all the same.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     for module in norms:

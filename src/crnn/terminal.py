@@ -58,11 +58,6 @@ def check_writable(flag: str, path: str, example: str) -> None:
 def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr, if that is a terminal.
 
-    Args:
-        title: Title of the bar.
-        total: Number of things to do, if known.
-        enabled: ``False`` on ranks that keep quiet.
-
     Yields:
         A function to call with the number done since the last call.
     """

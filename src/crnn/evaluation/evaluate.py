@@ -217,9 +217,9 @@ def calibrate(
 ) -> Calibration:
     """Fit the confidence curves on labelled images outside the training set; arguments as in ``evaluate``.
 
-    All samples weigh the same. A fit that does not lower the calibration error of held-out readings is dropped: the curve
-    of ``current`` stays (default: confidences are the probabilities). ``say`` gets lines on skipped samples and dropped
-    fits.
+    All samples weigh the same. A fit that does not lower the calibration error of held-out readings is dropped: the
+    curve of ``current`` stays (default: confidences are the probabilities). ``say`` gets lines on skipped samples and
+    dropped fits.
 
     Raises:
         DataError: A set is missing or empty, two have one name, or there are too few readings, all right or all wrong.

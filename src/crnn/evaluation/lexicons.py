@@ -35,13 +35,10 @@ Published lexicons contain the labels, so that ``kept`` and ``both`` are the sam
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullLexicon:
-    """Words of one or more sets.
+    """Words of one or more sets, unique, after the label rules, sorted by code points.
 
-    Attributes:
-        words: Unique words after the label rules, sorted by code points.
-        labels: Number of labels read.
-        kept: Number of words read from kept lexicons.
-        left_out: Labels and words dropped, by reason: those of ``LabelSkip``, and ``unreadable_record``.
+    ``labels`` and ``kept`` count the labels and the words of kept lexicons read; ``left_out`` those dropped, by reason:
+    those of ``LabelSkip``, and ``unreadable_record``.
     """
 
     words: tuple[str, ...]
@@ -158,8 +155,8 @@ def lexicon_name(spec: str) -> str:
 class SetLexicon:
     """Lexicon for the samples of one set.
 
-    ``words_of`` returns the lexicon of the sample at an index, or ``None``; ``shared`` is the one of all samples, if they
-    share one.
+    ``words_of`` returns the lexicon of the sample at an index, or ``None``; ``shared`` is the one of all samples, if
+    they share one.
     """
 
     def __init__(

@@ -40,13 +40,9 @@ class SampleResult:
 
 @dataclass(frozen=True, slots=True)
 class LexiconResult:
-    """The same samples, read with a lexicon.
+    """The same samples, read with a lexicon; ``words`` is ``None`` for a lexicon per sample.
 
-    Attributes:
-        name: ``50``, ``1k``, ``full``, or the name of a file.
-        words: Number of words; ``None`` for a lexicon per sample.
-        sums: Counts over the samples that have a lexicon.
-        without: Number of samples without a lexicon, in no count.
+    ``sums`` are over the samples that have a lexicon; ``without`` counts the others.
     """
 
     name: str

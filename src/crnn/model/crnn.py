@@ -16,20 +16,14 @@ from crnn.model.backbones import BACKBONES, ConvLayer, is_normalized
 
 
 class CRNN(nn.Module):
-    """The network of Shi, Bai and Yao.
-
-    Args:
-        model: Backbone, normalisation, LSTM size, dropout.
-        image_channels: Channels C of the images: 1 or 3.
-        num_classes: Number of classes V, with the blank.
+    """The network of Shi, Bai and Yao, for images of ``height`` H pixels and 1 or 3 channels C.
 
     Attributes:
-        height: Height H of the images, in pixels.
         backbone: ``conv1`` to ``conv7`` with ``norm`` and ``pool`` of the same number.
         rnn1: First bidirectional LSTM, D -> 2 x hidden.
         neck: Linear layer between the LSTMs, 2 x hidden -> hidden.
         rnn2: Second bidirectional LSTM, hidden -> 2 x hidden.
-        head: Linear layer, 2 x hidden -> V.
+        head: Linear layer, 2 x hidden -> V, the number of classes with the blank.
     """
 
     height = ImageConfig().image_height
@@ -75,8 +69,8 @@ class CRNN(nn.Module):
         """Return logits ``(N, T, V)`` from features ``(N, T, D)``: the second half of ``forward``.
 
         Under autocast on an accelerator this half is in float32. Before torch 2.10 cuDNN's LSTMs lack bf16: torch uses
-        slow ones, or half precision, whose range gradients leave. Float32 multiplies in TF32, fast enough for 6 % of the
-        work.
+        slow ones, or half precision, whose range gradients leave. Float32 multiplies in TF32, fast enough for 6 % of
+        the work.
         """
         device = features.device.type
         mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

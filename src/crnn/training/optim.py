@@ -125,8 +125,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Return matrices with the same directions and singular values near 1 (0.7 to 1.2), by Newton-Schulz iteration.
 
-    Args:
-        matrices: ``(n, rows, columns)`` float32 or bfloat16. A zero matrix stays zero.
+    ``matrices`` is ``(n, rows, columns)`` float32 or bfloat16. A zero matrix stays zero.
     """
     first, third, fifth = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
@@ -251,12 +250,7 @@ class WeightAverage:
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, scale: Tensor | float = 1.0) -> Tensor:
-    """Multiply all gradients by ``scale``, then clip their common norm to ``max_norm``.
-
-    Args:
-        parameters: Parameters; those without a gradient are skipped.
-        max_norm: Largest Euclidean norm of all gradients together; 0: no clipping.
-        scale: Factor applied first, in the same pass over memory; a number or a scalar on the device.
+    """Multiply all gradients by ``scale``, then clip their common Euclidean norm to ``max_norm`` (0: no clipping).
 
     Returns:
         The norm after scaling and before clipping, a float32 scalar on the device, without a synchronisation.

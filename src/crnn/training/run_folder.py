@@ -80,11 +80,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """Folder of one run, made if missing (``checkpoint.save_checkpoint_path``).
-
-    Raises:
-        CheckpointError: The folder cannot be made.
-    """
+    """Folder of one run, made if missing; ``CheckpointError`` if that fails."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -283,8 +279,8 @@ def _step_of(path: Path) -> int:
 class TrainState:
     """Changing state of a run, the content of a checkpoint.
 
-    ``best`` is accuracy and 1-NED of the best validation, ``validated`` the step of the last one; ``samples`` counts all
-    ranks, ``skipped`` the unreadable images of this rank by reason.
+    ``best`` is accuracy and 1-NED of the best validation, ``validated`` the step of the last one; ``samples`` counts
+    all ranks, ``skipped`` the unreadable images of this rank by reason.
     """
 
     network: CRNN
@@ -303,8 +299,8 @@ class TrainState:
     def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:
         """Return the state as a checkpoint.
 
-        ``skipped`` has the unreadable images of each rank, which differ in nothing else; ``digest`` is a code of the training
-        data, beyond the settings.
+        ``skipped`` has the unreadable images of each rank, which differ in nothing else; ``digest`` is a code of the
+        training data, beyond the settings.
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():

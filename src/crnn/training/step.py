@@ -68,12 +68,12 @@ def tune_kernels(config: Config, device: torch.device) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of one step.
+    """Result of one step; all numbers are float32 on the device.
 
     Attributes:
-        counts: ``(3,)`` float32 over all ranks, on the device: sum of the loss, samples, ranks that want to stop.
-        norm: Norm of the gradient before clipping, a float32 scalar on the device.
-        own_loss: Sum of the loss over the samples of this rank, a float32 scalar on the device.
+        counts: ``(3,)`` over all ranks: sum of the loss, samples, ranks that want to stop.
+        norm: Norm of the gradient before clipping.
+        own_loss: Sum of the loss over the samples of this rank.
         keys: The samples of this rank.
     """
 
