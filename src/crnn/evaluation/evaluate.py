@@ -275,12 +275,7 @@ def check_sets(
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
 ) -> None:
-    """Raise the errors of ``evaluate`` that need no image, hours before it is called.
-
-    Raises:
-        DataError: A set is missing or empty, or two have one name.
-        ConfigError: The protocol has no such evaluation.
-    """
+    """Raise the errors of ``evaluate`` that need no image (``DataError``, ``ConfigError``), hours before it is called."""
     _open_sets(recognizer, data, protocol, charset)
 
 

@@ -181,8 +181,8 @@ Picture = Callable[[str, int], bytes | None]  # encoded image of a sample, by se
 def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]] = ()) -> None:
     """Write the report of an evaluation as one HTML file, atomically.
 
-    ``picture`` returns the images of wrong readings; a ``CrnnError`` or ``OSError`` from it leaves a gap. ``details`` are
-    facts on the evaluation (decoding, engine, versions), by name.
+    ``picture`` returns the images of wrong readings; a ``CrnnError`` or ``OSError`` from it leaves a gap. ``details``
+    are facts on the evaluation (decoding, engine, versions), by name.
 
     Raises:
         ConfigError: The file cannot be written; an earlier one at ``path`` is untouched.

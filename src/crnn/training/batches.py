@@ -69,17 +69,11 @@ def open_batches(
     device: torch.device | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> BatchFeed:
-    """Open the sources of ``data.train``.
+    """Open the sources of ``data.train`` for ``rank`` of the ``world_size`` processes that share each batch.
 
-    Rendered text beside stored sets needs ``data.ratios``: each rank's batch is split by them, stored samples first.
-    Under ``keep_ratio``, where the images of a batch share one width, each batch is wholly stored or wholly rendered.
-
-    Args:
-        config: All settings.
-        rank: This process among all.
-        world_size: Processes that share each batch.
-        device: Device of the training; rendered text is composed there.
-        progress: Called with the number of stored labels scanned since the last call.
+    Rendered text, composed on ``device``, beside stored sets needs ``data.ratios``: each rank's batch is split by them,
+    stored samples first. Under ``keep_ratio``, where the images of a batch share one width, each batch is wholly stored
+    or wholly rendered. ``progress`` gets the number of stored labels scanned since the last call.
 
     Raises:
         ConfigError: The sources and ratios do not fit together, or leave nothing to train on.
@@ -317,10 +311,7 @@ class StreamLane:
 def batches_ahead(batches: Generator[Batch], device: torch.device, lane: Lane | None = None) -> Generator[Batch]:
     """Make batches ahead on accelerators; pass them through on the CPU, whose cores have no time to spare.
 
-    Args:
-        batches: Closed with this generator.
-        device: Device of the training.
-        lane: Place where they are made. Default: a stream of the accelerator.
+    ``lane`` is by default a stream of the accelerator. ``batches`` is closed with this generator.
     """
     if lane is None and device.type == "cpu":
         yield from batches

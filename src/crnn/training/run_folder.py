@@ -58,14 +58,14 @@ _FREE_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything that a run needs to continue.
+    """Everything that a run needs to continue; ``path`` is ``None`` before it is written.
 
     Attributes:
         step: Optimiser steps done.
         tensors: ``model.NAME``, ``optim.INDEX.NAME`` and, with averaged weights, ``ema.NAME``.
         numbers: JSON-able state: best accuracy, counts of skipped samples, steps of the average.
         settings: The settings of the run that wrote it.
-        path: Source file; ``None`` before it is written.
+        path: Source file.
     """
 
     step: int
