@@ -119,11 +119,9 @@ class Charset:
 
 
 class LabelSkip(Exception):  # noqa: N818 - not an error: it says that the rules leave a sample out
-    """Signal that the rules leave a sample out.
+    """Signal that the rules leave a sample out; ``reason`` is its name for counting.
 
-    Attributes:
-        reason: Name for counting: ``empty_label``, ``too_long``, ``too_short``, ``unknown_character``,
-            ``not_alphanumeric``.
+    Reasons: ``empty_label``, ``too_long``, ``too_short``, ``unknown_character``, ``not_alphanumeric``.
     """
 
     def __init__(self, reason: str) -> None:
@@ -154,11 +152,7 @@ class LabelRules:
     truncate: bool = False
 
     def form(self, label: str) -> str:
-        """Return the label after white space, Unicode form, length limit and case, with any characters.
-
-        Raises:
-            LabelSkip: It is longer than ``max_length``.
-        """
+        """Return the label after white space, Unicode form, length limit (else ``LabelSkip``) and case."""
         if self.whitespace == "remove":
             label = "".join(label.split())
         elif self.whitespace == "collapse":

@@ -21,11 +21,10 @@ class DataError(CrnnError, ValueError):
 
 
 class ImageError(DataError):
-    """One image cannot be read.
+    """One image cannot be read; ``reason`` is its name for counting.
 
-    Attributes:
-        reason: Name for counting: ``missing``, ``empty``, ``not_an_image``, ``truncated``, ``too_large`` or
-            ``outside_root``; for crops also ``outside_picture``, ``no_area``, ``mirrored`` or ``not_convex``.
+    Reasons: ``missing``, ``empty``, ``not_an_image``, ``truncated``, ``too_large``, ``outside_root``; for crops also
+    ``outside_picture``, ``no_area``, ``mirrored``, ``not_convex``.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:

@@ -275,7 +275,7 @@ def check_sets(
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
 ) -> None:
-    """Raise the errors of ``evaluate`` that need no image (``DataError``, ``ConfigError``), hours before it is called."""
+    """Raise the errors of ``evaluate`` that need no image (``DataError``, ``ConfigError``), hours before it runs."""
     _open_sets(recognizer, data, protocol, charset)
 
 

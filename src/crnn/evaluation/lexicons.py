@@ -135,7 +135,7 @@ _Floats = npt.NDArray[np.floating[Any]]
 
 
 def check_lexicon(spec: str) -> None:
-    """Raise ``ConfigError`` unless a lexicon is ``50``, ``1k``, ``full`` or an existing file, before anything is read."""
+    """Raise ``ConfigError`` unless ``spec`` is ``50``, ``1k``, ``full`` or a file, before anything is read."""
     if spec not in (*_PER_SAMPLE, "full") and not Path(spec).is_file():
         raise ConfigError(
             f"lexicon {spec!r} is neither 50, 1k or full nor a file; expected one of these, or a file with one word a "

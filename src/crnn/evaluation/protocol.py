@@ -99,7 +99,10 @@ class Protocol:
 
     @property
     def expected_count(self) -> int | None:
-        """Published number of samples of the complete dataset under these rules, or ``None``."""
+        """Return the number of images in a benchmark set; case, ``_``, ``-`` and spaces in the name are ignored.
+
+        Only whole names match: ``svt_train`` has no published count.
+        """
         if self.min_length and _WHOLE_IC13.fullmatch(_key(self.dataset)):
             return PUBLISHED_COUNTS["IC13_857"]  # what the ModelZoo's rules leave of any version of IC13
         return expected_count(self.dataset)
@@ -149,9 +152,9 @@ def protocol_for(
 
 
 class LineProtocol(Protocol):
-    """Rules for lines: whole texts with spaces and marks, in three forms.
+    """Rules for lines: whole texts with spaces and marks, in three forms, of which the first gives accuracy and CER.
 
-    Accuracy and CER are of the first form. In all forms runs of spaces are one space.
+    In all forms runs of spaces are one space.
     """
 
     @property
@@ -235,10 +238,7 @@ def mean_accuracy(sets: Iterable[TextSums]) -> float:
 
 
 def combined_accuracy(sets: Iterable[TextSums]) -> float:
-    """Return the word accuracy over the samples of all sets, in [0, 1]; NaN without samples.
-
-    PARSeq's "Combined" and DTRB's "total_accuracy".
-    """
+    """Return the accuracy over all samples: PARSeq's "Combined", DTRB's "total_accuracy"; NaN without samples."""
     return sum(sets, TextSums()).accuracy
 
 

@@ -234,10 +234,9 @@ def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> li
 
 
 def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> list[Confusion]:
-    """Return confused characters, most frequent first, then by code points; at most ``limit``.
+    """Return at most ``limit`` confused characters, most frequent first, then by code points.
 
-    Each wrong reading is aligned with its label by the fewest insertions, deletions and substitutions; of several such
-    alignments (``rn`` read as ``m``), one is counted.
+    Readings are aligned by the fewest edits; of several such alignments (``rn`` read as ``m``), one is counted.
     """
     counts: Counter[tuple[str, str]] = Counter()
     occurrences: Counter[str] = Counter()

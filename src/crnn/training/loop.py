@@ -86,11 +86,7 @@ class Validator:
         )
 
     def calibrate(self, path: Path) -> str:
-        """Fit the confidences of a weights file on the validation sets and store them in it.
-
-        Returns:
-            A line for the user: the fit, or the reason for none.
-        """
+        """Fit the confidences of a weights file on the validation sets and store them in it; return a line for the user."""
         self._network.load_state_dict(load_weights(path).tensors)
         try:
             found = calibrate(

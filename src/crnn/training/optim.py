@@ -180,13 +180,9 @@ def _muon(network: nn.Module, groups: list[dict[str, Any]], config: OptimConfig)
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step, a pure function, so that resumed runs repeat it.
+    """Return the learning rate of a step, counted from 0; a pure function, so that resumed runs repeat it.
 
-    Args:
-        config: Peak, end, schedule, warm-up.
-        step: Optimiser step, counted from 0.
-        num_steps: Steps of the whole run.
-        steps_per_epoch: Steps of one pass over the data; only ``cosine_epoch`` uses it.
+    Only ``cosine_epoch`` uses ``steps_per_epoch``.
 
     Reference: ``cosine_epoch`` is the ModelZoo's ``cosine_decay_lr_with_start_step``; ``one_cycle`` is Smith 2018
     (arXiv 1708.07120) with a linear climb and a cosine fall, without its cycling momentum; ``linear`` falls linearly
