@@ -40,11 +40,7 @@ def require_torch(purpose: str, extra: str) -> None:
 
 
 def check_writable(flag: str, path: str, example: str) -> None:
-    """Refuse a file that cannot be written, before the work is done; an empty path is fine.
-
-    Raises:
-        ConfigError: It is a folder, or there is no folder for it.
-    """
+    """Raise ``ConfigError`` if a file cannot be written, before the work is done; an empty path is fine."""
     if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
         why = "is a folder" if Path(path).is_dir() else "there is no such folder to write it in"
         raise ConfigError(f"{flag} {path}: {why}; expected a file in a folder that exists, such as {example}")

@@ -149,11 +149,7 @@ def lexicon_name(spec: str) -> str:
 
 
 class SetLexicon:
-    """Lexicon for the samples of one set.
-
-    ``words_of`` returns the lexicon of the sample at an index, or ``None``; ``shared`` is the one of all samples, if
-    they share one.
-    """
+    """Lexicon for the samples of one set: ``words_of`` an index (or ``None``), or ``shared`` by all."""
 
     def __init__(
         self,

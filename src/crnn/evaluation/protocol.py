@@ -179,10 +179,7 @@ class LineProtocol(Protocol):
 
 
 def line_protocol(dataset: str = "") -> LineProtocol:
-    """Return the rules for lines: case folded, marks and spaces counted, independent of the network's charset.
-
-    The results also have texts as annotated, and letters and digits alone (with their spaces).
-    """
+    """Return the rules for lines: case folded, marks and spaces counted, independent of the network's charset."""
     return LineProtocol(
         name="lines",
         title="lines, case folded",

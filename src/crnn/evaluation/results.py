@@ -252,9 +252,6 @@ def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> lis
 
 
 def worst_errors(datasets: Iterable[DatasetResult], limit: int) -> list[tuple[str, SampleResult]]:
-    """Return at most ``limit`` wrong readings of highest score, each with its set's name.
-
-    Equal scores keep the order of the sets; NaN comes last.
-    """
+    """Return at most ``limit`` wrong readings of highest score, with set names, in set order if equal; NaN last."""
     wrong = ((dataset.name, s) for dataset in datasets for s in dataset.samples if s.prediction != s.label)
     return heapq.nsmallest(limit, wrong, key=lambda error: math.inf if math.isnan(error[1].score) else -error[1].score)

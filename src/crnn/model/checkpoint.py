@@ -75,10 +75,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, info: Mapping[str, Any]) -> None:
-    """Write a weights file, atomically.
+    """Write a weights file, atomically; of ``config`` only model, image and charset are kept.
 
-    Of ``config`` only model, image and charset are kept. ``info`` has JSON-able facts for people: step, accuracy,
-    settings of the run.
+    ``info`` has JSON-able facts for people: step, accuracy, settings of the run.
     """
     charset = config.charset.charset()
     metadata = {

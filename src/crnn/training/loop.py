@@ -86,7 +86,7 @@ class Validator:
         )
 
     def calibrate(self, path: Path) -> str:
-        """Fit the confidences of a weights file on the validation sets and store them in it; return a line for the user."""
+        """Fit the confidences of a weights file on the validation sets, store them, return a line for the user."""
         self._network.load_state_dict(load_weights(path).tensors)
         try:
             found = calibrate(

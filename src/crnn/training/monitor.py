@@ -120,11 +120,7 @@ class Monitor:
         self._window_start = time.perf_counter() - sum(s.samples for s in self._window) / (self._rate or 1e9)
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``.
-
-        Raises:
-            TrainingError: It cannot be written.
-        """
+        """Append one line to ``metrics.jsonl``; ``TrainingError`` if it cannot be written."""
         try:
             self._metrics.write(json.dumps(values, ensure_ascii=False) + "\n")
             self._metrics.flush()
