@@ -1,8 +1,6 @@
-"""Characters and class ids: what the network can write, and what a label must look like before it is a target.
+"""Characters and class ids: ``Charset`` maps them, ``LabelRules`` turn labels into text that a charset can write.
 
-``Charset`` maps characters to class ids; it alone decides that the blank is the last class. ``LabelRules`` turn the
-label of a dataset into one that the charset can write, or say why they cannot. Every published protocol is a set of
-such rules (``crnn.evaluation.protocol``), and a training run has its own (``CharsetConfig``).
+Every published protocol is a set of such rules (``crnn.evaluation.protocol``); so is that of a run (``CharsetConfig``).
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ NAMED_CHARSETS = {
 """The character sets of the field. The order of 36 is the ModelZoo's (letters first); 62 and 94 are PARSeq's."""
 
 _NAMES = {**NAMED_CHARSETS, "95": NAMED_CHARSETS["94"] + " "}
-"""All names. 95 is for lines; published figures compare words, so it is no set to compare by."""
+"""All names. 95 is for lines only; published figures compare words."""
 
 Case = Literal["keep", "lower", "upper"]
 Unicode = Literal["keep", "NFC", "NFD", "NFKC", "NFKD", "ascii"]
@@ -33,14 +31,13 @@ Unknown = Literal["drop_character", "drop_sample", "error"]
 
 
 class Charset:
-    """An ordered set of characters, each with a class id; the CTC blank comes after the last of them.
+    """An ordered set of characters, each with a class id; the CTC blank is the last class.
 
-    A character is one Unicode code point: scripts that combine (Devanagari, accents under NFD) are written as their
-    sequence of code points.
+    A character is one Unicode code point: combining scripts (Devanagari, accents under NFD) are sequences of them.
 
     Args:
         characters: The characters in the order of their class ids, or the name of a set: ``36``, ``62``, ``94``,
-            or ``95``, which is 94 and the space.
+            or ``95`` (94 and the space).
 
     Raises:
         CharsetError: There is no character, one occurs twice, or one cannot be drawn (a control character).
@@ -81,7 +78,7 @@ class Charset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes V that the network has: the characters and the blank."""
+        """Number of classes V of the network: the characters and the blank."""
         return len(self.characters) + 1
 
     def __contains__(self, character: object) -> bool:
@@ -98,7 +95,7 @@ class Charset:
         return f"Charset({shown!r})"
 
     def encode(self, label: str) -> list[int]:
-        """Class ids of a label.
+        """Return the class ids of a label.
 
         Raises:
             CharsetError: The label has characters that are not in the charset; the message names them.
@@ -113,20 +110,18 @@ class Charset:
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of class ids in [0, blank); blanks and repeats must already be removed (``crnn.decoding.ctc``)."""
+        """Return the text of class ids in [0, blank), without blanks and repeats (``crnn.decoding.ctc``)."""
         return "".join(self.characters[i] for i in ids)
 
     def unknown(self, label: str) -> str:
-        """The characters of ``label`` that the charset lacks, each once, in order of appearance."""
+        """Return the characters of ``label`` that the charset lacks, each once, in order of appearance."""
         return "".join(dict.fromkeys(character for character in label if character not in self._ids))
 
 
 class LabelSkip(Exception):  # noqa: N818 - not an error: it says that the rules leave a sample out
-    """The rules leave this sample out.
+    """Signal that the rules leave a sample out; ``reason`` is its name for counting.
 
-    Attributes:
-        reason: One word by which such samples are counted: ``empty_label``, ``too_long``, ``too_short``,
-            ``unknown_character``, ``not_alphanumeric``.
+    Reasons: ``empty_label``, ``too_long``, ``too_short``, ``unknown_character``, ``not_alphanumeric``.
     """
 
     def __init__(self, reason: str) -> None:
@@ -138,14 +133,13 @@ class LabelSkip(Exception):  # noqa: N818 - not an error: it says that the rules
 class LabelRules:
     """Normalization of labels, in this order: white space, Unicode, length, case, unknown characters.
 
-    The order is PARSeq's, where it matters most: its length limit counts the normalised label but before characters
-    outside the charset are removed.
+    The order is PARSeq's: its length limit counts before characters outside the charset are removed.
 
     Attributes:
-        whitespace: ``remove`` takes all white space out, ``collapse`` makes each run one space and strips the ends.
+        whitespace: ``remove`` removes all white space, ``collapse`` makes each run one space and strips the ends.
         unicode: A normalisation form, or ``ascii``: NFKD with everything outside ASCII removed.
-        case: What becomes of letters.
-        unknown: What becomes of characters outside the charset, or of the sample that has them.
+        case: Change of case.
+        unknown: Handling of characters outside the charset, or of the sample that has them.
         max_length: Longest label, in characters; longer ones are skipped. ``None``: no limit.
         truncate: Cut labels to ``max_length`` instead of skipping the sample (the ModelZoo's training does).
     """
@@ -158,11 +152,7 @@ class LabelRules:
     truncate: bool = False
 
     def form(self, label: str) -> str:
-        """The label after white space, Unicode form, length limit and case, whatever characters it has.
-
-        Raises:
-            LabelSkip: It is longer than ``max_length``.
-        """
+        """Return the label after white space, Unicode form, length limit (else ``LabelSkip``) and case."""
         if self.whitespace == "remove":
             label = "".join(label.split())
         elif self.whitespace == "collapse":
@@ -180,7 +170,7 @@ class LabelRules:
         return label
 
     def apply(self, label: str, charset: Charset) -> str:
-        """The label as the charset can write it.
+        """Return the label in characters of the charset.
 
         Raises:
             LabelSkip: The rules leave the sample out, for a named reason.
@@ -205,9 +195,9 @@ class LabelRules:
 
 
 def characters_outside(label: str, charset: Charset, rules: LabelRules) -> list[str]:
-    """The characters of a label that are lost, each as often as it is there.
+    """Return the lost characters of a label, with repetitions.
 
-    An accent that the rules take off its letter is not among them, nor is white space that they remove.
+    Accents that the rules remove from a letter, and white space that they remove, are not among them.
     """
     lost = []
     if rules.unicode == "ascii" and not label.isascii():
@@ -221,18 +211,11 @@ def characters_outside(label: str, charset: Charset, rules: LabelRules) -> list[
 
 
 def min_time_steps(target: Sequence[int]) -> int:
-    """Number of time steps that CTC needs to emit ``target``.
+    """Return the number of time steps that CTC needs for ``target``, class ids ``(S,)`` without blanks.
 
-    A blank must separate equal neighbours, so ``[1, 1]`` needs three steps and ``[1, 2]`` two.
+    It is S plus the number of equal neighbours, which a blank must separate: 3 for ``[1, 1]``, 2 for ``[1, 2]``.
 
-    Args:
-        target: Class ids without blanks, shape ``(S,)``.
-
-    Returns:
-        ``S`` plus the number of positions where an id repeats the one before it.
-
-    Reference:
-        Graves et al. 2006, "Connectionist Temporal Classification", section 3.1 (the many-to-one map B).
+    Reference: Graves et al. 2006, "Connectionist Temporal Classification", section 3.1 (the many-to-one map B).
     """
     repeats = sum(a == b for a, b in itertools.pairwise(target))
     return len(target) + repeats

@@ -1,8 +1,7 @@
-"""Ranks: who this process is, what it computes on, and sums over all of them.
+"""Ranks: this process among all, its device, and sums over all ranks.
 
-One process is one rank of one. Under ``torchrun`` the environment says how many there are. Nothing here knows the name
-of a device: torch's accelerator interface gives the device, and the process group's backend follows from it (``gloo``
-on the CPU, ``nccl`` on CUDA, ``hccl`` on Ascend once ``torch_npu`` is imported).
+Without ``torchrun`` there is one rank. torch's accelerator interface gives the device, and the backend follows from it
+(``gloo`` on the CPU, ``nccl`` on CUDA, ``hccl`` on Ascend once ``torch_npu`` is imported).
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from crnn.errors import ConfigError, CrnnError, TrainingError
 
 _T = TypeVar("_T")
 
-TIMEOUT = timedelta(minutes=10)
-"""Default of ``start_ranks``; ``train.rank_timeout`` sets it for a run."""
+TIMEOUT = timedelta(minutes=10)  # default of start_ranks; train.rank_timeout sets it for a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +42,13 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of ``tensor`` over all ranks, in place; itself when there is one rank."""
+        """Sum ``tensor`` over all ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: _T) -> list[_T]:
-        """The values of all ranks in order of rank, on every rank. They are our own objects, never a user's data."""
+        """Return the values of all ranks in order of rank, on every rank; our own objects, never a user's data."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -58,7 +56,7 @@ class Ranks:
         return values
 
     def broadcast(self, value: _T) -> _T:
-        """The value of rank 0, on every rank."""
+        """Return the value of rank 0, on every rank."""
         if self.world_size == 1:
             return value
         values = [value]
@@ -72,7 +70,7 @@ class Ranks:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is the accelerator of this machine, or the CPU.
+    """Return the device of that name; ``auto`` is this machine's accelerator, or the CPU.
 
     Raises:
         ConfigError: torch has no such device here.
@@ -94,12 +92,7 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[Ranks]:
-    """Join the run's process group when ``torchrun`` started this process, and leave it at the end.
-
-    Args:
-        device_name: As for ``resolve_device``.
-        timeout: How long a rank waits for another one before it ends with an error. Default: ``TIMEOUT``.
-    """
+    """Join the process group under ``torchrun``, and leave it at the end; ranks wait ``timeout`` for each other."""
     timeout = timeout or TIMEOUT
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     device = resolve_device(device_name)
@@ -128,7 +121,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Return true if another rank ended; gloo and nccl say so in words only, each in their own."""
+    """Return true if another rank ended; gloo and nccl tell it only in words."""
     text = str(error).lower()
     return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
         words in text for words in ("closed by peer", "reset by peer", "broken pipe", "timed out waiting")
@@ -142,15 +135,10 @@ def is_timeout(error: RuntimeError) -> bool:
 
 @contextmanager
 def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[None]:
-    """Say what happened where another rank has ended or hangs, in place of what gloo or nccl say.
-
-    Args:
-        ranks: This process among all.
-        seconds: For how long ranks wait for each other.
-        hint: What to do where that was too short.
+    """Replace the errors of gloo or nccl when another rank ended or hangs; ``hint`` says how to wait longer.
 
     Raises:
-        TrainingError: Another rank is gone, or did not answer in time.
+        TrainingError: Another rank is gone, or did not answer in ``seconds``.
     """
     try:
         yield
@@ -164,17 +152,13 @@ def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[No
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over the pictures of all ranks, on any device.
+    """Batch normalisation over the images of all ranks, on any device; torch's ``SyncBatchNorm`` refuses the CPU.
 
-    torch's own ``SyncBatchNorm`` refuses the CPU. This one brings the mean, the squared distances from it and the count
-    of every rank together, and lets gradients flow the same way, so that n ranks compute what one rank with the whole
-    batch would, up to the rounding of sums in another order.
+    It gathers mean, squared distances from it and count of every rank, with gradients, so that n ranks compute the same
+    as one with the whole batch, up to rounding. ``counted`` is false under ``without_statistics``.
 
     Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance" (the pairwise update). Sums
-    of squares would be shorter, and lose all digits where the mean is large against the deviation.
-
-    Attributes:
-        counted: Whether the pictures of this rank are part of the statistics; see ``without_statistics``.
+    of squares would lose all digits where the mean is large against the deviation.
     """
 
     counted = True
@@ -210,7 +194,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """The sum over ranks; its gradient is the sum of the ranks' gradients."""
+    """Sum over ranks; its gradient is the sum of the ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
@@ -229,9 +213,9 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def sync_batch_norm(network: _Module) -> _Module:
-    """``network`` with every batch normalisation shared by the ranks; parameters and names stay what they were.
+    """Share every batch normalisation between the ranks; parameters and names stay.
 
-    This is the one place that decides it. torch's own version is fused, so accelerators get that.
+    Accelerators get torch's version, which is fused.
     """
     if next(network.parameters()).device.type != "cpu":
         converted: _Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -244,10 +228,10 @@ def sync_batch_norm(network: _Module) -> _Module:
 
 @contextmanager
 def without_statistics(network: nn.Module) -> Iterator[None]:
-    """Keep what passes through the network out of the statistics of its batch normalisations.
+    """Keep batches out of the statistics of the network's batch normalisations.
 
-    A rank that could read none of its pictures has to do its part of a step with something in their place, which no
-    rank may learn from. torch's fused ``SyncBatchNorm``, which accelerators use, cannot be told; it counts that one.
+    A rank that could read none of its images takes part in a step with a blank one, which no rank may learn from.
+    torch's fused ``SyncBatchNorm``, on accelerators, counts it all the same.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     for module in norms:
@@ -266,14 +250,10 @@ def without_statistics(network: nn.Module) -> Iterator[None]:
 
 
 def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[str, Tensor] | None = None) -> None:
-    """Make the running statistics of all ranks their mean, where each rank normalises its own part of the batch.
+    """Average the running statistics over all ranks in place, if each rank normalises its own part of the batch.
 
-    Otherwise every rank would evaluate another network, and the weights of rank 0 would depend on how data was shared.
-
-    Args:
-        network: Changed in place.
-        ranks: All of them have to call this.
-        averaged_weights: A running average of the weights under the network's names; its statistics change likewise.
+    Otherwise every rank would evaluate another network. All ranks have to call this. ``averaged_weights``, a running
+    average under the network's names, gets the same.
     """
     for name, buffer in network.named_buffers():
         if buffer.is_floating_point():
@@ -283,7 +263,7 @@ def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """True if ``device`` multiplies bf16 faster than fp32: CPUs with AVX512-BF16 or AMX, and most accelerators."""
+    """Return true if ``device`` multiplies bf16 faster than fp32: CPUs with AVX512-BF16 or AMX, most accelerators."""
     if device.type == "cpu":
         # Public from torch 2.10 on; before, the answer is no, which is slower and never wrong.
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -292,20 +272,14 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(supported is not None and supported())
 
 
-_PINNED = ("cuda", "npu", "xpu")
-"""Devices that copy from page-locked memory by themselves; from any other, torch waits until a copy is done."""
+_PINNED = ("cuda", "npu", "xpu")  # copy from page-locked memory alone; with others torch waits
 
 
 def on_device(values: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
-    """Numbers as a tensor on ``device``.
+    """Return numbers as a tensor on ``device``; arrays share memory with it on the CPU.
 
-    On accelerators the copy takes its place in the current stream, and the process goes on to plan what follows: a
-    batch of rendered text brings some 170 small arrays over. What is there already stays what it is, and on the CPU an
-    array shares its memory with the tensor.
-
-    Args:
-        values: An array of any type that torch has, or a tensor on any device.
-        device: Where the tensor shall be.
+    On accelerators the copy is queued in the current stream without a wait: a batch of rendered text has some 170 small
+    arrays.
     """
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if tensor.device.type == "cpu" and device.type in _PINNED and tensor.numel():

@@ -1,24 +1,11 @@
-"""The tree of exceptions that a caller of ``crnn`` can meet.
-
-::
-
-    CrnnError
-      ConfigError        (ValueError)    a setting is unknown, mistyped or contradicts another
-      CharsetError       (ValueError)    a character or a set of characters cannot be used
-      DataError          (ValueError)    a dataset, a record or a label cannot be used
-        ImageError                       one picture cannot be read; carries a ``reason`` for counting
-      CheckpointError    (RuntimeError)  a weights file or a checkpoint is missing, damaged or foreign
-      ExportMismatchError  (RuntimeError)  an exported network does not compute what its source computes
-      TrainingError      (RuntimeError)  a run cannot go on (non-finite loss, a dead worker, a locked folder)
-      MissingExtraError  (ImportError)   an optional package is not installed; says what to install
+"""Exceptions of ``crnn``, under ``CrnnError``; each also derives from a built-in, so that callers may catch either.
 
 Every message says what was given, what was expected and what to do, with the path, key or flag as the user typed it.
-Each class also derives from the built-in in brackets, so that callers may catch either.
 """
 
 
 class CrnnError(Exception):
-    """Root of everything that this package raises on purpose."""
+    """Root of all errors that this package raises on purpose."""
 
 
 class ConfigError(CrnnError, ValueError):
@@ -34,12 +21,10 @@ class DataError(CrnnError, ValueError):
 
 
 class ImageError(DataError):
-    """One picture cannot be read.
+    """One image cannot be read; ``reason`` is its name for counting.
 
-    Attributes:
-        reason: One word by which such pictures are counted: ``missing``, ``empty``, ``not_an_image``, ``truncated``,
-            ``too_large`` or ``outside_root``; and, where it is cut out of a larger one, ``outside_picture``,
-            ``no_area``, ``mirrored`` or ``not_convex``.
+    Reasons: ``missing``, ``empty``, ``not_an_image``, ``truncated``, ``too_large``, ``outside_root``; for crops also
+    ``outside_picture``, ``no_area``, ``mirrored``, ``not_convex``.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
@@ -61,11 +46,11 @@ class ExportMismatchError(CrnnError, RuntimeError):
 
 
 class TrainingError(CrnnError, RuntimeError):
-    """A training run cannot go on."""
+    """A training run cannot go on: non-finite loss, a dead worker, a locked folder."""
 
 
 class MissingExtraError(CrnnError, ImportError):
-    """An optional package is needed and not installed."""
+    """An optional package is not installed; the message says what to install."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}'. Install it with: pip install 'crnn[{extra}]'")

@@ -1,4 +1,4 @@
-"""What commands have in common: results as JSON, files that must be writable, packages that must be there."""
+"""Common parts of commands: JSON results, checks of files and packages, progress, signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["check_writable", "counting_bar", "print_json", "require_torch", "sig
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One JSON object as one line on stdout, in characters that the terminal has."""
+    """Print one JSON object as one line on stdout, in characters that the terminal has."""
     text = json.dumps(values, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -34,21 +34,13 @@ def print_json(values: dict[str, Any]) -> None:
 
 
 def require_torch(purpose: str, extra: str) -> None:
-    """Refuse to go on without torch.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """Raise ``MissingExtraError`` if torch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", extra, purpose)
 
 
 def check_writable(flag: str, path: str, example: str) -> None:
-    """Refuse a file that cannot be written, before the work whose result would be lost; none given is fine.
-
-    Raises:
-        ConfigError: It is a folder, or there is no folder for it.
-    """
+    """Raise ``ConfigError`` if a file cannot be written, before the work is done; an empty path is fine."""
     if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
         why = "is a folder" if Path(path).is_dir() else "there is no such folder to write it in"
         raise ConfigError(f"{flag} {path}: {why}; expected a file in a folder that exists, such as {example}")
@@ -60,15 +52,10 @@ def check_writable(flag: str, path: str, example: str) -> None:
 
 @contextmanager
 def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr for work that is counted, where stderr is a terminal.
-
-    Args:
-        title: What is done.
-        total: How much there is to do, where it is known.
-        enabled: ``False`` on ranks that keep quiet.
+    """Show a progress bar on stderr, if that is a terminal.
 
     Yields:
-        A function to call with what was done since the last call.
+        A function to call with the number done since the last call.
     """
     console = Console(file=sys.stderr)
     columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
@@ -87,17 +74,13 @@ _ANSWER = b"stopping, and saving what is done; Ctrl-C again ends at once\n"
 
 @contextmanager
 def signals_collected() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGHUP instead of ending at once; a second Ctrl-C ends at once after all.
+    """Collect SIGINT, SIGTERM and SIGHUP instead of ending at once; a second Ctrl-C raises ``KeyboardInterrupt``.
 
-    SIGHUP, which says that the terminal was closed, is left alone where it is ignored, as under ``nohup``. Outside of
-    the main thread, where Python allows no handlers, nothing is collected. The first Ctrl-C is answered on stderr: what
-    is to be done before the end may take a while.
+    An ignored SIGHUP (``nohup``) stays ignored. Outside the main thread, where Python allows no handlers, nothing is
+    collected. The first Ctrl-C is answered on stderr, since the end may take a while.
 
     Yields:
-        The numbers of the signals that came, filled as they come; true as soon as there is one.
-
-    Raises:
-        KeyboardInterrupt: Inside, at the second Ctrl-C.
+        The numbers of the signals, filled as they come.
     """
     caught: list[int] = []
     owner = os.getpid()  # forked workers get the same signal, and have nothing to say

@@ -1,13 +1,9 @@
-"""Reliability of confidences: bins of a reliability diagram, calibration error, accuracy against coverage.
+"""Reliability of confidences: reliability diagram, calibration error, accuracy against coverage.
 
-A confidence is the probability, in [0, 1], that a reading is right. Confidences are calibrated when, of all readings
-with a confidence of 0.8, four in five are right. Numbers only; what a confidence is made of says
-``crnn.decoding.confidence``.
+Confidences, in [0, 1], are calibrated if four in five of the readings with a confidence of 0.8 are right.
 
-References:
-    Guo, Pleiss, Sun and Weinberger 2017, arXiv 1706.04599, section 2 (reliability diagrams, expected calibration
-    error);
-    Geifman and El-Yaniv 2017, arXiv 1705.08500 (accuracy against coverage of what is not refused).
+References: Guo et al. 2017, arXiv 1706.04599, section 2 (reliability diagrams, expected calibration error); Geifman
+and El-Yaniv 2017, arXiv 1705.08500 (accuracy against coverage).
 """
 
 from __future__ import annotations
@@ -20,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-NUM_BINS = 15
-"""Bins of equal width; as most papers have it."""
+NUM_BINS = 15  # of equal width, the usual number in papers
 
 _THRESHOLDS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 
@@ -31,14 +26,9 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """The readings whose confidence is in [``low``, ``high``), or in [``low``, 1] for the last bin.
+    """Readings with a confidence in [``low``, ``high``), or in [``low``, 1] for the last bin; at least one.
 
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-        samples: Number of readings, at least 1.
-        confidence: Mean of their confidences.
-        accuracy: Share of them that is right.
+    ``confidence`` is their mean confidence, ``accuracy`` the share of right ones.
     """
 
     low: float
@@ -50,13 +40,9 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """Readings that remain when those below a confidence are refused.
+    """Readings with a confidence of at least ``threshold``; at least one.
 
-    Attributes:
-        threshold: Readings with a lower confidence are refused.
-        samples: Readings that remain, at least 1.
-        coverage: Their share of all.
-        accuracy: Share of those that remain that is right.
+    ``coverage`` is their share of all, ``accuracy`` the share of right ones among them.
     """
 
     threshold: float
@@ -71,13 +57,12 @@ class Reliability:
 
     Attributes:
         samples: Number of readings.
-        error_before: Expected calibration error of ``exp(score)``, the probability that the network gives the text; NaN
-            without readings.
-        before: The bins of it.
-        error_after: That of the confidences; ``None`` where the weights are not calibrated.
-        after: The bins of it.
-        coverage: What remains when readings under a threshold are refused, by confidence (where there is none, by
-            ``exp(score)``).
+        error_before: Expected calibration error of ``exp(score)``, the network's probability of the text; NaN without
+            readings.
+        before: Bins of ``exp(score)``.
+        error_after: Expected calibration error of the confidences; ``None`` for uncalibrated weights.
+        after: Bins of the confidences.
+        coverage: Rows by confidence, or by ``exp(score)`` without confidences.
     """
 
     samples: int
@@ -88,7 +73,7 @@ class Reliability:
     coverage: tuple[CoverageRow, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them."""
+        """Return the fields as JSON values."""
         return {
             "samples": self.samples,
             "error_before": None if math.isnan(self.error_before) else self.error_before,
@@ -102,12 +87,9 @@ class Reliability:
 def measure_reliability(
     scores: Sequence[float], confidences: Sequence[float | None], correct: Sequence[bool]
 ) -> Reliability:
-    """The reliability of readings with and without calibration.
+    """Measure the reliability of ``(N,)`` readings with and without calibration.
 
-    Args:
-        scores: ``(N,)`` log-probabilities; what is not a number counts as impossible.
-        confidences: ``(N,)`` in [0, 1]; there is no "after" where one is ``None``.
-        correct: ``(N,)`` whether the reading is right.
+    ``scores`` are log-probabilities, NaN counts as impossible; there is no "after" if a confidence is ``None``.
     """
     right = np.array(correct, dtype=np.bool_)
     before = np.exp(np.minimum(np.nan_to_num(np.array(scores, dtype=np.float64), nan=-np.inf, neginf=-np.inf), 0.0))
@@ -124,13 +106,7 @@ def measure_reliability(
 
 
 def reliability_bins(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
-    """The bins of a reliability diagram, ascending; empty ones are left out.
-
-    Args:
-        confidences: ``(N,)`` in [0, 1].
-        correct: ``(N,)`` whether the reading is right.
-        num_bins: Number of bins of equal width.
-    """
+    """Return the bins of equal width of a reliability diagram, ascending, without empty ones."""
     bins = np.minimum((confidences * num_bins).astype(np.intp), num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
     confidence_sums = np.bincount(bins, weights=confidences, minlength=num_bins)
@@ -148,15 +124,9 @@ def reliability_bins(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_
 
 
 def expected_calibration_error(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_BINS) -> float:
-    """Mean difference of confidence and accuracy, over the bins of ``reliability_bins``, weighted by their samples.
+    """Return the mean difference of confidence and accuracy over ``reliability_bins``, weighted by samples.
 
-    Args:
-        confidences: ``(N,)`` in [0, 1].
-        correct: ``(N,)`` whether the reading is right.
-        num_bins: Number of bins of equal width.
-
-    Returns:
-        In [0, 1]; 0 is best. NaN when there are no readings.
+    It is in [0, 1]; 0 is best, NaN without readings.
     """
     if not confidences.size:
         return math.nan
@@ -165,13 +135,7 @@ def expected_calibration_error(confidences: _Numbers, correct: _Mask, num_bins: 
 
 
 def coverage_rows(confidences: _Numbers, correct: _Mask, thresholds: tuple[float, ...]) -> list[CoverageRow]:
-    """Accuracy against coverage: what remains, and how much of it is right, for each threshold.
-
-    Args:
-        confidences: ``(N,)`` in [0, 1].
-        correct: ``(N,)`` whether the reading is right.
-        thresholds: In the order of the rows; those that leave no reading have no row.
-    """
+    """Return accuracy against coverage, one row per threshold; thresholds that leave no reading have none."""
     rows = []
     for threshold in thresholds:
         kept = confidences >= threshold

@@ -1,7 +1,6 @@
-"""A recogniser over benchmark sets, under a published protocol: accuracy, 1-NED and CER with their counts.
+"""Evaluation of a recogniser on benchmark sets, under a published protocol: accuracy, 1-NED and CER with their counts.
 
-Samples come from ``crnn.evaluation.evaluate``, which counts those that are skipped. The network runs once for each
-picture; what it says is decoded as often as asked for: freely, and with each lexicon.
+The network runs once per image; its output is decoded without a lexicon and with each lexicon.
 """
 
 from __future__ import annotations
@@ -48,15 +47,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class ComparedSample(Generic[_R]):
-    """One sample that counts.
-
-    Attributes:
-        index: Its place in the set.
-        key: What names it in the set.
-        raw_label: The label as the set has it.
-        label: The label as the protocol compares it.
-        found: What was made of the network's output.
-    """
+    """One compared sample: raw label, label under the protocol, and the result ``found`` from the network's output."""
 
     index: int
     key: str
@@ -67,13 +58,7 @@ class ComparedSample(Generic[_R]):
 
 @dataclass(frozen=True, slots=True)
 class ReadSet(Generic[_R]):
-    """A set that was read.
-
-    Attributes:
-        samples: Those that count, in the order of the set.
-        skipped: The others, by reason.
-        unreadable: Keys of pictures and records that could not be read, with why, in the order of the set.
-    """
+    """Samples of a set after reading, in its order: compared, skipped by reason, unreadable keys with the reason."""
 
     samples: list[ComparedSample[_R]]
     skipped: dict[str, int]
@@ -89,16 +74,11 @@ def read_set(
     ranks: Ranks | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ReadSet[_R]:
-    """Bring the samples of a set that count under a protocol through the network.
+    """Run the network on the samples of a set that count under a protocol.
 
-    Args:
-        recognizer: What computes.
-        store: The set.
-        protocol: Which samples count, and in what form their labels are compared.
-        read: Called with what the network says of a batch, and the places of its pictures in the set; gives one result
-            for each of them.
-        ranks: Processes that share the work; each gets the whole result.
-        progress: Called with the number of samples done since the last call, on this rank.
+    ``read`` gets the network's output for a batch and the indices of its images in the set, and returns one result per
+    image. Ranks share the work, and each gets the whole result; ``progress`` gets the number of samples done on this
+    rank since the last call.
 
     Raises:
         CharsetError: The model's own rules make unknown characters an error, and a label has one.
@@ -107,7 +87,7 @@ def read_set(
     skipped: Counter[str] = Counter()
     unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
     samples: list[ComparedSample[_R]] = []
-    kept: dict[int, tuple[int, str, str]] = {}  # those that wait for their result, by the place of their picture
+    kept: dict[int, tuple[int, str, str]] = {}  # those that wait for their result, by the index of their image
 
     def pictures() -> Iterator[bytes]:
         place = 0
@@ -151,12 +131,11 @@ def read_set(
 
 ProtocolCharset = Literal["auto"] | CharsetName
 
-DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""One set, or several."""
+DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one set, or several
 
 
 class _Found(NamedTuple):
-    """Readings of one sample: freely (``None``: not at all), without the language, with each lexicon."""
+    """Readings of one sample: without a lexicon (``None``: not asked for), without the language, with each lexicon."""
 
     text: str | None
     score: float
@@ -181,21 +160,21 @@ def evaluate(
     """Read every sample of every set and compare.
 
     Args:
-        recognizer: What reads.
-        data: An LMDB folder or a list file, or several; ``NAME=PATH`` gives one the name that the table shows.
+        recognizer: The recogniser.
+        data: LMDB folders or list files; ``NAME=PATH`` gives the name in the table.
         protocol: Rules for labels and readings.
-        charset: Characters that are compared; ``lines`` compares all. ``auto``: the model's own where it is none of the
-            field's sets (then under PARSeq's rules), else 36, which is what papers report.
+        charset: Characters that are compared; ``lines`` compares all. ``auto``: the model's own (under PARSeq's rules)
+            if it is none of the field's sets, else 36, the one of most papers.
         model: Name for the result.
-        lexicons: Each gives every set one more accuracy. ``50``, ``1k``: the lexicons that are kept with the samples;
-            ``full``: the labels of the set; or a file.
-        lexicon_margin: As ``DecodingOptions`` has it, for these lexicons.
-        lexicon_only: Nothing is read freely; the readings with the one lexicon are the readings.
+        lexicons: Each adds an accuracy to every set. ``50``, ``1k``: the lexicons kept with the samples; ``full``: the
+            labels of the set; or a file.
+        lexicon_margin: ``DecodingOptions.lexicon_margin`` for these lexicons.
+        lexicon_only: Use the readings with the one lexicon as the readings.
         ranks: Processes that share the work; each gets the whole result.
         progress: Called with the number of samples done since the last call, on this rank.
 
     Raises:
-        DataError: A set is missing or empty, two have one name, or no set has the lexicons that are asked for.
+        DataError: A set is missing or empty, two have one name, or no set has the requested lexicons.
         CharsetError: The model's own rules make unknown characters an error, and a label has one.
         ConfigError: The protocol has no such evaluation, or a lexicon is neither a name nor a file.
     """
@@ -236,24 +215,14 @@ def calibrate(
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
-    """Fit the curves under which confidences are true, on labelled images that the network has not learned from.
+    """Fit the confidence curves on labelled images outside the training set; arguments as in ``evaluate``.
 
-    A fit that does not lower the calibration error of readings held out from it is dropped: the current curve stays.
-
-    Args:
-        recognizer: What reads: by the best path, and with its language where it has one.
-        data: Sets as for ``evaluate``; all their samples count alike.
-        protocol: As for ``evaluate``; it says when a reading is right.
-        charset: As for ``evaluate``.
-        current: The calibration of the weights. Default: none, confidences are the probabilities.
-        progress: Called with the number of samples done since the last call.
-        say: Called with each line on skipped samples and dropped fits.
+    All samples weigh the same. A fit that does not lower the calibration error of held-out readings is dropped: the
+    curve of ``current`` stays (default: confidences are the probabilities). ``say`` gets lines on skipped samples and
+    dropped fits.
 
     Raises:
-        DataError: A set is missing or empty, two have one name, or there are too few readings, or none that is right,
-            or none that is wrong.
-        CharsetError: As for ``evaluate``.
-        ConfigError: As for ``evaluate``.
+        DataError: A set is missing or empty, two have one name, or there are too few readings, all right or all wrong.
     """
     prior = recognizer.decoder.prior
 
@@ -306,21 +275,12 @@ def check_sets(
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
 ) -> None:
-    """Find what ``evaluate`` would refuse before it reads a picture, hours before it is called.
-
-    Raises:
-        DataError: A set is missing or empty, or two have one name.
-        ConfigError: The protocol has no such evaluation.
-    """
+    """Raise the errors of ``evaluate`` that need no image (``DataError``, ``ConfigError``), hours before it runs."""
     _open_sets(recognizer, data, protocol, charset)
 
 
 def count_samples(data: DataSpecs) -> int:
-    """Number of samples of these sets together, for a progress bar.
-
-    Raises:
-        DataError: A set is missing.
-    """
+    """Return the number of samples of these sets together."""
     return sum(len(open_source(split_name(spec)[1])) for spec in _specs(data))
 
 
@@ -356,7 +316,7 @@ def _protocol(recognizer: Recognizer, dataset: str, protocol: ProtocolName, char
 def _reading_all(
     recognizer: Recognizer, lexicons: Sequence[SetLexicon], *, lexicon_only: bool
 ) -> Callable[[NetworkOutput, list[int]], list[_Found]]:
-    """Decodes what the network says of a batch: freely, and with each lexicon."""
+    """Return a function that decodes the network's output, without a lexicon and with each."""
     charset, decoder = recognizer.charset, recognizer.decoder
 
     def read(output: NetworkOutput, indices: list[int]) -> list[_Found]:

@@ -1,9 +1,8 @@
-"""The lexicons with which sets are evaluated: 50 or 1,000 words of each sample, all labels of the set, or a file.
+"""Lexicons of an evaluation: 50 or 1,000 words per sample, all labels of the set, or a file.
 
-Reference:
-    Wang, Babenko and Belongie 2011, "End-to-end scene text recognition" (SVT, 50 words a picture); Mishra, Alahari and
-    Jawahar 2012, "Scene text recognition using higher order language priors" (IIIT5K, 50 and 1,000 words a picture);
-    Shi, Bai and Yao 2015, arXiv 1507.05717, section 3.2 (the columns of the paper's table 2).
+Reference: Wang, Babenko and Belongie 2011, "End-to-end scene text recognition" (SVT, 50 words an image); Mishra,
+Alahari and Jawahar 2012, "Scene text recognition using higher order language priors" (IIIT5K, 50 and 1,000 words);
+Shi, Bai and Yao 2015, arXiv 1507.05717, section 3.2 (the columns of table 2).
 """
 
 from __future__ import annotations
@@ -28,21 +27,18 @@ from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
 
 WordSource = Literal["labels", "kept", "both"]
-"""Where words are taken from: the labels, the lexicons kept with samples, or both.
+"""Source of words: the labels, the lexicons kept with samples, or both.
 
-The published lexicons contain the labels of their pictures, so that with them ``kept`` and ``both`` are the same.
+Published lexicons contain the labels, so that ``kept`` and ``both`` are the same for them.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullLexicon:
-    """The words of one or more sets.
+    """Words of one or more sets, unique, after the label rules, sorted by code points.
 
-    Attributes:
-        words: Each once, as the label rules leave them, sorted by code points.
-        labels: Labels that were looked at.
-        kept: Words of kept lexicons that were looked at.
-        left_out: Labels and words that gave none, by reason: those of ``LabelSkip``, and ``unreadable_record``.
+    ``labels`` and ``kept`` count the labels and the words of kept lexicons read; ``left_out`` those dropped, by reason:
+    those of ``LabelSkip``, and ``unreadable_record``.
     """
 
     words: tuple[str, ...]
@@ -59,16 +55,9 @@ def full_lexicon(
     words_from: WordSource = "both",
     progress: Callable[[int], None] = lambda _: None,
 ) -> FullLexicon:
-    """The full lexicon of sets.
+    """Build the full lexicon of sets; memory grows with the number of different words, not of samples.
 
-    What is in memory grows with the number of different words, and not with that of samples.
-
-    Args:
-        stores: The sets.
-        charset: What words are written in.
-        rules: How labels, and words of lexicons, become words.
-        words_from: Where they are taken from.
-        progress: Called with the number of samples looked at since it was called before.
+    ``progress`` gets the number of samples read since the last call.
 
     Raises:
         CharsetError: The rules say ``error`` for unknown characters, and there is one.
@@ -108,7 +97,7 @@ def full_lexicon(
 
 
 def write_lexicon(path: str | os.PathLike[str], words: Sequence[str]) -> None:
-    """Write one word a line, in UTF-8; the file appears when it is whole.
+    """Write one word a line, in UTF-8, atomically.
 
     Raises:
         DataError: There is such a file already, or it cannot be written.
@@ -146,14 +135,7 @@ _Floats = npt.NDArray[np.floating[Any]]
 
 
 def check_lexicon(spec: str) -> None:
-    """Refuse a lexicon that cannot be one, before anything is read.
-
-    Args:
-        spec: ``50``, ``1k``, ``full``, or a file.
-
-    Raises:
-        ConfigError: It is none of the names, and no file.
-    """
+    """Raise ``ConfigError`` unless ``spec`` is ``50``, ``1k``, ``full`` or a file, before anything is read."""
     if spec not in (*_PER_SAMPLE, "full") and not Path(spec).is_file():
         raise ConfigError(
             f"lexicon {spec!r} is neither 50, 1k or full nor a file; expected one of these, or a file with one word a "
@@ -162,19 +144,12 @@ def check_lexicon(spec: str) -> None:
 
 
 def lexicon_name(spec: str) -> str:
-    """Return the name of a lexicon in tables: its own, or that of its file."""
+    """Return the name of a lexicon in tables: ``50``, ``1k``, ``full``, or the file's name."""
     return spec if spec in (*_PER_SAMPLE, "full") else Path(spec).name
 
 
 class SetLexicon:
-    """A lexicon for the samples of one set.
-
-    Args:
-        name: As tables show it.
-        words_of: Gives the words of the sample at a place in the set: one lexicon for all, one of its own, or ``None``.
-        shared: The one lexicon for all, where it is.
-        margin: As for ``decode_lexicon``.
-    """
+    """Lexicon for the samples of one set: ``words_of`` an index (or ``None``), or ``shared`` by all."""
 
     def __init__(
         self,
@@ -191,16 +166,10 @@ class SetLexicon:
     def matches(
         self, log_probs: _Floats, indices: Sequence[int], *, posterior: bool = False
     ) -> list[list[LexiconMatch] | None]:
-        """The best word of each sample.
+        """Return the best word of each sample from ``log_probs``, ``(N, T, V)``, and N indices in the set.
 
-        Args:
-            log_probs: ``(N, T, V)``.
-            indices: N places in the set.
-            posterior: Also how likely it is among the words, which takes longer with large lexicons.
-
-        Returns:
-            For each sample a list of one match, an empty one where no word can be written in T steps, or ``None`` where
-            the sample has no lexicon.
+        Each has a list of one match, empty if no word can be written in T steps, or ``None`` without a lexicon.
+        ``posterior`` adds the word's probability among the words, slower with large lexicons.
         """
         lexicons = [self._words_of(index) for index in indices]
         rows = [n for n, lexicon in enumerate(lexicons) if lexicon is not None]
@@ -224,15 +193,10 @@ def open_lexicon(
     *,
     margin: float | None = None,
 ) -> SetLexicon:
-    """The lexicon that a user named, for one set.
+    """Open a lexicon for one set, under the charset and label rules of the network.
 
-    Args:
-        spec: ``50`` or ``1k``: the smaller or larger lexicon that is kept with each sample; ``full``: the labels of the
-            set; or a file.
-        store: The set.
-        charset: Of the network.
-        rules: Its label rules.
-        margin: As for ``decode_lexicon``.
+    ``spec`` is ``50`` or ``1k`` (the smaller or larger lexicon kept with each sample), ``full`` (the labels of the set)
+    or a file.
 
     Raises:
         DataError: A file or the labels of a set have no word that the network can write.

@@ -1,8 +1,7 @@
 """Counts and sums of word accuracy, CER and 1-NED.
 
-A ``TextSums`` holds integers only, so that adding those of batches or ranks gives exactly the same result in any split
-and any order, and divides once, at the end. Labels and predictions are compared as they are given: the rules of a
-protocol (case, characters) come before, and lengths and edits count Unicode code points.
+A ``TextSums`` holds integers, divided once at the end, so that sums over batches or ranks are exact in any order.
+Texts are compared unchanged, after the protocol's rules; lengths and edits count Unicode code points.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from fractions import Fraction
 
 from rapidfuzz.distance import Levenshtein
 
-_Z_95 = 1.959963984540054
-"""97.5 % quantile of the normal distribution: 2.5 % lie outside on either side."""
+_Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +25,8 @@ class TextSums:
         samples: Number of samples.
         correct: Number of predictions equal to their labels.
         characters: Sum of the lengths of the labels.
-        edits_by_length: Sums of Levenshtein distances of the samples whose longer text (label or prediction) has that
-            length: pairs ``(length, edits)``, ascending, without zeros. 1-NED needs no more of a sample than that, as
-            edits over the same length may be added before they are divided.
+        edits_by_length: Pairs ``(length, edits)``, ascending, without zeros: the Levenshtein distances summed over the
+            samples whose longer text (label or prediction) has that length. 1-NED can be computed from them.
     """
 
     samples: int = 0
@@ -56,7 +53,7 @@ class TextSums:
 
     @property
     def accuracy(self) -> float:
-        """Share of samples read without any error, in [0, 1]; nan without samples."""
+        """Share of samples read without any error, in [0, 1]; NaN without samples."""
         return self.correct / self.samples if self.samples else math.nan
 
     @property
@@ -66,16 +63,15 @@ class TextSums:
 
     @property
     def cer(self) -> float:
-        """Character error rate: edits per character of the labels, which may be above 1; nan without characters."""
+        """Character error rate: edits per character of the labels, may exceed 1; NaN without characters."""
         return self.edits / self.characters if self.characters else math.nan
 
     @property
     def one_minus_ned(self) -> float:
-        """Mean over the samples of 1 - edits / length of the longer text, in [0, 1]; nan without samples.
+        """Mean over the samples of 1 - edits / length of the longer text, in [0, 1]; NaN without samples.
 
-        Reference:
-            Zhang et al. 2019, "ICDAR 2019 Robust Reading Challenge on Reading Chinese Text on Signboard" (ReCTS), task
-            2; LSVT of the same year has it too. Two empty texts agree and count 1 here; DTRB counts them 0.
+        Reference: Zhang et al. 2019, "ICDAR 2019 Robust Reading Challenge on Reading Chinese Text on Signboard"
+        (ReCTS), task 2; also LSVT of that year. Two empty texts count 1 here and 0 in DTRB.
         """
         if not self.samples:
             return math.nan
@@ -84,21 +80,12 @@ class TextSums:
 
 
 def score_text(label: str, prediction: str) -> TextSums:
-    """The sums of one sample.
-
-    Args:
-        label: What the picture says.
-        prediction: What was read.
-    """
+    """Return the sums of one sample."""
     return score_texts([(label, prediction)])
 
 
 def score_texts(pairs: Iterable[tuple[str, str]]) -> TextSums:
-    """The sums of many samples; equal to the sum of their ``score_text``, and faster.
-
-    Args:
-        pairs: Each a label and its prediction.
-    """
+    """Return the sums of many samples, pairs of label and prediction; faster than adding ``score_text``."""
     samples = correct = characters = 0
     edits_by_length: Counter[int] = Counter()
     for label, prediction in pairs:
@@ -113,22 +100,15 @@ def score_texts(pairs: Iterable[tuple[str, str]]) -> TextSums:
 
 
 def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
-    """95 % interval of a share, from the number of samples that it was counted on.
+    """Return the 95 % interval of a share; (0, 1) without samples.
 
-    Unlike the normal approximation it stays in [0, 1], and is meaningful for small sets and for shares near 0 and 1.
-
-    Args:
-        correct: Number of samples that count, 0 to ``samples``.
-        samples: Number of samples.
-
-    Returns:
-        Low and high end; (0, 1), which says nothing, without samples.
+    Unlike the normal approximation it stays in [0, 1], and suits small sets and shares near 0 and 1.
 
     Raises:
         ValueError: ``correct`` is not between 0 and ``samples``.
 
-    Reference:
-        Wilson 1927, "Probable inference, the law of succession, and statistical inference"; no continuity correction.
+    Reference: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; no continuity
+    correction.
     """
     if not 0 <= correct <= samples:
         raise ValueError(f"correct is {correct}; expected 0 to the number of samples, {samples}")

@@ -1,15 +1,9 @@
-"""The published evaluation protocols: which samples count, and in what form label and reading are compared.
+"""Published evaluation protocols: the samples that count, and the compared form of label and reading.
 
-Word accuracies of two papers can only be compared when both drop the same samples and forgive the same differences.
-A ``Protocol`` holds one project's rules, read off its code: ``parseq`` (the default), ``clovaai`` (the
-deep-text-recognition-benchmark, DTRB) and ``modelzoo`` (MindSpore ModelZoo); ``lines`` is ours, for whole lines. It
-turns each raw label of a dataset into the one to compare with, or says why the sample is left out, and each reading
-into the text to compare.
-
-Reference:
-    baudm/parseq, strhub/data/{dataset,utils}.py, strhub/models/base.py; clovaai/deep-text-recognition-benchmark,
-    dataset.py, test.py; mindspore-ai/models, official/cv/CRNN/src/{ic03,ic13,svt,iiit5k}_dataset.py, metric.py (all
-    Apache-2.0). The rules are theirs, the code is not.
+Word accuracies are comparable only with the same samples and forms. References (Apache-2.0; rules theirs, code ours):
+``parseq``: baudm/parseq, strhub/data/{dataset,utils}.py, strhub/models/base.py; ``clovaai``: DTRB, clovaai/
+deep-text-recognition-benchmark, dataset.py, test.py; ``modelzoo``: mindspore-ai/models, official/cv/CRNN/src/
+{ic03,ic13,svt,iiit5k}_dataset.py, metric.py. ``lines``, for whole lines, is ours.
 """
 
 from __future__ import annotations
@@ -38,8 +32,10 @@ PUBLISHED_COUNTS = {
     "SVTP": 645,
     "CUTE80": 288,
 }
-"""Word images in each benchmark set, as the LMDB releases of DTRB and PARSeq hold them. The number is part of the name
-where several versions of a set are in use: a plain "IC13" could be any of three, so it has no count."""
+"""Word images in each benchmark set, in the LMDB releases of DTRB and PARSeq.
+
+Sets in use in several versions have the number in their name; a plain "IC13" could be any of three, and has no count.
+"""
 
 _ALIASES = {"IIIT5k": "IIIT5k_3000", "SVT_647": "SVT", "SVTP_645": "SVTP", "CUTE": "CUTE80", "CUTE80_288": "CUTE80"}
 
@@ -51,17 +47,17 @@ _MODELZOO_MIN_LENGTH = 3  # filter_length of the ModelZoo's IC03 and IC13 reader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """The rules under which one dataset is evaluated; made by ``protocol_for`` or ``own_protocol``.
+    """Rules for the evaluation of one dataset; made by ``protocol_for`` or ``own_protocol``.
 
     Attributes:
-        name: Whose rules they are.
+        name: Name of the protocol.
         title: The rules in a few words, for tables and reports.
-        charset: The characters that are compared.
+        charset: The compared characters.
         dataset: Name of the dataset; some rules and the expected count depend on it.
-        label_rules: How a raw label becomes the one to compare with.
-        prediction_rules: How a reading becomes the text to compare. ``None``: it is compared as it is.
+        label_rules: Rules from a raw label to the compared one.
+        prediction_rules: Rules from a reading to the compared text. ``None``: unchanged.
         min_length: Samples with shorter raw labels are left out.
-        keep_empty: Samples whose label has nothing left are kept, and only an empty reading of them is right.
+        keep_empty: Keep samples whose label has nothing left; only an empty reading of them is right.
     """
 
     name: ProtocolName
@@ -74,7 +70,7 @@ class Protocol:
     keep_empty: bool = False
 
     def label(self, raw: str) -> str:
-        """The label to compare readings with.
+        """Return the compared label.
 
         Raises:
             LabelSkip: The protocol leaves this sample out; ``reason`` is ``too_long``, ``too_short``, ``empty_label``,
@@ -93,7 +89,7 @@ class Protocol:
             raise
 
     def prediction(self, text: str) -> str:
-        """The form in which a reading is compared; it may be empty."""
+        """Return the compared form of a reading; it may be empty."""
         if self.prediction_rules is None:
             return text
         try:
@@ -103,7 +99,10 @@ class Protocol:
 
     @property
     def expected_count(self) -> int | None:
-        """Number of samples that a complete copy of the dataset has under these rules, where it is published."""
+        """Return the number of images in a benchmark set; case, ``_``, ``-`` and spaces in the name are ignored.
+
+        Only whole names match: ``svt_train`` has no published count.
+        """
         if self.min_length and _WHOLE_IC13.fullmatch(_key(self.dataset)):
             return PUBLISHED_COUNTS["IC13_857"]  # what the ModelZoo's rules leave of any version of IC13
         return expected_count(self.dataset)
@@ -112,27 +111,27 @@ class Protocol:
 def protocol_for(
     name: ProtocolName, charset: CharsetName = "36", dataset: str = "", filtering: Filtering = "auto"
 ) -> Protocol:
-    """The published rules for one dataset.
+    """Return the published rules for one dataset.
 
-    ``parseq``: white space and non-ASCII out of the label (NFKD first), longer than 25 left out, case folded where the
-    charset has no capitals, all else outside the charset removed; a sample goes only if nothing remains. Readings:
-    case folded, and stripped to the charset.
+    ``parseq``: white space and non-ASCII out of the label (NFKD first), longer than 25 left out, case folded under 36,
+    all else outside the charset removed; samples go only if nothing remains. Readings: case folded, stripped to the
+    charset.
 
     ``clovaai`` with filtering: raw labels longer than 25 and labels with a character outside the charset are left out.
-    Without (``--data_filtering_off``): every sample stays, other characters are removed. Under 36, readings are
-    folded and stripped too, which changes nothing for a model of 36 characters and is what the project's ``--sensitive
-    --data_filtering_off`` does for one of 94. Under 94 readings are compared as they are, and labels with a backslash
-    are left out: the project puts its characters into a regular expression unescaped, where the backslash is lost.
+    Without (``--data_filtering_off``): every sample stays, other characters are removed. Under 36, readings are folded
+    and stripped too: no change for a model of 36 characters, and the project's ``--sensitive --data_filtering_off`` for
+    one of 94. Under 94, readings stay unchanged, and labels with a backslash are left out: the project puts its
+    characters into a regular expression unescaped, which loses the backslash.
 
-    ``modelzoo``: lower case. IC03 and IC13 (by the dataset's name): labels shorter than 3 and labels that are not all
-    of a-z and 0-9 are left out. All others, like SVT and IIIT5K: every sample stays, other characters are removed.
+    ``modelzoo``: lower case. IC03 and IC13 (by name): labels shorter than 3 or not all of a-z and 0-9 are left out. All
+    others, like SVT and IIIT5K: every sample stays, other characters are removed.
 
     Args:
-        name: Whose rules.
-        charset: Characters that are compared: ``36`` (letters without case, digits), ``62`` or ``94``.
-        dataset: Name of the dataset, as in ``PUBLISHED_COUNTS``, or any other.
-        filtering: For ``clovaai`` with ``36`` only. ``auto``: off for IC15_2077 and CUTE80, as that project tells its
-            users (their labels have special characters, and samples would vanish from the count), else on.
+        name: Name of the protocol.
+        charset: Compared characters: ``36`` (letters without case, digits), ``62`` or ``94``.
+        dataset: Name of the dataset, one of ``PUBLISHED_COUNTS`` or any other.
+        filtering: For ``clovaai`` with ``36`` only. ``auto``: off for IC15_2077 and CUTE80, as that project advises
+            (their labels have special characters, and samples would vanish from the count), else on.
 
     Raises:
         ConfigError: The project has no such evaluation.
@@ -153,18 +152,18 @@ def protocol_for(
 
 
 class LineProtocol(Protocol):
-    """Rules for lines: whole texts with their spaces and marks, in three forms.
+    """Rules for lines: whole texts with spaces and marks, in three forms, of which the first gives accuracy and CER.
 
-    The first is what accuracy and CER are of; runs of spaces are one space in all of them.
+    In all forms runs of spaces are one space.
     """
 
     @property
     def forms(self) -> tuple[tuple[str, Callable[[str], str]], ...]:
-        """The forms in which texts are compared beside the first, by name."""
+        """Names and functions of the other forms of comparison."""
         return ("as annotated", _collapsed), ("letters and digits", _letters_and_digits)
 
     def label(self, raw: str) -> str:
-        """The label to compare readings with.
+        """Return the compared label.
 
         Raises:
             LabelSkip: Nothing is left of it.
@@ -175,15 +174,12 @@ class LineProtocol(Protocol):
         return text
 
     def prediction(self, text: str) -> str:
-        """The form in which a reading is compared; it may be empty."""
+        """Return the compared form of a reading; it may be empty."""
         return _collapsed(text).casefold()
 
 
 def line_protocol(dataset: str = "") -> LineProtocol:
-    """Return the rules for lines: case folded, marks and spaces counted, whatever the network can write.
-
-    Beside it the results have texts as annotated, and letters and digits alone (with their spaces).
-    """
+    """Return the rules for lines: case folded, marks and spaces counted, independent of the network's charset."""
     return LineProtocol(
         name="lines",
         title="lines, case folded",
@@ -203,16 +199,11 @@ def _letters_and_digits(text: str) -> str:
 
 
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:
-    """PARSeq's way of evaluating, with a model's own charset and label rules: for any script, and while training.
+    """Return PARSeq's rules with a model's own charset and label rules: for any script, and while training.
 
-    Two things differ from the rules that the model was trained with. No label is cut or left out for its length: a
-    limit that suits the training set would hide the long words that a model cannot read. And readings get the same
-    white space, Unicode form and case as labels, so that two spellings of one text are equal.
-
-    Args:
-        rules: The model's label rules; ``unknown`` keeps its meaning, ``max_length`` and ``truncate`` are ignored.
-        charset: The model's charset.
-        dataset: Name of the dataset.
+    They differ from the training's rules in two points. No label is cut or left out for its length (``max_length``,
+    ``truncate``): a limit that suits the training set would hide long words. And readings get the white space, Unicode
+    form and case of labels, so that two spellings of one text are equal.
     """
     label_rules = replace(rules, max_length=None)  # without a limit nothing is truncated either
     return Protocol(
@@ -226,28 +217,25 @@ def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Prot
 
 
 def expected_count(dataset: str) -> int | None:
-    """Number of images in a benchmark set, by its name in any case and with any of ``_``, ``-`` or space, or none.
+    """Return the number of images in a benchmark set; case, ``_``, ``-`` and spaces in the name are ignored.
 
-    Only whole names match: a set of one's own such as ``svt_train`` has no published count.
+    Only whole names match: a user's set such as ``svt_train`` has no published count.
     """
     name = _published_name(dataset)
     return None if name is None else PUBLISHED_COUNTS[name]
 
 
 def mean_accuracy(sets: Iterable[TextSums]) -> float:
-    """Arithmetic mean of the word accuracies, in [0, 1]: every set weighs the same, whatever its size.
+    """Return the unweighted mean of the sets' word accuracies, in [0, 1]: papers' "Avg" column.
 
-    Papers' "Avg" column. A set without samples has no accuracy and is left out; NaN if none is left.
+    Sets without samples are left out; NaN if none is left.
     """
     accuracies = [sums.accuracy for sums in sets if sums.samples]
     return sum(accuracies) / len(accuracies) if accuracies else math.nan
 
 
 def combined_accuracy(sets: Iterable[TextSums]) -> float:
-    """Word accuracy over the samples of all sets, in [0, 1]: counts are summed before they are divided.
-
-    PARSeq's "Combined" and DTRB's "total_accuracy". NaN if there is no sample.
-    """
+    """Return the accuracy over all samples: PARSeq's "Combined", DTRB's "total_accuracy"; NaN without samples."""
     return sum(sets, TextSums()).accuracy
 
 

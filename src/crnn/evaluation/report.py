@@ -1,9 +1,6 @@
-"""One HTML page that explains an evaluation: how good, on which words, which characters, and the worst readings.
+"""HTML report of an evaluation: figures, lexicons, lengths, confused characters, worst readings.
 
-``write_report`` makes the page of a ``crnn.evaluation.results.Evaluation``. It is one file that needs nothing else
-(style and pictures are inside, there are no scripts), so it can be kept with the weights or sent to someone. The same
-evaluation gives the same bytes. The numbers come from ``crnn.evaluation.results`` and
-``crnn.evaluation.metrics``.
+The page is one file without scripts, with style and images inside. The same evaluation gives the same bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +40,7 @@ _FRAME = (44, 10, 14, 40)  # left, top, right, bottom of it
 
 
 def lexicon_part(evaluation: Evaluation) -> Iterator[str]:
-    """Accuracies without and with lexicons side by side, as the paper's table has them; nothing without lexicons."""
+    """Write accuracies without and with lexicons side by side, like the paper's table; nothing without lexicons."""
     names = evaluation.lexicon_names
     if not names:
         return
@@ -68,7 +65,7 @@ def _lexicon_cell(lexicon: LexiconResult) -> str:
 
 
 def trust_part(found: Reliability, total: TextSums) -> Iterator[str]:
-    """Reliability diagram, calibration error before and after, accuracy against coverage; nothing without samples."""
+    """Write reliability diagram, calibration error and accuracy against coverage; nothing without samples."""
     if not total.samples or not found.samples:
         return
     yield "<h2>How far scores can be trusted</h2>\n"
@@ -135,7 +132,7 @@ def _coverage_diagram(rows: Sequence[CoverageRow]) -> Iterator[str]:
 
 
 def _opened(title: str, across: str, up: str, low: float) -> str:
-    """A diagram's frame, with axes from 0 (up: from ``low``) to 100 %."""
+    """Open a diagram: frame and axes, from 0 (up: from ``low``) to 100 %."""
     left, top, right, bottom = _FRAME
     width, height = left + _SIDE + right, top + _SIDE + bottom
     parts = [
@@ -163,13 +160,11 @@ def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.2f} %"
 
 
-MAX_ERRORS = 60
-"""Wrong readings that a report shows."""
+MAX_ERRORS = 60  # wrong readings in a report
 
-MAX_CONFUSIONS = 20
-"""Confusions of characters that a report shows."""
+MAX_CONFUSIONS = 20  # confusions of characters in a report
 
-_THUMBNAIL = (160, 48)  # pixels; larger pictures are made smaller, so that a report stays below a megabyte
+_THUMBNAIL = (160, 48)  # pixels; larger images are made smaller, so that a report stays below a megabyte
 
 _CONTROL_PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
 
@@ -180,22 +175,17 @@ _HEAD = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 """
 
-Picture = Callable[[str, int], bytes | None]
-"""The encoded picture of a sample, by the name of its set and its index there; ``None`` if there is none."""
+Picture = Callable[[str, int], bytes | None]  # encoded image of a sample, by set name and index
 
 
 def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]] = ()) -> None:
-    """Write the report of an evaluation as one HTML file, in full or not at all.
+    """Write the report of an evaluation as one HTML file, atomically.
 
-    Args:
-        path: The file; its folder exists.
-        evaluation: What was found.
-        picture: Finds the pictures of wrong readings. A ``CrnnError`` or ``OSError`` that it raises leaves a gap and
-            nothing more.
-        details: More to say about how the evaluation was made (decoding, engine, versions): pairs of name and value.
+    ``picture`` returns the images of wrong readings; a ``CrnnError`` or ``OSError`` from it leaves a gap. ``details``
+    are facts on the evaluation (decoding, engine, versions), by name.
 
     Raises:
-        ConfigError: The file cannot be written; what was at ``path`` before is still there.
+        ConfigError: The file cannot be written; an earlier one at ``path`` is untouched.
     """
     # A label may hold lone surrogates, which UTF-8 has no bytes for.
     page = "".join(_page(evaluation, picture, details)).encode("utf-8", errors="backslashreplace")
@@ -335,7 +325,7 @@ def _thumbnail(picture: Picture, dataset: str, index: int) -> str:
 
 
 def _marked(label: str, prediction: str) -> tuple[str, str]:
-    """Both texts as HTML, with what differs marked; a bar stands where the other text has more."""
+    """Return both texts as HTML, differences marked; a bar stands for characters of the other text alone."""
     gap = '<span class="gap"></span>'
     shown_label, shown_reading = [], []
     for operation in Levenshtein.opcodes(label, prediction):
@@ -361,7 +351,7 @@ def _glyph(character: str) -> str:
 
 
 def _table_head(*names: str) -> str:
-    """Start of a table; ``#`` marks the columns of numbers."""
+    """Open a table; ``#`` marks the columns of numbers."""
     cells = "".join(f'<th class="num">{n[1:]}</th>' if n.startswith("#") else f"<th>{n}</th>" for n in names)
     return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n'
 
@@ -384,5 +374,5 @@ def _score(score: float) -> str:
 
 
 def _text(text: str) -> str:
-    """Text as HTML: escaped, and control characters as their symbols, because HTML cannot write them."""
+    """Escape text for HTML; control characters become their symbols, because HTML cannot write them."""
     return html.escape(text.translate(_CONTROL_PICTURES))

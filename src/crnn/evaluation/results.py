@@ -1,4 +1,4 @@
-"""Results of an evaluation: every compared sample, the counts per set, the figures that papers print."""
+"""Results of an evaluation: compared samples, counts per set, published figures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,10 @@ from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
 
 @dataclass(frozen=True, slots=True)
 class SampleResult:
-    """One compared sample.
+    """One compared sample: label and reading under the protocol.
 
-    Attributes:
-        index: Its place in the set.
-        key: What names it in the set.
-        raw_label: The label as the set has it.
-        label: The label as the protocol compares it.
-        prediction: The reading as the protocol compares it.
-        score: Log-probability of the reading.
-        confidence: Probability in [0, 1] that the reading is right; ``None`` where the weights are not calibrated.
+    ``score`` is the reading's log-probability, ``confidence`` the probability in [0, 1] that it is right, ``None`` for
+    uncalibrated weights.
     """
 
     index: int
@@ -40,19 +34,15 @@ class SampleResult:
 
     @property
     def correct(self) -> bool:
-        """True if the reading is the label."""
+        """True if the reading equals the label."""
         return self.prediction == self.label
 
 
 @dataclass(frozen=True, slots=True)
 class LexiconResult:
-    """The same samples, read with a lexicon.
+    """The same samples, read with a lexicon; ``words`` is ``None`` for a lexicon per sample.
 
-    Attributes:
-        name: ``50``, ``1k``, ``full``, or the name of a file.
-        words: Number of words; ``None`` where samples have lexicons of their own.
-        sums: Counts over the samples that have a lexicon.
-        without: Samples that have none; they are in no count.
+    ``sums`` are over the samples that have a lexicon; ``without`` counts the others.
     """
 
     name: str
@@ -66,16 +56,16 @@ class DatasetResult:
     """One set under one protocol.
 
     Attributes:
-        name: As in the table.
-        path: Where the set is.
+        name: Name in the table.
+        path: Path of the set.
         title: The protocol's rules for this set, in a few words.
         sums: Counts over the compared samples.
-        skipped: Samples that were not compared, by reason.
+        skipped: Number of samples not compared, by reason.
         expected: Published number of samples of a set of that name, or ``None``.
         samples: The compared samples, in the set's order.
-        unreadable: Up to three keys of pictures that could not be read, with why.
+        unreadable: Up to three keys of unreadable images, with the reason.
         lexicons: The same samples with lexicons, in the order given.
-        greedy: The same samples by the best path, where they were read with a language: what papers report.
+        greedy: The same samples by the best path (papers' figure), if they were read with a language.
         forms: The same samples compared in other forms, by name (protocol ``lines``).
     """
 
@@ -123,13 +113,7 @@ class DatasetResult:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Several sets under one protocol.
-
-    Attributes:
-        model: What was evaluated, as the user named it.
-        protocol: The protocol's name.
-        datasets: The sets in the order given.
-    """
+    """Several sets, in the order given, under one protocol."""
 
     model: str
     protocol: str
@@ -137,7 +121,7 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        """The protocol in a few words: its rules for each set, each said once."""
+        """The rules of all sets in a few words, without repetition."""
         return "; ".join(dict.fromkeys(result.title for result in self.datasets))
 
     @property
@@ -147,17 +131,17 @@ class Evaluation:
 
     @property
     def combined_accuracy(self) -> float:
-        """Accuracy over all samples of all sets together: PARSeq's "combined"."""
+        """Accuracy over all samples of all sets: PARSeq's "combined"."""
         return combined_accuracy(result.sums for result in self.datasets)
 
     @property
     def one_minus_ned(self) -> float:
-        """1-NED over all samples of all sets together."""
+        """1-NED over all samples of all sets."""
         return sum((result.sums for result in self.datasets), TextSums()).one_minus_ned
 
     @property
     def reliability(self) -> Reliability:
-        """Reliability of the readings of all sets together."""
+        """Reliability of the readings of all sets."""
         samples = [sample for result in self.datasets for sample in result.samples]
         return measure_reliability(
             [s.score for s in samples], [s.confidence for s in samples], [s.correct for s in samples]
@@ -165,11 +149,11 @@ class Evaluation:
 
     @property
     def lexicon_names(self) -> tuple[str, ...]:
-        """The lexicons in the order given."""
+        """Names of the lexicons in the order given."""
         return tuple(lexicon.name for lexicon in self.datasets[0].lexicons) if self.datasets else ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the JSON of ``crnn evaluate``. Accuracies are in [0, 1]; ``null`` where a set has no sample."""
+        """Return the JSON of ``crnn evaluate``. Accuracies are in [0, 1]; ``null`` for a set without samples."""
         return {
             "model": self.model,
             "protocol": self.protocol,
@@ -221,7 +205,7 @@ def _number(value: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class LengthRow:
-    """The samples whose labels have ``length`` characters (``or_more``: at least that many)."""
+    """Counts of the labels with ``length`` characters (``or_more``: at least that many)."""
 
     length: int
     or_more: bool
@@ -230,13 +214,9 @@ class LengthRow:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """A character that was read as another one.
+    """A character read as another one, ``count`` times in ``occurrences`` of ``expected``.
 
-    Attributes:
-        expected: The character of the label; empty where the reading has one too many.
-        read: The character of the reading; empty where it is missing.
-        count: How often that happened.
-        occurrences: How often ``expected`` stands in all labels; 0 where it is empty.
+    ``expected`` is empty for an insertion, ``read`` for a deletion.
     """
 
     expected: str
@@ -246,12 +226,7 @@ class Confusion:
 
 
 def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> list[LengthRow]:
-    """The counts by number of characters of the label, ascending; lengths without samples have no row.
-
-    Args:
-        samples: The compared samples.
-        longest: Labels of more characters than this share the last row.
-    """
+    """Return the counts by label length, ascending; labels longer than ``longest`` share the last row."""
     pairs: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
     for sample in samples:
         pairs[min(len(sample.label), longest + 1)].append((sample.label, sample.prediction))
@@ -259,14 +234,9 @@ def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> li
 
 
 def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> list[Confusion]:
-    """Characters that were confused, most frequent first; equally frequent ones in the order of their code points.
+    """Return at most ``limit`` confused characters, most frequent first, then by code points.
 
-    Each wrong reading is aligned with its label by the fewest insertions, deletions and substitutions. Where several
-    alignments are as short (``rn`` read as ``m``), one of them is counted.
-
-    Args:
-        samples: The compared samples.
-        limit: How many to return. Default: all.
+    Readings are aligned by the fewest edits; of several such alignments (``rn`` read as ``m``), one is counted.
     """
     counts: Counter[tuple[str, str]] = Counter()
     occurrences: Counter[str] = Counter()
@@ -282,13 +252,6 @@ def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> lis
 
 
 def worst_errors(datasets: Iterable[DatasetResult], limit: int) -> list[tuple[str, SampleResult]]:
-    """The wrong readings of highest score, each with its set's name: what the model is surest of, and wrong about.
-
-    Equal scores keep the order of the sets; a score that is not a number comes last.
-
-    Args:
-        datasets: The sets.
-        limit: How many to return, at most.
-    """
+    """Return at most ``limit`` wrong readings of highest score, with set names, in set order if equal; NaN last."""
     wrong = ((dataset.name, s) for dataset in datasets for s in dataset.samples if s.prediction != s.label)
     return heapq.nsmallest(limit, wrong, key=lambda error: math.inf if math.isnan(error[1].score) else -error[1].score)

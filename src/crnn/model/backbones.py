@@ -1,7 +1,4 @@
-"""Tables of the backbones: the convolutions that bring 32 rows of pixels down to one, in numbers alone.
-
-What builds a network from them is ``crnn.model.crnn`` (torch) and ``crnn.engines.onnx_graph`` (ONNX).
-"""
+"""Tables of the backbones, built by ``crnn.model.crnn`` (torch) and ``crnn.engines.onnx_graph`` (ONNX)."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from typing import NamedTuple
 
 
 class ConvLayer(NamedTuple):
-    """One row of a backbone's table: a convolution, normalisation, pooling and ReLU."""
+    """One row of a backbone's table: convolution, normalisation, pooling and ReLU."""
 
     channels: int
     kernel: int = 3
@@ -19,7 +16,7 @@ class ConvLayer(NamedTuple):
 
 
 BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
-    "vgg": (  # .............................. (D, H, W) after the row, for a picture of 32 x W
+    "vgg": (  # .............................. (D, H, W) after the row, for an image of 32 x W
         ConvLayer(64, pool=(2, 2)),  # ....... 64, 16, W/2
         ConvLayer(128, pool=(2, 2)),  # ...... 128, 8, W/4
         ConvLayer(256),  # ................... 256, 8, W/4
@@ -28,7 +25,7 @@ BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
         ConvLayer(512, pool=(2, 1)),  # ...... 512, 2, W/4
         ConvLayer(512, kernel=2, padding=0),  # 512, 1, W/4 - 1
     ),
-    # For CPUs. Chosen by measured speed (docs/log/experiments.md): halving the picture in the first convolution costs a
+    # For CPUs. Chosen by measured speed (docs/log/experiments.md): halving the image in the first convolution costs a
     # quarter of the time of a 3x3 one with pooling at full size, which pays for three times the arithmetic behind it;
     # depths are multiples of 16 because the vector and tile units of CPUs are.
     "small": (
@@ -43,15 +40,11 @@ BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
 }
 
 _PAPER_BATCH_NORM = (3, 5, 7)
-"""Convolutions, counted from one, that batch normalisation follows under ``batch_norm = "paper"``: those of Shi's
-published configuration (bgshih/crnn, ``crnn_demo/config.lua``, MIT)."""
+"""Convolutions, from one, with batch normalisation under ``batch_norm = "paper"``: those of Shi's configuration
+(bgshih/crnn, ``crnn_demo/config.lua``, MIT).
+"""
 
 
 def is_normalized(number: int, batch_norm: str) -> bool:
-    """Whether batch normalisation follows a convolution.
-
-    Args:
-        number: The convolution, counted from one.
-        batch_norm: ``all`` or ``paper``.
-    """
+    """Return true if convolution ``number``, from one, has batch normalisation (``all`` or ``paper``)."""
     return batch_norm == "all" or number in _PAPER_BATCH_NORM

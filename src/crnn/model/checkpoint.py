@@ -1,10 +1,7 @@
-"""Weights files, and the tensor files they are made of. Nothing is pickled: tensors are safetensors, the rest is JSON.
+"""Weights files, and the tensor files under them. Nothing is pickled: tensors are safetensors, the rest is JSON.
 
-A *weights file* rebuilds its own network with nothing else at hand: its metadata holds the settings (model, image,
-charset), the charset's characters, the version and a checksum. A *checkpoint* (``crnn.training.run_folder``) holds all
-that a run needs to go on exactly. Both are written beside their place and renamed into it, so that a file that exists
-is whole, and both carry a SHA-256 over all tensors, so that a file that changed on disk is refused. What of this needs
-no torch is in ``crnn.model.weights``.
+A *weights file* (``crnn.model.weights``) rebuilds its network alone; a *checkpoint* (``crnn.training.run_folder``) also
+continues a run. Both are written atomically, so that an existing file is whole, and carry a SHA-256 against changes.
 """
 
 from __future__ import annotations
@@ -43,7 +40,7 @@ def build_network(weights: Weights[Tensor]) -> CRNN:
     """Return the network with these weights, on the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: The tensors are not those of the network that the settings describe.
+        CheckpointError: The tensors do not fit the network of the settings.
     """
     network = build_model(
         weights.config.model, weights.config.image, weights.config.charset.charset().num_classes, seed=0
@@ -61,10 +58,10 @@ def build_network(weights: Weights[Tensor]) -> CRNN:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able metadata as one safetensors file, atomically, with a checksum.
+    """Write tensors and JSON-able metadata as one safetensors file with a checksum, atomically.
 
     Raises:
-        CheckpointError: The file cannot be written; what was there before is untouched.
+        CheckpointError: The file cannot be written; an earlier one is untouched.
     """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
@@ -73,25 +70,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file from ``write_tensors``.
-
-    Raises:
-        CheckpointError: The file is missing, truncated, not ours, or its checksum does not fit.
-    """
+    """Return tensors and metadata of a file from ``write_tensors``."""
     return read_tensor_file(path, "pt", _tensor_bytes)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, info: Mapping[str, Any]) -> None:
-    """Write a weights file.
+    """Write a weights file, atomically; of ``config`` only model, image and charset are kept.
 
-    Args:
-        path: Where to; written atomically.
-        state: The network's ``state_dict``.
-        config: Settings that rebuild the network; only model, image and charset are kept.
-        info: JSON-able facts for people: step, accuracy, settings of the run.
-
-    Raises:
-        CheckpointError: The file cannot be written; what was there before is untouched.
+    ``info`` has JSON-able facts for people: step, accuracy, settings of the run.
     """
     charset = config.charset.charset()
     metadata = {
@@ -120,7 +106,7 @@ def load_weights(source: str | Path) -> Weights[Tensor]:
 
 
 def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[Tensor]:
-    """The weights that ``save_calibration`` will change or copy: to be asked for before hours of reading.
+    """Check and return the weights for ``save_calibration``, before hours of reading.
 
     Raises:
         CheckpointError: The source is no weights file, or ships and ``out`` is not given.
@@ -129,19 +115,14 @@ def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> W
         raise CheckpointError(
             f"{source} ships with the package and stays as it is; expected another file to write, --out"
         )
-    return load_weights(source)  # whole, ours, and of a version that is known
+    return load_weights(source)  # checked: intact, ours, of a known version
 
 
 def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
-    """Write a calibration into a weights file; everything else in it stays as it is.
-
-    Args:
-        source: The weights file, or a run folder (its best weights).
-        calibration: Takes the place of one that is there.
-        out: Another file to write instead, so that the source stays without.
+    """Write a calibration into a weights file, or to ``out``, atomically; everything else in it stays the same.
 
     Returns:
-        The file that was written, atomically.
+        The written file.
 
     Raises:
         CheckpointError: The source is no weights file, or ships and ``out`` is not given, or it cannot be written.
@@ -154,19 +135,11 @@ def save_calibration(source: str | Path, calibration: Calibration, out: str | Pa
 
 
 def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str:
-    """Copy weights into a network whose charset, and so whose last layer, may be another one.
+    """Copy weights into a network with another charset, and so another last layer, in place.
 
-    Rows of the last layer are copied for characters that both charsets have, and for the blank. A character that the
-    old charset lacks starts with the row of the one that the old label rules made of it, its other case or its base
-    letter (``A`` and ``Ä`` with that of ``a``), since pictures of it were read as that; the rest start new.
-
-    Args:
-        network: Changed in place.
-        charset: The charset of ``network``.
-        weights: Where to start from; everything but the last layer must fit.
-
-    Returns:
-        One line that says what was kept and what starts new.
+    The last layer keeps the rows of common characters and of the blank. A new character starts with the row of the one
+    that the old label rules made of it, its other case or base letter (``A`` and ``Ä`` with that of ``a``), since
+    images of it were read as that; the rest start new. All other layers must fit. A line on the rows is returned.
 
     Raises:
         CheckpointError: The networks differ in more than their last layer, or the file contradicts itself.
@@ -203,7 +176,7 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
 
 
 def _read_before_as(charset: Charset, old: CharsetConfig) -> dict[str, str]:
-    """For each character that a reader with the old settings could name, in order: as which one."""
+    """Map each character that a reader with the old settings could name to its old form, in order."""
     old_charset, rules = old.charset(), replace(old.rules(), max_length=None)
     found = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
     return {c: source for c, source in found.items() if len(source) == 1 and source in old_charset}

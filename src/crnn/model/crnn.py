@@ -1,15 +1,7 @@
-"""The network: a convolutional backbone, two bidirectional LSTM layers, a linear head.
+"""The network: ``images (N, C, 32, W) -> backbone (N, D, 1, T) -> (N, T, D) -> rnn -> head -> logits (N, T, V)``.
 
-Shape letters: N batch, C image channels, H height, W width, T time steps, D feature depth, V classes with the blank.
-
-The flow is ``images (N, C, 32, W) -> backbone (N, D, 1, T) -> (N, T, D) -> rnn -> head -> logits (N, T, V)`` with
-``T = W // 4 - 1`` (24 for 100 pixels) for both backbones. The network gives logits and nothing else: the loss is in
-``crnn.training.loss``, reading the logits in ``crnn.decoding.ctc``.
-
-Where it follows the ModelZoo rather than the paper: the pooling windows of the third and fourth pooling are 2x1 with
-no overlap or padding (T = 24 instead of 26), and batch normalisation may follow every convolution. Where it follows
-the paper rather than the ModelZoo: the second LSTM reads in both directions (the ModelZoo's V1 never calls its own).
-
+``T = W // 4 - 1``. From the ModelZoo: third and fourth pooling are 2x1 without overlap or padding (T = 24, not 26, for
+100 pixels), and batch normalisation may follow every convolution. From the paper: the second LSTM is bidirectional.
 Reference: Shi, Bai and Yao 2015, arXiv 1507.05717, table 1; ModelZoo ``official/cv/CRNN/src/crnn.py`` (Apache-2.0).
 """
 
@@ -24,20 +16,14 @@ from crnn.model.backbones import BACKBONES, ConvLayer, is_normalized
 
 
 class CRNN(nn.Module):
-    """The network of Shi, Bai and Yao.
-
-    Args:
-        model: Backbone, normalisation, LSTM size, dropout.
-        image_channels: Channels C of the pictures: 1 or 3.
-        num_classes: Number of classes V, with the blank.
+    """The network of Shi, Bai and Yao, for images of ``height`` H pixels and 1 or 3 channels C.
 
     Attributes:
-        height: Height H of the pictures, in pixels.
         backbone: ``conv1`` to ``conv7`` with ``norm`` and ``pool`` of the same number.
         rnn1: First bidirectional LSTM, D -> 2 x hidden.
         neck: Linear layer between the LSTMs, 2 x hidden -> hidden.
         rnn2: Second bidirectional LSTM, hidden -> 2 x hidden.
-        head: Linear layer, 2 x hidden -> V.
+        head: Linear layer, 2 x hidden -> V, the number of classes with the blank.
     """
 
     height = ImageConfig().image_height
@@ -56,25 +42,22 @@ class CRNN(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes V, with the blank, which is the last."""
+        """Number of classes V, with the blank, the last one."""
         return self.head.out_features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of every class at every time step.
+        """Return the logits ``(N, T, V)``; float, or autocast's type.
 
         Args:
             images: ``(N, C, 32, W)`` float, normalised to [-1, 1] (``crnn.image.normalize``).
 
-        Returns:
-            ``(N, T, V)`` logits; float, or the type that autocast chooses.
-
         Raises:
-            DataError: The pictures have another height or number of channels, or are too narrow for one time step.
+            DataError: The images have another height or number of channels, or are too narrow for one time step.
         """
         return self.classify(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Features ``(N, T, D)`` of the convolutions: the first half of ``forward``."""
+        """Return the features ``(N, T, D)`` of the convolutions: the first half of ``forward``."""
         if images.ndim != 4 or images.shape[1:3] != (self.image_channels, self.height) or images.shape[3] < 8:
             raise DataError(
                 f"images have shape {tuple(images.shape)}; expected (N, {self.image_channels}, {self.height}, W >= 8)"
@@ -83,11 +66,11 @@ class CRNN(nn.Module):
         return features.squeeze(2).transpose(1, 2)  # ... (N, T, D)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits ``(N, T, V)`` from features ``(N, T, D)``: the second half of ``forward``.
+        """Return logits ``(N, T, V)`` from features ``(N, T, D)``: the second half of ``forward``.
 
-        Under autocast on an accelerator this half is in float32. cuDNN's LSTMs know no bf16 before torch 2.10: torch
-        then takes slow ones of its own, or autocast makes them half precision, whose range gradients leave. In float32
-        they multiply in TF32, which is fast enough for 6 % of the network's arithmetic.
+        Under autocast on an accelerator this half is in float32. Before torch 2.10 cuDNN's LSTMs lack bf16: torch uses
+        slow ones, or half precision, whose range gradients leave. Float32 multiplies in TF32, fast enough for 6 % of
+        the work.
         """
         device = features.device.type
         mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -104,7 +87,7 @@ class CRNN(nn.Module):
 
 
 class _Backbone(nn.Sequential):
-    """A sequence whose ``forward`` is not torch's own: ``compile`` passes over code that is."""
+    """Sequence with a ``forward`` outside torch's code, which ``compile`` would skip."""
 
     def forward(self, x: Tensor) -> Tensor:
         for module in self:
@@ -113,12 +96,9 @@ class _Backbone(nn.Sequential):
 
 
 def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> nn.Sequential:
-    """The convolutions of a table, ``(N, C, 32, W) -> (N, D, 1, T)``, with ``conv1``, ``norm1``, ... as names.
+    """Build the convolutions of a table, ``(N, C, 32, W) -> (N, D, 1, T)``, named ``conv1``, ``norm1``, ...
 
-    Args:
-        layers: The rows of the table; seven of them bring 32 rows of pixels down to one.
-        image_channels: Channels C of the pictures.
-        batch_norm: ``all`` or ``paper``: which convolutions are normalised.
+    Seven rows reduce 32 rows of pixels to one. ``batch_norm`` (``all`` or ``paper``) gives the normalised ones.
     """
     modules = _Backbone()
     depth = image_channels
@@ -138,10 +118,10 @@ def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_nor
 
 
 def _initialise(network: CRNN) -> None:
-    """Convolutions: He et al. 2015 (arXiv 1502.01852), normal, fan-out, as DTRB does; their biases zero.
+    """Initialise convolutions: He et al. 2015 (arXiv 1502.01852), normal, fan-out, like DTRB; zero biases.
 
-    Batch normalisation: scale one, shift zero. LSTMs: uniform in +-1/sqrt(hidden), as the ModelZoo and torch do.
-    Linear layers: uniform in +-1/sqrt(inputs), torch's own.
+    The rest is torch's default. Batch normalisation: scale one, shift zero. LSTMs: uniform in +-1/sqrt(hidden), also
+    the ModelZoo's. Linear layers: uniform in +-1/sqrt(inputs).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -151,13 +131,9 @@ def _initialise(network: CRNN) -> None:
 
 
 def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int | None = None) -> CRNN:
-    """The network of these settings, on the CPU, in training mode.
+    """Build the network of these settings, on the CPU, in training mode.
 
-    Args:
-        model: Backbone, normalisation, LSTM size, dropout.
-        image: Gives the number of channels.
-        num_classes: Number of classes V, with the blank.
-        seed: Seed of the weights, drawn without touching torch's global generator. ``None``: from the global one.
+    ``num_classes`` includes the blank. ``seed`` leaves torch's global generator untouched; ``None`` draws from it.
     """
     if seed is None:
         return CRNN(model, image.image_channels, num_classes)

@@ -1,8 +1,7 @@
-"""Weights files as they lie on disk, read without torch: settings, characters, a checksum, and arrays of numpy.
+"""Weights files on disk, read without torch: settings, characters, a checksum, and numpy arrays.
 
-A weights file is a safetensors file whose metadata holds the settings (model, image, charset), the charset's
-characters, the version, and a SHA-256 over all of it. ``crnn.model.checkpoint`` writes such files, and reads
-them into torch by the same rules.
+A weights file is a safetensors file; its metadata has the settings (model, image, charset), the charset's characters,
+the version, and a SHA-256 over everything. ``crnn.model.checkpoint`` writes such files and reads them into torch.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError, ConfigError
 
-DEFAULT_MODEL = "crnn-small"
-"""Weights that read by default: of those that ship, the most words right per millisecond."""
+DEFAULT_MODEL = "crnn-small"  # of the shipped weights, the most words right per millisecond
 
 _SUFFIX = ".safetensors"
 
 
 def shipped_names() -> list[str]:
-    """Names of the weights in the package, sorted."""
+    """Return the names of the weights in the package, sorted."""
     folder = files("crnn") / "weights"
     if not folder.is_dir():
         return []
@@ -38,15 +36,15 @@ def shipped_names() -> list[str]:
 
 
 def shipped_weights(name: str) -> Path | None:
-    """The weights file of that name in the package; ``None`` where there is none of it.
+    """Return the shipped weights file of that name, or ``None``.
 
-    A name wins over a file or folder of the same name, which ``./name`` still means.
+    A name wins over a local file or folder of the same name; ``./name`` means the latter.
     """
     return Path(str(files("crnn") / "weights" / (name + _SUFFIX))) if name in shipped_names() else None
 
 
 def shipped_engine_file(name: str, precision: str) -> Path | None:
-    """The exported file of that precision that ships beside the weights of that name; ``None`` where there is none."""
+    """Return the exported file of that precision that ships with the weights of that name, or ``None``."""
     path = Path(str(files("crnn") / "weights" / f"{name}.{precision}.onnx"))
     return path if name in shipped_names() and path.is_file() else None
 
@@ -60,11 +58,11 @@ _TORCH_NAMES = {
     "bool": "torch.bool", "uint8": "torch.uint8", "int8": "torch.int8", "int16": "torch.int16", "int32": "torch.int32",
     "int64": "torch.int64", "float16": "torch.float16", "float32": "torch.float32", "float64": "torch.float64",
 }  # fmt: skip
-"""Names of numpy types in checksums: files were first written, and are still written, by torch."""
+"""Names of numpy types in checksums, which follow torch."""
 
 
 class TensorBytes(NamedTuple):
-    """A tensor as checksums see it: its type as torch writes it, its shape, its bytes in row-major order."""
+    """A tensor in a checksum: torch's name of its type, shape, bytes in row-major order."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -76,11 +74,11 @@ class Weights(Generic[_Tensor]):
     """Content of a weights file.
 
     Attributes:
-        tensors: The network's tensors by name: torch's, on the CPU, or arrays of numpy.
+        tensors: The network's tensors by name: torch's, on the CPU, or numpy arrays.
         config: Settings that rebuild the network.
         info: Facts for people: step, accuracy, the whole settings of the run.
-        path: Where it was read.
-        calibration: Curves of confidences, where they were fitted (``crnn calibrate``).
+        path: Source file.
+        calibration: Confidence curves, if they were fitted (``crnn calibrate``).
     """
 
     tensors: dict[str, _Tensor]
@@ -93,11 +91,8 @@ class Weights(Generic[_Tensor]):
 def read_weights(source: str | Path) -> Weights[npt.NDArray[Any]]:
     """Read a weights file, or the best weights of a run folder, without torch.
 
-    Args:
-        source: As for ``resolve_weights``.
-
     Raises:
-        CheckpointError: Missing, truncated, damaged, foreign, from a newer version, or of a type that numpy has not
+        CheckpointError: Missing, truncated, damaged, foreign, from a newer version, or of a type that numpy lacks
             (bfloat16).
     """
     path = resolve_weights(source)
@@ -107,10 +102,10 @@ def read_weights(source: str | Path) -> Weights[npt.NDArray[Any]]:
 
 
 def resolve_weights(source: str | Path) -> Path:
-    """The weights file that ``source`` means: shipped weights by name, itself, or ``best`` (else ``last``) of a run.
+    """Return the weights file of ``source``: shipped weights by name, itself, or ``best`` (else ``last``) of a run.
 
     Raises:
-        CheckpointError: There is nothing like that.
+        CheckpointError: There is no such file.
     """
     if not str(source):
         raise CheckpointError("the model's name is empty; expected a weights file, a run folder or a shipped name")
@@ -132,11 +127,7 @@ def resolve_weights(source: str | Path) -> Path:
 def weights_metadata(
     path: Path, metadata: Mapping[str, Any]
 ) -> tuple[ReaderConfig, dict[str, Any], Calibration | None]:
-    """Return settings, info and calibration from the metadata of a weights file, checked.
-
-    Args:
-        path: Of the file, for messages.
-        metadata: As ``read_tensor_file`` gives it.
+    """Check the metadata of ``read_tensor_file``; return settings, info and calibration.
 
     Raises:
         CheckpointError: The file is no weights file, is of a newer version, or contradicts itself.
@@ -168,16 +159,11 @@ def weights_metadata(
 def read_tensor_file(
     path: Path, framework: Literal["numpy", "pt"], tensor_bytes: Callable[[_Tensor], TensorBytes]
 ) -> tuple[dict[str, _Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file of ours (weights or checkpoint), its checksum checked.
-
-    Args:
-        path: The file.
-        framework: Whose tensors they become.
-        tensor_bytes: What the checksum sees of one of them.
+    """Read tensors and metadata of a weights file or checkpoint, and check its checksum over ``tensor_bytes``.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not ours, its checksum does not fit, or the framework has no
-            such type.
+        CheckpointError: The file is missing, truncated, not ours, its checksum does not fit, or the framework lacks a
+            type.
     """
     if path.suffix in (".onnx", ".xml"):
         raise CheckpointError(f"{path}: is an exported file; expected weights: a weights file, a run folder or a name")
@@ -206,7 +192,7 @@ def read_tensor_file(
 
 
 def tensor_digest(tensors: Mapping[str, TensorBytes], texts: Mapping[str, str]) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors, and over the metadata."""
+    """Return the SHA-256 over names, types, shapes and bytes of all tensors, and over the metadata."""
     digest = hashlib.sha256()
     for key in sorted(texts):
         digest.update(f"{key}={texts[key]}\n".encode())
@@ -218,7 +204,7 @@ def tensor_digest(tensors: Mapping[str, TensorBytes], texts: Mapping[str, str]) 
 
 
 def _refuse_types(path: Path, file: Any, framework: str) -> None:
-    """Types that only torch has would end in an error of numpy's that names neither file nor way out."""
+    """Refuse types that only torch has: numpy's error names neither the file nor a way out."""
     known = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "F32", "F64"}
     others = {file.get_slice(name).get_dtype() for name in file.keys()} - known  # noqa: SIM118 - not a mapping
     if framework == "numpy" and others:

@@ -1,7 +1,6 @@
 """Batches of a run: stored samples, rendered text, or both, in one batch or in turn.
 
-``data.train`` names the sources; ``synth`` among them is rendered text. Whatever they are, the loop sees a
-``BatchFeed``.
+``data.train`` names the sources (``synth``: rendered text); the loop sees one ``BatchFeed``.
 """
 
 from __future__ import annotations
@@ -26,11 +25,9 @@ from crnn.errors import ConfigError
 from crnn.parallel import usable_cores
 from crnn.synth.batches import SynthBatches
 
-SYNTH = "synth"
-"""The name of rendered text among the sources of ``data.train``; a folder of that name is ``./synth``."""
+SYNTH = "synth"  # rendered text among the sources of data.train; a folder of that name is ./synth
 
-_MOST_WORKERS = 16
-"""Where nobody says how many."""
+_MOST_WORKERS = 16  # default limit
 
 
 class BatchFeed(Protocol):
@@ -38,7 +35,7 @@ class BatchFeed(Protocol):
 
     @property
     def epoch_batches(self) -> int:
-        """Batches of one pass over the data; of text without an end, what the settings call one."""
+        """Batches of one pass over the data; of endless text, the number that the settings give."""
         ...
 
     @property
@@ -48,7 +45,7 @@ class BatchFeed(Protocol):
 
     @property
     def digest(self) -> str:
-        """A code that changes with what the batches are made of, beyond the settings."""
+        """A code of the content of the batches, beyond the settings."""
         ...
 
     def remarks(self) -> list[str]:
@@ -56,12 +53,12 @@ class BatchFeed(Protocol):
         ...
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:
-        """This rank's part of batches ``first`` to ``last`` (not included)."""
+        """Yield this rank's part of batches ``first`` to ``last`` (not included)."""
         ...
 
 
 def stored_sources(config: Config) -> list[str]:
-    """The sources of ``data.train`` that are stored."""
+    """Return the stored sources of ``data.train``."""
     return [spec for spec in config.data.train if spec != SYNTH]
 
 
@@ -72,21 +69,14 @@ def open_batches(
     device: torch.device | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> BatchFeed:
-    """Open the sources of ``data.train``.
+    """Open the sources of ``data.train`` for ``rank`` of the ``world_size`` processes that share each batch.
 
-    Where rendered text is one source of several, ``data.ratios`` are needed, and each rank's batch is shared out by
-    them: its stored samples first, then its rendered ones. Under ``keep_ratio``, where all pictures of a batch have one
-    width, the batches are shared out instead: each is wholly stored or wholly rendered.
-
-    Args:
-        config: All settings.
-        rank: This process among all.
-        world_size: Processes that share each batch.
-        device: The one that trains; rendered text is composed there.
-        progress: Called with the number of stored labels looked at since the last call.
+    Rendered text, composed on ``device``, beside stored sets needs ``data.ratios``: each rank's batch is split by them,
+    stored samples first. Under ``keep_ratio``, where the images of a batch share one width, each batch is wholly stored
+    or wholly rendered. ``progress`` gets the number of stored labels scanned since the last call.
 
     Raises:
-        ConfigError: The sources and ratios do not go together, or leave nothing to train on.
+        ConfigError: The sources and ratios do not fit together, or leave nothing to train on.
         DataError: A source is missing or unusable.
     """
     device = device or torch.device("cpu")
@@ -129,10 +119,10 @@ def open_batches(
 
 
 def default_workers(device: torch.device) -> int:
-    """Processes that make batches for one rank where ``data.workers`` does not say how many.
+    """Return the default of ``data.workers``: processes that make batches for one rank.
 
-    A core draws some 1,700 words a second, each shown four times. An H100 that trains ``vgg`` asks for about 50,000
-    pictures, so for eight cores.
+    A core draws some 1,700 words a second, each shown four times; an H100 training ``vgg`` needs about 50,000 images a
+    second, so eight cores.
     """
     if device.type == "cpu":
         return 1
@@ -208,7 +198,7 @@ class _Rendered:
 
 
 class _Mixed:
-    """Parts of every batch from several feeds. A pass is one over the stored samples, which come first."""
+    """Parts of every batch from several feeds; a pass is one over the stored samples, which come first."""
 
     def __init__(self, feeds: Sequence[BatchFeed]) -> None:
         self._feeds = feeds
@@ -236,12 +226,7 @@ class _Mixed:
 
 
 class _Alternating(_Mixed):
-    """Batches of two feeds in turn.
-
-    Args:
-        feeds: The stored one, the rendered one.
-        share: Of the batches, those of the rendered one; above 0 and below 1.
-    """
+    """Batches of a stored and a rendered feed in turn; ``share``, in (0, 1), is the rendered part."""
 
     def __init__(self, feeds: Sequence[BatchFeed], share: Fraction) -> None:
         super().__init__(feeds)
@@ -263,12 +248,12 @@ class _Alternating(_Mixed):
                 yield next(parts[self._rendered_before(number + 1) - self._rendered_before(number)])
 
     def _rendered_before(self, number: int) -> int:
-        """Rendered batches before batch ``number``: the whole number nearest to their share, whatever came before."""
+        """Return the number of rendered batches before batch ``number``: their share, rounded to the nearest."""
         return math.floor(number * self._share + Fraction(1, 2))
 
 
 def _joined(batches: Iterable[Batch]) -> Batch:
-    """One batch of several, on the device of the last."""
+    """Join batches to one, on the device of the last."""
     every = list(batches)
     parts = [part.to(every[-1].images.device) for part in every if len(part)] or every[-1:]
     longest = max(part.targets.shape[1] for part in parts)
@@ -282,28 +267,23 @@ def _joined(batches: Iterable[Batch]) -> Batch:
     )
 
 
-DEPTH = 2
-"""Batches that are made ahead: one that is ready, one in the making."""
+DEPTH = 2  # batches made ahead: one ready, one in the making
 
 
 class Lane(Protocol):
-    """Where batches are made: beside the stream of work that trains."""
+    """Place where batches are made, beside the stream that trains."""
 
     def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
-        """The next batch, on the device, and what tells when it is done; ``None`` at the end. Called by one thread."""
+        """Return the next batch on the device and its completion event, ``None`` at the end; called by one thread."""
         ...
 
     def take(self, batch: Batch, done: Any) -> None:
-        """Called by the thread that trains before it uses a batch; waits on the device, not on the processor."""
+        """Make the training stream wait for a batch before its use; the processor does not wait."""
         ...
 
 
 class StreamLane:
-    """A stream of an accelerator.
-
-    Args:
-        device: The accelerator.
-    """
+    """Lane on a separate stream of an accelerator."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._module = device, torch.get_device_module(device)
@@ -312,7 +292,7 @@ class StreamLane:
         self._stream.wait_stream(self._module.current_stream(device))
 
     def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
-        """As ``Lane`` says, on a stream of its own."""
+        """Make the next batch on the lane's stream."""
         with self._module.stream(self._stream):
             batch = next(batches, None)
             if batch is None:
@@ -321,7 +301,7 @@ class StreamLane:
             return batch, self._stream.record_event()
 
     def take(self, batch: Batch, done: Any) -> None:
-        """As ``Lane`` says."""
+        """Make the current stream wait for the batch."""
         current = self._module.current_stream(self._device)
         current.wait_event(done)
         for tensor in batch.tensors():
@@ -329,12 +309,9 @@ class StreamLane:
 
 
 def batches_ahead(batches: Generator[Batch], device: torch.device, lane: Lane | None = None) -> Generator[Batch]:
-    """The same batches, made ahead on accelerators; as they are on the CPU, whose cores have no time to spare.
+    """Make batches ahead on accelerators; pass them through on the CPU, whose cores have no time to spare.
 
-    Args:
-        batches: Closed when this generator is.
-        device: What trains.
-        lane: Where they are made. Default: a stream of the accelerator.
+    ``lane`` is by default a stream of the accelerator. ``batches`` is closed with this generator.
     """
     if lane is None and device.type == "cpu":
         yield from batches

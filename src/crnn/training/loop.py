@@ -1,13 +1,7 @@
-"""The training loop.
+"""The training loop, for one rank or many (``torchrun``).
 
-::
-
-    crnn train tiny --data.train words.tsv                                  one process
-    torchrun --nproc-per-node 2 -m crnn train tiny --data.train words.tsv   two ranks
-    crnn train tiny --data.train words.tsv --resume                         resume from the last checkpoint
-
-The number of a step decides its samples, its augmentation, its learning rate and its dropout, so a run that goes on
-from a checkpoint does what it would have done. One path serves one rank or many, bf16 or not, accumulation or not.
+The number of a step decides its samples, augmentation, learning rate and dropout, so that a run resumed from a
+checkpoint (``crnn train ... --resume``) does the same as one without a break.
 """
 
 from __future__ import annotations
@@ -53,23 +47,16 @@ from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
 from crnn.training.step import StepResult, TrainStep, uses_bf16
 
-_SHEET_SAMPLES = 8
-"""Samples of each set on a sheet."""
+_SHEET_SAMPLES = 8  # of each set on a sheet
 
 
 class Validator:
-    """Evaluates weights on ``data.validation``, every rank a part of it.
+    """Evaluates weights on ``data.validation``, every rank a part of it, in bf16 or fp32 like the training.
 
-    It has a network of its own, so that the one in training is never switched between its modes.
-
-    Args:
-        config: Model, image, charset, validation sets, protocol, batch size.
-        num_classes: Outputs of the network, the blank included.
-        ranks: Those that share the work.
-        bf16: Read in bf16 instead of fp32, as the training computes.
+    It has a second network, so that the one in training never changes its mode.
 
     Raises:
-        DataError, ConfigError: As for ``crnn.evaluation.evaluate.check_sets``, before the training.
+        DataError, ConfigError: See ``crnn.evaluation.evaluate.check_sets``.
     """
 
     def __init__(self, config: Config, num_classes: int, ranks: Ranks, bf16: bool) -> None:
@@ -83,14 +70,10 @@ class Validator:
             check_sets(self._recognizer, sets, protocol=config.eval.protocol, charset=self._charset)
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
-        """Evaluate these weights; the result is the same on all ranks.
-
-        Args:
-            weights: State of the network, by name.
-            model: What the results name as their model.
+        """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks.
 
         Raises:
-            DataError: A set cannot be read any more.
+            DataError: A set can no longer be read.
         """
         self._network.load_state_dict(weights)
         return evaluate(
@@ -103,11 +86,7 @@ class Validator:
         )
 
     def calibrate(self, path: Path) -> str:
-        """Fit the confidences of a weights file on the validation sets and keep them in it.
-
-        Returns:
-            A line for the user: what was fitted, or why nothing was.
-        """
+        """Fit the confidences of a weights file on the validation sets, store them, return a line for the user."""
         self._network.load_state_dict(load_weights(path).tensors)
         try:
             found = calibrate(
@@ -132,7 +111,7 @@ class Validator:
 
 
 def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
-    """The first readings of each set, right and wrong ones, as a sheet ``(H, W, 3)``; ``None`` where none is left."""
+    """Draw the first readings of each set, right and wrong, as a sheet ``(H, W, 3)``; ``None`` without readings."""
     pictures, captions = [], []
     for dataset in result.datasets:
         store = open_source(dataset.path)
@@ -145,30 +124,29 @@ def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
 
 
 def _named_charset(config: Config) -> CharsetName | Any:
-    """36, 62 or 94 where the charset is one of them: a model that tells cases apart is validated on that."""
+    """Return 36, 62 or 94 if the charset is one of them: cased models are validated with case."""
     own = set(config.charset.charset().characters)
     return next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
 
 
 _log = logging.getLogger(__name__)
 
-_MIN_BAD_SAMPLES = 10
-"""Unreadable pictures before ``data.max_bad_share`` can stop a run: one in a small set is no trend."""
+_MIN_BAD_SAMPLES = 10  # unreadable images before data.max_bad_share stops a run: one in a small set is no trend
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """The end of a run.
+    """End of a run.
 
     Attributes:
         folder: The run folder.
-        steps: Optimiser steps done, those before a resume included.
-        best_accuracy: Of the validation sets together, in [0, 1]; ``None`` where nothing was validated.
-        weights: The file to read with: the best weights, or the last where nothing was validated.
-        skipped: Pictures that could not be read while training, by reason.
-        stopped_by: The signal that ended the run before its last step, or ``None``.
-        best_step: Step of the best weights, 0 where nothing beat those of the warm start; ``None`` where nothing was
-            validated, and on ranks other than the first.
+        steps: Optimiser steps done, including those before a resume.
+        best_accuracy: Accuracy over all validation sets, in [0, 1]; ``None`` without validation.
+        weights: The best weights, or the last ones without validation.
+        skipped: Images unreadable in training, by reason.
+        stopped_by: The signal that ended the run early, or ``None``.
+        best_step: Step of the best weights, 0 for those of the warm start; ``None`` without validation and on ranks
+            other than the first.
     """
 
     folder: Path
@@ -185,14 +163,14 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
 
     Args:
         config: All settings.
-        resume: Go on from the latest checkpoint of the run folder; start where there is none.
+        resume: Continue from the latest checkpoint of the run folder, if there is one.
 
     Returns:
-        How the run ended; also after SIGTERM, SIGHUP or Ctrl-C, which save a checkpoint and end it.
+        The end of the run; also after SIGTERM, SIGHUP or Ctrl-C, which save a checkpoint first.
 
     Raises:
-        ConfigError: Settings contradict each other, the data, or the run that is resumed; or the folder holds a run.
-        DataError: A dataset is missing, empty or unusable, or too many of its pictures cannot be read.
+        ConfigError: Settings contradict each other, the data, or the resumed run; or the folder holds a run.
+        DataError: A dataset is missing, empty or unusable, or too many of its images cannot be read.
         CheckpointError: A checkpoint or weights cannot be read or written.
         TrainingError: The loss is not finite, a worker died, or another run holds the folder.
     """
@@ -228,7 +206,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
 
 
 def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resume: bool) -> TrainReport:
-    """Train on one rank, from its start or a checkpoint to its last step or a signal."""
+    """Train on one rank, from the start or a checkpoint to the last step or a signal."""
     with counting_bar("checking labels", enabled=ranks.is_main) as progress:
         source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
     accumulate = config.optim.accumulate_steps
@@ -325,7 +303,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         if monitor is not None:
             folder.save_weights(folder.last, weights, config, _info(state, config, None))
             for line in source.remarks():
-                if line not in remarks:  # what was only found while training
+                if line not in remarks:  # found only while training
                     monitor.say(line)
             if stopped:
                 after = "; --resume goes on from here" if config.checkpoint.save_checkpoint else ""
@@ -366,7 +344,7 @@ def _changes(checkpoint: Checkpoint, config: Config, ranks: Ranks, digest: str) 
 
 
 def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None) -> tuple[TrainState, str]:
-    """The state, new or of the checkpoint, and what a warm start took over."""
+    """Return the state, new or from the checkpoint, and a line on the warm start."""
     network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=config.train.seed)
     with torch.no_grad():
         network.head.bias[-1] += config.objective.blank_bias
@@ -389,7 +367,7 @@ def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None) -> tuple
 
 
 def _sync_and_log(pending: deque[tuple[int, float, StepResult]], state: TrainState, monitor: Monitor | None) -> bool:
-    """Wait for the steps done and log them; true if any rank got a signal to stop."""
+    """Wait for the steps done and log them; return true if any rank got a signal to stop."""
     stop = False
     while pending:
         step, rate, result = pending.popleft()
@@ -426,7 +404,7 @@ def _count_skipped(state: TrainState, batch: Batch, config: Config) -> None:
 
 
 def _synced_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str, Tensor]:
-    """The weights to evaluate and keep, with the statistics of all ranks."""
+    """Return the weights to evaluate and keep, with the statistics of all ranks."""
     if ranks.world_size > 1 and not config.train.sync_batch_norm:
         average_buffers(state.network, ranks, state.average.state_dict() if state.average else None)
     return state.weights()
@@ -438,10 +416,9 @@ def _info(state: TrainState, config: Config, validation: dict[str, Any] | None) 
 
 
 def _disable_malloc_trim() -> bool:
-    """Let glibc keep freed blocks up to 1 GiB; true if it accepts that.
+    """Let glibc keep freed blocks up to 1 GiB; return true if it accepts that.
 
-    It would return the activations of every step to the system, which clears fresh pages for the next: a hundred page
-    faults a picture. Reference: mallopt(3).
+    Otherwise each step returns its activations to the system: a hundred page faults an image. Reference: mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them

@@ -1,11 +1,8 @@
-"""CTC, summed over the samples, in float32, in nats.
+"""CTC loss summed over the samples, in float32, in nats.
 
-The sum over the samples is divided by their number in the whole batch (all ranks, all accumulated parts) by
-``crnn.training.step``, and by nothing else: ``reduction="mean"`` of torch would first divide each sample by the length
-of its label, so that short words weigh more. DTRB's authors trace about one point of accuracy to that (clovaai, pull
-request 209).
-
-Shape letters: N batch, T time steps, V classes with the blank, S target length.
+``crnn.training.step`` divides the sum by the number of samples in the whole batch. torch's ``reduction="mean"`` would
+also divide each sample by its label length, so that short words weigh more; DTRB's authors trace about one point of
+accuracy to that (clovaai, pull request 209).
 """
 
 from __future__ import annotations
@@ -16,16 +13,13 @@ from torch.nn import functional as F
 
 
 def ctc_loss(logits: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """Negative log-probability of the targets, summed over the batch.
+    """Return the negative log-probability of the targets, summed over the batch: a float32 scalar in nats.
 
     Args:
         logits: ``(N, T, V)`` float of any precision; the blank is class V - 1.
         targets: ``(N, S)`` int64 class ids, padded with any valid id behind ``target_lengths``.
-        target_lengths: ``(N,)`` int64. A target may not need more than T steps (``crnn.charset.min_time_steps``):
-            such samples are left out, counted and named where batches are made, and would make the sum infinite here.
-
-    Returns:
-        A float32 scalar: the sum over the samples, in nats.
+        target_lengths: ``(N,)`` int64. Targets that need more than T steps (``crnn.charset.min_time_steps``) make the
+            sum infinite; they are left out where batches are made.
 
     Reference: Graves et al. 2006, "Connectionist Temporal Classification", equation 12.
     """

@@ -1,7 +1,6 @@
-"""Logging of a run: progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines.
+"""Logs of a run: progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines.
 
-Only rank 0 has a monitor that speaks. Nothing here decides anything: a run with every output turned off computes the
-same weights.
+Only rank 0 reports. Outputs never change the weights of a run.
 """
 
 from __future__ import annotations
@@ -30,20 +29,14 @@ from crnn.files import atomic_write
 
 _log = logging.getLogger(__name__)
 
-_PLAIN_LINE_SECONDS = 10.0
-"""Seconds between two progress lines where stderr is no terminal."""
+_PLAIN_LINE_SECONDS = 10.0  # between progress lines, if stderr is no terminal
 
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """Figures of one optimiser step.
+    """Figures of one optimiser step, counted from 1, over all ranks.
 
-    Attributes:
-        step: Counted from 1.
-        loss: Mean CTC loss per sample over all ranks, in nats.
-        gradient_norm: Before clipping.
-        learning_rate: Of this step.
-        samples: Samples that the step learned from, all ranks together.
+    ``loss`` is the mean CTC loss per sample in nats, ``gradient_norm`` the norm before clipping.
     """
 
     step: int
@@ -59,14 +52,9 @@ class StepStats:
 
 
 class Monitor:
-    """Reports the steps of one run.
+    """Reports the steps of one run, those after ``first_step``; later lines of an earlier process are dropped.
 
-    Args:
-        folder: The run folder.
-        config: Settings of the run.
-        num_steps: Steps of the whole run.
-        epoch_steps: Steps of one pass over the data.
-        first_step: Steps done before this process; later lines of an earlier process are dropped.
+    ``epoch_steps`` are the steps of one pass over the data.
     """
 
     def __init__(self, folder: Path, config: Config, num_steps: int, epoch_steps: int, first_step: int) -> None:
@@ -115,11 +103,11 @@ class Monitor:
                 self._board.close()
 
     def say(self, text: str) -> None:
-        """One line to stderr, above the progress bar."""
+        """Print one line to stderr, above the progress bar."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, stats: StepStats) -> None:
-        """Take note of a step, and report every ``train.log_steps``."""
+        """Record a step, and report every ``train.log_steps``."""
         self._window.append(stats)
         last = stats.step == self._num_steps
         if stats.step % self._config.train.log_steps == 0 or last:
@@ -128,15 +116,11 @@ class Monitor:
             self._modelzoo_lines(stats, last)
 
     def restart_clock(self) -> None:
-        """Leave the time since the last step out of the next rate: a validation or a checkpoint took it."""
+        """Exclude the time since the last step, a validation or a checkpoint, from the next rate."""
         self._window_start = time.perf_counter() - sum(s.samples for s in self._window) / (self._rate or 1e9)
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """One line of ``metrics.jsonl``.
-
-        Raises:
-            TrainingError: It cannot be written.
-        """
+        """Append one line to ``metrics.jsonl``; ``TrainingError`` if it cannot be written."""
         try:
             self._metrics.write(json.dumps(values, ensure_ascii=False) + "\n")
             self._metrics.flush()
@@ -149,13 +133,9 @@ class Monitor:
         return TrainingError(f"cannot write {self._metrics_path}: {why}; {advice} and continue with --resume")
 
     def validation(self, step: int, result: Mapping[str, Any], sheet: npt.NDArray[np.uint8] | None, best: bool) -> None:
-        """Report a validation: to ``metrics.jsonl``, TensorBoard and the screen.
+        """Report a validation to ``metrics.jsonl``, TensorBoard and the screen.
 
-        Args:
-            step: Steps done.
-            result: ``Evaluation.as_dict()``.
-            sheet: A few pictured readings, ``(H, W, 3)`` uint8.
-            best: Whether it is the best so far.
+        ``result`` is ``Evaluation.as_dict()``, ``sheet`` a few readings drawn, ``(H, W, 3)`` uint8.
         """
         self.record({"step": step, "validation": result, "best": best})
         accuracy = result["combined_accuracy"] or 0.0
@@ -174,7 +154,7 @@ class Monitor:
             self._draw(lambda board: board.add_image("readings", sheet, step, dataformats="HWC"))
 
     def _draw(self, draw: Callable[[Any], object]) -> None:
-        """Let something be drawn for TensorBoard; where its file cannot be written, the run goes on without it."""
+        """Draw for TensorBoard; if its file cannot be written, the run goes on without it."""
         if self._board is None:
             return
         try:
@@ -229,7 +209,7 @@ def _percent(share: float | None) -> str:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Remove the lines of steps that a resumed run will do again."""
+    """Remove the lines of steps that a resumed run repeats."""
     if not path.exists():
         return
     kept = []

@@ -15,30 +15,28 @@ from crnn.config.training import OptimConfig
 from crnn.distributed import has_fast_bf16
 from crnn.model.crnn import CRNN
 
+# Of the odd polynomial that brings singular values near 1 fastest, found by the author by search.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the odd polynomial that brings singular values near 1 fastest, found by the author by search."""
 
 _ROUNDS = 5
 
-_RMS = 0.2
-"""Root mean square of an update over the learning rate, as AdamW's updates have it."""
+_RMS = 0.2  # of an update over the learning rate, like AdamW's
 
 
 class Muon(torch.optim.Optimizer):
     """Muon for groups with ``parts`` above 0, AdamW for the others; one learning rate fits both.
 
     Args:
-        groups: Parameters with ``weight_decay`` (decoupled) and ``parts``: how many matrices of one height lie below
-            each other in a parameter, 4 for the gates of an LSTM. A convolution's kernel is a matrix with a row for
-            each output. 0: AdamW.
+        groups: Parameters with ``weight_decay`` (decoupled) and ``parts``: number of stacked matrices of one height in
+            a parameter, 4 for the gates of an LSTM; 0: AdamW. A kernel is a matrix with a row for each output.
         lr: Learning rate.
-        momentum: Of Muon, and AdamW's beta1.
-        beta2: AdamW's.
-        nesterov: Whether Muon looks ahead.
-        bf16: Multiply matrices in bfloat16, which is exact enough: the singular values land between 0.7 and 1.2 anyway.
+        momentum: Momentum of Muon, and AdamW's beta1.
+        beta2: AdamW's beta2.
+        nesterov: Use Nesterov momentum in Muon.
+        bf16: Multiply matrices in bfloat16, exact enough for singular values between 0.7 and 1.2.
 
     Reference: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
-    kellerjordan.github.io/posts/muon; the scale of the updates is that of Liu et al. 2025, arXiv 2502.16982.
+    kellerjordan.github.io/posts/muon; scale of the updates: Liu et al. 2025, arXiv 2502.16982.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move the weights once; parameters without a gradient stay."""
+        """Update the weights once; parameters without a gradient stay."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -125,10 +123,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Matrices with the same directions and singular values near 1 (0.7 to 1.2), by Newton and Schulz's iteration.
+    """Return matrices with the same directions and singular values near 1 (0.7 to 1.2), by Newton-Schulz iteration.
 
-    Args:
-        matrices: ``(n, rows, columns)`` float32 or bfloat16. A zero matrix stays one.
+    ``matrices`` is ``(n, rows, columns)`` float32 or bfloat16. A zero matrix stays zero.
     """
     first, third, fifth = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
@@ -141,14 +138,10 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Build the optimiser of these settings. Weight decay spares biases and normalisation, which are vectors.
+    """Build the optimiser of these settings. Biases and normalisation (vectors) have no weight decay.
 
-    Muon moves what is inside of each ``CRNN``: convolutions after the first, LSTMs gate by gate, the layer between
-    them. The first convolution and the last layer are AdamW's.
-
-    Args:
-        network: The network, on its device.
-        config: The settings.
+    Muon updates the inner matrices of each ``CRNN``: convolutions after the first, LSTMs gate by gate, the layer
+    between them. AdamW updates the first convolution and the last layer.
     """
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
@@ -187,17 +180,13 @@ def _muon(network: nn.Module, groups: list[dict[str, Any]], config: OptimConfig)
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step, a pure function so that a resumed run has the same.
+    """Return the learning rate of a step, counted from 0; a pure function, so that resumed runs repeat it.
 
-    Args:
-        config: Peak, end, schedule, warm-up.
-        step: Optimiser step, counted from 0.
-        num_steps: Steps of the whole run.
-        steps_per_epoch: Steps of one pass over the data; only the ModelZoo's ``cosine_epoch`` looks at it.
+    Only ``cosine_epoch`` uses ``steps_per_epoch``.
 
     Reference: ``cosine_epoch`` is the ModelZoo's ``cosine_decay_lr_with_start_step``; ``one_cycle`` is Smith 2018
-    (arXiv 1708.07120) with a linear climb and a cosine fall, without its cycling momentum; ``linear`` falls along a
-    line instead (Defazio et al. 2023, arXiv 2310.07831, find it at least as good as others).
+    (arXiv 1708.07120) with a linear climb and a cosine fall, without its cycling momentum; ``linear`` falls linearly
+    (Defazio et al. 2023, arXiv 2310.07831, find it at least as good as others).
     """
     peak, end = config.learning_rate, config.final_learning_rate
     if config.schedule == "constant":
@@ -220,12 +209,8 @@ def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoc
 class WeightAverage:
     """Exponential running average of all floating parameters and buffers of a network.
 
-    The decay grows from 0.1 at the first steps as ``(1 + t) / (10 + t)``, so that the random initial weights are
-    forgotten early. Running statistics of batch normalisation are averaged with the weights that they belong to.
-
-    Args:
-        network: The network that is averaged.
-        decay: Final decay per step, in (0, 1).
+    The decay per step grows as ``(1 + t) / (10 + t)`` from 0.1 to ``decay``, in (0, 1), so that the initial weights are
+    forgotten early. Statistics of batch normalisation are averaged together with their weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -238,7 +223,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the network's present weights in."""
+        """Add the network's current weights."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         averages = [self._state[name] for name in self._names]
@@ -248,12 +233,12 @@ class WeightAverage:
             self._state[name].copy_(self._source[name])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights, under the network's names."""
+        """Return the averaged weights, under the network's names."""
         return self._state
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor], steps: int) -> None:
-        """Go on from saved averages."""
+        """Restore saved averages."""
         self.steps = steps
         for name, tensor in self._state.items():
             tensor.copy_(state[name])
@@ -261,15 +246,10 @@ class WeightAverage:
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, scale: Tensor | float = 1.0) -> Tensor:
-    """Multiply all gradients by ``scale``, then shorten them together to ``max_norm`` if they are longer.
-
-    Args:
-        parameters: Those without a gradient are passed over.
-        max_norm: Largest Euclidean norm of all gradients together; 0 never shortens.
-        scale: Factor applied first, in the same pass over memory; a scalar on the device or a number.
+    """Multiply all gradients by ``scale``, then clip their common Euclidean norm to ``max_norm`` (0: no clipping).
 
     Returns:
-        The norm after scaling and before clipping, a float32 scalar on the device: nothing is waited for.
+        The norm after scaling and before clipping, a float32 scalar on the device, without a synchronisation.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) * scale

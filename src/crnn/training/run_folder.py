@@ -1,16 +1,8 @@
-"""The folder of a training run: its settings, its checkpoints, its weights, and who may write there.
+"""Folder of a training run: settings, checkpoints, weights, lock.
 
-::
-
-    config.toml              the resolved settings
-    metrics.jsonl            one JSON object a line
-    best.safetensors         weights of the best validation, where something is validated
-    last.safetensors         weights at the end, or where the run was stopped
-    checkpoints/step-00001000.safetensors
-    run.lock                 held by the process that trains here
-
-What a run needs to go on exactly is the network, the optimiser's tensors, the running average and a few numbers. There
-are no random states to keep: every random choice of a step follows from seed, step and rank (``crnn.training.loop``).
+It has ``config.toml``, ``metrics.jsonl``, ``best.safetensors`` (with validation), ``last.safetensors``,
+``checkpoints/step-00001000.safetensors`` and ``run.lock``. No random states are kept: every random choice of a step
+follows from seed, step and rank (``crnn.training.loop``).
 """
 
 from __future__ import annotations
@@ -41,8 +33,7 @@ FORMAT_VERSION = 1
 
 _log = logging.getLogger(__name__)
 
-_held_locks: set[BinaryIO] = set()
-"""Lock files that this process holds; forked children let go of them."""
+_held_locks: set[BinaryIO] = set()  # of this process; forked children close them
 
 _FREE_SECTIONS = ("eval", "checkpoint")
 _FREE_KEYS = {
@@ -62,19 +53,19 @@ _FREE_KEYS = {
     "train.tensorboard",
     "train.warm_start",
 }
-"""Settings that a resumed run may change: they do not alter what a step computes (a longer run alters the rate)."""
+"""Settings that a resumed run may change: a step computes the same (a longer run alters the rate)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """All that a run needs to go on.
+    """Everything that a run needs to continue; ``path`` is ``None`` before it is written.
 
     Attributes:
         step: Optimiser steps done.
-        tensors: ``model.NAME``, ``optim.INDEX.NAME`` and, where the weights are averaged, ``ema.NAME``.
+        tensors: ``model.NAME``, ``optim.INDEX.NAME`` and, with averaged weights, ``ema.NAME``.
         numbers: JSON-able state: best accuracy, counts of skipped samples, steps of the average.
         settings: The settings of the run that wrote it.
-        path: Where it was read; ``None`` before it is written.
+        path: Source file.
     """
 
     step: int
@@ -84,19 +75,12 @@ class Checkpoint:
     path: Path | None = None
 
     def group(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under ``prefix.``, without it."""
+        """Return the tensors under ``prefix.``, without the prefix."""
         return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
 
 
 class RunFolder:
-    """The folder of one run.
-
-    Args:
-        path: ``checkpoint.save_checkpoint_path``; made when it is not there.
-
-    Raises:
-        CheckpointError: The folder cannot be made.
-    """
+    """Folder of one run, made if missing; ``CheckpointError`` if that fails."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -111,17 +95,17 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """Where the weights of the best validation are kept."""
+        """File of the weights of the best validation."""
         return self.path / "best.safetensors"
 
     @property
     def last(self) -> Path:
-        """Where the weights of the end are kept."""
+        """File of the weights of the end."""
         return self.path / "last.safetensors"
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process, and tidy up what a killed one left half written.
+        """Hold the folder for this process, and remove the unfinished files of a killed one.
 
         Raises:
             TrainingError: Another process trains here.
@@ -162,7 +146,7 @@ class RunFolder:
         )
 
     def _check_ours(self) -> None:
-        """That the folder is still the one that was locked: what another run keeps there must not be written over."""
+        """Check that the folder is still the locked one: files of another run must not be overwritten."""
         if self._lock_file is None:
             return
         try:
@@ -183,11 +167,11 @@ class RunFolder:
         return bool(self.checkpoints()) or self.best.exists() or self.last.exists()
 
     def write_settings(self, config: Config) -> None:
-        """Keep the resolved settings beside the run."""
+        """Write the resolved settings."""
         atomic_write(self.path / "config.toml", dump_config(config).encode(), CheckpointError)
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints, the latest first."""
+        """Return the checkpoints, the latest first."""
         pattern = re.compile(r"step-\d{8,}\.safetensors")
         found = [p for p in self._checkpoints.iterdir() if pattern.fullmatch(p.name)]
         return sorted(found, key=_step_of, reverse=True)
@@ -217,10 +201,10 @@ class RunFolder:
         return path
 
     def load_latest(self) -> Checkpoint | None:
-        """The latest checkpoint that is whole, or ``None`` when there is no checkpoint at all.
+        """Return the latest intact checkpoint, or ``None`` without any checkpoint.
 
         Raises:
-            CheckpointError: There are checkpoints and none is whole.
+            CheckpointError: There are checkpoints and none is intact.
         """
         failures = []
         for path in self.checkpoints():
@@ -237,11 +221,7 @@ class RunFolder:
         return None
 
     def save_weights(self, path: Path, state: Mapping[str, Tensor], config: Config, info: Mapping[str, Any]) -> None:
-        """Write a weights file that also names the settings of the whole run.
-
-        Raises:
-            CheckpointError: As for ``save``.
-        """
+        """Write a weights file that also has the settings of the whole run."""
         self._check_ours()
         save_weights(path, state, config, {**info, "run": config.model_dump(mode="json", exclude_none=True)})
 
@@ -250,7 +230,7 @@ def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
     """Check that ``config`` continues the run that wrote the checkpoint.
 
     Returns:
-        The settings that differ and may, one ``key: old -> new`` each.
+        The allowed differences, one ``key: old -> new`` each.
 
     Raises:
         ConfigError: A setting differs that would make it another run; the message names each with both values.
@@ -272,7 +252,7 @@ def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
 
 
 def _let_go_of_locks() -> None:
-    """A data worker that outlives a killed run for some seconds must not keep its folder locked."""
+    """Release the locks in a data worker, which may outlive a killed run for some seconds."""
     for file in _held_locks:
         file.close()
     _held_locks.clear()
@@ -297,17 +277,10 @@ def _step_of(path: Path) -> int:
 
 @dataclass(slots=True)
 class TrainState:
-    """All that changes while a run goes on, and all that a checkpoint holds.
+    """Changing state of a run, the content of a checkpoint.
 
-    Attributes:
-        network: The network that is trained.
-        optimizer: Its optimiser.
-        average: Running average of the weights, or ``None``.
-        step: Optimiser steps done.
-        samples: Samples learned from, all ranks together.
-        best: Accuracy and 1-NED of the best validation.
-        validated: Step of the last validation.
-        skipped: Pictures that this rank could not read, by reason.
+    ``best`` is accuracy and 1-NED of the best validation, ``validated`` the step of the last one; ``samples`` counts
+    all ranks, ``skipped`` the unreadable images of this rank by reason.
     """
 
     network: CRNN
@@ -320,16 +293,14 @@ class TrainState:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights to evaluate and save: the running average where there is one."""
+        """Return the weights to evaluate and save: the running average, if there is one."""
         return self.average.state_dict() if self.average is not None else self.network.state_dict()
 
     def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:
-        """The state as a checkpoint.
+        """Return the state as a checkpoint.
 
-        Args:
-            config: All settings of the run.
-            skipped: Unreadable pictures of all ranks; nothing else differs between them.
-            digest: Of what the run learns from, beyond its settings.
+        ``skipped`` has the unreadable images of each rank, which differ in nothing else; ``digest`` is a code of the
+        training data, beyond the settings.
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
@@ -344,7 +315,7 @@ class TrainState:
         return Checkpoint(self.step, tensors, numbers, config.model_dump(mode="json", exclude_none=True))
 
     def restore(self, checkpoint: Checkpoint, rank: int) -> None:
-        """Go on from a checkpoint, in place."""
+        """Restore a checkpoint, in place."""
         self.network.load_state_dict(checkpoint.group("model"))
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         values: dict[int, dict[str, Tensor]] = {}

@@ -1,7 +1,6 @@
-"""One optimiser step: batches in, weights moved, and what happened as numbers on the device.
+"""One optimiser step, without waiting for the device.
 
-Nothing here waits for the device. The loss of a step is the sum over the samples of all ranks and all accumulated
-batches, divided by their number.
+The loss of a step is the sum over the samples of all ranks and all accumulated batches, divided by their number.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def compiles(config: Config, device: torch.device, world_size: int) -> bool:
     """Return true if ``train.compile`` asks for compiled convolutions on this device.
 
     Raises:
-        ConfigError: It is asked for with pictures of many widths.
+        ConfigError: It does, with images of many widths.
     """
     wanted = config.train.compile
     if config.image.resize != "squash":
@@ -57,24 +56,24 @@ def _has_compiler() -> bool:
 
 
 def compile_backbone(network: CRNN, backend: str = "inductor") -> None:
-    """Compile the convolutions, in place and when they are first used; parameters keep their names."""
+    """Compile the convolutions in place, at their first use; parameters keep their names."""
     network.backbone.compile(backend=backend, dynamic=False)
 
 
 def tune_kernels(config: Config, device: torch.device) -> None:
-    """Let cuDNN measure its kernels where every batch has the same shape; with many shapes it would never be done."""
+    """Let cuDNN measure its kernels if every batch has the same shape; with many shapes it would never finish."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = config.image.resize == "squash"
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of one step.
+    """Result of one step; all numbers are float32 on the device.
 
     Attributes:
-        counts: ``(3,)`` float32 over all ranks, on the device: sum of the loss, samples, ranks that want to stop.
-        norm: Norm of the gradient before clipping, a float32 scalar on the device.
-        own_loss: Sum of the loss over the samples of this rank, a float32 scalar on the device.
+        counts: ``(3,)`` over all ranks: sum of the loss, samples, ranks that want to stop.
+        norm: Norm of the gradient before clipping.
+        own_loss: Sum of the loss over the samples of this rank.
         keys: The samples of this rank.
     """
 
@@ -85,13 +84,9 @@ class StepResult:
 
 
 class TrainStep:
-    """Moves the weights of a run by one step.
+    """Updates the weights of a run by one step.
 
-    Args:
-        config: All settings.
-        ranks: This process among all.
-        state: What is trained.
-        stop: Signals that this process got so far; all ranks hear of them with the counts of a step.
+    ``stop`` lists the signals that this process got; all ranks learn of them with the counts of a step.
     """
 
     def __init__(self, config: Config, ranks: Ranks, state: TrainState, stop: Sequence[int] = ()) -> None:
@@ -106,12 +101,7 @@ class TrainStep:
         tune_kernels(config, ranks.device)
 
     def __call__(self, parts: Sequence[Batch], rate: float) -> StepResult:
-        """Do a step.
-
-        Args:
-            parts: The batches whose gradients are added up: this rank's part of each.
-            rate: Learning rate.
-        """
+        """Do a step at learning rate ``rate`` with the summed gradients of ``parts``, this rank's part of each."""
         config, state, device = self._config, self._state, self._ranks.device
         world_size = self._ranks.world_size
         nominal = config.train.batch_size * world_size * len(parts)
@@ -125,7 +115,7 @@ class TrainStep:
             number = config.train.seed * 1_000_003 + state.step * len(parts) + place
             torch.manual_seed(number * 1_009 + self._ranks.rank)
             with contextlib.nullcontext() if place + 1 == len(parts) else _no_sync(self._forward):
-                # DDP takes the mean over ranks; the factor makes it the sum, over the batch as it should be.
+                # DDP takes the mean over ranks; the factor makes it the sum, over the nominal batch.
                 loss_sum += self._gradients(batch.to(device), world_size / nominal)
         found = [0.0, float(sum(map(len, parts))), float(bool(self._stop))]
         counts = torch.tensor(found).to(device, non_blocking=True)
@@ -139,7 +129,7 @@ class TrainStep:
         return StepResult(counts, norm, loss_sum, sum((batch.keys for batch in parts), ()))
 
     def _gradients(self, batch: Batch, factor: float) -> Tensor:
-        """Add up the gradients of a batch; the loss, summed over its samples, without a graph behind it."""
+        """Add up the gradients of a batch; return the loss, summed over its samples, without a graph."""
         if not self._compiled or len(batch) == self._config.train.batch_size:
             return self._backward(batch, factor)
         with torch.compiler.set_stance("force_eager"):  # a short batch is not worth compiling for
@@ -162,13 +152,13 @@ class TrainStep:
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:
-    """Return true if these settings ask for bf16 on that device."""
+    """Return true if the settings ask for bf16 on this device."""
     precision = config.train.precision
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
 
 def _distributed(network: nn.Module, ranks: Ranks) -> nn.Module:
-    """The module that shares its gradients with all ranks."""
+    """Wrap the network to share its gradients with all ranks."""
     if ranks.world_size == 1:
         return network
     # Buffers are not broadcast: batch statistics are either shared by all ranks or averaged before they are used.
@@ -179,12 +169,12 @@ def _distributed(network: nn.Module, ranks: Ranks) -> nn.Module:
 
 
 def _no_sync(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Keep gradients to this rank: more batches follow before the optimiser moves."""
+    """Keep gradients on this rank: more batches follow before the optimiser steps."""
     return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _blank_batch(config: Config) -> Batch:
-    """One grey picture without text, whose loss is finite."""
+    """Make one grey image without text, whose loss is finite."""
     shape = (1, config.image.image_channels, config.image.image_height, config.image.image_width)
     nothing = torch.zeros(1, 1, dtype=torch.int64)
     return Batch(torch.zeros(shape), torch.full((1,), shape[3]), nothing, torch.zeros(1, dtype=torch.int64), ("blank",))
