@@ -145,8 +145,7 @@ _SHORTEST_LINE, _LONGEST_LINE = 4, 64  # Characters of lines
 
 _FIGURES_IN_PHRASES = ("number", "number", "quantity", "price")
 
-_FIGURE_CASE = WeightedChoice({"as_is": 55.0, "upper": 40.0, "lower": 5.0})
-# Of the letters in figures: ``9am`` or ``9AM``, ``2nd`` or ``2ND``
+_FIGURE_CASE = WeightedChoice({"as_is": 55.0, "upper": 40.0, "lower": 5.0})  # Of letters in figures: 9am, 9AM
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +408,7 @@ class Corpus:
     # computed once
 
     def _code_letters(self, letters: tuple[str, ...]) -> tuple[str, ...]:
-        """Return letters of codes by script, without I, O and Q, which look like digits (as in ISO 3779)."""
+        """Return letters of codes by script, without those that look like digits (as ISO 3779 omits I, O, Q)."""
         groups: dict[str, dict[str, None]] = {}
         for letter in letters:
             upper = letter.upper()

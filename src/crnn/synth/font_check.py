@@ -89,7 +89,7 @@ class Glyphs:
         return image
 
     def usable(self) -> str:
-        """Return the drawn characters, unless all have the same image."""
+        """Return the drawn characters, without those whose image many others share."""
         nothing = self._draw("\U0010fffd")  # mapped by no font: the image of missing characters
         box = nothing.getbbox()
         missing = nothing.crop(box) if box else None
