@@ -25,8 +25,8 @@ Rows = npt.NDArray[np.int64]
 SIDES = 4  # Left, right, above, below, in this order everywhere
 
 _ALONG = np.linspace(-0.5, 0.5, 13)
+# Points around the ink, (26, 2), in units of its width and height; moved with it, their hull bounds it
 _OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
-# Points around the ink, (26, 2), in units of its width and height; moved with it, their hull bounds it.
 
 _MAX_RISE = 0.7  # Largest rise from end to end of a line in its proportions, by turn or arc, in text heights
 

@@ -35,8 +35,8 @@ _WIDTH = 220.0  # Approximate width of a drawn text in pixels: more than a mask,
 
 _LINE = 18  # Characters beyond which a text is drawn for a wide cell, whose height decides on the size
 
-_LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{}|@$/_Q")
 # Characters lower than capitals, and characters that reach below the line
+_LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{}|@$/_Q")
 
 _LOW_HEIGHT, _DEPTH = 0.74, 0.28  # Approximate height and depth of those, over the height of capitals
 
@@ -48,8 +48,8 @@ _MAX_EXTENT = 8192  # Largest drawn extent in pixels: fonts can claim any
 _SCRIPTS_SHAPED = ("AL", "R", "AN")  # Bidirectional classes whose letters join or run from the right
 
 
-_Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
 # Start of a text's baseline, right and down, the text, and its font
+_Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +253,12 @@ _WORD = 3  # First word of the seeds of drawn words, apart from those of ``crnn.
 _MAX_TRIES = 50  # Texts that no font can write, in a row, that count as an error in the settings
 _MAX_WIDTH_TRIES = 200  # Draws for a text of a wanted width before the nearest is taken
 
-_LETTER_WIDTH, _UNLIKE_WIDTH = 15.5, 1.8
 # Approximate pixels of a letter in an image 32 pixels high, and the factor, either way, beyond which fonts are too rare
 # to try a text in them
+_LETTER_WIDTH, _UNLIKE_WIDTH = 15.5, 1.8
 
-_LEANING, _LONGEST_LEANING = 0.06, 2.8
 # Share of the narrowest images with longer words, which lean so that they fit, and the largest factor on their width
+_LEANING, _LONGEST_LEANING = 0.06, 2.8
 
 _MAX_LEANING_TRIES = 50
 

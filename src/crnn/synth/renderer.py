@@ -62,7 +62,7 @@ class Renderer:
         self._textures = TextureBank(config.style, config.train.seed, self.device)
 
     def remarks(self) -> list[str]:
-        """Return lines on used and skipped words, fonts and images."""
+        """Return lines on the fonts and words used and left out."""
         fonts = f"rendered text: {len(self.fonts)} fonts of {len(self.fonts.families)} families"
         if self.fonts.skipped:
             fonts += "; left out " + ", ".join(f"{count} {why}" for why, count in self.fonts.skipped.most_common())
