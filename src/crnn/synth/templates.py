@@ -279,6 +279,7 @@ _WEIGHTS = {
     "sentence": 22.0, "title": 16.0, "name": 8.0, "address": 8.0, "field": 16.0, "item": 16.0, "date": 4.0,
     "contact": 5.0, "code": 6.0, "random": 5.0, "rule": 1.0,
 }  # fmt: skip
+
 _TERMS = (
     *("Invoice No", "Invoice", "Receipt", "Receipt #", "Bill No", "Order No", "Ref No", "Doc No", "Date", "Time"),
     *("Total", "TOTAL", "Sub Total", "SubTotal", "Sub-Total", "Grand Total", "Net Total", "Total Amount", "Amount"),
