@@ -1,9 +1,7 @@
-"""The settings that a weights file carries: model, image and charset are all that a reader needs.
+"""Settings that a weights file carries: model, image and charset.
 
-They are a part of the settings of a run (``crnn.config.run``).
-
-The ModelZoo's parameters keep their names. Those that follow from other settings (``class_num``, ``input_size``,
-``num_step``, ``blank``) may be given and are then checked; a contradiction is an error that says both values.
+They are a part of the settings of a run (``crnn.config.run``). The ModelZoo's parameters keep their names; those that
+follow from others (``class_num``, ``input_size``, ``num_step``, ``blank``) are checked where they are given.
 """
 
 from __future__ import annotations
@@ -18,18 +16,18 @@ from crnn.config.section import Section, checked_settings
 from crnn.errors import CharsetError
 
 BACKBONE_CHANNELS = {"vgg": 512, "small": 256}
-"""Depth D of the feature sequence that each backbone gives to the LSTMs (the ModelZoo's ``input_size``)."""
+"""Depth D of each backbone's feature sequence (the ModelZoo's ``input_size``)."""
 
 HIDDEN_SIZES = {"vgg": 256, "small": 128}
-"""Units per direction of each LSTM layer where ``model.hidden_size`` is not given."""
+"""Default units of each LSTM per direction."""
 
 MIN_IMAGE_WIDTH = 16
 
 
 def time_steps(width: int) -> int:
-    """Number of time steps T that an image of ``width`` pixels has in the network: 24 for 100 pixels.
+    """Return the number of time steps T of an image of ``width`` pixels: 24 for 100.
 
-    Two poolings halve the width and the last convolution, 2 wide and not padded, takes one more column.
+    Two poolings halve the width, and the last convolution, 2 wide and unpadded, takes one more column.
     """
     return width // 4 - 1
 
@@ -50,56 +48,55 @@ class ModelConfig(Section):
     """Dropout between the two LSTM layers while training (ModelZoo: on)."""
 
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Share of activations that ``use_dropout`` sets to zero (ModelZoo: 0.1, a keep probability of 0.9)."""
+    """Share of activations set to zero by ``use_dropout`` (ModelZoo: 0.1, a keep probability of 0.9)."""
 
     class_num: int | None = None
-    """Number of classes with the blank. Follows from the charset; when given it is checked."""
+    """Number of classes with the blank. Follows from the charset; checked when given."""
 
     input_size: int | None = None
-    """Depth of the features that enter the first LSTM. Follows from the backbone; when given it is checked."""
+    """Depth of the first LSTM's input. Follows from the backbone; checked when given."""
 
     num_step: int | None = None
-    """Time steps of an ``image_width`` wide picture. Follows from the width; when given it is checked."""
+    """Time steps of an image of ``image_width`` pixels. Follows from the width; checked when given."""
 
     blank: int | None = None
-    """Class id of the CTC blank. Always the last class; when given it is checked."""
+    """Class id of the CTC blank. Always the last class; checked when given."""
 
     @property
     def lstm_size(self) -> int:
-        """Units of each LSTM per direction, with the backbone's own where ``hidden_size`` is not given."""
+        """Units of each LSTM per direction; by default the backbone's."""
         return self.hidden_size or HIDDEN_SIZES[self.backbone]
 
 
 class ImageConfig(Section):
-    """The array that the network sees."""
+    """The network's input."""
 
     image_height: int = 32
     """Pixels. The backbones are made for 32."""
 
     image_width: Annotated[int, Field(ge=MIN_IMAGE_WIDTH, le=4096)] = 100
-    """Pixels of every picture under ``resize = "squash"`` (paper and ModelZoo: 100, PARSeq: 128)."""
+    """Pixels of every image under ``resize = "squash"`` (paper and ModelZoo: 100, PARSeq: 128)."""
 
     image_channels: Literal[1, 3] = 1
     """1: grey (paper). 3: red, green, blue (ModelZoo)."""
 
     resize: Literal["squash", "keep_ratio"] = "squash"
-    """``squash`` every picture to ``image_width``, or ``keep_ratio`` and round to a multiple of ``width_step``."""
+    """``squash`` every image to ``image_width``, or ``keep_ratio`` and round to a multiple of ``width_step``."""
 
     width_step: Annotated[int, Field(ge=4, le=256, multiple_of=4)] = 16
-    """Pixels between the widths that ``keep_ratio`` rounds to. Pictures of one width share a batch, unpadded."""
+    """Pixels between the widths of ``keep_ratio``. Images of one width share a batch, unpadded."""
 
     min_width: Annotated[int, Field(ge=MIN_IMAGE_WIDTH, le=4096)] = 32
-    """Narrowest width in pixels under ``keep_ratio``; narrower pictures are stretched to it."""
+    """Least width in pixels under ``keep_ratio``; narrower images are stretched to it."""
 
     max_width: Annotated[int, Field(ge=MIN_IMAGE_WIDTH, le=4096)] = 512
-    """Widest width in pixels under ``keep_ratio``; wider pictures are squashed to it."""
+    """Largest width in pixels under ``keep_ratio``; wider images are squashed to it."""
 
     width_scale: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
-    """Width under ``keep_ratio`` as a share of that in the picture's own proportions: below 1 for networks that learnt
-    from squashed pictures, whose letters were narrower."""
+    """Factor on the width under ``keep_ratio``: below 1 for networks trained on the narrower letters of ``squash``."""
 
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    """How pictures are resized (DTRB, PARSeq: bicubic). Always with antialiasing."""
+    """Filter for resizing (DTRB, PARSeq: bicubic). Always with antialiasing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -111,7 +108,7 @@ class ImageConfig(Section):
 
 
 class CharsetConfig(Section):
-    """The characters of the network, and the rules that fit labels to them."""
+    """Characters of the network, and rules that fit labels to them."""
 
     characters: str = "36"
     """36, 62, 94, 95 (94 and the space), or the characters themselves in the order of their class ids."""
@@ -126,16 +123,16 @@ class CharsetConfig(Section):
     """``auto``: removed when the charset has no space (PARSeq), else runs of it become one space."""
 
     unknown: Unknown = "drop_character"
-    """What becomes of characters outside the charset (PARSeq: drop_character, DTRB: drop_sample)."""
+    """Treatment of characters outside the charset (PARSeq: drop_character, DTRB: drop_sample)."""
 
     language: str = "none"
-    """Language that readings use unless they are told otherwise: ``none``, or the name of one that ships, ``en``."""
+    """Default language of readings: ``none``, or a shipped one, ``en``."""
 
     max_text_length: Annotated[int, Field(ge=1)] = 25
-    """Longest label in characters; samples with longer ones are skipped and counted (DTRB, PARSeq: 25)."""
+    """Longest label in characters; samples with longer labels are skipped and counted (DTRB, PARSeq: 25)."""
 
     truncate: bool = False
-    """Cut longer labels to ``max_text_length`` instead (the ModelZoo does, at 23)."""
+    """Cut longer labels to ``max_text_length`` instead (ModelZoo: at 23)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -146,11 +143,11 @@ class CharsetConfig(Section):
         return self
 
     def charset(self) -> Charset:
-        """The charset of these settings."""
+        """Return the charset."""
         return Charset(self.characters)
 
     def rules(self) -> LabelRules:
-        """The label rules of these settings, with every ``auto`` decided by the characters."""
+        """Return the label rules, with every ``auto`` decided by the characters."""
         characters = self.charset().characters
         case: Case = "keep"
         if self.case != "auto":
@@ -172,7 +169,7 @@ class CharsetConfig(Section):
 
 
 class ReaderConfig(Section):
-    """Settings in a weights file: enough to rebuild its network and feed it."""
+    """Settings in a weights file: enough to rebuild and feed its network."""
 
     model: ModelConfig = ModelConfig()
     image: ImageConfig = ImageConfig()

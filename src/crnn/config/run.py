@@ -45,22 +45,21 @@ class Config(ReaderConfig):
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def reader(self) -> ReaderConfig:
-        """The part that a weights file carries."""
+        """Return the part for weights files."""
         return ReaderConfig(model=self.model, image=self.image, charset=self.charset)
 
 
 def preset_names() -> list[str]:
-    """Names of the settings that ship with the package."""
+    """Return the names of the shipped settings, sorted."""
     folder = resources.files("crnn") / "presets"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_config(source: str | Path) -> Config:
-    """Settings from a preset's name or a TOML file.
+    """Load settings from a preset or a TOML file.
 
     Raises:
-        ConfigError: There is no such preset or file, it is not TOML, or a setting is unknown or out of range; the
-            message names the file and the key.
+        ConfigError: There is no such preset or file, it is not TOML, or a setting is unknown or out of range.
     """
     name = str(source)
     if name in preset_names():
@@ -85,14 +84,10 @@ def load_config(source: str | Path) -> Config:
 
 
 def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:
-    """Settings from nested mappings, as TOML gives them.
-
-    Raises:
-        ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
-    """
+    """Parse nested mappings, as TOML gives them; ``source`` is their origin for error messages."""
     return checked_settings(Config, values, source)
 
 
 def dump_config(config: ReaderConfig) -> str:
-    """The settings as TOML, which ``parse_config`` reads back to an equal tree; those without a value are left out."""
+    """Return settings as TOML for ``parse_config``; those without a value are left out."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

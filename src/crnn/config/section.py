@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(pydantic.BaseModel):
-    """Frozen, unknown keys refused, no silent conversion of text to numbers, a docstring under each field."""
+    """A frozen section: unknown keys are refused, text is not converted to numbers, each field has a docstring."""
 
     model_config = pydantic.ConfigDict(
         frozen=True,
@@ -27,7 +27,7 @@ class Section(pydantic.BaseModel):
     )
 
     removed: ClassVar[Mapping[str, Any]] = {}
-    """Settings of earlier versions with their defaults, at which the files of old runs may still have them."""
+    """Settings of earlier versions and their defaults, the only values that files of old runs may give."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,12 +45,7 @@ _RENAMED = {"faces": "fonts", "look": "style"}  # sections of files written befo
 
 
 def checked_settings(kind: type[_Tree], values: Mapping[str, Any], source: str) -> _Tree:
-    """A tree of settings from nested mappings.
-
-    Args:
-        kind: The tree.
-        values: As TOML and JSON give them.
-        source: Where they come from, for messages.
+    """Parse nested mappings, as TOML and JSON give them, to a tree of settings.
 
     Raises:
         ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
@@ -62,7 +57,7 @@ def checked_settings(kind: type[_Tree], values: Mapping[str, Any], source: str) 
 
 
 def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> Iterator[str]:
-    """One line for each finding of pydantic, in our form: the key, what was given, what was expected."""
+    """Yield a line for each finding of pydantic: key, given value, expected value."""
     for finding in error.errors():
         key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "literal[")))
         if finding["type"] == "extra_forbidden":

@@ -1,8 +1,8 @@
-"""The settings of what is written, and with which fonts. Every strength names where its default comes from.
+"""Settings of rendered text. Every strength names the source of its default.
 
-Sources by short name: MJ is MJSynth (Jaderberg et al. 2014, arXiv 1406.2227; constants after a published port of its
-renderer), ST is SynthTIGER (Yim et al. 2021, arXiv 2107.09313; its published configuration), "own" is chosen here, by
-looking at sheets of images or by the experiments in docs/log/experiments.md.
+MJ is MJSynth (Jaderberg et al. 2014, arXiv 1406.2227; constants after a published port of its renderer), ST is
+SynthTIGER (Yim et al. 2021, arXiv 2107.09313; its published configuration), SVT is Street View Text, "own" is chosen
+here, by looking at sheets of images or by the experiments in docs/log/experiments.md.
 """
 
 from __future__ import annotations
@@ -18,52 +18,51 @@ class SynthConfig(Section):
     """Rendered text as a source of training images."""
 
     pool_size: Annotated[int, Field(ge=64, le=4_194_304)] = 16_384
-    """Drawn words that are kept at a time, of all ranks together; each takes about 6 kB."""
+    """Drawn words kept at a time, over all ranks; each takes about 6 kB."""
 
     reuse: Annotated[float, Field(ge=1.0, le=64.0)] = 4.0
-    """Images per drawn word, each with another style. 1 draws every word anew."""
+    """Images per drawn word, each in another style. 1 draws every word anew."""
 
     epoch_samples: Annotated[int, Field(ge=1)] = 1_000_000
-    """What counts as an epoch of something that has no end; ``train.num_steps`` does without."""
+    """Samples that count as an epoch, as rendered text has no end; unused with ``train.num_steps``."""
 
 
 class CorpusConfig(Section):
-    """What is written."""
+    """Texts to render."""
 
     words: tuple[str, ...] = ("shipped",)
     """Word lists: ``shipped`` (English, from SCOWL) and UTF-8 files with a word per line, or word, tab, frequency."""
 
     word_ratios: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
-    """Shares of the lists of ``words`` in the words of one length. Default: the same for each, however long it is."""
+    """Shares of the lists of ``words`` in the words of one length. Default: equal shares."""
 
     only_words: bool = False
-    """Draw the words of the lists as they are and nothing else: no other case, no marks, no other kinds, in proportion
-    to their frequency to ``frequency_power``, whatever their length; ``word_ratios`` are shares in all words."""
+    """Draw only the words of the lists, unchanged: no other case, marks or kinds, whatever their length, in proportion
+    to their frequency to ``frequency_power``; ``word_ratios`` are shares in all words."""
 
     pattern: str = ""
-    """Draw texts that match this regular expression and nothing else, as in ``[A-Z]{2}-[0-9]{4}``; the syntax is that
-    of ``crnn read --pattern``. Without a limit (``*``, ``+``, ``{2,}``) up to 8 more than the least. Empty: none."""
+    """Regular expression that all texts match, such as ``[A-Z]{2}-[0-9]{4}``, in the syntax of ``crnn read --pattern``.
+    Repeats without a limit (``*``, ``+``, ``{2,}``) go up to 8 beyond the least. Empty: none."""
 
     frequency_power: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5
-    """A word is drawn in proportion to its frequency to this power: 0 all alike, 1 as often as in texts (own)."""
+    """Exponent of a word's frequency in its probability: 0 all alike, 1 as often as in texts (own)."""
 
     length_weights: tuple[Annotated[float, Field(ge=0.0)], ...] = (
         *(1.5, 8.5, 16.0, 18.4, 17.0, 13.0, 10.2, 6.0, 4.0, 2.4, 1.4, 0.8, 0.4, 0.25, 0.15),
     )
-    """Weights of the lengths 1, 2, 3, ... of words, in characters of the label; none: as the lists have them. Longer
-    words of the user's own lists keep the share that these give them. Default: the 2,007 labels without digits in the
-    training parts of IIIT5K-Words and SVT, letters alone, in %, smoothed."""
+    """Weights of the label lengths 1, 2, 3, ... of words; none: as in the lists. Longer words of the user's lists keep
+    their share in the lists. Default: the 2,007 labels without digits in the training parts of IIIT5K-Words and SVT,
+    letters alone, in %, smoothed."""
 
     uniform_longest: Annotated[int, Field(ge=1, le=256)] = 18
-    """Longest label of ``joined_weight``, bounded by what fits (ST: 25; 4 pixels a letter are not readable; own)."""
+    """Longest label of ``joined_weight``, where it fits (ST: 25; 4 pixels a letter are not readable; own)."""
 
     short_first: Annotated[int, Field(ge=0)] = 0
-    """Drawn words at the start, by number, that are kept short: labels of 3 characters first, of one more after every
-    tenth of these words, of all lengths afterwards. CTC's first thousands of steps give blanks alone, and short labels
-    end that sooner (own). 0: all lengths from the first word on."""
+    """Number of words at the start with short labels: 3 characters at first, one more after every tenth of these words.
+    CTC's first thousands of steps give blanks alone, and short labels end that sooner (own). 0: all lengths at once."""
 
     balance: Share = 0.25
-    """Share of words that are the one of four with the rarest letter (after ST's character augmentation; own)."""
+    """Share of words chosen from four by the rarest letter (after ST's character augmentation; own)."""
 
     case_lower: Annotated[float, Field(ge=0.0)] = 0.25
     """Weight of words in lower case (own: signs are mostly capitals; MJ and ST: all three forms alike)."""
@@ -72,27 +71,27 @@ class CorpusConfig(Section):
     """Weight of words in upper case."""
 
     case_capitalised: Annotated[float, Field(ge=0.0)] = 0.30
-    """Weight of words as their list has them, with the first letter in upper case."""
+    """Weight of words as in their list, with the first letter in upper case."""
 
     case_mixed: Annotated[float, Field(ge=0.0)] = 0.05
     """Weight of words with upper case in other places: one letter inside, or any."""
 
     punctuation: Share = 0.17
-    """Share of words with marks before, after or inside them, which labels leave out where the charset lacks them
-    (12 % of the labels named at ``length_weights`` have some; MJ has none)."""
+    """Share of words with marks before, after or inside, left out of labels where the charset lacks them (12 % of the
+    labels named at ``length_weights`` have some; MJ has none)."""
 
     word_weight: Annotated[float, Field(ge=0.0)] = 0.56
-    """Weight of words from the lists. The weights of all kinds need not add up to 1; 0 leaves a kind out. All are own,
-    after those labels, of which 11 % have digits."""
+    """Weight of words from the lists. Weights of kinds need not add up to 1; 0 leaves a kind out. All are own, after
+    those labels, of which 11 % have digits."""
 
     joined_weight: Annotated[float, Field(ge=0.0)] = 0.10
-    """Weight of words, or several without a space, whose length is uniform (ST: 0.1, against rare long words)."""
+    """Weight of words, or several without a space, of uniform length (ST: 0.1, against rare long words)."""
 
     made_up_weight: Annotated[float, Field(ge=0.0)] = 0.07
-    """Weight of pronounceable words made up after those of the lists."""
+    """Weight of pronounceable words made up after the lists."""
 
     brand_weight: Annotated[float, Field(ge=0.0)] = 0.03
-    """Weight of names as of companies: ``PhotoMax``, ``H&M``."""
+    """Weight of names like those of companies: ``PhotoMax``, ``H&M``."""
 
     number_weight: Annotated[float, Field(ge=0.0)] = 0.07
     """Weight of numbers, lengths as in those labels: 1 to 10 digits, mostly 2."""
@@ -125,11 +124,11 @@ class CorpusConfig(Section):
     """Weight of several words in a line, where the charset has the space; without it 0."""
 
     phrase_words: Annotated[int, Field(ge=2, le=16)] = 3
-    """Most words in a line; fewer where they do not fit."""
+    """Most words in a phrase; fewer where they do not fit."""
 
     line_weight: Annotated[float, Field(ge=0.0)] = 0.6
-    """Weight of lines: sentences, names, addresses, receipts, labels, contacts, codes. Written where the charset has a
-    space and images keep their proportions (``image.resize = "keep_ratio"``); otherwise 0."""
+    """Weight of lines: sentences, names, addresses, receipts, labels, contacts, codes. 0 where the charset has no space
+    or ``image.resize`` is not ``keep_ratio``."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -147,32 +146,32 @@ class CorpusConfig(Section):
 
 
 class FontConfig(Section):
-    """With which fonts it is written."""
+    """Fonts to write with."""
 
     folders: tuple[str, ...] = ("shipped",)
-    """Where fonts are looked for, in folders within them too: paths, ``shipped`` (those of the package), ``system``."""
+    """Folders searched for fonts, at any depth: paths, ``shipped`` (those of the package), ``system``."""
 
     families: tuple[str, ...] = ("*",)
-    """Patterns of the families that are used, as in ``Noto *``; upper and lower case are the same."""
+    """Patterns of the families to use, such as ``Noto *``; case does not matter."""
 
     exclude: tuple[str, ...] = ()
-    """Patterns of families that are not used."""
+    """Patterns of families to leave out."""
 
     italics: bool = True
     """Use italic and oblique styles."""
 
     min_weight: Annotated[int, Field(ge=1, le=1000)] = 200
-    """Lightest weight that is used: 400 is regular. Hairlines vanish in 32 pixels (own)."""
+    """Lightest weight to use: 400 is regular. Hairlines vanish in 32 pixels (own)."""
 
     max_weight: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """Heaviest weight that is used: 700 is bold."""
+    """Heaviest weight to use: 700 is bold."""
 
     min_coverage: Share = 0.5
-    """Least share of the needed characters that a font must have (own; capitals and digits alone are 0.38 of 94)."""
+    """Least share of the needed characters in a font (own; capitals and digits alone are 0.38 of 94)."""
 
     min_readable: Share = 0.45
-    """Least share of a font's letters and digits that are like those of the shipped fonts (own: below are dingbats,
-    barcodes and letters that are hard to read; a few scripts too). 0 uses any."""
+    """Least share of a font's letters and digits that resemble those of the shipped fonts (own: below are dingbats,
+    barcodes, letters hard to read, a few scripts). 0 uses any."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -184,7 +183,7 @@ class FontConfig(Section):
 
 
 class StyleConfig(Section):
-    """How written words are bent, coloured and surrounded."""
+    """Shape, colours and surroundings of words."""
 
     # how letters are set: drawn with the word, so every use of it has the same
 
@@ -192,7 +191,7 @@ class StyleConfig(Section):
     """Share of words set with wider spaces between letters."""
 
     tracking: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5
-    """Largest added space in em, drawn from Beta(2, 5): usually about a quarter of it (MJ: 20 Beta(2, 5) px at 60)."""
+    """Largest added space in em, drawn from Beta(2, 5): usually about a quarter (MJ: 20 Beta(2, 5) px at 60)."""
 
     tight_share: Share = 0.04
     """Share of words whose letters are moved together, by up to 0.07 em (own)."""
@@ -201,7 +200,7 @@ class StyleConfig(Section):
     """Share of words whose letters are out of place, across and, independently, up and down (own; MJ: 0.2 across)."""
 
     letter_jitter: Annotated[float, Field(ge=0.0, le=0.5)] = 0.04
-    """Standard deviation of that in em (MJ: 10 % of the space)."""
+    """Standard deviation of the displacement in em (MJ: 10 % of the space)."""
 
     small_caps_share: Share = 0.03
     """Share of words whose lower-case letters are drawn as small capitals (own)."""
@@ -227,10 +226,10 @@ class StyleConfig(Section):
     """Share of words that are turned further (own)."""
 
     tilt_degrees: Annotated[float, Field(ge=0.0, le=90.0)] = 20.0
-    """Largest turn of those."""
+    """Largest such turn."""
 
     perspective_share: Share = 0.4
-    """Share of words seen from the side, from above or below (ST: 4 of 9 transformations)."""
+    """Share of words seen from the side, above or below (ST: 4 of 9 transformations)."""
 
     perspective: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.25
     """Largest change of scale from the middle to an end: 0.25 makes one end 0.6 of the other (ST: 0.5 to 1)."""
@@ -239,7 +238,7 @@ class StyleConfig(Section):
     """Share of words on a circle (ST: 0.2, MJ: parabolas on 0.2)."""
 
     arc_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 90.0
-    """Largest angle that a word takes of its circle; small angles are drawn more often (ST: 20 to 40)."""
+    """Largest angle of the arc; small angles are drawn more often (ST: 20 to 40)."""
 
     wave_share: Share = 0.04
     """Share of words on a wave (own)."""
@@ -254,8 +253,7 @@ class StyleConfig(Section):
     """Largest move of a point, as a share of the text's height."""
 
     margin: Annotated[float, Field(ge=0.0, le=1.0)] = 0.16
-    """Largest usual margin of a crop, as a share of the text's height; the sides differ by a little (own: tight crops
-    as in IIIT5K and SVT)."""
+    """Largest usual margin of a crop, as a share of the text's height (own: tight crops as in IIIT5K and SVT)."""
 
     loose_share: Share = 0.1
     """Share of crops with much more space on some sides (own; MJ: 15 px of 60)."""
@@ -264,18 +262,18 @@ class StyleConfig(Section):
     """Largest margin of those, as a share of the text's height."""
 
     cut: Annotated[float, Field(ge=0.0, le=0.3)] = 0.03
-    """How far a tight crop may cut into the text, as a share of its height."""
+    """Largest cut of a tight crop into the text, as a share of its height."""
 
     # colours and fills
 
     contrast_least: Share = 0.1
-    """Smallest difference between text and background, of the range from black to white (own)."""
+    """Least difference between text and background, of the range from black to white (own)."""
 
     contrast_most: Share = 0.95
     """Largest difference between text and background."""
 
     low_contrast_share: Share = 0.25
-    """Share of words whose difference is drawn from the lowest third (own: a quarter of SVT's crops)."""
+    """Share of words with a difference from the lowest third (own: a quarter of SVT's crops)."""
 
     texture_share: Share = 0.55
     """Share of backgrounds with a texture (ST: 0.5)."""
@@ -284,7 +282,7 @@ class StyleConfig(Section):
     """Largest strength of a texture, as a share of the contrast of text and background (own: more hides the text)."""
 
     fill_texture_share: Share = 0.2
-    """Share of words whose letters have a texture of their own (MJ, ST)."""
+    """Share of words with textured letters (MJ, ST)."""
 
     gradient_share: Share = 0.3
     """Share of backgrounds, and of words, whose grey changes from side to side (own)."""
@@ -305,7 +303,7 @@ class StyleConfig(Section):
     """Largest width of a border in pixels of the finished image."""
 
     hollow_share: Share = 0.02
-    """Share of words of which only the border is drawn (own)."""
+    """Share of words drawn as borders alone (own)."""
 
     shadow_share: Share = 0.12
     """Share of words with a shadow (ST: 0.1)."""
@@ -323,31 +321,31 @@ class StyleConfig(Section):
     """Share of words lit from one side, raised from or cut into their background (MJ: inset)."""
 
     print_share: Share = 0.0
-    """Share of crops as of scanned documents, receipts and labels: dark letters on plain paper, straight, evenly lit;
-    what scenes and cameras do to signs is left out (own)."""
+    """Share of crops like scanned documents, receipts and labels: dark letters on plain paper, straight, evenly lit,
+    without the effects of scenes and cameras (own)."""
 
     fade_share: Share = 0.0
-    """Share of words that are printed unevenly, paler in some places, as thermal and worn prints are (own)."""
+    """Share of words printed unevenly, paler in places, like thermal and worn prints (own)."""
 
     dots_share: Share = 0.0
-    """Share of words made of dots, as by needle printers and displays (own)."""
+    """Share of words made of dots, like those of needle printers and displays (own)."""
 
     texture_tiles: Annotated[int, Field(ge=1, le=16_384)] = 256
-    """Textures to choose from, made at the start; 350 kB of memory each."""
+    """Number of textures, made at the start; 350 kB of memory each."""
 
     backgrounds: tuple[str, ...] = ()
-    """Folders with images of which parts become textures, beside the procedural ones (MJ, ST: photographs)."""
+    """Folders of images whose parts become textures, beside the procedural ones (MJ, ST: photographs)."""
 
     background_share: Share = 0.5
-    """Share of the textures that are from those images, where there are any."""
+    """Share of textures from those images, where there are any."""
 
-    # what else is in the crop
+    # surroundings
 
     neighbour_share: Share = 0.2
-    """Share of crops in which another word begins or ends, cut off at the edge (ST: 0.25)."""
+    """Share of crops with a part of another word, cut off at the edge (ST: 0.25)."""
 
     second_neighbour_share: Share = 0.3
-    """Share of those with another one at another side (own)."""
+    """Share of those with a second one at another side (own)."""
 
     frame_share: Share = 0.08
     """Share of crops with lines beside the text: edges of a sign, rules, frames (own)."""
@@ -362,10 +360,10 @@ class StyleConfig(Section):
     """Share of words with a pole, a wire or a branch in front of them (own)."""
 
     blend_share: Share = 0.2
-    """Share of finished scenes over which a texture is blended once more, text and background alike (MJ, ST)."""
+    """Share of finished scenes with a texture blended over text and background alike (MJ, ST)."""
 
     blend: Annotated[float, Field(ge=0.0, le=1.0)] = 0.35
-    """Largest strength of that, as a share of the light."""
+    """Largest strength of that texture, as a share of the light."""
 
     @model_validator(mode="after")
     def _check_contrast(self) -> Self:
@@ -375,12 +373,12 @@ class StyleConfig(Section):
 
 
 class CameraConfig(Section):
-    """What happens to an image between the scene and the file."""
+    """Changes to an image between the scene and the file."""
 
     # light
 
     shade_share: Share = 0.35
-    """Share of images that are lit unevenly (own)."""
+    """Share of images lit unevenly (own)."""
 
     shade: Annotated[float, Field(ge=0.0, le=1.0)] = 0.35
     """Largest relative change of brightness from place to place, either way (own)."""
@@ -394,18 +392,17 @@ class CameraConfig(Section):
     # exposure
 
     contrast_share: Share = 0.85
-    """Share of images whose contrast and brightness are changed; the others keep those of their colours (own)."""
+    """Share of images whose contrast and brightness are changed (own)."""
 
     contrast_middle: Annotated[float, Field(gt=0.0, le=128.0)] = 50.0
-    """Median of the contrast that is aimed at, as the standard deviation of the pixels in grey levels of 255 (the
-    training parts of IIIT5K-Words and Street View Text: 56 and 33)."""
+    """Median contrast aimed at, as the standard deviation of the pixels in grey levels of 255 (the training parts of
+    IIIT5K-Words and SVT: 56 and 33)."""
 
     contrast_spread: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5
-    """Standard deviation of that contrast's logarithm (both sets: 0.4 and 0.5; nine in ten of them: 26 to 90, 13 to
-    71)."""
+    """Standard deviation of its logarithm (both sets: 0.4 and 0.5; nine in ten of their crops: 26 to 90, 13 to 71)."""
 
     contrast_least: Annotated[float, Field(gt=0.0, le=128.0)] = 12.0
-    """Least contrast that is aimed at, in the same unit (one in twenty of Street View Text is below 13)."""
+    """Least contrast aimed at, in the same unit (one in twenty crops of SVT is below 13)."""
 
     brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.18
     """Largest change of brightness of those images, either way; 1 is from black to white (own)."""
@@ -419,40 +416,40 @@ class CameraConfig(Section):
     """Largest sigma of that blur in pixels of the crop's file (ST: 2 at text of 40 to 80 pixels; MJ: normal, 1)."""
 
     defocus_share: Share = 0.45
-    """Share of images that are out of focus (own; Street View Text has such signs)."""
+    """Share of images out of focus (own; SVT has such signs)."""
 
     defocus: Annotated[float, Field(ge=0.0, le=8.0)] = 1.6
-    """Largest sigma of that, in pixels of a 32 pixel high image (own)."""
+    """Largest sigma of defocus, in pixels of a 32 pixel high image (own)."""
 
     motion_share: Share = 0.07
-    """Share of images that are smeared in some direction (own)."""
+    """Share of images smeared by motion in some direction (own)."""
 
     motion: Annotated[float, Field(ge=0.0, le=12.0)] = 4.0
-    """Longest path, in pixels of a 32 pixel high image (own)."""
+    """Longest path of that motion, in pixels of a 32 pixel high image (own)."""
 
     # pixels
 
     low_resolution: Share = 1.0
-    """Share of the crops with fewer pixels than the network sees that are taken with so few; 0 takes none so."""
+    """Share of low-resolution crops taken with as few pixels; the others get at least the network's resolution."""
 
     shrink_share: Share = 0.1
-    """Share of images that had been stored smaller than the crop says (MJ, ST: 0.1)."""
+    """Share of images shrunk further before they are stored (MJ, ST: 0.1)."""
 
     shrink: Annotated[float, Field(ge=1.0, le=8.0)] = 2.0
-    """Largest factor of that; never to less than 10 pixels in height (ST: 2.5; MJ: to 24 to 32 pixels)."""
+    """Largest factor of shrinking; never below 10 pixels in height (ST: 2.5; MJ: to 24 to 32 pixels)."""
 
     aliasing_share: Share = 0.25
-    """Share of low resolutions that pixels were left out for, instead of averaged (own)."""
+    """Share of low resolutions reached by leaving out pixels instead of averaging them (own)."""
 
     noise_share: Share = 0.6
-    """Share of images with noise of the sensor (MJ, ST: all)."""
+    """Share of images with sensor noise (MJ, ST: all)."""
 
     noise: Annotated[float, Field(ge=0.0, le=64.0)] = 6.0
-    """Largest standard deviation of that in grey levels of 255, per pixel of the crop's file; small ones are drawn more
-    often (ST: 4 to 8; MJ: 4; crops of the two training parts have less, about 1 after they are resized)."""
+    """Largest standard deviation of noise in grey levels of 255, per pixel of the crop's file; small ones are drawn
+    more often (ST: 4 to 8; MJ: 4; the two training parts: about 1 after resizing)."""
 
     shot_noise: Annotated[float, Field(ge=0.0, le=64.0)] = 6.0
-    """Largest standard deviation of noise that grows with the root of brightness, at white, in grey levels (own)."""
+    """Largest standard deviation at white, in grey levels, of noise that grows with the root of brightness (own)."""
 
     salt_share: Share = 0.01
     """Share of images with black and white single pixels (own)."""
@@ -460,13 +457,13 @@ class CameraConfig(Section):
     salt: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
     """Largest share of such pixels (own)."""
 
-    # what the camera's software does
+    # the camera's software
 
     sharpen_share: Share = 0.25
     """Share of images with exaggerated edges, as from telephones (own)."""
 
     sharpen: Annotated[float, Field(ge=0.0, le=8.0)] = 1.5
-    """Largest factor on what differs from the neighbouring pixels (own)."""
+    """Largest factor on the difference from neighbouring pixels (own)."""
 
     gamma_share: Share = 0.4
     """Share of images whose middle tones are brightened or darkened (own)."""
@@ -487,7 +484,7 @@ class CameraConfig(Section):
     """Share of images with few grey levels, 4 to 24 (own)."""
 
     jpeg_share: Share = 0.75
-    """Share of images that were stored as JPEG (MJ, ST: all)."""
+    """Share of images stored as JPEG (MJ, ST: all)."""
 
     jpeg_worst: Annotated[int, Field(ge=1, le=100)] = 40
     """Worst quality, on libjpeg's scale of 1 to 100 (ST: 50; MJ: normal about 80, 10)."""

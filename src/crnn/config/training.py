@@ -1,7 +1,4 @@
-"""Settings of a training: its data and their changes, objective, optimiser, loop, validations and checkpoints.
-
-Part of the tree in ``crnn.config.run``; the settings of rendered text are in ``crnn.config.synth``.
-"""
+"""Settings of training: data, augmentation, objective, optimiser, loop, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from crnn.config.section import Section, Share
 
 
 class DataConfig(Section):
-    """Where samples come from."""
+    """Sources of samples."""
 
     removed: ClassVar[Mapping[str, Any]] = {"shards": "all"}
 
@@ -22,28 +19,28 @@ class DataConfig(Section):
     """LMDB folders and list files to train on, relative to the current folder; ``synth`` is rendered text."""
 
     ratios: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
-    """Share of each batch per source of ``train``. Default: in proportion to the number of samples; with ``synth``
-    beside stored sets they must be given. Under ``keep_ratio`` the share of ``synth`` is one of the batches, of which
-    each is wholly rendered or wholly stored."""
+    """Share of each batch per source of ``train``. Default: in proportion to the number of samples; required with
+    ``synth`` beside stored sets. Under ``keep_ratio`` batches are wholly rendered or stored: ``synth`` has that share
+    of the batches."""
 
     validation: tuple[str, ...] = ()
-    """Sets that choose the best weights, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""
+    """Sets by which the best weights are chosen, evaluated every ``eval.eval_steps``; ``NAME=PATH`` names one."""
 
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Processes per rank that read and augment, or draw words; 0 does it in the training process. Batches do not depend
-    on it. Default: 1 on a CPU, which has better things to do; beside an accelerator all cores but two, at most 16."""
+    """Processes per rank that read and augment, or draw words; 0: the training process does. Batches do not depend on
+    it. Default: 1 on a CPU; beside an accelerator all cores but two, at most 16."""
 
     worker_start: Literal["fork", "spawn", "forkserver"] = "fork"
-    """How workers start; ``spawn`` where a library in the process does not survive a fork."""
+    """Start method of workers; ``spawn`` where a library in the process does not survive a fork."""
 
     max_bad_share: Share = 0.01
-    """Largest share of unreadable pictures before the run stops (at least ten have to be met)."""
+    """Largest share of unreadable images before the run stops (after at least ten)."""
 
     max_lost_share: Share = 0.5
-    """Largest share of a source's labels that may be left out or lose characters; more is mostly a wrong charset."""
+    """Largest share of a source's labels left out or losing characters; more usually means a wrong charset."""
 
     bucket_batches: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Under ``keep_ratio``, batches whose samples are sorted by width together; more means less distortion."""
+    """Batches whose samples are sorted by width together under ``keep_ratio``; more means less distortion."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -53,10 +50,10 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes to stored pictures while training; each strength is the end of a uniform range, 0 is off."""
+    """Random changes to stored images in training; each strength is the end of a uniform range, 0 is off."""
 
     probability: Share = 0.0
-    """Share of pictures that are changed at all. 0 turns augmentation off."""
+    """Share of images that are changed at all. 0 turns augmentation off."""
 
     rotate_degrees: Annotated[float, Field(ge=0.0, le=45.0)] = 5.0
     """Largest rotation, either way (Baek et al. 2021 found 15 best for CRNN, with cropping); less for long lines."""
@@ -65,7 +62,7 @@ class AugmentConfig(Section):
     """Largest horizontal shift per vertical pixel: slant."""
 
     perspective: Annotated[float, Field(ge=0.0, le=0.5)] = 0.08
-    """Largest move of each corner, as a share of the picture's height, or of its width where that is smaller."""
+    """Largest move of each corner, as a share of the image's height, or of its width where that is smaller."""
 
     crop: Annotated[float, Field(ge=0.0, le=0.3)] = 0.06
     """Largest margin cut from or added to each side, as a share of the height, or of the width where it is smaller."""
@@ -77,27 +74,27 @@ class AugmentConfig(Section):
     """Largest relative change of contrast, and of brightness in half ranges, limited so that text stays visible."""
 
     invert: Share = 0.2
-    """Share of changed pictures whose light and dark are exchanged."""
+    """Share of changed images whose light and dark are exchanged."""
 
     blur: Annotated[float, Field(ge=0.0, le=5.0)] = 0.8
-    """Largest sigma of a Gaussian blur, in pixels of a 32 pixel high picture."""
+    """Largest sigma of a Gaussian blur, in pixels of a 32 pixel high image."""
 
     noise: Annotated[float, Field(ge=0.0, le=64.0)] = 6.0
     """Largest standard deviation of Gaussian noise, in grey levels of 255."""
 
     low_resolution: Annotated[float, Field(ge=1.0, le=8.0)] = 2.0
-    """Largest factor by which a 32 pixel high picture is shrunk and enlarged again; smaller ones less; 1 is off."""
+    """Largest factor by which a 32 pixel high image is shrunk and enlarged again; smaller ones less; 1 is off."""
 
 
 class OptimConfig(Section):
-    """The optimizer and its schedule."""
+    """Optimiser and schedule."""
 
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
-    """AdamW (MindOCR, PARSeq); SGD with momentum (ModelZoo); or Muon (Jordan et al. 2024) for the matrices inside of
-    the network and AdamW for the rest, with the learning rate of AdamW."""
+    """AdamW (MindOCR, PARSeq); SGD with momentum (ModelZoo); or Muon (Jordan et al. 2024) for the inner matrices and
+    AdamW for the rest, at AdamW's learning rate."""
 
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    """Peak learning rate for the batch as it is; it is not scaled by the number of ranks."""
+    """Peak learning rate; not scaled by the number of ranks."""
 
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of SGD (ModelZoo: 0.95) and Muon (its author: 0.95), and AdamW's beta1."""
@@ -128,11 +125,11 @@ class OptimConfig(Section):
     """Batches per optimiser step."""
 
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the running average of the weights, which is then what is evaluated and kept; 0 is off."""
+    """Decay of the running average of the weights, which is then evaluated and kept; 0 is off."""
 
 
 class ObjectiveConfig(Section):
-    """CTC, and where it starts."""
+    """CTC and its starting point."""
 
     removed: ClassVar[Mapping[str, Any]] = {
         "label_smoothing": 0.0,
@@ -144,13 +141,13 @@ class ObjectiveConfig(Section):
     }
 
     blank_bias: Annotated[float, Field(ge=-20.0, le=20.0)] = 0.0
-    """Added to the initial bias of the blank, in nats. Above 0 a run starts where CTC leads it first anyway, at blanks
-    (after Lin et al. 2017, arXiv 1708.02002, who start at the prior of a rare class): 4 is about the share of blanks in
-    the frames of short words. A warm start brings its own."""
+    """Addition to the initial bias of the blank, in nats; no effect on a warm start. Above 0 a run starts at blanks,
+    where CTC leads it first anyway (after Lin et al. 2017, arXiv 1708.02002); 4 is about the share of blanks in the
+    frames of short words."""
 
 
 class TrainConfig(Section):
-    """The loop."""
+    """Training loop."""
 
     removed: ClassVar[Mapping[str, Any]] = {"cuda_graph": False, "non_finite": "stop"}
 
@@ -158,7 +155,7 @@ class TrainConfig(Section):
     """Samples per step and rank (ModelZoo: 64 per card)."""
 
     epoch_size: Annotated[int, Field(ge=1)] = 10
-    """Passes over the training data (ModelZoo: 10); ``num_steps`` takes its place when given."""
+    """Passes over the training data (ModelZoo: 10); ``num_steps`` overrides it."""
 
     num_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps of the whole run."""
@@ -173,24 +170,24 @@ class TrainConfig(Section):
     """``bf16``: autocast. ``auto``: bf16 where the device multiplies it faster than fp32, else fp32."""
 
     channels_last: bool = True
-    """Memory order of pictures and convolutions; faster on most devices, the same results."""
+    """Memory order of images and convolutions; faster on most devices, the same results."""
 
     compile: Literal["auto"] | bool = "auto"
-    """Compile the convolutions (torch.compile): less memory traffic, and a minute more at the start. ``auto``: on CUDA,
-    for pictures of one width, where a compiler is at hand. On the CPU it made training slower."""
+    """Compile the convolutions (torch.compile): less memory traffic, a minute more at the start. ``auto``: on CUDA, for
+    images of one width, where a compiler is at hand. On the CPU it made training slower."""
 
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of torch on the CPU. Default: torch's own choice."""
 
     sync_batch_norm: bool = True
-    """Ranks share batch statistics, so that n ranks compute what one rank with the whole batch would."""
+    """Share batch statistics among ranks, so that n ranks compute the same as one with the whole batch."""
 
     rank_timeout: Annotated[float, Field(ge=1.0)] = 600.0
-    """Seconds that a rank waits for another one before it ends with an error. More than rank 0 needs to write a
-    checkpoint, and more than one rank needs longer than another to look at its data."""
+    """Seconds that a rank waits for another before it ends with an error. Must exceed the time to write a checkpoint
+    and the difference between ranks in scanning their data."""
 
     warm_start: str | None = None
-    """Weights file or run folder to start from. Rows of shared characters are kept when the charset differs."""
+    """Weights file or run folder to start from. Where the charset differs, rows of shared characters are kept."""
 
     log_steps: Annotated[int, Field(ge=1)] = 20
     """Steps between two lines of ``metrics.jsonl``."""
@@ -199,7 +196,7 @@ class TrainConfig(Section):
     """``modelzoo`` prints the ModelZoo's lines (``epoch: 1 step: 1, loss is ...``) to stdout."""
 
     tensorboard: bool = True
-    """Write scalars and a few pictured readings for TensorBoard, where it is installed."""
+    """Write scalars and a few readings with their images for TensorBoard, where it is installed."""
 
 
 class EvalConfig(Section):
@@ -212,20 +209,20 @@ class EvalConfig(Section):
     """Rules for labels and readings; see ``crnn evaluate``."""
 
     batch_size: Annotated[int, Field(ge=1)] = 64
-    """Pictures per forward pass. Results do not depend on it."""
+    """Images per forward pass. Results do not depend on it."""
 
 
 class CheckpointConfig(Section):
     """Checkpoints and the run folder."""
 
     save_checkpoint: bool = True
-    """Save checkpoints from which ``--resume`` goes on. The best and last weights are always written."""
+    """Save checkpoints for ``--resume``. The best and last weights are always written."""
 
     save_checkpoint_steps: Annotated[int, Field(ge=1)] = 1000
     """Steps between two checkpoints (ModelZoo: 1000)."""
 
     keep_checkpoint_max: Annotated[int, Field(ge=1)] = 3
-    """Checkpoints that are kept; the oldest goes first (ModelZoo: 30)."""
+    """Number of checkpoints kept; the oldest goes first (ModelZoo: 30)."""
 
     save_checkpoint_path: str = "runs/crnn"
-    """The run folder: settings, checkpoints, weights, metrics."""
+    """Run folder: settings, checkpoints, weights, metrics."""

@@ -1,6 +1,6 @@
 """Rendered text as an endless source of batches, ``source[number] -> Batch``.
 
-Worker processes draw words ahead of the batch that needs them; all else is done in batches on the training device.
+Worker processes draw words ahead of their batch; all else is done in batches on the training device.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from crnn.synth.widths import CLASS_BITS, BatchWidths
 Numbers = npt.NDArray[np.int64]
 
 _LANES = 64  # Most lanes of a batch; any number of ranks that divides it draws no word twice
-NUM_NEIGHBORS = 2  # Other words that go with each sample, for crops in which parts of others are seen
+NUM_NEIGHBORS = 2  # Other words for each sample, for crops that show parts of them
 
 
 class PoolPlan:
-    """The numbers of the words in each batch.
+    """Numbers of the words in each batch.
 
     Words are drawn once and used ``synth.reuse`` times. ``first`` is the number of the first sample and word, ``share``
-    the part of the pool, ``batch_size`` that of all ranks together.
+    the part of the pool; ``batch_size`` covers all ranks.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PoolPlan:
         return self.first + batch * self.batch_size + self._positions
 
     def drawn(self, batch: int) -> int:
-        """Return the words of each lane drawn before a batch: one per sample at first, then fewer."""
+        """Return the number of words of each lane drawn before a batch: one per sample at first, then fewer."""
         samples = batch * self.per_lane
         start = min(samples, max(1, self.window // 4))
         return start + int((samples - start) / self.reuse)
@@ -89,14 +89,14 @@ class PoolPlan:
 
 
 class _HeldWords:
-    """The numbers of the words in the pool of one rank."""
+    """Numbers of the words in the pool of one rank."""
 
     def __init__(self, plan: PoolPlan) -> None:
         self._plan = plan
         self._held = np.full(plan.slots, -1, dtype=np.int64)
 
     def missing(self, numbers: Numbers) -> Numbers:
-        """Return those of the words, each once, that the pool lacks."""
+        """Return the words missing from the pool, each once."""
         wanted = np.unique(numbers)
         missing: Numbers = wanted[self._held[self._plan.slot(wanted)] != wanted]
         return missing
@@ -109,7 +109,7 @@ class _HeldWords:
 
 
 class WordFeed:
-    """New words by number of the batch that needs them first, in order.
+    """New words by number of the first batch with them, in order.
 
     Worker processes, each with a copy and its share of the batches, together draw every word once.
     """
@@ -171,7 +171,7 @@ class WordPool(_HeldWords):
         return targets, lengths, [self._texts[slot] for slot in slots.tolist()]
 
 
-_CPU_ROWS = 128  # Images composed at a time on a CPU, so that what is worked on stays in its cache
+_CPU_ROWS = 128  # Images composed at a time on a CPU, to stay in its cache
 
 
 class SynthBatches:
@@ -202,21 +202,21 @@ class SynthBatches:
 
     @property
     def epoch_batches(self) -> int:
-        """Batches of what the settings call an epoch."""
+        """Batches of an epoch, ``synth.epoch_samples``."""
         return max(1, int(self._config.synth.epoch_samples / self._widths.mean_size))
 
     @property
     def num_samples(self) -> int:
-        """Samples of what the settings call an epoch."""
+        """Samples of an epoch."""
         return self._config.synth.epoch_samples
 
     @property
     def digest(self) -> str:
-        """Checksum of the fonts, which the settings only name by their folders."""
+        """Checksum of the fonts; the settings name only their folders."""
         return self._renderer.fonts.digest
 
     def remarks(self) -> list[str]:
-        """Return a line each on what is used and what was skipped so far."""
+        """Return lines on the fonts and texts used and skipped so far."""
         lines = self._renderer.remarks()
         if self.skipped:
             reasons = ", ".join(f"{count} {why}" for why, count in self.skipped.most_common())
@@ -232,7 +232,7 @@ class SynthBatches:
         return self._batch(number)
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:
-        """Batches ``first`` to ``last`` (not included), their words drawn ahead by ``data.workers`` processes."""
+        """Yield batches ``first`` to ``last - 1``, their words drawn ahead by ``data.workers`` processes."""
         feed = WordFeed(self._plans, self._widths, self._renderer.writer, first)
         with contextlib.closing(iterate_batches(feed, first, last, self._config.data)) as drawn:
             for number, words in zip(range(first, last), drawn, strict=True):

@@ -1,13 +1,9 @@
 """Camera effects on finished images, batched: exposure, light, blur, sensor noise, sharpening, tones, JPEG, resizing.
 
-A crop with fewer pixels in its file than the network sees goes through sensor, software and JPEG at that size, in the
-upper left part of its image, so that its noise is coarse and its blocks are large.
-
-Only samples that have an effect pay for it, and which ones is known on the CPU: nothing waits for the device. A sample
-comes out the same in any batch, bit by bit: sums are exact (``filters``, ``jpeg``), all else is single operations on
-single pixels, which round alike everywhere, where fused ones (``lerp``, ``addcmul``) do not.
-
-Shape letters: N images, C channels, H height, W width.
+A crop with fewer pixels than the network's input goes through sensor, software and JPEG at that size, in the upper left
+of its image. Effects run on chosen samples only, chosen on the CPU: nothing waits for the device. Samples are the same
+in any batch, bit by bit: sums are exact (``filters``, ``jpeg``), all else is single operations on single pixels, as
+fused ones (``lerp``, ``addcmul``) round differently. Shapes: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -28,19 +24,17 @@ from crnn.synth.rng import SampleRandom
 Floats = npt.NDArray[np.float64]
 
 BLOCK_NUMBERS = 420_000  # Pixels, times channels, that a CPU works on at a time
-REFERENCE_HEIGHT = 32.0  # Pixels; the height of image for which settings state lengths
-LEAST_SIGMA = 0.3  # Pixels; a sampled Gaussian of less leaves the image as it is
+REFERENCE_HEIGHT = 32.0  # Pixels; image height to which lengths in settings refer
+LEAST_SIGMA = 0.3  # Pixels; a sampled Gaussian of less changes nothing
 LEAST_SHRUNK_HEIGHT = 10.0  # Pixels; the settings may not shrink a crop below that. Text of less is hardly readable
 LEAST_SIZE = 4  # Pixels on either axis
-APERTURE = (0.2, 0.42)  # What a pixel averages, as sigma in its own size; 0.29 is a square as large as itself
+APERTURE = (0.2, 0.42)  # Sigma of the area averaged by a pixel, in its size; 0.29 is a square as large as the pixel
 
-ENLARGEMENTS = (0.7, 0.25, 0.05)
-"""Weights of bicubic (as ``crnn.image`` enlarges, and most other programs), bilinear and nearest."""
+ENLARGEMENTS = (0.7, 0.25, 0.05)  # Weights of bicubic (as in ``crnn.image`` and most programs), bilinear and nearest
 
-CONTRAST_FACTORS = (0.1, 3.0)  # Least and largest factor on an image's contrast, whatever is aimed at
+CONTRAST_FACTORS = (0.1, 3.0)  # Least and largest factor on an image's contrast
 
-NOISE_LIMIT = 0.35
-"""Largest deviation of noise in that of the image without it, so that faint text does not drown in it."""
+NOISE_LIMIT = 0.35  # Largest deviation of noise over the image's, so that faint text stays visible
 
 LOST = 0.15  # Share of the range between the darkest and the brightest pixel that a change of brightness may cut off
 
@@ -55,7 +49,7 @@ def apply_camera(images: Tensor, random: SampleRandom, config: CameraConfig, nat
         config: Shares and strengths. With every share at 0 the result is the input, clipped.
         native: ``(N, 2)`` height and width in pixels of each crop's file.
     """
-    # On the CPU so many at a time that they stay in the cache; fresh memory costs more than most of what is done to it.
+    # On the CPU so many at a time that they stay in the cache; fresh memory costs more than most effects.
     parts = -(-images.numel() // BLOCK_NUMBERS) if images.device.type == "cpu" else 1
     if parts <= 1:
         return _taken(images, random, config, native)
@@ -97,7 +91,7 @@ def _taken(images: Tensor, random: SampleRandom, config: CameraConfig, native: F
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A copy of some of the samples: ``pixels`` ``(n, C, H, W)``, at ``rows`` among all."""
+    """Copy of some samples: ``pixels`` ``(n, C, H, W)``, at ``rows`` among all."""
 
     image: Tensor
     rows: npt.NDArray[np.int64]
@@ -109,12 +103,12 @@ class _Part:
         self.image.index_copy_(0, self.index, pixels)
 
     def tensor(self, values: npt.NDArray[np.floating]) -> Tensor:
-        """Numbers of each sample, ``(n, ...)``, as ``(n, ..., 1, 1, 1)`` float32, four axes in all."""
+        """Return values ``(n, ...)`` as ``(n, ..., 1, 1, 1)`` float32, four axes in all."""
         values = values.astype(np.float32)
         return on_device(values.reshape(values.shape + (1,) * (4 - values.ndim)), self.image.device)
 
     def uniform(self, name: str, low: float, high: float) -> Tensor:
-        """One number of each sample, ``(n, 1, 1, 1)`` float32."""
+        """Return ``(n, 1, 1, 1)`` float32."""
         return self.tensor(self.random.uniform(name, low, high))
 
     def seeds(self, name: str) -> Tensor:
@@ -159,7 +153,7 @@ def _glare(image: Tensor, random: SampleRandom, config: CameraConfig) -> None:
 
 
 def _expose(image: Tensor, random: SampleRandom, config: CameraConfig) -> Tensor:
-    """Set contrast and brightness; return the standard deviation of the pixels afterwards, ``(N,)``, in grey levels."""
+    """Set contrast and brightness; return the pixels' new standard deviation, ``(N,)``, in grey levels."""
     # A quarter of the pixels, as whole numbers: their sums are exact, so they do not depend on their order.
     levels = image[:, :, ::2, ::2].mul(255.0).round_().flatten(1).int()
     darkest, brightest = (extreme.float() for extreme in levels.aminmax(dim=1))
@@ -180,7 +174,7 @@ def _expose(image: Tensor, random: SampleRandom, config: CameraConfig) -> Tensor
 
 
 def _file_sizes(random: SampleRandom, config: CameraConfig, native: Floats, shape: Floats) -> Floats:
-    """Return the height and width in which each image was stored, ``(N, 2)``, not rounded."""
+    """Return the stored height and width of each image, ``(N, 2)``, not rounded."""
     assert native.shape == (len(random), 2), f"native has shape {native.shape} for {len(random)} samples"
     factor = random.uniform("camera/shrink/factor", 1.0, config.shrink)
     factor = np.minimum(factor, np.maximum(native[:, 0] / LEAST_SHRUNK_HEIGHT, 1.0))
@@ -192,7 +186,7 @@ def _file_sizes(random: SampleRandom, config: CameraConfig, native: Floats, shap
 def _focus(
     image: Tensor, random: SampleRandom, config: CameraConfig, size: Floats, pixels: npt.NDArray[np.int64]
 ) -> None:
-    """Blur of the lens and of motion, and the averaging within what become single pixels."""
+    """Blur by lens and motion, and average within coarse pixels."""
     shape = np.array(image.shape[2:], dtype=np.float64)
     scale = shape / size  # the network's pixels per pixel of the file
     unit = shape[0] / REFERENCE_HEIGHT * np.stack([np.ones(len(size)), scale[:, 1] / scale[:, 0]], axis=1)
@@ -217,7 +211,7 @@ def _focus(
 
 
 def _sense(image: Tensor, random: SampleRandom, config: CameraConfig, size: Floats, deviation: Tensor) -> None:
-    """Noise of the sensor, and dead pixels."""
+    """Add sensor noise and dead pixels."""
     part = _chosen(image, random, random.chance("camera/noise", config.noise_share))
     if part is not None:
         # Shrinking a larger file to the network's size averages pixels.

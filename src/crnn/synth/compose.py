@@ -1,9 +1,8 @@
-"""Coverage masks to images: colours, fills, borders, shadows, and what else is in a crop. Batched on one device.
+"""Compose images from coverage masks, batched: colours, fills, borders, shadows, surroundings.
 
-Everything random is known before the device starts, so an effect is computed for the images that have it, and nothing
-waits for the device. Each image depends on its own draws and masks only.
-
-Shape letters: N images, C channels, H height, W width; n of N have an effect.
+Random numbers are drawn before the device starts, so effects run on chosen images only and nothing waits for the
+device. Each image depends on its draws and masks only. Shapes: N images, C channels, H height, W width; n of N have
+an effect.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # Weights of red, green and blue in gre
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours of N images, ``(N, C)`` float32 in [0, 1] each."""
+    """Colours of N images, each ``(N, C)`` float32 in [0, 1]."""
 
     contrast: Floats  # ``(N,)`` float64: difference in grey of text and background
     background: Tensor  # Behind everything
@@ -41,11 +40,11 @@ class Palette:
     shadow: Tensor  # Their shadow
     other: Tensor  # Anything else: lines, words of another colour
     second: Tensor  # The other letters of words in two tones; between the text and its background
-    front: Tensor  # What is in front of the letters; nearer to the background's grey than to theirs
+    front: Tensor  # Things in front of the letters; nearer to the background's grey than to theirs
 
     @classmethod
     def draw(cls, random: SampleRandom, style: StyleConfig, channels: int, device: torch.device) -> Palette:
-        """Random colours."""
+        """Draw random colours."""
         low, high = style.contrast_least, style.contrast_most
         faint = random.chance("low contrast", style.low_contrast_share)
         contrast = random.uniform("contrast", low, np.where(faint, low + (high - low) / 3, high))
@@ -80,7 +79,7 @@ class Palette:
             "outline": outline,
             "side": side,
             "shadow": shadow,
-            # About as far from the background as the text: what stands out far more makes cameras and readers lose it.
+            # About as far from the background as the text: beside far stronger things cameras and readers lose it.
             "other": background + random.signed("other level", 1.2) * contrast,
             "second": text + toward * random.uniform("second level", 0.15, 0.6),
             # A pole as dark as dark letters would be read as one of them.
@@ -102,7 +101,7 @@ class Palette:
 def _tinted(
     random: SampleRandom, name: str, level: Floats, grey: npt.NDArray[np.bool_], channels: int
 ) -> npt.NDArray[np.float32]:
-    """Return colours of this grey level: any hue, as far from grey as the range allows, at most."""
+    """Return colours of a grey level, of any hue and at most as far from grey as the range allows."""
     if channels == 1:
         return level[:, None].astype(np.float32)
     hue = random.uniform(f"{name} hue", 0.0, 2.0 * np.pi)
@@ -118,19 +117,17 @@ def _tinted(
 Rows = npt.NDArray[np.int64]
 
 Neighbors = Callable[[Rows, int], tuple[Tensor, Floats]]
-"""(rows, place) -> masks ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the other words that go with these samples."""
+"""(rows, place) -> masks ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the words beside these samples."""
 
-_GROUND_PAD = 0.12
-"""Least space between a word and its neighbour or a line, in text heights: closer ones would be read with it."""
+_GROUND_PAD = 0.12  # Least space between a word and its neighbour or a line, in text heights, to be read apart
 
 
-_SCENE_EFFECTS = frozenset(
+_SCENE_EFFECTS = frozenset(  # Absent from printed documents
     (
         *("arc", "wave", "perspective", "tilt", "slant", "split", "ghost", "shadow", "extrusion", "outline", "hollow"),
         *("relief", "tone", "occlusion", "blend", "ground gradient", "text gradient", "text texture"),
     )
 )
-"""What printed documents do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +135,8 @@ class Scene:
     """Finished scenes, before a camera sees them."""
 
     images: Tensor  # ``(N, C, H, W)`` float32 in [0, 1]
-    geometry: Geometry  # What each pixel shows
-    coverage: Tensor  # ``(N, H, W)`` float32: where the text is
+    geometry: Geometry
+    coverage: Tensor  # ``(N, H, W)`` float32, by the text
 
 
 def compose(
@@ -159,7 +156,7 @@ def compose(
     Args:
         masks: ``(N, Hc, Wc)`` uint8: the words.
         ratios: ``(N,)`` width over height of their ink.
-        neighbors: Gives other words, for crops in which parts of others are seen.
+        neighbors: Source of other words, for crops that show parts of them.
         random: Of the N samples.
         style: Shares and strengths.
         textures: For backgrounds and fills.
@@ -195,12 +192,12 @@ def compose(
 
 @dataclass(frozen=True, slots=True)
 class _NeighborPlan:
-    """Crops that show part of other words: up to two, at sides 0 to 3."""
+    """Up to two other words in a crop, at sides 0 to 3."""
 
     rows: tuple[Rows, Rows]  # Per place (first, second) the samples that have it
     sides: npt.NDArray[np.int64]  # ``(N, 2)``
     gaps: Floats  # ``(N, 2)`` space between the words, in text heights
-    room: Floats  # ``(N, 4)`` what the crop is larger by, in text heights
+    room: Floats  # ``(N, 4)`` enlargement of the crop, in text heights
 
     @classmethod
     def draw(cls, random: SampleRandom, style: StyleConfig) -> _NeighborPlan:
@@ -209,7 +206,7 @@ class _NeighborPlan:
         side = random.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
         other = (side + 1 + random.integers("neighbour second side", SIDES - 1)) % SIDES
         sides = np.stack([side, other], axis=1)
-        # As far as a space is wide, and less of it than a letter: what is seen whole, and near, is read with the word.
+        # A space away, and less than a letter of it: whole letters nearby are read with the word.
         gaps = np.stack([random.uniform("neighbour gap", 0.25, 0.7), random.uniform("second gap", 0.25, 0.7)], axis=1)
         seen = np.stack([random.uniform("neighbour seen", 0.0, 0.35), random.uniform("second seen", 0.0, 0.35)], axis=1)
         room = np.zeros((len(random), SIDES))
@@ -242,7 +239,7 @@ class _Painter:
     # from the back
 
     def background(self, neighbors: Neighbors) -> None:
-        """One colour, then gradient, texture, a second area, faint words."""
+        """Paint one colour, then gradient, texture, a second area, faint words."""
         height, width = self.geometry.shape
         level = self.palette.background[:, :, None, None]
         self.images = level.expand(-1, -1, height, width).clone()
@@ -252,7 +249,7 @@ class _Painter:
         self._ghosts(neighbors)
 
     def add_neighbors(self, neighbors: Neighbors, plan: _NeighborPlan) -> None:
-        """Parts of other words, usually of the same colour as the text."""
+        """Paint parts of other words, usually in the colour of the text."""
         for place, rows in enumerate(plan.rows):
             if not len(rows):
                 continue
@@ -272,7 +269,7 @@ class _Painter:
             self._cover(at, coverage, colour)
 
     def lines(self) -> None:
-        """Rules and frames: lines that run through the whole crop, beside the text."""
+        """Paint rules and frames: lines through the whole crop, beside the text."""
         rows = np.flatnonzero(self.random.chance("frame", self.style.frame_share))
         if not len(rows):
             return
@@ -294,7 +291,7 @@ class _Painter:
         self._cover(at, coverage, colour)
 
     def shadows(self, coverage: Tensor) -> None:
-        """Shadows of the letters, and their depth."""
+        """Paint shadows and depth of the letters."""
         rows = np.flatnonzero(self.random.chance("shadow", self.style.shadow_share))
         if len(rows):
             at, random = self._index(rows), self.random.rows(rows)
@@ -316,7 +313,7 @@ class _Painter:
             self._cover(at, depth, self.palette.side.index_select(0, at))
 
     def outlines(self, coverage: Tensor) -> None:
-        """Borders around the letters."""
+        """Paint borders around the letters."""
         rows = np.flatnonzero(self._outlined() | self._hollow())
         if len(rows):
             at = self._index(rows)
@@ -329,7 +326,7 @@ class _Painter:
             self._cover(at, dilated(coverage.index_select(0, at), widths, self.style.outline), colour)
 
     def text(self, coverage: Tensor) -> None:
-        """The letters, with gradient, texture and relief."""
+        """Paint the letters, with gradient, texture and relief."""
         hollow = self._flags(self._hollow())
         colour = torch.where(hollow, self.palette.background, self.palette.text)[:, :, None, None]
         self.images += coverage[:, None] * (colour - self.images)
@@ -342,7 +339,7 @@ class _Painter:
                 self._add(rows, change * coverage.index_select(0, self._index(rows)))
 
     def second_tone(self, masks: Tensor, coverage: Tensor) -> None:
-        """The first or the last letters of some words in another tone, as in names of two parts."""
+        """Paint the first or last letters of some words in another tone, as in names of two parts."""
         rows = np.flatnonzero(self.random.chance("tone", self.style.tone_share) & ~self._hollow())
         if not len(rows):
             return
@@ -357,7 +354,7 @@ class _Painter:
         self.images.index_add_(0, at, change * (chosen * coverage.index_select(0, at))[:, None])
 
     def occlusions(self) -> None:
-        """Poles, wires and branches in front of the text."""
+        """Paint poles, wires and branches in front of the text."""
         rows = np.flatnonzero(self.random.chance("occlusion", self.style.occlusion_share))
         if not len(rows):
             return
@@ -370,7 +367,7 @@ class _Painter:
         self._cover(at, (half - distance).div(soft).add(0.5).clamp(0.0, 1.0), self.palette.front.index_select(0, at))
 
     def blend(self) -> None:
-        """Light and dirt over text and background alike."""
+        """Blend light and dirt over text and background alike."""
         rows = np.flatnonzero(self.random.chance("blend", self.style.blend_share))
         if len(rows):
             at = self._index(rows)
@@ -379,7 +376,7 @@ class _Painter:
             self.images.index_copy_(0, at, self.images.index_select(0, at) * (1.0 + field[:, None]))
 
     def weighted(self, coverage: Tensor) -> Tensor:
-        """Bolder or thinner strokes than the font has."""
+        """Make strokes bolder or thinner."""
         rows = np.flatnonzero(self.random.chance("weight", self.style.weight_share))
         if not len(rows):
             return coverage
@@ -394,7 +391,7 @@ class _Painter:
         return coverage
 
     def faded(self, coverage: Tensor) -> Tensor:
-        """Ink that is paler in some places."""
+        """Make ink paler in places."""
         rows = np.flatnonzero(self.random.chance("fade", self.style.fade_share))
         if not len(rows):
             return coverage
@@ -409,7 +406,7 @@ class _Painter:
         return coverage
 
     def dotted(self, coverage: Tensor) -> Tensor:
-        """Letters made of dots, in rows and columns."""
+        """Make letters of dots, in rows and columns."""
         rows = np.flatnonzero(self.random.chance("dots", self.style.dots_share))
         if not len(rows):
             return coverage
@@ -451,7 +448,7 @@ class _Painter:
         )
 
     def _relief(self, coverage: Tensor) -> tuple[Rows, Tensor]:
-        """Light on the edges that face it, shade on the others; the other way round for letters cut in."""
+        """Return light on the edges towards it and shade on the others; the reverse for letters cut in."""
         rows = np.flatnonzero(self.random.chance("relief", self.style.relief_share))
         random = self.random.rows(rows)
         part = coverage.index_select(0, self._index(rows))
@@ -461,7 +458,7 @@ class _Painter:
         return rows, edges * self._column(strength * np.where(random.chance("relief cut in", 0.5), 1.0, -1.0))
 
     def _split(self) -> None:
-        """A second area of the background, behind a straight edge."""
+        """Paint a second area of the background, behind a straight edge."""
         rows = np.flatnonzero(self.random.chance("split", self.style.split_share))
         if not len(rows):
             return
@@ -480,7 +477,7 @@ class _Painter:
         self._add(rows, distance.div(soft).add(0.5).clamp(0.0, 1.0) * self._column(strength))
 
     def _ghosts(self, neighbors: Neighbors) -> None:
-        """Faint words of another size across the background."""
+        """Paint faint words of another size across the background."""
         rows = np.flatnonzero(self.random.chance("ghost", self.style.ghost_share))
         if not len(rows):
             return
@@ -503,7 +500,7 @@ class _Painter:
     def _offsets(
         self, random: SampleRandom, of: str, strength: float
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Whole pixels to the right and down, in any direction, at least one; less where letters are small."""
+        """Return whole pixels right and down, in any direction, at least one; less where letters are small."""
         angle = random.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
         length = random.uniform(f"{of} length", 1.0, max(1.0, strength))
         return np.rint(length * np.cos(angle)).astype(np.int64), np.rint(length * np.sin(angle)).astype(np.int64)

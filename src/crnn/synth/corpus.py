@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from re import _parser  # type: ignore[attr-defined]  # the tree of an expression, which no public module gives
+from re import _parser  # type: ignore[attr-defined]  # no public module gives the tree of an expression
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,11 @@ _KINDS = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "WORD": r"\w", "NOT_WORD": r"\W", 
 class PatternText:
     """Draw texts that match a regular expression.
 
-    Alternatives, characters and numbers of repeats are each as likely as the others. An expression is about what is
-    drawn, not about labels: where labels have small letters only, ``[A-Z]`` draws capitals.
+    Alternatives, characters and numbers of repeats are each uniform. Expressions are about drawn text, not labels:
+    where labels have small letters only, ``[A-Z]`` draws capitals.
 
     Raises:
-        ConfigError: It is no expression, has more than can be drawn, or wants characters that may not be drawn.
+        ConfigError: The expression is invalid, has parts that cannot be drawn, or needs characters that may not be.
     """
 
     def __init__(self, expression: str, check: LabelCheck) -> None:
@@ -58,11 +58,11 @@ class PatternText:
         self.characters = frozenset(self._found)
 
     def draw(self, choices: Choices) -> str:
-        """Return a text that matches."""
+        """Draw a matching text."""
         return "".join(self._drawn(self._tree, choices))
 
     def _drawn(self, parts: list[Any], choices: Choices) -> list[str]:
-        """Characters of a sequence of nodes: a string is one of its characters, a list one of several sequences."""
+        """Draw a sequence of nodes: a string is one of its characters, a list one of several sequences."""
         drawn: list[str] = []
         for part in parts:
             if isinstance(part, str):
@@ -96,7 +96,7 @@ class PatternText:
 
     def _characters(self, name: str, value: Any) -> str:
         """Return the drawable characters of a node."""
-        if name == "ANY":  # only what labels can have: of the others it would mostly be a mark
+        if name == "ANY":  # only characters of labels: of all, most would be marks
             found = self._own
         elif name == "IN":
             negated = str(value[0][0]) == "NEGATE"
@@ -115,7 +115,7 @@ class PatternText:
 
 
 def _is_of(character: str, kind: Any, value: Any) -> bool:
-    """True where an item of a set has the character."""
+    """Return whether an item of a set has the character."""
     if str(kind) == "RANGE":
         return bool(value[0] <= ord(character) <= value[1])
     if str(kind) == "CATEGORY":
@@ -123,60 +123,56 @@ def _is_of(character: str, kind: Any, value: Any) -> bool:
     return bool(ord(character) == value)
 
 
-_TRIES = 200  # Texts that are refused, in a row, before the settings are to blame
+_TRIES = 200  # Refused texts in a row that count as an error in the settings
 
-_TRIES_OF_A_KIND = 8
-"""Texts of one kind that are refused before another kind is drawn, so that refusals hardly change the shares."""
+_TRIES_OF_A_KIND = 8  # Refused texts before another kind is drawn; enough to keep the shares
 
 _FIRST_LONGEST = 3  # Longest label of the first words under ``corpus.short_first``
-_SHORT_TRIES = 32  # Texts that are too long before the shortest of them has to do: lists may have nothing shorter
+_SHORT_TRIES = 32  # Too long texts before the shortest of them is taken: lists may have nothing shorter
 
-_LARGE_SIGNS = "&@#%$+?!€£*"
-"""Signs that can be told when they stand alone."""
+_LARGE_SIGNS = "&@#%$+?!€£*"  # Signs that can be told when they stand alone
 
-_FORM_SIGNS = ":;=/()[]"  # Signs that stand alone on forms, between what is printed before and behind them
+_FORM_SIGNS = ":;=/()[]"  # Signs that stand alone on forms, between printed text
 _ALIKE = "IOlo"  # Letters that cannot be told from digits without others beside them
 
-_ENDINGS = (
+_ENDINGS = (  # Of names of companies and products
     *("co", "ex", "ix", "ly", "fy", "max", "net", "lab", "pro", "one", "air", "bay", "box", "top", "way", "fit", "pay"),
     *("tech", "soft", "mart", "plus", "land", "star", "shop", "line", "care", "wear", "cell", "bank", "book", "tube"),
 )
-"""Ends of the names of companies and products."""
 
-_SIZED_TRIES = 400  # Texts that are drawn for one of a wanted length
+_SIZED_TRIES = 400  # Draws for a text of a wanted length
 _SHORTEST_LINE, _LONGEST_LINE = 4, 64  # Characters of lines
 
 _FIGURES_IN_PHRASES = ("number", "number", "quantity", "price")
 
-_FIGURE_CASE = WeightedChoice({"as_is": 55.0, "upper": 40.0, "lower": 5.0})
-"""Case of the letters in figures: ``9am`` or ``9AM``, ``2nd`` or ``2ND``."""
+_FIGURE_CASE = WeightedChoice({"as_is": 55.0, "upper": 40.0, "lower": 5.0})  # Of letters in figures: 9am, 9AM
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text."""
+    """Text and label."""
 
-    drawn: str  # What is painted; may hold spaces and marks that the label leaves out
-    label: str  # What the network must say
+    drawn: str  # May hold spaces and marks that the label leaves out
+    label: str  # The network's expected reading
     # ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``, ``telephone``,
     # ``quantity``, ``single``, ``web``, ``phrase``, ``line``, ``listed`` (with ``corpus.only_words``) or ``pattern``
     kind: str
 
 
 class Corpus:
-    """Endless texts with labels that a network with this charset can write. May be pickled.
+    """Endless texts with labels in a network's charset. May be pickled.
 
     Args:
         config: Kinds of texts and their weights.
         charset: Of the network.
-        rules: How labels are normalized; they are never truncated.
+        rules: Normalization of labels; they are never truncated.
         max_steps: Time steps of the network: no label needs more.
-        lines: Write lines, too, where the charset has the space.
+        lines: Write lines, too, if the charset has the space.
 
     Attributes:
         characters: Every character that may be drawn, sorted.
-        notes: Remarks for the user on words that are not used and letters that no list has.
-        refused: Texts that were drawn anew, by reason, in this process.
+        notes: Remarks for the user on unused words and on letters missing from the lists.
+        refused: Counts of texts drawn anew, by reason, in this process.
     """
 
     def __init__(
@@ -231,10 +227,10 @@ class Corpus:
         Args:
             rng: Used in blocks, so that its state afterwards says nothing.
             writable: Characters that the fonts can write, or a test of whole texts. Default: everything.
-            longest: Longest label; the shortest of some texts where none is that short.
+            longest: Longest label; the shortest of several texts where none is that short.
 
         Raises:
-            DataError: Text after text is refused; the message has the reasons.
+            DataError: All of many texts are refused; the message has the reasons.
         """
         choices = Choices(rng)
         reasons: Counter[str] = Counter()
@@ -278,10 +274,7 @@ class Corpus:
         longest: int | None,
         letters: tuple[float, float],
     ) -> Text | None:
-        """Draw a text of ``letters[0]`` to ``letters[1]`` characters, or ``None`` where none is met.
-
-        Quicker than repeated ``draw``, since lines of other lengths are not written first.
-        """
+        """Draw a text of ``letters[0]`` to ``letters[1]`` characters, or ``None``; quicker than repeated ``draw``."""
         choices = Choices(rng)
         for _ in range(_SIZED_TRIES):
             kind = self._kinds.draw(choices)
@@ -328,7 +321,7 @@ class Corpus:
         return choices.pick(self._singles.draw(choices))
 
     def _line_length(self, choices: Choices) -> int:
-        """Characters of a line, uniform in the logarithm."""
+        """Draw the number of characters of a line, uniform in the logarithm."""
         longest = min(self._check.longest, _LONGEST_LINE)
         length: float = _SHORTEST_LINE * (longest / _SHORTEST_LINE) ** choices.unit()
         return round(length)
@@ -346,7 +339,7 @@ class Corpus:
         )
 
     def _joined(self, choices: Choices) -> str:
-        """One word, or several without a space, whose length is uniform."""
+        """Draw one word, or several without a space, of uniform length."""
         length = choices.between(1, self._uniform_longest)
         form = self._cases.form(choices)
         if self._vocabulary.has(length) and (length < 4 or choices.chance(0.6)):
@@ -376,7 +369,7 @@ class Corpus:
         return self._cases.apply(choices, first.lower() + second.lower(), self._cases.form(choices))
 
     def _phrase(self, choices: Choices) -> str:
-        """Words with spaces, as many as are wanted and fit."""
+        """Draw words with spaces, as many as wanted, if they fit."""
         form = self._cases.form(choices)
         room = self._check.longest
         parts: list[str] = []
@@ -412,10 +405,10 @@ class Corpus:
         word = self._vocabulary.plain(choices, choices.between(3, 8))
         return word[:1].title() + word[1:] if choices.chance(0.2) else word.lower()
 
-    # what there is, found once
+    # computed once
 
     def _code_letters(self, letters: tuple[str, ...]) -> tuple[str, ...]:
-        """Letters of codes, per script; vehicle numbers leave out I, O and Q too (ISO 3779), which look like digits."""
+        """Return letters of codes by script, without those that look like digits (as ISO 3779 omits I, O, Q)."""
         groups: dict[str, dict[str, None]] = {}
         for letter in letters:
             upper = letter.upper()
@@ -463,7 +456,7 @@ class Corpus:
 
 
 def _digit_systems(digits: list[str]) -> list[str]:
-    """Digits by script, each in the order of their values; those with all ten, if there are such."""
+    """Return digits by script in the order of their values, preferring scripts with all ten."""
     systems: dict[int, list[str]] = {}
     for digit in digits:
         systems.setdefault(ord(digit) - unicodedata.decimal(digit), []).append(digit)

@@ -1,9 +1,8 @@
-"""Filters and noise for images, batched: blur, resampling, hash-based noise. Every sample has its own parameters.
+"""Filters and noise for images, batched, with parameters per sample: blur, resampling, hash-based noise.
 
 Results are the same in any batch and on any device: blur kernels are whole numbers that add up to a power of 2, and
-pixels are rounded to whole levels first, so that sums are exact in float32, also in TF32.
-
-Shape letters: N images, C channels, H height, W width.
+pixels are rounded to whole levels first, so that sums are exact in float32 and TF32.
+Shapes: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from crnn.distributed import on_device
 
 Floats = npt.NDArray[np.float64]
 
-RADII = (3, 7)  # Of the kernels. A blur takes the smallest that holds it
+RADII = (3, 7)  # Of the kernels; a blur takes the smallest sufficient one
 REACH = 2.5  # Standard deviations up to which a kernel holds a Gaussian: all but 1 % of it along an axis
 MAX_SIGMA = RADII[-1] / REACH  # Pixels
 LEVELS = 1023.0  # Steps between black and white in a convolution. Up to 2 either way, levels are exact in TF32
-UNIT = 4096.0  # What a kernel's whole numbers add up to: 2046 times that is below 2**24
+UNIT = 4096.0  # Sum of a kernel's whole numbers: 2046 times that is below 2**24
 LANES = 16  # Groups that a convolution of the CPU does at a time
 POINTS = 7  # On the path of a motion
 JOIN = 0.5  # Spread of each point on a path, in steps between two of them: enough that they join to a line
@@ -49,13 +48,13 @@ def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
         chosen = np.flatnonzero(sizes == size)
         if not len(chosen):
             continue
-        # Full lanes, filled up with the first sample: oneDNN compiles a kernel for every number of groups that it
-        # meets, in the time of some hundred images.
+        # Full lanes, filled up with the first sample: oneDNN compiles a kernel for every new number of groups, in the
+        # time of some hundred images.
         filled = np.append(chosen, np.repeat(chosen[:1], -len(chosen) % LANES))
         kernels = on_device(_kernels(sigma[filled], motion[filled], radius), images.device)
         rows = on_device(filled, images.device)
         padded = nn.functional.pad(levels.index_select(0, rows), (radius,) * 4, mode="replicate")
-        # One group per channel of a sample: each has its own kernel.
+        # One group, and so one kernel, per channel of a sample.
         kernels = kernels[:, None].expand(-1, channels, -1, -1).reshape(-1, 1, *kernels.shape[1:])
         found = nn.functional.conv2d(padded.view(1, -1, *padded.shape[2:]), kernels, groups=len(filled) * channels)
         found = found.view(-1, channels, height, width)[: len(chosen)]
@@ -98,9 +97,9 @@ def take_rows(images: Tensor, places: Tensor) -> Tensor:
 
 
 def shrink(images: Tensor, sizes: Integers) -> Tensor:
-    """Sample ``sizes`` (N, 2) rows and columns of images (N, C, H, W), bilinear and without a filter, as a sensor does.
+    """Sample ``sizes`` (N, 2) rows and columns of images (N, C, H, W), bilinear and unfiltered, as a sensor does.
 
-    The samples are the upper left of the result, which keeps its shape; behind them the last one is repeated.
+    The result keeps its shape, with the samples in its upper left; behind them the last one is repeated.
     """
     for axis in (0, 1):
         size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
@@ -144,13 +143,13 @@ def enlarge(images: Tensor, sizes: Integers, kind: Integers) -> Tensor:
 
 
 def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of the pixels ``1 + t`` and ``t`` away."""
+    """Return the weights of pixels at distances ``1 + t`` and ``t``."""
     rest = 1.0 - t
     return rest * rest * t * -0.5, 1.0 + t * t * (1.5 * t - 2.5)
 
 
 def _sum_of_rows(images: Tensor, first: Tensor, weights: Sequence[Tensor], last: Tensor | None = None) -> Tensor:
-    """Weighted sums of rows ``first[k]``, ``first[k] + 1``, ..., transposed: ``(N, C, W, K)``; ``last`` is repeated."""
+    """Return weighted sums of rows from ``first[k]``, transposed: ``(N, C, W, K)``; ``last`` is repeated."""
     count, channels, _, width = images.shape
     places = first[:, None] + torch.arange(len(weights), device=first.device)[:, None]  # (N, taps, K)
     if last is not None:
@@ -168,7 +167,7 @@ _NUMBERS = 1 << 16
 
 
 def row_chunks(rows: int, numbers: int, device: torch.device) -> list[slice]:
-    """Return slices of a batch's rows: on a CPU so many that they stay in its cache, elsewhere all at once.
+    """Return slices of a batch's rows: on a CPU small enough for its cache, elsewhere all rows.
 
     On a CPU, fresh memory costs more than the arithmetic that fills it (measured: 10 us for an image of 32 x 100).
     """
@@ -201,15 +200,15 @@ def _quantiles(device: torch.device) -> Tensor:
 
 
 def hash_uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return uniform numbers ``(N, *shape)`` float32 in [0, 1), multiples of 2**-24, of int64 ``seeds`` (N,)."""
+    """Return uniform ``(N, *shape)`` float32 in [0, 1), multiples of 2**-24, from int64 ``seeds`` (N,)."""
     return _uniform(seeds, math.prod(shape), _UNIFORM).view(len(seeds), *shape)
 
 
 def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return normal numbers ``(N, *shape)`` float32 of int64 ``seeds`` (N,).
+    """Return normal ``(N, *shape)`` float32 from int64 ``seeds`` (N,).
 
-    Each byte of a hash picks one of 256 quantiles, so the values are discrete and end at 2.90 deviations; the
-    distribution function is never further than 0.002 from the normal one, the kurtosis is 2.92 instead of 3.
+    Each byte of a hash picks one of 256 quantiles up to 2.90 deviations. The distribution function is within 0.002 of
+    the normal one, the kurtosis 2.92 instead of 3.
     """
     count = math.prod(shape)
     quantiles = _quantiles(seeds.device)
@@ -233,7 +232,7 @@ def smooth_noise(seeds: Tensor, cells: tuple[int, int], shape: tuple[int, int]) 
 
 
 def _blend(field: Tensor, cells: int, size: int, axis: int) -> Tensor:
-    """``field`` stretched along an axis from ``cells + 1`` corners to ``size`` pixels."""
+    """Stretch ``field`` along an axis from ``cells + 1`` corners to ``size`` pixels."""
     position = torch.arange(size, device=field.device).float().add_(0.5).mul_(cells / size)
     before = position.floor().clamp_(max=cells - 1)  # the last position may round up to the end of its cell
     fraction = position.sub_(before)
@@ -245,7 +244,7 @@ def _blend(field: Tensor, cells: int, size: int, axis: int) -> Tensor:
 
 
 def _uniform(seeds: Tensor, count: int, start: int) -> Tensor:
-    """``(N, count)`` float32 in [0, 1): the highest 24 bits of the words, which float32 holds exactly."""
+    """Return ``(N, count)`` float32 in [0, 1): the highest 24 bits of the words, exact in float32."""
     result = torch.empty((len(seeds), count), device=seeds.device)
     for rows, words in _words(seeds, count, start):
         torch.mul(words.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF), 2.0**-24, out=result[rows])
@@ -253,7 +252,7 @@ def _uniform(seeds: Tensor, count: int, start: int) -> Tensor:
 
 
 def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield chunks of ``(N, count)`` random int32, hashes of seeds and the numbers from ``start``; memory is reused."""
+    """Yield chunks of ``(N, count)`` int32, hashes of seeds and numbers from ``start``; memory is reused."""
     keys = _mixed(_mixed(seeds & _MASK) ^ ((seeds >> 32) & _MASK)).int()[:, None]
     counters = _mixed(torch.arange(start, start + count, device=seeds.device)).int()
     blocks = row_chunks(len(seeds), count, seeds.device)
@@ -261,7 +260,7 @@ def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tenso
     for rows in blocks:
         words, shifted = memory[:, : rows.stop - rows.start]
         torch.add(keys[rows], counters, out=words)
-        # As `_mixed`, in int32, for speed: products wrap around, and shifts, which copy the sign, are masked.
+        # Like `_mixed`, in int32 for speed: products wrap around, and shifts, which copy the sign, are masked.
         torch.bitwise_right_shift(words, 16, out=shifted)
         words.bitwise_xor_(shifted.bitwise_and_(0xFFFF)).mul_(_SIGNED_FACTORS[0])
         torch.bitwise_right_shift(words, 15, out=shifted)
@@ -271,7 +270,7 @@ def _words(seeds: Tensor, count: int, start: int) -> Iterator[tuple[slice, Tenso
 
 
 def _mixed(words: Tensor) -> Tensor:
-    """lowbias32 of int64 words in [0, 2**32), plus the golden ratio, so that 0 does not stay 0."""
+    """Hash int64 words in [0, 2**32) by lowbias32, plus the golden ratio, so that 0 does not stay 0."""
     words = (words + 0x9E3779B9) & _MASK
     words = ((words ^ (words >> 16)) * _FACTORS[0]) & _MASK
     words = ((words ^ (words >> 15)) * _FACTORS[1]) & _MASK

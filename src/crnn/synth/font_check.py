@@ -1,8 +1,8 @@
 """Check font files: characters that are mapped, drawn, told apart, and look like themselves.
 
-A map from characters to glyphs (cmap) says little: symbol fonts map letters to images, some fonts draw a box for
-whatever they lack. So every character is drawn once, and letters and digits are compared with those of the fonts that
-ship. ``scan_files`` runs this module as a program, so that a font on which FreeType dies ends no run.
+Maps from characters to glyphs (cmap) do not suffice: symbol fonts map letters to images, some fonts draw a box for
+missing characters. So every character is drawn once, and letters and digits are compared with the shipped fonts.
+``scan_files`` runs this module as a program, so that a font on which FreeType dies ends no run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 ALNUM = string.digits + string.ascii_letters
 
-_EM = 64  # pixels per em of the glyphs that are looked at
+_EM = 64  # pixels per em of the checked glyphs
 _CANVAS = 4 * _EM
 _ORIGIN = (_EM + _EM // 2, 2 * _EM + _EM // 2)
 _SIDE = 16  # pixels of a normalized glyph
@@ -49,7 +49,7 @@ _MIN_LETTERS = 20  # of ALNUM, to judge a font by them
 _MIN_LIKENESS = 0.6  # cosine between a letter and a reference, for a letter to count as recognised
 _SAME = 0.985  # cosine between two drawings of one outline
 _MAX_TWINS = 4  # different characters with one image; I, l and | may look the same
-CHECK_VERSION = 3  # Raised when the check changes, so that nothing remembered from an older one is used
+CHECK_VERSION = 3  # Raised when the check changes, to void older caches
 MAX_FILE_BYTES = 30 << 20
 SECONDS_PER_FILE = 120
 _MAX_STYLES = 4  # of a variable font
@@ -59,12 +59,12 @@ _CRASHED = (("crashed", "the process that drew it died"),)
 
 
 def shipped_folder() -> Path:
-    """Return the folder of the fonts that come with the package."""
+    """Return the folder of the shipped fonts."""
     return Path(__file__).parent / "faces"
 
 
 class Glyphs:
-    """The images of some characters in one font."""
+    """Images of some characters in one font."""
 
     def __init__(self, path: Path, index: int, axes: Sequence[float], characters: str) -> None:
         self._font = ImageFont.truetype(str(path), _EM, index=index, layout_engine=ImageFont.Layout.BASIC)
@@ -89,8 +89,8 @@ class Glyphs:
         return image
 
     def usable(self) -> str:
-        """Return the characters that are drawn, and not all by the same image."""
-        nothing = self._draw("\U0010fffd")  # mapped by no font: what is drawn for missing characters
+        """Return the drawn characters, without those whose image many others share."""
+        nothing = self._draw("\U0010fffd")  # mapped by no font: the image of missing characters
         box = nothing.getbbox()
         missing = nothing.crop(box) if box else None
         twins: Counter[bytes] = Counter()
@@ -114,13 +114,13 @@ class Glyphs:
         return 0.0
 
     def normalize(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
-        """``(K, D)`` float32 unit vectors, one for each drawn character, or for its outline."""
+        """Return ``(K, D)`` float32 unit vectors, one for each drawn character, or for its outline."""
         images = [self._images[c] for c in characters]
         vectors = [_normalise(_outline(image) if hollow else image) for image in images]
         return np.stack(vectors) if vectors else np.zeros((0, _SIDE * _SIDE), np.float32)
 
     def readable(self, characters: str) -> float:
-        """Share of the letters and digits whose most similar reference is the same one, whatever the case."""
+        """Return the share of letters and digits whose most similar reference is the same one in either case."""
         own = "".join(c for c in ALNUM if c in characters and c in self._images)
         if len(own) < _MIN_LETTERS:
             return 1.0
@@ -134,7 +134,7 @@ class Glyphs:
         return round(sum(hits) / len(hits), 4)
 
     def one_case(self, characters: str) -> bool:
-        """True where letters whose two cases differ have one form."""
+        """Return whether letters whose two cases usually differ have one form."""
         pairs = [c for c in "abdeghmnqrt" if c in characters and c.upper() in characters]
         pairs = [c for c in pairs if c in self._images and c.upper() in self._images]
         if len(pairs) < 6:
@@ -144,7 +144,7 @@ class Glyphs:
 
 
 def _is_same(one: Image.Image, other: Image.Image) -> bool:
-    """True where two glyphs have one outline; not bit for bit, as hinting treats letters differently."""
+    """Return whether two glyphs have one outline; not bit for bit, as hinting treats letters differently."""
     if abs(one.width - other.width) > 1 or abs(one.height - other.height) > 1:
         return False
     return float((_normalise(one) * _normalise(other)).sum()) > _SAME
@@ -180,7 +180,7 @@ _LOOKALIKES = {c: c.casefold() for c in ALNUM} | {c: group[0] for group in _GROU
 
 @lru_cache(maxsize=1)
 def _references() -> tuple[str, npt.NDArray[np.float32]]:
-    """Letters and digits of the fonts that ship, solid and hollow: which each is, and ``(K, D)`` unit vectors."""
+    """Return letters and digits of the shipped fonts, solid and hollow, and their ``(K, D)`` unit vectors."""
     names = ""
     vectors = []
     for path in sorted(shipped_folder().rglob("*.ttf")):
@@ -193,7 +193,7 @@ def _references() -> tuple[str, npt.NDArray[np.float32]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Font:
-    """A font, or one style of a variable font, and what it can write."""
+    """A font, or one style of a variable font, and its characters."""
 
     path: str  # The font file
     index: int  # Its number in a collection (.ttc), else 0
@@ -205,13 +205,13 @@ class Font:
     italic: bool  # Italic or oblique
     one_case: bool  # Lower-case letters are drawn as capitals
     cap_height: float  # Height of its capitals (of digits where it has none) in ems; 0 where it has neither
-    characters: frozenset[str]  # Those of the needed characters that it has and draws
-    readable: float = 1.0  # Share of letters and digits that are most like the same one in a font that ships
+    characters: frozenset[str]  # Needed characters that it has and draws
+    readable: float = 1.0  # Share of letters and digits that are most like the same one in a shipped font
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedFile:
-    """The fonts of a file that can write something, and why the file or one of its fonts cannot be used."""
+    """The usable fonts of a file, and the problems of the file or its other fonts."""
 
     fonts: tuple[Font, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()  # (reason, detail); the reasons are counted
@@ -261,8 +261,8 @@ def check_file(path: Path, characters: str, *, compare: bool = True) -> CheckedF
     except TTLibError as error:
         return _unusable("not_a_font", error)
     except Exception as error:
-        # Font files are programs and tables of offsets; what a damaged one raises in either library is anyone's guess
-        # (struct.error, AssertionError, IndexError ... were met). None of it may end a run.
+        # Font files are programs and tables of offsets; damaged ones raise anything in either library (struct.error,
+        # AssertionError, IndexError ... were met). None of it may end a run.
         return _unusable("broken", error)
 
 
@@ -291,7 +291,7 @@ def _styles_of_font(path: Path, index: int, characters: str, compare: bool) -> l
     found: list[Font | tuple[str, str]] = []
     drawn: str | None = None
     for axes, (style, weight, italic) in styles:
-        # What is drawn at all is the same all over a variable font.
+        # All styles of a variable font draw the same characters.
         glyphs = Glyphs(path, index, axes, present if drawn is None else drawn)
         drawn = usable = glyphs.usable()
         if not usable:
@@ -307,7 +307,7 @@ def _styles_of_font(path: Path, index: int, characters: str, compare: bool) -> l
     return found
 
 
-# What files with the four-style names alone add to a family's name.
+# Added to a family's name by files with the four-style names alone.
 _WEIGHT_WORDS = re.compile(
     r"(?<=\w)(?:[ -](?:thin|hairline|(?:extra|ultra|semi|demi)?[ -]?(?:light|bold)|book|regular|medium|heavy|black))+$",
     re.I,
@@ -315,7 +315,7 @@ _WEIGHT_WORDS = re.compile(
 
 
 def _names(opened: TTFont, path: Path) -> tuple[str, str]:
-    """Family and style: the typographic names where there are any, else those of the four-style families."""
+    """Return family and style: the typographic names, if any, else those of the four-style families."""
     table: Any = opened.get("name")
 
     def name(*ids: int) -> str:
@@ -330,7 +330,7 @@ def _names(opened: TTFont, path: Path) -> tuple[str, str]:
 
 
 def _default_style(opened: TTFont, style: str) -> tuple[str, int, bool]:
-    """Style, weight and slant of a font that has one style."""
+    """Return style, weight and slant of a font with one style."""
     lowered = style.lower()
     weight = 700 if "bold" in lowered else 400
     italic = "italic" in lowered or "oblique" in lowered
@@ -410,7 +410,7 @@ def _check(
 
 
 def _check_in_process(paths: list[Path], characters: str, advance: Callable[[int], None]) -> list[CheckedFile]:
-    """Run ``check_file`` on each in a child process, with a new one after each file that ends it."""
+    """Run ``check_file`` on each in a child process, restarted after each file that ends it."""
     checked: list[CheckedFile] = []
     while len(checked) < len(paths):
         request = {"characters": characters, "compare": True, "files": [str(path) for path in paths[len(checked) :]]}
@@ -449,7 +449,7 @@ def _key(path: Path) -> str:
 
 
 class _Cache:
-    """Results by name, size and time of the file; one cache file for each set of characters."""
+    """Results by name, size and time of the file, in one cache file per set of characters."""
 
     def __init__(self, characters: str) -> None:
         code = hashlib.sha256(f"{CHECK_VERSION} {characters}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -470,7 +470,7 @@ class _Cache:
             return None
 
     def add(self, fresh: dict[str, CheckedFile]) -> None:
-        """Remember what was found, beside what other processes remembered in between."""
+        """Save results, beside those that other processes saved in between."""
         known = self._read() | {key: checked.as_json() for key, checked in fresh.items()}
         # A folder that cannot be written costs time, nothing else.
         with contextlib.suppress(OSError):
@@ -487,7 +487,7 @@ class _Cache:
 
 
 def main() -> None:
-    """Check what a JSON object on stdin names: ``characters``, ``compare`` and ``files``; a JSON line for each."""
+    """Check the ``files`` of a JSON object on stdin (also ``characters``, ``compare``); print a JSON line for each."""
     request = json.load(sys.stdin)
     for name in request["files"]:
         if hasattr(signal, "alarm"):

@@ -1,6 +1,6 @@
 """Find usable fonts and choose one for a text.
 
-``FontSet.pick`` draws a family, then one of its fonts: a family with forty styles is not seen forty times as often.
+``FontSet.pick`` draws a family, then one of its fonts, so that families with many styles are not seen more often.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from crnn.synth.font_check import CheckedFile, Font, scan_files, shipped_folder
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _EXAMPLES = 5  # of each reason for leaving something out
-_TRIES = 4  # families that are drawn blindly before those with the characters are listed
+_TRIES = 4  # families drawn blindly before those with the characters are listed
 
 
 class FontSet:
-    """Fonts to choose from, grouped by family; the same order wherever the files are.
+    """Fonts to choose from, grouped by family, in an order independent of folders.
 
     Attributes:
         fonts: By family, weight and style.
         families: Names, sorted.
-        skipped: Counts of files and fonts that are not used, by reason.
+        skipped: Counts of unused files and fonts, by reason.
         examples: A few of each reason: path or font, and the problem.
         characters: All that at least one font can write.
     """
@@ -61,16 +61,16 @@ class FontSet:
 
     @property
     def digest(self) -> str:
-        """Checksum of the fonts and their characters, whatever their folder."""
+        """Checksum of the fonts and their characters, independent of folders."""
         text = "\n".join(f"{Path(f.path).name} {f.index} {f.axes} {''.join(sorted(f.characters))}" for f in self.fonts)
         return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
     def pick(self, rng: np.random.Generator, text: str) -> Font | None:
-        """Draw a family that can write ``text``, then a font of it that can, uniformly; ``None``: there is none."""
+        """Draw uniformly a family that can write ``text``, then such a font of it; ``None`` where there is none."""
         needed = frozenset(text)
         if not needed <= self.characters:
             return None
-        # Most families can write most texts, and drawing again until one can is as fair as listing them all first.
+        # Most families can write most texts, and drawing until one can is as fair as listing them all first.
         for _ in range(_TRIES):
             able = [f for f in self._groups[_below(rng, len(self._groups))] if needed <= f.characters]
             if able:
@@ -89,10 +89,10 @@ def find_fonts(
     """Return the fonts that can write at least a part of ``characters``.
 
     Args:
-        config: Where to look and what to use.
+        config: Folders and choice of fonts.
         characters: All characters that may have to be written.
         case_matters: Drop the lower-case letters of fonts that draw them as capitals, for charsets with both cases.
-        workers: Processes that check files not seen before. Default: one per core. 0: none.
+        workers: Processes to check new files. Default: one per core. 0: none.
         quiet: No progress bar.
     """
     needed = frozenset(characters)
@@ -144,7 +144,7 @@ def _below(rng: np.random.Generator, count: int) -> int:
 
 
 def _order(font: Font) -> tuple[object, ...]:
-    # Everything but the folder, so that another place of the same files gives the same images.
+    # Everything but the folder, so that the same files elsewhere give the same images.
     return (
         font.family.casefold(), font.family, font.weight, font.italic, font.style, font.axes,
         Path(font.path).name, font.index,
@@ -193,7 +193,7 @@ def _fontconfig_folders(mine: Path, home: Path) -> list[Path]:
 
 
 def _why_not(font: Font, config: FontConfig, num_needed: int) -> str | None:
-    """Why a font is left out, in a word or two; ``None`` for one that is used."""
+    """Return the reason to leave a font out, in a word or two, or ``None``."""
     family = font.family.casefold()
 
     def matches(patterns: tuple[str, ...]) -> bool:
@@ -218,7 +218,7 @@ def _nothing_usable(
     examples: dict[str, list[str]],
     needed: frozenset[str],
 ) -> str:
-    """One line: what was looked at, what became of it, what to do."""
+    """Return an error message: files found, their problems, the remedy."""
     where = ", ".join(repr(folder) for folder in config.folders)
     if not paths:
         return f"fonts.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"

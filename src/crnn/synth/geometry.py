@@ -1,8 +1,8 @@
 """Geometry of words: bends, slants, turns, perspective, and the crop around them.
 
-A word has coordinates (u, v): its height is 1, v grows downwards, the middle of its ink is (0, 0). It is bent (circle,
-wave) and moved by an affine map and a perspective; its bounding box with margins is what the image shows. ``Geometry``
-holds the inverse, pixel to (u, v), for N images at once.
+In the coordinates (u, v) of a word its height is 1, v grows downwards, the middle of its ink is (0, 0). It is bent
+(circle, wave) and moved by an affine map and a perspective; the image shows its bounding box with margins.
+``Geometry`` holds the inverse, pixel to (u, v), for N images at once.
 """
 
 from __future__ import annotations
@@ -22,22 +22,20 @@ from crnn.synth.rng import SampleRandom
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-SIDES = 4  # Left, right, above, below: the order of everything that has a side
+SIDES = 4  # Left, right, above, below, in this order everywhere
 
 _ALONG = np.linspace(-0.5, 0.5, 13)
+# Points around the ink, (26, 2), in units of its width and height; moved with it, their hull bounds it
 _OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
-"""Points around the ink, (26, 2), in units of its width and height: their hull bounds what it becomes."""
 
-_MAX_RISE = 0.7
-"""Text heights that a line, which is to keep its proportions, may rise from end to end by a turn or an arc."""
+_MAX_RISE = 0.7  # Largest rise from end to end of a line in its proportions, by turn or arc, in text heights
 
-_LEAST_SCALE = 0.05
-"""A surface ends where it is seen smaller than that, the middle of the word being 1; words are at 0.5 and more."""
+_LEAST_SCALE = 0.05  # A surface ends below this scale; the middle of the word has 1, all words are above 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Shapes of N words and the crops around them."""
+    """Shapes of N words and their crops."""
 
     ratio: Floats  # ``(N,)`` width over height of the ink
     inverse: Floats  # ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous
@@ -79,8 +77,8 @@ class Geometry:
             style: Shares and strengths.
             shape: Rows and columns of the images.
             room: ``(N, 4)`` space to leave at each side for other things, in text heights.
-            fit: Least and largest width over height of the crop, as a share of that of the image, by more
-                margin. Default: crops are stretched to the image.
+            fit: Least and largest width over height of the crop as a share of the image's, reached by more margin.
+                Default: crops are stretched to the image.
         """
         ratio = ratios * np.exp(random.normal("stretch", 0.0, style.stretch)).clip(0.6, 1.7)
         height, width = shape
@@ -107,7 +105,7 @@ class Geometry:
         if keeps_ratio:
             most = np.arctan(_MAX_RISE / ratio)
         elif fit is not None:
-            # A word that is too long for its image is one that leans as far as makes it fit.
+            # A word too long for its image leans as far as makes it fit.
             wanted = width / height * 1.05
             long = (ratio > 1.25 * wanted) & ~arc
             leaning = np.arctan((ratio - wanted) / np.maximum(ratio * wanted - 1.0, 0.1))
@@ -126,13 +124,13 @@ class Geometry:
             more = np.stack([np.maximum(fit[0] / found, 1.0), np.maximum(found / fit[1], 1.0)], axis=1)
             before = np.stack([random.uniform("fit across"), random.uniform("fit down")], axis=1)
             if room is not None:
-                # More margin where something else begins would show all of it: it goes to the other side.
+                # More margin beside another word would show all of it, so it goes to the other side.
                 first, last = room[:, [0, 2]] > 0.0, room[:, [1, 3]] > 0.0
                 before = np.where(first, 0.0, np.where(last, 1.0, before))
                 more = np.where(first & last, 1.0, more)
             low = low - before * (more - 1.0) * size
             size = more * size
-        # From pixel edges 0..W, 0..H to the scene; the half is where a pixel's middle is.
+        # From pixel edges 0..W, 0..H to the scene; a pixel's middle is at the half.
         to_scene = np.zeros((len(ratio), 3, 3))
         to_scene[:, 0, 0], to_scene[:, 1, 1] = size[:, 0] / width, size[:, 1] / height
         to_scene[:, 0, 2] = low[:, 0] + 0.5 * to_scene[:, 0, 0]
@@ -156,7 +154,7 @@ class Geometry:
 
 
 def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the place (u, v) in the word of each pixel, ``(N, H, W)`` float32 each."""
+    """Return u and v of each pixel, ``(N, H, W)`` float32 each."""
     height, width = geometry.shape
     m = on_device(geometry.inverse.astype(np.float32), device)[..., None, None]
     column = torch.arange(width, dtype=torch.float32, device=device)
@@ -177,7 +175,7 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
         side = torch.sign(radius)
         across, down = x.index_select(0, rows) * side, (radius - y.index_select(0, rows)) * side
         away = (across * across + down * down).sqrt_()
-        # atan2 itself rounds differently at the end of what a thread computes, and so from batch to batch.
+        # atan2 itself rounds differently at the end of a thread's part, and so from batch to batch.
         angle = 2.0 * torch.atan(across / (away + down).clamp_min_(1e-6))
         x.index_copy_(0, rows, radius * angle)
         y.index_copy_(0, rows, radius - side * away)
@@ -189,7 +187,7 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
 
 
 def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
-    """Points (N, P, 2) of a straight word on its circle and its wave; an infinite radius is straight."""
+    """Bend points (N, P, 2) to circle and wave; an infinite radius is straight."""
     u, v = points[..., 0], points[..., 1]
     size, length, phase = (wave[:, i, None] for i in range(3))
     v = v + size * np.sin(u * (2.0 * np.pi / np.where(length == 0.0, 1.0, length)) + phase)
@@ -201,7 +199,7 @@ def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
 
 
 def _projective(random: SampleRandom, style: StyleConfig, bent: Floats, least: Floats, most: Floats) -> Floats:
-    """Slant, rotation by ``least`` to ``most``, perspective: ``(N, 3, 3)``."""
+    """Draw slant, rotation by ``least`` to ``most`` and perspective: ``(N, 3, 3)``."""
     slant = np.where(random.chance("slant", style.slant_share), random.signed("slant strength", style.slant), 0.0)
     # Letters lean to the right far more often than to the left.
     slant = np.where(random.chance("slant side", 0.8), np.abs(slant), slant)
@@ -230,13 +228,13 @@ def _apply(matrix: Floats, points: Floats) -> Floats:
 
 
 def _inverse(matrix: Floats) -> Floats:
-    """Adjugates of 3x3 matrices: inverses but for a factor, which homogeneous coordinates do not see."""
+    """Return adjugates of 3x3 matrices: inverses but for a factor, irrelevant in homogeneous coordinates."""
     a, b, c = matrix[:, 0], matrix[:, 1], matrix[:, 2]
     return np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-1)
 
 
 def _margins(random: SampleRandom, style: StyleConfig) -> Floats:
-    """``(N, 4)`` left, right, above, below, in text heights."""
+    """Draw margins ``(N, 4)``: left, right, above, below, in text heights."""
     common = random.uniform("margin", 0.0, style.margin)
     loose = random.chance("loose", style.loose_share)
     sides = []

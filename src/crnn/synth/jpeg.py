@@ -1,17 +1,8 @@
 """Effect of JPEG compression on pixels, batched, at any quality and block size.
 
-Only the rounding of DCT coefficients changes pixels, so nothing is encoded. Where the crop was stored larger than the
-network sees it, a block covers 4 or 2 of the network's pixels along that axis: the shrunk image has, but for a factor,
-the low half of the stored block's coefficients, and they are rounded by that part of the table.
-
-Pixels, coefficients and transform are integers so small that sums are exact in float32 and TF32: an image comes out the
-same in any batch and on any device.
-
-Shape letters: N images, C channels, H height, W width, B blocks of 8 by 8 pixels.
-
-Reference:
-    ITU-T Recommendation T.81 (1992), section A.3.3 (DCT) and Annex K (tables); the Independent JPEG Group's libjpeg,
-    jcparam.c (tables from a quality) and its scaled decoding (low part of the coefficients); JFIF 1.02 (YCbCr).
+Nothing is encoded, only DCT coefficients rounded, in integers with sums exact in float32 and TF32: the same in any
+batch and device. Blocks of crops stored in finer pixels are 4 or 2 pixels, with the low part of the table. Reference:
+ITU-T T.81 (1992), A.3.3 (DCT), Annex K (tables); libjpeg: jcparam.c (quality), scaled decoding; JFIF 1.02 (YCbCr).
 """
 
 from __future__ import annotations
@@ -28,8 +19,7 @@ from crnn.synth.filters import take_rows
 
 BLOCK = 8
 
-SCALE = 8192.0
-"""The transform's entries are whole multiples of its inverse: below 2048, so exact in TF32, and sums below 2**24."""
+SCALE = 8192.0  # Makes the transform whole numbers below 2048, exact in TF32, with sums below 2**24
 
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -56,13 +46,13 @@ CHROMINANCE = (
 def jpeg(
     images: Tensor, quality: npt.NDArray[np.int64], shift: npt.NDArray[np.int64], finer: npt.NDArray[np.int64]
 ) -> Tensor:
-    """Return images as after baseline JPEG, ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
+    """Return images after baseline JPEG, ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
 
     Args:
         images: ``(N, C, H, W)`` float32 in [0, 1], C 1 (grey) or 3 (red, green, blue), without chroma subsampling.
         quality: ``(N,)`` libjpeg's, 1 (worst) to 100.
         shift: ``(N, 2)`` rows and columns in [0, 8) by which the grid of blocks begins before the image.
-        finer: ``(N, 2)`` halvings of the block, per axis, 0 to 2: it is 8, 4 or 2 pixels high and wide.
+        finer: ``(N, 2)`` halvings of the block per axis, 0 to 2: 8, 4 or 2 pixels.
     """
     if len(images) == 0:
         return images.clone()
@@ -85,7 +75,7 @@ def jpeg(
 
 
 def _rounded(blocks: Tensor, steps: Tensor, finer: npt.NDArray[np.int64]) -> Tensor:
-    """Blocks, ``(N, C, B, 64)`` levels about zero, with their coefficients rounded to multiples of ``steps``."""
+    """Round coefficients of B blocks, ``(N, C, B, 64)`` levels about zero, to multiples of ``steps``."""
     shapes = finer[:, 0] * 3 + finer[:, 1]
     ends = np.flatnonzero(np.diff(shapes, append=-1)) + 1
     parts = []
@@ -119,7 +109,7 @@ def _image(blocks: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int)
 
 
 def _steps(quality: npt.NDArray[np.int64], finer: npt.NDArray[np.int64], channels: int) -> npt.NDArray[np.float32]:
-    """``(N, C, 64)``: what each coefficient is rounded to multiples of, columns before rows."""
+    """Return the rounding steps of the coefficients, ``(N, C, 64)``, columns before rows."""
     percent = np.where(quality < 50, 5000 // np.maximum(quality, 1), 200 - 2 * quality)[:, None, None]
     inside = np.arange(BLOCK)
     rows = (inside % (BLOCK >> finer[:, :1]))[:, None, :]
@@ -135,13 +125,13 @@ def _steps(quality: npt.NDArray[np.int64], finer: npt.NDArray[np.int64], channel
 
 @cache
 def _transform(finer_rows: int, finer_columns: int, device: torch.device) -> Tensor:
-    """``(64, 64)``: from 8 by 8 pixels to the coefficients of the blocks in them; times ``SCALE``, whole numbers."""
+    """Return the transform ``(64, 64)`` from 8 by 8 pixels to coefficients, times ``SCALE``, in whole numbers."""
     down, across = _cosines(BLOCK >> finer_rows), _cosines(BLOCK >> finer_columns)
     return torch.from_numpy(np.rint(SCALE * np.kron(across, down)).T.astype(np.float32).copy()).to(device)
 
 
 def _cosines(size: int) -> npt.NDArray[np.float64]:
-    """``(8, 8)``: the orthonormal DCT of ``size`` points, repeated along the diagonal. A row is a frequency."""
+    """Return the orthonormal DCT of ``size`` points, repeated along the diagonal: ``(8, 8)``, a row per frequency."""
     k = np.arange(size)
     matrix = np.cos(np.pi * np.outer(k, 2 * k + 1) / (2 * size)) * np.sqrt(2.0 / size)
     matrix[0] /= np.sqrt(2.0)

@@ -1,7 +1,7 @@
-"""Labels of texts, and whether a text may be drawn.
+"""Label texts and check that they may be drawn.
 
-An image may show marks that its label leaves out: readers of 36 characters are judged without punctuation. It must not
-show letters or digits that its label leaves out: that would teach the network to pass over them.
+Labels may leave out marks in the image, as readers of 36 characters are judged without punctuation, but not letters or
+digits: that would teach the network to pass over them.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ import unicodedata
 from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
 from crnn.errors import CharsetError
 
-_UNDRAWABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")
-"""Unicode categories without an image: control characters, unassigned and private ones, surrogates, line breaks."""
+_UNDRAWABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")  # Unicode: control, unassigned, private, surrogates, line breaks
 
 
 def is_text(character: str) -> bool:
-    """True for letters, digits and combining marks."""
+    """Return whether a character is a letter, digit or combining mark."""
     return unicodedata.category(character)[0] in "LNM"
 
 
 class LabelCheck:
-    """Labels that a network can write, of texts.
+    """Labels of texts for a network with ``max_steps`` time steps, of ``longest`` characters at most.
 
-    Texts are never truncated, whatever ``rules.truncate`` says: the image shows all. ``max_steps`` are the network's
-    time steps, ``longest`` is the most characters of a label.
+    Texts are never truncated, despite ``rules.truncate``: the image shows all.
     """
 
     def __init__(self, charset: Charset, rules: LabelRules, max_steps: int) -> None:
@@ -45,7 +43,7 @@ class LabelCheck:
         return "".join(part for part in form if part in self.charset)
 
     def allows(self, text: str) -> bool:
-        """True where labels keep all characters of a text, or leave them out as mere marks."""
+        """Return whether labels keep all characters of a text, or leave them out as mere marks."""
         if self._allowed.issuperset(text):
             return True
         for character in text:
@@ -75,7 +73,7 @@ class LabelCheck:
             raise LabelSkip("lost_character")
         try:
             label = self.rules.apply(drawn, self.charset)
-        except CharsetError:  # composed from characters that each for itself are in the charset
+        except CharsetError:  # composed from characters that are each in the charset
             raise LabelSkip("unknown_character") from None
         if not drawn.isascii() and any(c not in self.charset and is_text(c) for c in self.rules.form(drawn)):
             # Letters may change with their place, like the sigma at the end of a Greek word.

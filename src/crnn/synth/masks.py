@@ -25,16 +25,16 @@ def lookup(masks: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats,
     Args:
         masks: ``(n, Hc, Wc)`` uint8.
         u: ``(n, H, W)`` float32: across, in heights of the words.
-        v: ``(n, H, W)`` float32: down.
+        v: ``(n, H, W)`` float32: down, likewise.
         ratios: ``(n,)`` width over height of the words.
         heights: ``(n,)`` height of the words in pixels of the image.
-        widths: ``(n,)`` width of the words in pixels of the image.
+        widths: ``(n,)`` width, likewise.
     """
     rows, columns = masks.shape[-2:]
     x = u * _ends(columns, ratios, u.device)[:, None, None]
     y = v * (2.0 * (1.0 - 2.0 * MASK_MARGIN / rows))
     masks = masks.to(torch.float32).mul_(1.0 / 255.0)[:, None]
-    # Four neighbouring pixels of a cell are all that a lookup sees. Where a step is longer, the cell is smoothed first.
+    # A lookup reads four neighbouring pixels of a cell. Where a step is longer, the cell is smoothed first.
     for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
         for step in (1.8, 3.0):
             at = on_device(np.flatnonzero(shrinking > step), u.device)
@@ -55,7 +55,7 @@ def letter_gap(masks: Tensor, ratios: Floats, places: Floats) -> Tensor:
 
 
 def dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
-    """Coverage grown by ``widths`` (n, 1, 1) pixels, at most ``most``: octagons, with steps in between."""
+    """Grow coverage by ``widths`` (n, 1, 1) pixels, at most ``most``: by octagons, with steps in between."""
     grown = coverage
     for done in range(math.ceil(most)):
         across, down = _largest(grown, 2), _largest(grown, 1)
@@ -65,7 +65,7 @@ def dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
 
 
 def _largest(fields: Tensor, axis: int) -> Tensor:
-    """The largest of three neighbours along an axis."""
+    """Return the largest of three neighbours along an axis."""
     size = fields.shape[axis] - 1
     pairs = torch.maximum(fields.narrow(axis, 0, size), fields.narrow(axis, 1, size))
     result = fields.clone()
@@ -76,7 +76,7 @@ def _largest(fields: Tensor, axis: int) -> Tensor:
 
 
 def averaged(fields: Tensor, axis: int) -> Tensor:
-    """The average of three neighbours along an axis; at the ends, of nothing and two."""
+    """Return averages of three neighbours along an axis, with 0 beyond the ends."""
     size = fields.shape[axis] - 1
     result = fields * (1.0 / 3.0)
     thirds = result.clone()
@@ -86,7 +86,7 @@ def averaged(fields: Tensor, axis: int) -> Tensor:
 
 
 def shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np.int64]) -> Tensor:
-    """Each image moved by its own whole number of pixels; what comes in is empty."""
+    """Move each image by whole pixels; vacated ones become empty."""
     count, height, width = coverage.shape
     y = torch.arange(height, device=coverage.device)[None, :, None] - on_device(down, coverage.device)[:, None, None]
     x = torch.arange(width, device=coverage.device)[None, None, :] - on_device(right, coverage.device)[:, None, None]
@@ -96,6 +96,6 @@ def shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np
 
 
 def _ends(columns: int, ratios: Floats, device: torch.device) -> Tensor:
-    """``(n,)`` what takes u, across, to -1 and 1 at the ends of a mask, its margins included."""
+    """Return the factor ``(n,)`` that takes u to -1 and 1 at the ends of a mask with its margins."""
     ends = np.asarray((1.0 - 2.0 * MASK_MARGIN / columns) / (ratios / 2), dtype=np.float32)
     return on_device(ends, device)

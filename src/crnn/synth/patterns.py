@@ -1,6 +1,6 @@
 """Procedural patterns as square grey tiles: walls, wood, cloth, foliage, signs, streets out of focus.
 
-Each is a function of a numpy generator. What counts is that edges, scales and directions vary as on real surfaces.
+Each is a function of a numpy generator. Edges, scales and directions vary as on real surfaces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _Maker = Callable[[np.random.Generator, int], Tile]
 
 
 def pattern(rng: np.random.Generator, size: int) -> Tile:
-    """A tile of some kind, often two kinds over each other, ``(size, size)`` float32 in [-1, 1]."""
+    """Draw a tile of some kind, often two over each other, ``(size, size)`` float32 in [-1, 1]."""
     tile = normalize(_one(rng, size))
     if rng.random() < 0.5:
         other = normalize(_one(rng, size))
@@ -35,8 +35,8 @@ def pattern(rng: np.random.Generator, size: int) -> Tile:
 
 
 def normalize(tile: npt.NDArray[np.floating]) -> Tile:
-    """The tile with mean 0, cut at 2.5 standard deviations, which become -1 and 1."""
-    for _ in range(2):  # a cut moves both, of a tile with a few bright spots by much
+    """Return the tile with mean 0, cut at 2.5 standard deviations, which become -1 and 1."""
+    for _ in range(2):  # cutting a few bright spots moves mean and deviation by much
         centred = tile - tile.mean()
         tile = np.clip(centred / (2.5 * max(float(centred.std()), 1e-6)), -1.0, 1.0)
     return _single(tile)
@@ -51,7 +51,7 @@ def _one(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _axes(rng: np.random.Generator, size: int) -> tuple[Tile, Tile]:
-    """Coordinates in [-0.5, 0.5], turned: often upright, as walls are."""
+    """Return coordinates in [-0.5, 0.5], turned: often upright, like walls."""
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0.0, np.pi)], p=[0.4, 0.3, 0.3]) + rng.normal(0.0, 0.03)
     line = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     x, y = np.meshgrid(line, line)
@@ -59,7 +59,7 @@ def _axes(rng: np.random.Generator, size: int) -> tuple[Tile, Tile]:
 
 
 def _spectral(rng: np.random.Generator, size: int, slope: float, stretch: float = 1.0, lowest: float = 0.0) -> Tile:
-    """Noise whose amplitude falls with frequency: ``f ** -slope``; ``stretch`` makes it longer in one direction."""
+    """Draw noise of amplitude ``f ** -slope``, longer by ``stretch`` in one direction."""
     down = np.fft.fftfreq(size)[:, None] * size * stretch
     across = np.fft.rfftfreq(size)[None, :] * size / stretch
     angle = rng.uniform(0.0, np.pi) if stretch == 1.0 else rng.choice([0.0, np.pi / 2])
@@ -77,22 +77,22 @@ def _soft_steps(field: Tile, softness: float) -> Tile:
 
 
 def _cloud(rng: np.random.Generator, size: int) -> Tile:
-    """Plaster, stone, stains, sky."""
+    """Draw plaster, stone, stains or sky."""
     return _spectral(rng, size, rng.uniform(0.9, 2.2), rng.choice([1.0, 1.0, rng.uniform(1.0, 3.0)]))
 
 
 def _grain(rng: np.random.Generator, size: int) -> Tile:
-    """Fine structure: sand, concrete, coarse cloth."""
+    """Draw fine structure: sand, concrete, coarse cloth."""
     return _spectral(rng, size, rng.uniform(0.3, 0.9), 1.0, rng.uniform(4.0, 16.0))
 
 
 def _brushed(rng: np.random.Generator, size: int) -> Tile:
-    """Wood, brushed metal, rain on glass: long in one direction."""
+    """Draw wood, brushed metal or rain on glass: long in one direction."""
     return _spectral(rng, size, rng.uniform(0.7, 1.5), rng.uniform(4.0, 12.0))
 
 
 def _rings(rng: np.random.Generator, size: int) -> Tile:
-    """Wood: lines that bend together."""
+    """Draw wood: lines that bend together."""
     x, y = _axes(rng, size)
     bend = normalize(_spectral(rng, size, 2.2)) * rng.uniform(0.03, 0.15)
     rings = np.sin((y + 0.15 * x + bend) * 2 * np.pi * rng.uniform(5.0, 25.0))
@@ -100,7 +100,7 @@ def _rings(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _slope(rng: np.random.Generator, size: int) -> Tile:
-    """Light that falls off: to a side, or from a middle."""
+    """Draw light that falls off to a side or from a middle."""
     x, y = _axes(rng, size)
     if rng.random() < 0.5:
         return (x + 0.3 * rng.normal() * x * np.abs(x)).astype(np.float32)
@@ -109,7 +109,7 @@ def _slope(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _stripes(rng: np.random.Generator, size: int) -> Tile:
-    """Planks, corrugated sheets, blinds, books on a shelf."""
+    """Draw planks, corrugated sheets, blinds or books on a shelf."""
     x, _ = _axes(rng, size)
     count = int(rng.integers(3, 24))
     edges = np.sort(rng.uniform(-0.8, 0.8, count)) if rng.random() < 0.5 else np.linspace(-0.8, 0.8, count)
@@ -124,7 +124,7 @@ def _stripes(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _bricks(rng: np.random.Generator, size: int) -> Tile:
-    """Bricks, tiles, paving, windows: rows of boxes with joints."""
+    """Draw bricks, tiles, paving or windows: rows of boxes with joints."""
     x, y = _axes(rng, size)
     rows, columns = rng.uniform(3, 14), rng.uniform(2, 9)
     row = np.floor(y * rows)
@@ -138,7 +138,7 @@ def _bricks(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _checks(rng: np.random.Generator, size: int) -> Tile:
-    """Checks, cloth, dots of print."""
+    """Draw checks, cloth or dots of print."""
     x, y = _axes(rng, size)
     count = rng.uniform(4, 28)
     if rng.random() < 0.5:
@@ -148,7 +148,7 @@ def _checks(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _leaves(rng: np.random.Generator, size: int) -> Tile:
-    """Foliage, gravel, people out of focus: blobs of a few levels."""
+    """Draw foliage, gravel or people out of focus: blobs of a few levels."""
     tile = np.zeros((size, size), dtype=np.float32)
     for _ in range(int(rng.integers(2, 5))):
         blobs = normalize(_spectral(rng, size, rng.uniform(1.2, 2.4), 1.0, rng.uniform(0.0, 6.0)))
@@ -157,7 +157,7 @@ def _leaves(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _edges(rng: np.random.Generator, size: int) -> Tile:
-    """Fronts of shops, frames, poles, shadows of things: large areas with straight edges."""
+    """Draw shop fronts, frames, poles or shadows: large areas with straight edges."""
     tile = np.zeros((size, size), dtype=np.float32)
     for _ in range(int(rng.integers(3, 9))):
         x, y = _axes(rng, size)
@@ -171,7 +171,7 @@ def _edges(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _scratches(rng: np.random.Generator, size: int) -> Tile:
-    """Scratches, wires, cracks, folds."""
+    """Draw scratches, wires, cracks or folds."""
     tile = 0.4 * normalize(_cloud(rng, size))
     for _ in range(int(rng.integers(3, 14))):
         x, y = _axes(rng, size)
@@ -182,7 +182,7 @@ def _scratches(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _folds(rng: np.random.Generator, size: int) -> Tile:
-    """Cloth, paper, a flag in the wind."""
+    """Draw cloth, paper or a flag in the wind."""
     x, y = _axes(rng, size)
     bend = normalize(_spectral(rng, size, 2.5)) * rng.uniform(0.1, 0.4)
     waves = np.sin((x + bend) * 2 * np.pi * rng.uniform(1.0, 6.0)) + 0.5 * np.sin((x - 0.4 * y) * 2 * np.pi * 3.0)
@@ -190,7 +190,7 @@ def _folds(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _planks(rng: np.random.Generator, size: int) -> Tile:
-    """Boards: each cut from another place of the tree, with joints between them."""
+    """Draw boards, each cut from another place of the tree, with joints."""
     fibres = _enlarged(rng.normal(size=(size, max(2, size // int(rng.integers(12, 40))))), size)
     grain = normalize(fibres) + rng.uniform(0.0, 1.0) * normalize(_enlarged(rng.normal(size=(size // 8, 3)), size))
     edges = np.sort(rng.uniform(0, size, int(rng.integers(2, 9))))
@@ -206,7 +206,7 @@ def _planks(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _foliage(rng: np.random.Generator, size: int) -> Tile:
-    """Leaves over leaves, those in front lighter."""
+    """Draw leaves over leaves, lighter in front."""
     image = Image.new("F", (size, size), -1.0)
     draw = ImageDraw.Draw(image)
     count = int(rng.integers(60, 300))
@@ -223,7 +223,7 @@ def _foliage(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _lights(rng: np.random.Generator, size: int) -> Tile:
-    """A street out of focus: fronts, people, lamps."""
+    """Draw a street out of focus: fronts, people, lamps."""
     image = Image.fromarray(2.0 * normalize(_spectral(rng, size, 2.0)))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(4, 16))):
@@ -244,7 +244,7 @@ def _lights(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _cells(rng: np.random.Generator, size: int) -> Tile:
-    """Pebbles, paving, cracked paint, leather: each point belongs to the nearest of some centres (Worley 1996)."""
+    """Draw pebbles, paving, cracked paint or leather: cells of points nearest to a centre (Worley 1996)."""
     cells, half = int(rng.integers(4, 16)), size // 2
     centres = rng.uniform(0.0, 1.0, (cells + 2, cells + 2, 2)).astype(np.float32)
     line = (np.arange(half, dtype=np.float32) + 0.5) / half * cells
@@ -267,7 +267,7 @@ def _cells(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _panes(rng: np.random.Generator, size: int) -> Tile:
-    """Windows, doors, shop fronts, panels of signs: boxes in boxes, each with its own light."""
+    """Draw windows, doors, shop fronts or sign panels: boxes in boxes, each in another light."""
     tile = np.zeros((size, size), dtype=np.float32)
     line = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     frame, level = int(size * rng.uniform(0.004, 0.03)) + 1, rng.choice([-2.0, 2.0]) * rng.uniform(0.6, 1.2)
@@ -293,7 +293,7 @@ def _panes(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _print(rng: np.random.Generator, size: int) -> Tile:
-    """Printed grey: a raster of dots of different sizes."""
+    """Draw printed grey: a raster of dots of different sizes."""
     x, y = _axes(rng, size)
     count = rng.uniform(12, 50)
     raster = np.cos(x * count * np.pi * 2) + np.cos(y * count * np.pi * 2)
@@ -301,7 +301,7 @@ def _print(rng: np.random.Generator, size: int) -> Tile:
 
 
 def _blurred(tile: Tile, radius: float) -> Tile:
-    """Three boxes in the place of a Gaussian, by Pillow, on bytes; the range of values becomes [-1, 1]."""
+    """Blur by Pillow, on bytes, with three boxes for a Gaussian; the range of values becomes [-1, 1]."""
     low, high = float(tile.min()), float(tile.max())
     grey = np.uint8((tile - low) * (255.0 / max(high - low, 1e-6)))
     return np.asarray(Image.fromarray(grey).filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 127.5 - 1.0
@@ -317,6 +317,6 @@ PATTERNS: tuple[tuple[_Maker, float], ...] = (
     (_checks, 0.5), (_leaves, 1.0), (_edges, 2.0), (_scratches, 0.8), (_folds, 0.8), (_planks, 1.0), (_foliage, 1.2),
     (_lights, 2.0), (_cells, 1.0), (_panes, 1.5), (_print, 0.4),
 )  # fmt: skip
-"""Makers of patterns, and how often each is taken."""
+"""Makers of patterns and their weights."""
 
 _WEIGHTS = np.array([weight for _, weight in PATTERNS]) / sum(weight for _, weight in PATTERNS)

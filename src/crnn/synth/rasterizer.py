@@ -27,33 +27,29 @@ from crnn.synth.widths import CLASS_BITS, WidthClass
 MASK_HEIGHT = 40  # Rows of a mask: a quarter more than the 32 of an image, so that text stays sharp when it is warped
 MASK_MARGIN = 2  # Empty rows and columns around the ink of a mask, so that its outline ends softly
 
-_SIZES = (32, 48, 72, 108)
-"""Sizes in pixels in which fonts are opened; few, as every font is kept open in each size that was needed."""
+_SIZES = (32, 48, 72, 108)  # Pixels; few, as every font is kept open in each needed size
 
-_TYPICAL_WIDTH = 0.55  # Width of a letter in em, about: decides in which size a text is drawn
+_TYPICAL_WIDTH = 0.55  # Approximate width of a letter in em, to choose the size of a text
 
-_WIDTH = 220.0
-"""Pixels that a drawn text should be wide, about: more than a mask has, so that it is only ever shrunk much."""
+_WIDTH = 220.0  # Approximate width of a drawn text in pixels: more than a mask, so that it is rarely enlarged
 
 _LINE = 18  # Characters beyond which a text is drawn for a wide cell, whose height decides on the size
 
+# Characters lower than capitals, and characters that reach below the line
 _LOW, _DEEP = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* "), frozenset("gjpqy,;()[]{}|@$/_Q")
-"""Characters lower than capitals, and those that reach below the line."""
 
-_LOW_HEIGHT, _DEPTH = 0.74, 0.28
-"""Height of small letters, and depth of those that reach below the line, in that of capitals, about."""
+_LOW_HEIGHT, _DEPTH = 0.74, 0.28  # Approximate height and depth of those, over the height of capitals
 
-_SMALL_CAPITALS = 0.75  # Height of small capitals in that of the others
+_SMALL_CAPITALS = 0.75  # Height of small capitals over that of the others
 
-_MAX_OPEN = 1024
-"""Fonts, each in one size, that a process keeps open, 250 kB each. Opening one costs a fifth of drawing a word."""
+_MAX_OPEN = 1024  # Fonts, each in one size, kept open per process: 250 kB each; opening costs a fifth of drawing a word
 
-_MAX_EXTENT = 8192  # Largest extent in pixels of what is drawn: fonts can claim any
+_MAX_EXTENT = 8192  # Largest drawn extent in pixels: fonts can claim any
 _SCRIPTS_SHAPED = ("AL", "R", "AN")  # Bidirectional classes whose letters join or run from the right
 
 
+# Start of a text's baseline, right and down, the text, and its font
 _Placed = tuple[float, float, str, ImageFont.FreeTypeFont]
-"""Where the baseline of a text starts, right and down, the text, and with what it is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +80,18 @@ class Lettering:
 
     @property
     def plain(self) -> bool:
-        """True where the font alone decides where letters go."""
+        """True if the font alone places the letters."""
         return not (self.tracking or self.kerning_jitter or self.baseline_jitter or self.small_caps)
 
 
 def mask_width(image_width: int) -> int:
-    """Columns of a mask for images of ``image_width`` pixels: a quarter more, in steps of 4."""
+    """Return the columns of a mask for images of ``image_width`` pixels: a quarter more, in steps of 4."""
     return -(-(image_width * 5 // 4) // 4) * 4 + 2 * MASK_MARGIN
 
 
 @functools.lru_cache(maxsize=4096)
 def needs_shaping(text: str) -> bool:
-    """True where letters change or move with their neighbours, so that they must be drawn together."""
+    """Return whether letters change or move with their neighbours and so must be drawn together."""
     return any(
         unicodedata.bidirectional(c) in _SCRIPTS_SHAPED
         or unicodedata.category(c) in ("Mn", "Mc", "Me")
@@ -106,9 +102,9 @@ def needs_shaping(text: str) -> bool:
 
 
 def crop_width(text: str, font: Font, lettering: Lettering) -> float:
-    """Return about how wide a crop of a text is, in pixels, where it is 32 high; 1 at least."""
+    """Return the approximate width in pixels of a 32 pixel high crop of a text, at least 1."""
     if text.isascii() and font.cap_height > 0.0:
-        # By tables: to measure a line takes as long as to draw it.
+        # By tables: measuring a line takes as long as drawing it.
         advances = _ascii_advances(font)
         width = sum([advances[ord(c) - 32] for c in text])
         tall = any(c not in _LOW for c in text)
@@ -122,7 +118,7 @@ def crop_width(text: str, font: Font, lettering: Lettering) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def _ascii_advances(font: Font) -> tuple[float, ...]:
-    """Widths in em of the characters from the space to the tilde; those that the font lacks have that of its box."""
+    """Return the widths in em from the space to the tilde; missing characters have the width of the font's box."""
     opened = _freetype(font, _SIZES[0])
     return tuple(opened.getlength(chr(code)) / _SIZES[0] for code in range(32, 127))
 
@@ -140,7 +136,7 @@ def render_mask(
         rng: For the jitter of letters.
 
     Returns:
-        ``(MASK_HEIGHT, width)`` uint8, 255 at full ink, with a margin of ``MASK_MARGIN``; and width over height of the
+        ``(MASK_HEIGHT, width)`` uint8, 255 at full ink, with a margin of ``MASK_MARGIN``, and width over height of the
         ink. ``None`` where there is no ink.
 
     Raises:
@@ -164,7 +160,7 @@ def render_mask(
         drawn = _underlined(drawn.crop(ink), size, lettering.underline)
         ink = (0, 0, *drawn.size)
     inner = (width - 2 * MASK_MARGIN, MASK_HEIGHT - 2 * MASK_MARGIN)
-    # Bilinear in Pillow is a triangle as wide as the shrinking asks for, so nothing is aliased.
+    # Bilinear in Pillow is a triangle that widens with the shrinking, so nothing is aliased.
     stretched = drawn.resize(inner, Image.Resampling.BILINEAR, box=ink)
     mask = np.zeros((MASK_HEIGHT, width), dtype=np.uint8)
     mask[MASK_MARGIN:-MASK_MARGIN, MASK_MARGIN:-MASK_MARGIN] = np.asarray(stretched)
@@ -180,7 +176,7 @@ def _underlined(ink: Image.Image, size: int, thickness: float) -> Image.Image:
 
 
 def _size_for(length: int) -> int:
-    """Return a size in which a text of so many characters is at least about as wide as a mask, but not much larger."""
+    """Return a size in which a text of ``length`` characters is about as wide as a mask, or a little wider."""
     if length > _LINE:
         return _SIZES[1]
     wanted = _WIDTH / (_TYPICAL_WIDTH * max(length, 1))
@@ -201,7 +197,7 @@ def _advance(font: Font, size: int, letter: str) -> float:
 
 
 def _letters(text: str, font: Font, size: int, lettering: Lettering, rng: np.random.Generator) -> list[_Placed]:
-    """Letter by letter, each at its own place."""
+    """Place the letters one by one."""
     small = None
     if lettering.small_caps and any(c.islower() and c.upper() in font.characters for c in text):
         small = round(_SMALL_CAPITALS * size)
@@ -218,11 +214,7 @@ def _letters(text: str, font: Font, size: int, lettering: Lettering, rng: np.ran
 
 
 def _draw(placed: list[_Placed]) -> Image.Image | None:
-    """Draw texts, each with its baseline starting at its place.
-
-    Measuring costs as much as drawing. So there is room for most around the baseline, and only what reaches an edge of
-    it is measured, and drawn again.
-    """
+    """Draw texts at their places; measure, as slow as drawing, only where ink reaches the edge of the usual canvas."""
     size = max(opened.size for *_, opened in placed)
     last = placed[-1]
     left, right = -0.5 * size, last[0] + last[3].getlength(last[2]) + 0.5 * size
@@ -258,19 +250,19 @@ def _at_edge(ink: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
 Numbers = npt.NDArray[np.int64]
 
 _WORD = 3  # First word of the seeds of drawn words, apart from those of ``crnn.data``
-_MAX_TRIES = 50  # Texts that no font can write, in a row, before the settings are to blame
-_MAX_WIDTH_TRIES = 200  # Texts that are drawn for one of a wanted width before the nearest has to do
+_MAX_TRIES = 50  # Texts that no font can write, in a row, that count as an error in the settings
+_MAX_WIDTH_TRIES = 200  # Draws for a text of a wanted width before the nearest is taken
 
+# Approximate pixels of a letter in an image 32 pixels high, and the factor, either way, beyond which fonts are too rare
+# to try a text in them
 _LETTER_WIDTH, _UNLIKE_WIDTH = 15.5, 1.8
-"""Pixels of a letter in an image 32 pixels high, about, and the factor, either way, beyond which fonts are too rare to
-try a text in them."""
 
+# Share of the narrowest images with longer words, which lean so that they fit, and the largest factor on their width
 _LEANING, _LONGEST_LEANING = 0.06, 2.8
-"""Share of the narrowest images that show longer words, which lean so that they fit; and how much longer."""
 
 _MAX_LEANING_TRIES = 50
 
-_MEASURE = 4  # First word of the seeds of texts that are only measured
+_MEASURE = 4  # First word of the seeds of measured texts
 
 _MEASURED = 3_000
 _MEASURED_IN_FACES = 500
@@ -283,9 +275,9 @@ class Words:
     numbers: Numbers  # ``(n,)`` int64
     masks: npt.NDArray[np.uint8]  # ``(n, MASK_HEIGHT, Wc)`` uint8 coverage
     ratios: npt.NDArray[np.float64]  # ``(n,)`` float64 width over height of the ink
-    targets: Numbers  # ``(n, S)`` int64 class ids, zero behind each end
+    targets: Numbers  # ``(n, S)`` int64 class ids, zero-padded
     lengths: Numbers  # ``(n,)`` int64 of the targets
-    texts: tuple[str, ...]  # What was drawn
+    texts: tuple[str, ...]  # As drawn
     skipped: Counter[str]  # Texts that could not be drawn, by reason
 
 
@@ -306,7 +298,7 @@ class WordWriter:
         self.charset, self.classes, self.max_length = charset, classes, max_length
 
     def shares(self) -> npt.NDArray[np.float64]:
-        """Return the share of each class of widths among the texts of the corpus, from a sample of them."""
+        """Estimate the share of each class of widths among the texts of the corpus from a sample."""
         counts = np.zeros(len(self.classes))
         if len(self.classes) == 1:
             return counts + 1.0
@@ -316,21 +308,21 @@ class WordWriter:
             rng = np.random.default_rng([self.seed, _MEASURE, number])
             text = self.corpus.draw(rng, self.fonts.characters)
             letters[number] = len(text.drawn) + 0.4
-            # All in fonts would take longer than everything else at the start of a run.
+            # Measuring all in fonts would take longer than everything else at the start of a run.
             font = self._pick_font(rng, text) if number < _MEASURED_IN_FACES else None
             if font is not None:
                 widths.append(crop_width(text.drawn, font, Lettering.draw(rng, self.style)) / letters[number])
         found = letters * np.random.default_rng([self.seed, _MEASURE]).choice(widths or [_LETTER_WIDTH], _MEASURED)
         ends = [kind.crops[1] for kind in self.classes]
         counts += np.bincount(np.searchsorted(ends, found, side="right"), minlength=len(ends) + 1)[:-1]
-        # Rare widths are left to their neighbours: to find one of them would take hundreds of texts.
+        # Rare widths are left to their neighbours: finding one would take hundreds of texts.
         counts[counts < 0.003 * _MEASURED] = 0.0
         if not counts.any():
             raise ConfigError(
                 f"rendered text is {np.median(found):.0f} pixels wide at a height of 32, more than image.max_width "
                 f"{self.classes[-1].high}; expected texts that fit. Raise image.max_width, or draw shorter texts"
             )
-        # What is too wide is drawn anew as something that just fits.
+        # Too wide texts are drawn anew as texts that just fit.
         if counts[-1]:
             counts[-1] += (found >= ends[-1]).sum()
         return np.asarray(counts / counts.sum())
@@ -385,7 +377,7 @@ class WordWriter:
     def _of_width(
         self, rng: np.random.Generator, kind: WidthClass, longest: int | None
     ) -> tuple[Text, Font | None, Lettering]:
-        """Draw a text in a font whose crop belongs to a class, or the nearest of some."""
+        """Draw a text and font whose crop belongs to a class, or the nearest of several."""
         low, high = kind.crops
         leans = kind.fit is not None and kind.fit[0] == 0.0 and rng.random() < _LEANING
         if leans:

@@ -1,4 +1,4 @@
-"""Render samples by number: settings to fonts, corpus and textures; drawn words to finished images."""
+"""Render samples by number, from settings to finished images."""
 
 from __future__ import annotations
 
@@ -22,23 +22,21 @@ from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
 from crnn.synth.widths import CLASS_BITS, width_classes
 
-_NEIGHBORS_FROM = 1 << 40
-"""Numbers of the words beside sample i are this and 2i, 2i + 1: words that are no sample's own."""
+_NEIGHBORS_FROM = 1 << 40  # Words beside sample i have this plus 2i, 2i + 1, numbers that no sample has
 
 
-_CAMERA_EFFECTS = frozenset(
+_CAMERA_EFFECTS = frozenset(  # Absent from scanners
     f"camera/{name}" for name in ("shade", "glare", "contrast", "defocus", "motion", "cast", "salt", "invert")
 )
-"""What scanners do not do."""
 
 
 class Renderer:
-    """Render samples by number. May be pickled while it is on a CPU.
+    """Render samples by number. May be pickled while on a CPU.
 
     Args:
-        config: Charset, image, corpus, fonts, style, camera, and the seed.
-        device: Where images are composed.
-        width: Width of the images under ``squash``, where it is not that of the settings.
+        config: Charset, image, corpus, fonts, style, camera and seed.
+        device: Device for composing images.
+        width: Width of the images under ``squash``. Default: ``image.image_width``.
 
     Attributes:
         classes: Classes of widths of the images; one under ``squash``.
@@ -64,7 +62,7 @@ class Renderer:
         self._textures = TextureBank(config.style, config.train.seed, self.device)
 
     def remarks(self) -> list[str]:
-        """Return a line each on what is used and what was skipped."""
+        """Return lines on the fonts and words used and left out."""
         fonts = f"rendered text: {len(self.fonts)} fonts of {len(self.fonts.families)} families"
         if self.fonts.skipped:
             fonts += "; left out " + ", ".join(f"{count} {why}" for why, count in self.fonts.skipped.most_common())
@@ -78,7 +76,7 @@ class Renderer:
         return samples + (kinds << CLASS_BITS)
 
     def groups(self, samples: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """Yield, for each class of widths among samples, their places and their numbers, as ``samples`` takes them."""
+        """Yield the places and numbers, as for ``samples``, of the samples of each class of widths."""
         numbers = self.numbers(samples)
         kinds = numbers >> CLASS_BITS
         for kind in np.unique(kinds):
@@ -87,7 +85,7 @@ class Renderer:
 
     @torch.no_grad()
     def samples(self, numbers: npt.NDArray[np.int64]) -> tuple[Tensor, Words, Scene]:
-        """Render samples of one class, each with its own word: ``(n, C, H, W)`` float32 in [0, 1], words, scenes."""
+        """Render samples of one class: ``(n, C, H, W)`` float32 in [0, 1], words, scenes."""
         words = self.writer.write(numbers)
         random = SampleRandom(self.config.train.seed, numbers)
         masks = on_device(words.masks, self.device)
@@ -95,7 +93,7 @@ class Renderer:
         return self.apply_camera(random, scene), words, scene
 
     def neighbors(self, numbers: npt.NDArray[np.int64]) -> Neighbors:
-        """Return a function that draws the other words of these samples."""
+        """Return a function that draws the words beside these samples."""
         samples = numbers & ((1 << CLASS_BITS) - 1)
         others_of = numbers - samples + _NEIGHBORS_FROM + 2 * samples
 
@@ -114,7 +112,7 @@ class Renderer:
         trace: Callable[[str, Tensor], None] | None = None,
         width: int | None = None,
     ) -> Scene:
-        """Compose scenes of words of one class of widths; see ``crnn.synth.compose``."""
+        """Compose scenes of words of one class of widths; see ``compose``."""
         kind = self.classes[int(random.indices[0]) >> CLASS_BITS if len(random) else 0]
         return compose(
             masks,
@@ -136,10 +134,9 @@ class Renderer:
 
 
 def native_size(random: SampleRandom, geometry: Geometry) -> npt.NDArray[np.float64]:
-    """Return the height and width in pixels of crops in their own files, ``(N, 2)``.
+    """Return the height and width of crops in their files in pixels, ``(N, 2)``.
 
-    Heights follow the crops in the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a tenth above
-    80.
+    Heights follow the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a tenth above 80.
     """
     height = np.exp(random.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
     return np.stack([height, height * geometry.crop[:, 1] / geometry.crop[:, 0]], axis=1)

@@ -1,10 +1,8 @@
 """Random numbers by name, for samples by number.
 
-``SampleRandom(seed, i).uniform("slant")`` is a function of seed, index and name alone. A sample looks the same in any
-batch, rank or process, an effect that is switched off does not change the others, and there is no state to save.
-
-Reference: the mixing function of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-generators").
+``SampleRandom(seed, i).uniform("slant")`` is a function of seed, index and name alone: samples are the same in any
+batch, rank or process, effects are independent, and there is no state to save. Mixing is SplitMix64's (Steele, Lea,
+Flood 2014, "Fast splittable pseudorandom number generators").
 """
 
 from __future__ import annotations
@@ -52,48 +50,48 @@ class SampleRandom:
         return some
 
     def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> SampleRandom:
-        """Return the same numbers, but ``chance`` of these names is never true for the samples ``where``."""
+        """Return the same numbers, with ``chance`` of these names false for the samples ``where``."""
         some = self.rows(np.arange(len(self)))
         some._without, some._where = names, where
         return some
 
     def bits(self, name: str) -> npt.NDArray[np.uint64]:
-        """``(N,)`` uniform 64-bit words."""
+        """Return ``(N,)`` uniform 64-bit words."""
         return _mix(self._keys + _code(name))
 
     def seeds(self, name: str) -> npt.NDArray[np.int64]:
-        """``(N,)`` int64 in [0, 2**31): seeds of pixel noise."""
+        """Return seeds of pixel noise, ``(N,)`` int64 in [0, 2**31)."""
         return (self.bits(name) >> np.uint64(33)).astype(np.int64)
 
     def uniform(self, name: str, low: float | Floats = 0.0, high: float | Floats = 1.0) -> Floats:
-        """``(N,)`` float64 in [low, high)."""
+        """Return ``(N,)`` float64 in [low, high)."""
         unit = (self.bits(name) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.asarray(low + (high - low) * unit)
 
     def log_uniform(self, name: str, low: float, high: float) -> Floats:
-        """``(N,)`` float64 in [low, high), uniform in the logarithm; both ends above 0."""
+        """Return ``(N,)`` float64 in [low, high), uniform in the logarithm; both ends above 0."""
         return np.exp(self.uniform(name, np.log(low), np.log(high)))
 
     def signed(self, name: str, strength: float) -> Floats:
-        """``(N,)`` float64, uniform in [-strength, strength)."""
+        """Return ``(N,)`` float64, uniform in [-strength, strength)."""
         return self.uniform(name, -strength, strength)
 
     def normal(self, name: str, mean: float = 0.0, deviation: float = 1.0) -> Floats:
-        """``(N,)`` float64, normally distributed (Box and Muller 1958)."""
+        """Return ``(N,)`` float64, normally distributed (Box and Muller 1958)."""
         radius = np.sqrt(-2.0 * np.log1p(-self.uniform(name + "/radius")))
         return np.asarray(mean + deviation * radius * np.cos(2.0 * np.pi * self.uniform(name + "/angle")))
 
     def chance(self, name: str, share: float) -> npt.NDArray[np.bool_]:
-        """``(N,)`` bool, true for ``share`` of the samples."""
+        """Return ``(N,)`` bool, true for ``share`` of the samples."""
         chosen = self.uniform(name) < share
         return chosen & ~self._where if self._where is not None and name in self._without else chosen
 
     def integers(self, name: str, count: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """``(N,)`` int64 in [0, count)."""
+        """Return ``(N,)`` int64 in [0, count)."""
         return np.asarray(np.minimum((self.uniform(name) * count).astype(np.int64), np.asarray(count) - 1))
 
     def choice(self, name: str, weights: Sequence[float]) -> npt.NDArray[np.int64]:
-        """``(N,)`` int64: positions in ``weights``, each drawn in proportion to its weight."""
+        """Return ``(N,)`` int64: positions in ``weights``, drawn in proportion to them."""
         ends = np.cumsum(np.asarray(weights, dtype=np.float64))
         places = np.searchsorted(ends, self.uniform(name) * ends[-1], side="right")
         return np.asarray(np.minimum(places, len(ends) - 1), dtype=np.int64)
@@ -102,13 +100,13 @@ class SampleRandom:
 @functools.lru_cache(maxsize=1024)
 def _code(name: str) -> npt.NDArray[np.uint64]:
     """Hash a name to 64 bits, ``(1,)``."""
-    # Two checksums, as 32 bits alone might collide between two of some hundred names.
+    # Two checksums, as 32 bits alone might collide among some hundred names.
     word = name.encode()
     return _mix(np.full(1, zlib.crc32(word) << 32 | zlib.adler32(word), np.uint64))
 
 
 def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's finaliser, after its addition of the golden ratio; wraps around by design."""
+    """Mix by SplitMix64: add the golden ratio, then its finaliser; wraps around by design."""
     z = words + _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -121,7 +119,7 @@ _BLOCK = 32
 
 
 class Choices:
-    """Random decisions from a numpy generator, which is moved on by whole blocks."""
+    """Random decisions from a numpy generator, read in whole blocks."""
 
     __slots__ = ("_numbers", "_rng")
 
@@ -130,25 +128,25 @@ class Choices:
         self._numbers: list[float] = []
 
     def unit(self) -> float:
-        """Uniform in [0, 1)."""
+        """Draw uniformly from [0, 1)."""
         if not self._numbers:
             self._numbers = self._rng.random(_BLOCK).tolist()
         return self._numbers.pop()
 
     def chance(self, share: float) -> bool:
-        """True for ``share`` of the calls."""
+        """Return True for ``share`` of the calls."""
         return self.unit() < share
 
     def below(self, count: int) -> int:
-        """Uniform in 0 ... ``count`` - 1."""
+        """Draw uniformly from 0 ... ``count`` - 1."""
         return int(self.unit() * count)
 
     def between(self, low: int, high: int) -> int:
-        """Uniform in ``low`` ... ``high``, both included."""
+        """Draw uniformly from ``low`` ... ``high``, both included."""
         return low + int(self.unit() * (high - low + 1))
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of the items, each as likely as the others."""
+        """Draw an item uniformly."""
         return items[int(self.unit() * len(items))]
 
 
@@ -167,7 +165,7 @@ class WeightedChoice(Generic[T]):
         return len(self.items)
 
     def draw(self, choices: Choices) -> T:
-        """One item; there must be one."""
+        """Draw an item; there must be one."""
         # The last end is left out of the search, so that a rounded product cannot pass it.
         place = bisect.bisect_right(self._ends, choices.unit() * self._ends[-1], 0, len(self._ends) - 1)
         return self.items[place]

@@ -30,8 +30,7 @@ Encoding = Literal["png", "jpeg"]
 
 _CHUNK = 64  # Samples that a process makes at a time
 
-_NATURAL_WIDTH = 160
-"""Width at which words are composed that get their own proportions afterwards: that of eight letters 32 pixels high."""
+_NATURAL_WIDTH = 160  # Width of composed words before they get their proportions: eight letters 32 pixels high
 
 _MAX_WIDTH = 640  # Widest natural image under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``
 
@@ -50,17 +49,17 @@ def write_samples(
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Write samples ``first`` to ``first + count``; return how many are in the set.
+    """Write samples ``first`` to ``first + count - 1`` and return the number in the set.
 
     A killed call leaves a partial set beside ``path``; the same call resumes it.
 
     Args:
         config: Charset, image, corpus, fonts, style, camera; ``train.seed``; ``data.workers`` processes render.
-        path: What to write; it must not exist yet, or be empty.
-        count: Samples.
-        first: Number of the first one. A sample is the same whatever the others are.
+        path: Output; must be new or empty.
+        count: Number of samples.
+        first: Number of the first one. Samples do not depend on each other.
         to: An LMDB folder, or a folder of images and ``labels.tsv``.
-        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: as the network sees it; under
+        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: the network's input size; under
             ``keep_ratio`` with the width of its class.
         encoding: Of the images.
         progress: Called with the number of samples done since the last call.
@@ -115,7 +114,7 @@ class _Chunks:
         return [found[place] for place in range(len(samples))]
 
     def _rendered(self, numbers: npt.NDArray[np.int64]) -> list[tuple[bytes, str, tuple[int, int]]]:
-        """Samples of one class of widths."""
+        """Render and encode samples of one class of widths."""
         with torch.no_grad():
             images, words, scene = self.renderer.samples(numbers)
         pixels = to_bytes(images).permute(0, 2, 3, 1).numpy()
@@ -139,7 +138,7 @@ class _Chunks:
         return data.getvalue()
 
 
-_Captioned = tuple[npt.NDArray[np.uint8], str]  # A image ``(H, W, C)`` and what stands below it
+_Captioned = tuple[npt.NDArray[np.uint8], str]  # An image ``(H, W, C)`` and its caption
 
 _COLUMNS = 8
 
@@ -149,7 +148,7 @@ _PACKED_WIDTH = 1600  # Pixels of a sheet with images of many widths, at least
 def preview_sheet(
     config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> Image.Image:
-    """Samples ``first`` to ``first + count``, each with its label and, where it differs, what was drawn."""
+    """Show samples from ``first``, each with its label and, where it differs, the drawn text."""
     renderer = _renderer(config, say)
     shown: list[_Captioned] = []
     charset = config.charset.charset()
@@ -170,7 +169,7 @@ def preview_sheet(
 def explain_sheet(
     config: Config, count: int, first: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> Image.Image:
-    """Show samples stage by stage: one in a row, from the drawn word to the finished image."""
+    """Show samples stage by stage, one in a row, from the drawn word to the finished image."""
     renderer = _renderer(config, say)
     found: dict[int, list[_Captioned]] = {}
     for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
@@ -206,7 +205,7 @@ def _stages(renderer: Renderer, numbers: npt.NDArray[np.int64]) -> list[list[_Ca
 
 
 def _sheet(renderer: Renderer, shown: Sequence[_Captioned], columns: int) -> Image.Image:
-    """Images twice as large, as what matters are single pixels: in columns, or packed where they differ in width."""
+    """Arrange images, doubled to show single pixels, in columns, or packed where they differ in width."""
     images, captions = [image for image, _ in shown], [caption for _, caption in shown]
     font = _caption_font(renderer, captions)
     if len(renderer.classes) > 1:
@@ -224,7 +223,7 @@ def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
 
 
 def _caption_font(renderer: Renderer, captions: Sequence[str]) -> str | None:
-    """Return the font in use that can write most of the captions; ``None`` for ASCII, which Pillow's own font has."""
+    """Return the font that can write most of the captions; ``None`` (Pillow's font) for ASCII."""
     needed = {c for caption in captions for c in caption if not c.isspace()}
     if all(c.isascii() for c in needed):
         return None
@@ -234,6 +233,6 @@ def _caption_font(renderer: Renderer, captions: Sequence[str]) -> str | None:
 
 
 def _pixels(images: Tensor) -> npt.NDArray[np.uint8]:
-    """``(N, H, W, C)`` uint8."""
+    """Return ``(N, H, W, C)`` uint8."""
     pixels: npt.NDArray[np.uint8] = to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
     return pixels

@@ -20,8 +20,8 @@ import numpy as np
 from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
 
+# Digits of numbers: of 221 labels of digits alone in the training part of IIIT5K-Words; 8 to 10 smoothed
 _LENGTHS = WeightedChoice({1: 34.0, 2: 81.0, 3: 51.0, 4: 27.0, 5: 12.0, 6: 9.0, 7: 4.0, 8: 1.5, 9: 1.0, 10: 1.5})
-"""Digits of numbers: those of 221 labels of digits alone in the training part of IIIT5K-Words; 8 to 10 smoothed."""
 
 _CENTS = WeightedChoice({"99": 30.0, "00": 18.0, "95": 14.0, "50": 14.0, "49": 5.0, "25": 5.0, "75": 4.0})
 
@@ -106,11 +106,10 @@ TEMPLATES = {
         1    www.\w.de  www.\w.in  http://\w.com  \w.html  \w_\w
     """,
 }
-"""Kinds of figures; in each line a weight, and templates that each have it (own, after what the labels of the training
-parts of IIIT5K-Words and Street View Text show, and what is printed on products, in streets and in shops)."""
+"""Kinds of figures; in each line a weight, and templates that each have it (own, after the labels of the training parts
+of IIIT5K-Words and Street View Text, and after print on products, in streets and in shops)."""
 
-_TEN_DIGITS = frozenset("dpcHhMDOYyS")
-"""Fields that take any of the ten digits; ``n`` makes do with those that there are."""
+_TEN_DIGITS = frozenset("dpcHhMDOYyS")  # Fields that need all ten digits; ``n`` makes do with fewer
 
 _FIELD = re.compile(r"\\(.)")
 
@@ -119,7 +118,7 @@ _FIELD = re.compile(r"\\(.)")
 class Writer:
     """Characters to fill fields with."""
 
-    digits: str  # The digits that labels keep, in the form in which they are drawn
+    digits: str  # Digits kept by labels, in their drawn form
     letters: tuple[str, ...]  # Strings of letters of one script each
 
 
@@ -127,12 +126,12 @@ class Writer:
 class Template:
     """A template, split at its fields."""
 
-    literals: tuple[str, ...]  # The text before, between and behind the fields; one more than ``fields``
-    fields: str  # Their letters
+    literals: tuple[str, ...]  # Text before, between and behind the fields; one more than ``fields``
+    fields: str  # Letters of the fields
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """From its written form."""
+        """Parse a written template."""
         parts = _FIELD.split(text)
         return cls(tuple(parts[::2]), "".join(parts[1::2]))
 
@@ -274,12 +273,12 @@ _KINDS = {
     """,
 }
 
+# Kinds of lines (own: half running text and names, half text of forms and labels; random strings after UnionST, arXiv
+# 2602.06450, which found the diversity of texts to matter most)
 _WEIGHTS = {
     "sentence": 22.0, "title": 16.0, "name": 8.0, "address": 8.0, "field": 16.0, "item": 16.0, "date": 4.0,
     "contact": 5.0, "code": 6.0, "random": 5.0, "rule": 1.0,
 }  # fmt: skip
-"""How often each kind of line is written (own: half running text and names, half of what stands on forms and labels;
-random strings after UnionST, arXiv 2602.06450, which found the diversity of texts to matter most)."""
 
 _TERMS = (
     *("Invoice No", "Invoice", "Receipt", "Receipt #", "Bill No", "Order No", "Ref No", "Doc No", "Date", "Time"),
@@ -303,15 +302,14 @@ _GLUE = (
 )
 
 _LINE_CASE = WeightedChoice({"as_is": 55.0, "upper": 38.0, "lower": 4.0, "swapped": 1.0})
-_CUT = 0.12  # Share of lines that end, or begin, inside of a word, as crops of long lines do
+_CUT = 0.12  # Share of lines that begin or end within a word, like crops of long lines
 _WIDE_SPACES = 0.15  # Share of lines with runs of spaces between their parts; labels have one
 
 
 class LineWriter:
-    """Writes lines in the characters of a charset.
+    """Lines in the characters of a charset.
 
-    ``word`` returns a word of the lists; ``figures`` text of a kind of ``TEMPLATES``, or ``None`` where none can be
-    written.
+    ``word`` returns a word of the lists; ``figures`` a text of a kind of ``TEMPLATES``, or ``None`` if impossible.
     """
 
     def __init__(
@@ -330,7 +328,7 @@ class LineWriter:
         return len(self._kinds)
 
     def draw(self, choices: Choices, length: int) -> str:
-        """Return a line of about ``length`` characters, at most a word longer or a few characters shorter."""
+        """Draw a line of about ``length`` characters, at most a word longer or a few characters shorter."""
         kind = self._kinds.draw(choices)
         wide = choices.chance(_WIDE_SPACES)
         parts: list[str] = []
@@ -364,7 +362,7 @@ class LineWriter:
         kept: list[str] = []
         size = -1
         for word in words[first:] + words[:first]:
-            # Nearer to the wanted length with the word or without it.
+            # With or without the word, whichever is nearer to the wanted length.
             if kept and abs(size + 1 + len(word) - length) > abs(size - length):
                 break
             kept.append(word)

@@ -1,8 +1,8 @@
-"""A bank of textures on the device: procedural ones, and parts of the user's images.
+"""Bank of textures on the device: procedural ones, and parts of the user's images.
 
-Tiles are made once; a crop costs one lookup per pixel, as a word of the bank packs a pixel with its right and lower
-neighbours for bilinear interpolation, and each tile is there in several sizes (Williams 1983, "Pyramidal Parametrics").
-All is integers up to one exact conversion: a crop is the same in any batch and on every device.
+A crop costs one lookup per pixel: a word of the bank packs a pixel with its right and lower neighbours for bilinear
+interpolation, and tiles are there in several sizes (Williams 1983, "Pyramidal Parametrics"). All is integers up to
+one exact conversion: a crop is the same in any batch and on every device.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Grey = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
-MAX_LISTED = 100_000  # Files of a folder that are looked at; where there are more, those whose paths come first
+MAX_LISTED = 100_000  # Files of a folder, first by path, that are considered
 MIN_SIDE = 64  # Pixels; smaller images have no structure left when they are as large as a tile
-MIN_DEVIATION = 4.0  # Grey levels; a part with less is sky or paper, and would become a tile of compression noise
+MIN_DEVIATION = 4.0  # Grey levels; parts with less, sky or paper, would become tiles of compression noise
 SIDES = (0.3, 1.0)  # A part's side, as a share of its image's shorter side: the same things are seen near and far
 
 _TRIES_PER_PART = 4
@@ -109,7 +109,7 @@ def _files(folder: str) -> list[Path]:
 
 
 def _parts(path: Path, count: int, size: int, rng: np.random.Generator) -> list[Grey]:
-    """At least one part, and usually ``count``."""
+    """Return at least one part, and usually ``count``."""
     grey = _grey(path)
     height, width = grey.shape
     if min(height, width) < MIN_SIDE:
@@ -187,13 +187,13 @@ class TextureBank:
 
         Args:
             tile: ``(n,)`` int64 in [0, ``len``), on the device.
-            origin: ``(n, 2)`` in [0, 1): where in the tile the upper left corner is: down, across.
+            origin: ``(n, 2)`` in [0, 1): place of the upper left corner in the tile, down and across.
             scale: ``(n,)`` pixels of the tile per pixel of the crop, down.
             angle: ``(n,)`` radians.
             aspect: ``(n,)`` shrinking of the tile across over that down.
             shape: H and W of the crops.
         """
-        # Between the steps down and across: neither is then far from the size that suits it.
+        # Between the steps down and across, so that neither is far from its best size.
         level = np.clip(np.rint(np.log2(scale * np.sqrt(aspect))), 0, LEVELS - 1).astype(np.int64)
         step = scale / 2.0**level
         cos, sin = np.cos(angle) * step, np.sin(angle) * step
@@ -208,7 +208,7 @@ class TextureBank:
         return result
 
     def _look_up(self, rows: Tensor, result: Tensor) -> None:
-        """Write the crops of some rows, given ``(8, n, 1, 1)`` int32: where they are in the bank and in the tile."""
+        """Write the crops of some rows, given ``(8, n, 1, 1)`` int32 places in the bank and in the tile."""
         start, size, top, left, down_y, down_x, across_y, across_x = rows.unbind()
         height, width = result.shape[1:]
         down = torch.arange(height, dtype=torch.int32, device=rows.device)[:, None]
@@ -218,7 +218,7 @@ class TextureBank:
         x = _mirrored((left + down_x * down) + across_x * across, last)
         places = (y >> _FRACTION_BITS).mul_(size).add_(x >> _FRACTION_BITS).add_(start)
         words = self._words.index_select(0, places.view(-1)).view(places.shape)
-        # A pixel and the one below it in one word, the two at their right in another: interpolated together.
+        # A pixel and the lower one in one word, their right neighbours in another: interpolated together.
         right = (words >> 8).bitwise_and_(_PAIR)
         weight = x.bitwise_right_shift_(_FRACTION_BITS - 8).bitwise_and_(0xFF)
         pair = right.mul_(weight).add_(words.bitwise_and_(_PAIR).mul_(weight.neg_().add_(256)))
@@ -231,7 +231,7 @@ class TextureBank:
 
 
 def _mirrored(position: Tensor, last: Tensor) -> Tensor:
-    """Positions brought into the tile, int32; changes ``position``. ``last`` is 2**k - 1: the wrap is a mask."""
+    """Mirror int32 positions into the tile, in place; ``last`` is 2**k - 1, so that a mask wraps them."""
     position.bitwise_and_(last)
     return torch.minimum(position, position ^ last)
 

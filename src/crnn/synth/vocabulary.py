@@ -1,4 +1,4 @@
-"""Words of a wanted length: from the lists, pseudowords after them, or strings of letters that no list has."""
+"""Words of a wanted length: from the lists, pseudowords after them, or strings of letters missing from the lists."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from crnn.synth.label_check import LabelCheck, is_text
 from crnn.synth.rng import Choices, WeightedChoice
 from crnn.synth.word_list import SHIPPED, LetterChain, LetterStrings, WordTable, read_word_list, script
 
-_CHAIN_WORDS = 25_000
-"""Words after which others are made up: they have every usual sequence of letters, and are counted in 0.1 s."""
+_CHAIN_WORDS = 25_000  # Models of pseudowords: enough for every usual sequence of letters, counted in 0.1 s
 
-_NO_LENGTHS = (0.0, 1.0, 2.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0)
-"""Lengths of words where neither settings nor lists have any."""
+_NO_LENGTHS = (0.0, 1.0, 2.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0)  # Where neither settings nor lists have any
 
-_PLAIN_TRIES = 4  # Words that are drawn for one without marks inside before one is made up
-_SHOWN = 40  # Letters that a note names before it says how many more there are
+_PLAIN_TRIES = 4  # Draws for a word without marks inside before one is made up
+_SHOWN = 40  # Letters named in a note
 
 
 class Vocabulary:
@@ -25,7 +23,7 @@ class Vocabulary:
 
     Attributes:
         letters: Letters and combining marks of the charset, in its order.
-        characters: Every character of words, in the case in which lists and charset have it.
+        characters: Every character of words, in the case of lists and charset.
         notes: Remarks on the lists for the user.
     """
 
@@ -51,20 +49,20 @@ class Vocabulary:
         self.characters = self._table.characters | (frozenset() if config.only_words else self._strings.characters)
 
     def length(self, choices: Choices) -> int:
-        """Draw a label length as the settings say, of those that the lists have."""
+        """Draw a label length by the settings among those in the lists."""
         # Lists of some lengths only, say of six-letter codes, are drawn with these lengths alone.
         return (self._listed if len(self._listed) else self._lengths).draw(choices)
 
     def listed(self, choices: Choices) -> str:
-        """Draw a word of the lists, which must not be empty, by frequency."""
+        """Draw a word of the lists by frequency; they must not be empty."""
         return self._table.draw_any(choices)
 
     def any_length(self, choices: Choices) -> int:
-        """Draw a label length as the settings say, whatever the lists have."""
+        """Draw a label length by the settings, regardless of the lists."""
         return self._lengths.draw(choices)
 
     def word(self, choices: Choices, length: int) -> str:
-        """Draw a word of this label length, a pseudoword where the lists have none, or a string of rare letters."""
+        """Draw a word of a label length, a pseudoword where the lists have none, or a string of rare letters."""
         if self._string_share and choices.chance(self._string_share):
             return self._strings.draw(choices, length)
         if self.has(length):
@@ -82,23 +80,23 @@ class Vocabulary:
 
     @property
     def has_words(self) -> bool:
-        """True where the lists have any word."""
+        """Return whether the lists have any word."""
         return bool(len(self._table))
 
     def has(self, length: int) -> bool:
-        """True where the lists have a word with a label of ``length`` characters."""
+        """Return whether the lists have a word with a label of ``length`` characters."""
         return length in self._table.lengths
 
     def pseudoword(self, choices: Choices, length: int) -> str:
-        """Draw a lower-case pseudoword, or a string of letters that the lists lack."""
+        """Draw a lower-case pseudoword, or a string of letters missing from the lists."""
         if self._string_share and choices.chance(self._string_share):
             return self._strings.draw(choices, length)
         return self.plain_pseudoword(choices, length)
 
     def plain_pseudoword(self, choices: Choices, length: int) -> str:
-        """Draw a pseudoword to be joined with others; without lists a string."""
+        """Draw a pseudoword to be joined with others, or a string where there are no lists."""
         if self._chain is None:
-            # Made when it is needed first, in the process that needs it: it is larger than the lists.
+            # Made on first use, in the process that needs it: it is larger than the lists.
             self._chain = LetterChain(self._table.most_frequent(_CHAIN_WORDS))
         return self._chain.draw(choices, length) if len(self._chain) else self._strings.draw(choices, length)
 
@@ -119,17 +117,14 @@ class Vocabulary:
                 self.notes += (f"word list {name}: {usable:,} of {usable + outside + long:,} words are used; {why}",)
 
     def _with_longer(self, weights: Sequence[float]) -> list[float]:
-        """Weights of the lengths that the lists have, and of the user's longer words by their share in the lists.
-
-        To somebody whose words are codes of 17 characters, the lengths of words on signs say nothing.
-        """
+        """Return weights of the listed lengths; longer words, such as codes, keep their share in the lists."""
         share = sum(self._table.length_weights()[: len(weights)])
         unit = sum(weights) / share if share else 1.0
         longer = [unit * weight for weight in self._table.length_weights(leave_out=SHIPPED)[len(weights) :]]
         return [weight if self.has(n) else 0.0 for n, weight in enumerate([*weights, *longer], start=1)]
 
     def _prepare_strings(self, only_words: bool) -> None:
-        """Find the scripts of the charset that no word has; strings are made of them, as many as their share."""
+        """Find the charset's scripts that no word has; strings are made of them in proportion to their share."""
         shown = self._table.characters
         held = {part for c in shown for part in self._check.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
         scripts = {script(c) for c in held if is_text(c)}
@@ -162,33 +157,31 @@ def _shown(letters: list[str]) -> str:
 
 
 def _table(text: str) -> dict[str, float]:
-    """Marks and their weights from ``weight mark weight mark ...``."""
+    """Parse marks and their weights from ``weight mark weight mark ...``."""
     parts = text.split()
     return {mark: float(weight) for weight, mark in zip(parts[::2], parts[1::2], strict=True)}
 
 
-_TRAILING = _table(
+_TRAILING = _table(  # Behind a word; the first eight as in labels of the training parts of IIIT5K-Words and SVT
     """60 . 22 , 18 ! 12 ? 6 : 5 " 3 ' 2 ; 2 ... 1.5 - 1.5 ) 1 * 1 ® 1 % 0.5 / 0.5 + 0.5 & 1 !! 0.5 ?! 1 ." 1 !" 0.5 ?"
     0.5 … 0.5 ’ 1.5 ”"""
 )
-"""Marks behind a word; the first eight as often as behind labels of the training parts of IIIT5K-Words and SVT."""
 
-_LEADING = _table("""14 " 4 ' 4 ( 3 # 3 @ 3 - 2 . 2 & 2 $ 1.5 * 1 + 2 • 1 / 2 “ 0.5 ‘ 0.5 ...""")
-"""Marks before a word."""
+_LEADING = _table("""14 " 4 ' 4 ( 3 # 3 @ 3 - 2 . 2 & 2 $ 1.5 * 1 + 2 • 1 / 2 “ 0.5 ‘ 0.5 ...""")  # Before a word
 
+# On both sides of a word: the mark before and the one behind
 _AROUND = _table("""30 "" 10 “” 10 '' 20 () 4 [] 6 -- 4 ** 1 <> 2 «» 1 {} 2 ~~ 1 // 0.5 __ 0.5 || 0.5 ¿? 0.5 ¡! 1 ••""")
-"""Marks on both sides: the one before and the one behind."""
 
 _INNER = _table("55 - 12 & 8 / 10 . 6 ' 3 + 2 _ 1 : 1 @ 1 · 1 ,")  # Marks between two words that are written as one
 
+# Marks that differ little in an image. One left out of labels is not drawn where they keep another of its row, as they
+# could not be told apart
 _LOOK_ALIKE = ('"“”«»״', "'‘’`", ".…·•。", ":։", "?¿؟", "!¡", ",،、", ";؛")
-"""Marks that differ little in an image. One that labels leave out is not drawn where they keep another of its row:
-nobody could learn which is which."""
 
+# Places of marks (the same labels: behind 149, before 31, inside 60)
 _PLACES = WeightedChoice({"trailing": 55.0, "leading": 11.0, "around": 13.0, "inner": 21.0})
-"""Where the marks of a word are (the same labels: behind 149, before 31, inside 60)."""
 
-_OF_SCRIPT = {
+_OF_SCRIPT = {  # Marks behind the words of some scripts, beside those of all
     "ARABIC": "؟،؛",
     "DEVANAGARI": "।",
     "BENGALI": "।",
@@ -198,14 +191,12 @@ _OF_SCRIPT = {
     "CJK": "。、",
     "HIRAGANA": "。、",
 }
-"""Marks behind the words of some scripts, beside those of all."""
 
-_OTHERS = 1.5
-"""Weight of each mark of the charset that the tables lack behind a word or before it, so that all are learnt."""
+_OTHERS = 1.5  # Weight of each mark of the charset missing from the tables, behind or before a word, to learn all
 
 
 class Cases:
-    """The case of words: lower, upper, capitalised or mixed, as far as labels keep the letters."""
+    """Case of words: lower, upper, capitalised or mixed, as far as labels keep the letters."""
 
     def __init__(self, config: CorpusConfig, letters: Iterable[str], check: LabelCheck) -> None:
         cased = [letter for letter in letters if letter.lower() != letter.upper()]
@@ -218,7 +209,7 @@ class Cases:
             "mixed": config.case_mixed * (lower and upper),
         }
         if not any(weights.values()):
-            # The settings ask for a case that the charset lacks, or it lacks some letters in both.
+            # The charset lacks the case in the settings, or some letters in both.
             weights.update(lower=float(lower or not upper), upper=float(upper or not lower))
         self._forms = WeightedChoice(weights)
 
@@ -244,7 +235,7 @@ class Cases:
 
 
 class Marks:
-    """Punctuation around words: marks that labels keep, and those that they leave out."""
+    """Punctuation around words, kept by labels or left out."""
 
     def __init__(self, characters: Iterable[str], check: LabelCheck) -> None:
         trailing, leading = dict(_TRAILING), dict(_LEADING)
@@ -284,7 +275,7 @@ class Marks:
 
 
 def _may_be_drawn(mark: str, check: LabelCheck) -> bool:
-    """True where labels keep a mark, or leave it out and keep nothing like it."""
+    """Return whether labels keep a mark, or leave it out and keep nothing like it."""
     if not check.allows(mark):
         return False
     lost = [character for character in mark if not check.kept(character)]

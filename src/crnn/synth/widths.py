@@ -21,7 +21,7 @@ CLASS_BITS = 44  # A sample or word with the number ``n`` of width class ``c`` h
 _GROWTH = 1.22  # Width of one class over that of the class before
 _TOLERANCE = 1.1  # Largest stretch of a crop to the width of its batch; beyond it crops get more margin
 _CYCLE = 128  # Batches after which the numbers of batches of each class repeat
-_ORDER = 5  # First word of the seeds of the order of batches, apart from those of words and data
+_ORDER = 5  # First word of the seeds of the order of batches, distinct from those of words and data
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class WidthClass:
 
     low: int  # Narrowest image in pixels
     high: int  # Widest image in pixels
-    # Widths in pixels at the network's height, from and up to, of the crops that belong to it
+    # Least and largest width in pixels of its crops at the network's height
     crops: tuple[float, float]
-    # Least and largest width over height of a crop, as a share of that of its image; see ``Geometry.draw``. ``None``:
-    # all crops are stretched to the image
+    # Least and largest width over height of a crop as a share of its image's; see ``Geometry.draw``. ``None``: all
+    # crops are stretched to the image
     fit: tuple[float, float] | None
 
     @property
     def middle(self) -> int:
-        """Width in pixels of samples that have no batch."""
+        """Width in pixels of samples without a batch."""
         return max((self.low + self.high) // 8 * 4, self.low)
 
 
@@ -47,7 +47,7 @@ def width_classes(image: ImageConfig, width: int | None = None) -> tuple[WidthCl
     if image.resize == "squash":
         width = width or image.image_width
         return (WidthClass(width, width, (0.0, np.inf), None),)
-    # Images narrower than min_width are stretched to it when they are read, so the first class takes all of them.
+    # Readers stretch images narrower than min_width to it, so the first class takes all of them.
     edges = [image.min_width * 1.06]
     while edges[-1] * _GROWTH < image.max_width * 0.95:
         edges.append(edges[-1] * _GROWTH)
@@ -68,12 +68,12 @@ class BatchWidths:
     Args:
         classes: Classes of widths.
         shares: ``(classes,)`` share of each class among the crops.
-        batch_size: Samples of the narrowest batches, all ranks together; wider ones have about as many pixels.
+        batch_size: Samples of the narrowest batches over all ranks; wider ones have about as many pixels.
         world_size: Ranks; every size is a multiple of it. Where it divides a small power of two, sizes are the same.
         seed: Of the order.
 
     Attributes:
-        sizes: Samples of a batch of each class, all ranks together.
+        sizes: Samples of a batch of each class over all ranks.
         samples: Share of each class among all samples.
         mean_size: Samples per batch on average.
     """
@@ -88,7 +88,7 @@ class BatchWidths:
     ) -> None:
         self._classes, self._seed = classes, seed
         exact = [batch_size * classes[0].low / kind.high for kind in classes]
-        # Sizes that several numbers of ranks can share out: these have the same batches.
+        # Sizes divisible among several numbers of ranks, so that all have the same batches.
         shared = math.gcd(batch_size, 1 << int(math.log2(max(exact[-1] / 2.0, 1.0))))
         unit = math.lcm(shared, world_size)
         self.sizes = [max(round(size / unit), 1) * unit for size in exact]

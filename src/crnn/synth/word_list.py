@@ -1,4 +1,4 @@
-"""Word lists, tables from which words of a given length are drawn, and generators of pseudowords.
+"""Word lists, tables to draw words of a given length from, and generators of pseudowords.
 
 The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``tools/word_list.py``.
 """
@@ -29,18 +29,17 @@ S = TypeVar("S", bound=np.generic)
 
 SHIPPED = "shipped"  # Name of the list that comes with the package
 
-_WORDFREQ = "wordfreq:"
-"""Behind it the code of a language of the package wordfreq, whose data are CC BY-SA and so never part of this one."""
+_WORDFREQ = "wordfreq:"  # Before a language of the package wordfreq, whose data (CC BY-SA) are never part of this one
 
-_CANDIDATES = 4  # Words among which the one with the rarest letter is taken, where that is asked for
+_CANDIDATES = 4  # Words from which the one with the rarest letter is chosen under ``corpus.balance``
 
 
 @dataclass(frozen=True, slots=True)
 class WordList:
-    """Words as they were read."""
+    """Words as read."""
 
-    name: str  # As the user gave it
-    text: str  # The words, each with a line feed behind it
+    name: str  # As given by the user
+    text: str  # The words, each followed by a line feed
     frequencies: npt.NDArray[np.float64]  # ``(n,)`` float64, above 0
 
 
@@ -48,12 +47,12 @@ def read_word_list(name: str) -> WordList:
     """Return the shipped list, one of the package wordfreq, or a UTF-8 file.
 
     Args:
-        name: ``shipped``; ``wordfreq:LANG`` with the code of a language, such as ``de``; or a file with a word per
-            line, or word, tab and frequency; empty lines are skipped.
+        name: ``shipped``; ``wordfreq:LANG`` with a language code such as ``de``; or a file with a word per line, or
+            word, tab and frequency; empty lines are skipped.
 
     Raises:
-        DataError: The file cannot be read, is not UTF-8 text, has no word, or a frequency is not a number above 0; or
-            wordfreq has no such language.
+        DataError: The file cannot be read, is not UTF-8 text, has no word or a frequency that is not a number above 0;
+            or wordfreq has no such language.
         MissingExtraError: The package wordfreq is not installed.
     """
     if name == SHIPPED:
@@ -128,14 +127,14 @@ def _not_text(name: str, what: str) -> DataError:
 
 
 class WordTable:
-    """The words of some lists that can be labels, drawn by length.
+    """Words of some lists that can be labels, drawn by length.
 
     Args:
         lists: Word lists.
-        ratios: Shares of the lists, above 0, in the words of every length that they have.
-        power: Words of one list and length are drawn in proportion to their frequency to this power.
-        check: Decides which words can be labels.
-        as_listed: Words are drawn in no other case than theirs, and ``ratios`` are shares in all words.
+        ratios: Shares of the lists, above 0, in the words of each length.
+        power: Exponent of the frequency by which words of one list and length are drawn.
+        check: Test for possible labels.
+        as_listed: Words keep their case, and ``ratios`` are shares in all words.
 
     Attributes:
         lengths: Lengths of labels, rising, for which there are words.
@@ -191,7 +190,7 @@ class WordTable:
         return self._text[self._starts[place] : self._ends[place]]
 
     def draw(self, choices: Choices, length: int, balance: float = 0.0) -> str:
-        """Draw a word of a length in ``lengths``; a share ``balance`` is the one of four with the rarest letter."""
+        """Draw a word of a length in ``lengths``; a share ``balance`` is chosen from four by the rarest letter."""
         place = self._place(choices, length)
         if balance and choices.chance(balance):
             others = [self._place(choices, length) for _ in range(_CANDIDATES - 1)]
@@ -203,7 +202,7 @@ class WordTable:
         return self[self._found(choices, 0, len(self._sums))]
 
     def length_weights(self, leave_out: str = "") -> tuple[float, ...]:
-        """Weights of the label lengths 1, 2, 3, ... in the lists, without one of them on request."""
+        """Return weights of the label lengths 1, 2, 3, ... in the lists, except the list ``leave_out``."""
         found = sum((part for name, part in self._by_list if name != leave_out), np.zeros(self._longest + 1))
         return tuple(found[1:].tolist())
 
@@ -221,7 +220,7 @@ class WordTable:
         return bisect.bisect_right(self._sums, wanted, low, high - 1)
 
     def _measure(self, words: WordList, power: float, check: LabelCheck, as_listed: bool) -> _Measured:
-        """Find the usable words of a list and the lengths of their labels; whole lists at a time, for speed."""
+        """Find the usable words of a list and the lengths of their labels, vectorised for speed."""
         text = words.text if check.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
         codes = _code_points(text)
         ends = np.flatnonzero(codes == ord("\n"))
@@ -231,7 +230,7 @@ class WordTable:
         allowed[ord("\n")] = True
         for code in np.flatnonzero(np.bincount(codes)).tolist():
             character = chr(code)
-            # Mostly the case that a word is drawn in is decided later, and one that fits is enough here.
+            # The case of a drawn word is mostly decided later, and one that fits is enough here.
             forms = (character,) if as_listed else (character, character.lower(), character.upper())
             for form in forms:
                 if character != "\n" and check.allows(form):
@@ -243,7 +242,7 @@ class WordTable:
         self.usable[words.name] = int(chosen.sum())
         self.too_long[words.name] = int((inside & (lengths > check.longest)).sum())
         self.outside[words.name] = len(starts) - self.usable[words.name] - self.too_long[words.name]
-        # Of the largest, so that no power overflows; none so small that a length has no weight at all.
+        # Relative to the largest, so that no power overflows; none so small that a length has no weight at all.
         weights = np.maximum((words.frequencies[chosen] / words.frequencies.max()) ** power, 1e-30)
         by_length = np.bincount(lengths[chosen], weights, minlength=check.longest + 1)
         return _Measured(
@@ -257,7 +256,7 @@ class WordTable:
         if not len(starts):
             return frozenset(), np.empty(0, dtype=np.float32)
         codes = _code_points(self._text)
-        # Only what lies in chosen words counts: +1 where one starts, -1 where one ends.
+        # Only characters of chosen words count: +1 at the start of one, -1 at its end.
         steps = np.zeros(len(codes) + 1, dtype=np.int8)
         steps[starts] += 1
         steps[ends] -= 1
@@ -272,7 +271,7 @@ class WordTable:
             rare[ord(character)] = -np.log(both[folded[character]] / both.sum())
         order = np.argsort(starts)
         rarity = np.empty(len(starts), dtype=np.float32)
-        # Segments reach to the next word; what lies between, left-out words, must not count.
+        # Segments reach to the next word; left-out words in between must not count.
         bounds = np.stack([starts[order], ends[order]], axis=1).ravel()
         rarity[order] = np.maximum.reduceat(rare[codes], bounds)[::2]
         return frozenset(found), rarity
@@ -280,7 +279,7 @@ class WordTable:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """The usable words of one list."""
+    """Usable words of one list."""
 
     text: str  # Of the whole list
     starts: npt.NDArray[np.int64]  # Where the words start in it
@@ -304,15 +303,14 @@ def _joined(parts: list[npt.NDArray[S]], dtype: type[S]) -> npt.NDArray[S]:
 
 
 def _packed(code: str, values: npt.NDArray[np.generic]) -> array[Any]:
-    """Numbers that are read one by one: Python's arrays give them four times as fast as numpy's."""
+    """Pack numbers to be read one by one, four times as fast from Python's arrays as from numpy's."""
     return array(code, values.astype(code).tobytes())
 
 
 _CONTEXT = 3  # Letters that decide on the next one; four would repeat the list, two are hard to pronounce
-_ATTEMPTS = 8  # Chains that are tried before one is taken that ends as no word does
+_ATTEMPTS = 8  # Chains tried before one with an unusual end is taken
 
-_MARK_SHARE = 0.35
-"""Share of letters that carry a combining mark, in strings of a script that has some; about that of Hindi."""
+_MARK_SHARE = 0.35  # Share of letters with a combining mark, in scripts with such marks; about that of Hindi
 
 
 def script(character: str) -> str:
@@ -323,8 +321,7 @@ def script(character: str) -> str:
 class LetterChain:
     """Pseudowords by a chain of letters, each after the three before it.
 
-    Reference:
-        Shannon 1948, "A Mathematical Theory of Communication", section 3 (the series of approximations to English).
+    Reference: Shannon 1948, "A Mathematical Theory of Communication", section 3 (approximations to English).
     """
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -344,7 +341,7 @@ class LetterChain:
         return len(self._next)
 
     def draw(self, choices: Choices, length: int) -> str:
-        """Draw a lower-case word of ``length`` code points; fewer where no chain goes on that far."""
+        """Draw a lower-case word of ``length`` code points, fewer where chains end earlier."""
         word = ""
         for _ in range(_ATTEMPTS):
             word = self._chain(choices, length)
@@ -363,10 +360,10 @@ class LetterChain:
 
 
 class LetterStrings:
-    """Random strings of letters of one script each, for scripts and letters that no list has.
+    """Random strings of letters of one script each, for scripts and letters missing from the lists.
 
-    Combining marks stand behind letters only, and vowel signs behind consonants, so that every string can be shaped.
-    Each string shows at least one of ``wanted`` (default: all).
+    Combining marks follow letters only, and vowel signs consonants, so that every string can be shaped. Each string
+    has at least one of ``wanted`` (default: all).
     """
 
     def __init__(self, characters: Sequence[str], wanted: Sequence[str] = ()) -> None:
@@ -413,7 +410,7 @@ class LetterStrings:
 
 
 def _may_carry(letter: str, mark: str) -> bool:
-    """True where a shaper joins the two instead of drawing a dotted circle."""
+    """Return whether a shaper joins the two instead of drawing a dotted circle."""
     if unicodedata.category(letter)[0] != "L":
         return False
     is_sign = unicodedata.category(mark) == "Mc" or "SIGN" in unicodedata.name(mark, "")
@@ -423,6 +420,6 @@ def _may_carry(letter: str, mark: str) -> bool:
 
 
 def _without_alike(letters: list[str]) -> list[str]:
-    """Without letters that look like digits, where there are enough others: in no order nobody can tell them apart."""
+    """Drop letters that look like digits, which random strings cannot tell apart, if enough others remain."""
     others = [letter for letter in letters if letter not in "IOlo"]
     return others if len(others) >= len(letters) // 2 and others else letters
