@@ -335,7 +335,9 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     path = saved(tmp_path / "weights.safetensors")
     content = path.read_bytes()
     (tmp_path / "weights.safetensors.partial").symlink_to("/dev/full")
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors: the disk is full\. .*a training goes on with --resume"):
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors: the disk is full\. .*a training goes on with --resume"
+    ):
         saved(path, seed=8)
     assert path.read_bytes() == content
     assert names_in(tmp_path) == [path.name]
