@@ -46,10 +46,6 @@ def check_writable(flag: str, path: str, example: str) -> None:
         raise ConfigError(f"{flag} {path}: {why}; expected a file in a folder that exists, such as {example}")
 
 
-# ----------------------------------------------------------------------------------------------------
-# progress
-
-
 @contextmanager
 def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr, if that is a terminal.
@@ -65,9 +61,6 @@ def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) 
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)
 
-
-# ----------------------------------------------------------------------------------------------------
-# signals
 
 _ANSWER = b"stopping, and saving what is done; Ctrl-C again ends at once\n"
 

@@ -207,10 +207,6 @@ def _print(found: Inspection, written: Conversion | None, *, json: bool) -> None
         print(f"\n{summary(written)}")
 
 
-# ----------------------------------------------------------------------------------------------------
-# data
-
-
 def convert(
     format: Annotated[FormatName, typer.Argument(metavar="FORMAT")],  # noqa: A002
     paths: Annotated[list[str], typer.Argument(metavar="SRC ... DST")],

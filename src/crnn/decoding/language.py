@@ -27,7 +27,6 @@ from crnn.files import atomic_write
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Ints = npt.NDArray[np.int64]
-_Bools = npt.NDArray[np.bool_]
 
 DEFAULT_ORDER = 7
 """Longest n-gram, with the marks of the word's beginning and end (docs/log/experiments.md, 2026-11-29)."""

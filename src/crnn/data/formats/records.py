@@ -188,7 +188,7 @@ def relative_path(path: str) -> str | None:
     return "/".join(part for part in parts if part not in ("", ".")) or None
 
 
-_CONTROL_locate = re.compile("[\0-\x1f\x7f]")
+_ASCII_CONTROL = re.compile("[\0-\x1f\x7f]")
 
 
 def find_annotation(source: str | os.PathLike[str], candidates: Sequence[str]) -> Path:
@@ -221,12 +221,12 @@ def find_annotation(source: str | os.PathLike[str], candidates: Sequence[str]) -
 
 def is_name(text: str) -> bool:
     """Return whether a text can name an image: not empty, without control characters."""
-    return bool(text) and not _CONTROL_locate.search(text)
+    return bool(text) and not _ASCII_CONTROL.search(text)
 
 
 def one_line(text: str) -> str:
     """Replace control characters by spaces, for messages."""
-    return _CONTROL_locate.sub(" ", text).strip()
+    return _ASCII_CONTROL.sub(" ", text).strip()
 
 
 MAX_XML_BYTES = 16 * 1024 * 1024
