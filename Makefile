@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,openvino,words,dev]'
 	touch $(STAMP)
 
-# Trains a small network on rendered words, evaluates it on words it has not seen, and reads pictures with it.
+# Trains a small network on rendered words, evaluates it on words it has not seen, and reads images with it.
 demo: setup
 	$(BIN)/python examples/demo.py
 

@@ -1,10 +1,10 @@
-// Reads pictures with an exported network in JavaScript: ONNX Runtime Web (WebAssembly) is all that it needs.
+// Reads images with an exported network in JavaScript: ONNX Runtime Web (WebAssembly) is all that it needs.
 //
 //     npm install onnxruntime-web
 //     crnn export crnn-small crnn-small.onnx
 //     node read_plain.mjs crnn-small.onnx word.pgm ...
 //
-// Node opens no pictures by itself, so that they come as they go into the network: grey pixels, 32 high and as wide as
+// Node opens no images by itself, so that they come as they go into the network: grey pixels, 32 high and as wide as
 // docs/export.md says, as PGM files (for a width of 96, in Python:
 // Image.open("word.png").convert("L").resize((96, 32), Image.Resampling.BICUBIC).save("word.pgm")).
 // In a browser they come from a canvas; see docs/export.md.
@@ -69,12 +69,12 @@ function pixels(path) {
   return [width, new Uint8Array(bytes.subarray(header[0].length, header[0].length + 32 * width))];
 }
 
-const [file, ...pictures] = process.argv.slice(2);
+const [file, ...images] = process.argv.slice(2);
 ort.env.logLevel = "error"; // its warnings are about graphs, and for those who write them
 const model = readFileSync(file);
 const characters = [...JSON.parse(metadata(model).crnn_metadata).characters];
 const session = await ort.InferenceSession.create(model);
-for (const path of pictures) {
+for (const path of images) {
   const [width, grey] = pixels(path);
   const { log_probs } = await session.run({ images: new ort.Tensor("uint8", grey, [1, 1, 32, width]) });
   console.log(`${path}\t${greedy(log_probs.data, log_probs.dims, characters)}`);

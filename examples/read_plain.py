@@ -1,4 +1,4 @@
-"""Reads pictures with an exported network, and without crnn: NumPy, Pillow and ONNX Runtime are all that it needs.
+"""Reads images with an exported network, and without crnn: NumPy, Pillow and ONNX Runtime are all that it needs.
 
 crnn export crnn-small crnn-small.onnx
 python examples/read_plain.py crnn-small.onnx word.png ...
@@ -15,12 +15,12 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 metadata = json.loads(session.get_modelmeta().custom_metadata_map["crnn_metadata"])
 characters, image = metadata["characters"], metadata["config"]["image"]
 for path in sys.argv[2:]:
-    picture = Image.open(path).convert("L")
+    image = Image.open(path).convert("L")
     width = image["image_width"]
     if image["resize"] == "keep_ratio":
-        steps = int(picture.width * 32 * image["width_scale"] / (picture.height * image["width_step"]) + 0.5)
+        steps = int(image.width * 32 * image["width_scale"] / (image.height * image["width_step"]) + 0.5)
         width = min(max(steps * image["width_step"], image["min_width"]), image["max_width"])
-    pixels = np.asarray(picture.resize((width, 32), Image.Resampling.BICUBIC))
+    pixels = np.asarray(image.resize((width, 32), Image.Resampling.BICUBIC))
     (log_probs,) = session.run(["log_probs"], {"images": pixels[np.newaxis, np.newaxis]})  # (1, T, V)
     best = log_probs[0].argmax(axis=1)
     # A class counts where it differs from the one before it; the last class is the blank.

@@ -1,8 +1,8 @@
-"""Reads pictures on all machines of a Ray cluster: a row for each of them, in Parquet files.
+"""Reads images on all machines of a Ray cluster: a row for each of them, in Parquet files.
 
     python examples/read_with_ray.py CROPS READINGS [--packed] [--readers N] [--model MODEL]
 
-CROPS is a folder of pictures, here or in an object store (``s3://...``); with ``--packed`` it holds Parquet files with
+CROPS is a folder of images, here or in an object store (``s3://...``); with ``--packed`` it holds Parquet files with
 the columns ``path`` and ``bytes`` instead. Without RAY_ADDRESS this machine is the cluster. docs/scale.md says what it
 costs, and what happens when something goes wrong.
 """
@@ -31,7 +31,7 @@ class Reader:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """``path`` and ``bytes`` -> ``path``, ``text``, ``score``, ``confidence`` and ``error``."""
         # What cannot be read comes as an exception in its place, and becomes a row like the others.
-        found = list(self.recognizer.stream(picture.as_py() for picture in batch["bytes"]))
+        found = list(self.recognizer.stream(image.as_py() for image in batch["bytes"]))
         columns: dict[str, Any] = {"path": batch["path"]}
         for name, kind in (("text", pa.string()), ("score", pa.float32()), ("confidence", pa.float32())):
             columns[name] = pa.array([getattr(reading, name, None) for reading in found], kind)
@@ -48,7 +48,7 @@ def read_all(options: argparse.Namespace, reader: type[Reader]) -> None:
         if options.packed
         else ray.data.read_binary_files(options.crops, include_paths=True, num_cpus=0.1)
     )
-    # A reader that dies, or whose machine does, is started again elsewhere and gets its pictures once more.
+    # A reader that dies, or whose machine does, is started again elsewhere and gets its images once more.
     pool = (
         ray.data.ActorPoolStrategy(size=options.readers) if options.readers else ray.data.ActorPoolStrategy(min_size=1)
     )
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, reader: type[Reader] = Reader) 
     parser.add_argument("readings")
     parser.add_argument("--packed", action="store_true")
     parser.add_argument("--readers", type=int, help="fewer than cores; default: as many as find work")
-    parser.add_argument("--batch-size", type=int, default=512, help="pictures that are handed to a reader at a time")
+    parser.add_argument("--batch-size", type=int, default=512, help="images that are handed to a reader at a time")
     parser.add_argument("--model", default="crnn-small")
     options = parser.parse_args(arguments)
     ray.init(ignore_reinit_error=True)

@@ -1,4 +1,4 @@
-"""What several tests share: drawn words, small sets of them, pictures of all kinds, log-probabilities."""
+"""What several tests share: drawn words, small sets of them, images of all kinds, log-probabilities."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def draw_word(text: str, size: tuple[int, int] | None = None, *, kind: str = "PNG") -> bytes:
-    """``text`` in black on white, as an encoded picture; about 12 pixels a character where no size is given."""
+    """``text`` in black on white, as an encoded image; about 12 pixels a character where no size is given."""
     width, height = size or (max(16, 12 * len(text) + 8), 32)
-    picture = Image.new("L", (width, height), 255)
-    ImageDraw.Draw(picture).text((4, 4), text, fill=0, font=ImageFont.load_default(min(20, height)))
+    image = Image.new("L", (width, height), 255)
+    ImageDraw.Draw(image).text((4, 4), text, fill=0, font=ImageFont.load_default(min(20, height)))
     buffer = io.BytesIO()
-    picture.save(buffer, kind)
+    image.save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -91,7 +91,7 @@ def word_list(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def picture_of() -> Callable[..., bytes]:
+def image_of() -> Callable[..., bytes]:
     """``draw_word``."""
     return draw_word
 
@@ -270,11 +270,11 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Pictures of all kinds
+# Images of all kinds
 
 
 def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
-    """The bytes of a picture file."""
+    """The bytes of an image file."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
@@ -299,7 +299,7 @@ def noise() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def smooth_image() -> Callable[..., Image.Image]:
-    """A function that draws a picture that JPEG and WebP keep well, different in every corner."""
+    """A function that draws an image that JPEG and WebP keep well, different in every corner."""
 
     def draw(width: int = 40, height: int = 24) -> Image.Image:
         x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -333,7 +333,7 @@ def png_by_hand() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def reason_of() -> Callable[..., str]:
-    """A function that gives the reason for which ``load_image`` refuses a picture."""
+    """A function that gives the reason for which ``load_image`` refuses an image."""
 
     def load(source: ImageSource, channels: int = 1) -> str:
         with pytest.raises(ImageError) as caught:
@@ -363,7 +363,7 @@ class GivenReader:
 
 @pytest.fixture
 def mixed_words(tmp_path: Path) -> GivenReader:
-    """40 samples: 32 whole pictures with two lexicons, 5 words of a scene, and 3 of no use."""
+    """40 samples: 32 whole images with two lexicons, 5 words of a scene, and 3 of no use."""
     root = tmp_path / "set"
     (root / "a folder").mkdir(parents=True)
     scene = Image.new("RGB", (200, 100), "white")

@@ -1,7 +1,7 @@
-"""Reads pictures on two Ray nodes of this machine, as examples/read_with_ray.py does: python on_ray.py FOLDER.
+"""Reads images on two Ray nodes of this machine, as examples/read_with_ray.py does: python on_ray.py FOLDER.
 
 FOLDER has ``crops``. One of the two readers kills itself, once. What was read is written to ``FOLDER/rows.json``; the
-same of pictures in Parquet files, to ``packed.json``.
+same of images in Parquet files, to ``packed.json``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 
 FOLDER = Path(sys.argv[1])
 EXAMPLE = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "read_with_ray.py"))
-MEMORY = 2**30  # bytes for pictures on their way; with much less ray hands out no work
+MEMORY = 2**30  # bytes for images on their way; with much less ray hands out no work
 
 
 class KilledOnce(EXAMPLE["Reader"]):  # type: ignore[misc]
@@ -47,7 +47,7 @@ def read(crops: Path, readings: Path, *options: str, reader: Any = EXAMPLE["Read
 
 
 def pack(paths: list[Path], folder: Path) -> None:
-    """Pictures into two Parquet files."""
+    """Images into two Parquet files."""
     folder.mkdir()
     for number in range(2):
         some = paths[number::2]

@@ -59,8 +59,8 @@ def test_the_mean_of_weights_and_themselves_reads_as_they_do(trained_run: Any, t
     other = save_calibration(trained_run.folder, calibration, tmp_path / "other.safetensors")
     out = average_weights([trained_run.folder, other], tmp_path / "mean.safetensors")
     assert load_weights(out).calibration is None
-    pictures = [trained_run.words.parent / "images" / f"{n}.png" for n in range(1, 5)]
-    readings = [[reading.text for reading in load(model, engine="torch").read(pictures)] for model in (other, out)]
+    images = [trained_run.words.parent / "images" / f"{n}.png" for n in range(1, 5)]
+    readings = [[reading.text for reading in load(model, engine="torch").read(images)] for model in (other, out)]
     assert readings[0] == readings[1] == trained_run.labels[:4]
 
 

@@ -349,7 +349,7 @@ def test_the_lstm_size_is_the_backbones_own_where_none_is_given():
     assert ModelConfig(backbone="small", hidden_size=96).lstm_size == 96
 
 
-def test_the_modelzoos_picture_has_24_steps():
+def test_the_modelzoos_image_has_24_steps():
     assert time_steps(100) == 24
     assert [time_steps(width) for width in (8, 11, 12, 128, 512)] == [1, 1, 2, 31, 127]
 

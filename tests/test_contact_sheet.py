@@ -1,4 +1,4 @@
-"""Contact sheets: every picture in its place with its ratio kept, captions of any script, marks."""
+"""Contact sheets: every image in its place with its ratio kept, captions of any script, marks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def filled(height: int, width: int, *colour: int) -> np.ndarray:
     return np.full((height, width, len(colour)), colour, np.uint8)
 
 
-def test_every_picture_is_there_with_its_caption() -> None:
+def test_every_image_is_there_with_its_caption() -> None:
     grey, red, wide = filled(10, 20, 200), filled(64, 64, 255, 0, 0), filled(8, 4000, 0, 0, 0)
     sheet = contact_sheet([grey, red, wide, grey, grey], ["one", "two", "字é", "", "five"])
     assert (sheet.shape, sheet.dtype) == ((120, 720, 3), np.uint8)
@@ -27,10 +27,10 @@ def test_every_picture_is_there_with_its_caption() -> None:
     captions = [(sheet[y + 41 : y + 60, x : x + 180] < 128).any() for y, x in ((0, 0), (0, 180), (0, 360), (60, 0))]
     assert all(captions)
     assert (sheet[41:60, 540:] == 255).all()  # the fourth has none
-    assert (sheet[60:, 180:] == 255).all()  # and there is no sixth picture
+    assert (sheet[60:, 180:] == 255).all()  # and there is no sixth image
 
 
-def test_a_sheet_without_pictures_is_white() -> None:
+def test_a_sheet_without_images_is_white() -> None:
     assert (contact_sheet([], []) == 255).all()
 
 
@@ -42,7 +42,7 @@ def test_cells_columns_and_lines() -> None:
     assert (sheet[66:74, 54:] == 255).all()
 
 
-def test_marked_pictures_are_framed_in_red() -> None:
+def test_marked_images_are_framed_in_red() -> None:
     sheet = contact_sheet([filled(10, 10, 90)] * 2, ["x", "y"], columns=2, cell=(40, 50), marked=[1])
     red = (sheet == (208, 0, 0)).all(axis=2)
     assert red[:, 40].all()
@@ -91,12 +91,12 @@ def test_another_face(tmp_path: Path) -> None:
     assert (given[41:] < 128).any()
 
 
-def test_packed_pictures_keep_their_sizes_and_their_order() -> None:
+def test_packed_images_keep_their_sizes_and_their_order() -> None:
     """Three fit into the first row, the wide one has the second, and a narrow one makes room for its caption."""
     widths = [40, 40, 20, 140, 8, 40]
     shades = [10, 60, 110, 160, 30, 90]
-    pictures = [np.full((16, width, 1), shade, np.uint8) for width, shade in zip(widths, shades, strict=True)]
-    sheet = packed_sheet(pictures, ["a", "b", "c", "d", "a caption longer than this", "f"], width=300)
+    images = [np.full((16, width, 1), shade, np.uint8) for width, shade in zip(widths, shades, strict=True)]
+    sheet = packed_sheet(images, ["a", "b", "c", "d", "a caption longer than this", "f"], width=300)
     assert sheet.shape == (3 * (32 + 15 + 8), 300, 3)
     places = [(0, 4), (0, 92), (0, 180), (1, 4), (2, 4)]
     for (row, left), width, shade in zip(places, widths, shades, strict=False):
@@ -110,7 +110,7 @@ def test_packed_pictures_keep_their_sizes_and_their_order() -> None:
     assert (sheet[2 * 55 + 36 : 2 * 55 + 51, 4:130] < 128).any(axis=(0, 2)).sum() > 60, "a whole caption"
 
 
-def test_packed_pictures_wider_than_their_sheet_are_made_smaller() -> None:
+def test_packed_images_wider_than_their_sheet_are_made_smaller() -> None:
     sheet = packed_sheet([np.zeros((16, 400, 3), np.uint8)], ["x" * 300], width=208)
     assert sheet.shape == (55, 208, 3)
     assert (sheet[4:12, 4:204] == 0).all()
@@ -121,12 +121,12 @@ def test_packed_pictures_wider_than_their_sheet_are_made_smaller() -> None:
 
 
 def test_wrong_arguments() -> None:
-    picture = filled(9, 9, 0)
+    image = filled(9, 9, 0)
     with pytest.raises(ValueError, match="zip"):
-        contact_sheet([picture], [])
-    with pytest.raises(ValueError, match="expected at least 1, with room for a picture in each"):
-        contact_sheet([picture], [""], columns=0)
-    with pytest.raises(ValueError, match="with room for a picture"):
-        contact_sheet([picture], ["a\nb\nc\nd"])
+        contact_sheet([image], [])
+    with pytest.raises(ValueError, match="expected at least 1, with room for an image in each"):
+        contact_sheet([image], [""], columns=0)
+    with pytest.raises(ValueError, match="with room for an image"):
+        contact_sheet([image], ["a\nb\nc\nd"])
     with pytest.raises(ConfigError, match=r"font no\.ttf: cannot be read .*expected a TrueType or OpenType file"):
-        contact_sheet([picture], ["a"], font_path="no.ttf")
+        contact_sheet([image], ["a"], font_path="no.ttf")

@@ -89,7 +89,7 @@ def two_ranks(*command: str) -> list[tuple[int, str, str]]:
 @pytest.mark.slow
 def test_the_checks_that_need_two_ranks(tmp_path: Path, word_list: Words, small_config: Configs) -> None:
     words = word_list(25)
-    (words.parent / "images" / "7.png").write_bytes(b"no picture")
+    (words.parent / "images" / "7.png").write_bytes(b"no image")
     single = word_list(1, "single")
     assert single.exists()
     config = small_config(words, train={"batch_size": 4}, data={"validation": [str(words)]})

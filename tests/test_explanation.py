@@ -1,4 +1,4 @@
-"""Explanations: the numbers are those of the reading, and the picture shows them where they belong."""
+"""Explanations: the numbers are those of the reading, and the image shows them where they belong."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: 
 
 
 def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_reader: MakeReader) -> None:
-    picture = barcode("bard")
-    word = explain(barcode_reader(lexicon=["bird", "cat"]), picture)
+    image = barcode("bard")
+    word = explain(barcode_reader(lexicon=["bird", "cat"]), image)
     assert (word.reading.text, word.method) == ("bird", "lexicon")
     assert word.reading.alternatives[0].text == "bard"  # of free texts the likeliest
     assert len(word.spans) == 4
-    own = explain(barcode_reader(lexicon=["bird", "cat", "bart"], n_best=3), picture)
+    own = explain(barcode_reader(lexicon=["bird", "cat", "bart"], n_best=3), image)
     assert [a.text for a in own.reading.alternatives] == ["bird", "cat"]
     assert own.reading.text == "bart"
-    assert explain(barcode_reader(), picture, runners_up=0).reading.alternatives == ()
+    assert explain(barcode_reader(), image, runners_up=0).reading.alternatives == ()
 
 
 @pytest.mark.parametrize(("doubt", "text"), [("ca", "bad"), ("", "bcd")])  # where all is alike, nothing is near
@@ -91,7 +91,7 @@ def near(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
     return int((np.abs(pixels.astype(int) - colour).max(axis=2) < 20).sum())
 
 
-def test_the_picture_shows_the_bars_under_the_letters(barcode: Barcode, barcode_reader: MakeReader) -> None:
+def test_the_image_shows_the_bars_under_the_letters(barcode: Barcode, barcode_reader: MakeReader) -> None:
     found = explain(barcode_reader(), barcode("t5"))  # a bar of grey 114, and one of 186
     sheet = found.draw()
     assert sheet.mode == "RGB"
@@ -110,17 +110,17 @@ def test_the_picture_shows_the_bars_under_the_letters(barcode: Barcode, barcode_
 
 
 @pytest.mark.parametrize(
-    "picture", [np.full((5, 400), 255, dtype=np.uint8), np.full((300, 20), 255, dtype=np.uint8)], ids=["flat", "tall"]
+    "image", [np.full((5, 400), 255, dtype=np.uint8), np.full((300, 20), 255, dtype=np.uint8)], ids=["flat", "tall"]
 )
-def test_pictures_of_any_shape_that_show_nothing(picture: np.ndarray, barcode_reader: MakeReader) -> None:
-    found = explain(barcode_reader(), picture)
+def test_images_of_any_shape_that_show_nothing(image: np.ndarray, barcode_reader: MakeReader) -> None:
+    found = explain(barcode_reader(), image)
     assert (found.reading.text, found.spans) == ("", ())
     sheet = found.draw()
     assert sheet.width < 2600
     assert sheet.height < 1500
 
 
-def test_a_colour_picture_and_long_lines(barcode_reader: MakeReader) -> None:
+def test_a_colour_image_and_long_lines(barcode_reader: MakeReader) -> None:
     reader = barcode_reader(image={"image_channels": 3})
     found = explain(reader, Image.new("RGB", (500, 40), (250, 60, 10)))
     assert found.pixels.shape == (40, 500, 3)
@@ -141,7 +141,7 @@ def test_other_scripts_are_written_in_a_face_that_has_them(barcode: Barcode, bar
         found.draw("nowhere.ttf")
 
 
-def test_a_picture_that_cannot_be_read_is_the_error_of_reading(barcode_reader: MakeReader, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_the_error_of_reading(barcode_reader: MakeReader, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.png"):
         explain(barcode_reader(), tmp_path / "gone.png")
 

@@ -1,4 +1,4 @@
-"""One picture from every kind of source, its size known beforehand, and the array that the network gets."""
+"""One image from every kind of source, its size known beforehand, and the array that the network gets."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_golden_pixels(encode_image):
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_path_bytes_pillow_and_array_agree(tmp_path, mode, form, channels, encode_image, smooth_image):
-    path = tmp_path / "picture.without-a-telling-suffix"
+    path = tmp_path / "image.without-a-telling-suffix"
     path.write_bytes(encode_image(smooth_image().convert(mode), form))
     pixels = load_image(path, channels)
     assert pixels.dtype == np.uint8
@@ -117,7 +117,7 @@ def test_no_file_stays_open(tmp_path, encode_image):
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_plain_pictures_cost_no_conversion(form, monkeypatch, encode_image, smooth_image):
+def test_plain_images_cost_no_conversion(form, monkeypatch, encode_image, smooth_image):
     wholes = {channels: encode_image(smooth_image().convert(mode), form) for channels, mode in ((1, "L"), (3, "RGB"))}
     for step in ("convert", "copy", "transpose", "paste", "split"):
         monkeypatch.setattr(Image.Image, step, None)
@@ -125,7 +125,7 @@ def test_plain_pictures_cost_no_conversion(form, monkeypatch, encode_image, smoo
         assert load_image(data, channels).shape == (24, 40, channels)
 
 
-# ---- what is no picture
+# ---- what is no image
 
 
 @pytest.mark.parametrize("source", [np.zeros((0, 5), np.uint8), np.zeros((5, 0, 3), np.uint8), Image.new("L", (0, 5))])
@@ -274,7 +274,7 @@ def test_resize_of_one_colour_is_that_colour():
 @pytest.mark.parametrize("resized", ["squash", "keep_ratio"])
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-def test_a_picture_resized_at_once_is_the_same(mode, form, resized, channels, encode_image, noise, tmp_path):
+def test_an_image_resized_at_once_is_the_same(mode, form, resized, channels, encode_image, noise, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.fromarray(noise(40, 77)).convert("L").convert(mode)

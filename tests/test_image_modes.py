@@ -1,4 +1,4 @@
-"""Pictures of every mode and depth, transparent and turned, as the pixels that a viewer would show."""
+"""Images of every mode and depth, transparent and turned, as the pixels that a viewer would show."""
 
 import struct
 
@@ -115,7 +115,7 @@ def test_sixteen_bit_colour_png(png_by_hand):
     assert load_image(png_by_hand(2, 1, depth=16, color=2, body=body), 3).tolist() == [[[0, 128, 255], [0x12, 0, 127]]]
 
 
-def test_float_pictures(encode_image, reason_of):
+def test_float_images(encode_image, reason_of):
     values = np.array([[0, 0.25, 0.5, 1]], np.float32)
     for source in [Image.fromarray(values), encode_image(Image.fromarray(values), "TIFF"), values]:
         assert load_image(source, 1).ravel().tolist() == [0, 64, 128, 255]
@@ -140,7 +140,7 @@ def test_colour_spaces(encode_image):
 # ---- orientation
 
 
-TURNED = {  # how a reader of the stored picture gets the upright one
+TURNED = {  # how a reader of the stored image gets the upright one
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],

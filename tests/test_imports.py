@@ -42,11 +42,11 @@ def python(program: str, *arguments: str, **environment: str) -> subprocess.Comp
 
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])
 def test_the_command_imports_no_torch(engine: str, trained_run: Any) -> None:
-    pictures = [str(trained_run.words.parent / "images" / f"{n}.png") for n in (1, 4)]
+    images = [str(trained_run.words.parent / "images" / f"{n}.png") for n in (1, 4)]
     # The settings of trainings take a tenth of the time from the start to the answer.
     end = "\nassert 'crnn.config.run' not in sys.modules\nsys.exit(status)"
     program = NO_TORCH + "from crnn.cli import main\nstatus = main(sys.argv[1:])" + end
-    done = python(program, "read", "--json", "--model", str(trained_run.folder), "--engine", engine, *pictures)
+    done = python(program, "read", "--json", "--model", str(trained_run.folder), "--engine", engine, *images)
     assert (done.returncode, done.stderr) == (0, "")
     readings = [json.loads(line) for line in done.stdout.splitlines()]
     assert [reading["text"] for reading in readings] == [trained_run.labels[0], trained_run.labels[3]]
@@ -60,8 +60,8 @@ import numpy as np
 from PIL import Image
 
 reader = crnn.load({str(trained_run.folder)!r}, lexicon={str(tmp_path / "words.txt")!r})
-picture = np.asarray(Image.open({str(trained_run.words.parent / "images" / "2.png")!r}))
-print(reader.read([picture] * 3)[2].text, type(reader._engine).__name__)
+image = np.asarray(Image.open({str(trained_run.words.parent / "images" / "2.png")!r}))
+print(reader.read([image] * 3)[2].text, type(reader._engine).__name__)
 """
     done = python(program)
     assert (done.stdout, done.stderr) == (f"{trained_run.labels[1]} OpenVinoEngine\n", "")
@@ -115,7 +115,7 @@ def linked_site(folder: Path, names: set[str]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])
-def test_the_wheel_reads_with_what_it_names_alone(engine: str, tmp_path: Path, picture_of: Any) -> None:
+def test_the_wheel_reads_with_what_it_names_alone(engine: str, tmp_path: Path, image_of: Any) -> None:
     wheel = built_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "unpacked")
@@ -124,7 +124,7 @@ def test_the_wheel_reads_with_what_it_names_alone(engine: str, tmp_path: Path, p
     assert {"numpy", "pillow", "safetensors"} <= {name.lower() for name in names}
     assert "torch" not in names
     site = linked_site(tmp_path / "site", names)
-    (tmp_path / "word.png").write_bytes(picture_of("hello"))
+    (tmp_path / "word.png").write_bytes(image_of("hello"))
     program = """
 import sys
 sys.path[:0] = sys.argv[1:3]

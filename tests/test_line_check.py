@@ -1,4 +1,4 @@
-"""Pictures that are likely no upright line of text, told from their size and what was read."""
+"""Images that are likely no upright line of text, told from their size and what was read."""
 
 import json
 import math
@@ -37,7 +37,7 @@ SURE, UNSURE = math.log(0.9), math.log(0.1)
         ((5200, 320), "a long line", SURE, "too_wide"),
     ],
 )
-def test_a_picture_is_warned_of_by_shape_and_reading(
+def test_an_image_is_warned_of_by_shape_and_reading(
     size: tuple[int, int], text: str, score: float, expected: str | None
 ) -> None:
     assert line_warning(size, text, score, ImageConfig(resize="keep_ratio")) == expected
@@ -48,9 +48,9 @@ def test_a_picture_is_warned_of_by_shape_and_reading(
 @pytest.fixture(scope="module")
 def word() -> Image.Image:
     font = ImageFont.load_default(40)
-    picture = Image.new("L", (170, 56), 240)
-    ImageDraw.Draw(picture).text((10, 4), "market", font=font, fill=20)
-    return picture
+    image = Image.new("L", (170, 56), 240)
+    ImageDraw.Draw(image).text((10, 4), "market", font=font, fill=20)
+    return image
 
 
 def test_readings_of_shipped_weights_say_what_is_no_line(word: Image.Image) -> None:

@@ -128,10 +128,10 @@ def test_evaluation_writes_and_shows_the_result(
     result = json.loads((tmp_path / "eval" / "result.json").read_text())
     assert (result["protocol"], result["datasets"][0]["name"], result["combined_accuracy"]) == ("modelzoo", "svt", 0.8)
 
-    (words.parent / "images" / "3.png").write_bytes(b"not a picture")
+    (words.parent / "images" / "3.png").write_bytes(b"not an image")
     done = script("run_eval.sh", "iiit5k", words, trained_run.folder / "best.safetensors")
     assert (done.returncode, done.stdout) == (1, "result: {'CRNNAccuracy': (1.0)}\n")
-    assert "unreadable picture images/3.png" in (tmp_path / "eval" / "log.txt").read_text()
+    assert "unreadable image images/3.png" in (tmp_path / "eval" / "log.txt").read_text()
 
     done = script("run_eval.sh", "svt", words, "nothing")
     assert (done.returncode, done.stdout) == (2, "")

@@ -12,28 +12,28 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from crnn import image as picture_file
+from crnn import image as image_file
 from crnn.errors import ImageError
-from crnn.image import MAX_PIXELS, image_size, load_image, open_picture, read_picture_file
+from crnn.image import MAX_PIXELS, image_size, load_image, open_image, read_image_file
 
 # ---- opening
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"])
-def test_a_picture_is_told_by_how_it_begins(form, encode_image, smooth_image, tmp_path):
-    path = tmp_path / "picture.txt"
+def test_an_image_is_told_by_how_it_begins(form, encode_image, smooth_image, tmp_path):
+    path = tmp_path / "image.txt"
     path.write_bytes(encode_image(smooth_image(), form))
-    data = read_picture_file(str(path))
+    data = read_image_file(str(path))
     assert data == path.read_bytes()
-    picture = open_picture(data, "it")
-    assert (picture.format, picture.size) == (form, (40, 24))
+    image = open_image(data, "it")
+    assert (image.format, image.size) == (form, (40, 24))
 
 
 def test_opening_decodes_nothing(png_by_hand):
-    picture = open_picture(png_by_hand(400, 300), "it")  # a header and no pixels
-    assert picture.size == (400, 300)
+    image = open_image(png_by_hand(400, 300), "it")  # a header and no pixels
+    assert image.size == (400, 300)
     with pytest.raises(OSError, match="truncated"):
-        picture.load()
+        image.load()
 
 
 # ---- missing, empty, foreign
@@ -41,9 +41,7 @@ def test_opening_decodes_nothing(png_by_hand):
 
 def test_missing(tmp_path, monkeypatch, reason_of):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ImageError, match=r"^crops/Wörd 1\.png: no such file; expected the path of a picture$"
-    ) as caught:
+    with pytest.raises(ImageError, match=r"^crops/Wörd 1\.png: no such file; expected the path of an image$") as caught:
         load_image("crops/Wörd 1.png", 1)
     assert caught.value.reason == "missing"
     with pytest.raises(ImageError, match="is a folder; expected") as caught:
@@ -78,7 +76,7 @@ def test_empty(tmp_path, reason_of):
 @pytest.mark.parametrize(
     "data",
     [
-        b"not a picture at all",
+        b"not an image at all",
         b"\0" * 500,
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",  # would start Ghostscript
         b"\x89PNG\r\n\x1a\n",
@@ -100,13 +98,13 @@ def test_not_an_image(data):
 
 def test_error_names_the_path_as_typed(tmp_path, monkeypatch, encode_image, noise):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(
-        ImageError, match=r"^\./notes\.txt: not a picture that can be read, or cut short; expected a JPEG"
+        ImageError, match=r"^\./notes\.txt: not an image that can be read, or cut short; expected a JPEG"
     ):
         load_image("./notes.txt", 1)
     (tmp_path / "cut.png").write_bytes(encode_image(Image.fromarray(noise(30, 30)))[:900])
-    with pytest.raises(ImageError, match=r"^cut\.png: cut short or damaged \(.+\); expected a whole picture$"):
+    with pytest.raises(ImageError, match=r"^cut\.png: cut short or damaged \(.+\); expected a whole image$"):
         load_image("cut.png", 1)
 
 
@@ -126,7 +124,7 @@ def test_a_device_is_not_read_to_its_end(reason_of):
 
 
 def test_huge_file_is_not_read(tmp_path, monkeypatch, encode_image, smooth_image):
-    monkeypatch.setattr(picture_file, "_MAX_BYTES", 100)
+    monkeypatch.setattr(image_file, "_MAX_BYTES", 100)
     path = tmp_path / "a.png"
     path.write_bytes(encode_image(smooth_image()))
     with pytest.raises(ImageError, match=r"a\.png: above 100 bytes") as caught:
@@ -134,7 +132,7 @@ def test_huge_file_is_not_read(tmp_path, monkeypatch, encode_image, smooth_image
     assert caught.value.reason == "too_large"
 
 
-def test_a_pipe_is_read_to_its_end_but_not_further_than_a_picture_goes(tmp_path, monkeypatch, encode_image, noise):
+def test_a_pipe_is_read_to_its_end_but_not_further_than_an_image_goes(tmp_path, monkeypatch, encode_image, noise):
     data = encode_image(Image.fromarray(noise(40, 120)))
     os.mkfifo(tmp_path / "pipe.png")
 
@@ -146,12 +144,12 @@ def test_a_pipe_is_read_to_its_end_but_not_further_than_a_picture_goes(tmp_path,
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            return read_picture_file(str(tmp_path / "pipe.png"))
+            return read_image_file(str(tmp_path / "pipe.png"))
         finally:
             writer.join()
 
     assert read_while(data) == data
-    monkeypatch.setattr(picture_file, "_MAX_BYTES", 3000)
+    monkeypatch.setattr(image_file, "_MAX_BYTES", 3000)
     with pytest.raises(ImageError, match=r"pipe\.png: above 3,000 bytes"):
         read_while(data + bytes(1 << 20))
 
@@ -253,7 +251,7 @@ def damaged(form, rounds, image, encode_image):
 @pytest.mark.parametrize("as_errors", [True, False])
 def test_damaged_files_give_an_image_error_or_pixels(form, as_errors, monkeypatch, encode_image, noise):
     # A damaged header may claim any size; the limit only keeps this test fast.
-    monkeypatch.setattr(picture_file, "MAX_PIXELS", 1_000_000)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 1_000_000)
     image = Image.fromarray(noise(16, 20) // 4 * 4)
     outcomes = set()
     for data in damaged(form, 1500, image, encode_image):

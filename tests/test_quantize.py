@@ -15,7 +15,7 @@ from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.onnx_graph import network_graph
 from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import DataError
-from crnn.export import drawn_pictures, stored_pictures
+from crnn.export import drawn_images, stored_images
 from crnn.model.weights import Weights, read_weights
 from crnn.quantize import QuantizedGraph, quantize_graph
 
@@ -34,7 +34,7 @@ def weights(trained_run: Any) -> Weights[Any]:
 
 @pytest.fixture(scope="module")
 def words(trained_run: Any, weights: Weights[Any]) -> list[Pixels]:
-    return stored_pictures([str(trained_run.words)], weights.config.image, 64)
+    return stored_images([str(trained_run.words)], weights.config.image, 64)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_other_widths_and_sizes_of_batches_go_through(weights: Weights[Any], qua
             assert distance(found, expected) < 0.05, name
 
 
-def test_a_picture_alone_says_what_it_says_in_a_batch(words: list[Pixels], quantized: QuantizedGraph) -> None:
+def test_an_image_alone_says_what_it_says_in_a_batch(words: list[Pixels], quantized: QuantizedGraph) -> None:
     for name, engine in engines(quantized.graph).items():
         together = engine.log_probs(words[0])
         for place in (0, 5):
@@ -84,7 +84,7 @@ def test_a_picture_alone_says_what_it_says_in_a_batch(words: list[Pixels], quant
 
 
 def test_pixels_themselves_lose_nothing(weights: Weights[Any], words: list[Pixels], quantized: QuantizedGraph) -> None:
-    """Inside of the picture the first convolution is exact but for its kernel; 128 instead of 127.5 is in the bias."""
+    """Inside of the image the first convolution is exact but for its kernel; 128 instead of 127.5 is in the bias."""
     plain = network_graph(weights)
     arrays = {t.name: numpy_helper.to_array(t) for t in quantized.graph.graph.initializer}
     kernel = arrays["conv1.weight.integers"] * arrays["conv1.weight.scale"].reshape(-1, 1, 1, 1)
@@ -119,7 +119,7 @@ def test_what_is_in_integers(weights: Weights[Any], quantized: QuantizedGraph) -
         assert arrays[f"{name}.integers"].dtype == np.int8
         assert arrays[f"{name}.scale"].shape == (*plain[name].shape[:2], 1)  # one for each row
     assert quantized.kept == ("rnn1", "neck.product", "rnn2", "head.product")
-    assert quantized.pictures == 12
+    assert quantized.images == 12
     size = len(quantized.graph.SerializeToString())
     assert size < 0.35 * len(network_graph(weights).SerializeToString())
 
@@ -150,7 +150,7 @@ def test_the_source_stays_as_it_is(weights: Weights[Any], words: list[Pixels]) -
     assert graph.SerializeToString() == before
 
 
-def test_ranges_follow_the_pictures(weights: Weights[Any], words: list[Pixels]) -> None:
+def test_ranges_follow_the_images(weights: Weights[Any], words: list[Pixels]) -> None:
     grey = np.full((4, 1, 32, 48), 127, np.uint8)
     narrow = quantize_graph(network_graph(weights), [grey]).ranges
     wide = quantize_graph(network_graph(weights), words).ranges
@@ -159,8 +159,8 @@ def test_ranges_follow_the_pictures(weights: Weights[Any], words: list[Pixels]) 
     assert wide["relu1"][1] > narrow["relu1"][1]
 
 
-def test_without_pictures_there_is_nothing_to_go_by(weights: Weights[Any]) -> None:
-    with pytest.raises(DataError, match="there are no pictures to quantise with; expected some hundreds"):
+def test_without_images_there_is_nothing_to_go_by(weights: Weights[Any]) -> None:
+    with pytest.raises(DataError, match="there are no images to quantise with; expected some hundreds"):
         quantize_graph(network_graph(weights), [])
 
 
@@ -179,15 +179,15 @@ def test_any_network_can_be_quantised(backbone: str, tmp_path: Any) -> None:
     state["backbone.conv2.weight"][0] = 0
     save_weights(tmp_path / "any.safetensors", state, config, {})
     graph = network_graph(read_weights(tmp_path / "any.safetensors"))
-    pictures = drawn_pictures(config, 4)
-    quantized = quantize_graph(graph, pictures)
-    expected = OnnxEngine(graph.SerializeToString(), channels=3, threads=1).log_probs(pictures[0])
+    images = drawn_images(config, 4)
+    quantized = quantize_graph(graph, images)
+    expected = OnnxEngine(graph.SerializeToString(), channels=3, threads=1).log_probs(images[0])
     data = quantized.graph.SerializeToString()
     for engine in (OnnxEngine(data, channels=3, threads=1), OpenVinoEngine(data, channels=3, threads=1)):
-        assert distance(engine.log_probs(pictures[0]), expected) < 0.02
+        assert distance(engine.log_probs(images[0]), expected) < 0.02
 
 
-def test_ranges_are_the_mean_of_groups_of_sixteen_pictures(weights: Weights[Any]) -> None:
+def test_ranges_are_the_mean_of_groups_of_sixteen_images(weights: Weights[Any]) -> None:
     rng, graph = np.random.default_rng(0), network_graph(weights)
     plain = rng.integers(100, 140, (16, 1, 32, 48), dtype=np.uint8)
     sharp = rng.integers(0, 256, (16, 1, 32, 48), dtype=np.uint8)

@@ -57,19 +57,19 @@ def spoken_reader(barcode_reader: MakeReader) -> MakeReader:
 def test_options_of_a_call_are_those_of_a_reader_that_has_them(
     options: dict[str, Any], text: str | None, barcode_reader: MakeReader, barcode: Barcode
 ) -> None:
-    reader, picture = barcode_reader(calibration=CALIBRATION), barcode("bard")
-    free = reader.read(picture)
-    expected = barcode_reader(calibration=CALIBRATION, **options).read(picture)
-    assert reader.read(picture, **options) == expected
-    assert reader.read([picture, picture], **options) == [expected] * 2
-    assert list(reader.stream([picture], **options)) == [expected]
+    reader, image = barcode_reader(calibration=CALIBRATION), barcode("bard")
+    free = reader.read(image)
+    expected = barcode_reader(calibration=CALIBRATION, **options).read(image)
+    assert reader.read(image, **options) == expected
+    assert reader.read([image, image], **options) == [expected] * 2
+    assert list(reader.stream([image], **options)) == [expected]
     if text is not None:
         assert expected.text == text
     if "allow" in options:
         assert set(expected.text) <= set("bdr")
     assert not set(expected.text) & set(options.get("block", ""))
     assert len(expected.alternatives) == options.get("n_best", 1) - 1
-    assert reader.read(picture) == free  # and for that call alone
+    assert reader.read(image) == free  # and for that call alone
     assert free.text == "bard"
 
 
@@ -77,17 +77,17 @@ def test_a_language_for_one_call(
     barcode_reader: MakeReader, barcode: Barcode, language: Language, tmp_path: Path
 ) -> None:
     language.save(tmp_path / "abc.lm")
-    reader, picture = barcode_reader(calibration=CALIBRATION, doubt="ca"), barcode("bcd")
+    reader, image = barcode_reader(calibration=CALIBRATION, doubt="ca"), barcode("bcd")
     for lm in (language, tmp_path / "abc.lm", str(tmp_path / "abc.lm")):
-        assert reader.read(picture, lm=lm, lm_weight=2.0).text == "bad"
-    assert reader.read(picture).text == "bcd"
+        assert reader.read(image, lm=lm, lm_weight=2.0).text == "bad"
+    assert reader.read(image).text == "bcd"
     own = barcode_reader(doubt="ca", lm=language, lm_weight=2.0)
-    assert own.read(picture).text == "bad"
-    assert own.read(picture, lm="none", lm_weight=None).text == "bcd"
-    assert own.read(picture, lm=None, lm_weight=None).text == "bcd"  # auto: that of the weights, which have none
-    assert own.read(picture, lm_weight=0.0).text == "bcd"
+    assert own.read(image).text == "bad"
+    assert own.read(image, lm="none", lm_weight=None).text == "bcd"
+    assert own.read(image, lm=None, lm_weight=None).text == "bcd"  # auto: that of the weights, which have none
+    assert own.read(image, lm_weight=0.0).text == "bcd"
     with pytest.raises(ConfigError, match="lm_weight is given, and there is no language to weigh"):
-        own.read(picture, lm="none")
+        own.read(image, lm="none")
 
 
 def test_a_reading_in_the_wrong_characters_has_hardly_any_confidence(
@@ -103,18 +103,18 @@ def test_a_reading_in_the_wrong_characters_has_hardly_any_confidence(
 
 
 def test_none_takes_an_option_away(barcode_reader: MakeReader, barcode: Barcode) -> None:
-    picture = barcode("bard")
+    image = barcode("bard")
     words = barcode_reader(lexicon=["bird", "cat"], n_best=2)
-    assert words.read(picture, lexicon=None, n_best=None) == barcode_reader().read(picture)
-    assert words.read(picture, lexicon=None, n_best=None, pattern="b[^a]rd").text not in ("bard", "bird")
+    assert words.read(image, lexicon=None, n_best=None) == barcode_reader().read(image)
+    assert words.read(image, lexicon=None, n_best=None, pattern="b[^a]rd").text not in ("bard", "bird")
     with pytest.raises(ConfigError, match="lexicon and pattern do not go together"):
-        words.read(picture, pattern="b.*")
-    assert words.read(picture, lexicon=["bart", "cat"]).text == "bart"  # another takes its place
+        words.read(image, pattern="b.*")
+    assert words.read(image, lexicon=["bart", "cat"]).text == "bart"  # another takes its place
     patterned = barcode_reader(pattern="c.*", allow="abcd")
-    assert patterned.read(picture, pattern=None, allow=None).text == "bard"
-    assert set(patterned.read(picture, pattern=None).text) <= set("abcd")
+    assert patterned.read(image, pattern=None, allow=None).text == "bard"
+    assert set(patterned.read(image, pattern=None).text) <= set("abcd")
     greedy = barcode_reader(decode="greedy")
-    assert greedy.read(picture, decode=None, lexicon=["bird"]).text == "bird"
+    assert greedy.read(image, decode=None, lexicon=["bird"]).text == "bird"
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_none_takes_an_option_away(barcode_reader: MakeReader, barcode: Barcode)
     ],
     ids=str,
 )
-def test_what_is_wrong_is_said_before_a_picture_is_looked_at(
+def test_what_is_wrong_is_said_before_an_image_is_looked_at(
     options: dict[str, Any], error: type[CrnnError], message: str, barcode_reader: MakeReader, barcode: Barcode
 ) -> None:
     def never() -> Iterator[bytes]:
-        raise AssertionError("a picture is drawn")
+        raise AssertionError("an image is drawn")
         yield b""
 
     reader = barcode_reader()
@@ -171,29 +171,29 @@ def test_a_reader_has_the_language_that_its_weights_name(spoken_reader: MakeRead
     assert reader.decoder.prior.language.name == "en"
     plain = spoken_reader(lm="none", calibration=CALIBRATION)
     assert (plain.decoder.method, plain.decoder.prior, plain.decoder.curve) == ("greedy", None, CALIBRATION.greedy)
-    picture = barcode("hotel")
-    assert reader.read(picture).text == plain.read(picture).text == "hotel"
-    assert reader.read(picture).confidence != plain.read(picture).confidence
-    assert reader.read(picture, lm="none") == plain.read(picture)
-    assert reader.read(picture, decode="greedy") == plain.read(picture)
-    assert plain.read(picture, lm=None) == reader.read(picture) == plain.read(picture, lm="en")
+    image = barcode("hotel")
+    assert reader.read(image).text == plain.read(image).text == "hotel"
+    assert reader.read(image).confidence != plain.read(image).confidence
+    assert reader.read(image, lm="none") == plain.read(image)
+    assert reader.read(image, decode="greedy") == plain.read(image)
+    assert plain.read(image, lm=None) == reader.read(image) == plain.read(image, lm="en")
     # Lexicons and patterns have words of their own.
-    assert reader.read(picture, lexicon=["motel", "exit"]).text == "motel"
-    assert reader.read(picture, pattern="[A-Z]+[0-9]").text[-1].isdigit()
+    assert reader.read(image, lexicon=["motel", "exit"]).text == "motel"
+    assert reader.read(image, pattern="[A-Z]+[0-9]").text[-1].isdigit()
     with pytest.raises(DataError, match=r"language xx: there is no such file; .* the name of one that ships: en"):
         spoken_reader("xx")
 
 
-def test_a_picture_alone_and_in_any_batch_has_one_reading_with_a_language(
+def test_an_image_alone_and_in_any_batch_has_one_reading_with_a_language(
     spoken_reader: MakeReader, barcode: Barcode
 ) -> None:
     words = ["hotel", "exit", "qzx", "a", "", "street", "b4", "platform", "the", "of"] * 5
-    pictures = [barcode(word) for word in words]
-    alone = spoken_reader(batch_size=1).read(pictures)
+    images = [barcode(word) for word in words]
+    alone = spoken_reader(batch_size=1).read(images)
     assert [reading.text for reading in alone] == words
     for batch_size, threads in ((3, 1), (4, 2), (64, 2)):
         for found, expected in zip(
-            spoken_reader(batch_size=batch_size, threads=threads).stream(pictures), alone, strict=True
+            spoken_reader(batch_size=batch_size, threads=threads).stream(images), alone, strict=True
         ):
             assert isinstance(found, Reading)
             assert (found.text, found.characters) == (expected.text, expected.characters)
@@ -201,15 +201,15 @@ def test_a_picture_alone_and_in_any_batch_has_one_reading_with_a_language(
             assert found.confidence == pytest.approx(expected.confidence, abs=1e-5)
 
 
-def test_readings_with_a_language_arrive_before_an_exception_of_the_pictures(
+def test_readings_with_a_language_arrive_before_an_exception_of_the_images(
     spoken_reader: MakeReader, barcode: Barcode
 ) -> None:
-    def pictures() -> Iterator[bytes]:
+    def images() -> Iterator[bytes]:
         yield from map(barcode, ["hotel", "exit", "the"])
         raise OSError("the list is cut short")
 
     for batch_size in (1, 2, 64):
-        stream = spoken_reader(batch_size=batch_size).stream(pictures())
+        stream = spoken_reader(batch_size=batch_size).stream(images())
         assert [reading.text for reading in [next(stream) for _ in range(3)] if isinstance(reading, Reading)] == [
             "hotel", "exit", "the",
         ]  # fmt: skip
@@ -221,13 +221,13 @@ def test_readings_with_a_language_arrive_before_an_exception_of_the_pictures(
 
 
 def test_the_confidence_of_a_lexicon_knows_that_none_may_be_shown(barcode_reader: MakeReader, barcode: Barcode) -> None:
-    reader, picture = barcode_reader(), barcode("street")
-    none = reader.read(picture, lexicon=["zzz"])
+    reader, image = barcode_reader(), barcode("street")
+    none = reader.read(image, lexicon=["zzz"])
     assert (none.text, none.confidence) == ("zzz", pytest.approx(0.0, abs=1e-6))
-    right = reader.read(picture, lexicon=["zzz", "street"])
+    right = reader.read(image, lexicon=["zzz", "street"])
     assert (right.text, right.confidence) == ("street", pytest.approx(1.0, abs=1e-6))
-    several = reader.read(picture, lexicon=["street", "strebt", "zzz"], n_best=3)
+    several = reader.read(image, lexicon=["street", "strebt", "zzz"], n_best=3)
     assert several.text == "street"
     assert 0.99 < several.confidence + sum(a.confidence for a in several.alternatives) <= 1.0 + 1e-9
     # Confidences of words need no calibration.
-    assert barcode_reader(calibration=CALIBRATION).read(picture, lexicon=["zzz"]) == none
+    assert barcode_reader(calibration=CALIBRATION).read(image, lexicon=["zzz"]) == none

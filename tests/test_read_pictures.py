@@ -1,4 +1,4 @@
-"""``crnn read`` on a folder of pictures of every kind, good and bad: each has its line, and all that can be read is."""
+"""``crnn read`` on a folder of images of every kind, good and bad: each has its line, and all that can be read is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(
 
 
 def write_good(folder: Path, barcode: Callable[..., bytes], encode_image: Callable[..., bytes]) -> dict[str, str]:
-    """Pictures of every mode and format that Pillow writes without loss; by name what they say."""
+    """Images of every mode and format that Pillow writes without loss; by name what they say."""
     said: dict[str, str] = {}
 
     def write(name: str, text: str, image: Image.Image, form: str = "PNG", **options: object) -> None:
@@ -87,17 +87,17 @@ def write_good(folder: Path, barcode: Callable[..., bytes], encode_image: Callab
 def write_bad(
     folder: Path, barcode: Callable[..., bytes], encode_image: Callable[..., bytes], png_by_hand: Callable[..., bytes]
 ) -> dict[str, str]:
-    """What looks like pictures and is none; by name what must be said of it."""
+    """What looks like images and is none; by name what must be said of it."""
     whole = Image.open(io.BytesIO(barcode("whole"))).convert("RGB").resize((400, 200))
-    unknown = "not a picture that can be read, or cut short"
+    unknown = "not an image that can be read, or cut short"
     bitmap = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 0, 0, 0, 0)
     files = {
         "0 bytes.png": (b"", "empty (0 bytes)"),
-        "text.png": (b"this is not a picture\n", "not a picture that can be read"),
-        "page.jpg": (b"<!doctype html><title>404</title>", "not a picture that can be read"),
-        "drawing.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture that can be read"),
-        "zip.webp": (b"PK\x03\x04" + bytes(60), "not a picture that can be read"),
-        "only the beginning.png": (b"\x89PNG\r\n\x1a\n", "not a picture that can be read, or cut short"),
+        "text.png": (b"this is not an image\n", "not an image that can be read"),
+        "page.jpg": (b"<!doctype html><title>404</title>", "not an image that can be read"),
+        "drawing.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image that can be read"),
+        "zip.webp": (b"PK\x03\x04" + bytes(60), "not an image that can be read"),
+        "only the beginning.png": (b"\x89PNG\r\n\x1a\n", "not an image that can be read, or cut short"),
         "bomb.png": (png_by_hand(60_000, 60_000), "too large to decode"),
         "bomb.bmp": (bitmap, "too large to decode"),
     }
@@ -117,7 +117,7 @@ def write_bad(
 
 
 @pytest.mark.parametrize("options", [(), ("--threads", "1"), ("--batch-size", "1"), ("--batch-size", "3")])
-def test_every_picture_of_a_folder_has_its_line(
+def test_every_image_of_a_folder_has_its_line(
     options: tuple[str, ...],
     run: Run,
     tmp_path: Path,
@@ -153,21 +153,21 @@ def test_every_picture_of_a_folder_has_its_line(
 
 
 def test_what_was_given_by_name_and_cannot_be_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"")
+    image = tmp_path / "a.png"
+    image.write_bytes(b"")
     folder = tmp_path / "folder"
     folder.mkdir()
     long = "x" * 5000
-    given = f"{folder}\n{picture}/below.png\n{long}\na\0b\n".encode()
+    given = f"{folder}\n{image}/below.png\n{long}\na\0b\n".encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
     status, out, err = run("-", "gone.png", long)
     assert (status, out) == (1, "")
     expected = [
-        f"crnn read: {folder}: is a folder; expected the path of a picture",
-        f"crnn read: {picture}/below.png: cannot be opened (Not a directory); expected the path of a picture that you ",
+        f"crnn read: {folder}: is a folder; expected the path of an image",
+        f"crnn read: {image}/below.png: cannot be opened (Not a directory); expected the path of an image that you ",
         f"crnn read: {long}: cannot be opened (File name too long); expected",
         "crnn read: a\0b: cannot be opened (embedded null byte); expected",
-        "crnn read: gone.png: no such file; expected the path of a picture",
+        "crnn read: gone.png: no such file; expected the path of an image",
         f"crnn read: {long}: cannot be opened (File name too long); expected",
     ]
     for line, beginning in zip(err.splitlines(), expected, strict=True):
@@ -203,7 +203,7 @@ def test_what_may_not_be_read(
     assert err.splitlines() == [
         f"crnn read: {tmp_path}/locked: folder cannot be opened (Permission denied); left out",
         f"crnn read: {tmp_path}/a.png: cannot be opened (Permission denied); "
-        "expected the path of a picture that you may read",
+        "expected the path of an image that you may read",
     ]
 
 
@@ -217,7 +217,7 @@ def test_a_pipe_in_a_folder_is_not_waited_for(run: Run, tmp_path: Path, barcode:
 
 
 @pytest.mark.parametrize("command", [["data", "inspect", "LIST"], ["data", "convert", "list", "LIST", "OUT"]])
-def test_commands_say_once_what_is_wrong_with_a_picture(
+def test_commands_say_once_what_is_wrong_with_an_image(
     command: list[str], tmp_path: Path, encode_image: Callable[..., bytes], noise: Callable[..., np.ndarray]
 ) -> None:
     (tmp_path / "bad.png").write_bytes(encode_image(Image.fromarray(noise(40, 120)))[:900])

@@ -1,4 +1,4 @@
-"""Pictures in, readings out: kinds, order, errors in place, laziness, scores and places. No network is needed."""
+"""Images in, readings out: kinds, order, errors in place, laziness, scores and places. No network is needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def texts(readings: list[Reading]) -> list[str]:
 # What goes in
 
 
-def test_open_files_are_pictures(tmp_path: Path, barcode: Draw, barcode_reader: MakeReader) -> None:
+def test_open_files_are_images(tmp_path: Path, barcode: Draw, barcode_reader: MakeReader) -> None:
     reader = barcode_reader()
     (tmp_path / "a.png").write_bytes(barcode("a"))
     with (tmp_path / "a.png").open("rb") as file:
@@ -44,9 +44,7 @@ def test_open_files_are_pictures(tmp_path: Path, barcode: Draw, barcode_reader: 
         reader.read(file)
 
 
-def test_every_kind_of_picture_gives_the_same_reading(
-    barcode: Draw, barcode_reader: MakeReader, tmp_path: Path
-) -> None:
+def test_every_kind_of_image_gives_the_same_reading(barcode: Draw, barcode_reader: MakeReader, tmp_path: Path) -> None:
     data = barcode("kind5")
     path = tmp_path / "kind5.png"
     path.write_bytes(data)
@@ -62,19 +60,19 @@ def test_every_kind_of_picture_gives_the_same_reading(
     assert reader.read(kinds) == readings
 
 
-def test_many_pictures_may_come_as_anything_that_can_be_iterated(barcode: Draw, barcode_reader: MakeReader) -> None:
+def test_many_images_may_come_as_anything_that_can_be_iterated(barcode: Draw, barcode_reader: MakeReader) -> None:
     reader = barcode_reader()
-    pictures = [barcode(word) for word in MIXED]
-    expected = reader.read(pictures)
+    images = [barcode(word) for word in MIXED]
+    expected = reader.read(images)
     assert texts(expected) == MIXED
-    assert reader.read(tuple(pictures)) == expected
-    assert reader.read(iter(pictures)) == expected
-    assert reader.read(picture for picture in pictures) == expected
-    assert reader.read(dict.fromkeys(pictures).keys()) == expected
-    assert list(reader.stream(pictures)) == expected
+    assert reader.read(tuple(images)) == expected
+    assert reader.read(iter(images)) == expected
+    assert reader.read(image for image in images) == expected
+    assert reader.read(dict.fromkeys(images).keys()) == expected
+    assert list(reader.stream(images)) == expected
 
 
-def test_one_picture_gives_a_reading_and_a_list_of_one_gives_a_list(barcode: Draw, barcode_reader: MakeReader) -> None:
+def test_one_image_gives_a_reading_and_a_list_of_one_gives_a_list(barcode: Draw, barcode_reader: MakeReader) -> None:
     reader = barcode_reader()
     alone = reader.read(barcode("one"))
     assert isinstance(alone, Reading)
@@ -106,17 +104,17 @@ def test_the_order_is_kept_with_mixed_widths(batch_size: int, barcode: Draw, bar
     assert texts(reader.read([barcode(word) for word in words])) == words
     shapes = reader._engine.shapes
     assert max(shape[0] for shape in shapes) <= batch_size
-    assert sum(shape[0] for shape in shapes) == len(words)  # no picture is read twice, none stands in for another
+    assert sum(shape[0] for shape in shapes) == len(words)  # no image is read twice, none stands in for another
     assert {shape[3] for shape in shapes} == {16 * len(word) + 16 for word in words}  # no padding
 
 
-def test_pictures_of_one_width_share_batches(barcode: Draw, barcode_reader: MakeReader) -> None:
+def test_images_of_one_width_share_batches(barcode: Draw, barcode_reader: MakeReader) -> None:
     reader = barcode_reader(batch_size=4)
     reader.read([barcode(word) for word in ["aa", "bbb"] * 8])
     assert sorted(reader._engine.shapes) == [(4, 1, 32, 48)] * 2 + [(4, 1, 32, 64)] * 2
 
 
-def test_squashed_pictures_all_have_one_width(barcode: Draw, barcode_reader: MakeReader) -> None:
+def test_squashed_images_all_have_one_width(barcode: Draw, barcode_reader: MakeReader) -> None:
     reader = barcode_reader(image={"resize": "squash", "image_width": 128})
     assert texts(reader.read([barcode("sevenal", scale=2), barcode("sevenal")])) == ["sevenal", "sevenal"]
     assert reader._engine.shapes == [(2, 1, 32, 128)]
@@ -133,14 +131,14 @@ def test_sizes_below_one_are_refused(batch_size: int, barcode_reader: MakeReader
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Pictures that cannot be read
+# Images that cannot be read
 
 
-def bad_pictures(png_by_hand: Callable[..., bytes], barcode: Draw) -> dict[str, tuple[Any, str]]:
+def bad_images(png_by_hand: Callable[..., bytes], barcode: Draw) -> dict[str, tuple[Any, str]]:
     """By name: something that cannot be read, and its reason."""
     return {
         "nothing": (b"", "empty"),
-        "text": (b"not a picture at all", "not_an_image"),
+        "text": (b"not an image at all", "not_an_image"),
         "cut": (barcode("trunc")[:-40], "truncated"),
         "bomb": (png_by_hand(60_000, 60_000), "too_large"),
         "no file": ("no/such/file.png", "missing"),
@@ -153,12 +151,12 @@ def bad_pictures(png_by_hand: Callable[..., bytes], barcode: Draw) -> dict[str, 
 def test_errors_stand_in_their_place_and_the_rest_is_read(
     barcode: Draw, barcode_reader: MakeReader, png_by_hand: Callable[..., bytes]
 ) -> None:
-    bad = bad_pictures(png_by_hand, barcode)
-    pictures: list[Any] = []
-    for number, (picture, _) in enumerate(bad.values()):
-        pictures += [barcode(f"ok{number}"), picture]
-    results = list(barcode_reader(batch_size=2).stream(pictures))
-    assert len(results) == len(pictures)
+    bad = bad_images(png_by_hand, barcode)
+    images: list[Any] = []
+    for number, (image, _) in enumerate(bad.values()):
+        images += [barcode(f"ok{number}"), image]
+    results = list(barcode_reader(batch_size=2).stream(images))
+    assert len(results) == len(images)
     assert [result.text for result in results[::2] if isinstance(result, Reading)] == [
         f"ok{n}" for n in range(len(bad))
     ]
@@ -182,7 +180,7 @@ def test_read_raises_what_stream_gives(barcode: Draw, barcode_reader: MakeReader
 @pytest.mark.parametrize(
     ("nothing", "said"), [(None, "image is None; .*OpenCV"), (7, "image is a int; expected a path")]
 )
-def test_what_is_no_picture_is_refused_as_one(nothing: Any, said: str, barcode_reader: MakeReader) -> None:
+def test_what_is_no_image_is_refused_as_one(nothing: Any, said: str, barcode_reader: MakeReader) -> None:
     reader = barcode_reader()
     with pytest.raises(ImageError, match=said):
         reader.read(nothing)
@@ -193,7 +191,7 @@ def test_what_is_no_picture_is_refused_as_one(nothing: Any, said: str, barcode_r
 @pytest.mark.parametrize(
     ("size", "width"), [((400, 1), 512), ((1, 400), 32), ((1, 1), 32), ((20_000, 32), 512), ((20_000, 1), 512)]
 )
-def test_pictures_of_odd_shapes_are_read_and_bounded(
+def test_images_of_odd_shapes_are_read_and_bounded(
     size: tuple[int, int], width: int, barcode_reader: MakeReader
 ) -> None:
     reader = barcode_reader()
@@ -241,7 +239,7 @@ def test_borders_by_hand() -> None:
     assert np.allclose(_borders([(2, 3)], 100), [(8, 16)])
     # No gap, no margin.
     assert np.allclose(_borders([(2, 3), (3, 4)], 100), [(10, 14), (14, 18)])
-    # The picture ends: 2 - 4 and 34 + 4 are outside of 32 pixels.
+    # The image ends: 2 - 4 and 34 + 4 are outside of 32 pixels.
     assert np.allclose(_borders([(0, 2), (4, 8)], 32), [(0, 14), (14, 32)])
     # Gaps of 8 and 24 pixels; their mean is 16, so the outermost reach 8 further.
     assert np.allclose(_borders([(3, 4), (6, 7), (13, 14)], 100), [(6, 22), (22, 42), (42, 66)])
@@ -261,7 +259,7 @@ def test_borders_are_in_order_and_inside(barcode: Draw, barcode_reader: MakeRead
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_places_are_in_pixels_of_the_picture_as_it_was_given(
+def test_places_are_in_pixels_of_the_image_as_it_was_given(
     scale: int, barcode: Draw, barcode_reader: MakeReader
 ) -> None:
     # Bars at [6, 14), [22, 30), [38, 46): gaps of 8, so the borders lie at 2, 18, 34, 50, times the scale.
@@ -273,8 +271,8 @@ def test_places_are_in_pixels_of_the_picture_as_it_was_given(
     assert reader._engine.shapes == [(1, 1, 32, 64)]
 
 
-def test_places_follow_a_picture_that_is_squashed(barcode: Draw, barcode_reader: MakeReader) -> None:
-    # 64 pixels are read as 192, where a step is a pixel and a third of the picture: the same places as above.
+def test_places_follow_an_image_that_is_squashed(barcode: Draw, barcode_reader: MakeReader) -> None:
+    # 64 pixels are read as 192, where a step is a pixel and a third of the image: the same places as above.
     reader = barcode_reader(image={"resize": "squash", "image_width": 192, "interpolation": "bilinear"})
     reading = reader.read(barcode("abc"))
     assert reader._engine.shapes == [(1, 1, 32, 192)]
@@ -289,9 +287,9 @@ def test_beam_search_finds_what_greedy_misses() -> None:
             return np.log(np.tile([0.4, 0.6], (len(images), 2, 1))).astype(np.float32)
 
     config = ReaderConfig(charset=CharsetConfig(characters="a"), image=ImageConfig())
-    picture = np.zeros((32, 100), np.uint8)
-    greedy = Recognizer(TwoSteps(), config).read(picture)
-    beam = Recognizer(TwoSteps(), config, decode="beam").read(picture)
+    image = np.zeros((32, 100), np.uint8)
+    greedy = Recognizer(TwoSteps(), config).read(image)
+    beam = Recognizer(TwoSteps(), config, decode="beam").read(image)
     assert (greedy.text, beam.text) == ("", "a")
     assert math.exp(greedy.score) == pytest.approx(0.36, abs=1e-6)
     assert math.exp(beam.score) == pytest.approx(0.64, abs=1e-6)
@@ -299,9 +297,9 @@ def test_beam_search_finds_what_greedy_misses() -> None:
 
 
 def test_beam_search_keeps_order_and_places(barcode: Draw, barcode_reader: MakeReader) -> None:
-    pictures = [barcode(word) for word in MIXED]
-    beam = barcode_reader(decode="beam", batch_size=2).read(pictures)
-    greedy = barcode_reader(batch_size=2).read(pictures)
+    images = [barcode(word) for word in MIXED]
+    beam = barcode_reader(decode="beam", batch_size=2).read(images)
+    greedy = barcode_reader(batch_size=2).read(images)
     assert texts(beam) == MIXED
     for one, other in zip(beam, greedy, strict=True):
         assert one.score == pytest.approx(other.score, abs=1e-6)

@@ -1,4 +1,4 @@
-"""A reader with its network: loading, single pictures and batches, half precision, no torch, real crops."""
+"""A reader with its network: loading, single images and batches, half precision, no torch, real crops."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def texts(readings: list[Reading]) -> list[str]:
     return [reading.text for reading in readings]
 
 
-def test_the_network_reads_a_picture_alone_as_in_any_batch(trained_run: Any, one_thread: None) -> None:
+def test_the_network_reads_an_image_alone_as_in_any_batch(trained_run: Any, one_thread: None) -> None:
     reader = load(trained_run.folder, device="cpu")
-    pictures = [path.read_bytes() for path in sorted((trained_run.words.parent / "images").iterdir())]
-    together = reader.read(pictures)
+    images = [path.read_bytes() for path in sorted((trained_run.words.parent / "images").iterdir())]
+    together = reader.read(images)
     assert sorted(texts(together)) == sorted(trained_run.labels)
     for batch_size in (1, 5):
         reader = load(trained_run.folder, device="cpu", batch_size=batch_size)
-        for one, other in zip(together, reader.read(pictures), strict=True):
+        for one, other in zip(together, reader.read(images), strict=True):
             assert one.text == other.text
             # float32 sums in another order; log-probabilities are of the size of one.
             assert one.score == pytest.approx(other.score, abs=1e-4)
@@ -40,18 +40,18 @@ def test_the_network_reads_a_picture_alone_as_in_any_batch(trained_run: Any, one
 
 
 def test_load_takes_a_run_folder_or_a_weights_file(trained_run: Any, one_thread: None) -> None:
-    picture = trained_run.words.parent / "images" / "1.png"
-    folder = load(trained_run.folder, device="cpu").read(picture)
+    image = trained_run.words.parent / "images" / "1.png"
+    folder = load(trained_run.folder, device="cpu").read(image)
     assert folder.text == trained_run.labels[0]
-    assert load(str(trained_run.folder / "best.safetensors"), device="cpu").read(picture) == folder
-    beam = load(trained_run.folder, device="cpu", decode="beam", beam_width=4, engine="torch").read(picture)
+    assert load(str(trained_run.folder / "best.safetensors"), device="cpu").read(image) == folder
+    beam = load(trained_run.folder, device="cpu", decode="beam", beam_width=4, engine="torch").read(image)
     assert beam.text == folder.text
 
 
 def test_half_precision_reads_the_same_words(trained_run: Any, one_thread: None) -> None:
-    pictures = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
-    exact = load(trained_run.folder, device="cpu").read(pictures)
-    rounded = load(trained_run.folder, device="cpu", precision="bf16").read(pictures)
+    images = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
+    exact = load(trained_run.folder, device="cpu").read(images)
+    rounded = load(trained_run.folder, device="cpu", precision="bf16").read(images)
     # bf16 has 8 bits: scores differ, words that are read with some certainty do not.
     sure = [i for i, reading in enumerate(exact) if reading.score > -0.5]
     assert len(sure) >= len(exact) // 2

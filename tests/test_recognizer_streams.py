@@ -1,4 +1,4 @@
-"""Streams of pictures: drawn as far as a bound, opened ahead in threads, and the same readings in any company."""
+"""Streams of images: drawn as far as a bound, opened ahead in threads, and the same readings in any company."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_stream_is_drawn_as_its_readings_are_taken(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ordered-map")]
 
 
-def test_with_batches_of_one_a_reading_does_not_wait_for_the_next_picture(
+def test_with_batches_of_one_a_reading_does_not_wait_for_the_next_image(
     barcode: Draw, barcode_reader: MakeReader
 ) -> None:
     drawn = 0
@@ -64,9 +64,7 @@ def test_with_batches_of_one_a_reading_does_not_wait_for_the_next_picture(
         assert (drawn, reading.text) == (number, WORDS[number - 1])
 
 
-def test_one_picture_starts_no_thread(
-    barcode: Draw, barcode_reader: MakeReader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_image_starts_no_thread(barcode: Draw, barcode_reader: MakeReader, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a thread is started")
 
@@ -78,15 +76,15 @@ def test_one_picture_starts_no_thread(
         reader.read([barcode("a"), barcode("b")])
 
 
-def test_an_exception_of_the_pictures_arrives_after_the_readings_before_it(
+def test_an_exception_of_the_images_arrives_after_the_readings_before_it(
     barcode: Draw, barcode_reader: MakeReader
 ) -> None:
-    def pictures() -> Iterator[bytes]:
+    def images() -> Iterator[bytes]:
         yield from map(barcode, WORDS)
         raise OSError("the list is cut short")
 
     for batch_size in (1, 2, 64):
-        stream = barcode_reader(batch_size=batch_size).stream(pictures())
+        stream = barcode_reader(batch_size=batch_size).stream(images())
         assert texts([next(stream) for _ in WORDS]) == WORDS
         with pytest.raises(OSError, match="the list is cut short"):
             next(stream)
@@ -103,7 +101,7 @@ def test_one_pillow_image_many_times(barcode_reader: MakeReader, barcode: Draw) 
 
 
 @pytest.mark.parametrize("resize", ["squash", "keep_ratio"])
-def test_a_picture_alone_and_in_any_batch_has_one_reading(
+def test_an_image_alone_and_in_any_batch_has_one_reading(
     resize: str, trained_run: Any, barcode: Draw, one_thread: None
 ) -> None:
     trained = load(trained_run.folder, engine="torch", device="cpu")

@@ -1,4 +1,4 @@
-"""examples/read_with_ray.py, on a cluster of two nodes: every picture has its row, whatever happens to its reader."""
+"""examples/read_with_ray.py, on a cluster of two nodes: every image has its row, whatever happens to its reader."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def processes_with(mark: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory, picture_of: Callable[..., bytes]) -> Ended:
-    """``on_ray.py`` over drawn words, a file that is no picture and one that is empty."""
+def ended(tmp_path_factory: pytest.TempPathFactory, image_of: Callable[..., bytes]) -> Ended:
+    """``on_ray.py`` over drawn words, a file that is no image and one that is empty."""
     folder = tmp_path_factory.mktemp("ray")
     (folder / "crops").mkdir()
     for number, word in enumerate(WORDS):
-        (folder / "crops" / f"word{number:02}.png").write_bytes(picture_of(word))
-    (folder / "crops" / "text.png").write_bytes(b"no picture")
+        (folder / "crops" / f"word{number:02}.png").write_bytes(image_of(word))
+    (folder / "crops" / "text.png").write_bytes(b"no image")
     (folder / "crops" / "void.png").write_bytes(b"")
     mark = uuid.uuid4().hex
     scratch = tempfile.mkdtemp(prefix="ray")  # its sockets have paths that must be short
@@ -83,7 +83,7 @@ def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {Path(row["path"]).name: row for row in rows}
 
 
-def test_every_picture_has_a_row_though_a_reader_was_killed(ended: Ended) -> None:
+def test_every_image_has_a_row_though_a_reader_was_killed(ended: Ended) -> None:
     assert (ended.folder / "killed").exists()
     rows = by_name(json.loads((ended.folder / "rows.json").read_text()))
     assert set(rows) == {path.name for path in (ended.folder / "crops").iterdir()}
@@ -97,7 +97,7 @@ def test_every_picture_has_a_row_though_a_reader_was_killed(ended: Ended) -> Non
             assert row["error"] is None
 
 
-@pytest.mark.parametrize(("name", "error"), [("text.png", "not a picture"), ("void.png", "empty")])
+@pytest.mark.parametrize(("name", "error"), [("text.png", "not an image"), ("void.png", "empty")])
 def test_what_cannot_be_read_is_a_row_with_the_reason(ended: Ended, name: str, error: str) -> None:
     row = by_name(json.loads((ended.folder / "rows.json").read_text()))[name]
     assert error in row["error"]
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_a_row_with_the_reason(ended: Ended, name: str, e
     assert row["confidence"] is None
 
 
-def test_packed_pictures_are_read_as_those_in_files(ended: Ended) -> None:
+def test_packed_images_are_read_as_those_in_files(ended: Ended) -> None:
     rows, packed = (by_name(json.loads((ended.folder / f"{name}.json").read_text())) for name in ("rows", "packed"))
     assert set(packed) == set(rows)
     assert {name: row["text"] for name, row in packed.items()} == {name: row["text"] for name, row in rows.items()}

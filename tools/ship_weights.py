@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="weights file or run folder")
     parser.add_argument("name", help="name under which it ships")
-    parser.add_argument("--samples", type=int, help="pictures seen in all stretches of the training")
+    parser.add_argument("--samples", type=int, help="images seen in all stretches of the training")
     parser.add_argument("--hours", type=float, help="wall time of all stretches")
     parser.add_argument("--hardware", help="what it was trained on")
     parser.add_argument("--image", type=json.loads, default={}, help="image settings for reading, as JSON")

@@ -2,7 +2,7 @@
 
     python examples/modelzoo/convert_iiit5k.py -m IIIT5K/testdata.mat -o processed
 
-Writes a folder with the pictures and their list, ``labels.tsv`` (``path<TAB>label``). It is ``crnn data convert
+Writes a folder with the images and their list, ``labels.tsv`` (``path<TAB>label``). It is ``crnn data convert
 iiit5k`` by another name, and takes the flags of that command too: ``--to lmdb`` writes a store, which keeps the
 lexicons of 50 and 1,000 words.
 """

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description="Further flags are those of: crnn data convert svt"
     )
-    parser.add_argument("-d", "--dataset_dir", default=".", help="folder of the set, with its pictures")
+    parser.add_argument("-d", "--dataset_dir", default=".", help="folder of the set, with its images")
     parser.add_argument("-x", "--xml_file", default="test.xml", help="annotation, in that folder")
     parser.add_argument("-o", "--output_dir", default="processed", help="folder to write")
     given, rest = parser.parse_known_args(arguments)

@@ -28,7 +28,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
-    pictures: Sequence[npt.NDArray[np.uint8] | None],
+    images: Sequence[npt.NDArray[np.uint8] | None],
     captions: Sequence[str],
     *,
     columns: int = 4,
@@ -39,11 +39,11 @@ def contact_sheet(
     """Draw images in rows, each with its caption under it, scaled with its ratio kept to fill its cell.
 
     Args:
-        pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (RGB); ``None`` is drawn as a crossed box.
+        images: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (RGB); ``None`` is drawn as a crossed box.
         captions: One each; line breaks begin new lines, and long lines end in dots.
         columns: Images in a row, at least 1.
         cell: Width and height in pixels of an image with its caption.
-        marked: Places in ``pictures`` to frame in red.
+        marked: Places in ``images`` to frame in red.
         font_path: A TrueType or OpenType file. Default: Pillow's own, with the Latin letters.
 
     Returns:
@@ -57,12 +57,12 @@ def contact_sheet(
     caption_height = _LINE_HEIGHT * max(map(len, lines), default=1)
     box = (cell[0] - 2 * _MARGIN, cell[1] - 2 * _MARGIN - caption_height)
     if columns < 1 or min(box) < 1:
-        raise ValueError(f"{columns} columns of {cell} pixels; expected at least 1, with room for a picture in each")
-    rows = max(-(-len(pictures) // columns), 1)
+        raise ValueError(f"{columns} columns of {cell} pixels; expected at least 1, with room for an image in each")
+    rows = max(-(-len(images) // columns), 1)
     sheet = Image.new("RGB", (cell[0] * columns, cell[1] * rows), "white")
     draw = ImageDraw.Draw(sheet)
     font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
-    for place, (pixels, texts) in enumerate(zip(pictures, lines, strict=True)):
+    for place, (pixels, texts) in enumerate(zip(images, lines, strict=True)):
         left, top = cell[0] * (place % columns), cell[1] * (place // columns)
         corner = (left + _MARGIN, top + _MARGIN)
         if pixels is None:
@@ -78,7 +78,7 @@ def contact_sheet(
 
 
 def packed_sheet(
-    pictures: Sequence[npt.NDArray[np.uint8]],
+    images: Sequence[npt.NDArray[np.uint8]],
     captions: Sequence[str],
     *,
     width: int,
@@ -88,7 +88,7 @@ def packed_sheet(
     """Draw images of one height in rows, as many in each as fit, with captions under them.
 
     Args:
-        pictures: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (RGB).
+        images: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (RGB).
         captions: One line each; an image gets as much room as its caption needs.
         width: Width of the sheet in pixels; wider images are scaled down.
         scale: Magnification of images.
@@ -99,10 +99,10 @@ def packed_sheet(
     """
     font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
     room = width - 2 * _MARGIN
-    height = scale * max((pixels.shape[0] for pixels in pictures), default=1)
+    height = scale * max((pixels.shape[0] for pixels in images), default=1)
     cells: list[tuple[int, int, Image.Image, str]] = []
     left = row = 0
-    for pixels, caption in zip(pictures, captions, strict=True):
+    for pixels, caption in zip(images, captions, strict=True):
         shown = _fitted(pixels, (min(scale * pixels.shape[1], room), height))
         text = _shortened(caption, room, font)
         wide = max(shown.width, math.ceil(font.getlength(text))) + 2 * _MARGIN
@@ -130,13 +130,13 @@ def load_font(font: tuple[str, int] | None, size: int) -> _Font:
 
 
 def _fitted(pixels: npt.NDArray[np.uint8], box: tuple[int, int]) -> Image.Image:
-    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     # In whole numbers: the side that decides is filled exactly.
-    if picture.width * box[1] <= picture.height * box[0]:
-        size = (max(1, picture.width * box[1] // picture.height), box[1])
+    if image.width * box[1] <= image.height * box[0]:
+        size = (max(1, image.width * box[1] // image.height), box[1])
     else:
-        size = (box[0], max(1, picture.height * box[0] // picture.width))
-    return picture.resize(size).convert("RGB")
+        size = (box[0], max(1, image.height * box[0] // image.width))
+    return image.resize(size).convert("RGB")
 
 
 def _draw_absent(draw: ImageDraw.ImageDraw, corner: tuple[int, int], box: tuple[int, int]) -> None:

@@ -24,7 +24,7 @@ class ImageError(DataError):
     """One image cannot be read; ``reason`` is its name for counting.
 
     Reasons: ``missing``, ``empty``, ``not_an_image``, ``truncated``, ``too_large``, ``outside_root``; for crops also
-    ``outside_picture``, ``no_area``, ``mirrored``, ``not_convex``.
+    ``outside_image``, ``no_area``, ``mirrored``, ``not_convex``.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:

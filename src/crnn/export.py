@@ -46,7 +46,7 @@ _DRAWN = 48  # drawn words, for comparisons only
 _COMPARED = 384  # images to compare, about, if more were taken to quantise with
 
 
-def stored_pictures(
+def stored_images(
     data: Sequence[str], image: ImageConfig, count: int, say: Callable[[str], None] = lambda _: None
 ) -> list[Pixels]:
     """Load images of sets, evenly spread over all of them.
@@ -61,7 +61,7 @@ def stored_pictures(
         DataError: A set cannot be opened, or no image can be read.
         MissingExtraError: A set is an LMDB folder, and ``lmdb`` is not installed.
     """
-    pictures: list[_Array] = []
+    images: list[_Array] = []
     left_out: list[str] = []
     stores = [open_source(spec) for spec in data]
     try:
@@ -71,21 +71,21 @@ def stored_pictures(
         for place, number in zip(chosen.tolist(), np.searchsorted(ends, chosen, side="right").tolist(), strict=True):
             store, index = stores[number], place - int(ends[number]) + len(stores[number])
             try:
-                pictures.append(load_resized(store.image_bytes(index), image))
+                images.append(load_resized(store.image_bytes(index), image))
             except ImageError as error:  # no loss for the comparison
                 left_out.append(f"{store.path}: {store.key(index)}: {error}")
     finally:
         for store in stores:
             store.close()
-    if not pictures:
+    if not images:
         why = f" ({left_out[0]})" if left_out else ""
-        raise DataError(f"{', '.join(data)}: has no pictures that can be read{why}; expected some hundreds")
+        raise DataError(f"{', '.join(data)}: has no images that can be read{why}; expected some hundreds")
     if left_out:
-        say(f"{len(left_out)} of {len(chosen)} pictures cannot be read and are left out; the first: {left_out[0]}")
-    return list(_batches(pictures))
+        say(f"{len(left_out)} of {len(chosen)} images cannot be read and are left out; the first: {left_out[0]}")
+    return list(_batches(images))
 
 
-def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
+def rendered_images(config: ReaderConfig, count: int) -> list[Pixels]:
     """Render ``count`` words and lines in the characters of a network, as ``crnn synth`` does; always the same.
 
     Raises:
@@ -96,7 +96,7 @@ def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
     from crnn.synth.renderer import Renderer, to_bytes
 
     squashed = config.image.resize == "squash"
-    pictures: list[_Array] = []
+    images: list[_Array] = []
     try:
         settings = Config(model=config.model, image=config.image, charset=config.charset)
         renderer = Renderer(settings)
@@ -106,23 +106,23 @@ def rendered_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
                 found, _, scene = renderer.samples(numbers)
                 pixels = to_bytes(found).numpy()
                 if squashed:
-                    pictures.extend(pixels)
+                    images.extend(pixels)
                     continue
-                for picture, (height, width) in zip(pixels.transpose(0, 2, 3, 1), scene.geometry.crop, strict=True):
-                    pictures.append(load_resized(_in_proportion(picture, width / height), config.image))
+                for image, (height, width) in zip(pixels.transpose(0, 2, 3, 1), scene.geometry.crop, strict=True):
+                    images.append(load_resized(_in_proportion(image, width / height), config.image))
     except (ConfigError, DataError) as error:
-        raise ConfigError(f"words in these characters cannot be rendered: {error}. Give pictures with --data") from None
-    return list(_batches(pictures))
+        raise ConfigError(f"words in these characters cannot be rendered: {error}. Give images with --data") from None
+    return list(_batches(images))
 
 
-def drawn_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
+def drawn_images(config: ReaderConfig, count: int) -> list[Pixels]:
     """Draw ``count`` words in Pillow's only font (unknown characters become boxes), dark on light or light on dark.
 
     They do not resemble crops, but any image shows whether two forms of a network agree.
     """
     rng = np.random.default_rng(0)
     characters = [c for c in config.charset.charset().characters if not c.isspace()]
-    pictures: list[_Array] = []
+    images: list[_Array] = []
     for _ in range(count):
         text = "".join(rng.choice(characters, size=rng.integers(1, 12)))
         font = ImageFont.load_default(int(rng.integers(14, 48)))
@@ -130,23 +130,23 @@ def drawn_pictures(config: ReaderConfig, count: int) -> list[Pixels]:
         paper, ink = rng.integers(0, 100, 3), rng.integers(150, 256, 3)
         if rng.random() < 0.5:
             paper, ink = ink, paper
-        picture = Image.new("RGB", (right - left + 12, max(bottom - top, 1) + 8), tuple(paper.tolist()))
-        ImageDraw.Draw(picture).text((6 - left, 4 - top), text, font=font, fill=tuple(ink.tolist()))
-        pictures.append(load_resized(picture, config.image))
-    return list(_batches(pictures))
+        image = Image.new("RGB", (right - left + 12, max(bottom - top, 1) + 8), tuple(paper.tolist()))
+        ImageDraw.Draw(image).text((6 - left, 4 - top), text, font=font, fill=tuple(ink.tolist()))
+        images.append(load_resized(image, config.image))
+    return list(_batches(images))
 
 
-def _in_proportion(picture: _Array, ratio: float) -> Image.Image:
+def _in_proportion(pixels: _Array, ratio: float) -> Image.Image:
     """Resize an image ``(H, W, C)`` to the proportions of its crop."""
-    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     return image.resize((max(8, round(image.height * ratio)), image.height), Image.Resampling.BICUBIC)
 
 
-def _batches(pictures: Iterable[_Array]) -> Iterator[Pixels]:
+def _batches(images: Iterable[_Array]) -> Iterator[Pixels]:
     """Batch images by width, in order."""
     by_width: dict[int, list[_Array]] = {}
-    for picture in pictures:
-        by_width.setdefault(picture.shape[2], []).append(picture)
+    for image in images:
+        by_width.setdefault(image.shape[2], []).append(image)
     for _, members in sorted(by_width.items()):
         for first in range(0, len(members), _BATCH):
             yield np.stack(members[first : first + _BATCH])
@@ -184,7 +184,7 @@ class Comparison:
         log_probs: Largest difference of a log-probability.
         distribution: Mean total variation distance of the distributions over classes, in [0, 1].
         texts: Number of differing readings.
-        pictures: Number of images.
+        images: Number of images.
         widths: Widths of the images, in pixels.
         alone: Largest difference of a score between an image alone and in a batch, in nats.
         alone_texts: Number of differing readings among these.
@@ -194,7 +194,7 @@ class Comparison:
     log_probs: float
     distribution: float
     texts: int
-    pictures: int
+    images: int
     widths: tuple[int, ...]
     alone: float
     alone_texts: int
@@ -206,10 +206,10 @@ class Comparison:
             found.append(f"log-probabilities differ by {self.log_probs:.2g}, at most {limits.log_probs:g} is allowed")
         if not self.distribution <= limits.distribution:
             found.append(f"distributions by {self.distribution:.2g} on average, at most {limits.distribution:g}")
-        if self.texts > limits.texts * self.pictures:
-            found.append(f"{self.texts} of {self.pictures} texts, at most {100 * limits.texts:g} %")
-        if self.alone_texts > limits.texts * self.pictures:
-            found.append(f"{self.alone_texts} texts between a picture alone and in a batch")
+        if self.texts > limits.texts * self.images:
+            found.append(f"{self.texts} of {self.images} texts, at most {100 * limits.texts:g} %")
+        if self.alone_texts > limits.texts * self.images:
+            found.append(f"{self.alone_texts} texts between an image alone and in a batch")
         return "; ".join(found) or None
 
 
@@ -220,7 +220,7 @@ class ExportReport:
     path: Path
     size: int
     precision: Precision
-    pictures: str
+    images: str
     quantized: str | None
     source: EngineName
     comparisons: tuple[Comparison, ...]
@@ -258,20 +258,20 @@ def export(
     path = Path(out)
     _check(model, path, precision, samples)
     weights = read_weights(model)
-    pictures, described = _pictures(weights, data, samples, precision, say)
+    images, described = _images(weights, data, samples, precision, say)
     say(f"{described}, to compare with{' and to quantise' if precision == 'int8' else ''}")
-    graph, quantized = _graph(weights, precision, pictures)
+    graph, quantized = _graph(weights, precision, images)
     metadata = _metadata(weights, precision, quantized, described)
     with _place_beside(path) as folder:
         file = folder / path.name
         _write(graph, metadata, file)
-        source, comparisons = _compare(weights, file, precision, _thinned(pictures))
+        source, comparisons = _compare(weights, file, precision, _thinned(images))
         for comparison in comparisons:
             problem = comparison.problem(LIMITS[precision])
             if problem is not None:
                 raise ExportMismatchError(
                     f"{path}: not written, it is not what its source is: with {comparison.engine}, {problem}. "
-                    + ("Quantise with pictures like those that are read, --data" if quantized else "Report it, please")
+                    + ("Quantise with images like those that are read, --data" if quantized else "Report it, please")
                 )
         size = file.stat().st_size
         file.replace(path)
@@ -294,22 +294,22 @@ def _check(model: str | Path, path: Path, precision: Precision, samples: int) ->
             raise MissingExtraError(package, "export", "exporting")
 
 
-def _pictures(
+def _images(
     weights: Weights[Any], data: Sequence[str], samples: int, precision: Precision, say: Callable[[str], None]
 ) -> tuple[list[Pixels], str]:
     if data:
-        pictures = stored_pictures(data, weights.config.image, samples, say)
-        return pictures, f"{_count(pictures)} pictures of {', '.join(data)}"
+        images = stored_images(data, weights.config.image, samples, say)
+        return images, f"{_count(images)} images of {', '.join(data)}"
     if precision != "int8":  # any will do, and these are there at once
         samples = min(samples, _DRAWN)
-        return drawn_pictures(weights.config, samples), f"{samples} drawn words"
+        return drawn_images(weights.config, samples), f"{samples} drawn words"
     if find_spec("torch") is None:
         raise MissingExtraError("torch", "train", "quantising without --data, with rendered words,")
-    pictures = rendered_pictures(weights.config, samples)
-    return pictures, f"{_count(pictures)} rendered words"
+    images = rendered_images(weights.config, samples)
+    return images, f"{_count(images)} rendered words"
 
 
-def _graph(weights: Weights[Any], precision: Precision, pictures: list[Pixels]) -> tuple[onnx.ModelProto, str | None]:
+def _graph(weights: Weights[Any], precision: Precision, images: list[Pixels]) -> tuple[onnx.ModelProto, str | None]:
     from crnn.engines.onnx_graph import network_graph
 
     graph = network_graph(weights)
@@ -317,17 +317,17 @@ def _graph(weights: Weights[Any], precision: Precision, pictures: list[Pixels]) 
         return graph, None
     from crnn.quantize import quantize_graph
 
-    done = quantize_graph(graph, pictures)
+    done = quantize_graph(graph, images)
     return done.graph, (
         f"{len(done.ranges)} convolutions in int8 (a scale for each channel); {', '.join(done.kept)} in floating point"
     )
 
 
-def _metadata(weights: Weights[Any], precision: Precision, quantized: str | None, pictures: str) -> dict[str, Any]:
+def _metadata(weights: Weights[Any], precision: Precision, quantized: str | None, images: str) -> dict[str, Any]:
     info: dict[str, Any] = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
     if quantized is not None:
         # Number and kind only; folder names of this machine are of no use elsewhere.
-        info |= {"quantised": quantized, "pictures": pictures.partition(" of ")[0]}
+        info |= {"quantised": quantized, "images": images.partition(" of ")[0]}
     return {
         "format": ENGINE_FORMAT,
         "format_version": FORMAT_VERSION,
@@ -383,13 +383,13 @@ def _comparison(name: EngineName, engine: Engine, batches: list[Pixels], expecte
     texts = [decode_greedy(batch) for batch in given]
     sources = [decode_greedy(batch) for batch in expected]
     firsts = [(batch[:1], decoded[0]) for batch, decoded in zip(batches, texts, strict=True)]
-    alone = [(decode_greedy(engine.log_probs(picture))[0], together) for picture, together in firsts]
+    alone = [(decode_greedy(engine.log_probs(image))[0], together) for image, together in firsts]
     return Comparison(
         engine=name,
         log_probs=max(float(np.abs(a - b).max()) for a, b in zip(given, expected, strict=True)),
         distribution=float(np.concatenate([d.reshape(-1) for d in distances]).mean()),
         texts=sum(a.ids != b.ids for x, y in zip(texts, sources, strict=True) for a, b in zip(x, y, strict=True)),
-        pictures=_count(batches),
+        images=_count(batches),
         widths=tuple(sorted({batch.shape[3] for batch in batches})),
         alone=max(abs(one.score - together.score) for one, together in alone),
         alone_texts=sum(one.ids != together.ids for one, together in alone),

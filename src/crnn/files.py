@@ -261,7 +261,7 @@ for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # O_NONBLOC
     _FLAGS |= getattr(os, _name, 0)
 
 
-class PictureFolder:
+class ImageFolder:
     """The image files below one folder, by relative path. It can be pickled.
 
     Links are followed as long as they stay inside. Resolved folders are cached, so that a small image costs one open
@@ -290,9 +290,9 @@ class PictureFolder:
                 status = os.fstat(descriptor)
                 size = status.st_size
                 if not stat.S_ISREG(status.st_mode):
-                    raise ImageError(f"{path}: is not a file; expected a picture", reason="missing")
+                    raise ImageError(f"{path}: is not a file; expected an image", reason="missing")
                 if size == 0:
-                    raise ImageError(f"{path}: has 0 bytes; expected a picture", reason="empty")
+                    raise ImageError(f"{path}: has 0 bytes; expected an image", reason="empty")
                 if size > MAX_IMAGE_BYTES:
                     raise ImageError(
                         f"{path}: has {size} bytes; expected at most {MAX_IMAGE_BYTES}", reason="too_large"
@@ -306,14 +306,14 @@ class PictureFolder:
             raise
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the path
             why = getattr(error, "strerror", None) or str(error)
-            raise ImageError(f"{path}: cannot be read: {why}; expected a picture", reason="missing") from error
+            raise ImageError(f"{path}: cannot be read: {why}; expected an image", reason="missing") from error
 
     def _open(self, path: str) -> int:
         if path.startswith("/"):
             self._checked(os.path.realpath(path), path)
         folder, _, name = path.rpartition("/")
         if name in ("", ".", ".."):
-            raise ImageError(f"{path!r}: is no path of a file; expected a picture", reason="missing")
+            raise ImageError(f"{path!r}: is no path of a file; expected an image", reason="missing")
         resolved = self._folders.get(folder) or self._resolve(folder, path)
         if hasattr(os, "O_NOFOLLOW"):
             try:
@@ -335,7 +335,7 @@ class PictureFolder:
         root = self._resolved_root
         if resolved != root and not resolved.startswith(root if root.endswith(os.sep) else root + os.sep):
             raise ImageError(
-                f"{path}: lies outside of {self.root}; expected a path inside it. Move the pictures below it",
+                f"{path}: lies outside of {self.root}; expected a path inside it. Move the images below it",
                 reason="outside_root",
             )
         return resolved

@@ -30,14 +30,14 @@ MAX_PIXELS = 50_000_000
 
 _MAX_BYTES = 1 << 30  # above any image of MAX_PIXELS
 
-PICTURE_SUFFIXES = frozenset((
+IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
     ".webp",
 ))  # fmt: skip
 """Suffixes of image files, in lower case."""
 
-_UNREADABLE = "not a picture that can be read, or cut short"
-_WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF picture"
+_UNREADABLE = "not an image that can be read, or cut short"
+_WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF image"
 
 # Closed, because Pillow's own list has formats that start other programs (EPS runs Ghostscript), nest images, or have
 # no signature at all.
@@ -88,7 +88,7 @@ def read_open_file(file: Any, name: str) -> bytes:
     return data
 
 
-def read_picture_file(name: str) -> bytes:
+def read_image_file(name: str) -> bytes:
     """Read an image file; ``ImageError`` if it is no file or pipe (``missing``) or too large (``too_large``)."""
     try:
         with open(name, "rb") as file:  # noqa: PTH123 - pathlib doubles the time of opening, at every sample
@@ -98,26 +98,26 @@ def read_picture_file(name: str) -> bytes:
                     raise _too_large(name)
                 return file.read()
             if not stat.S_ISFIFO(found.st_mode):  # /dev/zero is endless
-                raise ImageError(f"{name}: is a device; expected the path of a picture", reason="missing")
+                raise ImageError(f"{name}: is a device; expected the path of an image", reason="missing")
             return read_open_file(file, name)  # has no size, and may be endless
     except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; expected the path of a picture", reason="missing") from None
+        raise ImageError(f"{name}: no such file; expected the path of an image", reason="missing") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte or a lone surrogate
         if isinstance(error, IsADirectoryError) or os.path.isdir(name):  # noqa: PTH112 - Path raises for such names
-            message = f"{name}: is a folder; expected the path of a picture"
+            message = f"{name}: is a folder; expected the path of an image"
         else:
             cause = getattr(error, "strerror", None) or error
-            message = f"{name}: cannot be opened ({cause}); expected the path of a picture that you may read"
+            message = f"{name}: cannot be opened ({cause}); expected the path of an image that you may read"
         raise ImageError(message, reason="missing") from error
 
 
 def _too_large(name: str) -> ImageError:
-    return ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one picture", reason="too_large")
+    return ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one image", reason="too_large")
 
 
-def open_picture(data: bytes, name: str) -> ImageFile:
+def open_image(data: bytes, name: str) -> ImageFile:
     """Read the header of an image and check its size; nothing is decoded yet.
 
     Raises:
@@ -159,7 +159,7 @@ def pillow_error(error: Exception, name: str, problem: str, reason: str) -> Imag
     """
     if isinstance(error, MemoryError | Image.DecompressionBombError | Image.DecompressionBombWarning):
         problem, reason = "too large to decode", "too_large"
-    wanted = "expected a whole picture" if reason == "truncated" else _WANTED
+    wanted = "expected a whole image" if reason == "truncated" else _WANTED
     return ImageError(f"{name}: {problem} ({str(error) or type(error).__name__}); {wanted}", reason=reason)
 
 
@@ -214,7 +214,7 @@ def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[n
 
 def image_size(data: bytes) -> tuple[int, int]:
     """Return the width and height of ``load_image``, from the header (but for PNGs with EXIF after the pixels)."""
-    image = open_picture(data, "image bytes")
+    image = open_image(data, "image bytes")
     width, height = image.size
     if image.format == "TIFF":
         # Pillow's own size is turned already, in some versions.
@@ -278,13 +278,13 @@ def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
     image: Image.Image
     if isinstance(source, str | os.PathLike):
         name = os.fsdecode(source)
-        image = open_picture(read_picture_file(name), name)
+        image = open_image(read_image_file(name), name)
     elif isinstance(source, bytes | bytearray | memoryview):
         name = "image bytes"
-        image = open_picture(bytes(source), name)
+        image = open_image(bytes(source), name)
     elif isinstance(source, BinaryFile):
         name = f"image file {getattr(source, 'name', '')}".rstrip()
-        image = open_picture(read_open_file(source, name), name)
+        image = open_image(read_open_file(source, name), name)
     elif isinstance(source, np.ndarray):
         name = "image array"
         image = _from_array(source, name)
@@ -304,7 +304,7 @@ def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
 def _upright(image: Image.Image, mode: Literal["L", "RGB"], name: str) -> Image.Image:
     try:
         image.load()
-    except Exception as error:  # see open_picture
+    except Exception as error:  # see open_image
         raise pillow_error(error, name, "cut short or damaged", "truncated") from error
     try:
         flat = _flatten(image, mode)
@@ -365,7 +365,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
     if array.size == 0:
         raise ImageError(f"{given}: has no pixels; {wanted}", reason="empty")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(f"{given}: not a picture; {wanted}", reason="not_an_image")
+        raise ImageError(f"{given}: not an image; {wanted}", reason="not_an_image")
     check_size((array.shape[1], array.shape[0]), given)
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
@@ -377,7 +377,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
         except ValueError as error:
             raise ImageError(f"{given}: has {error}; {wanted}", reason="not_an_image") from None
     elif array.dtype != np.uint8:
-        raise ImageError(f"{given}: not a picture; {wanted}", reason="not_an_image")
+        raise ImageError(f"{given}: not an image; {wanted}", reason="not_an_image")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     return Image.fromarray(np.ascontiguousarray(array))

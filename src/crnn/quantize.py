@@ -41,13 +41,13 @@ class QuantizedGraph:
     Attributes:
         graph: The graph; input and output keep their names.
         ranges: Values of 0 and 255, but for rounding, by name of each 8-bit activation.
-        pictures: Number of images behind the ranges.
+        images: Number of images behind the ranges.
         kept: Names of operators with weights that compute in floating point.
     """
 
     graph: onnx.ModelProto
     ranges: dict[str, tuple[float, float]]
-    pictures: int
+    images: int
     kept: tuple[str, ...]
 
 
@@ -63,12 +63,12 @@ def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantiz
         MissingExtraError: ONNX Runtime is not installed.
     """
     activations = [node.output[0] for node in graph.graph.node if node.op_type == "Relu"]
-    ranges, pictures = _activation_ranges(graph, activations, batches)
+    ranges, images = _activation_ranges(graph, activations, batches)
     builder = _Builder(graph)
     for node in graph.graph.node:
         builder.take(node, ranges)
     kept = tuple(node.name for node in graph.graph.node if node.op_type in ("LSTM", "MatMul"))
-    return QuantizedGraph(builder.model(graph), ranges, pictures, kept)
+    return QuantizedGraph(builder.model(graph), ranges, images, kept)
 
 
 class _Builder:
@@ -190,13 +190,13 @@ def _activation_ranges(
     options.log_severity_level = 3
     session = runtime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     extremes = []
-    pictures = 0
+    images = 0
     for batch in batches:
         for first in range(0, len(batch), _GROUP):
             values = session.run(names, {INPUT_NAME: batch[first : first + _GROUP]})
             extremes.append([(value.min(), value.max()) for value in values])
-        pictures += len(batch)
-    if not pictures:
-        raise DataError("there are no pictures to quantise with; expected some hundreds like those that will be read")
+        images += len(batch)
+    if not images:
+        raise DataError("there are no images to quantise with; expected some hundreds like those that will be read")
     means: npt.NDArray[np.float64] = np.mean(np.asarray(extremes, np.float64), axis=0)  # (names, 2)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means, strict=True)}, pictures
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means, strict=True)}, images

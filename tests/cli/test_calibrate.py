@@ -97,8 +97,8 @@ def test_a_calibration_that_cannot_be_one_is_refused(weights: Path) -> None:
 def test_calibrate_writes_the_curve_and_confidences_are_on_it(
     run: Run, weights: Path, doubtful: Path, trained_run: Any
 ) -> None:
-    picture = trained_run.words.parent / "images" / "1.png"
-    plain = json.loads(run("read", picture, "--model", weights, "--json")[1])
+    image = trained_run.words.parent / "images" / "1.png"
+    plain = json.loads(run("read", image, "--model", weights, "--json")[1])
     assert plain["confidence"] == pytest.approx(math.exp(plain["score"]), abs=1e-6)
     status, out, _ = run("calibrate", weights, f"mine={doubtful}", "--json")
     assert status == 0
@@ -109,7 +109,7 @@ def test_calibrate_writes_the_curve_and_confidences_are_on_it(
     found = load_weights(weights).calibration
     assert found is not None
     assert found.as_dict() == {name: values[name] for name in ("greedy", "language", "data")}
-    sure = json.loads(run("read", picture, "--model", weights, "--json")[1])
+    sure = json.loads(run("read", image, "--model", weights, "--json")[1])
     assert sure["confidence"] == pytest.approx(float(confidences(plain["confidence"], found.greedy)), abs=1e-6)
     assert sure["confidence"] != pytest.approx(plain["confidence"], abs=1e-3)
     assert {**sure, "confidence": plain["confidence"]} == plain  # text, score and places stay
@@ -142,7 +142,7 @@ def test_calibrate_into_another_file_and_in_words(run: Run, weights: Path, doubt
     status, out, err = run("calibrate", weights, doubtful, "--out", tmp_path / "new.safetensors")
     assert status == 0
     assert "crnn calibrate: doubtful: 1 samples left out: missing\n" in err
-    assert "crnn calibrate: doubtful: unreadable picture images/gone.png: " in err
+    assert "crnn calibrate: doubtful: unreadable image images/gone.png: " in err
     assert out.startswith(f"{tmp_path / 'new.safetensors'}, greedy: slope ")
     assert "from 36 readings, 66.67 % right; expected calibration error " in out
     assert weights.read_bytes() == before
@@ -190,8 +190,8 @@ def test_calibrate_says_what_is_wrong(
 # -- crnn read --------------------------------------------------------------------------------------------------------
 
 
-def read_json(run: Run, picture: Path, model: Path, *options: object) -> dict[str, Any]:
-    status, out, err = run("read", picture, "--model", model, "--json", *options)
+def read_json(run: Run, image: Path, model: Path, *options: object) -> dict[str, Any]:
+    status, out, err = run("read", image, "--model", model, "--json", *options)
     assert (status, err) == (0, "")
     values: dict[str, Any] = json.loads(out)
     return values
@@ -209,7 +209,7 @@ def test_read_with_each_option(run: Run, trained_run: Any, tmp_path: Path) -> No
     word = read("--lexicon", tmp_path / "words.txt")
     assert word["text"] in ("cut", "cot")
     assert word["score"] < free["score"]
-    assert 0.0 <= word["confidence"] < 0.01  # the picture shows neither
+    assert 0.0 <= word["confidence"] < 0.01  # the image shows neither
     (tmp_path / "animals.txt").write_text("cut\ncat\n")
     assert read("--lexicon", tmp_path / "animals.txt")["confidence"] > 0.99
     assert read("--lexicon", tmp_path / "words.txt", "--lexicon-margin", 0.5)["text"] == "cat"
@@ -228,8 +228,8 @@ def test_read_with_each_option(run: Run, trained_run: Any, tmp_path: Path) -> No
 
 def test_words_that_are_left_out_are_said(run: Run, trained_run: Any, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("cat\nдом\nCAT\n")
-    picture = trained_run.words.parent / "images" / "1.png"
-    status, out, err = run("read", picture, "--model", trained_run.folder, "--lexicon", tmp_path / "words.txt")
+    image = trained_run.words.parent / "images" / "1.png"
+    status, out, err = run("read", image, "--model", trained_run.folder, "--lexicon", tmp_path / "words.txt")
     assert (status, out.split("\t")[1]) == (0, "cat")
     assert err == f"crnn read: lexicon {tmp_path / 'words.txt'}: 1 words; left out empty_label: 1 ('дом')\n"
 
@@ -255,8 +255,8 @@ def test_read_says_what_does_not_go_together(
     options: list[str], message: str, run: Run, trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture = trained_run.words.parent / "images" / "1.png"
-    status, _, err = run("read", picture, "--model", trained_run.folder, *options)
+    image = trained_run.words.parent / "images" / "1.png"
+    status, _, err = run("read", image, "--model", trained_run.folder, *options)
     assert status == 2
     assert message in err
     assert err.count("\n") == 1

@@ -17,7 +17,7 @@ import pytest
 
 import crnn
 from crnn.cli import main
-from crnn.image import PICTURE_SUFFIXES
+from crnn.image import IMAGE_SUFFIXES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,7 +159,7 @@ def test_read_prints_path_text_and_confidence(run: Run, trained_run: Any) -> Non
     assert all(re.fullmatch(r"[01]\.\d{3}", row[2]) and 0.5 < float(row[2]) <= 1.0 for row in rows)
 
 
-def test_read_json_has_a_line_for_every_picture_in_order(run: Run, trained_run: Any, tmp_path: Path) -> None:
+def test_read_json_has_a_line_for_every_image_in_order(run: Run, trained_run: Any, tmp_path: Path) -> None:
     images = trained_run.words.parent / "images"
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "wörd.png").write_bytes((images / "2.png").read_bytes())
@@ -176,18 +176,18 @@ def test_read_json_has_a_line_for_every_picture_in_order(run: Run, trained_run: 
     assert lines[0]["score"] <= 0
     assert [sorted(c) for c in lines[0]["characters"]] == [["end", "score", "start", "text"]] * 3
     assert "".join(c["text"] for c in lines[0]["characters"]) == "cat"
-    assert lines[2]["error"] == "gone.png: no such file; expected the path of a picture"
+    assert lines[2]["error"] == "gone.png: no such file; expected the path of an image"
 
 
-def test_read_goes_on_after_a_bad_picture(run: Run, trained_run: Any) -> None:
+def test_read_goes_on_after_a_bad_image(run: Run, trained_run: Any) -> None:
     image = trained_run.words.parent / "images" / "4.png"
     status, out, err = run("read", "gone.png", image, "--model", trained_run.folder)
     assert status == 1
     assert out.split("\t")[:2] == [str(image), "42"]
-    assert err == "crnn read: gone.png: no such file; expected the path of a picture\n"
+    assert err == "crnn read: gone.png: no such file; expected the path of an image\n"
 
 
-def test_read_takes_the_pictures_of_a_folder_and_names_what_it_passes_over(run: Run, trained_run: Any) -> None:
+def test_read_takes_the_images_of_a_folder_and_names_what_it_passes_over(run: Run, trained_run: Any) -> None:
     folder = trained_run.words.parent
     status, out, err = run("read", folder, "--model", trained_run.folder / "last.safetensors", "--decode", "beam")
     assert status == 0
@@ -198,20 +198,20 @@ def test_read_takes_the_pictures_of_a_folder_and_names_what_it_passes_over(run: 
     assert err == f"crnn read: {folder}: 1 files passed over, not images: labels.tsv\n"
 
 
-def test_read_takes_every_kind_of_picture_that_the_readers_of_data_take(
+def test_read_takes_every_kind_of_image_that_the_readers_of_data_take(
     run: Run, trained_run: Any, tmp_path: Path
 ) -> None:
-    picture = (trained_run.words.parent / "images" / "1.png").read_bytes()
-    for suffix in PICTURE_SUFFIXES:
-        (tmp_path / f"picture{suffix}").write_bytes(picture)
+    image = (trained_run.words.parent / "images" / "1.png").read_bytes()
+    for suffix in IMAGE_SUFFIXES:
+        (tmp_path / f"image{suffix}").write_bytes(image)
     status, out, err = run("read", tmp_path, "--model", trained_run.folder / "last.safetensors")
-    assert (status, len(out.splitlines()), err) == (0, len(PICTURE_SUFFIXES), "")
+    assert (status, len(out.splitlines()), err) == (0, len(IMAGE_SUFFIXES), "")
 
 
 def test_read_names_linked_folders_and_keeps_a_line_a_line(run: Run, trained_run: Any, tmp_path: Path) -> None:
-    picture = (trained_run.words.parent / "images" / "1.png").read_bytes()
+    image = (trained_run.words.parent / "images" / "1.png").read_bytes()
     (tmp_path / "some").mkdir()
-    (tmp_path / "some" / "a\tb\nc.png").write_bytes(picture)
+    (tmp_path / "some" / "a\tb\nc.png").write_bytes(image)
     (tmp_path / "some" / "elsewhere").symlink_to(trained_run.words.parent, target_is_directory=True)
     model = trained_run.folder / "last.safetensors"
     status, out, err = run("read", tmp_path / "some", "--model", model)
@@ -224,11 +224,11 @@ def test_read_names_linked_folders_and_keeps_a_line_a_line(run: Run, trained_run
     assert "the texts of --n-best are part of --json" in err
 
 
-def test_read_says_that_a_picture_on_stdin_is_no_list(
+def test_read_says_that_an_image_on_stdin_is_no_list(
     run: Run, trained_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = (trained_run.words.parent / "images" / "1.png").read_bytes()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(picture)))
+    image = (trained_run.words.parent / "images" / "1.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(image)))
     status, out, err = run("read", "-", "--model", trained_run.folder / "last.safetensors")
     assert (status, out) == (2, "")
     assert "stdin holds other data than paths, perhaps an image; expected one path on each line" in err
@@ -330,16 +330,16 @@ def test_evaluate_json_has_the_keys_that_programs_rely_on(run: Run, trained_run:
     )
 
 
-def test_evaluate_ends_with_1_where_a_picture_cannot_be_read(
+def test_evaluate_ends_with_1_where_an_image_cannot_be_read(
     run: Run, trained_run: Any, word_list: Callable[..., Path], tmp_path: Path
 ) -> None:
     words = word_list(labels=["cat", "dog", "ten"])
-    (words.parent / "images" / "2.png").write_bytes(b"not a picture")
+    (words.parent / "images" / "2.png").write_bytes(b"not an image")
     status, out, err = run("evaluate", trained_run.folder, words, "--json", "--report", tmp_path / "report.html")
     assert status == 1
     assert json.loads(out)["datasets"][0]["skipped"] == {"not_an_image": 1}
     lines = err.splitlines()
-    assert lines[0].startswith("crnn evaluate: words: unreadable picture images/2.png: ")
+    assert lines[0].startswith("crnn evaluate: words: unreadable image images/2.png: ")
     assert lines[1:] == [f"crnn evaluate: report written to {tmp_path}/report.html"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>")
@@ -348,8 +348,8 @@ def test_evaluate_ends_with_1_where_a_picture_cannot_be_read(
 
 def test_evaluate_of_nothing_has_no_figures(run: Run, trained_run: Any, word_list: Callable[..., Path]) -> None:
     words = word_list(labels=["cat", "dog"])
-    for picture in (words.parent / "images").iterdir():
-        picture.unlink()
+    for image in (words.parent / "images").iterdir():
+        image.unlink()
     status, out, err = run("evaluate", trained_run.folder, words)
     assert status == 1
     assert "nan" not in out

@@ -252,9 +252,9 @@ def test_the_modelzoo_s_convert_ic03(tmp_path, monkeypatch):
         assert Image.open(io.BytesIO(store.image_bytes(0))).size == (30, 20)
 
 
-def test_the_modelzoo_s_convert_iiit5k(tmp_path, picture_of):
+def test_the_modelzoo_s_convert_iiit5k(tmp_path, image_of):
     (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "1_1.png").write_bytes(picture_of("PRIVATE"))
+    (tmp_path / "test" / "1_1.png").write_bytes(image_of("PRIVATE"))
     row = np.zeros((1, 1), [(name, object) for name in ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")])
     cells = np.empty((1, 2), object)
     cells[0, :] = ["PRIVATE", "PUBLIC"]
@@ -263,5 +263,5 @@ def test_the_modelzoo_s_convert_iiit5k(tmp_path, picture_of):
     out = tmp_path / "processed"
     assert script("convert_iiit5k.py")(["-m", str(tmp_path / "testdata.mat"), "-o", str(out), "--to", "lmdb"]) == 0
     with LmdbStore(out) as store:
-        assert store.image_bytes(0) == picture_of("PRIVATE")
+        assert store.image_bytes(0) == image_of("PRIVATE")
         assert (store.label(0), store.lexicon(0), store.large_lexicon(0)) == ("PRIVATE", *[("PRIVATE", "PUBLIC")] * 2)

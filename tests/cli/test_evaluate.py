@@ -33,10 +33,8 @@ def barcode_set(tmp_path: Path, barcode: Callable[..., bytes]) -> MakeSet:
         lines = []
         for number, (label, shown) in enumerate(samples):
             if shown is not None:
-                picture = (
-                    barcode(shown, NAMED_CHARSETS.get(characters, characters)) if isinstance(shown, str) else shown
-                )
-                (folder / f"{number}.png").write_bytes(picture)
+                image = barcode(shown, NAMED_CHARSETS.get(characters, characters)) if isinstance(shown, str) else shown
+                (folder / f"{number}.png").write_bytes(image)
             lines.append(f"{number}.png\t{label}\n")
         (folder / "labels.tsv").write_text("".join(lines), encoding="utf-8")
         return str(folder)
@@ -181,7 +179,7 @@ def test_an_unknown_character_that_the_model_calls_an_error_names_the_sample(
 # What is not compared is counted and said
 
 
-def test_unreadable_pictures_are_counted_and_the_first_are_named(
+def test_unreadable_images_are_counted_and_the_first_are_named(
     barcode_set: MakeSet, barcode_reader: MakeReader, barcode: Callable[..., bytes]
 ) -> None:
     cut = barcode("cut")[:-30]
@@ -197,7 +195,7 @@ def test_unreadable_pictures_are_counted_and_the_first_are_named(
     # In the order of the set, however they were met: the missing file shows before the cut one is decoded.
     assert [line.split(":")[0] for line in dataset.unreadable] == ["1.png", "2.png", "5.png"]
     assert len(dataset.warnings) == 3
-    assert dataset.warnings[0].startswith("words: unreadable picture 1.png: ")
+    assert dataset.warnings[0].startswith("words: unreadable image 1.png: ")
     for batch_size in (2, 64):
         assert evaluate(barcode_reader(batch_size=batch_size), [path]) == result
 

@@ -21,7 +21,7 @@ from crnn.config.model import ImageConfig, ReaderConfig
 from crnn.engines.exported_file import read_engine_file
 from crnn.engines.loading import open_model
 from crnn.errors import CheckpointError, ConfigError, DataError, ExportMismatchError, MissingExtraError
-from crnn.export import LIMITS, Comparison, drawn_pictures, export, rendered_pictures, stored_pictures
+from crnn.export import LIMITS, Comparison, drawn_images, export, rendered_images, stored_images
 from crnn.recognizer import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,9 +43,9 @@ def test_each_form_reads_the_words(precision: Any, trained_run: Any, words: tupl
     assert all(c.problem(LIMITS[precision]) is None for c in report.comparisons)
     assert (report.quantized is not None) == (precision == "int8")
     assert read_engine_file(path).precision == precision
-    pictures = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
+    images = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
     for comparison in report.comparisons:
-        readings = load(path, engine=comparison.engine, threads=1).read(pictures)
+        readings = load(path, engine=comparison.engine, threads=1).read(images)
         assert [reading.text for reading in readings] == trained_run.labels
 
 
@@ -68,7 +68,7 @@ def test_several_widths_are_compared_where_there_are_some(trained_run: Any, tmp_
     save_weights(tmp_path / "any.safetensors", network.state_dict(), config, {})
     report = export(tmp_path / "any.safetensors", tmp_path / "any.onnx", samples=24)
     assert len(report.comparisons[0].widths) > 3
-    assert report.comparisons[0].pictures > len(report.comparisons[0].widths)
+    assert report.comparisons[0].images > len(report.comparisons[0].widths)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +116,8 @@ def test_a_bad_quantisation_is_found(
     measured = crnn.quantize._activation_ranges
 
     def narrow(*arguments: Any) -> Any:
-        ranges, pictures = measured(*arguments)
-        return {name: (low, 0.05 * high) for name, (low, high) in ranges.items()}, pictures
+        ranges, images = measured(*arguments)
+        return {name: (low, 0.05 * high) for name, (low, high) in ranges.items()}, images
 
     monkeypatch.setattr(crnn.quantize, "_activation_ranges", narrow)
     with pytest.raises(ExportMismatchError, match=r"distributions by .*texts, at most 20 %.*--data"):
@@ -133,13 +133,13 @@ def test_a_bad_quantisation_is_found(
         ({"log_probs": float("nan")}, "log-probabilities differ by nan"),
         ({"distribution": 0.5}, "distributions by 0.5"),
         ({"texts": 1}, "1 of 50 texts"),
-        ({"alone_texts": 1}, "1 texts between a picture alone"),
+        ({"alone_texts": 1}, "1 texts between an image alone"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_what_is_beyond_the_limits(changes: dict[str, Any], problem: str | None) -> None:
     same = Comparison(
-        engine="onnx", log_probs=1e-5, distribution=1e-8, texts=0, pictures=50, widths=(100,), alone=0.0, alone_texts=0
+        engine="onnx", log_probs=1e-5, distribution=1e-8, texts=0, images=50, widths=(100,), alone=0.0, alone_texts=0
     )
     found = dataclasses.replace(same, **changes).problem(LIMITS["fp32"])
     assert found is None if problem is None else found is not None and found.startswith(problem)
@@ -167,7 +167,7 @@ def test_what_the_command_prints(
     assert lines[0].startswith(f"{out}: ")
     assert lines[0].endswith(" MB, int8")
     assert "7 convolutions in int8" in lines[1]
-    assert "9 pictures of" in lines[1]
+    assert "9 images of" in lines[1]
     assert [line.split()[0] for line in lines[2:]] == ["onnx", "openvino"]
     assert "of 9 texts differ" in lines[2]
     assert "alone and in a batch by" in lines[2]
@@ -237,36 +237,36 @@ def test_without_torch_int8_needs_data(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The pictures
+# The images
 
 
-def test_stored_pictures_come_from_all_over_the_sets(
+def test_stored_images_come_from_all_over_the_sets(
     trained_run: Any, word_list: Callable[..., Path], tmp_path: Path
 ) -> None:
     image = ImageConfig(image_width=48)
     other = word_list(30)
-    batches = stored_pictures([str(trained_run.words), f"more={other}"], image, 21)
+    batches = stored_images([str(trained_run.words), f"more={other}"], image, 21)
     assert sum(len(batch) for batch in batches) == 21
     assert {batch.shape[1:] for batch in batches} == {(1, 32, 48)}
-    (other.parent / "images" / "1.png").write_bytes(b"no picture")
+    (other.parent / "images" / "1.png").write_bytes(b"no image")
     said: list[str] = []
-    fewer = stored_pictures([str(other)], image, 1000, said.append)
+    fewer = stored_images([str(other)], image, 1000, said.append)
     assert sum(len(batch) for batch in fewer) == 29
     (line,) = said
-    assert line.startswith("1 of 30 pictures cannot be read and are left out; the first: ")
+    assert line.startswith("1 of 30 images cannot be read and are left out; the first: ")
     assert f"{other}: images/1.png: " in line
 
 
-def test_no_stored_picture_is_an_error(word_list: Callable[..., Path]) -> None:
+def test_no_stored_image_is_an_error(word_list: Callable[..., Path]) -> None:
     path = word_list(1)
-    (path.parent / "images" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"has no pictures that can be read \(.*images/1\.png: .*\); expected"):
-        stored_pictures([str(path)], ImageConfig(), 10)
+    (path.parent / "images" / "1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"has no images that can be read \(.*images/1\.png: .*\); expected"):
+        stored_images([str(path)], ImageConfig(), 10)
 
 
-@pytest.mark.parametrize("make", [rendered_pictures, drawn_pictures])
+@pytest.mark.parametrize("make", [rendered_images, drawn_images])
 @pytest.mark.parametrize("image", [ImageConfig(image_width=64), ImageConfig(resize="keep_ratio", image_channels=3)])
-def test_pictures_that_are_made_are_the_same_at_every_call(make: Any, image: ImageConfig) -> None:
+def test_images_that_are_made_are_the_same_at_every_call(make: Any, image: ImageConfig) -> None:
     config = ReaderConfig(image=image)
     first, second = make(config, 20), make(config, 20)
     assert sum(len(batch) for batch in first) == 20
@@ -282,14 +282,14 @@ def test_pictures_that_are_made_are_the_same_at_every_call(make: Any, image: Ima
 def test_characters_that_no_face_has_need_data() -> None:
     config = ReaderConfig()
     config = config.model_copy(update={"charset": config.charset.model_copy(update={"characters": "語漢"})})
-    with pytest.raises(ConfigError, match=r"cannot be rendered: .*Give pictures with --data"):
-        rendered_pictures(config, 4)
+    with pytest.raises(ConfigError, match=r"cannot be rendered: .*Give images with --data"):
+        rendered_images(config, 4)
 
 
 def test_an_exported_file_opens_with_bf16_on_top(trained_run: Any, tmp_path: Path) -> None:
     """A file in fp32 may be computed in bf16 as any weights may; one in int8 may not."""
     export(trained_run.folder, tmp_path / "a.onnx")
-    images = drawn_pictures(open_model(tmp_path / "a.onnx").config, 2)[0]
+    images = drawn_images(open_model(tmp_path / "a.onnx").config, 2)[0]
     exact = open_model(tmp_path / "a.onnx", engine="openvino").engine.log_probs(images)
     rough = open_model(tmp_path / "a.onnx", engine="openvino", precision="bf16").engine.log_probs(images)
     np.testing.assert_allclose(np.exp(rough), np.exp(exact), atol=0.1)

@@ -172,7 +172,7 @@ def test_wrong_arguments_are_one_clear_line(
 
 def test_ctrl_c_ends_it_at_once_with_one_line(word_list: WordList, tmp_path: Path) -> None:
     path = word_list(labels=["word"])
-    # So many samples of one picture that it is still at work when the signal comes.
+    # So many samples of one image that it is still at work when the signal comes.
     path.write_text("images/1.png\tword\n" * 400_000)
     command = [
         sys.executable,

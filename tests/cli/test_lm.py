@@ -83,11 +83,11 @@ def test_labels_of_sets(run: Run, tmp_path: Path, word_list: Callable[..., Path]
 
 
 def test_labels_that_cannot_be_read_are_counted(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture_of: Callable[..., bytes]
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_of: Callable[..., bytes]
 ) -> None:
     with LmdbWriter(tmp_path / "words") as writer:
         for label in ("hello", "world", "there"):
-            writer.add(picture_of(label), label)
+            writer.add(image_of(label), label)
     from crnn.data.store import LmdbStore
 
     known = LmdbStore.label

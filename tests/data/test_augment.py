@@ -53,7 +53,7 @@ def word(text: str = "Recogniser", height: int = 32, ground: int = 60, ink: int 
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two grey pictures, the second brought to the size of the first."""
+    """Correlation of two grey images, the second brought to the size of the first."""
     image = Image.fromarray(second[:, :, 0]).resize((first.shape[1], first.shape[0]), Image.Resampling.BICUBIC)
     return float(np.corrcoef(first.ravel(), np.asarray(image).ravel())[0, 1])
 
@@ -79,7 +79,7 @@ def test_a_seed_decides_the_result() -> None:
     assert results[0].tobytes() != results[2].tobytes()
 
 
-def test_the_picture_given_is_left_alone() -> None:
+def test_the_image_given_is_left_alone() -> None:
     pixels = word()
     before = pixels.copy()
     for seed in range(10):
@@ -87,14 +87,14 @@ def test_the_picture_given_is_left_alone() -> None:
     np.testing.assert_array_equal(pixels, before)
 
 
-def test_probability_zero_returns_the_picture_and_draws_nothing() -> None:
+def test_probability_zero_returns_the_image_and_draws_nothing() -> None:
     pixels, rng = word(), np.random.default_rng(0)
     state = rng.bit_generator.state
     assert augment(pixels, AugmentConfig(), rng) is pixels
     assert rng.bit_generator.state == state
 
 
-def test_probability_is_the_share_of_changed_pictures() -> None:
+def test_probability_is_the_share_of_changed_images() -> None:
     pixels, config = word(height=8), AugmentConfig(probability=0.3)
     changed = sum(run(pixels, config, seed) is not pixels for seed in range(1000))
     assert 250 < changed < 350
@@ -114,7 +114,7 @@ def test_a_change_keeps_its_draws_when_another_is_switched_on() -> None:
 
 @pytest.mark.parametrize("name", OFF)
 @pytest.mark.parametrize("height", [32, 100])
-def test_each_strength_alone_changes_the_picture(name: str, height: int) -> None:
+def test_each_strength_alone_changes_the_image(name: str, height: int) -> None:
     pixels = word(height=height)
     result = run(pixels, only(**{name: min(STRONGEST[name], 3 * (OFF[name] + 1.0))}))
     assert result.shape != pixels.shape or (result != pixels).any()
@@ -133,13 +133,13 @@ def test_each_strength_alone_can_be_switched_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(32, 100, 1), (300, 200, 3), (1, 1, 1)])
-def test_all_strengths_off_leave_the_picture_equal(shape: tuple[int, int, int]) -> None:
+def test_all_strengths_off_leave_the_image_equal(shape: tuple[int, int, int]) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
     np.testing.assert_array_equal(run(pixels, only()), pixels)
 
 
 def test_rotation_turns_without_stretching() -> None:
-    # Pictures of their own coordinates: what the warp does to them is the map itself.
+    # Images of their own coordinates: what the warp does to them is the map itself.
     along_x = np.tile(np.arange(0, 200, 2, dtype=np.uint8), (40, 1))[:, :, np.newaxis]
     along_y = np.repeat(np.arange(0, 200, 5, dtype=np.uint8), 100).reshape(40, 100, 1)
     angles = []
@@ -160,7 +160,7 @@ def test_rotation_turns_without_stretching() -> None:
     assert 14 < max(angles) < 20.5
 
 
-def test_the_canvas_holds_all_of_a_turned_picture() -> None:
+def test_the_canvas_holds_all_of_a_turned_image() -> None:
     pixels = np.zeros((40, 90, 1), dtype=np.uint8)
     pixels[2:6, 2:6] = pixels[2:6, -6:-2] = pixels[-6:-2, 2:6] = pixels[-6:-2, -6:-2] = 250
     for seed in range(30):
@@ -175,7 +175,7 @@ def test_a_long_line_is_not_turned_until_it_is_unreadable() -> None:
 
 
 def test_crop_cuts_and_adds_margins_of_the_stated_size() -> None:
-    # The brightness is the place, so that the picture shows which rows of it are left.
+    # The brightness is the place, so that the image shows which rows of it are left.
     pixels = np.repeat(np.arange(0, 160, 4, dtype=np.uint8), 100).reshape(40, 100, 1)
     results = [run(pixels, only(crop=0.1), seed) for seed in range(200)]
     heights = [result.shape[0] for result in results]
@@ -249,7 +249,7 @@ def test_text_stays_apart_from_its_ground_near_the_ends_of_the_range(ground: int
         assert correlation(pixels, result) > 0.9
 
 
-def test_blur_follows_the_height_of_the_picture() -> None:
+def test_blur_follows_the_height_of_the_image() -> None:
     for height in (16, 32):
         stripes = np.tile(np.repeat(np.array([0, 255], dtype=np.uint8), height // 8), (height, 12))[:, :, np.newaxis]
         left = [np.ptp(run(stripes, only(blur=2.0), seed)[:, 10:-10]) / 255 for seed in range(40)]
@@ -281,13 +281,13 @@ def test_low_resolution_takes_detail_and_keeps_the_size() -> None:
     assert np.mean(left) < 0.5
 
 
-def test_low_resolution_spares_pictures_that_have_no_more() -> None:
+def test_low_resolution_spares_images_that_have_no_more() -> None:
     pixels = word(height=16)
     for seed in range(20):
         np.testing.assert_array_equal(run(pixels, only(low_resolution=2.0), seed), pixels)
 
 
-def test_high_pictures_are_changed_at_a_useful_size() -> None:
+def test_high_images_are_changed_at_a_useful_size() -> None:
     pixels = word(height=200)
     result = run(pixels, only(blur=0.5))
     assert result.shape == (MAX_HEIGHT, round(pixels.shape[1] * MAX_HEIGHT / 200), 1)
@@ -299,7 +299,7 @@ def test_high_pictures_are_changed_at_a_useful_size() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(size=sizes, channels=st.sampled_from([1, 3]), seed=seeds, share=st.floats(0.0, 1.0))
-def test_any_size_gives_a_picture(size: tuple[int, int], channels: int, seed: int, share: float) -> None:
+def test_any_size_gives_an_image(size: tuple[int, int], channels: int, seed: int, share: float) -> None:
     strengths = {name: OFF[name] + share * (STRONGEST[name] - OFF[name]) for name in OFF}
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, channels), dtype=np.uint8)
     result = run(pixels, AugmentConfig(probability=1.0, **strengths), seed)
@@ -321,7 +321,7 @@ def test_any_size_gives_a_picture(size: tuple[int, int], channels: int, seed: in
     seed=seeds,
     names=st.sets(st.sampled_from([*GEOMETRY, "blur", "low_resolution"]), min_size=1),
 )
-def test_a_plain_picture_stays_plain_to_its_edges(
+def test_a_plain_image_stays_plain_to_its_edges(
     size: tuple[int, int], colour: tuple[int, int, int], seed: int, names: set[str]
 ) -> None:
     pixels = np.broadcast_to(np.array(colour, dtype=np.uint8), (*size, 3)).copy()

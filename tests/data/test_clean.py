@@ -17,22 +17,22 @@ from crnn.data.source import open_source
 from crnn.data.store import LmdbStore, LmdbWriter
 from crnn.errors import DataError
 
-PictureOf = Callable[..., bytes]
+ImageOf = Callable[..., bytes]
 
 
 @pytest.fixture
-def faulty_set(tmp_path: Path, picture_of: PictureOf) -> LmdbStore:
-    """Eight samples with lexicons: 1 and 5 contradict each other, 2 has no label, 6 no picture, 7 is in ``other``."""
+def faulty_set(tmp_path: Path, image_of: ImageOf) -> LmdbStore:
+    """Eight samples with lexicons: 1 and 5 contradict each other, 2 has no label, 6 no image, 7 is in ``other``."""
     with LmdbWriter(tmp_path / "set") as writer:
         for number, label in enumerate(["zero", "one", "", "three", "four", "five", "six", "seven"]):
-            image = b"?" if number == 6 else picture_of(str(1 if number == 5 else number))
+            image = b"?" if number == 6 else image_of(str(1 if number == 5 else number))
             writer.add(image, label, lexicon=("a", label or "b"), large_lexicon=("x", "y", "z"), size=(16, 32))
     with LmdbWriter(tmp_path / "other") as writer:
-        writer.add(picture_of("7"), "seven")
+        writer.add(image_of("7"), "seven")
     return LmdbStore(tmp_path / "set")
 
 
-def test_a_store_without_its_faults(tmp_path: Path, faulty_set: LmdbStore, picture_of: PictureOf) -> None:
+def test_a_store_without_its_faults(tmp_path: Path, faulty_set: LmdbStore, image_of: ImageOf) -> None:
     found = inspect_store(faulty_set, against=[open_source(str(tmp_path / "other"))])
     done: list[int] = []
     written = write_clean(faulty_set, found, str(tmp_path / "clean"), progress=done.append)
@@ -45,19 +45,19 @@ def test_a_store_without_its_faults(tmp_path: Path, faulty_set: LmdbStore, pictu
     }
     with LmdbStore(tmp_path / "clean") as clean:
         assert [clean.label(n) for n in range(len(clean))] == ["zero", "three", "four"]
-        assert [clean.image_bytes(n) for n in range(3)] == [picture_of(name) for name in "034"]
+        assert [clean.image_bytes(n) for n in range(3)] == [image_of(name) for name in "034"]
         assert clean.lexicon(1) == ("a", "three")
         assert clean.large_lexicon(2) == ("x", "y", "z")
         assert clean.stored_size(0) == (20, 32)  # the right one, where the set had a wrong one
         assert inspect_store(clean, against=[open_source(str(tmp_path / "other"))]).faulty == 0
 
 
-def test_a_list_without_its_faults(tmp_path: Path, faulty_set: LmdbStore, picture_of: PictureOf) -> None:
+def test_a_list_without_its_faults(tmp_path: Path, faulty_set: LmdbStore, image_of: ImageOf) -> None:
     written = write_clean(faulty_set, inspect_store(faulty_set), str(tmp_path / "clean"), to="list")
     assert (written.written, written.lexicons_left_out) == (4, 4)
     clean = ListFile(tmp_path / "clean" / "labels.tsv")
     assert [clean.label(n) for n in range(4)] == ["zero", "three", "four", "seven"]
-    assert clean.image_bytes(3) == picture_of("7")
+    assert clean.image_bytes(3) == image_of("7")
     # And the other way round.
     again = write_clean(clean, inspect_store(clean), str(tmp_path / "again"), workers=2)
     assert (again.written, again.skipped) == (4, {})
@@ -125,14 +125,14 @@ def test_a_sheet_shows_samples_in_order_and_marks_the_faulty_ones(faulty_set: Lm
     sheet = sample_sheet(faulty_set, found, 96)
     assert sheet.shape == (118, 8 * 184, 3)
     assert red(sheet) == [False, True, True, False, False, True, True, False]
-    assert (sheet[4, 6 * 184 + 4 : 6 * 184 + 60] == 224).all()  # the picture that cannot be read is a box
+    assert (sheet[4, 6 * 184 + 4 : 6 * 184 + 60] == 224).all()  # the image that cannot be read is a box
     assert (sheet[4:60, 4:30] < 128).any()
 
 
-def test_samples_are_drawn_by_the_seed(tmp_path: Path, picture_of: PictureOf) -> None:
+def test_samples_are_drawn_by_the_seed(tmp_path: Path, image_of: ImageOf) -> None:
     with LmdbWriter(tmp_path / "set") as writer:
         for number in range(50):
-            writer.add(picture_of(str(number)), f"line\nbreak {number}")
+            writer.add(image_of(str(number)), f"line\nbreak {number}")
     store = LmdbStore(tmp_path / "set")
     found = inspect_store(store)
     first, same, other = (sample_sheet(store, found, 9, seed=seed) for seed in (1, 1, 2))
@@ -141,7 +141,7 @@ def test_samples_are_drawn_by_the_seed(tmp_path: Path, picture_of: PictureOf) ->
     assert (first != other).any()
 
 
-def test_a_large_picture_is_shown_as_a_small_one_would_be(tmp_path: Path) -> None:
+def test_a_large_image_is_shown_as_a_small_one_would_be(tmp_path: Path) -> None:
     large = Image.new("RGB", (4000, 900), (10, 200, 30))
     with LmdbWriter(tmp_path / "set") as writer:
         for image in (large, large.resize((400, 90))):

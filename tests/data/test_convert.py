@@ -9,7 +9,7 @@ from PIL import Image
 
 import crnn.data.convert as convert_module
 from crnn.data.convert import convert
-from crnn.data.crops import PictureSettings
+from crnn.data.crops import CropOptions
 from crnn.data.formats.lmdb import StoreReader
 from crnn.data.formats.records import Box, Record, Skipped
 from crnn.data.list_file import ListFile
@@ -23,7 +23,7 @@ def test_samples_are_written_in_order_and_the_rest_is_counted(mixed_words, tmp_p
     assert {reason: (skips.count, skips.examples) for reason, skips in done.skipped.items()} == {
         "missing": (1, ("gone.png",)),
         "no_label": (1, ("nobody",)),
-        "outside_picture": (1, ("scene.png#6",)),
+        "outside_image": (1, ("scene.png#6",)),
     }
     assert "gone.png: cannot be read: No such file" in done.skipped["missing"].message
     used = [
@@ -65,10 +65,10 @@ def test_a_list_is_written_too(mixed_words, tmp_path):
 
 def test_too_many_bad_samples_stop_with_examples(mixed_words, tmp_path):
     for number in range(10, 20):
-        (mixed_words.root / f"a folder/wörd {number}.jpg").write_bytes(b"\xff\xd8\xff no picture")
+        (mixed_words.root / f"a folder/wörd {number}.jpg").write_bytes(b"\xff\xd8\xff no image")
     with pytest.raises(DataError, match=r"13 of 40 samples cannot be used, more than the share of 0.1") as caught:
         convert(mixed_words, str(tmp_path / "store"), workers=0)
-    assert "10 not_an_image (a folder/wörd 10.jpg: image bytes: not a picture" in str(caught.value)
+    assert "10 not_an_image (a folder/wörd 10.jpg: image bytes: not an image" in str(caught.value)
     assert "--max-bad-share" in str(caught.value)
     assert "\n" not in str(caught.value)
     done = convert(mixed_words, str(tmp_path / "store"), workers=0, max_bad_share=0.4)
@@ -83,9 +83,9 @@ def test_what_is_not_wanted_is_not_bad(mixed_words, tmp_path):
     assert "not_in_variant" not in done.skipped
 
 
-def test_a_bad_beginning_of_a_long_set_does_not_stop_it(tmp_path, picture_of, given_reader):
+def test_a_bad_beginning_of_a_long_set_does_not_stop_it(tmp_path, image_of, given_reader):
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "good.png").write_bytes(picture_of("good"))
+    (tmp_path / "set" / "good.png").write_bytes(image_of("good"))
     good = [Record(f"good {n}", "good", "good.png") for n in range(1500)]
     bad: list[Record | Skipped] = [Skipped(f"bad {n}", "no_label") for n in range(90)]
     assert convert(given_reader(tmp_path / "set", bad + good), str(tmp_path / "a"), workers=0).written == 1500
@@ -104,15 +104,15 @@ def test_when_nothing_can_be_used_nothing_is_kept(tmp_path, given_reader):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_readers_make_one_store(mixed_words, tmp_path, picture_of, given_reader):
+def test_several_readers_make_one_store(mixed_words, tmp_path, image_of, given_reader):
     other = tmp_path / "other"
     other.mkdir()
-    (other / "x.png").write_bytes(picture_of("x"))
+    (other / "x.png").write_bytes(image_of("x"))
     second = given_reader(other, [Record("x.png", "x", "x.png"), Record("gone", "y", "a folder/wörd 0.jpg")])
     done = convert([mixed_words, second], str(tmp_path / "both"), workers=0)
     assert (done.written, done.total, done.skipped["missing"].count) == (38, 42, 2)
     with LmdbStore(tmp_path / "both") as store:
-        assert store.image_bytes(37) == picture_of("x")
+        assert store.image_bytes(37) == image_of("x")
 
 
 def test_a_store_is_copied_by_worker_processes(mixed_words, tmp_path, records_of):
@@ -121,9 +121,9 @@ def test_a_store_is_copied_by_worker_processes(mixed_words, tmp_path, records_of
     assert records_of(tmp_path / "one") == records_of(tmp_path / "two")
 
 
-def test_the_source_is_not_changed_and_links_do_not_lead_out_of_it(mixed_words, tmp_path, picture_of):
+def test_the_source_is_not_changed_and_links_do_not_lead_out_of_it(mixed_words, tmp_path, image_of):
     outside = tmp_path / "outside.png"
-    outside.write_bytes(picture_of("secret"))
+    outside.write_bytes(image_of("secret"))
     (mixed_words.root / "link.png").symlink_to(outside)
     (mixed_words.root / "folder").symlink_to(tmp_path)
     (mixed_words.root / "inside.png").symlink_to(mixed_words.root / "scene.png")
@@ -141,8 +141,8 @@ def test_the_source_is_not_changed_and_links_do_not_lead_out_of_it(mixed_words, 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["outside.png", "set", "store"]
 
 
-def test_labels_and_words_that_cannot_be_stored_are_counted(tmp_path, picture_of, given_reader):
-    (tmp_path / "x.png").write_bytes(picture_of("x"))
+def test_labels_and_words_that_cannot_be_stored_are_counted(tmp_path, image_of, given_reader):
+    (tmp_path / "x.png").write_bytes(image_of("x"))
     labels = ["good", "half \ud800", "two\nlines", ""]
     items = [
         Record(f"{n}", label, "x.png", lexicon=("fine", "New York", "", "\ud800", "ok"))
@@ -208,7 +208,7 @@ def test_impossible_settings_are_refused(mixed_words, tmp_path):
         ({"quality": 101}, "quality is 101"),
     ):
         with pytest.raises(ConfigError, match=message):
-            PictureSettings(**changes)
+            CropOptions(**changes)
     assert not (tmp_path / "store.partial").exists()
 
 
@@ -221,7 +221,7 @@ def test_jobs_end_where_work_and_memory_say():
         [len(job) for job in convert_module._jobs((0, record) for record in records)]
         for records in (words, others, wholes, lexicons)
     ]
-    # A scene is not divided, other words and lexicons come in small parts, whole pictures in large ones.
+    # A scene is not divided, other words and lexicons come in small parts, whole images in large ones.
     assert sizes == [[200], [64, 64, 22], [128, 128, 44], [64, 64, 2]]
 
 

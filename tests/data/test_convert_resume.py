@@ -11,7 +11,7 @@ import pytest
 
 import crnn.data.convert as convert_module
 from crnn.data.convert import convert
-from crnn.data.crops import PictureSettings
+from crnn.data.crops import CropOptions
 from crnn.data.formats.files import ListReader
 from crnn.data.formats.records import Box, Record
 from crnn.data.store import LmdbStore
@@ -70,7 +70,7 @@ def test_a_stopped_conversion_goes_on_and_gives_the_same(mixed_words, tmp_path, 
     read = records_of if to == "lmdb" else files_of
     assert read(path) == read(tmp_path / "whole")
     whole = {reason: skips.count for reason, skips in done.skipped.items()}
-    assert whole == {"missing": 1, "no_label": 1, "outside_picture": 1}
+    assert whole == {"missing": 1, "no_label": 1, "outside_image": 1}
     assert done.written == 37
 
 
@@ -118,7 +118,7 @@ def test_other_settings_or_another_source_do_not_go_on(mixed_words, tmp_path, mo
     with pytest.raises(
         DataError, match=r"begun with max_height None \(now 20\), encoding png \(now jpeg\)\. .*--restart"
     ):
-        convert(mixed_words, path, origin={"format": "given"}, pictures=PictureSettings(max_height=20, encoding="jpeg"))
+        convert(mixed_words, path, origin={"format": "given"}, images=CropOptions(max_height=20, encoding="jpeg"))
     with pytest.raises(DataError, match=r"begun with format given \(now other\)"):
         convert(mixed_words, path, origin={"format": "other"})
     before = mixed_words.items[1]
@@ -143,7 +143,7 @@ def test_restart_throws_away_only_what_a_conversion_left(mixed_words, tmp_path, 
         convert(mixed_words, str(path), restart=True)
     assert mine.read_text() == "precious"
     mine.unlink()
-    done = convert(mixed_words, str(path), pictures=PictureSettings(max_height=16), restart=True)
+    done = convert(mixed_words, str(path), images=CropOptions(max_height=16), restart=True)
     assert (done.complete, done.begun_at, done.written) == (True, 0, 37)
     with LmdbStore(path) as store:
         assert {store.stored_size(i)[1] for i in range(len(store))} == {16}

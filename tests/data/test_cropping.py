@@ -37,7 +37,7 @@ def test_a_box_is_cut_to_the_pixels_that_it_touches(scene):
     np.testing.assert_array_equal(crop(scene, Box(10.4, 20.9, 2.2, 1.0)), pixels[20:22, 10:13])
 
 
-def test_a_box_ends_where_the_picture_ends(scene):
+def test_a_box_ends_where_the_image_ends(scene):
     pixels = np.asarray(scene)
     np.testing.assert_array_equal(crop(scene, Box(-5, -7, 20, 20)), pixels[:13, :15])
     np.testing.assert_array_equal(crop(scene, Box(80, 50, 1e9, 1e9)), pixels[50:, 80:])
@@ -51,8 +51,8 @@ def test_a_box_ends_where_the_picture_ends(scene):
         Box(5, 5, -3, 10), Box(math.nan, 5, 5, 5), Box(5, 5, math.inf, 5), Box(-math.inf, 5, 5, 5), Box(1e300, 0, 1, 1),
     ],
 )  # fmt: skip
-def test_a_box_without_pixels_is_outside_of_the_picture(scene, box):
-    assert reason_of(scene, box) == "outside_picture"
+def test_a_box_without_pixels_is_outside_of_the_image(scene, box):
+    assert reason_of(scene, box) == "outside_image"
 
 
 @given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4))
@@ -61,7 +61,7 @@ def test_any_box_is_cut_out_or_counted(values):
     try:
         width, height = crop(image, Box(*values)).size
     except ImageError as error:
-        assert error.reason == "outside_picture"  # noqa: PT017 - both outcomes are good
+        assert error.reason == "outside_image"  # noqa: PT017 - both outcomes are good
     else:
         assert 1 <= width <= 9
         assert 1 <= height <= 7
@@ -149,7 +149,7 @@ def test_a_side_that_is_made_smaller_is_averaged():
     assert abs(top.mean() - 127.5) < 10
 
 
-def test_where_a_quadrilateral_leaves_the_picture_its_edge_goes_on():
+def test_where_a_quadrilateral_leaves_the_image_its_edge_goes_on():
     scene = Image.fromarray(np.tile(np.arange(40, 140, 2, dtype=np.uint8), (50, 1)))
     found = np.asarray(crop(scene, quad_of(-10, -5, 30, 20)))
     assert found.shape == (25, 40)
@@ -169,10 +169,10 @@ def test_where_a_quadrilateral_leaves_the_picture_its_edge_goes_on():
         (((10, 10), (50, 10), (10, 30), (50, 30)), "not_convex"),
         (((10, 10), (50, 10), (20, 15), (10, 30)), "not_convex"),
         (((10, 10), (50, 10), (90, 10), (10, 30)), "not_convex"),  # a triangle has no corner to warp to
-        (((100, 10), (150, 10), (150, 30), (100, 30)), "outside_picture"),
-        (((-30, 10), (9, 10), (9, 30), (-30, 30)), "outside_picture"),  # a quarter of it is inside
-        (((math.nan, 10), (50, 10), (50, 30), (10, 30)), "outside_picture"),
-        (((10, 10), (math.inf, 10), (50, 30), (10, 30)), "outside_picture"),
+        (((100, 10), (150, 10), (150, 30), (100, 30)), "outside_image"),
+        (((-30, 10), (9, 10), (9, 30), (-30, 30)), "outside_image"),  # a quarter of it is inside
+        (((math.nan, 10), (50, 10), (50, 30), (10, 30)), "outside_image"),
+        (((10, 10), (math.inf, 10), (50, 30), (10, 30)), "outside_image"),
         (((0, 0), (70_000, 0), (70_000, 1), (0, 1)), "too_large"),
         (((-5000, -5000), (5000, -5000), (5000, 5000), (-5000, 5000)), "too_large"),
     ],
@@ -187,10 +187,10 @@ def test_any_quadrilateral_is_cut_out_or_counted(points):
     try:
         found = crop(image, Quad(tuple(points)))
     except ImageError as error:
-        assert error.reason in ("no_area", "mirrored", "not_convex", "outside_picture")  # noqa: PT017
+        assert error.reason in ("no_area", "mirrored", "not_convex", "outside_image")  # noqa: PT017
     else:
         assert min(found.size) >= 1
-        assert (np.asarray(found) == 77).all()  # nothing but the picture and its edge
+        assert (np.asarray(found) == 77).all()  # nothing but the image and its edge
 
 
 def test_large_regions_cost_no_memory():

@@ -38,7 +38,7 @@ def equal(one, other):
 # ---- what is in a batch
 
 
-def test_a_batch_holds_the_pictures_labels_and_keys_of_its_samples(word_list, small_config):
+def test_a_batch_holds_the_images_labels_and_keys_of_its_samples(word_list, small_config):
     path = word_list(20)
     config = small_config(path)
     source = StoredBatches(config)
@@ -72,7 +72,7 @@ def test_batches_of_kept_ratios_have_one_width_each(word_list, small_config):
     assert sorted(key for batch in found for key in batch.keys) == sorted(widths)
 
 
-def test_colour_pictures_have_three_channels(word_list, small_config):
+def test_colour_images_have_three_channels(word_list, small_config):
     source = batches_of(small_config, word_list(8), image={"image_channels": 3})
     assert source[0].images.shape == (8, 3, 32, 64)
 
@@ -101,8 +101,8 @@ def test_several_sources_with_names_and_ratios(word_list, small_config):
 
 
 def test_targets_are_padded_with_zeros():
-    pictures = [np.full((1, 32, 40), value, np.uint8) for value in (1, 2, 3)]
-    batch = collate(pictures, [[5, 6, 7], [], [4]], ["a", "b", "c"], [("d", "missing")])
+    images = [np.full((1, 32, 40), value, np.uint8) for value in (1, 2, 3)]
+    batch = collate(images, [[5, 6, 7], [], [4]], ["a", "b", "c"], [("d", "missing")])
     assert batch.targets.tolist() == [[5, 6, 7], [0, 0, 0], [4, 0, 0]]
     assert batch.target_lengths.tolist() == [3, 0, 1]
     assert batch.widths.tolist() == [40, 40, 40]
@@ -134,7 +134,7 @@ def test_the_network_gets_the_bits_that_reading_gives_it():
 
 
 @pytest.mark.parametrize("image", [{}, KEEP_RATIO])
-def test_ranks_see_the_pictures_that_one_rank_would(word_list, small_config, image):
+def test_ranks_see_the_images_that_one_rank_would(word_list, small_config, image):
     path = word_list(40, labels=[letter * (1 + i % 5) for i, letter in enumerate("abcdefghij" * 4)])
     alone = batches_of(small_config, path, image=image, augment=AUGMENT, train={"batch_size": 8})
     ranks = [
@@ -154,16 +154,16 @@ def test_augmentation_depends_on_the_draw_alone(word_list, small_config):
     path = word_list(8)
     plain = batches_of(small_config, path)
     changed = batches_of(small_config, path, augment=AUGMENT)
-    pictures = [
+    images = [
         dict(zip(batch.keys, batch.images, strict=True)) for batch in (plain[0], changed[0], changed[1], changed[0])
     ]
-    for key, picture in pictures[0].items():
-        assert not torch.equal(picture, pictures[1][key])
-        assert not torch.equal(pictures[1][key], pictures[2][key])  # the next epoch has another change
-        assert torch.equal(pictures[1][key], pictures[3][key])
+    for key, image in images[0].items():
+        assert not torch.equal(image, images[1][key])
+        assert not torch.equal(images[1][key], images[2][key])  # the next epoch has another change
+        assert torch.equal(images[1][key], images[3][key])
     other_seed = batches_of(small_config, path, augment=AUGMENT, train={"seed": 2})
     images = [dict(zip(batch.keys, batch.images, strict=True)) for batch in (changed[0], other_seed[0])]
-    assert all(not torch.equal(picture, images[1][key]) for key, picture in images[0].items())
+    assert all(not torch.equal(image, images[1][key]) for key, image in images[0].items())
 
 
 def test_a_source_that_was_pickled_gives_the_same_batches(word_list, small_config):
@@ -187,26 +187,26 @@ def test_making_batches_leaves_the_global_generators_alone(word_list, small_conf
 
 
 def spoil(path: Path) -> dict[str, str]:
-    """Damage three pictures of a list in three ways.
+    """Damage three images of a list in three ways.
 
     Returns:
         The reason for which each is left out, by its key.
     """
-    pictures = path.parent / "images"
-    (pictures / "2.png").unlink()
-    whole = (pictures / "5.png").read_bytes()
-    (pictures / "5.png").write_bytes(whole[: len(whole) // 2])
-    (pictures / "7.png").write_bytes(b"no picture at all")
+    images = path.parent / "images"
+    (images / "2.png").unlink()
+    whole = (images / "5.png").read_bytes()
+    (images / "5.png").write_bytes(whole[: len(whole) // 2])
+    (images / "7.png").write_bytes(b"no image at all")
     reasons = {"2": "missing", "5": "truncated", "7": "not_an_image"}
     return {f"images/{name}.png": reason for name, reason in reasons.items()}
 
 
-def test_pictures_that_cannot_be_read_are_left_out_and_named(word_list, small_config):
+def test_images_that_cannot_be_read_are_left_out_and_named(word_list, small_config):
     path = word_list(8)
     whole = batches_of(small_config, path, augment=AUGMENT)[0]
     damaged = {f"{path}: {key}": reason for key, reason in spoil(path).items()}
     source = batches_of(small_config, path, augment=AUGMENT)
-    assert source.num_samples == 8  # labels are looked at beforehand, pictures are not
+    assert source.num_samples == 8  # labels are looked at beforehand, images are not
     batch = source[0]
     assert dict(batch.skipped) == damaged
     assert list(batch.keys) == [key for key in whole.keys if key not in damaged]
@@ -229,8 +229,8 @@ def test_where_widths_are_needed_unreadable_headers_are_found_beforehand(word_li
 def test_a_batch_may_be_left_with_nothing(word_list, small_config):
     path = word_list(4)
     source = batches_of(small_config, path, train={"batch_size": 4})
-    for picture in (path.parent / "images").iterdir():
-        picture.unlink()
+    for image in (path.parent / "images").iterdir():
+        image.unlink()
     batch = source[0]
     assert len(batch) == 0
     assert [reason for _, reason in batch.skipped] == ["missing"] * 4
@@ -277,16 +277,14 @@ def test_a_missing_set_and_a_hopeless_ratio_are_refused(word_list, small_config,
 # ---- before a run
 
 
-def test_a_validation_set_without_its_pictures_is_found_before_the_run(word_list, small_config):
+def test_a_validation_set_without_its_images_is_found_before_the_run(word_list, small_config):
     good, bad = word_list(20, "good"), word_list(20, "bad")
-    pictures = sorted((bad.parent / "images").iterdir(), key=lambda path: int(path.stem))
-    for picture in pictures[:-1]:
-        picture.unlink()
-    with pytest.raises(
-        DataError, match=r"data\.validation: none of the first pictures .*1\.png.* relative to the list"
-    ):
+    images = sorted((bad.parent / "images").iterdir(), key=lambda path: int(path.stem))
+    for image in images[:-1]:
+        image.unlink()
+    with pytest.raises(DataError, match=r"data\.validation: none of the first images .*1\.png.* relative to the list"):
         check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
-    shutil.copy(pictures[-1], bad.parent / "images" / "5.png")
+    shutil.copy(images[-1], bad.parent / "images" / "5.png")
     check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
 
 

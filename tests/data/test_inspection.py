@@ -1,4 +1,4 @@
-"""The doctor: sets made to have each finding, with exact counts; equal pictures; as training sees it."""
+"""The doctor: sets made to have each finding, with exact counts; equal images; as training sees it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from crnn.data.store import LmdbStore, LmdbWriter
 from crnn.errors import ConfigError, DataError, ImageError
 
 
-def picture(seed: int, width: int = 40, height: int = 20, kind: str = "PNG") -> bytes:
-    """A picture that is like no other, in grey; kinds of one seed have the same pixels."""
+def image(seed: int, width: int = 40, height: int = 20, kind: str = "PNG") -> bytes:
+    """An image that is like no other, in grey; kinds of one seed have the same pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
@@ -29,7 +29,7 @@ def picture(seed: int, width: int = 40, height: int = 20, kind: str = "PNG") -> 
 
 
 def list_of(folder: Path, samples: list[tuple[bytes | None, str]]) -> ListFile:
-    """A list file of pictures ``0.png``, ``1.png``, ...; a sample without bytes has no file."""
+    """A list file of images ``0.png``, ``1.png``, ...; a sample without bytes has no file."""
     folder.mkdir()
     for number, (data, _) in enumerate(samples):
         if data is not None:
@@ -63,7 +63,7 @@ def settings(**values: object) -> InspectionSettings:
 
 
 def test_a_set_without_faults(tmp_path: Path) -> None:
-    store = list_of(tmp_path / "set", [(picture(n, 30 + n), label) for n, label in enumerate(["one", "Two", "3"])])
+    store = list_of(tmp_path / "set", [(image(n, 30 + n), label) for n, label in enumerate(["one", "Two", "3"])])
     found = inspect_store(store)
     assert (found.samples, found.faulty, found.fault_share, counts(found)) == (3, 0, 0.0, {})
     assert (found.label_lengths.minimum, found.label_lengths.maximum, found.label_lengths.counts) == (1, 3, (1, 0, 2))
@@ -79,7 +79,7 @@ def test_a_set_without_faults(tmp_path: Path) -> None:
 
 
 def jpeg_cut_short() -> bytes:
-    return picture(0, 60, 60, "JPEG")[:-900]
+    return image(0, 60, 60, "JPEG")[:-900]
 
 
 @pytest.mark.parametrize(
@@ -89,30 +89,30 @@ def jpeg_cut_short() -> bytes:
         (b"", "word", {}, "empty"),
         (b"<html>", "word", {}, "not_an_image"),
         (jpeg_cut_short(), "word", {}, "truncated"),
-        (picture(1)[:-30], "word", {}, "truncated"),
-        (picture(1), "", {}, "empty_label"),
-        (picture(1), " ", {}, "empty_label"),
-        (picture(1), "&", {}, "empty_label"),
-        (picture(1), "a" * 26, {}, "too_long"),
-        (picture(1), "abcd", {"max_text_length": 3}, "too_long"),
-        (picture(1), "a&b", {"unknown": "drop_sample"}, "unknown_character"),
-        (picture(1), "a&b", {"unknown": "error"}, "unknown_character"),
-        (picture(1), "abcdef", {"image_width": 24}, "too_long_for_width"),  # 5 time steps
-        (picture(1), "aabb", {"image_width": 24}, "too_long_for_width"),  # needs blanks between equal letters
-        (picture(1, 20, 40), "abcdefgh", {"resize": "keep_ratio"}, "too_long_for_width"),  # 32 pixels wide, 7 steps
-        (picture(1), "a&b", {}, "changed_label"),
-        (picture(1), "日本go", {}, "changed_label"),
-        (picture(1, 40, 7), "word", {}, "tiny"),
-        (picture(1, 7, 40), "word", {}, "tiny"),
-        (picture(1, 40, 9), "word", {"tiny_below": 10}, "tiny"),
-        (picture(1, 2001, 10), "word", {}, "huge"),
-        (picture(1, 10, 41), "word", {"huge_above": 40}, "huge"),
+        (image(1)[:-30], "word", {}, "truncated"),
+        (image(1), "", {}, "empty_label"),
+        (image(1), " ", {}, "empty_label"),
+        (image(1), "&", {}, "empty_label"),
+        (image(1), "a" * 26, {}, "too_long"),
+        (image(1), "abcd", {"max_text_length": 3}, "too_long"),
+        (image(1), "a&b", {"unknown": "drop_sample"}, "unknown_character"),
+        (image(1), "a&b", {"unknown": "error"}, "unknown_character"),
+        (image(1), "abcdef", {"image_width": 24}, "too_long_for_width"),  # 5 time steps
+        (image(1), "aabb", {"image_width": 24}, "too_long_for_width"),  # needs blanks between equal letters
+        (image(1, 20, 40), "abcdefgh", {"resize": "keep_ratio"}, "too_long_for_width"),  # 32 pixels wide, 7 steps
+        (image(1), "a&b", {}, "changed_label"),
+        (image(1), "日本go", {}, "changed_label"),
+        (image(1, 40, 7), "word", {}, "tiny"),
+        (image(1, 7, 40), "word", {}, "tiny"),
+        (image(1, 40, 9), "word", {"tiny_below": 10}, "tiny"),
+        (image(1, 2001, 10), "word", {}, "huge"),
+        (image(1, 10, 41), "word", {"huge_above": 40}, "huge"),
     ],
 )
 def test_each_finding_is_made_in_its_sample_alone(
     tmp_path: Path, data: bytes | None, label: str, values: dict[str, object], name: str
 ) -> None:
-    store = list_of(tmp_path / "set", [(picture(100), "ab"), (data, label), (picture(101), "b")])
+    store = list_of(tmp_path / "set", [(image(100), "ab"), (data, label), (image(101), "b")])
     found = inspect_store(store, settings(**values))
     assert counts(found) == {name: 1}
     assert {**found.faults, **found.remarks}[name].examples == ("1.png",)
@@ -124,33 +124,33 @@ def test_each_finding_is_made_in_its_sample_alone(
 @pytest.mark.parametrize(
     ("data", "label", "values"),
     [
-        (picture(1), "a" * 25, {"image_width": 200}),
-        (picture(1), "abcde", {"image_width": 24}),
-        (picture(1), "abcdefg", {"resize": "keep_ratio", "max_width": 32}),
-        (picture(1, 8, 8), "A B", {}),  # white space and case are brought into form
-        (picture(1, 8, 8), "café ﬁ", {}),
-        (picture(1, 2000, 8), "word", {}),
-        (picture(1), "a" * 30, {"truncate": True, "max_text_length": 3}),
+        (image(1), "a" * 25, {"image_width": 200}),
+        (image(1), "abcde", {"image_width": 24}),
+        (image(1), "abcdefg", {"resize": "keep_ratio", "max_width": 32}),
+        (image(1, 8, 8), "A B", {}),  # white space and case are brought into form
+        (image(1, 8, 8), "café ﬁ", {}),
+        (image(1, 2000, 8), "word", {}),
+        (image(1), "a" * 30, {"truncate": True, "max_text_length": 3}),
     ],
 )
 def test_what_is_just_right_is_no_finding(tmp_path: Path, data: bytes, label: str, values: dict[str, object]) -> None:
     assert counts(inspect_store(list_of(tmp_path / "set", [(data, label)]), settings(**values))) == {}
 
 
-def test_pictures_that_are_too_large_or_elsewhere(tmp_path: Path, png_by_hand: Callable[..., bytes]) -> None:
-    store = list_of(tmp_path / "set", [(png_by_hand(10_000, 10_000), "big"), (picture(1), "fine")])
+def test_images_that_are_too_large_or_elsewhere(tmp_path: Path, png_by_hand: Callable[..., bytes]) -> None:
+    store = list_of(tmp_path / "set", [(png_by_hand(10_000, 10_000), "big"), (image(1), "fine")])
     path = tmp_path / "set" / "labels.tsv"
-    (tmp_path / "outside.png").write_bytes(picture(2))
+    (tmp_path / "outside.png").write_bytes(image(2))
     path.write_text(path.read_text() + "../outside.png\tout\n")
     store = ListFile(path)
     found = inspect_store(store)
     assert counts(found) == {"too_large": 1, "outside_root": 1}
     assert found.faults["outside_root"].examples == ("../outside.png",)
-    assert (found.widths.counts, found.label_lengths.maximum) == ((1,), 4)  # labels count without their pictures
+    assert (found.widths.counts, found.label_lengths.maximum) == ((1,), 4)  # labels count without their images
 
 
 def test_a_sample_with_several_faults_is_one_faulty_sample(tmp_path: Path) -> None:
-    found = inspect_store(list_of(tmp_path / "set", [(None, ""), (picture(1), "")]))
+    found = inspect_store(list_of(tmp_path / "set", [(None, ""), (image(1), "")]))
     assert counts(found) == {"missing": 1, "empty_label": 2}
     assert (found.faulty, found.fault_share) == (2, 1.0)
     assert found.fault(0) == "missing"
@@ -159,7 +159,7 @@ def test_a_sample_with_several_faults_is_one_faulty_sample(tmp_path: Path) -> No
 def test_damaged_records_of_a_store(tmp_path: Path) -> None:
     import lmdb
 
-    store = store_of(tmp_path / "set", [(picture(n), "word", (40, 20)) for n in range(6)])
+    store = store_of(tmp_path / "set", [(image(n), "word", (40, 20)) for n in range(6)])
     store.close()
     with lmdb.open(str(tmp_path / "set"), map_size=1 << 24) as environment, environment.begin(write=True) as records:
         records.put(b"label-000000001", b"\xff")
@@ -173,24 +173,24 @@ def test_damaged_records_of_a_store(tmp_path: Path) -> None:
     # Under keep_ratio training goes by the stored size, and cannot use the last one.
     found = inspect_store(LmdbStore(tmp_path / "set"), settings(resize="keep_ratio"))
     assert counts(found) == {
-        "unreadable_label": 1, "missing": 1, "empty": 1, "wrong_stored_size": 2, "unreadable_picture": 1
+        "unreadable_label": 1, "missing": 1, "empty": 1, "wrong_stored_size": 2, "unreadable_image": 1
     }  # fmt: skip
-    assert found.fault(4) == "unreadable_picture"
+    assert found.fault(4) == "unreadable_image"
 
 
 class DamagedList(ListFile):
-    """Reading its pictures fails in ways that a list has not: a damaged page, a reason that nobody knows."""
+    """Reading its images fails in ways that a list has not: a damaged page, a reason that nobody knows."""
 
     def image_bytes(self, index: int) -> bytes:
         if index == 0:
             raise DataError("record 'image-000000001' cannot be read")
-        raise ImageError("the picture was eaten", reason="eaten")
+        raise ImageError("the image was eaten", reason="eaten")
 
 
-def test_whatever_is_wrong_with_a_picture_is_counted(tmp_path: Path) -> None:
-    list_of(tmp_path / "set", [(picture(1), "a"), (picture(2), "b")])
+def test_whatever_is_wrong_with_an_image_is_counted(tmp_path: Path) -> None:
+    list_of(tmp_path / "set", [(image(1), "a"), (image(2), "b")])
     found = inspect_store(DamagedList(tmp_path / "set" / "labels.tsv"))
-    assert counts(found) == {"unreadable_picture": 2}
+    assert counts(found) == {"unreadable_image": 2}
     assert (found.faulty, found.widths.counts, found.same_bytes.groups) == (2, (), 0)
 
 
@@ -207,7 +207,7 @@ def test_what_is_faulty_is_what_training_leaves_out(tmp_path: Path, resize: str,
     samples: list[tuple[bytes | None, str]] = []
     for seed in range(150):
         label = "".join(rng.choices("aabcdefg-é字 ", k=rng.randint(0, 12)))
-        samples.append((picture(seed, rng.choice([16, 40, 90]), 20), label))
+        samples.append((image(seed, rng.choice([16, 40, 90]), 20), label))
     store = list_of(tmp_path / "set", samples)
     measured = settings(resize=resize, image_width=32, unknown=unknown, max_text_length=9)
     found = inspect_store(store, measured)
@@ -219,23 +219,23 @@ def test_what_is_faulty_is_what_training_leaves_out(tmp_path: Path, resize: str,
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Equal pictures
+# Equal images
 
 
 def test_equal_files_equal_pixels_and_contradictions(tmp_path: Path) -> None:
     samples: list[tuple[bytes | None, str]] = [
-        (picture(1), "cat"),
-        (picture(2), "dog"),
-        (picture(1), "Cat"),  # the same label, once it is brought into form
-        (picture(3), "owl"),
-        (picture(3, kind="BMP"), "owl"),  # the same pixels in another file
-        (picture(2, kind="BMP"), "fog"),  # and with another label
-        (picture(4, kind="TIFF"), "bee"),
-        (picture(2), "dog"),
-        (picture(5), "elk"),
-        (picture(5), ""),  # has its own fault, and contradicts nobody
+        (image(1), "cat"),
+        (image(2), "dog"),
+        (image(1), "Cat"),  # the same label, once it is brought into form
+        (image(3), "owl"),
+        (image(3, kind="BMP"), "owl"),  # the same pixels in another file
+        (image(2, kind="BMP"), "fog"),  # and with another label
+        (image(4, kind="TIFF"), "bee"),
+        (image(2), "dog"),
+        (image(5), "elk"),
+        (image(5), ""),  # has its own fault, and contradicts nobody
         (b"<html>", "one"),
-        (b"<html>", "two"),  # no pictures, so no equal ones
+        (b"<html>", "two"),  # no images, so no equal ones
     ]
     found = inspect_store(list_of(tmp_path / "set", samples))
 
@@ -254,8 +254,8 @@ def test_equal_files_equal_pixels_and_contradictions(tmp_path: Path) -> None:
 
 
 def test_groups_are_counted_in_full_and_shown_in_part(tmp_path: Path) -> None:
-    samples = [(picture(n % 7), "same") for n in range(7 * 6)]
-    found = inspect_store(list_of(tmp_path / "set", [*samples, (picture(99), "other")]))
+    samples = [(image(n % 7), "same") for n in range(7 * 6)]
+    found = inspect_store(list_of(tmp_path / "set", [*samples, (image(99), "other")]))
     assert (found.same_bytes.groups, found.same_bytes.samples) == (7, 42)
     assert [len(members) for members in found.same_bytes.examples] == [4] * 5
     assert [member.key for member in found.same_bytes.examples[1]] == ["1.png", "8.png", "15.png", "22.png"]
@@ -274,12 +274,12 @@ def test_grey_and_colour_of_the_same_look_are_equal_and_another_shape_is_not(tmp
 
 
 def test_overlap_with_other_sets(tmp_path: Path) -> None:
-    test = list_of(tmp_path / "test", [(picture(n), f"w{n}") for n in range(6)] + [(None, "gone"), (picture(0), "w0")])
+    test = list_of(tmp_path / "test", [(image(n), f"w{n}") for n in range(6)] + [(None, "gone"), (image(0), "w0")])
     train = store_of(
         tmp_path / "train",
-        [(picture(50), "x", None), (picture(3), "w3", None), (picture(0, kind="BMP"), "w0", None), (b"?", "w1", None)],
+        [(image(50), "x", None), (image(3), "w3", None), (image(0, kind="BMP"), "w0", None), (b"?", "w1", None)],
     )
-    clean = list_of(tmp_path / "clean", [(None, "gone"), (picture(60), "x")])
+    clean = list_of(tmp_path / "clean", [(None, "gone"), (image(60), "x")])
     found = inspect_store(test, against=[train, clean])
     first, second = found.overlaps
     assert (first.path, first.samples, first.unreadable) == (str(tmp_path / "train"), 4, 1)
@@ -296,7 +296,7 @@ def test_overlap_with_other_sets(tmp_path: Path) -> None:
 
 
 def test_a_set_overlaps_with_itself_in_all_that_can_be_read(tmp_path: Path) -> None:
-    store = list_of(tmp_path / "set", [(picture(n), "a") for n in range(5)] + [(None, "a")])
+    store = list_of(tmp_path / "set", [(image(n), "a") for n in range(5)] + [(None, "a")])
     found = inspect_store(store, against=[store])
     assert (found.overlaps[0].same_bytes, found.overlaps[0].same_pixels, found.faulty) == (5, 5, 6)
 
@@ -306,14 +306,14 @@ def test_a_set_overlaps_with_itself_in_all_that_can_be_read(tmp_path: Path) -> N
 
 
 def everything(folder: Path) -> tuple[ListFile, ListFile]:
-    """A set of 600 samples with faults of several kinds, and another one that has some of its pictures."""
+    """A set of 600 samples with faults of several kinds, and another one that has some of its images."""
     rng = random.Random(1)
     samples: list[tuple[bytes | None, str]] = [
-        (picture(n % 550, 20 + n % 550 % 90, kind=rng.choice(["PNG", "BMP"])), rng.choice(["a", "b", "c-d", "Tür", ""]))
+        (image(n % 550, 20 + n % 550 % 90, kind=rng.choice(["PNG", "BMP"])), rng.choice(["a", "b", "c-d", "Tür", ""]))
         for n in range(590)
     ]
-    samples += [(None, "gone"), (b"?", "no"), (picture(9000, 3, 3), "t"), (picture(9001, 2500, 9), "h")]
-    samples += [(picture(9002), "字" * 3), (picture(9003), "\x07bell  x"), (picture(9004), "a" * 40)]
+    samples += [(None, "gone"), (b"?", "no"), (image(9000, 3, 3), "t"), (image(9001, 2500, 9), "h")]
+    samples += [(image(9002), "字" * 3), (image(9003), "\x07bell  x"), (image(9004), "a" * 40)]
     return list_of(folder / "set", samples), list_of(folder / "other", samples[100:110])
 
 
@@ -377,13 +377,13 @@ def test_the_text_says_all_of_it_in_lines_that_fit(tmp_path: Path) -> None:
     assert "a side above 20 pixels" in kept
 
 
-def test_the_text_of_a_set_without_any_picture(tmp_path: Path) -> None:
+def test_the_text_of_a_set_without_any_image(tmp_path: Path) -> None:
     text = inspection_text(inspect_store(list_of(tmp_path / "set", [(None, "a"), (None, "b")])))
     assert "width, pixels" in text
     assert text.count("  none") == 3
     assert "faults: 2 samples, 100.00 %" in text
     assert "remarks" not in text
-    text = inspection_text(inspect_store(list_of(tmp_path / "two", [(picture(1), "a")])))
+    text = inspection_text(inspect_store(list_of(tmp_path / "two", [(image(1), "a")])))
     assert "1 sample; measured" in text
     assert "faults: none" in text
 
@@ -397,4 +397,4 @@ def test_bounds_that_exclude_every_size() -> None:
 
 def test_a_negative_number_of_workers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="workers is -1; expected 0 or more processes"):
-        inspect_store(list_of(tmp_path / "set", [(picture(1), "a")]), workers=-1)
+        inspect_store(list_of(tmp_path / "set", [(image(1), "a")]), workers=-1)

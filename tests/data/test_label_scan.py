@@ -15,7 +15,7 @@ KEEP_RATIO = {"resize": "keep_ratio", "width_step": 16, "min_width": 32, "max_wi
 
 
 class Labels:
-    """A store of labels alone, for what is decided without looking at a picture."""
+    """A store of labels alone, for what is decided without looking at an image."""
 
     path = "memory"
 
@@ -35,7 +35,7 @@ class Labels:
         return label
 
     def image_bytes(self, index: int) -> bytes:
-        raise AssertionError(f"picture {index} is not needed")
+        raise AssertionError(f"image {index} is not needed")
 
     def stored_size(self, index: int) -> tuple[int, int] | None:
         assert self._sizes is not None
@@ -123,12 +123,12 @@ def test_a_label_must_fit_the_time_steps_doubled_letters_counted(label, usable):
     assert found.skipped == ({} if usable else {"too_long_for_width": 1})
 
 
-def test_with_ratios_kept_every_picture_has_its_own_width_and_time_steps():
+def test_with_ratios_kept_every_image_has_its_own_width_and_time_steps():
     sizes = [(64, 32), (100, 64), (10, 32), (900, 32), (70, 32), (64, 32), (24, 32)]
     labels = ["a", "b", "abcdefg", "c", "d", "ab" * 8, "aaaaa"]
     image = ImageConfig(**KEEP_RATIO)
     found = scan(*labels, image=image, sizes=sizes)
-    # A picture of 64 has 15 steps, one stretched to 32 seven: too few for 16 letters, and for five equal ones.
+    # An image of 64 has 15 steps, one stretched to 32 seven: too few for 16 letters, and for five equal ones.
     assert found.indices.tolist() == [0, 1, 2, 3, 4]
     assert found.widths.tolist() == [64, 48, 32, 128, 64]
     assert found.widths.tolist() == [target_width(sizes[index], image) for index in found.indices]

@@ -8,24 +8,24 @@ from crnn.errors import DataError
 
 
 def test_what_is_written_is_read_back(tmp_path, encode_image, smooth_image):
-    pictures = [encode_image(smooth_image(), form) for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
-    pictures.append(b"something else")
+    images = [encode_image(smooth_image(), form) for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
+    images.append(b"something else")
     labels = ["one", "zwei", "três\tquatro", "", " five ", "six\rseven", "日本", "8"]
     with ListWriter(tmp_path / "new" / "set") as writer:
-        for picture, label in zip(pictures, labels, strict=True):
-            writer.add(picture, label, lexicon=("one",), size=(1, 1))
+        for image, label in zip(images, labels, strict=True):
+            writer.add(image, label, lexicon=("one",), size=(1, 1))
         assert not (tmp_path / "new" / "set").exists()
     with open_source(str(tmp_path / "new" / "set")) as store:
         assert isinstance(store, ListFile)
         assert [store.label(i) for i in range(8)] == labels
-        assert [store.image_bytes(i) for i in range(8)] == pictures
+        assert [store.image_bytes(i) for i in range(8)] == images
         suffixes = [store.key(i).rpartition(".")[2] for i in range(8)]
     assert suffixes == ["jpg", "png", "gif", "bmp", "tif", "webp", "ppm", "img"]
     assert sorted(p.name for p in (tmp_path / "new" / "set").iterdir()) == ["images", "labels.tsv"]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["set"]
 
 
-def test_folders_hold_a_thousand_pictures(tmp_path, monkeypatch):
+def test_folders_hold_a_thousand_images(tmp_path, monkeypatch):
     monkeypatch.setattr("crnn.data.list_file._PER_FOLDER", 3)
     for stop in (4, 6, 10):
         writer = ListWriter(tmp_path / "set").__enter__()

@@ -1,4 +1,4 @@
-"""List files: every line is read as it is written, and no picture is read outside of the list's folder."""
+"""List files: every line is read as it is written, and no image is read outside of the list's folder."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn import files as picture_folder
+from crnn import files as image_folder
 from crnn.data import list_file as listfile
 from crnn.data.list_file import ListFile
 from crnn.data.source import open_source, split_name
@@ -42,7 +42,7 @@ def read(path: Path) -> list[tuple[str, str]]:
         ("\n\na.png\tone\n\r\n   \nb.png\ttwo\n\n", [("a.png", "one"), ("b.png", "two")]),
         ("\r\n\r\na.png\tone\r\n", [("a.png", "one")]),
         ("a.png\t\nb.png\t\r\nc.png\t", [("a.png", ""), ("b.png", ""), ("c.png", "")]),
-        ("my pictures/a 1.png\ttwo words \n", [("my pictures/a 1.png", "two words ")]),
+        ("my images/a 1.png\ttwo words \n", [("my images/a 1.png", "two words ")]),
         ("a.png\tone\ttwo\t\n", [("a.png", "one\ttwo\t")]),
         ("größe.png\tMaß 日本 😀\n", [("größe.png", "Maß 日本 😀")]),
         ("a.png\tline\u2028sep\x85\x0b\n", [("a.png", "line\u2028sep\x85\x0b")]),
@@ -113,7 +113,7 @@ def test_unusable_files_are_refused(tmp_path):
         ListFile(tmp_path)
 
 
-def test_pictures_are_read_from_the_list_s_folder(tmp_path, monkeypatch):
+def test_images_are_read_from_the_list_s_folder(tmp_path, monkeypatch):
     root = tmp_path / "root"
     (root / "sub dir").mkdir(parents=True)
     (root / "sub dir" / "ä.png").write_bytes(b"\x89PNG\0\r\n")
@@ -162,20 +162,20 @@ def test_nothing_is_read_outside_of_the_list_s_folder(tmp_path, monkeypatch):
         os, "open", lambda path, *rest, **named: (opened.append(path), real_open(path, *rest, **named))[1]
     )
     samples = ListFile(write(root, "".join(f"{path}\tx\n" for path in paths)))
-    for index, picture in enumerate(paths):
+    for index, image in enumerate(paths):
         with pytest.raises(ImageError) as caught:
             samples.image_bytes(index)
         assert caught.value.reason == "outside_root"
-        assert f"labels.tsv: {picture}: lies outside of " in str(caught.value)
+        assert f"labels.tsv: {image}: lies outside of " in str(caught.value)
     assert not [path for path in opened if "secret" in str(path) or "root2" in str(path)]
 
 
-def test_a_link_that_replaces_the_picture_after_the_check_is_not_followed(tmp_path, monkeypatch):
+def test_a_link_that_replaces_the_image_after_the_check_is_not_followed(tmp_path, monkeypatch):
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "secret.png").write_bytes(b"secret")
     samples = ListFile(write(root, "a.png\tx\n"))
-    (root / "a.png").write_bytes(b"picture")
+    (root / "a.png").write_bytes(b"image")
     real_open = os.open
 
     def swap_and_open(path, *rest):
@@ -190,8 +190,8 @@ def test_a_link_that_replaces_the_picture_after_the_check_is_not_followed(tmp_pa
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_bad_pictures_are_counted_by_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(picture_folder, "MAX_IMAGE_BYTES", 20_000)
+def test_bad_images_are_counted_by_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_folder, "MAX_IMAGE_BYTES", 20_000)
     (tmp_path / "empty.png").touch()
     (tmp_path / "large.png").write_bytes(bytes(20_001))
     (tmp_path / "fits.png").write_bytes(bytes(20_000))
@@ -217,7 +217,7 @@ def test_bad_pictures_are_counted_by_reason(tmp_path, monkeypatch):
     assert len(samples.image_bytes(len(expected))) == 20_000
 
 
-def test_a_nul_in_a_path_is_a_missing_picture(tmp_path):
+def test_a_nul_in_a_path_is_a_missing_image(tmp_path):
     samples = ListFile(write(tmp_path, "a.png\tx\n" * 1000 + "b\0.png\tx\n"))
     with pytest.raises(ImageError) as caught:
         samples.image_bytes(1000)
@@ -254,11 +254,11 @@ def test_a_pickled_list_reads_the_file_again(tmp_path):
 
 
 def test_spawned_workers_read(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"picture")
+    (tmp_path / "a.png").write_bytes(b"image")
     samples = ListFile(write(tmp_path, "a.png\tone\nb.png\tzwö\n"))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(samples.label, range(2)) == ["one", "zwö"]
-        assert pool.apply(samples.image_bytes, (0,)) == b"picture"
+        assert pool.apply(samples.image_bytes, (0,)) == b"image"
         with pytest.raises(ImageError) as caught:
             pool.apply(samples.image_bytes, (1,))
         pool.close()

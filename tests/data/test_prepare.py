@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 import crnn.data.crops as prepare_module
-from crnn.data.crops import PictureSettings, Prepare, Prepared, Request
+from crnn.data.crops import CropOptions, Prepare, Prepared, Request
 from crnn.data.formats.records import Box, Record
 from crnn.errors import ImageError
-from crnn.files import PictureFolder
+from crnn.files import ImageFolder
 
 
 def prepared(folder, *records: Record, **settings) -> list[Prepared]:
-    prepare = Prepare([PictureFolder(folder).read], PictureSettings(**settings))
+    prepare = Prepare([ImageFolder(folder).read], CropOptions(**settings))
     results = list(prepare([Request(0, record.path, record.region) for record in records]))
     assert len(results) == len(records)
     assert all("\n" not in result.message for result in results)
@@ -30,7 +30,7 @@ def whole(path: str) -> Record:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 @pytest.mark.parametrize("check", ["header", "full"])
-def test_whole_pictures_are_kept_byte_by_byte(tmp_path, encode_image, smooth_image, form, check):
+def test_whole_images_are_kept_byte_by_byte(tmp_path, encode_image, smooth_image, form, check):
     data = encode_image(smooth_image(40, 24), form)
     (tmp_path / "x").write_bytes(data)
     assert prepared(tmp_path, whole("x"), check=check) == [Prepared(data, 40, 24)]
@@ -49,7 +49,7 @@ def test_sizes_are_those_that_training_sees(tmp_path, encode_image, smooth_image
     assert not image.getexif()
 
 
-def test_only_higher_pictures_are_made_smaller(tmp_path, encode_image, smooth_image):
+def test_only_higher_images_are_made_smaller(tmp_path, encode_image, smooth_image):
     data = encode_image(smooth_image(40, 24))
     (tmp_path / "x").write_bytes(data)
     assert prepared(tmp_path, whole("x"), max_height=24)[0].image == data
@@ -83,11 +83,11 @@ def test_what_is_cut_short_is_found_without_decoding_the_rest(tmp_path, encode_i
     assert prepared(tmp_path, whole("damaged"), check="full")[0].reason == "truncated"
 
 
-def test_everything_that_is_wrong_has_a_word(tmp_path, picture_of):
+def test_everything_that_is_wrong_has_a_word(tmp_path, image_of):
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "good.png").write_bytes(picture_of("good"))
+    (tmp_path / "good.png").write_bytes(image_of("good"))
     names = ["empty.png", "text.png", "folder.png", "none.png", "good.png/x", "n" * 5000, "\ud800", "good.png", "."]
     reasons = [result.reason for result in prepared(tmp_path, *map(whole, names))]
     assert reasons == ["empty", "not_an_image", *["missing"] * 5, "", "missing"]
@@ -117,16 +117,16 @@ def test_sources_are_told_apart(tmp_path, encode_image, noise):
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "x.png").write_bytes(encode_image(Image.fromarray(noise(20, 20, seed=number))))
-    prepare = Prepare([PictureFolder(tmp_path / str(n)).read for n in range(2)], PictureSettings())
+    prepare = Prepare([ImageFolder(tmp_path / str(n)).read for n in range(2)], CropOptions())
     first, second, again = prepare([Request(number, "x.png", Box(0, 0, 20, 20)) for number in (0, 1, 0)])
     assert first == again != second
 
 
-def test_files_are_read_from_inside_the_folder_only(tmp_path, picture_of):
+def test_files_are_read_from_inside_the_folder_only(tmp_path, image_of):
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     (tmp_path / "rooted").mkdir()  # begins like the root's name
-    data = picture_of("x")
+    data = image_of("x")
     for place in (root / "a.png", root / "sub" / "b.png", tmp_path / "out.png", tmp_path / "rooted" / "out.png"):
         place.write_bytes(data)
     (root / "in").symlink_to(root / "sub")
@@ -135,7 +135,7 @@ def test_files_are_read_from_inside_the_folder_only(tmp_path, picture_of):
     (root / "out.png").symlink_to(tmp_path / "out.png")
     (root / "round.png").symlink_to(root / "round.png")
     (tmp_path / "link").symlink_to(root)
-    folder = pickle.loads(pickle.dumps(PictureFolder(tmp_path / "link")))
+    folder = pickle.loads(pickle.dumps(ImageFolder(tmp_path / "link")))
     for path in ("a.png", "sub/b.png", "./a.png", "sub/../a.png", "in/b.png", "in.png"):
         assert folder.read(path) == data
     for path, reason in (
@@ -150,7 +150,7 @@ def test_files_are_read_from_inside_the_folder_only(tmp_path, picture_of):
 
 def test_many_folders_are_not_all_remembered(tmp_path, monkeypatch):
     monkeypatch.setattr("crnn.files._MAX_FOLDERS", 3)
-    folder = PictureFolder(tmp_path)
+    folder = ImageFolder(tmp_path)
     for number in range(10):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "x").write_bytes(b"%d" % number)
@@ -162,14 +162,14 @@ def test_many_folders_are_not_all_remembered(tmp_path, monkeypatch):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="is not a file"):
-        PictureFolder(tmp_path).read("pipe.png")
+        ImageFolder(tmp_path).read("pipe.png")
 
 
 def test_a_huge_file_is_not_read(tmp_path):
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(1 << 30)  # takes no room on the disk
     with pytest.raises(ImageError) as caught:
-        PictureFolder(tmp_path).read("huge.png")
+        ImageFolder(tmp_path).read("huge.png")
     assert caught.value.reason == "too_large"
 
 
@@ -187,13 +187,13 @@ def test_formats_without_a_known_end_are_decoded(form):
     Image.effect_noise((60, 32), 50).save(file, form)
     data = file.getvalue()
     whole, cut = (
-        Prepare([lambda _, d=d: d], PictureSettings())([Request(0, "a")])[0] for d in (data, data[: len(data) * 3 // 4])
+        Prepare([lambda _, d=d: d], CropOptions())([Request(0, "a")])[0] for d in (data, data[: len(data) * 3 // 4])
     )
     assert (whole.reason, cut.reason) == ("", "truncated")
 
 
-def test_a_picture_of_the_height_that_is_asked_for_keeps_its_bytes():
+def test_an_image_of_the_height_that_is_asked_for_keeps_its_bytes():
     file = io.BytesIO()
     Image.new("L", (60, 32), 90).save(file, "JPEG")
-    (found,) = Prepare([lambda _: file.getvalue()], PictureSettings(max_height=32))([Request(0, "a.jpg")])
+    (found,) = Prepare([lambda _: file.getvalue()], CropOptions(max_height=32))([Request(0, "a.jpg")])
     assert found.image == file.getvalue()

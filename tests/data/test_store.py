@@ -33,7 +33,7 @@ def write_raw(folder: Path, records: dict[str, bytes]) -> Path:
 def numbered(labels: list[str]) -> dict[str, bytes]:
     records = {"num-samples": str(len(labels)).encode()}
     for number, label in enumerate(labels, 1):
-        records[f"image-{number:09d}"] = f"picture of {label}".encode() * 300
+        records[f"image-{number:09d}"] = f"image of {label}".encode() * 300
         records[f"label-{number:09d}"] = label.encode()
     return records
 
@@ -236,7 +236,7 @@ def test_what_is_not_a_store_is_refused(tmp_path):
         LmdbStore(tmp_path / "nothere")
     with pytest.raises(DataError, match="expected an LMDB folder"):
         LmdbStore(tmp_path)
-    (tmp_path / "data.mdb").write_bytes(b"a picture, say" * 1000)
+    (tmp_path / "data.mdb").write_bytes(b"an image, say" * 1000)
     with pytest.raises(DataError, match=r"data.mdb \(14000 bytes\) cannot be opened"):
         LmdbStore(tmp_path)
 

@@ -53,13 +53,13 @@ def test_what_is_written_is_read_back(samples, commit_every, map_size):
 
 def test_the_writer_s_keys_are_the_field_s(tmp_path):
     with LmdbWriter(tmp_path / "store") as writer:
-        writer.add(b"picture", "wörd", lexicon=["word", "wörd"], size=(100, 32))
+        writer.add(b"image", "wörd", lexicon=["word", "wörd"], size=(100, 32))
     with (
         lmdb.open(str(tmp_path / "store"), readonly=True, lock=False) as environment,
         environment.begin() as transaction,
     ):
         assert dict(transaction.cursor()) == {
-            b"image-000000001": b"picture",
+            b"image-000000001": b"image",
             b"label-000000001": "wörd".encode(),
             b"lexicon-000000001": "word wörd".encode(),
             b"wh-000000001": b"100_32",
@@ -70,7 +70,7 @@ def test_the_writer_s_keys_are_the_field_s(tmp_path):
 def test_an_interrupted_writer_leaves_nothing(tmp_path):
     def write_until_interrupted() -> None:
         with LmdbWriter(tmp_path / "store", commit_every=1) as writer:
-            writer.add(b"picture", "label")
+            writer.add(b"image", "label")
             assert (tmp_path / "store.partial" / "data.mdb").exists()
             assert not (tmp_path / "store").exists()
             raise KeyboardInterrupt
@@ -84,7 +84,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path):
 def test_a_killed_writer_leaves_nothing_that_looks_whole(tmp_path):
     def write_and_die() -> None:
         with LmdbWriter(tmp_path / "store", commit_every=1) as writer:
-            writer.add(b"picture", "label")
+            writer.add(b"image", "label")
             os._exit(9)
 
     worker = multiprocessing.get_context("fork").Process(target=write_and_die)
@@ -98,14 +98,14 @@ def test_a_killed_writer_leaves_nothing_that_looks_whole(tmp_path):
         LmdbWriter(tmp_path / "store").__enter__()
     shutil.rmtree(tmp_path / "store.partial")
     with LmdbWriter(tmp_path / "store") as writer:
-        writer.add(b"picture", "label")
+        writer.add(b"image", "label")
     assert len(LmdbStore(tmp_path / "store")) == 1
 
 
 def test_the_writer_overwrites_nothing(tmp_path):
     store_folder = tmp_path / "words"
     with LmdbWriter(store_folder) as writer:
-        writer.add(b"picture", "word")
+        writer.add(b"image", "word")
     before = (store_folder / "data.mdb").read_bytes()
     with pytest.raises(DataError, match="words: exists already; expected a new or empty folder"):
         LmdbWriter(store_folder).__enter__()
@@ -117,13 +117,13 @@ def test_the_writer_overwrites_nothing(tmp_path):
         LmdbWriter(tmp_path / "file" / "store").__enter__()
     (tmp_path / "empty").mkdir()
     with LmdbWriter(f"{tmp_path}/empty/") as writer:
-        writer.add(b"picture", "label")
+        writer.add(b"image", "label")
     assert LmdbStore(tmp_path / "empty").label(0) == "label"
 
 
 def test_a_name_taken_while_writing_loses_nothing(tmp_path):
     writer = LmdbWriter(tmp_path / "store").__enter__()
-    writer.add(b"picture", "label")
+    writer.add(b"image", "label")
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "other").touch()
     with pytest.raises(DataError, match=r"The store is whole: rename .*store\.partial"):
@@ -133,22 +133,22 @@ def test_a_name_taken_while_writing_loses_nothing(tmp_path):
 
 def test_the_writer_refuses_what_it_cannot_store(tmp_path):
     with LmdbWriter(tmp_path / "store") as writer:
-        with pytest.raises(ImageError, match="picture 1 has 0 bytes"):
+        with pytest.raises(ImageError, match="image 1 has 0 bytes"):
             writer.add(b"", "label")
         with pytest.raises(DataError, match="surrogate"):
-            writer.add(b"picture", "\ud800")
+            writer.add(b"image", "\ud800")
         for word in ("New York", "", "tab\tbed", "wide\u3000space"):
             with pytest.raises(DataError, match="without white space"):
-                writer.add(b"picture", "label", lexicon=["York", word])
+                writer.add(b"image", "label", lexicon=["York", word])
         with pytest.raises(TypeError, match="sequence of words"):
-            writer.add(b"picture", "label", lexicon="York")
+            writer.add(b"image", "label", lexicon="York")
         with pytest.raises(DataError, match="at least 1 by 1"):
-            writer.add(b"picture", "label", size=(0, 32))
-        writer.add(b"picture", "label")  # none of the above left half a sample behind
+            writer.add(b"image", "label", size=(0, 32))
+        writer.add(b"image", "label")  # none of the above left half a sample behind
     with LmdbStore(tmp_path / "store") as store:
         assert (len(store), store.label(0), store.lexicon(0), store.stored_size(0)) == (1, "label", None, None)
     with pytest.raises(RuntimeError, match="with statement"):
-        writer.add(b"picture", "label")
+        writer.add(b"image", "label")
     with pytest.raises(DataError, match="no sample was added"), LmdbWriter(tmp_path / "none"):
         pass
     with pytest.raises(ValueError, match="commit_every is 0"):
@@ -204,10 +204,10 @@ def test_lmdb_is_not_imported_before_a_store_is_written():
 
 def test_two_lexicons_are_stored(tmp_path):
     with LmdbWriter(tmp_path / "store") as writer:
-        writer.add(b"picture", "one", lexicon=["one", "two"], large_lexicon=["one", "two", "three"])
-        writer.add(b"picture", "two", large_lexicon=["two"])
+        writer.add(b"image", "one", lexicon=["one", "two"], large_lexicon=["one", "two", "three"])
+        writer.add(b"image", "two", large_lexicon=["two"])
         with pytest.raises(DataError, match="lexicon word 'New York'"):
-            writer.add(b"picture", "label", large_lexicon=["New York"])
+            writer.add(b"image", "label", large_lexicon=["New York"])
     with LmdbStore(tmp_path / "store") as store:
         assert (store.lexicon(0), store.large_lexicon(0)) == (("one", "two"), ("one", "two", "three"))
         assert (store.lexicon(1), store.large_lexicon(1)) == (None, ("two",))
@@ -251,7 +251,7 @@ def test_only_what_a_writer_kept_is_gone_on_with(tmp_path):
     with pytest.raises(RuntimeError, match="keeps no state"), LmdbWriter(tmp_path / "store") as writer:
         writer.commit(b"")
     with lmdb.open(str(partial)) as environment, environment.begin(write=True) as transaction:
-        transaction.put(b"image-000000001", b"picture")
+        transaction.put(b"image-000000001", b"image")
     with pytest.raises(DataError, match="left by a writer that nobody can go on for"):
         LmdbWriter(tmp_path / "store", keep_partial=True).__enter__()
     with lmdb.open(str(partial)) as environment, environment.begin(write=True) as transaction:
@@ -268,7 +268,7 @@ def test_only_what_a_writer_kept_is_gone_on_with(tmp_path):
 
 def test_a_second_writer_is_refused_while_the_first_is_at_it(tmp_path):
     with LmdbWriter(tmp_path / "store", keep_partial=True) as writer:
-        writer.add(b"picture", "label")
+        writer.add(b"image", "label")
         with pytest.raises(DataError, match="another process is writing there"):
             LmdbWriter(tmp_path / "store", keep_partial=True).__enter__()
         with pytest.raises(DataError, match="another process is writing there"):

@@ -150,7 +150,7 @@ def test_the_likeliest_word_of_a_lexicon(log_probs: np.ndarray) -> None:
         assert d.confidence + sum(c.confidence for c in d.others) <= 1.0 + 1e-9
 
 
-def test_a_picture_that_shows_no_word_of_the_lexicon_says_so(random_log_probs: Draw) -> None:
+def test_an_image_that_shows_no_word_of_the_lexicon_says_so(random_log_probs: Draw) -> None:
     """By hand: of two steps, sure of "c", for the lexicon a, b."""
     log_probs = np.log(np.array([[[0.01, 0.02, 0.96, 0.01], [0.01, 0.01, 0.01, 0.97]]]))
     (d,) = decoder(lexicon=["a", "b"], n_best=2).decode(log_probs)
@@ -339,7 +339,7 @@ def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_pro
 
 
 @pytest.mark.parametrize("options", [{}, {"decode": "beam"}, {"pattern": "a"}, {"lexicon": WORDS}], ids=str)
-def test_no_pictures_have_no_texts(options: dict[str, Any]) -> None:
+def test_no_images_have_no_texts(options: dict[str, Any]) -> None:
     assert decoder(calibration=CALIBRATION, **options).decode(np.zeros((0, 5, 4))) == []
 
 

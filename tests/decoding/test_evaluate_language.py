@@ -21,7 +21,7 @@ Barcode = Callable[..., bytes]
 
 LANGUAGE = train_language([("bad", 1.0), ("cab", 1.0), ("ace", 1.0), ("dab", 1.0)], "abc", 4)
 
-# Label, what the picture shows. The language makes "bad" of "bcd", for better or worse.
+# Label, what the image shows. The language makes "bad" of "bcd", for better or worse.
 SHOWN = [("Bad", "bcd"), ("cab", "cab"), ("ace", "ace"), ("bcd", "bcd"), ("bad", "bcd")]
 
 

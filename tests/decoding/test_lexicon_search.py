@@ -180,7 +180,7 @@ def test_of_equal_words_the_first_of_the_lexicon():
 
 
 @pytest.mark.usefixtures("either_way")
-def test_a_lexicon_for_each_picture(peaked_log_probs):
+def test_a_lexicon_for_each_image(peaked_log_probs):
     log_probs = peaked_log_probs(15, 5)
     lexicons = [Lexicon.from_words(random_words(n, 30 + n, CHARSET.characters), CHARSET) for n in range(3)]
     check_exact(log_probs, [lexicons[0], lexicons[1], lexicons[0], lexicons[2], lexicons[1]], 2)

@@ -33,7 +33,7 @@ def random_pixels(count: int, width: int = 100, seed: int = 0) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def pictures(trained_run: Any) -> list[Path]:
+def images(trained_run: Any) -> list[Path]:
     return [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
 
 
@@ -69,8 +69,8 @@ def test_the_log_probabilities_are_those_of_torch(engine: str, mode: str, opened
         np.testing.assert_allclose(np.exp(found).sum(axis=2), 1.0, atol=1e-5)
 
 
-def test_the_texts_and_places_are_the_same(trained_run: Any, pictures: list[Path]) -> None:
-    by_engine = {e: load(trained_run.folder, engine=e, device="cpu", threads=1).read(pictures) for e in ENGINES}
+def test_the_texts_and_places_are_the_same(trained_run: Any, images: list[Path]) -> None:
+    by_engine = {e: load(trained_run.folder, engine=e, device="cpu", threads=1).read(images) for e in ENGINES}
     assert [reading.text for reading in by_engine["torch"]] == trained_run.labels
     for name in ("onnx", "openvino"):
         for expected, found in zip(by_engine["torch"], by_engine[name], strict=True):
@@ -82,20 +82,20 @@ def test_the_texts_and_places_are_the_same(trained_run: Any, pictures: list[Path
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_picture_alone_and_in_any_batch(engine: Any, trained_run: Any, pictures: list[Path]) -> None:
+def test_an_image_alone_and_in_any_batch(engine: Any, trained_run: Any, images: list[Path]) -> None:
     threads = 1 if engine == "torch" else 2
-    together = load(trained_run.folder, engine=engine, device="cpu", threads=threads).read(pictures)
+    together = load(trained_run.folder, engine=engine, device="cpu", threads=threads).read(images)
     for batch_size in (1, 5):
         reader = load(trained_run.folder, engine=engine, device="cpu", threads=threads, batch_size=batch_size)
-        for one, other in zip(together, reader.read(pictures), strict=True):
+        for one, other in zip(together, reader.read(images), strict=True):
             assert one.text == other.text
             assert one.score == pytest.approx(other.score, abs=1e-4)
             assert [c.start for c in one.characters] == [c.start for c in other.characters]
 
 
-def test_half_precision_in_openvino(trained_run: Any, opened: Any, pictures: list[Path]) -> None:
-    exact = load(trained_run.folder, engine="openvino", threads=1).read(pictures)
-    rounded = load(trained_run.folder, engine="openvino", threads=1, precision="bf16").read(pictures)
+def test_half_precision_in_openvino(trained_run: Any, opened: Any, images: list[Path]) -> None:
+    exact = load(trained_run.folder, engine="openvino", threads=1).read(images)
+    rounded = load(trained_run.folder, engine="openvino", threads=1, precision="bf16").read(images)
     sure = [i for i, reading in enumerate(exact) if reading.score > -0.5]
     assert len(sure) >= len(exact) // 2
     assert [rounded[i].text for i in sure] == [exact[i].text for i in sure]
@@ -156,7 +156,7 @@ def test_what_an_engine_gives_stays_as_it_is(engine: str, opened: Any) -> None:
     ids=["channels", "height", "width", "none", "type", "axes"],
 )
 @pytest.mark.parametrize("engine", ENGINES)
-def test_arrays_that_are_no_pictures(engine: str, images: np.ndarray, opened: Any) -> None:
+def test_arrays_that_are_no_images(engine: str, images: np.ndarray, opened: Any) -> None:
     with pytest.raises(DataError, match=r"expected \(N >= 1, 1, 32, W >= 8\) of uint8"):
         opened(engine).engine.log_probs(images)
 
@@ -268,20 +268,20 @@ def test_threads_are_those_of_the_variable_where_none_are_given(
     assert workers() == len(os.sched_getaffinity(0))
 
 
-def test_a_calibrated_model_keeps_its_confidences(trained_run: Any, tmp_path: Path, pictures: list[Path]) -> None:
+def test_a_calibrated_model_keeps_its_confidences(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:
     calibration = Calibration(ConfidenceCurve(0.7, 0.2, 100), None, ("a set",))
     path = save_calibration(trained_run.folder, calibration, tmp_path / "w.safetensors")
-    plain = load(trained_run.folder, engine="torch", device="cpu").read(pictures[0])
+    plain = load(trained_run.folder, engine="torch", device="cpu").read(images[0])
     confidences = {}
     for engine in ENGINES:
-        reading: Reading = load(path, engine=engine, device="cpu", threads=1).read(pictures[0])
+        reading: Reading = load(path, engine=engine, device="cpu", threads=1).read(images[0])
         confidences[engine] = reading.confidence
     assert 0 < confidences["torch"] < 1
     assert confidences["torch"] != pytest.approx(plain.confidence, abs=1e-3)
     assert confidences == pytest.approx(dict.fromkeys(ENGINES, confidences["torch"]), abs=1e-4)
 
 
-def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, pictures: list[Path]) -> None:
+def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:
     weights = load_weights(trained_run.folder)
     charset = weights.config.charset.model_copy(update={"language": "en"})
     path = tmp_path / "spoken.safetensors"
@@ -296,7 +296,7 @@ def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path:
         reader = load(model, engine=engine, device="cpu", threads=1)  # type: ignore[arg-type]
         prior = reader.decoder.prior
         assert (reader.decoder.method, prior is not None and prior.language.name) == ("beam", "en")
-        reading = reader.read(pictures[0])
+        reading = reader.read(images[0])
         scores[model.suffix, engine] = reading.score
         assert reading.text == trained_run.labels[0]
         plain = load(model, engine=engine, device="cpu", threads=1, lm="none")  # type: ignore[arg-type]

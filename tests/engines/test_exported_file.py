@@ -98,9 +98,9 @@ def test_characters_beyond_ascii_come_back(trained_run: Any, path: Path) -> None
 
 
 def test_any_engine_reads_a_file_whole(exported: Path, trained_run: Any) -> None:
-    pictures = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
+    images = [trained_run.words.parent / "images" / f"{n + 1}.png" for n in range(len(trained_run.labels))]
     for engine in ("onnx", "openvino"):
-        readings = load(exported, engine=engine, threads=1).read(pictures)
+        readings = load(exported, engine=engine, threads=1).read(images)
         assert [reading.text for reading in readings] == trained_run.labels
 
 

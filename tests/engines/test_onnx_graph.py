@@ -69,7 +69,7 @@ def by_torch(network: CRNN, images: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(normalize(images))).log_softmax(-1).numpy()
 
 
-def pictures(count: int, width: int, channels: int = 1) -> np.ndarray:
+def random_images(count: int, width: int, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(width).integers(0, 256, (count, channels, 32, width), dtype=np.uint8)
 
 
@@ -81,21 +81,21 @@ def test_it_says_what_torch_says(backbone: str, batch_norm: str, channels: int, 
     graph = network_graph(weights)
     onnx.checker.check_model(graph, full_check=True)
     for count, width in ((1, 100), (3, 100), (2, 16), (1, 117), (2, 8)):
-        images = pictures(count, width, channels)
+        images = random_images(count, width, channels)
         expected = by_torch(network, images)
         found = run(graph, images)
         assert found.dtype == np.float32
         assert found.shape == expected.shape == (count, time_steps(width), 6)
         np.testing.assert_allclose(found, expected, atol=1e-4)
-    # The distributions differ from picture to picture and from step to step, or the comparison would say little.
-    spread = np.exp(by_torch(network, pictures(4, 100, channels)))
+    # The distributions differ from image to image and from step to step, or the comparison would say little.
+    spread = np.exp(by_torch(network, random_images(4, 100, channels)))
     assert spread.std(axis=(0, 1)).max() > 0.01
 
 
 @pytest.mark.parametrize("hidden", [8, 40])
 def test_any_size_of_the_lstms(hidden: int, weights_of: Any) -> None:
     network, weights = weights_of(backbone="small", hidden_size=hidden)
-    images = pictures(2, 64)
+    images = random_images(2, 64)
     np.testing.assert_allclose(run(network_graph(weights), images), by_torch(network, images), atol=1e-4)
 
 
@@ -110,7 +110,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
         np.dtype(np.float32),
         np.dtype(np.int64),
     }
-    images = pictures(2, 48)
+    images = random_images(2, 48)
     np.testing.assert_allclose(run(graph, images), by_torch(network.float(), images), atol=1e-4)
 
 
@@ -139,9 +139,9 @@ def test_the_form_that_other_programs_rely_on(weights_of: Any) -> None:
     assert network_graph(weights).SerializeToString(deterministic=True) == graph.SerializeToString(deterministic=True)
 
 
-def test_a_picture_alone_and_in_a_batch(weights_of: Any) -> None:
+def test_an_image_alone_and_in_a_batch(weights_of: Any) -> None:
     _, weights = weights_of(backbone="small")
-    graph, images = network_graph(weights), pictures(5, 80)
+    graph, images = network_graph(weights), random_images(5, 80)
     together = run(graph, images)
     for i in range(5):
         np.testing.assert_allclose(run(graph, images[i : i + 1])[0], together[i], atol=1e-5)

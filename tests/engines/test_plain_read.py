@@ -60,13 +60,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory, picture_of: Callable[..., bytes]) -> list[Path]:
+def images(tmp_path_factory: pytest.TempPathFactory, image_of: Callable[..., bytes]) -> list[Path]:
     """Drawn words as PNG files; beside each of them the same at the network's size, as PGM."""
     config = read_weights("crnn-small").config
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     paths = []
     for number, word in enumerate(WORDS):
-        data = picture_of(word, (360, 40) if len(word) > 9 else (140 if number % 2 else 90, 40))
+        data = image_of(word, (360, 40) if len(word) > 9 else (140 if number % 2 else 90, 40))
         paths.append(folder / f"{number}.png")
         paths[-1].write_bytes(data)
         fitted = load_resized(paths[-1], config.image)
@@ -75,9 +75,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, picture_of: Callable[...,
 
 
 @pytest.fixture(scope="module")
-def texts(pictures: list[Path]) -> list[str]:
+def texts(images: list[Path]) -> list[str]:
     """What crnn reads."""
-    texts = [reading.text for reading in crnn.load("crnn-small", threads=1).read(pictures)]
+    texts = [reading.text for reading in crnn.load("crnn-small", threads=1).read(images)]
     assert texts[0] == "cat"
     assert any(a == b for text in texts for a, b in itertools.pairwise(text))  # a blank between equal ones
     return texts
@@ -95,7 +95,7 @@ def rows(paths: list[Path], texts: list[str]) -> str:
     return "".join(f"{path}\t{text}\n" for path, text in zip(paths, texts, strict=True))
 
 
-def test_plain_python_reads_as_crnn_does(exported: Path, pictures: list[Path], texts: list[str]) -> None:
+def test_plain_python_reads_as_crnn_does(exported: Path, images: list[Path], texts: list[str]) -> None:
     program = (
         "import runpy, sys\n"
         "for name in ('crnn', 'torch', 'onnx'): sys.modules[name] = None\n"  # an import of one of them is an error
@@ -104,25 +104,25 @@ def test_plain_python_reads_as_crnn_does(exported: Path, pictures: list[Path], t
     )
     script = ROOT / "examples" / "read_plain.py"
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, str(script), str(exported), *map(str, pictures)],
+        [sys.executable, "-W", "error", "-c", program, str(script), str(exported), *map(str, images)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert run.stdout == rows(pictures, texts)
+    assert run.stdout == rows(images, texts)
 
 
 @needs_node
 def test_plain_javascript_reads_as_crnn_does(
-    exported: Path, pictures: list[Path], texts: list[str], tmp_path: Path
+    exported: Path, images: list[Path], texts: list[str], tmp_path: Path
 ) -> None:
-    fitted = [path.with_suffix(".pgm") for path in pictures]
+    fitted = [path.with_suffix(".pgm") for path in images]
     run = read_in_node(tmp_path, exported, *fitted)
     assert run.returncode == 0, run.stderr
     assert run.stdout == rows(fitted, texts)
 
 
 @needs_node
-def test_plain_javascript_refuses_pictures_of_another_height(exported: Path, tmp_path: Path) -> None:
+def test_plain_javascript_refuses_images_of_another_height(exported: Path, tmp_path: Path) -> None:
     Image.new("L", (100, 31)).save(tmp_path / "low.pgm")
     run = read_in_node(tmp_path, exported, tmp_path / "low.pgm")
     assert run.returncode != 0

@@ -22,7 +22,7 @@ from crnn.recognizer import Recognizer
 MakeReader = Callable[..., Recognizer]
 Barcode = Callable[..., bytes]
 
-# Label, what the picture shows, its 50 words, its 1,000 words.
+# Label, what the image shows, its 50 words, its 1,000 words.
 SAMPLES: list[tuple[str, str, list[str] | None, list[str] | None]] = [
     ("Bird", "bard", ["BIRD", "cat", "fox"], ["bird", "fox"]),
     ("cat", "cat", ["dog", "cat"], ["cat", "dog"]),
@@ -65,7 +65,7 @@ def test_lexicons_beside_the_free_reading(store: str, barcode_reader: MakeReader
         "animals.txt": (3, 3, 5, 0),
     }
     assert result.lexicon_names == ("50", "1k", "full", "animals.txt")
-    assert len(reader._engine.shapes) == len({shape[3] for shape in reader._engine.shapes})  # each picture once
+    assert len(reader._engine.shapes) == len({shape[3] for shape in reader._engine.shapes})  # each image once
     assert dataset.warnings == [
         "words: 1 of 5 samples have no lexicon '50'; they are not in its accuracy",
         "words: 2 of 5 samples have no lexicon '1k'; they are not in its accuracy",
@@ -192,8 +192,8 @@ def test_reading_with_and_without_the_language_are_calibrated_apart(
 
 def test_a_confidence_is_on_the_curve(barcode_reader: MakeReader, barcode: Barcode) -> None:
     curve = ConfidenceCurve(0.5, 0.4)
-    picture = barcode("tree")
-    reading, plain = barcode_reader(calibration=Calibration(curve)).read(picture), barcode_reader().read(picture)
+    image = barcode("tree")
+    reading, plain = barcode_reader(calibration=Calibration(curve)).read(image), barcode_reader().read(image)
     assert plain.confidence == pytest.approx(math.exp(plain.score))
     assert reading.confidence == pytest.approx(float(curve_confidences(math.exp(plain.score), curve)))
     assert (reading.text, reading.score) == (plain.text, plain.score)

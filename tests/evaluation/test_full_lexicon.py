@@ -20,9 +20,9 @@ CHARSET, RULES = Charset("36"), CharsetConfig().rules()
 
 
 @pytest.fixture
-def stores(tmp_path: Path, picture_of: Callable[..., bytes]) -> list[LmdbStore | ListFile]:
+def stores(tmp_path: Path, image_of: Callable[..., bytes]) -> list[LmdbStore | ListFile]:
     """A store with both lexicons, and a list without."""
-    image = picture_of("x")
+    image = image_of("x")
     with LmdbWriter(tmp_path / "set") as writer:
         writer.add(image, "Door", lexicon=("door", "DOOM", "floor"), large_lexicon=("room", "&", "door"))
         writer.add(image, "doom!", lexicon=("doom", "door"))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError
 from crnn.evaluation.metrics import TextSums, score_texts
-from crnn.evaluation.report import MAX_CONFUSIONS, MAX_ERRORS, Picture, write_report
+from crnn.evaluation.report import MAX_CONFUSIONS, MAX_ERRORS, ImageLookup, write_report
 from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
 
 
@@ -46,11 +46,11 @@ def encoded(size: tuple[int, int] = (40, 16), colour: str = "red") -> bytes:
     return stream.getvalue()
 
 
-def no_picture(name: str, index: int) -> bytes | None:
+def no_image(name: str, index: int) -> bytes | None:
     return None
 
 
-def red_picture(name: str, index: int) -> bytes | None:
+def red_image(name: str, index: int) -> bytes | None:
     return encoded()
 
 
@@ -102,9 +102,9 @@ class Page(HTMLParser):
 
 
 def page(
-    tmp_path: Path, shown: Evaluation, picture: Picture = no_picture, details: Sequence[tuple[str, str]] = ()
+    tmp_path: Path, shown: Evaluation, lookup: ImageLookup = no_image, details: Sequence[tuple[str, str]] = ()
 ) -> Page:
-    write_report(tmp_path / "report.html", shown, picture, details)
+    write_report(tmp_path / "report.html", shown, lookup, details)
     return Page(tmp_path / "report.html")
 
 
@@ -153,7 +153,7 @@ def test_warnings_of_all_sets_are_shown_and_name_their_set_once(tmp_path: Path) 
     first = dataset("first", [result("a", "a")], unreadable=("7.png: is empty", "8.png: is cut"))
     second = dataset("second", [result("a", "a")], unreadable=("9.png: is empty",))
     shown = page(tmp_path, evaluation(first, second))
-    for line in ("first: unreadable picture 7.png", "first: unreadable picture 8.png", "second: unreadable picture 9"):
+    for line in ("first: unreadable image 7.png", "first: unreadable image 8.png", "second: unreadable image 9"):
         assert shown.text.count(line) == 1
     assert "first: first:" not in shown.text
     assert sum(tag == "li" for tag, _ in shown.elements) == 3
@@ -186,7 +186,7 @@ def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
 
 
 def test_the_page_refers_to_nothing_outside(tmp_path: Path) -> None:
-    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b")])), red_picture)
+    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b")])), red_image)
     references = [value for name in ("src", "href", "srcset", "action") for tag in ("img", "a", "link", "form", "use")
                   for value in parsed.attributes(tag, name)]  # fmt: skip
     assert len(references) == 1
@@ -202,16 +202,16 @@ def test_differences_are_marked_in_both_texts(tmp_path: Path) -> None:
     assert parsed.of_class("gap") == 1  # where the label has no s
 
 
-def test_pictures_are_made_small_and_kept_whole(tmp_path: Path) -> None:
+def test_images_are_made_small_and_kept_whole(tmp_path: Path) -> None:
     asked: list[tuple[str, int]] = []
     sizes_by_index = {3: (2000, 100), 40: (3, 900), 5: (20, 10)}  # wide, tall, small
 
-    def picture(name: str, index: int) -> bytes:
+    def image(name: str, index: int) -> bytes:
         asked.append((name, index))
         return encoded(sizes_by_index[index], "blue")
 
     samples = [result("a", "b", -1.0, index=3), result("a", "b", -2.0, index=40), result("a", "b", -3.0, index=5)]
-    parsed = page(tmp_path, evaluation(dataset("d", [*samples, result("a", "a", -0.1, index=6)])), picture)
+    parsed = page(tmp_path, evaluation(dataset("d", [*samples, result("a", "a", -0.1, index=6)])), image)
     assert asked == [("d", 3), ("d", 40), ("d", 5)]  # the right one is not fetched
     sizes = []
     for source in parsed.attributes("img", "src"):
@@ -222,7 +222,7 @@ def test_pictures_are_made_small_and_kept_whole(tmp_path: Path) -> None:
     assert sizes == [(160, 8), (1, 48), (20, 10)]
 
 
-def test_pictures_are_asked_for_by_the_name_of_their_own_set(tmp_path: Path) -> None:
+def test_images_are_asked_for_by_the_name_of_their_own_set(tmp_path: Path) -> None:
     colours = {("first", 7): "red", ("second", 7): "blue"}
     datasets = [dataset(name, [result("a", "b", index=7)]) for name, _ in colours]
     parsed = page(tmp_path, evaluation(*datasets), lambda name, index: encoded(colour=colours[name, index]))
@@ -234,28 +234,28 @@ def test_pictures_are_asked_for_by_the_name_of_their_own_set(tmp_path: Path) -> 
     assert shown == ["red", "blue"]
 
 
-def test_pictures_that_cannot_be_shown_leave_a_placeholder(tmp_path: Path) -> None:
+def test_images_that_cannot_be_shown_leave_a_placeholder(tmp_path: Path) -> None:
     found: list[bytes | CrnnError | OSError | None] = [
         DataError("record is gone"),
         ImageError("has no bytes", reason="empty"),
         OSError("no such file"),
         None,
         b"",
-        b"not a picture",
+        b"not an image",
         encoded((90, 90))[:60],
         encoded(),
     ]
 
-    def picture(name: str, index: int) -> bytes | None:
+    def image(name: str, index: int) -> bytes | None:
         outcome = found[index]
         if isinstance(outcome, CrnnError | OSError):
             raise outcome
         return outcome
 
     samples = [result("a", "b", index=index) for index in range(len(found))]
-    parsed = page(tmp_path, evaluation(dataset("d", samples)), picture)
-    assert parsed.of_class("picture") == 8
-    assert parsed.text.count("no picture") == 7
+    parsed = page(tmp_path, evaluation(dataset("d", samples)), image)
+    assert parsed.of_class("image") == 8
+    assert parsed.text.count("no image") == 7
     assert len(parsed.attributes("img", "src")) == 1
 
 
@@ -271,7 +271,7 @@ def test_confused_characters_that_cannot_be_seen_are_named(tmp_path: Path) -> No
 def test_long_reports_are_cut_and_say_so(tmp_path: Path) -> None:
     letters = [chr(0x4E00 + i) for i in range(MAX_ERRORS + 1)]
     parsed = page(tmp_path, evaluation(dataset("d", [result(letter, "x") for letter in letters])))
-    assert parsed.of_class("picture") == MAX_ERRORS
+    assert parsed.of_class("image") == MAX_ERRORS
     assert f"({MAX_ERRORS} of {MAX_ERRORS + 1})" in parsed.text
     assert parsed.of_class("glyph") == 2 * MAX_CONFUSIONS
 
@@ -309,8 +309,8 @@ def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
     def shown(skipped: Mapping[str, int]) -> Evaluation:
         return evaluation(dataset("d", [result("abc", "abd"), result("xyz", "xxz")], skipped=skipped))
 
-    write_report(tmp_path / "one.html", shown({"b": 1, "a": 2}), red_picture)
-    write_report(tmp_path / "two.html", shown({"a": 2, "b": 1}), red_picture)
+    write_report(tmp_path / "one.html", shown({"b": 1, "a": 2}), red_image)
+    write_report(tmp_path / "two.html", shown({"a": 2, "b": 1}), red_image)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
@@ -323,14 +323,14 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(ConfigError, match=r"cannot write .*report\.html: the disk is full"):
-        write_report(path, evaluation(dataset("d", [])), no_picture)
+        write_report(path, evaluation(dataset("d", [])), no_image)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file or directory"):
-        write_report(tmp_path / "none" / "report.html", evaluation(dataset("d", [])), no_picture)
+        write_report(tmp_path / "none" / "report.html", evaluation(dataset("d", [])), no_image)
 
 
 def test_the_tables_show_the_counts_of_the_evaluation_and_do_not_count_again(tmp_path: Path) -> None:

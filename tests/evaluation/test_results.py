@@ -186,11 +186,11 @@ def test_a_set_without_a_published_count_is_not_compared_with_one() -> None:
     assert dataset("plates", [("a", "a")], skipped={"too_long": 2}).warnings == []
 
 
-def test_unreadable_pictures_are_named_before_the_count() -> None:
+def test_unreadable_images_are_named_before_the_count() -> None:
     shown = dataset("SVT", [("a", "a")], expected=3, unreadable=("7.png: is empty", "9.png: is cut"))
     first, second, third = shown.warnings
-    assert first == "SVT: unreadable picture 7.png: is empty"
-    assert second == "SVT: unreadable picture 9.png: is cut"
+    assert first == "SVT: unreadable image 7.png: is empty"
+    assert second == "SVT: unreadable image 9.png: is cut"
     assert third.startswith("SVT: 1 samples compared, 3 published")
 
 
@@ -201,7 +201,7 @@ def test_labels_with_a_third_column_are_warned_of() -> None:
 
 
 def test_a_set_of_which_nothing_was_compared_says_so_once() -> None:
-    wanted = "no sample was compared (too_long: 3); expected readable pictures with labels that count"
+    wanted = "no sample was compared (too_long: 3); expected readable images with labels that count"
     assert EMPTY.warnings == [f"empty: {wanted}"]
     assert replace(EMPTY, name="SVT", expected=647).warnings == [f"SVT: {wanted}"]
 

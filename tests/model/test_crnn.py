@@ -27,7 +27,7 @@ def network_of(seed=0, channels=1, **settings) -> CRNN:
     return build_model(ModelConfig(**settings), ImageConfig(image_channels=channels), NUM_CLASSES, seed=seed)
 
 
-def pictures(count=2, width=100, channels=1, seed=0):
+def random_images(count=2, width=100, channels=1, seed=0):
     return torch.rand(count, channels, 32, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -49,7 +49,7 @@ def test_every_width_has_the_time_steps_that_the_settings_say(backbone):
 def test_the_shapes_of_real_arithmetic_are_the_same(backbone, width):
     network = network_of(backbone=backbone, hidden_size=8).eval()
     with torch.inference_mode():
-        logits = network(pictures(3, width))
+        logits = network(random_images(3, width))
     assert logits.shape == (3, time_steps(width), NUM_CLASSES)
     assert logits.dtype == torch.float32
     assert logits.isfinite().all()
@@ -97,14 +97,14 @@ def test_the_rows_are_those_of_the_paper_with_the_modelzoos_pooling():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_and_colour(backbone, channels):
     network = network_of(backbone=backbone, channels=channels, hidden_size=8)
-    assert network(pictures(channels=channels)).shape == (2, 24, NUM_CLASSES)
+    assert network(random_images(channels=channels)).shape == (2, 24, NUM_CLASSES)
     assert network.image_channels == channels
     with pytest.raises(DataError, match=rf"expected \(N, {channels}, 32, W >= 8\)"):
-        network(pictures(channels=4 - channels))
+        network(random_images(channels=4 - channels))
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 31, 100), (2, 1, 32, 7), (1, 32, 100), (32, 100), (2, 1, 100, 32)])
-def test_pictures_of_other_shapes_are_refused(shape):
+def test_images_of_other_shapes_are_refused(shape):
     network = network_of(backbone="small", hidden_size=8)
     with pytest.raises(DataError, match=r"images have shape .*; expected \(N, 1, 32, W >= 8\)") as caught:
         network(torch.zeros(shape))
@@ -203,7 +203,7 @@ def test_pooling_before_relu_is_relu_before_pooling(backbone):
     published = nn.Sequential(*(modules[name] for name in order))
     found = []
     for backbone_module in (network.backbone, published):
-        images = pictures().requires_grad_()
+        images = random_images().requires_grad_()
         features = backbone_module(images)
         features.square().sum().backward()
         found.append((features.detach(), images.grad, network.backbone.conv1.weight.grad.clone()))
@@ -214,7 +214,7 @@ def test_pooling_before_relu_is_relu_before_pooling(backbone):
 
 
 def test_dropout_has_an_effect_while_training_and_none_otherwise():
-    images = pictures()
+    images = random_images()
     for use_dropout in (False, True):
         network = network_of(backbone="small", hidden_size=16, use_dropout=use_dropout, dropout=0.5)
         for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -258,9 +258,9 @@ def test_convolutions_start_with_the_variance_of_he():
 
 
 @both_backbones
-def test_a_network_gives_the_same_twice_and_each_picture_is_read_alone(backbone):
+def test_a_network_gives_the_same_twice_and_each_image_is_read_alone(backbone):
     network = network_of(backbone=backbone, hidden_size=16).eval()
-    images = pictures(4, 64)
+    images = random_images(4, 64)
     with torch.inference_mode():
         together = network(images)
         assert torch.equal(together, network(images))
@@ -271,7 +271,7 @@ def test_a_network_gives_the_same_twice_and_each_picture_is_read_alone(backbone)
 def test_both_lstms_read_in_both_directions():
     """The first time step knows the last column: the ModelZoo's V1 never calls its second backward LSTM."""
     network = network_of(backbone="small", hidden_size=16).eval()
-    images = pictures(1, 100).requires_grad_()
+    images = random_images(1, 100).requires_grad_()
     for part in (network.rnn1, network.rnn2):
         sequence = torch.rand(1, 24, part.input_size, generator=torch.Generator().manual_seed(0), requires_grad=True)
         out, _ = part(sequence)
@@ -282,7 +282,7 @@ def test_both_lstms_read_in_both_directions():
     logits = network(images)
     (seen_first,) = torch.autograd.grad(logits[0, 0].sum(), images, retain_graph=True)
     (seen_last,) = torch.autograd.grad(logits[0, -1].sum(), images)
-    # Each step sees all of the picture, and most of all the columns where it is.
+    # Each step sees all of the image, and most of all the columns where it is.
     assert seen_first[..., :16].abs().sum() > seen_first[..., -16:].abs().sum() > 0
     assert seen_last[..., -16:].abs().sum() > seen_last[..., :16].abs().sum() > 0
 
@@ -291,7 +291,7 @@ def test_both_lstms_read_in_both_directions():
 @pytest.mark.parametrize("batch_norm", ["all", "paper"])
 def test_every_weight_takes_part(backbone, batch_norm):
     network = network_of(backbone=backbone, batch_norm=batch_norm, hidden_size=16)
-    network(pictures(2, 40)).square().sum().backward()
+    network(random_images(2, 40)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -300,12 +300,12 @@ def test_every_weight_takes_part(backbone, batch_norm):
 # ---- learning
 
 
-def test_a_tiny_batch_is_learnt_by_heart(picture_of):
+def test_a_tiny_batch_is_learnt_by_heart(image_of):
     labels = ["book", "o7", "7a7", "kk"]
     charset = Charset("bok7a")
     image = ImageConfig(image_width=48)
     batch = collate(
-        [resize(load_image(picture_of(label), 1), image) for label in labels],
+        [resize(load_image(image_of(label), 1), image) for label in labels],
         [charset.encode(label) for label in labels],
         labels,
     )

@@ -49,7 +49,7 @@ def test_the_int8_file_was_made_from_the_weights_beside_it(name: str) -> None:
     assert file.config == load_weights(name).config
     assert file.calibration == load_weights(name).calibration
     assert file.info["source_sha256"] == sums[path.name]
-    assert file.info["pictures"].endswith("rendered words")  # it has seen no crops of anybody
+    assert file.info["images"].endswith("rendered words")  # it has seen no crops of anybody
 
 
 @pytest.mark.parametrize("name", shipped_names())
@@ -69,15 +69,15 @@ def test_drawn_words_are_read(name: str, options: dict[str, Any]) -> None:
     """By a face that Pillow brings along, dark on light and light on dark, in sizes that crops have."""
     reader = crnn.load(name, **options)
     words = ["market", "HOTEL", "Platform", "exit", "2024", "coffee"]
-    pictures = []
+    images = []
     for number, word in enumerate(words):
         font = ImageFont.load_default(20 + 8 * number)
         left, top, right, bottom = (int(v) for v in font.getbbox(word))
         paper, ink = ((245, 245, 240), (20, 30, 60)) if number % 2 == 0 else ((30, 60, 40), (250, 240, 200))
-        picture = Image.new("RGB", (right - left + 16, bottom - top + 10), paper)
-        ImageDraw.Draw(picture).text((8 - left, 5 - top), word, font=font, fill=ink)
-        pictures.append(picture)
-    readings = reader.read(pictures)
+        image = Image.new("RGB", (right - left + 16, bottom - top + 10), paper)
+        ImageDraw.Draw(image).text((8 - left, 5 - top), word, font=font, fill=ink)
+        images.append(image)
+    readings = reader.read(images)
     folds = "A" not in reader.charset
     assert [reading.text for reading in readings] == [word.lower() if folds else word for word in words]
     assert all(math.exp(reading.score) > 0.5 for reading in readings)
@@ -89,10 +89,10 @@ def test_long_lines_are_wider_and_read(name: str) -> None:
     reader = crnn.load(name, threads=1)
     widths = [target_width((width, 100), reader.config.image) for width in (50, 300, 1000, 9000)]
     assert widths == ([100, 100, 256, 800] if "A" not in reader.charset else [96, 96, 320, 800])
-    picture = Image.new("L", (530, 50), 240)
-    ImageDraw.Draw(picture).text((8, 0), "www.recognition.example.com", font=ImageFont.load_default(36), fill=30)
+    image = Image.new("L", (530, 50), 240)
+    ImageDraw.Draw(image).text((8, 0), "www.recognition.example.com", font=ImageFont.load_default(36), fill=30)
     text = "www.recognition.example.com"
-    assert reader.read(picture).text == (text if "." in reader.charset else text.replace(".", ""))
+    assert reader.read(image).text == (text if "." in reader.charset else text.replace(".", ""))
 
 
 def test_a_file_of_the_package_is_not_written_to(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def take(folder: Path, count: int = 8, seed: int = 0) -> tuple[np.ndarray, dict[
     return tiles, dict(skipped)
 
 
-def test_parts_of_all_pictures_and_none_twice(tmp_path: Path) -> None:
+def test_parts_of_all_images_and_none_twice(tmp_path: Path) -> None:
     for number in range(4):
         photograph(tmp_path / f"deep{number}" / "er" / "photo.jpg", seed=number, low=60 * number, high=60 * number + 50)
     tiles, skipped = take(tmp_path, 8)
@@ -41,18 +41,18 @@ def test_parts_of_all_pictures_and_none_twice(tmp_path: Path) -> None:
     assert min(tile.std() for tile in tiles) >= MIN_DEVIATION
 
 
-def test_more_pictures_than_parts_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_images_than_parts_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         photograph(tmp_path / f"{number}.png", (80, 80), seed=number)
     opened: list[str] = []
-    read = backgrounds.read_picture_file
-    monkeypatch.setattr(backgrounds, "read_picture_file", lambda name: opened.append(name) or read(name))
+    read = backgrounds.read_image_file
+    monkeypatch.setattr(backgrounds, "read_image_file", lambda name: opened.append(name) or read(name))
     take(tmp_path, 5)
     assert len(set(opened)) == len(opened) == 5
     assert sorted(opened) != sorted(map(str, tmp_path.iterdir()))[:5]  # a random five
 
 
-def test_seed_and_pictures_decide_the_parts(tmp_path: Path) -> None:
+def test_seed_and_images_decide_the_parts(tmp_path: Path) -> None:
     for number in range(3):
         photograph(tmp_path / f"{number}.png", seed=number)
     assert np.array_equal(take(tmp_path)[0], take(tmp_path)[0])
@@ -89,7 +89,7 @@ def test_huge_jpeg_files_are_decoded_at_a_fraction(tmp_path: Path, monkeypatch: 
 
 def test_what_cannot_be_used_is_counted_and_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good = photograph(tmp_path / "good.png")
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     photograph(tmp_path / "icon.png", (16, 16))
@@ -160,9 +160,9 @@ def test_an_empty_folder_is_an_error_also_beside_a_full_one(tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_one_good_picture_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("not a picture")
-    (tmp_path / "more.txt").write_text("not a picture")
+def test_a_folder_without_one_good_image_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "more.txt").write_text("not an image")
     with pytest.raises(ConfigError, match=r"no image in .* can be used \(2 not_an_image: .*\.txt: ") as caught:
         take(tmp_path)
     assert "\n" not in str(caught.value)

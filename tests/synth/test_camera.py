@@ -93,7 +93,7 @@ def test_large_batches_and_the_number_of_threads_change_nothing():
     assert torch.equal(torch.cat(parts), together)
 
 
-def test_seed_and_number_decide_and_the_defaults_change_every_picture():
+def test_seed_and_number_decide_and_the_defaults_change_every_image():
     images = drawn(1).expand(40, -1, -1, -1)
     native = mixed_sizes(40)
     one = apply_camera(images, SampleRandom(1, np.arange(40)), CameraConfig(), native)
@@ -121,7 +121,7 @@ def test_an_empty_batch_gives_an_empty_batch(channels):
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-def test_pictures_without_any_contrast_pass(level):
+def test_images_without_any_contrast_pass(level):
     images = torch.full((32, 1, 32, 100), level)
     result = apply_camera(images, SampleRandom(1, np.arange(32)), CameraConfig(), mixed_sizes(32))
     assert result.isfinite().all()
@@ -201,7 +201,7 @@ def test_a_gaussian_blur_has_the_sigma_that_is_stated(sigma):
         assert abs(found - sigma[axis]) < 0.1 * sigma[axis]
 
 
-def test_too_large_a_sigma_is_cut_off_and_blur_keeps_flat_pictures():
+def test_too_large_a_sigma_is_cut_off_and_blur_keeps_flat_images():
     images = drawn(2)
     huge, most = (blur(images, np.full((2, 2), sigma), np.zeros((2, 2))) for sigma in (50.0, MAX_SIGMA))
     assert torch.equal(huge, most)
@@ -391,7 +391,7 @@ def test_inverting_exchanges_light_and_dark_exactly():
     assert torch.equal(take(images, invert_share=1.0), 1.0 - images)
 
 
-def test_a_tint_changes_colours_and_leaves_grey_pictures_alone():
+def test_a_tint_changes_colours_and_leaves_grey_images_alone():
     assert torch.equal(take(drawn(5), cast_share=1.0), drawn(5))
     images = torch.full((100, 3, 32, 100), 0.5)
     gains = take(images, cast_share=1.0, cast=0.2)[:, :, 0, 0] / 0.5
@@ -402,7 +402,7 @@ def test_a_tint_changes_colours_and_leaves_grey_pictures_alone():
 
 def test_posterising_leaves_few_levels():
     levels = torch.linspace(0, 1, 3200).view(1, 1, 32, 100).expand(60, -1, -1, -1)
-    counts = {len(one.unique()) for one in take(levels, posterise_share=1.0)}
+    counts = {len(one.unique()) for one in take(levels, posterize_share=1.0)}
     assert min(counts) >= 4
     assert max(counts) <= 24
     assert len(counts) > 10

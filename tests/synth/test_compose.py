@@ -175,7 +175,7 @@ def test_a_colour_has_the_grey_level_of_the_palette() -> None:
     assert (grey.contrast == colour.contrast).all()
 
 
-def test_a_grey_picture_is_the_grey_of_the_coloured_one(textures: TextureBank) -> None:
+def test_a_grey_image_is_the_grey_of_the_coloured_one(textures: TextureBank) -> None:
     grey = scene(textures, gradient_share=0.5).images
     colour = scene(textures, gradient_share=0.5, channels=3).images
     mixed = (colour * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
@@ -372,7 +372,7 @@ def test_faint_words_stay_faint(textures: TextureBank) -> None:
 
 @pytest.mark.parametrize("second", [0.0, 1.0])
 def test_neighbours_keep_their_distance(textures: TextureBank, second: float) -> None:
-    shares = {"neighbour_share": 1.0, "second_neighbour_share": second}
+    shares = {"neighbor_share": 1.0, "second_neighbor_share": second}
     before = scene(textures, neighbors=empty_beside, **shares)
     after = scene(textures, neighbors=block_beside, **shares)
     assert (before.geometry.inverse == after.geometry.inverse).all()
@@ -382,18 +382,18 @@ def test_neighbours_keep_their_distance(textures: TextureBank, second: float) ->
     assert distance_outside(before)[(after.images - before.images)[:, 0].abs() > 0.3].min() > 0.1
     u, v = text_coordinates(before.geometry, CPU)
     sides = torch.stack([u < -RATIO / 2, u > RATIO / 2, v < -0.5, v > 0.5]) & changed
-    per_picture = sides.flatten(2).any(dim=2).sum(dim=0)
+    per_image = sides.flatten(2).any(dim=2).sum(dim=0)
     if second:
-        assert (per_picture >= 2).any()
+        assert (per_image >= 2).any()
     else:
         # At one side; one above or below may be wider than the word, and reach beyond its ends there.
         assert sides.flatten(2).any(dim=2).any(dim=1).all()
         upright = (sides[2] | sides[3]).flatten(1).any(dim=1)
-        assert (per_picture[~upright] <= 1).all()
+        assert (per_image[~upright] <= 1).all()
 
 
 def test_neighbours_are_mostly_of_the_colour_of_the_text(textures: TextureBank) -> None:
-    after = scene(textures, neighbors=block_beside, neighbour_share=1.0, second_neighbour_share=0.0)
+    after = scene(textures, neighbors=block_beside, neighbor_share=1.0, second_neighbor_share=0.0)
     outside = distance_outside(after) > 0.3
     text = palette().text[:, :, None].expand(-1, *SHAPE)
     same = ((after.images[:, 0] - text).abs() < 1e-6) & outside
@@ -441,7 +441,7 @@ def test_an_effect_does_not_change_the_others(textures: TextureBank) -> None:
 STRONG_LOOK = {name: 0.5 for name in StyleConfig.model_fields if name.endswith("_share") and "low_contrast" not in name}
 STRONG_CAMERA = dict.fromkeys(
     ["shade_share", "glare_share", "motion_share", "salt_share", "sharpen_share", "cast_share", "invert_share",
-     "posterise_share", "shrink_share", "jpeg_share", "noise_share", "gamma_share", "aliasing_share"], 0.5,
+     "posterize_share", "shrink_share", "jpeg_share", "noise_share", "gamma_share", "aliasing_share"], 0.5,
 )  # fmt: skip
 
 
@@ -483,7 +483,7 @@ def test_a_sample_is_the_same_in_any_order_and_with_any_threads(renderer: Render
         assert torch.equal(one, every[some])
 
 
-def test_finished_pictures_are_in_range_and_differ(renderer: Renderer) -> None:
+def test_finished_images_are_in_range_and_differ(renderer: Renderer) -> None:
     *_, images = stages(renderer, np.arange(64))
     assert images.dtype == torch.float32
     assert images.min() >= 0.0
@@ -506,7 +506,7 @@ def test_words_that_are_made_much_smaller_are_smoothed_along_that_side(axis: int
 
 def test_lines_above_and_below_are_nearer_than_words_beside() -> None:
     plan = _NeighborPlan.draw(
-        SampleRandom(3, np.arange(400)), StyleConfig(neighbour_share=1.0, second_neighbour_share=1.0)
+        SampleRandom(3, np.arange(400)), StyleConfig(neighbor_share=1.0, second_neighbor_share=1.0)
     )
     neighbors = plan.sides < 2
     assert 0.25 <= plan.gaps[neighbors].min() <= plan.gaps[neighbors].max() <= 0.7

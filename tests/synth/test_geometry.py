@@ -150,7 +150,7 @@ def jacobians(geometry: Geometry) -> np.ndarray:
     return np.array(changes) / scale(geometry)[:, None, :]
 
 
-def test_straight_text_fills_the_picture() -> None:
+def test_straight_text_fills_the_image() -> None:
     geometry = drawn(style())
     assert (geometry.ratio == ratios(30)).all()
     assert geometry.crop[:, 0] == pytest.approx(1.0)

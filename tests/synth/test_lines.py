@@ -81,7 +81,7 @@ def test_lines_have_the_wanted_length(length: int) -> None:
     assert np.mean(np.abs(np.array(found) - length) <= 6) > 0.85
 
 
-def test_labels_have_single_spaces_where_pictures_have_wide_ones() -> None:
+def test_labels_have_single_spaces_where_images_have_wide_ones() -> None:
     section = CharsetConfig(characters="95", max_text_length=80)
     weights = {name: 0.0 for name in CorpusConfig.model_fields if name.endswith("_weight")}
     corpus = Corpus(

@@ -115,7 +115,7 @@ def keep_ratio(synth_config: Configs) -> Config:
     )
 
 
-def test_pictures_of_many_widths_are_packed_in_order(keep_ratio: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_many_widths_are_packed_in_order(keep_ratio: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     from crnn.synth import samples as preview
 
     shown: list[np.ndarray] = []

@@ -86,7 +86,7 @@ def test_a_wide_cell_shows_the_same(font: Font) -> None:
 
 
 @pytest.mark.parametrize("image_width", [16, 64, 90, 100, 128, 160, 512])
-def test_a_cell_is_a_quarter_wider_than_a_picture(image_width: int) -> None:
+def test_a_cell_is_a_quarter_wider_than_an_image(image_width: int) -> None:
     width = mask_width(image_width)
     assert width % 4 == 0
     assert -1 < width - 2 * MASK_MARGIN - 1.25 * image_width < 4

@@ -144,7 +144,7 @@ def test_ranks_share_out_what_one_would_have(synth_config: Configs, world_size: 
     assert all_same([joined(list(some)) for some in zip(*parts, strict=True)], whole)
 
 
-def test_pictures_do_not_depend_on_how_many_are_made_at_a_time(
+def test_images_do_not_depend_on_how_many_are_made_at_a_time(
     synth_config: Configs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = synth_config(train={"batch_size": 20})

@@ -220,7 +220,7 @@ def test_what_is_given_is_left_alone(bank: TextureBank) -> None:
 # --- images among them ---------------------------------------------------------------------------------------------
 
 
-def test_pictures_take_their_share(tmp_path: Path, tiles: np.ndarray) -> None:
+def test_images_take_their_share(tmp_path: Path, tiles: np.ndarray) -> None:
     for number in range(5):
         pixels = np.zeros((120, 160), dtype=np.uint8)
         pixels[:, : 50 + 12 * number] = 200
@@ -236,5 +236,5 @@ def test_pictures_take_their_share(tmp_path: Path, tiles: np.ndarray) -> None:
     assert np.array_equal(found, whole(make(12, backgrounds=(str(tmp_path),), background_share=0.5)))
 
 
-def test_a_share_of_no_pictures_opens_no_folder(tiles: np.ndarray) -> None:
+def test_a_share_of_no_images_opens_no_folder(tiles: np.ndarray) -> None:
     assert np.array_equal(whole(make(3, backgrounds=("nowhere",), background_share=0.0)), tiles[:3])

@@ -176,7 +176,7 @@ def test_texts_belong_to_their_class(config: Configs) -> None:
             assert min_time_steps(target[:length].tolist()) <= time_steps(kind.low)
 
 
-def test_crops_have_nearly_the_proportions_of_their_pictures(config: Configs) -> None:
+def test_crops_have_nearly_the_proportions_of_their_images(config: Configs) -> None:
     renderer = Renderer(config())
     for number, kind in enumerate(renderer.classes):
         if not renderer.shares[number] or kind.fit is None:
@@ -274,7 +274,7 @@ def test_any_number_of_ranks_shares_out_whole_batches(config: Configs, world_siz
     ("characters", "resize", "expected"),
     [("95", "keep_ratio", True), ("94", "keep_ratio", False), ("95", "squash", False), ("36", "keep_ratio", False)],
 )
-def test_lines_need_a_space_and_pictures_that_keep_their_proportions(
+def test_lines_need_a_space_and_images_that_keep_their_proportions(
     config: Configs, characters: str, resize: str, expected: bool
 ) -> None:
     settings = config(charset={"characters": characters}, image={"resize": resize, "image_width": 100})

@@ -95,14 +95,14 @@ def test_in_the_shape_of_the_network_a_set_is_what_the_network_sees(
         assert (np.asarray(opened(data)).reshape(32, 64, channels) == pixels).all()
 
 
-def test_natural_pictures_have_the_proportions_of_their_crops(config: Config, tmp_path: Path) -> None:
+def test_natural_images_have_the_proportions_of_their_crops(config: Config, tmp_path: Path) -> None:
     write_samples(config, tmp_path / "set", 40)
     _, _, scene = Renderer(config, width=160).samples(np.arange(40))
     for (data, _, _), (high, wide) in zip(samples_of(tmp_path / "set"), scene.geometry.crop, strict=True):
         assert opened(data).width == pytest.approx(32 * wide / high, abs=0.51)
 
 
-def test_pictures_may_be_jpeg(config: Config, tmp_path: Path) -> None:
+def test_images_may_be_jpeg(config: Config, tmp_path: Path) -> None:
     write_samples(config, tmp_path / "png", 5, shape="network")
     write_samples(config, tmp_path / "jpeg", 5, shape="network", encoding="jpeg", to="list")
     for (lossless, _, _), (lossy, _, _) in zip(
@@ -177,7 +177,7 @@ def test_any_part_of_a_set_of_many_widths_is_the_same(keep_ratio: Config, tmp_pa
     assert samples_of(tmp_path / "one")[50:] == samples_of(tmp_path / "other")
 
 
-def test_training_reads_natural_pictures_of_their_labels(keep_ratio: Config, tmp_path: Path) -> None:
+def test_training_reads_natural_images_of_their_labels(keep_ratio: Config, tmp_path: Path) -> None:
     """Each is wide enough for its label; spaces are kept."""
     from crnn.training.batches import open_batches
 

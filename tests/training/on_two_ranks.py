@@ -69,7 +69,7 @@ def check_collectives(folder: Path) -> None:
 
 
 def check_batch_norm(folder: Path) -> None:
-    """Three pictures here, five there: what comes out, the gradients and the statistics are those of all eight."""
+    """Three images here, five there: what comes out, the gradients and the statistics are those of all eight."""
     with both_ranks() as ranks:
         part = slice(0, 3) if ranks.is_main else slice(3, 8)
         ours, whole = SyncBatchNorm2d(5).double(), nn.BatchNorm2d(5).double()
@@ -102,7 +102,7 @@ def check_batch_norm(folder: Path) -> None:
         ))  # fmt: skip
 
 
-def check_batch_norm_without_pictures(folder: Path) -> None:
+def check_batch_norm_without_images(folder: Path) -> None:
     """A rank that has nothing of its own takes part, and no rank's results have anything of it."""
     with both_ranks() as ranks:
         ours, whole = nn.Sequential(SyncBatchNorm2d(5).double()), nn.BatchNorm2d(5).double()
@@ -231,7 +231,7 @@ def stopped_in_step(step: int) -> Iterator[None]:
 
 
 def check_resume(folder: Path) -> None:
-    """A signal to one rank stops both, and the run goes on bit for bit; each rank's unreadable pictures are counted."""
+    """A signal to one rank stops both, and the run goes on bit for bit; each rank's unreadable images are counted."""
     sections: dict[str, dict[str, Any]] = {
         "model": {"use_dropout": True, "dropout": 0.3},
         "optim": {"ema_decay": 0.9, "optimizer": "muon"},
@@ -292,7 +292,7 @@ CHECKS: list[Callable[[Path], None]] = [
     check_collectives,
     check_batch_norm,
     check_batch_norm_far_from_zero,
-    check_batch_norm_without_pictures,
+    check_batch_norm_without_images,
     check_network,
     check_evaluation,
     check_separate_batch_norm,

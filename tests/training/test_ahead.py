@@ -34,7 +34,7 @@ class Feed:
         try:
             for number in range(self.last):
                 if number == self.fails_at:
-                    raise DataError("a picture is broken")
+                    raise DataError("an image is broken")
                 self.makers.append(threading.get_ident())
                 yield batch(number)
         finally:
@@ -96,7 +96,7 @@ def test_an_error_comes_where_its_batch_would(place: int) -> None:
     feed = Feed(10, fails_at=place)
     batches = batches_ahead(feed(), CPU, Lane())
     assert [int(next(batches).widths) for _ in range(place)] == list(range(place))
-    with pytest.raises(DataError, match="a picture is broken"):
+    with pytest.raises(DataError, match="an image is broken"):
         next(batches)
     assert feed.closed == 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]

@@ -168,10 +168,10 @@ def test_ranks_have_the_samples_that_one_would_have(synth_config: Configs, word_
             assert target == batch.targets[row, : batch.target_lengths[row]].tolist()
 
 
-def test_pictures_that_cannot_be_read_are_left_out_of_their_part(synth_config: Configs, word_list: Words) -> None:
+def test_images_that_cannot_be_read_are_left_out_of_their_part(synth_config: Configs, word_list: Words) -> None:
     config = mixed(synth_config, word_list, "one", "synth", ratios=[1.0, 3.0])
-    for picture in (Path(config.data.train[0]).parent / "images").iterdir():
-        picture.write_bytes(b"not a picture")
+    for image in (Path(config.data.train[0]).parent / "images").iterdir():
+        image.write_bytes(b"not an image")
     for batch in open_batches(config).iterate(0, 2):
         assert len(batch) == batch.images.shape[0] == len(batch.targets) == 6
         assert all(map(is_rendered, batch.keys))
@@ -194,7 +194,7 @@ def test_what_each_part_says_is_said(synth_config: Configs, word_list: Words) ->
     assert any(line.startswith("rendered text: 6 fonts") for line in lines)
 
 
-# ---- batches in turn, where pictures keep their proportions
+# ---- batches in turn, where images keep their proportions
 
 KEEP_RATIO: dict[str, Any] = {"resize": "keep_ratio", "max_width": 96}
 

@@ -138,7 +138,7 @@ def test_accumulated_batches_are_one_large_batch(
 ) -> None:
     """Two batches of 4 to a step are one batch of 8.
 
-    All but batch normalisation: that sees 4 pictures at a time, by design, so here it uses its running statistics.
+    All but batch normalisation: that sees 4 images at a time, by design, so here it uses its running statistics.
     """
 
     def frozen(*arguments: Any, **named: Any) -> CRNN:
@@ -258,7 +258,7 @@ def test_a_validation_that_compares_nothing_is_no_best_one(word_list: Words, sma
     assert [line["best"] for line in lines_of(report.folder) if "best" in line] == [False]
 
 
-def test_readings_are_pictured_for_tensorboard(word_list: Words, small_config: Configs) -> None:
+def test_readings_are_photographed_for_tensorboard(word_list: Words, small_config: Configs) -> None:
     words = word_list(10)
     (words.parent / "images" / "2.png").write_bytes(b"broken")
     config = small_config(
@@ -273,13 +273,13 @@ def test_readings_are_pictured_for_tensorboard(word_list: Words, small_config: C
 # What cannot be read
 
 
-def test_an_unreadable_picture_makes_the_batch_smaller_and_is_counted(
+def test_an_unreadable_image_makes_the_batch_smaller_and_is_counted(
     word_list: Words, small_config: Configs, steps: list[StepStats], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three of four pictures train as three pictures alone do: the mean is over those that were read."""
+    """Three of four images train as three images alone do: the mean is over those that were read."""
     labels = ["ab", "cd", "ef", "gh"]
     broken, three = word_list(labels=labels, name="broken"), word_list(labels=labels[:3], name="three")
-    (broken.parent / "images" / "4.png").write_bytes(b"no picture")
+    (broken.parent / "images" / "4.png").write_bytes(b"no image")
     # torch's batch normalisation rounds more coarsely in channels_last on the CPU.
     sizes = {"num_steps": 1, "channels_last": False}
     one = train(small_config(broken, folder="a", optim=SGD, train={"batch_size": 4, **sizes}))
@@ -295,7 +295,7 @@ def test_an_unreadable_picture_makes_the_batch_smaller_and_is_counted(
     torch.testing.assert_close(left["head.weight"], right["head.weight"], rtol=1e-4, atol=1e-5)
 
 
-def test_batches_without_any_readable_picture_are_survived(
+def test_batches_without_any_readable_image_are_survived(
     word_list: Words, small_config: Configs, steps: list[StepStats]
 ) -> None:
     words = word_list(8)
@@ -309,7 +309,7 @@ def test_batches_without_any_readable_picture_are_survived(
     assert all(torch.isfinite(tensor).all() for tensor in load_weights(report.weights).tensors.values())
 
 
-def test_a_batch_without_a_readable_picture_teaches_nothing(small_config: Configs, word_list: Words) -> None:
+def test_a_batch_without_a_readable_image_teaches_nothing(small_config: Configs, word_list: Words) -> None:
     """Not even to the statistics of batch normalisation, though something passes through the network."""
     config = small_config(word_list(4), optim=SGD)
     network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1)
@@ -321,19 +321,19 @@ def test_a_batch_without_a_readable_picture_teaches_nothing(small_config: Config
     assert all(module.training for module in state.network.modules())
 
 
-def test_too_many_unreadable_pictures_stop_a_run(word_list: Words, small_config: Configs) -> None:
+def test_too_many_unreadable_images_stop_a_run(word_list: Words, small_config: Configs) -> None:
     words = word_list(40)
     for number in range(1, 13):
-        (words.parent / "images" / f"{number}.png").write_bytes(b"no picture")
+        (words.parent / "images" / f"{number}.png").write_bytes(b"no image")
     config = small_config(words, data={"max_bad_share": 0.2}, train={"num_steps": 100})
-    said = r"1\d of \d+ pictures could not be read \(not_an_image: 1\d\), the last .*allows 0\.2\. "
+    said = r"1\d of \d+ images could not be read \(not_an_image: 1\d\), the last .*allows 0\.2\. "
     with pytest.raises(DataError, match=said):
         train(config)
     config = small_config(words, folder="more", data={"max_bad_share": 0.4}, train={"num_steps": 10})
     assert train(config).skipped["not_an_image"] >= 20
 
 
-def test_a_few_unreadable_pictures_of_a_small_set_do_not(word_list: Words, small_config: Configs) -> None:
+def test_a_few_unreadable_images_of_a_small_set_do_not(word_list: Words, small_config: Configs) -> None:
     words = word_list(9)
     (words.parent / "images" / "1.png").write_bytes(b"")
     config = small_config(words, data={"max_bad_share": 0.0}, train={"num_steps": 5})

@@ -318,8 +318,8 @@ def test_scalars_and_readings_are_written_for_tensorboard(tmp_path: Path, monito
         "cer/words",
     } <= {*found.Tags()["scalars"]}
     assert not any("none" in tag for tag in found.Tags()["scalars"])
-    (picture,) = found.Images("readings")
-    assert (picture.step, picture.width, picture.height) == (1, 180, 60)
+    (image,) = found.Images("readings")
+    assert (image.step, image.width, image.height) == (1, 180, 60)
 
 
 def test_a_run_without_tensorboard_installed_goes_on(
@@ -338,7 +338,7 @@ def test_a_run_without_tensorboard_writes_none(tmp_path: Path, monitor_of: Any) 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Pictures and bars
+# Images and bars
 
 
 @pytest.mark.parametrize("enabled", [True, False])

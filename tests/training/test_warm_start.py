@@ -74,12 +74,12 @@ def script() -> ModuleType:
 
 
 def test_real_crops_are_split_and_learned_as_the_document_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], picture_of: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], image_of: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("iiit5k", "svt"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "word.png").write_bytes(picture_of("word"))
+        (tmp_path / name / "word.png").write_bytes(image_of("word"))
         (tmp_path / name / "labels.tsv").write_text("word.png\tword\n" * (2000 if name == "iiit5k" else 2))
     splits = [line for line in LINES if line.startswith(("head ", "tail "))]
     for line in splits:

@@ -60,7 +60,7 @@ _OPTION_HELP = {
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"} | {
     "model": "MODEL", "config": "CONFIG", "explain": "OUT.png", "explain_font": "FONT", "sheet": "OUT.png",
     "sheet_font": "FONT", "report": "OUT.html", "out": "OUT", "lexicon": "FILE", "write": "DST", "like": "DATA",
-    "pictures": "FOLDER", "root": "FOLDER", "share": "START:STOP", "variant": "NAME", "device": "NAME",
+    "images": "FOLDER", "root": "FOLDER", "share": "START:STOP", "variant": "NAME", "device": "NAME",
     "lm": "NAME|FILE", "path_column": "NAME", "label_column": "NAME", "allow": "CHARACTERS", "block": "CHARACTERS",
 }  # fmt: skip
 

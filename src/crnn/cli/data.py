@@ -223,7 +223,7 @@ def convert(
     margin: float | None = None,
     labels: Literal["lexicon", "name"] | None = None,
     kind: Literal["scene", "word"] | None = None,
-    pictures: str | None = None,
+    images: str | None = None,
     upright: bool = False,
     root: str | None = None,
     path_column: str | None = None,
@@ -253,7 +253,7 @@ def convert(
         margin: synthtext: around a box, as a part of its size.
         labels: mjsynth: words in lower case, from lexicon.txt, or as drawn, from the names.
         kind: ic03: words cut out of scenes, or the set of words.
-        pictures: ic13, ic15: the folder of the images, where it is another one.
+        images: ic13, ic15: the folder of the images, where it is another one.
         upright: ic15: cut words out by coords.txt.
         root: list, csv: the folder that paths are relative to.
         path_column: csv: column of the paths.
@@ -263,13 +263,13 @@ def convert(
         restart: Begin anew instead of going on.
         json: Print one JSON object.
     """
-    from crnn.data.crops import PictureSettings
+    from crnn.data.crops import CropOptions
 
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")
     *sources, destination = paths
     options = {
-        "split": split, "crop": crop, "margin": margin, "labels": labels, "kind": kind, "pictures": pictures,
+        "split": split, "crop": crop, "margin": margin, "labels": labels, "kind": kind, "images": images,
         "upright": upright or None, "root": root, "path_column": path_column, "label_column": label_column,
     }  # fmt: skip
     selection = {"variant": variant, "like": like, "share": share}
@@ -280,7 +280,7 @@ def convert(
         destination,
         as_json=json,
         to=to,
-        pictures=PictureSettings(check=check, max_height=max_height, encoding=encoding, quality=quality),
+        images=CropOptions(check=check, max_height=max_height, encoding=encoding, quality=quality),
         origin={"format": format, "source": ", ".join(str(Path(source).absolute()) for source in sources), **chosen},
         expected=_expected(format, sources, destination, split, selection),
         workers=workers,

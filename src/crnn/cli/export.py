@@ -50,11 +50,11 @@ def export(
 def _lines(report: ExportReport) -> list[str]:
     lines = [f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}"]
     if report.quantized is not None:
-        lines.append(f"  quantised: {report.quantized}; with {report.pictures}")
+        lines.append(f"  quantised: {report.quantized}; with {report.images}")
     for found in report.comparisons:
         widths = ", ".join(str(width) for width in found.widths)
         lines.append(
-            f"  {found.engine} against {report.source}, widths {widths}: {found.texts} of {found.pictures} texts "
+            f"  {found.engine} against {report.source}, widths {widths}: {found.texts} of {found.images} texts "
             f"differ, log-probabilities by at most {found.log_probs:.2g}, distributions by {found.distribution:.2g} on "
             f"average; scores of an image alone and in a batch by {found.alone:.2g}"
         )

@@ -210,7 +210,7 @@ def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
 
 
 def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
-    from crnn.image import PICTURE_SUFFIXES
+    from crnn.image import IMAGE_SUFFIXES
 
     def say(error: OSError) -> None:
         problems.append(f"{os.fsdecode(error.filename)}: folder cannot be opened ({error.strerror}); left out")
@@ -223,7 +223,7 @@ def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
     for path in sorted(found):
         # A link to nothing is an image that is missing; a pipe would be waited for.
         # What macOS writes beside a file on other disks (._NAME) is none, whatever its suffix.
-        is_image = path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("._")
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
         if is_image and (path.is_file() or not path.exists()):
             yield str(path)
         else:

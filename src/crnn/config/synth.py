@@ -341,10 +341,10 @@ class StyleConfig(Section):
 
     # surroundings
 
-    neighbour_share: Share = 0.2
+    neighbor_share: Share = 0.2
     """Share of crops with a part of another word, cut off at the edge (ST: 0.25)."""
 
-    second_neighbour_share: Share = 0.3
+    second_neighbor_share: Share = 0.3
     """Share of those with a second one at another side (own)."""
 
     frame_share: Share = 0.08
@@ -480,7 +480,7 @@ class CameraConfig(Section):
     invert_share: Share = 0.05
     """Share of images whose light and dark are exchanged (own; colours are drawn both ways anyhow)."""
 
-    posterise_share: Share = 0.02
+    posterize_share: Share = 0.02
     """Share of images with few grey levels, 4 to 24 (own)."""
 
     jpeg_share: Share = 0.75

@@ -91,18 +91,18 @@ def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> 
         coarsening = max(1.0, factor * new_height / NETWORK_HEIGHT)
     # Low resolution is a smaller image to start from, which the warp enlarges. It, tones and blur do not depend on
     # the pose, and there are fewer pixels before the canvas grows.
-    picture = pixels[:, :, 0] if channels == 1 else pixels
+    image = pixels[:, :, 0] if channels == 1 else pixels
     tolerance = 1.0 if coarsening > 1 else MAX_MINIFICATION
-    picture = _reduced(picture, new_width / coarsening, new_height / coarsening, tolerance)
+    image = _reduced(image, new_width / coarsening, new_height / coarsening, tolerance)
     if config.contrast or flip < config.invert:
-        picture = _toned(picture, config.contrast * contrast, config.contrast * brightness, flip < config.invert)
+        image = _toned(image, config.contrast * contrast, config.contrast * brightness, flip < config.invert)
     if config.blur:
-        picture = _blurred(picture, config.blur * blur * picture.shape[0] / NETWORK_HEIGHT)
-    if _moves(config) or picture.shape[:2] != (new_height, max(1, round(new_width))):
-        picture = _warped(picture, new_width, new_height, config, pose)
+        image = _blurred(image, config.blur * blur * image.shape[0] / NETWORK_HEIGHT)
+    if _moves(config) or image.shape[:2] != (new_height, max(1, round(new_width))):
+        image = _warped(image, new_width, new_height, config, pose)
     if config.noise:
-        picture = _noisy(picture, config.noise * noise, rng)
-    return np.ascontiguousarray(picture).reshape(*picture.shape[:2], channels)
+        image = _noisy(image, config.noise * noise, rng)
+    return np.ascontiguousarray(image).reshape(*image.shape[:2], channels)
 
 
 def _moves(config: AugmentConfig) -> bool:
@@ -115,22 +115,22 @@ def _is_off(config: AugmentConfig) -> bool:
     return not (_moves(config) or config.stretch or tones or sharpness)
 
 
-def _reduced(picture: Pixels, width: float, height: float, tolerance: float) -> Pixels:
+def _reduced(image: Pixels, width: float, height: float, tolerance: float) -> Pixels:
     """Shrink an image with filtering, unless neither side shrinks by more than ``tolerance``."""
-    old_height, old_width = picture.shape[:2]
+    old_height, old_width = image.shape[:2]
     size = (max(1, min(old_width, round(width))), max(1, min(old_height, round(height))))
     if old_width <= size[0] * tolerance and old_height <= size[1] * tolerance:
-        return picture
+        return image
     # Hamming is sharper than bilinear at the same cost.
-    return np.array(Image.fromarray(picture).resize(size, Resampling.HAMMING, reducing_gap=3.0))
+    return np.array(Image.fromarray(image).resize(size, Resampling.HAMMING, reducing_gap=3.0))
 
 
-def _toned(picture: Pixels, contrast: float, brightness: float, invert: bool) -> Pixels:
+def _toned(image: Pixels, contrast: float, brightness: float, invert: bool) -> Pixels:
     """Apply contrast about the middle grey, brightness in half ranges, and inversion, as one table."""
     table = LEVELS.astype(np.float64)
     if contrast or brightness:
-        shares = np.cumsum(np.bincount(picture.ravel(), minlength=256))
-        dark, bright = np.searchsorted(shares, (OUTLIERS * picture.size, (1 - OUTLIERS) * picture.size)).tolist()
+        shares = np.cumsum(np.bincount(image.ravel(), minlength=256))
+        dark, bright = np.searchsorted(shares, (OUTLIERS * image.size, (1 - OUTLIERS) * image.size)).tolist()
         middle = (dark + bright) / 2
         # A sixth of the distance between ink and ground may be lost beyond black and white, as in a real exposure; text
         # that is bright on bright or dark on dark would be wiped out otherwise.
@@ -139,25 +139,25 @@ def _toned(picture: Pixels, contrast: float, brightness: float, invert: bool) ->
         table = (table - middle) * (1.0 + contrast) + level
     if invert:
         table = 255.0 - table
-    toned: Pixels = np.clip(np.rint(table), 0, 255).astype(np.uint8).take(picture)
+    toned: Pixels = np.clip(np.rint(table), 0, 255).astype(np.uint8).take(image)
     return toned
 
 
-def _blurred(picture: Pixels, sigma: float) -> Pixels:
-    return np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(sigma)))
+def _blurred(image: Pixels, sigma: float) -> Pixels:
+    return np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def _noisy(picture: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
+def _noisy(image: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
     table = np.rint(NORMAL_QUANTILES * deviation).astype(np.int16)
-    steps = np.frombuffer(rng.bytes(picture.size), dtype=np.uint8).reshape(picture.shape)
-    noisy: Pixels = np.clip(table.take(steps) + picture, 0, 255).astype(np.uint8)
+    steps = np.frombuffer(rng.bytes(image.size), dtype=np.uint8).reshape(image.shape)
+    noisy: Pixels = np.clip(table.take(steps) + image, 0, 255).astype(np.uint8)
     return noisy
 
 
-def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentConfig, pose: list[float]) -> Pixels:
+def _warped(image: Pixels, new_width: float, new_height: int, config: AugmentConfig, pose: list[float]) -> Pixels:
     """Warp to the new size and pose, on a canvas that holds it, outside filled with the nearest edge pixels."""
-    height, width = picture.shape[:2]
-    size, (a, b, c, d, e, f, g, h) = _map_to_picture(new_width, float(new_height), config, pose)
+    height, width = image.shape[:2]
+    size, (a, b, c, d, e, f, g, h) = _map_to_image(new_width, float(new_height), config, pose)
     depths = [(x, y, g * x + h * y + 1.0) for x, y in _corners_of(size)]
     xs = [width * (a * x + b * y + c) / depth for x, y, depth in depths]
     ys = [height * (d * x + e * y + f) / depth for x, y, depth in depths]
@@ -166,7 +166,7 @@ def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentC
     top, bottom = max(0, 1 - math.floor(min(ys))), max(0, 1 + math.ceil(max(ys)) - height)
     rows = np.clip(np.arange(-top, height + bottom), 0, height - 1)
     columns = np.clip(np.arange(-left, width + right), 0, width - 1)
-    padded = Image.fromarray(picture.take(rows, axis=0).take(columns, axis=1))
+    padded = Image.fromarray(image.take(rows, axis=0).take(columns, axis=1))
     # From the unit square to pixels of the padded image.
     x_row = (width * a + left * g, width * b + left * h, width * c + left)
     y_row = (height * d + top * g, height * e + top * h, height * f + top)
@@ -174,7 +174,7 @@ def _warped(picture: Pixels, new_width: float, new_height: int, config: AugmentC
     return np.array(padded.transform(size, Image.Transform.PERSPECTIVE, (*x_row, *y_row, g, h), resample))
 
 
-def _map_to_picture(
+def _map_to_image(
     width: float, height: float, config: AugmentConfig, pose: list[float]
 ) -> tuple[tuple[int, int], tuple[float, ...]]:
     """Return the canvas size in pixels, and the map from it to the image as a unit square.

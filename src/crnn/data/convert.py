@@ -15,12 +15,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
-from crnn.data.crops import PictureSettings, PictureSource, Prepare, Prepared, Request
+from crnn.data.crops import CropOptions, ImageReader, Prepare, Prepared, Request
 from crnn.data.formats.records import Reader, Record, Skipped
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, CrnnError, DataError
-from crnn.files import PictureFolder
+from crnn.files import ImageFolder
 from crnn.parallel import ordered_map, usable_cores
 
 LEFT_OUT = frozenset({"not_in_variant", "other_share"})
@@ -214,7 +214,7 @@ def convert(
     path: str,
     *,
     to: Literal["lmdb", "list"] = "lmdb",
-    pictures: PictureSettings | None = None,
+    images: CropOptions | None = None,
     origin: Mapping[str, object] | None = None,
     expected: int | None = None,
     workers: int | None = None,
@@ -230,11 +230,11 @@ def convert(
     "__main__"``.
 
     Args:
-        readers: The samples. A reader with a method ``picture_bytes(path)`` gives image bytes itself (it is pickled);
+        readers: The samples. A reader with a method ``read_image(path)`` gives image bytes itself (it is pickled);
             otherwise images are files below its root.
         path: The store or folder to write; it must not exist yet, or be empty.
         to: ``lmdb``, or ``list`` for image folders with a list file.
-        pictures: Treatment of the images.
+        images: Treatment of the images.
         origin: Everything else that decides the result (format, source, reader's options), compared as text before
             going on with a partial result.
         expected: Samples of the published set, for the summary.
@@ -260,12 +260,12 @@ def convert(
     if workers is not None and workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more processes")
     readers = list(readers) if isinstance(readers, list | tuple) else [cast("Reader", readers)]
-    pictures = pictures or PictureSettings()
+    images = images or CropOptions()
     total = sum(len(reader) for reader in readers)
     if workers is None:
         workers = 0 if total < _FEW_SAMPLES else usable_cores()
     origin = {"roots": [str(reader.root) for reader in readers]} if origin is None else origin
-    settings = {key: str(value) for key, value in {**origin, "to": to, **asdict(pictures), "samples": total}.items()}
+    settings = {key: str(value) for key, value in {**origin, "to": to, **asdict(images), "samples": total}.items()}
     writer = ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
     if restart:
         writer.discard_earlier()
@@ -279,7 +279,7 @@ def convert(
         items = ((number, item) for number, reader in enumerate(readers) for item in reader)
         complete = tally.skip_done(items, partial, stop)
         if complete:
-            prepare = Prepare([_source(reader) for reader in readers], pictures)
+            prepare = Prepare([_source(reader) for reader in readers], images)
             try:
                 jobs = _prepared_jobs(items, prepare, workers)
                 complete = _write(writer, jobs, tally, settings, total, max_bad_share, progress, stop)
@@ -308,9 +308,9 @@ def convert(
     )
 
 
-def _source(reader: Reader) -> PictureSource:
-    given: PictureSource | None = getattr(reader, "picture_bytes", None)
-    return PictureFolder(reader.root).read if given is None else given
+def _source(reader: Reader) -> ImageReader:
+    given: ImageReader | None = getattr(reader, "read_image", None)
+    return ImageFolder(reader.root).read if given is None else given
 
 
 def _write(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from crnn.data.formats.records import Box, Quad
 from crnn.errors import ConfigError, ImageError
-from crnn.image import MAX_PIXELS, image_size, load_image, open_picture, pillow_error
+from crnn.image import MAX_PIXELS, image_size, load_image, open_image, pillow_error
 
 MAX_CROP_PIXELS = 16_000_000
 """Larger crops are refused before memory is spent: no word has this size."""
@@ -32,7 +32,7 @@ Point = tuple[float, float]
 
 def decode_scene(data: bytes, name: str) -> Image.Image:
     """Return the image as stored, grey (``L``) or in color (``RGB``), over white; errors as in ``load_image``."""
-    image = open_picture(data, name)
+    image = open_image(data, name)
     try:
         image.load()
     except Exception as error:  # Pillow raises nearly anything for damaged files
@@ -46,7 +46,7 @@ def decode_scene(data: bytes, name: str) -> Image.Image:
 
 def decode_upright(data: bytes, name: str) -> Image.Image:
     """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
-    mode = open_picture(data, name).mode
+    mode = open_image(data, name).mode
     return Image.fromarray(_squeezed(data, mode))
 
 
@@ -58,7 +58,7 @@ def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
     pixels are repeated.
 
     Raises:
-        ImageError: With the reason ``outside_picture`` (a box has no pixel in common with the image, a quadrilateral
+        ImageError: With the reason ``outside_image`` (a box has no pixel in common with the image, a quadrilateral
             less than half of its area), ``no_area`` (the corners lie on one line), ``mirrored`` (they are
             counter-clockwise), ``not_convex`` (sides cross, or a corner points inwards) or ``too_large`` (more than
             ``MAX_CROP_PIXELS``).
@@ -93,13 +93,13 @@ def _squeezed(source: bytes | Image.Image, mode: str) -> npt.NDArray[np.uint8]:
 def _crop_box(image: Image.Image, box: Box) -> Image.Image:
     edges = (box.left, box.top, box.left + box.width, box.top + box.height)
     if not all(math.isfinite(edge) for edge in edges):
-        raise ImageError(f"the box {edges} is not finite; expected pixels", reason="outside_picture")
+        raise ImageError(f"the box {edges} is not finite; expected pixels", reason="outside_image")
     left, top = max(0, math.floor(edges[0])), max(0, math.floor(edges[1]))
     right, bottom = min(image.width, math.ceil(edges[2])), min(image.height, math.ceil(edges[3]))
     if right <= left or bottom <= top:
         raise ImageError(
-            f"the box {edges} has nothing in common with the picture of {image.width} x {image.height} pixels",
-            reason="outside_picture",
+            f"the box {edges} has nothing in common with the image of {image.width} x {image.height} pixels",
+            reason="outside_image",
         )
     _check_crop_size(right - left, bottom - top)
     return image.crop((left, top, right, bottom))
@@ -112,8 +112,8 @@ def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
     width, height = max(1, round((top + bottom) / 2)), max(1, round((left + right) / 2))
     if 2 * _area(_inside(points, image.size)) < _area(points):
         raise ImageError(
-            f"the quadrilateral {tuple(points)} lies outside of the picture of {image.width} x {image.height} pixels",
-            reason="outside_picture",
+            f"the quadrilateral {tuple(points)} lies outside of the image of {image.width} x {image.height} pixels",
+            reason="outside_image",
         )
     # Where a side is longer than the output is wide, interpolation would jump over pixels: there more points are taken,
     # and averaged.
@@ -147,7 +147,7 @@ def _check_shape(points: Sequence[Point]) -> None:
     """Refuse quadrilaterals that have no upright view."""
     given = f"the quadrilateral {tuple(points)}"
     if not all(math.isfinite(value) for point in points for value in point):
-        raise ImageError(f"{given} is not finite; expected pixels", reason="outside_picture")
+        raise ImageError(f"{given} is not finite; expected pixels", reason="outside_image")
     turns = []
     for i in range(4):
         (ax, ay), (bx, by), (cx, cy) = points[i], points[(i + 1) % 4], points[(i + 2) % 4]
@@ -220,7 +220,7 @@ _TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if someb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureSettings:
+class CropOptions:
     """Treatment of images on their way into a store.
 
     Attributes:
@@ -247,7 +247,7 @@ class PictureSettings:
             raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
 
 
-PictureSource: TypeAlias = Callable[[str], bytes]
+ImageReader: TypeAlias = Callable[[str], bytes]
 """Function from a record's ``path`` to image bytes, or an ``ImageError``; it can be pickled."""
 
 
@@ -275,7 +275,7 @@ class Prepare:
     The last scene is kept decoded, for consecutive words of one scene.
     """
 
-    def __init__(self, sources: Sequence[PictureSource], settings: PictureSettings) -> None:
+    def __init__(self, sources: Sequence[ImageReader], settings: CropOptions) -> None:
         self._sources = sources
         self._settings = settings
         self._scene_key: tuple[int, str] | None = None

@@ -142,7 +142,7 @@ def describe_skipped(scan: LabelScan) -> str:
 
 _AUGMENT = 2  # first word of the augmentation's seed, apart from those of crnn.data.sampler
 
-_FIRST_PICTURES = 16  # of a validation set, looked for before a run begins
+_FIRST_IMAGES = 16  # of a validation set, looked for before a run begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ class StoredBatches:
     def __getitem__(self, number: int) -> Batch:
         """Return this rank's part of batch ``number``; unreadable samples are named in ``skipped``."""
         plan = self._order.plan(number).share(self._rank, self._world_size)
-        pictures: list[npt.NDArray[np.uint8]] = []
+        images: list[npt.NDArray[np.uint8]] = []
         targets: list[list[int]] = []
         keys: list[str] = []
         skipped: list[tuple[str, str]] = []
@@ -268,15 +268,15 @@ class StoredBatches:
             index = int(self.scans[source].indices[position])
             key = f"{store.path}: {store.key(index)}"
             try:
-                pictures.append(self._picture(store.image_bytes(index), int(draw), plan.width))
+                images.append(self._image(store.image_bytes(index), int(draw), plan.width))
             except ImageError as error:
                 skipped.append((key, error.reason))
                 continue
             targets.append(self._charset.encode(self._rules.apply(store.label(index), self._charset)))
             keys.append(key)
-        return collate(pictures, targets, keys, skipped)
+        return collate(images, targets, keys, skipped)
 
-    def _picture(self, data: bytes, draw: int, width: int | None) -> npt.NDArray[np.uint8]:
+    def _image(self, data: bytes, draw: int, width: int | None) -> npt.NDArray[np.uint8]:
         if self._config.augment.probability == 0.0:
             return load_resized(data, self._config.image, width)
         rng = np.random.default_rng([self._config.train.seed, _AUGMENT, draw])
@@ -310,7 +310,7 @@ def check_training_data(data: DataConfig) -> None:
     for spec in data.validation:
         with open_source(spec) as store:
             why = ""
-            for index in range(min(len(store), _FIRST_PICTURES)):
+            for index in range(min(len(store), _FIRST_IMAGES)):
                 try:
                     store.image_bytes(index)
                     break
@@ -318,13 +318,13 @@ def check_training_data(data: DataConfig) -> None:
                     why = why or str(error)
             else:
                 raise DataError(
-                    f"data.validation: none of the first pictures can be read: {why}; expected paths relative to the "
+                    f"data.validation: none of the first images can be read: {why}; expected paths relative to the "
                     "list file"
                 )
 
 
 def collate(
-    pictures: Sequence[npt.NDArray[np.uint8]],
+    images: Sequence[npt.NDArray[np.uint8]],
     targets: Sequence[Sequence[int]],
     keys: Sequence[str],
     skipped: Sequence[tuple[str, str]] = (),
@@ -334,10 +334,10 @@ def collate(
     padded = np.zeros((len(targets), max(lengths, default=0)), dtype=np.int64)
     for row, target in zip(padded, targets, strict=True):
         row[: len(target)] = target
-    images = np.stack(pictures) if pictures else np.zeros((0, 1, 32, 8), dtype=np.uint8)
+    stacked = np.stack(images) if images else np.zeros((0, 1, 32, 8), dtype=np.uint8)
     return Batch(
-        torch.from_numpy(images),
-        torch.full((len(keys),), images.shape[-1], dtype=torch.int64),
+        torch.from_numpy(stacked),
+        torch.full((len(keys),), stacked.shape[-1], dtype=torch.int64),
         torch.from_numpy(padded),
         torch.tensor(lengths, dtype=torch.int64),
         tuple(keys),

@@ -31,13 +31,13 @@ from crnn.files import PartialFolder
 from crnn.image import load_image, target_width
 from crnn.parallel import ordered_map, usable_cores
 
-PICTURE_FAULTS = ("missing", "empty", "not_an_image", "truncated", "too_large", "outside_root", "unreadable_picture")
+IMAGE_FAULTS = ("missing", "empty", "not_an_image", "truncated", "too_large", "outside_root", "unreadable_image")
 """Reasons of ``ImageError``, and damaged records."""
 
 LABEL_FAULTS = ("unreadable_label", "empty_label", "too_long", "unknown_character", "too_long_for_width")
 """Reasons why a label cannot be trained on."""
 
-FAULTS = (*PICTURE_FAULTS, *LABEL_FAULTS, "contradiction", "overlap")
+FAULTS = (*IMAGE_FAULTS, *LABEL_FAULTS, "contradiction", "overlap")
 """All faults, in the order in which one is chosen where a sample has several."""
 
 REMARKS = ("changed_label", "tiny", "huge", "wrong_stored_size")
@@ -69,7 +69,7 @@ class InspectionSettings:
     def __post_init__(self) -> None:
         if self.tiny_below < 0 or self.huge_above < max(self.tiny_below, 1):
             raise ConfigError(
-                f"pictures are tiny below {self.tiny_below} and huge above {self.huge_above} pixels; expected a bound "
+                f"images are tiny below {self.tiny_below} and huge above {self.huge_above} pixels; expected a bound "
                 "for tiny of 0 or more, and one for huge that is not below it"
             )
 
@@ -134,7 +134,7 @@ class Examine:
         for place, index in enumerate(indices):
             flags: set[str] = set()
             target = self._label(index, place, found, flags)
-            size = self._trained_size(index, self._picture(index, place, found, flags), flags)
+            size = self._trained_size(index, self._image(index, place, found, flags), flags)
             if target is not None:
                 self._check_time_steps(target, size, flags)
             if not flags.isdisjoint(LABEL_FAULTS):
@@ -167,16 +167,16 @@ class Examine:
         found.labels[place] = _hash(label.encode("utf-8", "surrogatepass"))
         return self._charset.encode(label)
 
-    def _picture(self, index: int, place: int, found: Examined, flags: set[str]) -> tuple[int, int] | None:
+    def _image(self, index: int, place: int, found: Examined, flags: set[str]) -> tuple[int, int] | None:
         """Return width and height of the image, or ``None`` where it cannot be read."""
         try:
             data = self._store.image_bytes(index)
             pixels = load_image(data, 3)
         except ImageError as error:
-            flags.add(error.reason if error.reason in PICTURE_FAULTS else "unreadable_picture")
+            flags.add(error.reason if error.reason in IMAGE_FAULTS else "unreadable_image")
             return None
         except DataError:
-            flags.add("unreadable_picture")
+            flags.add("unreadable_image")
             return None
         height, width = pixels.shape[:2]
         found.files[place] = _hash(data)
@@ -197,7 +197,7 @@ class Examine:
         except DataError:
             flags.add("wrong_stored_size")
             if self._settings.image.resize == "keep_ratio":
-                flags.add("unreadable_picture")
+                flags.add("unreadable_image")
             return size
         if stored is not None and size is not None and stored != size:
             flags.add("wrong_stored_size")
@@ -509,7 +509,7 @@ def _bits(names: Sequence[str]) -> np.uint32:
 
 
 def _readable(seen: Examined) -> _Mask:
-    readable: _Mask = (seen.flags & _bits(PICTURE_FAULTS)) == 0
+    readable: _Mask = (seen.flags & _bits(IMAGE_FAULTS)) == 0
     return readable
 
 
@@ -621,7 +621,7 @@ class _FaultlessReader:
     def __init__(self, store: SampleStore, inspection: Inspection) -> None:
         self.root = Path(store.path)
         # An attribute and no method: workers get it pickled, and should not get the flags of all samples with it.
-        self.picture_bytes = _StoredPictures(store)
+        self.read_image = _StoredImages(store)
         self._store = store
         self._inspection = inspection
 
@@ -645,7 +645,7 @@ class _FaultlessReader:
                 yield Record(key=key, label=label, path=str(index), lexicon=lexicon, large_lexicon=large)
 
 
-class _StoredPictures:
+class _StoredImages:
     def __init__(self, store: SampleStore) -> None:
         self._store = store
 

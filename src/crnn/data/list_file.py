@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.errors import DataError, ImageError
-from crnn.files import FolderWriter, PictureFolder
+from crnn.files import FolderWriter, ImageFolder
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1024 * 1024
@@ -40,7 +40,7 @@ class ListFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._file = Path(self.path).absolute()
-        self._pictures = PictureFolder(self._file.parent)
+        self._images = ImageFolder(self._file.parent)
         self._version: tuple[int, int] | None = None
         self._loaded: tuple[bytes, _Offsets] | None = None
         _, starts = self._load()
@@ -76,9 +76,9 @@ class ListFile:
         return self._fields(index)[1].decode()
 
     def image_bytes(self, index: int) -> bytes:
-        """Return the bytes of the image file, not decoded; errors as in ``PictureFolder.read``."""
+        """Return the bytes of the image file, not decoded; errors as in ``ImageFolder.read``."""
         try:
-            return self._pictures.read(self.key(index))
+            return self._images.read(self.key(index))
         except ImageError as error:
             raise ImageError(f"{self.path}: {error}", reason=error.reason) from error
 
@@ -161,7 +161,7 @@ def _chunk_starts(chunk: bytes, path: str, first_line: int) -> tuple[_Offsets, i
             found = "no tab" if first_tabs[i] >= ends[i] else "no path before the tab"
             raise DataError(
                 f"{path}, line {first_line + int(i)}: {_shortened(text)} has {found}; expected path<TAB>label. "
-                "Put one tab between the picture's path and its label"
+                "Put one tab between the image's path and its label"
             )
         blank[i] = True
     return starts[~blank].astype(np.uint64), len(ends)

@@ -89,9 +89,9 @@ class LmdbStore:
         key = self.key(index)
         image = self._get(key)
         if image is None:
-            raise ImageError(f"{self.path}: has no record {key!r}; expected a picture", reason="missing")
+            raise ImageError(f"{self.path}: has no record {key!r}; expected an image", reason="missing")
         if not image:
-            raise ImageError(f"{self.path}: record {key!r} has 0 bytes; expected a picture", reason="empty")
+            raise ImageError(f"{self.path}: record {key!r} has 0 bytes; expected an image", reason="empty")
         return image
 
     def lexicon(self, index: int) -> tuple[str, ...] | None:
@@ -347,7 +347,7 @@ class StoreFile:
             raise RuntimeError(f"{self._path}: the writer is not open; use it in a with statement")
         number = self.num_samples + 1
         if not image:
-            raise ImageError(f"{self._path}: picture {number} has 0 bytes; expected a picture file", reason="empty")
+            raise ImageError(f"{self._path}: image {number} has 0 bytes; expected an image file", reason="empty")
         digits = b"%09d" % number
         text = self._encoded(label)
         records = [(b"image-" + digits, image), (b"label-" + digits, text)]

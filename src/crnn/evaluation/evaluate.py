@@ -89,14 +89,14 @@ def read_set(
     samples: list[ComparedSample[_R]] = []
     kept: dict[int, tuple[int, str, str]] = {}  # those that wait for their result, by the index of their image
 
-    def pictures() -> Iterator[bytes]:
+    def images() -> Iterator[bytes]:
         place = 0
         for index in range(rank, len(store), world_size):
             progress(1)
             try:
                 raw = store.label(index)
                 label = protocol.label(raw)
-                picture = store.image_bytes(index)
+                image = store.image_bytes(index)
             except LabelSkip as skip:
                 skipped[skip.reason] += 1
                 continue
@@ -108,12 +108,12 @@ def read_set(
                 continue
             kept[place] = (index, raw, label)
             place += 1
-            yield picture
+            yield image
 
     def results(output: NetworkOutput) -> Sequence[_R]:
         return read(output, [kept[place][0] for place in output.places])
 
-    for place, found in enumerate(recognizer.run(pictures(), results)):
+    for place, found in enumerate(recognizer.run(images(), results)):
         index, raw, label = kept.pop(place)
         if isinstance(found, ImageError):
             skipped[found.reason] += 1
@@ -245,7 +245,7 @@ def calibrate(
         for reason, count in found.skipped.items():
             say(f"{name}: {count} samples left out: {reason}")
         for line in found.unreadable[:3]:
-            say(f"{name}: unreadable picture {line}")
+            say(f"{name}: unreadable image {line}")
         for sample in found.samples:
             for way, (text, probability) in enumerate(sample.found):
                 probabilities[way].append(probability)

@@ -166,7 +166,7 @@ MAX_CONFUSIONS = 20  # confusions of characters in a report
 
 _THUMBNAIL = (160, 48)  # pixels; larger images are made smaller, so that a report stays below a megabyte
 
-_CONTROL_PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
+_CONTROL_SYMBOLS = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
 
 # The policy is a second lock: even markup that slipped through could load and run nothing.
 _HEAD = """<!DOCTYPE html>
@@ -175,24 +175,26 @@ _HEAD = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 """
 
-Picture = Callable[[str, int], bytes | None]  # encoded image of a sample, by set name and index
+ImageLookup = Callable[[str, int], bytes | None]  # encoded image of a sample, by set name and index
 
 
-def write_report(path: Path, evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]] = ()) -> None:
+def write_report(
+    path: Path, evaluation: Evaluation, lookup: ImageLookup, details: Sequence[tuple[str, str]] = ()
+) -> None:
     """Write the report of an evaluation as one HTML file, atomically.
 
-    ``picture`` returns the images of wrong readings; a ``CrnnError`` or ``OSError`` from it leaves a gap. ``details``
+    ``lookup`` returns the images of wrong readings; a ``CrnnError`` or ``OSError`` from it leaves a gap. ``details``
     are facts on the evaluation (decoding, engine, versions), by name.
 
     Raises:
         ConfigError: The file cannot be written; an earlier one at ``path`` is untouched.
     """
     # A label may hold lone surrogates, which UTF-8 has no bytes for.
-    page = "".join(_page(evaluation, picture, details)).encode("utf-8", errors="backslashreplace")
+    page = "".join(_page(evaluation, lookup, details)).encode("utf-8", errors="backslashreplace")
     atomic_write(path, page, ConfigError)
 
 
-def _page(evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _page(evaluation: Evaluation, lookup: ImageLookup, details: Sequence[tuple[str, str]]) -> Iterator[str]:
     datasets = evaluation.datasets
     samples = [sample for dataset in datasets for sample in dataset.samples]
     total = sum((dataset.sums for dataset in datasets), TextSums())
@@ -209,7 +211,7 @@ def _page(evaluation: Evaluation, picture: Picture, details: Sequence[tuple[str,
     yield from _lengths(accuracy_by_length(samples))
     yield from _confusions(confusions(samples, MAX_CONFUSIONS))
     yield "</div>\n"
-    yield from _errors(worst_errors(datasets, MAX_ERRORS), total.samples - total.correct, picture)
+    yield from _errors(worst_errors(datasets, MAX_ERRORS), total.samples - total.correct, lookup)
     yield "</body></html>\n"
 
 
@@ -287,7 +289,7 @@ def _confusions(rows: Sequence[Confusion]) -> Iterator[str]:
         yield "<p>None.</p></section>\n"
 
 
-def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, picture: Picture) -> Iterator[str]:
+def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, lookup: ImageLookup) -> Iterator[str]:
     yield "<h2>Worst errors</h2>\n"
     if not errors:
         yield "<p>No reading was wrong.</p>\n"
@@ -300,7 +302,7 @@ def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, picture:
         texts = [("Label", label), ("Read", reading)]
         if sample.raw_label != sample.label:
             texts.append(("Raw", _text(sample.raw_label)))
-        yield f'<li><div class="picture">{_thumbnail(picture, dataset, sample.index)}</div><dl>'
+        yield f'<li><div class="image">{_thumbnail(lookup, dataset, sample.index)}</div><dl>'
         yield "".join(f'<dt>{name}</dt><dd class="text"><bdi>{text}</bdi></dd>' for name, text in texts)
         yield f"<dt>Score</dt><dd>{_score(sample.score)}</dd>"
         if sample.confidence is not None:
@@ -310,13 +312,13 @@ def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, picture:
     yield "</ol>\n"
 
 
-def _thumbnail(picture: Picture, dataset: str, index: int) -> str:
+def _thumbnail(lookup: ImageLookup, dataset: str, index: int) -> str:
     pixels = None
     with contextlib.suppress(CrnnError, OSError):
-        data = picture(dataset, index)
+        data = lookup(dataset, index)
         pixels = None if data is None else load_image(data, 3)
     if pixels is None:
-        return '<span class="nothing">no picture</span>'
+        return '<span class="nothing">no image</span>'
     image = Image.fromarray(pixels)
     image.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
     stream = io.BytesIO()
@@ -375,4 +377,4 @@ def _score(score: float) -> str:
 
 def _text(text: str) -> str:
     """Escape text for HTML; control characters become their symbols, because HTML cannot write them."""
-    return html.escape(text.translate(_CONTROL_PICTURES))
+    return html.escape(text.translate(_CONTROL_SYMBOLS))

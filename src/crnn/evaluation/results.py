@@ -84,11 +84,11 @@ class DatasetResult:
     @property
     def warnings(self) -> list[str]:
         """Warnings on the number of samples."""
-        lines = [f"{self.name}: unreadable picture {line}" for line in self.unreadable]
+        lines = [f"{self.name}: unreadable image {line}" for line in self.unreadable]
         if not self.sums.samples:
             why = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items())
             lines.append(
-                f"{self.name}: no sample was compared ({why}); expected readable pictures with labels that count"
+                f"{self.name}: no sample was compared ({why}); expected readable images with labels that count"
             )
         elif self.expected is not None and self.sums.samples != self.expected:
             skipped = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items()) or "none"

@@ -257,7 +257,7 @@ def _change_tones(image: Tensor, random: SampleRandom, config: CameraConfig) -> 
     part = _chosen(image, random, random.chance("camera/invert", config.invert_share))
     if part is not None:
         part.put_back(1.0 - part.pixels)
-    part = _chosen(image, random, random.chance("camera/posterise", config.posterise_share))
+    part = _chosen(image, random, random.chance("camera/posterise", config.posterize_share))
     if part is not None:
         steps = part.tensor(3.0 + part.random.integers("camera/posterise/levels", 21))
         part.put_back(part.pixels.clamp_(0.0, 1.0).mul_(steps).round_().div_(steps))

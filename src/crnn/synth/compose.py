@@ -201,8 +201,8 @@ class _NeighborPlan:
 
     @classmethod
     def draw(cls, random: SampleRandom, style: StyleConfig) -> _NeighborPlan:
-        first = random.chance("neighbour", style.neighbour_share)
-        second = first & random.chance("neighbour second", style.second_neighbour_share)
+        first = random.chance("neighbour", style.neighbor_share)
+        second = first & random.chance("neighbour second", style.second_neighbor_share)
         side = random.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
         other = (side + 1 + random.integers("neighbour second side", SIDES - 1)) % SIDES
         sides = np.stack([side, other], axis=1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
 from crnn.errors import ConfigError, ImageError
-from crnn.image import load_image, open_picture, read_picture_file
+from crnn.image import load_image, open_image, read_image_file
 from crnn.synth.filters import row_chunks
 from crnn.synth.patterns import normalize, pattern
 
@@ -132,7 +132,7 @@ def _parts(path: Path, count: int, size: int, rng: np.random.Generator) -> list[
 
 def _grey(path: Path) -> Grey:
     name = str(path)
-    image = open_picture(read_picture_file(name), name)
+    image = open_image(read_image_file(name), name)
     image.draft(None, (_DECODED_SIDE, _DECODED_SIDE))
     try:
         return load_image(image, 1)[:, :, 0]
@@ -165,14 +165,14 @@ class TextureBank:
     def __init__(self, style: StyleConfig, seed: int, device: torch.device) -> None:
         self.skipped: Counter[str] = Counter()
         self._count = style.texture_tiles
-        pictured = round(self._count * style.background_share) if style.backgrounds else 0
-        drawn = self._count - pictured
+        photographed = round(self._count * style.background_share) if style.backgrounds else 0
+        drawn = self._count - photographed
         words = np.empty((self._count, _WORDS), dtype=np.int32)
         for number in range(drawn):
             words[number] = _packed(pattern(np.random.default_rng([seed, _TEXTURES, number]), TILE_SIZE))
-        if pictured:
+        if photographed:
             rng = np.random.default_rng([seed, _TEXTURES])
-            parts, self.skipped = background_tiles(style.backgrounds, pictured, TILE_SIZE, rng)
+            parts, self.skipped = background_tiles(style.backgrounds, photographed, TILE_SIZE, rng)
             for number, part in enumerate(parts, start=drawn):
                 words[number] = _packed(normalize(part.astype(np.float32)))
         self._words = torch.from_numpy(words).to(device).view(-1)

@@ -112,15 +112,15 @@ class Validator:
 
 def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
     """Draw the first readings of each set, right and wrong, as a sheet ``(H, W, 3)``; ``None`` without readings."""
-    pictures, captions = [], []
+    images, captions = [], []
     for dataset in result.datasets:
         store = open_source(dataset.path)
         for sample in dataset.samples[:_SHEET_SAMPLES]:
             with contextlib.suppress(ImageError):
-                pictures.append(load_image(store.image_bytes(sample.index), 3))
+                images.append(load_image(store.image_bytes(sample.index), 3))
                 sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
                 captions.append(f"{sample.prediction} {sign}")
-    return contact_sheet(pictures, captions) if pictures else None
+    return contact_sheet(images, captions) if images else None
 
 
 def _named_charset(config: Config) -> CharsetName | Any:
@@ -398,7 +398,7 @@ def _count_skipped(state: TrainState, batch: Batch, config: Config) -> None:
     if bad >= _MIN_BAD_SAMPLES and bad > config.data.max_bad_share * seen and batch.skipped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in state.skipped.most_common())
         raise DataError(
-            f"{bad} of {seen} pictures could not be read ({reasons}), the last {batch.skipped[-1][0]}; "
+            f"{bad} of {seen} images could not be read ({reasons}), the last {batch.skipped[-1][0]}; "
             f"data.max_bad_share allows {config.data.max_bad_share:g}. Repair the set or raise it"
         )
 

@@ -1,4 +1,4 @@
-"""Folders that are their own annotation: pictures with a text file each, and pictures with the word in their names."""
+"""Folders that are their own annotation: images with a text file each, and images with the word in their names."""
 
 import os
 import pickle
@@ -83,14 +83,14 @@ def test_pairs_are_read_in_the_order_of_their_names(tmp_path):
         (["8.gt.txt"], None),
     ],
 )
-def test_a_picture_s_text_is_found_as_line_recognisers_find_it(tmp_path, names, label):
-    picture = "7.bin.png" if names != ["7.gt.txt", "7.txt"] else "7.png"
+def test_an_image_s_text_is_found_as_line_recognisers_find_it(tmp_path, names, label):
+    image = "7.bin.png" if names != ["7.gt.txt", "7.txt"] else "7.png"
     files = {name: name for name in names}
-    folder = write(tmp_path, {picture: "", **files, "z.png": "", "z.txt": "z"})
-    assert (picture, label or "!no_label") in samples(FolderReader(folder))
+    folder = write(tmp_path, {image: "", **files, "z.png": "", "z.txt": "z"})
+    assert (image, label or "!no_label") in samples(FolderReader(folder))
 
 
-def test_a_picture_without_text_and_a_text_without_picture_are_counted(tmp_path):
+def test_an_image_without_text_and_a_text_without_image_are_counted(tmp_path):
     folder = write(
         tmp_path,
         {"a.png": "", "a.txt": "a", "b.png": "", "sub/c.gt.txt": "c", "d.bin.png": "", "d.png": "", "d.txt": "d"},
@@ -205,12 +205,12 @@ def test_what_is_no_such_folder_is_refused(tmp_path):
     write(tmp_path, {"file.png": "", "empty/readme.txt": "nothing", "unlabelled/word_1.png": ""})
     for reader in (FolderReader, LabelledNamesReader):
         for name in ("nowhere", "file.png", "n" * 300):
-            with pytest.raises(DataError, match=f"{name}: there is no such folder; expected one with pictures"):
+            with pytest.raises(DataError, match=f"{name}: there is no such folder; expected one with images"):
                 reader(tmp_path / name)
     for name in ("empty", "unlabelled"):
-        with pytest.raises(DataError, match=r"has no picture with a text file of its name; expected a\.png with"):
+        with pytest.raises(DataError, match=r"has no image with a text file of its name; expected a\.png with"):
             FolderReader(tmp_path / name)
-        with pytest.raises(DataError, match=r"has no picture whose name holds a word; expected names like 115_Lube"):
+        with pytest.raises(DataError, match=r"has no image whose name holds a word; expected names like 115_Lube"):
             LabelledNamesReader(tmp_path / name)
 
 

@@ -15,11 +15,11 @@ from crnn.errors import DataError
 TEST_GT = "Challenge2_Test_Task3_GT.txt"
 
 
-def write_set(folder: Path, content: str | bytes, *, name: str = "gt.txt", pictures: int = 0) -> Path:
+def write_set(folder: Path, content: str | bytes, *, name: str = "gt.txt", images: int = 0) -> Path:
     """A folder as the archives have it: a text file among ``word_N.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    for number in range(1, pictures + 1):
+    for number in range(1, images + 1):
         (folder / f"word_{number}.png").write_bytes(b"\x89PNG")
     return folder
 
@@ -80,7 +80,7 @@ def test_the_published_lines_are_read(tmp_path, mark, end, last):
         ('word_1.png, "', None),
     ],
 )
-def test_a_line_is_a_picture_and_its_word(line, expected):
+def test_a_line_is_an_image_and_its_word(line, expected):
     assert parse_line(line) == expected
 
 
@@ -155,41 +155,41 @@ def test_what_cannot_be_used_is_counted(tmp_path):
     assert len(reader) == 9
 
 
-def test_pictures_that_the_text_file_leaves_out_are_noted(tmp_path):
-    folder = write_set(tmp_path / "set", 'word_2.png, "kills"\n', pictures=4)
+def test_images_that_the_text_file_leaves_out_are_noted(tmp_path):
+    folder = write_set(tmp_path / "set", 'word_2.png, "kills"\n', images=4)
     (folder / "._word_9.png").touch()
     reader = IcdarReader(folder)
-    assert reader.notes == (f"3 pictures in {folder} are not in gt.txt, word_1.png the first",)
+    assert reader.notes == (f"3 images in {folder} are not in gt.txt, word_1.png the first",)
 
 
-def test_the_text_file_of_a_test_is_published_beside_the_pictures(tmp_path):
+def test_the_text_file_of_a_test_is_published_beside_the_images(tmp_path):
     lines = 'word_1.png, "Tiredness"\nword_2.png, "kills"\n'
     expected = [("word_1.png", "Tiredness"), ("word_2.png", "kills")]
     # The archive unpacked into a folder beside it, and the training set in another one.
     base = write_set(tmp_path / "ic13", lines, name=TEST_GT)
-    pictures = write_set(base / "Challenge2_Test_Task3_Images", b"", name="notes.md", pictures=2)
-    write_set(base / "Challenge2_Training_Task3_Images_GT", 'word_1.png, "PROPER"\n', pictures=2)
+    images = write_set(base / "Challenge2_Test_Task3_Images", b"", name="notes.md", images=2)
+    write_set(base / "Challenge2_Training_Task3_Images_GT", 'word_1.png, "PROPER"\n', images=2)
     for source in (base, base / TEST_GT):
         reader = IcdarReader(source)
-        assert (reader.root, samples(reader), reader.notes) == (pictures, expected, ())
-    # Put among the pictures, as the ModelZoo wants it.
-    inside = write_set(tmp_path / "together", lines, name=TEST_GT, pictures=2)
+        assert (reader.root, samples(reader), reader.notes) == (images, expected, ())
+    # Put among the images, as the ModelZoo wants it.
+    inside = write_set(tmp_path / "together", lines, name=TEST_GT, images=2)
     assert IcdarReader(inside).root == inside
     # Somewhere else.
     elsewhere = write_set(tmp_path / "texts", lines, name="words.txt") / "words.txt"
-    reader = IcdarReader(elsewhere, pictures=pictures)
-    assert (reader.root, samples(reader)) == (pictures, expected)
+    reader = IcdarReader(elsewhere, images=images)
+    assert (reader.root, samples(reader)) == (images, expected)
     # Nowhere: converting will count them as missing.
     assert IcdarReader(elsewhere).root == tmp_path / "texts"
 
 
-def test_pictures_are_not_guessed(tmp_path):
+def test_images_are_not_guessed(tmp_path):
     base = write_set(tmp_path, 'word_1.png, "Tiredness"\n', name=TEST_GT)
     for name in ("a", "b"):
-        write_set(base / name, b"", name="notes.md", pictures=1)
+        write_set(base / name, b"", name="notes.md", images=1)
     with pytest.raises(DataError, match=r"word_1\.png is in 2 folders beside it \(a, b\); expected one"):
         IcdarReader(base)
-    assert IcdarReader(base, pictures=base / "b").root == base / "b"
+    assert IcdarReader(base, images=base / "b").root == base / "b"
 
 
 def test_what_is_no_such_set_is_refused(tmp_path):

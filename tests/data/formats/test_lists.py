@@ -1,4 +1,4 @@
-"""Lists and tables of pictures and labels: read like a list file, with every bad line counted."""
+"""Lists and tables of images and labels: read like a list file, with every bad line counted."""
 
 import collections
 import csv
@@ -43,7 +43,7 @@ def test_lines_are_read_as_they_are_written(tmp_path, mark, end):
     assert samples(pickle.loads(pickle.dumps(reader))) == expected
     assert reader.root == tmp_path / "set"
     assert next(iter(reader)) == Record(key="a.png", label="one", path="a.png")
-    assert ListReader(tmp_path / "set" / "labels.tsv", root=tmp_path / "pictures").root == tmp_path / "pictures"
+    assert ListReader(tmp_path / "set" / "labels.tsv", root=tmp_path / "images").root == tmp_path / "images"
 
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\0\ufeff"), max_size=12)
@@ -72,7 +72,7 @@ def test_any_list_file_is_read_as_training_reads_it(lines, end, last):
                 assert sample.reason == "outside_root"
 
 
-def test_several_pictures_may_share_a_label(tmp_path):
+def test_several_images_may_share_a_label(tmp_path):
     lines = [
         '["a.jpg","b 1.jpg"]\tone',
         "[1].png\ttwo",
@@ -263,8 +263,8 @@ def test_columns_may_be_named(tmp_path):
     with pytest.raises(DataError, match=r"no column file; its columns are image, filename, path, words, truth"):
         CsvReader(path, path_column="file")
     assert samples(CsvReader(path, path_column="Path")) == [("3.png", "one")]
-    reader = CsvReader(path, path_column="image", label_column="truth", root=tmp_path / "pictures")
-    assert (samples(reader), reader.root) == ([("1.png", "two")], tmp_path / "pictures")
+    reader = CsvReader(path, path_column="image", label_column="truth", root=tmp_path / "images")
+    assert (samples(reader), reader.root) == ([("1.png", "two")], tmp_path / "images")
 
 
 @pytest.mark.parametrize(

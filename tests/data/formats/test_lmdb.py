@@ -17,7 +17,7 @@ def write_store(folder: Path, labels: list[str | bytes | None], **records: bytes
     """A store as the field's tools write it; ``None``: without a label."""
     entries = {"num-samples": b"%d" % len(labels), **records}
     for number, label in enumerate(labels, 1):
-        entries.setdefault(f"image-{number:09d}", b"picture %d" % number)
+        entries.setdefault(f"image-{number:09d}", b"image %d" % number)
         if label is not None:
             entries[f"label-{number:09d}"] = label if isinstance(label, bytes) else label.encode()
     with lmdb.open(str(folder), map_size=1 << 26) as environment, environment.begin(write=True) as transaction:
@@ -35,10 +35,10 @@ def test_records_are_those_of_the_store(tmp_path):
     assert found[0] == Record(key="image-000000001", label="one", path="image-000000001")
     assert (found[1].lexicon, found[1].large_lexicon) == (("zwei", "drei"), ("eins", "zwei", "drei", "vier"))
     assert found[2].label == "größe 日本"
-    pictures = [reader.picture_bytes(record.path) for record in reversed(found)]
-    assert pictures == [b"picture 3", b"picture 2", b"picture 1"]
+    images = [reader.read_image(record.path) for record in reversed(found)]
+    assert images == [b"image 3", b"image 2", b"image 1"]
     reader.close()
-    assert reader.picture_bytes(found[1].path) == b"picture 2"  # it opens again
+    assert reader.read_image(found[1].path) == b"image 2"  # it opens again
     reader.close()
 
 
@@ -54,7 +54,7 @@ def test_part_of_a_store_can_be_read(tmp_path):
             StoreReader(folder, indices=indices)
 
 
-def test_bad_records_are_counted_and_bad_pictures_say_why(tmp_path):
+def test_bad_records_are_counted_and_bad_images_say_why(tmp_path):
     folder = write_store(
         tmp_path,
         ["one", None, b"caf\xe9", "four", "five", "six"],
@@ -74,7 +74,7 @@ def test_bad_records_are_counted_and_bad_pictures_say_why(tmp_path):
     ]
     for index, reason in ((3, "empty"), (5, "missing")):
         with pytest.raises(ImageError) as caught:
-            reader.picture_bytes(found[index].path)
+            reader.read_image(found[index].path)
         assert caught.value.reason == reason
 
 
@@ -100,12 +100,12 @@ def test_what_is_no_store_is_refused(tmp_path):
         StoreReader(tmp_path / "nowhere")
 
 
-def test_workers_read_pictures(tmp_path):
+def test_workers_read_images(tmp_path):
     reader = StoreReader(write_store(tmp_path / "words", ["one", "two"]))
     records = list(reader)  # so that this process has the file open
     assert list(pickle.loads(pickle.dumps(reader))) == records
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(reader.picture_bytes, [record.path for record in records]) == [b"picture 1", b"picture 2"]
+        assert pool.map(reader.read_image, [record.path for record in records]) == [b"image 1", b"image 2"]
         pool.close()
         pool.join()
     reader.close()

@@ -20,7 +20,7 @@ WORDS = ["aa", "lube", "marbling", "down", "sale"]
 
 
 def write_set(folder: Path, *, lexicon: bytes | None = None, **annotations: str | bytes) -> Path:
-    """The folder that the archive unpacks to, without its pictures; annotations by the name of their split."""
+    """The folder that the archive unpacks to, without its images; annotations by the name of their split."""
     root = folder / INSIDE
     root.mkdir(parents=True)
     for split, content in annotations.items():

@@ -21,8 +21,8 @@ from crnn.data.formats.subsets import VARIANTS, LikeReader, VariantReader, _in_o
 from crnn.errors import DataError
 
 
-def picture(seed: int, size: tuple[int, int] | None = None, kind: str = "PNG") -> bytes:
-    """A picture of noise, different for each seed."""
+def image(seed: int, size: tuple[int, int] | None = None, kind: str = "PNG") -> bytes:
+    """An image of noise, different for each seed."""
     rng = random.Random(seed)
     width, height = size or (20 + rng.randrange(60), 16 + rng.randrange(30))
     image = Image.frombytes("L", (width, height), rng.randbytes(width * height))
@@ -38,13 +38,13 @@ def reencoded(data: bytes, size: tuple[int, int] | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def write_words(folder: Path, labels: list[str], pictures: list[bytes] | None = None) -> IcdarReader:
+def write_words(folder: Path, labels: list[str], images: list[bytes] | None = None) -> IcdarReader:
     """A word set in the layout of ICDAR."""
     folder.mkdir(parents=True, exist_ok=True)
     quoted = [label.replace("\\", "\\\\").replace('"', '\\"') for label in labels]
     lines = [f'word_{number}.png, "{label}"\r\n' for number, label in enumerate(quoted, 1)]
     (folder / "gt.txt").write_bytes(b"\xef\xbb\xbf" + "".join(lines).encode())
-    for number, data in enumerate(pictures or [], 1):
+    for number, data in enumerate(images or [], 1):
         (folder / f"word_{number}.png").write_bytes(data)
     return IcdarReader(folder)
 
@@ -98,7 +98,7 @@ def test_a_rule_keeps_what_papers_keep(tmp_path, name, kept):
     assert (len(reader), reader.root) == (len(LABELS), tmp_path)
     assert reader.variant.num_samples == int(name.partition("_")[2])
     assert labels(pickle.loads(pickle.dumps(reader))) == labels(reader)
-    assert not hasattr(reader, "picture_bytes")
+    assert not hasattr(reader, "read_image")
 
 
 @given(st.text(max_size=6))
@@ -125,8 +125,8 @@ def test_where_no_rule_gives_a_variant_that_is_said(tmp_path, name, reason):
 
 
 def test_a_reference_of_another_size_is_not_that_variant(tmp_path):
-    reader = write_words(tmp_path / "set", ["a"], [picture(1)])
-    reference = write_store(tmp_path / "like", [("a", picture(1))])
+    reader = write_words(tmp_path / "set", ["a"], [image(1)])
+    reference = write_store(tmp_path / "like", [("a", image(1))])
     with pytest.raises(DataError, match=r"like: has 1 samples; IC15_1811 has 1811\. Name its LMDB"):
         VariantReader(reader, "IC15_1811", like=reference)
 
@@ -142,70 +142,68 @@ def small_variant(monkeypatch):
 
 def test_a_variant_without_a_rule_follows_a_reference(tmp_path, small_variant):
     words = ["one", "the!", "the", "Two", "the", "three"]
-    pictures = [picture(seed) for seed in range(6)]
-    reader = write_words(tmp_path / "set", words, pictures)
-    reference = write_store(tmp_path / "like", [("one", pictures[0]), ("THE", pictures[4]), ("three", pictures[5])])
+    images = [image(seed) for seed in range(6)]
+    reader = write_words(tmp_path / "set", words, images)
+    reference = write_store(tmp_path / "like", [("one", images[0]), ("THE", images[4]), ("three", images[5])])
     variant = VariantReader(reader, small_variant, like=reference)
     out = "!not_in_variant"
     assert labels(variant) == ["one", out, out, out, "the", "three"]
-    assert variant.notes == (*reader.notes, f"the 3 samples of {reference} were found by their pictures")
+    assert variant.notes == (*reader.notes, f"the 3 samples of {reference} were found by their images")
     assert labels(pickle.loads(pickle.dumps(variant))) == labels(variant)
 
 
 def test_what_the_rule_leaves_out_is_not_taken_from_a_reference_either(tmp_path, small_variant):
     words = ["one", "the!", "two", "three"]
-    pictures = [picture(seed) for seed in range(4)]
-    reader = write_words(tmp_path / "set", words, pictures)
-    reference = write_store(tmp_path / "like", [(words[i], pictures[i]) for i in (0, 1, 3)])
-    with pytest.raises(
-        DataError, match="2 of its 3 pictures are in the set byte by byte, and its labels are not among"
-    ):
+    images = [image(seed) for seed in range(4)]
+    reader = write_words(tmp_path / "set", words, images)
+    reference = write_store(tmp_path / "like", [(words[i], images[i]) for i in (0, 1, 3)])
+    with pytest.raises(DataError, match="2 of its 3 images are in the set byte by byte, and its labels are not among"):
         VariantReader(reader, small_variant, like=reference)
 
 
-def test_pictures_decide_before_labels_do(tmp_path):
-    pictures = [picture(seed) for seed in range(5)]
-    reader = write_words(tmp_path / "set", ["the", "the", "the", "end", "the"], pictures)
+def test_images_decide_before_labels_do(tmp_path):
+    images = [image(seed) for seed in range(5)]
+    reader = write_words(tmp_path / "set", ["the", "the", "the", "end", "the"], images)
     # In another order, with other labels: the same bytes are the same sample.
-    reference = write_store(tmp_path / "like", [("END", pictures[3]), ("other", pictures[1])])
+    reference = write_store(tmp_path / "like", [("END", images[3]), ("other", images[1])])
     like = LikeReader(reader, reference)
     out = "!not_in_variant"
-    assert (like.matched_by, labels(like)) == ("pictures", [out, "the", out, "end", out])
+    assert (like.matched_by, labels(like)) == ("images", [out, "the", out, "end", out])
     assert (len(like), like.root) == (5, reader.root)
 
 
-def test_the_same_picture_twice_is_taken_as_often_as_the_reference_has_it(tmp_path):
-    same, other = picture(1), picture(2)
+def test_the_same_image_twice_is_taken_as_often_as_the_reference_has_it(tmp_path):
+    same, other = image(1), image(2)
     reader = write_words(tmp_path / "set", ["a", "a", "a", "b"], [same, same, same, other])
     like = LikeReader(reader, write_store(tmp_path / "like", [("a", same), ("b", other), ("a", same)]))
-    assert (like.matched_by, labels(like)) == ("pictures", ["a", "a", "!not_in_variant", "b"])
+    assert (like.matched_by, labels(like)) == ("images", ["a", "a", "!not_in_variant", "b"])
 
 
 def test_labels_and_sizes_decide_where_crops_were_encoded_anew(tmp_path):
     sizes = [(30, 20), (31, 20), (30, 20), (40, 20), (30, 21)]
-    pictures = [picture(seed, size) for seed, size in enumerate(sizes)]
-    reader = write_words(tmp_path / "set", ["the", "the", "End", "the", "the"], pictures)
+    images = [image(seed, size) for seed, size in enumerate(sizes)]
+    reader = write_words(tmp_path / "set", ["the", "the", "End", "the", "the"], images)
     kept = [1, 2, 4]
     words = ["the", "END", "THE"]
-    store = write_store(tmp_path / "like", [(w, reencoded(pictures[i])) for w, i in zip(words, kept, strict=True)])
+    store = write_store(tmp_path / "like", [(w, reencoded(images[i])) for w, i in zip(words, kept, strict=True)])
     like = LikeReader(reader, store)
     out = "!not_in_variant"
     assert (like.matched_by, labels(like)) == ("labels and sizes", [out, "the", "End", out, "the"])
     # Neighbours that differ in nothing leave a doubt.
-    pictures[3] = picture(9, (30, 21))
-    reader = write_words(tmp_path / "set", ["the", "the", "End", "the", "the"], pictures)
+    images[3] = image(9, (30, 21))
+    reader = write_words(tmp_path / "set", ["the", "the", "End", "the", "the"], images)
     with pytest.raises(
-        DataError, match=r"like: 0 of its 3 pictures are in the set byte by byte, and 2 of its labels fit "
+        DataError, match=r"like: 0 of its 3 images are in the set byte by byte, and 2 of its labels fit "
     ):
         LikeReader(reader, store)
 
 
 def test_labels_decide_where_sizes_differ(tmp_path):
     words = ["one", "two", "one", "three", "four", "two"]
-    pictures = [picture(seed) for seed in range(6)]
-    reader = write_words(tmp_path / "set", words, pictures)
+    images = [image(seed) for seed in range(6)]
+    reader = write_words(tmp_path / "set", words, images)
     kept = [("Two", 1), ("one", 2), ("FOUR", 4)]
-    store = write_store(tmp_path / "like", [(word, reencoded(pictures[i], (100, 32))) for word, i in kept])
+    store = write_store(tmp_path / "like", [(word, reencoded(images[i], (100, 32))) for word, i in kept])
     like = LikeReader(reader, store)
     out = "!not_in_variant"
     assert (like.matched_by, labels(like)) == ("labels", [out, "two", "one", out, "four", out])
@@ -213,12 +211,12 @@ def test_labels_decide_where_sizes_differ(tmp_path):
 
 def test_words_of_scenes_are_found_by_their_labels(tmp_path):
     words = ["CAMDEN", "TOWN", "a-b", "TOWN", "HALL"]
-    scene = picture(1)
+    scene = image(1)
     (tmp_path / "a.jpg").write_bytes(scene)
     store = write_store(tmp_path / "one", [("camden", scene), ("town", scene), ("hall", scene)])
     with pytest.raises(DataError, match=r"and 1 of its labels fit at several places \(town\); expected one way"):
         LikeReader(Boxes(words, tmp_path), store)
-    store = write_store(tmp_path / "two", [("camden", picture(1)), ("town", picture(2)), ("town", picture(3))])
+    store = write_store(tmp_path / "two", [("camden", image(1)), ("town", image(2)), ("town", image(3))])
     like = LikeReader(Boxes(words, tmp_path), store)
     assert (like.matched_by, labels(like)) == (
         "labels",
@@ -230,52 +228,52 @@ def test_words_of_scenes_are_found_by_their_labels(tmp_path):
 
 
 def test_a_reference_of_another_set_is_refused(tmp_path):
-    reader = write_words(tmp_path / "set", ["one", "two", "three"], [picture(seed) for seed in range(3)])
+    reader = write_words(tmp_path / "set", ["one", "two", "three"], [image(seed) for seed in range(3)])
     for name, words in (
         ("other", ["one", "four"]),
         ("order", ["two", "one"]),
         ("more", ["one", "two", "three", "three"]),
     ):
-        store = write_store(tmp_path / name, [(word, picture(100 + n)) for n, word in enumerate(words)])
+        store = write_store(tmp_path / name, [(word, image(100 + n)) for n, word in enumerate(words)])
         with pytest.raises(
-            DataError, match=rf"{name}: 0 of its \d pictures .* its labels are not among those of the set"
+            DataError, match=rf"{name}: 0 of its \d images .* its labels are not among those of the set"
         ):
             LikeReader(reader, store)
     with pytest.raises(DataError, match=r"there is no data\.mdb"):
         LikeReader(reader, tmp_path / "nowhere")
 
 
-def test_pictures_that_cannot_be_read_are_no_evidence(tmp_path):
-    pictures = [picture(seed) for seed in range(3)]
-    reader = write_words(tmp_path / "set", ["one", "two", "three"], pictures)
+def test_images_that_cannot_be_read_are_no_evidence(tmp_path):
+    images = [image(seed) for seed in range(3)]
+    reader = write_words(tmp_path / "set", ["one", "two", "three"], images)
     (tmp_path / "set" / "word_1.png").unlink()
-    (tmp_path / "set" / "word_3.png").write_bytes(b"not a picture")
-    store = write_store(tmp_path / "like", [("one", b"not a picture"), ("two", pictures[1])])
+    (tmp_path / "set" / "word_3.png").write_bytes(b"not an image")
+    store = write_store(tmp_path / "like", [("one", b"not an image"), ("two", images[1])])
     like = LikeReader(reader, store)
     assert (like.matched_by, labels(like)) == ("labels", ["one", "two", "!not_in_variant"])
 
 
-def test_pictures_are_not_read_outside_of_the_set(tmp_path):
+def test_images_are_not_read_outside_of_the_set(tmp_path):
     (tmp_path / "set").mkdir()
-    (tmp_path / "secret.png").write_bytes(picture(1))
+    (tmp_path / "secret.png").write_bytes(image(1))
     (tmp_path / "set" / "a.png").symlink_to(tmp_path / "secret.png")
     (tmp_path / "set" / "labels.tsv").write_text("a.png\tone\nb.png\ttwo\n")
-    store = write_store(tmp_path / "like", [("other", picture(1))])
-    with pytest.raises(DataError, match=r"0 of its 1 pictures are in the set"):
+    store = write_store(tmp_path / "like", [("other", image(1))])
+    with pytest.raises(DataError, match=r"0 of its 1 images are in the set"):
         LikeReader(ListReader(tmp_path / "set" / "labels.tsv"), store)
 
 
 def test_a_store_may_be_the_set(tmp_path):
-    samples = [(word, picture(seed)) for seed, word in enumerate(["one", "a", "two!", "three"])]
+    samples = [(word, image(seed)) for seed, word in enumerate(["one", "a", "two!", "three"])]
     full = StoreReader(write_store(tmp_path / "full", samples))
     variant = VariantReader(full, "IC13_857")
     out = "!not_in_variant"
     assert labels(variant) == ["one", out, out, "three"]
     record = next(iter(variant))
-    assert pickle.loads(pickle.dumps(variant)).picture_bytes(record.path) == samples[0][1]
+    assert pickle.loads(pickle.dumps(variant)).read_image(record.path) == samples[0][1]
     like = LikeReader(full, write_store(tmp_path / "part", [samples[1], samples[3]]))
-    assert (like.matched_by, labels(like)) == ("pictures", [out, "a", out, "three"])
-    assert like.picture_bytes(record.path) == samples[0][1]
+    assert (like.matched_by, labels(like)) == ("images", [out, "a", out, "three"])
+    assert like.read_image(record.path) == samples[0][1]
 
 
 @settings(max_examples=300)

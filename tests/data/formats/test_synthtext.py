@@ -94,7 +94,7 @@ def test_the_margin_is_a_part_of_the_mean_of_width_and_height(tmp_path):
     write(tmp_path, scene("1/a.jpg", boxes(SQUARE, shifted(-30, -20)), "two words"))
     assert [sample.region for sample in SynthTextReader(tmp_path, crop="box", margin=0.1)] == [
         Box(10 - 3, 20 - 3, 40 + 6, 16 + 6),  # a tenth of 28, rounded up
-        Box(-20 - 3, -3, 46, 22),  # whoever opens the picture knows its size
+        Box(-20 - 3, -3, 46, 22),  # whoever opens the image knows its size
     ]
 
 

@@ -42,7 +42,7 @@ class Format:
 
 
 _SPLIT = {"split": "split"}
-_ICDAR = {"pictures": "pictures", "upright": "upright"}
+_ICDAR = {"images": "images", "upright": "upright"}
 
 FORMATS: dict[FormatName, Format] = {
     "mjsynth": Format(
@@ -69,14 +69,14 @@ FORMATS: dict[FormatName, Format] = {
     "ic13": Format(
         module="icdar",
         reader="IcdarReader",
-        summary="word pictures with gt.txt",
+        summary="word images with gt.txt",
         options=_ICDAR,
         counts={"train": 848, "test": 1095},
     ),
     "ic15": Format(
         module="icdar",
         reader="IcdarReader",
-        summary="word pictures with gt.txt",
+        summary="word images with gt.txt",
         options=_ICDAR,
         counts={"train": 4468, "test": 2077},
     ),
@@ -101,8 +101,8 @@ FORMATS: dict[FormatName, Format] = {
         summary="a table with a header",
         options={"root": "root", "path_column": "path_column", "label_column": "label_column"},
     ),
-    "folder": Format(module="files", reader="FolderReader", summary="pictures with a .txt or .gt.txt each"),
-    "names": Format(module="files", reader="LabelledNamesReader", summary="pictures named NUMBER_LABEL_NUMBER"),
+    "folder": Format(module="files", reader="FolderReader", summary="images with a .txt or .gt.txt each"),
+    "names": Format(module="files", reader="LabelledNamesReader", summary="images named NUMBER_LABEL_NUMBER"),
     "lmdb": Format(
         module="lmdb", reader="StoreReader", summary="an LMDB store: to copy, merge, filter or re-encode it"
     ),

@@ -24,7 +24,7 @@ from crnn.data.formats.records import (
     relative_path,
 )
 from crnn.errors import DataError
-from crnn.image import PICTURE_SUFFIXES
+from crnn.image import IMAGE_SUFFIXES
 
 PATH_COLUMNS = ("filename", "image_path", "path")
 """Default names of the column of paths; case does not matter."""
@@ -226,12 +226,12 @@ class FolderReader:
         self.root = _folder(os.fspath(source))
         self._num_samples = 0
         num_pairs = 0
-        for _, _, picture, text in self._pairs():
+        for _, _, image, text in self._pairs():
             self._num_samples += 1
-            num_pairs += bool(picture and text)
+            num_pairs += bool(image and text)
         if num_pairs == 0:
             raise DataError(
-                f"{source}: has no picture with a text file of its name; expected a.png with a.gt.txt or a.txt. "
+                f"{source}: has no image with a text file of its name; expected a.png with a.gt.txt or a.txt. "
                 "Check the folder"
             )
 
@@ -240,9 +240,9 @@ class FolderReader:
 
     def __iter__(self) -> Iterator[Record | Skipped]:
         resolved = os.path.realpath(self.root)
-        for folder, path, picture, text in self._pairs():
-            if picture is None or text is None:
-                reason = "linked_folder" if picture == text else "no_label" if picture else "missing"
+        for folder, path, image, text in self._pairs():
+            if image is None or text is None:
+                reason = "linked_folder" if image == text else "no_label" if image else "missing"
                 yield Skipped(printable(path), reason)
                 continue
             label, reason = _text(Path(folder) / text, resolved)
@@ -257,7 +257,7 @@ class FolderReader:
             texts = {name for name in names if name.lower().endswith(".txt")}
             used = set()
             for name in names:
-                if Path(name).suffix.lower() in PICTURE_SUFFIXES:
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES:
                     text = next((text for text in _text_names(name) if text in texts), None)
                     used.add(text)
                     yield folder, prefix + name, name, text
@@ -283,7 +283,7 @@ class LabelledNamesReader:
             num_words += isinstance(sample, Record)
         if num_words == 0:
             raise DataError(
-                f"{source}: has no picture whose name holds a word; expected names like 115_Lube_45484.jpg. "
+                f"{source}: has no image whose name holds a word; expected names like 115_Lube_45484.jpg. "
                 "Check the folder"
             )
 
@@ -293,7 +293,7 @@ class LabelledNamesReader:
     def __iter__(self) -> Iterator[Record | Skipped]:
         for _, prefix, names, links in _tree(self.root):
             for name in names:
-                if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
+                if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
                     continue
                 path = prefix + name
                 label = label_of_name(name)
@@ -324,11 +324,11 @@ def label_of_name(path: str) -> str:
     return stem[first + 1 : last] if first < last else ""
 
 
-def _text_names(picture: str) -> Iterator[str]:
-    stem = picture.rpartition(".")[0]
+def _text_names(image: str) -> Iterator[str]:
+    stem = image.rpartition(".")[0]
     yield f"{stem}.gt.txt"
     yield f"{stem}.txt"
-    short = picture.partition(".")[0]
+    short = image.partition(".")[0]
     if short != stem:
         yield f"{short}.gt.txt"
         yield f"{short}.txt"
@@ -358,7 +358,7 @@ def _text(file: Path, root: str) -> tuple[str | None, str]:
 
 def _folder(source: str) -> Path:
     if kind_of(Path(source)) != "folder":
-        raise DataError(f"{source}: there is no such folder; expected one with pictures in it. Check the path")
+        raise DataError(f"{source}: there is no such folder; expected one with images in it. Check the path")
     return Path(source)
 
 

@@ -31,7 +31,7 @@ from crnn.data.formats.records import (
     tagged_words,
 )
 from crnn.errors import ConfigError, DataError
-from crnn.image import PICTURE_SUFFIXES
+from crnn.image import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -53,7 +53,7 @@ class IcdarReader:
     Args:
         source: The text file, or the folder with it: ``gt.txt`` in the training archives, ``*_GT.txt`` beside the test
             archives.
-        pictures: The folder of the images. Default: that of the text file, or else the only folder below it that has
+        images: The folder of the images. Default: that of the text file, or else the only folder below it that has
             the first image and no text file.
         upright: Cut each word out by its corners in ``coords.txt``, among the images. Those of ICDAR 2015 are upright
             boxes around slanted words.
@@ -68,7 +68,7 @@ class IcdarReader:
     """
 
     def __init__(
-        self, source: str | os.PathLike[str], *, pictures: str | os.PathLike[str] | None = None, upright: bool = False
+        self, source: str | os.PathLike[str], *, images: str | os.PathLike[str] | None = None, upright: bool = False
     ) -> None:
         self.annotation = _annotation_file(Path(source))
         lines = list(_lines(self.annotation))
@@ -76,7 +76,7 @@ class IcdarReader:
         if first is None:
             begin = f"it begins with '{printable(_key(lines[0]), 60)}'" if lines else "it is empty"
             raise DataError(f"{self.annotation}: {begin}; expected {_EXPECTED}. Check that it is the set's text file")
-        self.root = _picture_folder(self.annotation, first) if pictures is None else Path(pictures)
+        self.root = _image_folder(self.annotation, first) if images is None else Path(images)
         corners = _corners(self.root / "coords.txt") if upright else None
         self._samples = list(_samples(lines, corners))
         self.notes = self._notes(sum(isinstance(line, tuple) and line[2] for line in lines))
@@ -96,9 +96,9 @@ class IcdarReader:
             notes.append(f"{num_not_utf8} lines of {self.annotation} are not UTF-8 and were read as Windows-1252")
         named = {sample.key for sample in self._samples}
         found = names_in(self.root) if kind_of(self.root) else []  # converting counts every image as missing
-        rest = [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES and name not in named]
+        rest = [name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES and name not in named]
         if rest:
-            notes.append(f"{len(rest)} pictures in {self.root} are not in {self.annotation.name}, {rest[0]} the first")
+            notes.append(f"{len(rest)} images in {self.root} are not in {self.annotation.name}, {rest[0]} the first")
         return tuple(notes)
 
 
@@ -198,7 +198,7 @@ def _annotations_in(folder: Path) -> list[Path]:
     return [folder / name for name in names if kind_of(folder / name) == "file"]
 
 
-def _picture_folder(annotation: Path, first: str) -> Path:
+def _image_folder(annotation: Path, first: str) -> Path:
     """Return the folder of the images; since all sets use the same names, an ambiguous one is an error."""
     beside = annotation.parent
     path = relative_path(first)
@@ -213,7 +213,7 @@ def _picture_folder(annotation: Path, first: str) -> Path:
         names = ", ".join(folder.name for folder in below[:4])
         raise DataError(
             f"{annotation}: {first} is in {len(below)} folders beside it ({names}); expected one. "
-            "Name the folder of the pictures"
+            "Name the folder of the images"
         )
     return below[0] if below else beside
 

@@ -1,7 +1,7 @@
 """An LMDB folder as a set to convert: to copy, merge, split, filter or re-encode it.
 
 Its images are no files: a record's ``path`` is a key of the store (``image-000000001``). Readers may have a method
-``picture_bytes(path)``, which is called, in any process, instead of opening ``root / path``; such a reader can be
+``read_image(path)``, which is called, in any process, instead of opening ``root / path``; such a reader can be
 pickled.
 """
 
@@ -57,7 +57,7 @@ class StoreReader:
     def __repr__(self) -> str:
         return f"StoreReader({str(self.root)!r})"
 
-    def picture_bytes(self, path: str) -> bytes:
+    def read_image(self, path: str) -> bytes:
         """Return the stored bytes of the image at a record's ``path``; errors as in ``LmdbStore.image_bytes``."""
         return self._store.image_bytes(int(path.removeprefix(_KEY)) - 1)
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from crnn.data.formats.records import Reader, Record, Skipped, printable
 from crnn.data.store import LmdbStore
 from crnn.errors import ConfigError, DataError, ImageError
-from crnn.files import PictureFolder
-from crnn.image import open_picture
+from crnn.files import ImageFolder
+from crnn.image import open_image
 
 _ALPHANUMERIC = re.compile(r"[0-9A-Za-z]+")
 
@@ -59,7 +59,7 @@ _ALL = (
         "IC15_1811",
         "the test words of ICDAR 2015",
         1811,
-        f"{_LETTERS}, and some pictures chosen by eye as too rotated, slanted or curved",
+        f"{_LETTERS}, and some images chosen by eye as too rotated, slanted or curved",
         0,
         True,
         False,
@@ -85,9 +85,9 @@ class _Selection:
         self.root = reader.root
         self.notes: tuple[str, ...] = getattr(reader, "notes", ())
         self._reader = reader
-        picture_bytes = getattr(reader, "picture_bytes", None)
-        if picture_bytes is not None:  # only readers without image files have it
-            self.picture_bytes = picture_bytes
+        read_image = getattr(reader, "read_image", None)
+        if read_image is not None:  # only readers without image files have it
+            self.read_image = read_image
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -160,9 +160,9 @@ class LikeReader(_Selection):
         self, reader: Reader, reference: str | os.PathLike[str], *, candidate: Callable[[str], bool] | None = None
     ) -> None:
         super().__init__(reader)
-        pictures = getattr(reader, "picture_bytes", None) or PictureFolder(reader.root).read
+        images = getattr(reader, "read_image", None) or ImageFolder(reader.root).read
         traces = [
-            (position, _trace(pictures, sample))
+            (position, _trace(images, sample))
             for position, sample in enumerate(reader)
             if isinstance(sample, Record) and (candidate is None or candidate(sample.label))
         ]
@@ -193,7 +193,7 @@ def _match(traces: Sequence[_Trace], wanted: Sequence[_Trace], reference: str) -
     """Return the method of matching, and the indices found."""
     found = _by_digest(traces, wanted)
     if len(found) == len(wanted):
-        return "pictures", found
+        return "images", found
     places: list[tuple[int, int]] = []
     if all(trace.size for trace in (*traces, *wanted)):
         places = _in_order(
@@ -210,7 +210,7 @@ def _match(traces: Sequence[_Trace], wanted: Sequence[_Trace], reference: str) -
     else:
         why = "its labels are not among those of the set, in the same order"
     raise DataError(
-        f"{reference}: {len(found)} of its {len(wanted)} pictures are in the set byte by byte, and {why}; expected one "
+        f"{reference}: {len(found)} of its {len(wanted)} images are in the set byte by byte, and {why}; expected one "
         "way to find its samples. Use it instead of the set, or another store of this variant"
     )
 
@@ -244,14 +244,14 @@ def _places(traces: Sequence[Hashable], wanted: Sequence[Hashable]) -> list[int]
     return places if len(places) == len(wanted) else []
 
 
-def _trace(pictures: Callable[[str], bytes], record: Record) -> _Trace:
+def _trace(images: Callable[[str], bytes], record: Record) -> _Trace:
     if record.region is not None:
         return _Trace(record.label.casefold(), None, None)
     try:
-        data = pictures(record.path)
+        data = images(record.path)
     except ImageError:
         data = b""
-    return _picture_trace(record.label, data, record.key)
+    return _image_trace(record.label, data, record.key)
 
 
 def _store_trace(store: LmdbStore, index: int) -> _Trace:
@@ -259,12 +259,12 @@ def _store_trace(store: LmdbStore, index: int) -> _Trace:
         data = store.image_bytes(index)
     except ImageError:
         data = b""
-    return _picture_trace(store.label(index), data, store.key(index))
+    return _image_trace(store.label(index), data, store.key(index))
 
 
-def _picture_trace(label: str, data: bytes, key: str) -> _Trace:
+def _image_trace(label: str, data: bytes, key: str) -> _Trace:
     try:
-        size = open_picture(data, key).size
+        size = open_image(data, key).size
     except ImageError:
         return _Trace(label.casefold(), None, None)
     return _Trace(label.casefold(), hashlib.blake2b(data, digest_size=16).digest(), size)
@@ -284,9 +284,9 @@ class ShareReader:
         self.notes: tuple[str, ...] = getattr(reader, "notes", ())
         self._reader = reader
         self._range = (start, stop)
-        picture_bytes = getattr(reader, "picture_bytes", None)
-        if picture_bytes is not None:  # only readers without image files have it
-            self.picture_bytes = picture_bytes
+        read_image = getattr(reader, "read_image", None)
+        if read_image is not None:  # only readers without image files have it
+            self.read_image = read_image
 
     def __len__(self) -> int:
         return len(self._reader)
