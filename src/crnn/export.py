@@ -327,7 +327,7 @@ def _metadata(weights: Weights[Any], precision: Precision, quantized: str | None
     info: dict[str, Any] = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
     if quantized is not None:
         # Number and kind only; folder names of this machine are of no use elsewhere.
-        info |= {"quantised": quantized, "images": images.partition(" of ")[0]}
+        info |= {"quantized": quantized, "images": images.partition(" of ")[0]}
     return {
         "format": ENGINE_FORMAT,
         "format_version": FORMAT_VERSION,
