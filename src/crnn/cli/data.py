@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from crnn.cli.arguments import add_command, command_group
-from crnn.data.formats import FORMATS
+from crnn.data.formats import FORMATS, open_reader, published_count
 from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
-from crnn.terminal import check_writable, print_json, signals_collected
+from crnn.terminal import check_writable, counting_bar, print_json, signals_collected
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from crnn.config.model import CharsetConfig, ImageConfig
     from crnn.data.formats.records import Reader
 
@@ -71,12 +66,14 @@ def inspect(
         workers: Processes; default: one per core.
         json: Print one JSON object.
     """
+    from PIL import Image
+
     from crnn.cli.inspection_text import inspection_text, sample_sheet
     from crnn.contact_sheet import contact_sheet
     from crnn.data.convert import summary
+    from crnn.data.crops import encode
     from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
     from crnn.data.source import open_source
-    from crnn.terminal import counting_bar
 
     if not 0 <= max_fault_share <= 1:
         raise ConfigError(f"--max-fault-share is {max_fault_share}; expected a share from 0 to 1")
@@ -97,8 +94,8 @@ def inspect(
         with counting_bar("inspecting", sum(map(len, (store, *others)))) as progress:
             found = inspect_store(store, settings, against=others, workers=workers, progress=progress)
         if sheet:
-            drawn = sample_sheet(store, found, sheet_samples, seed=seed, font_path=sheet_font or None)
-            _write_png(sheet, drawn)
+            pixels = sample_sheet(store, found, sheet_samples, seed=seed, font_path=sheet_font or None)
+            atomic_write(Path(sheet), encode(Image.fromarray(pixels), "png", 0), DataError)
         if write:
             with counting_bar("writing", len(store)) as progress:
                 written = write_clean(store, found, write, to=to, workers=workers, progress=progress)
@@ -141,7 +138,6 @@ def lexicon(
 
     from crnn.data.source import open_source
     from crnn.evaluation.lexicons import full_lexicon, write_lexicon
-    from crnn.terminal import counting_bar
 
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected DATA and OUT.txt, the set and the file to write")
@@ -178,17 +174,6 @@ def _measured_by(
     }
     settings = parse_reader_config(merged, source="flags")
     return settings.image, settings.charset
-
-
-def _write_png(path: str, pixels: npt.NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    try:
-        atomic_write(Path(path), buffer.getvalue())
-    except OSError as error:
-        raise DataError(f"--sheet {path}: cannot be written: {error.strerror}. Choose another file") from error
 
 
 def convert(
@@ -250,7 +235,8 @@ def convert(
     from crnn.data.convert import convert as convert_readers
     from crnn.data.convert import summary
     from crnn.data.crops import CropOptions
-    from crnn.terminal import counting_bar
+    from crnn.data.formats.subsets import find_variant
+    from crnn.evaluation.protocol import expected_count
 
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")
@@ -264,6 +250,11 @@ def convert(
     readers = [_reader(format, source, options, **selection) for source in sources]
     for note in (note for reader in readers for note in reader.notes):
         print(f"crnn data convert: {note}", file=sys.stderr)
+    expected = None
+    if variant:
+        expected = find_variant(variant).num_samples
+    elif not like:
+        expected = published_count(format, sources[0], split) or expected_count(Path(destination).name)
     crops = CropOptions(
         check=check,
         max_height=max_height,
@@ -281,7 +272,7 @@ def convert(
                 "source": ", ".join(str(Path(source).absolute()) for source in sources),
                 **chosen,
             },
-            expected=_expected(format, sources, destination, split, **selection),
+            expected=None if share or len(sources) > 1 else expected,
             workers=workers,
             max_bad_share=max_bad_share,
             restart=restart,
@@ -303,7 +294,6 @@ def convert(
 
 
 def _reader(name: str, source: str, options: dict[str, Any], *, variant: str, like: str, share: str) -> Reader:
-    from crnn.data.formats import open_reader
     from crnn.data.formats.subsets import samples_like, share_of, variant_of
 
     reader = open_reader(name, source, options)
@@ -312,21 +302,6 @@ def _reader(name: str, source: str, options: dict[str, Any], *, variant: str, li
     elif like:
         reader = samples_like(reader, like)
     return share_of(reader, share) if share else reader
-
-
-def _expected(
-    name: str, sources: Sequence[str], destination: str, split: str | None, *, variant: str, like: str, share: str
-) -> int | None:
-    """Return the published number of samples, by the variant, the format or the name of DST."""
-    from crnn.data.formats import published_count
-    from crnn.data.formats.subsets import find_variant
-    from crnn.evaluation.protocol import expected_count
-
-    if len(sources) > 1 or share or (like and not variant):
-        return None
-    if variant:
-        return find_variant(variant).num_samples
-    return published_count(name, sources[0], split) or expected_count(Path(destination).name)
 
 
 def register(app: typer.Typer) -> None:

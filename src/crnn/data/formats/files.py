@@ -44,7 +44,7 @@ class ListReader(Reader):
     """
 
     def __init__(self, source: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> None:
-        self._path = find_annotation(source, ("labels.tsv",))
+        self._path = find_annotation(source, ("*.tsv", "labels.txt"))
         self.root = self._path.parent if root is None else Path(root)
         if not any("\t" in line for line in annotation_lines(self._path)):
             raise DataError(f"{self._path}: no line has a tab; expected lines of the form path<TAB>label")

@@ -57,6 +57,9 @@ class MjsynthReader(Reader):
         elif labels == "lexicon":
             self.notes = (f"{lexicon} is not there: the labels are those of the names, with their capitals",)
 
+    def __len__(self) -> int:
+        return sum(1 for file in self._files for _ in annotation_lines(file))
+
     def __iter__(self) -> Iterator[Record | Skipped]:
         for file in self._files:
             yield from map(self._sample, annotation_lines(file))
