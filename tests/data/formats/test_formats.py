@@ -1,13 +1,17 @@
 """The table of formats: every one has its reader, and published counts are found by split and name."""
 
+from pathlib import Path
+
 import pytest
 
 from crnn.data.formats import FORMATS, open_reader, published_count
 from crnn.errors import ConfigError, DataError
 
 
-def test_every_format_has_its_reader(tmp_path):
+def test_every_format_has_its_reader_and_is_in_the_docs(tmp_path):
+    docs = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text("utf-8")
     for name in FORMATS:
+        assert f"[`{name}`](#" in docs
         with pytest.raises(DataError, match="none"):  # the reader is there, and says that there is no such set
             open_reader(name, tmp_path / "none")
     with pytest.raises(ConfigError, match="format 'x' is unknown"):

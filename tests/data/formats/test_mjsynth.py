@@ -1,16 +1,12 @@
 """MJSynth: the published layout is read from wherever the archive was unpacked, and nothing of it is held."""
 
 import collections
-import tempfile
 import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from crnn.data.formats.mjsynth import MjsynthReader
-from crnn.data.formats.records import Record
 from crnn.errors import DataError
 
 WORDS = b"aa\nlube\nmarbling\ndown\nsale\n"
@@ -113,20 +109,3 @@ def test_nothing_is_held_for_a_line(tmp_path):
     tracemalloc.stop()
     assert (len(reader), last.path) == (20_000, "199/99_Lube_1.jpg")
     assert peak < 1_000_000  # a record per line would be 8 MB
-
-
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"], exclude_characters="/\\_.:"))
-NAMES = st.tuples(TEXT.filter(bool), TEXT.filter(bool))
-
-
-@settings(max_examples=40)
-@given(names=st.lists(NAMES, min_size=1, max_size=12), end=st.sampled_from(["\n", "\r\n"]))
-def test_any_names_and_words_are_read_back(names, end):
-    lines = [f"./{folder}/1_{word}_{number}.jpg {number}" for number, (folder, word) in enumerate(names)]
-    with tempfile.TemporaryDirectory() as folder:
-        lexicon = "".join(f"{word}\n" for _, word in names).encode()
-        root = write_set(Path(folder), train=end.join(lines), lexicon=lexicon)
-        for labels in ("lexicon", "name"):
-            for sample, (name, word) in zip(MjsynthReader(root, labels=labels), names, strict=True):
-                assert isinstance(sample, Record)
-                assert (sample.label, sample.path.startswith(f"{name}/1_{word}_")) == (word, True)

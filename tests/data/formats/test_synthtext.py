@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from crnn.data.formats.records import Box, Quad, Record, Skipped
+from crnn.data.formats.records import Box, Quad, Skipped
 from crnn.data.formats.synthtext import MIN_AREA, SynthTextReader
 from crnn.errors import ConfigError, DataError
 
@@ -118,26 +118,6 @@ def test_boxes_that_cannot_be_cut_are_counted(tmp_path, write_set, crop):
     assert len(reader) == len(samples) == 3 * len(FAULTS)
     assert [getattr(sample, "label", None) for sample in samples] == ["a", None, "word"] * len(FAULTS)
     assert samples[1::3] == [Skipped(f"1/{i}.jpg#2", fault.split(",")[0]) for i, fault in enumerate(FAULTS)]
-
-
-def test_any_view_of_a_rectangle_is_a_word_and_its_mirror_image_is_not(tmp_path, write_set):
-    rng = np.random.default_rng(1)
-    flat = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], float)
-    quads = []
-    for _ in range(200):
-        # A perspective, all of it in front of the camera.
-        seen = flat * rng.uniform(3, (300, 60)) / (1 + flat @ rng.uniform(-0.25, 0.25, 2))[:, None]
-        angle = rng.uniform(0, 2 * np.pi)
-        turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
-        points = seen @ turn + rng.uniform(-200, 800, 2)
-        quads += [points, points[::-1], points[[0, 1, 3, 2]]]
-    write_set(tmp_path, scene("1/a.jpg", boxes(*quads), "word mirrored crossed " * 200))
-    samples = list(SynthTextReader(tmp_path))
-    for word, points in zip(samples[::3], quads[::3], strict=True):
-        assert isinstance(word, Record)
-        assert np.allclose(word.region.points, points, atol=1e-3)
-    assert {sample.reason for sample in samples[1::3]} == {"mirrored"}
-    assert {sample.reason for sample in samples[2::3]} == {"self_crossing"}
 
 
 def test_any_corners_are_a_word_or_have_one_fault(tmp_path, write_set):

@@ -170,36 +170,22 @@ def test_rectangles_that_cannot_be_used_are_counted(tmp_path, write, numbers, re
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "reason"),
-    [
-        ("", "image 1#1", "malformed"),
-        ("../../etc/passwd", "../../etc/passwd#1", "outside_root"),
-        ("/etc/passwd", "/etc/passwd#1", "outside_root"),
-        ("C:\\a.jpg", "C:\\a.jpg#1", "outside_root"),
-    ],
-)
-def test_names_that_lead_elsewhere_are_counted(tmp_path, write, name, key, reason):
-    path = write(tmp_path / "test.xml", f"<tagset>{scene(name, rectangle())}</tagset>")
-    assert list(SvtReader(path)) == [Skipped(key, reason)]
-
-
-def test_images_of_word_sets_that_cannot_be_used_are_counted(tmp_path, write, samples):
-    images = [
-        '<image file="word/1/1.jpg" tag="self" />',
-        '<image file="../1.jpg" tag="a" />',
-        '<image file="" tag="a" />',
-        '<image file="word/1/2.jpg" />',
-        '<image file="word/1/3.jpg" tag=" " />',
-    ]
-    path = write(tmp_path / "word.xml", f"<imagelist>{''.join(images)}</imagelist>")
+def test_names_that_are_none_or_lead_elsewhere_are_counted(tmp_path, write, samples):
+    names = ("", "../../etc/passwd", "/etc/passwd", "C:\\a.jpg")
+    path = write(tmp_path / "test.xml", f"<tagset>{''.join(scene(name, rectangle()) for name in names)}</tagset>")
+    outside = [(f"{name}#1", "!outside_root") for name in names[1:]]
+    assert samples(SvtReader(path)) == [("image 1#1", "!malformed"), *outside]
+    tags = (
+        'file="a.jpg" tag="a"',
+        'file="../a.jpg" tag="a"',
+        'file="" tag="a"',
+        'file="b.jpg"',
+        'file="b.jpg" tag=" "',
+    )
+    path = write(tmp_path / "word.xml", f"<imagelist>{''.join(f'<image {tag} />' for tag in tags)}</imagelist>")
     assert samples(Ic03Reader(path, "word")) == [
-        ("word/1/1.jpg", "self"),
-        ("../1.jpg", "!outside_root"),
-        ("image 3", "!malformed"),
-        ("word/1/2.jpg", "!no_label"),
-        ("word/1/3.jpg", "!no_label"),
-    ]
+        ("a.jpg", "a"), ("../a.jpg", "!outside_root"), ("image 3", "!malformed"), *[("b.jpg", "!no_label")] * 2,
+    ]  # fmt: skip
 
 
 LABEL = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), max_size=10)
@@ -231,13 +217,10 @@ def test_any_labels_and_boxes_come_back(write, labels, corner, size, encoding):
 LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
 ATTACKS = {
     "billion laughs": f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><a>&l9;</a>',
-    "quadratic": f'<!DOCTYPE a [<!ENTITY e "{"x" * 50_000}">]><a>{"&e;" * 5_000}</a>',
     "file": '<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd">]><a>&e;</a>',
     "network": '<!DOCTYPE a [<!ENTITY e SYSTEM "http://127.0.0.1:9/e">]><a>&e;</a>',
     "parameter": '<!DOCTYPE a [<!ENTITY % p SYSTEM "file:///etc/passwd"> %p;]><a/>',
     "external type": '<!DOCTYPE a SYSTEM "http://127.0.0.1:9/a.dtd"><a/>',
-    "empty type": "<!DOCTYPE a><a/>",
-    "default attribute": '<!DOCTYPE a [<!ATTLIST a b CDATA "x">]><a/>',
 }
 
 
@@ -289,20 +272,6 @@ def test_encodings(tmp_path, write, content, expected):
 )
 def test_damage_is_one_clear_line(tmp_path, write, content):
     refused(write(tmp_path / "a.xml", content), "cannot be read as XML: .*expected elements alone, in UTF-8 or the")
-
-
-@settings(max_examples=60)
-@given(st.binary(max_size=60) | st.text("<a>/!?=&;\"' x[]-", max_size=40).map(str.encode))
-def test_any_bytes_are_xml_or_an_error(write, content):
-    with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder, "a.xml"), content)
-        message = f"{path}: "  # some of it is XML
-        try:
-            read_xml(path)
-        except DataError as error:
-            message = str(error)
-        assert message.startswith(f"{path}: ")
-        assert "\n" not in message
 
 
 def test_a_set_without_words_and_a_missing_package(tmp_path, write, monkeypatch):

@@ -115,7 +115,7 @@ def sample(
     lexicon: tuple[str, ...] = (),
     large_lexicon: tuple[str, ...] = (),
     fault: str = "",
-    place: str = "",
+    place: str = "(no name)",
     empty_label: bool = False,
 ) -> Record | Skipped:
     """Return the record of an annotated word, or why it cannot be used.
