@@ -1,7 +1,5 @@
-"""MJSynth: the published layout is read from wherever the archive was unpacked, and nothing of it is held."""
+"""MJSynth: the published layout is read from wherever the archive was unpacked, every fault counted."""
 
-import collections
-import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -98,14 +96,3 @@ def test_what_is_no_such_set_is_refused(tmp_path, root):
     (root / "annotation_val.txt").write_bytes("./1/1_aa_0.jpg 0\n".encode("utf-16"))
     with pytest.raises(DataError, match=r"annotation_val\.txt: is not text in UTF-8"):
         len(MjsynthReader(root, "val"))
-
-
-def test_nothing_is_held_for_a_line(tmp_path):
-    root = write_set(tmp_path, train="".join(f"./{i // 100}/{i % 100}_Lube_1.jpg 1\n" for i in range(20_000)))
-    tracemalloc.start()
-    reader = MjsynthReader(root)
-    last = collections.deque(reader, maxlen=1)[0]
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert (len(reader), last.path) == (20_000, "199/99_Lube_1.jpg")
-    assert peak < 1_000_000  # a record per line would be 8 MB
