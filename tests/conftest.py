@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.config.run import Config, parse_config
-from crnn.data.formats.records import Box, Record, Skipped
+from crnn.data.formats.records import Box, Reader, Record, Skipped
 from crnn.errors import ImageError
 from crnn.image import ImageSource, load_image
 from crnn.recognizer import Recognizer
@@ -347,7 +347,7 @@ def reason_of() -> Callable[..., str]:
 # Sets to convert
 
 
-class GivenReader:
+class GivenReader(Reader):
     """A reader of what the test gives it."""
 
     def __init__(self, root: Path, items: list[Record | Skipped]) -> None:

@@ -2,39 +2,13 @@
 
     python examples/modelzoo/convert_ic03.py -d SceneTrialTest -x words.xml -o processed
 
-Writes a folder with the crops and their list, ``labels.tsv`` (``path<TAB>label``). It is ``crnn data convert ic03`` by
-another name, and takes the flags of that command too: ``--to lmdb`` writes a store, ``--variant IC03_867`` the
-words that papers count.
+It is ``crnn data convert ic03`` by another name, and takes its flags too: ``--to lmdb`` writes a store, ``--variant
+IC03_867`` the words that papers count.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from crnn.cli import main as crnn
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The ModelZoo's arguments to those of ``crnn data convert``."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description="Further flags are those of: crnn data convert ic03"
-    )
-    parser.add_argument("-d", "--dataset_dir", default=".", help="folder of the set, with its images")
-    parser.add_argument("-x", "--xml_file", default="words.xml", help="annotation, in that folder")
-    parser.add_argument("-o", "--output_dir", default="processed", help="folder to write")
-    given, rest = parser.parse_known_args(arguments)
-    annotation = Path(given.dataset_dir, given.xml_file)
-    if not annotation.exists():
-        annotation = Path(given.xml_file)
-    if annotation.resolve().parent != Path(given.dataset_dir).resolve():
-        parser.error(
-            f"--xml_file {given.xml_file} is not in --dataset_dir {given.dataset_dir}, as the set is published"
-        )
-    return crnn(["data", "convert", "ic03", str(annotation), given.output_dir, "--to", "list", *rest])
-
+from _convert import main  # type: ignore[import-not-found]  # beside this script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("ic03", "words.xml"))

@@ -1,14 +1,17 @@
-"""``crnn data convert`` and the ModelZoo's scripts: arguments, what is printed, exit status, signals."""
+"""``crnn data`` as it is typed, and the ModelZoo's converters: output, files, exit status, signals, wrong arguments."""
 
-import importlib.util
+from __future__ import annotations
+
 import io
 import json
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
 import time
-import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +19,44 @@ import pytest
 import scipy.io
 from PIL import Image
 
-import crnn.cli
-from crnn.data.formats import FORMATS, FormatName, open_reader, published_count
-from crnn.data.formats.icdar import NUM_SAMPLES
-from crnn.data.formats.subsets import ShareReader, parse_share
+from crnn.cli import main
 from crnn.data.list_file import ListFile
 from crnn.data.store import LmdbStore
-from crnn.errors import ConfigError, CrnnError
+
+Run = Callable[..., tuple[int, str, str]]
+WordList = Callable[..., Path]
+
+GOOD = [f"word{n}" for n in range(20)]
 
 
-def run(*arguments: object) -> int:
-    return crnn.cli.main(["data", *map(str, arguments)])
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs ``crnn data ...`` and gives status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = main(["data", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """A function that starts ``crnn data ...`` in a process group of its own."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "crnn", "data", *map(str, arguments)]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    return start
+
+
+def labels(store: LmdbStore | ListFile) -> list[str]:
+    with store:
+        return [store.label(i) for i in range(len(store))]
 
 
 def svt(folder: Path) -> Path:
@@ -48,15 +78,19 @@ def svt(folder: Path) -> Path:
     return folder
 
 
-def test_a_set_is_converted_and_told_of(tmp_path, capsys):
+# ---------------------------------------------------------------------------------------------------------------------
+# convert
+
+
+def test_a_set_is_converted_and_told_of(run: Run, tmp_path: Path) -> None:
     source = svt(tmp_path / "svt1")
     (source / "img/2.jpg").unlink()
-    assert run("convert", "svt", source, tmp_path / "SVT", "--max-bad-share", 0.5) == 0
-    out, err = capsys.readouterr()
-    assert out == (
-        f"{tmp_path}/SVT: 2 samples written; the published set has 647, 645 fewer\n  skipped 1: missing (img/2.jpg#1)\n"
+    assert run("convert", "svt", source, tmp_path / "SVT", "--max-bad-share", 0.5) == (
+        0,
+        f"{tmp_path}/SVT: 2 samples written; the published set has 647, 645 fewer\n"
+        "  skipped 1: missing (img/2.jpg#1)\n",
+        "",
     )
-    assert err == ""
     with LmdbStore(tmp_path / "SVT") as store:
         assert [store.label(i) for i in range(2)] == ["ONE", "TWO"]
         assert store.lexicon(1) == ("ONE", "TWO", "THREE")
@@ -64,142 +98,39 @@ def test_a_set_is_converted_and_told_of(tmp_path, capsys):
         assert store.image_bytes(0)[1:4] == b"PNG"
 
 
-def test_json(tmp_path, capsys, word_list):
+def test_json_and_the_count_of_the_set_that_dst_is_named_after(run: Run, tmp_path: Path, word_list: WordList) -> None:
     source = word_list(labels=["a", "b", "c"])
-    assert run("convert", "list", source, tmp_path / "IC03_867", "--json", "--workers", 0, "--max-height", 16) == 0
-    out = json.loads(capsys.readouterr().out)
-    assert (out["written"], out["expected"], out["complete"], out["skipped"]) == (3, 867, True, {})
+    out = run("convert", "list", source, tmp_path / "IC03_867", "--json", "--workers", 0, "--max-height", 16)[1]
+    found = json.loads(out)
+    assert (found["written"], found["expected"], found["complete"], found["skipped"]) == (3, 867, True, {})
     with LmdbStore(tmp_path / "IC03_867") as store:
         assert [store.stored_size(i)[1] for i in range(3)] == [16] * 3
 
 
-def test_variants_shares_and_merging(tmp_path, capsys, word_list):
-    labels = ["abc", "de", "f-g", "hij", "KLM", "nop!"]
-    source = word_list(labels=labels)
-    assert run("convert", "list", source, tmp_path / "a", "--variant", "IC13_857") == 0
-    out = capsys.readouterr().out
+def test_variants_shares_merging_and_references(run: Run, tmp_path: Path, word_list: WordList) -> None:
+    words = ["abc", "de", "f-g", "hij", "KLM", "nop!"]
+    source = word_list(labels=words)
+    out = run("convert", "list", source, tmp_path / "a", "--variant", "IC13_857")[1]
     assert "3 samples written; the published set has 857, 854 fewer" in out
     assert "left out 3: not_in_variant (images/2.png, images/3.png, images/6.png)" in out
-    assert run("convert", "list", source, tmp_path / "b", "--share", "0:0.5", "--max-bad-share", 0) == 0
-    assert run("convert", "list", source, tmp_path / "c", "--share", "0.5:1") == 0
-    assert run("convert", "lmdb", tmp_path / "b", tmp_path / "c", tmp_path / "both") == 0
-    with LmdbStore(tmp_path / "both") as store, LmdbStore(tmp_path / "b") as part:
-        assert 0 < len(part) < len(store) == 6
-        assert sorted(store.label(i) for i in range(6)) == sorted(labels)
-
-
-def test_like_another_store(tmp_path, capsys, word_list):
-    source = word_list(labels=["abc", "de", "fgh"])
-    assert run("convert", "list", source, tmp_path / "all") == 0
-    assert run("convert", "list", source, tmp_path / "some", "--share", "0:0.7") == 0
-    assert run("convert", "list", source, tmp_path / "like", "--like", tmp_path / "some") == 0
-    with LmdbStore(tmp_path / "some") as some, LmdbStore(tmp_path / "like") as like:
-        assert [like.label(i) for i in range(len(like))] == [some.label(i) for i in range(len(some))]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["convert", "list", "only"], "only: expected SRC and DST"),
-        (["convert", "svt", "x", "y", "--crop", "box"], "--crop box does not go with format svt; it is for synthtext"),
-        (["convert", "list", "x", "y", "--path-column", "z"], "--path-column z does not go with format list"),
-        (["convert", "nothing", "x", "y"], "'nothing' is not one of 'mjsynth', "),
-        (["convert", "list", "x", "y", "--share", "1"], "'1'; expected START:STOP"),
-        (["inspekt"], "'inspekt'"),
-    ],
-)
-def test_wrong_arguments_are_one_clear_line(tmp_path, monkeypatch, capsys, word_list, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    word_list(labels=["a"]).rename(tmp_path / "x")
-    assert run(*arguments) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.startswith("crnn data: ")
-    assert err.count("\n") == 1
-    assert not (tmp_path / "y").exists()
-
-
-def test_every_format_has_its_reader(tmp_path):
-    assert set(typing.get_args(FormatName)) == set(FORMATS)
-    for name in FORMATS:
-        with pytest.raises(CrnnError):  # the reader is there, and says that there is no such set
-            open_reader(name, tmp_path / "none")
-    with pytest.raises(ConfigError, match="format 'x' is unknown"):
-        open_reader("x", tmp_path)
-
-
-def test_published_counts(tmp_path):
-    assert published_count("mjsynth", tmp_path, None) == 7_224_612
-    assert published_count("mjsynth", tmp_path, "all") == 8_919_273
-    assert published_count("svt", tmp_path, None) == 647
-    assert published_count("list", tmp_path, None) is None
-    (tmp_path / "train.xml").touch()
-    assert published_count("svt", tmp_path / "train.xml", None) == 257
-    assert published_count("iiit5k", tmp_path, "train") == 2000
-    assert published_count("ic03", tmp_path, None) is None
-
-
-def test_published_counts_of_the_icdar_words_follow_their_names(tmp_path):
-    for form, names in (
-        ("ic13", ["Challenge2_Training_Task3_Images_GT", "Challenge2_Test_Task3_Images"]),
-        ("ic15", ["ch4_training_word_images_gt", "ch4_test_word_images_gt"]),
-    ):
-        for split, name in zip(("train", "test"), names, strict=True):
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "gt.txt").touch()
-            expected = NUM_SAMPLES[f"{form}_{split}"]
-            assert published_count(form, tmp_path / name, None) == expected
-            assert published_count(form, tmp_path / name / "gt.txt", None) == expected
-    (tmp_path / "Challenge4_Test_Task3_GT.txt").touch()
-    assert published_count("ic15", tmp_path / "Challenge4_Test_Task3_GT.txt", None) == 2077
-    (tmp_path / "words").mkdir()
-    (tmp_path / "words" / "gt.txt").touch()
-    assert published_count("ic15", tmp_path / "words" / "gt.txt", None) is None
-    assert published_count("ic13", tmp_path / "words", None) is None
-
-
-def test_shares_do_not_meet_and_cover_everything(given_reader, tmp_path):
-    from crnn.data.formats.records import Record, Skipped
-
-    records = [Record(f"{n}#{w}", "x", f"scenes/{n}.jpg") for n in range(500) for w in range(2)]
-    reader = given_reader(tmp_path, [*records, Skipped("bad", "no_label")])
-    shares = [ShareReader(reader, *parse_share(text)) for text in (":0.1", "0.1:0.9", "0.9:")]
-    found = [[item.key for item in share if isinstance(item, Record)] for share in shares]
-    assert sorted(key for keys in found for key in keys) == sorted(record.key for record in records)
-    assert 60 < len(found[0]) < 140
-    assert 720 < len(found[1]) < 880
-    for keys in found:
-        scenes = {key.split("#")[0] for key in keys}
-        assert len(keys) == 2 * len(scenes)  # no scene is divided
-    reader.notes = ("a word about the set",)
-    assert ShareReader(reader, 0, 0.5).notes == ("a word about the set",)
-    for share in shares:
-        assert share.notes == ()
-        assert len(share) == len(reader)
-        assert sum(isinstance(item, Skipped) and item.reason == "no_label" for item in share) == 1
-    for start, stop in ((0.5, 0.5), (-0.1, 1), (0, 1.1), (float("nan"), 1)):
-        with pytest.raises(ConfigError, match="START < STOP"):
-            ShareReader(reader, start, stop)
-
-
-SIGNALLED = """
-import sys
-import crnn.cli
-if __name__ == "__main__":
-    sys.exit(crnn.cli.main())
-"""
+    assert run("convert", "list", source, tmp_path / "b", "--share", "0:0.5", "--max-bad-share", 0)[0] == 0
+    assert run("convert", "list", source, tmp_path / "c", "--share", "0.5:1")[0] == 0
+    assert run("convert", "lmdb", tmp_path / "b", tmp_path / "c", tmp_path / "both")[0] == 0
+    assert 0 < len(labels(LmdbStore(tmp_path / "b"))) < 6
+    assert sorted(labels(LmdbStore(tmp_path / "both"))) == sorted(words)
+    err = run("convert", "list", source, tmp_path / "like", "--like", tmp_path / "b")[2]
+    assert "were found by their images" in err
+    assert labels(LmdbStore(tmp_path / "like")) == labels(LmdbStore(tmp_path / "b"))
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="the system has no process groups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_keep_what_was_done(tmp_path, word_list, number):
-    (tmp_path / "main.py").write_text(SIGNALLED)
+def test_signals_keep_what_was_done(
+    started: Callable[..., subprocess.Popen[str]], tmp_path: Path, word_list: WordList, number: int
+) -> None:
     source = word_list(labels=["a"])
     source.write_text("images/1.png\ta\n" * 60_000)
-    command = [sys.executable, tmp_path / "main.py", "data", "convert", "list", source, tmp_path / "store"]
-    process = subprocess.Popen(
-        [*command, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = started("convert", "list", source, tmp_path / "store", "--workers", 1)
     deadline = time.monotonic() + 100
     while not (tmp_path / "store.partial" / "data.mdb").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -213,55 +144,220 @@ def test_signals_keep_what_was_done(tmp_path, word_list, number):
     assert not (tmp_path / "store").exists()
 
 
-def script(name: str):
-    path = Path(__file__).parents[2] / "examples" / "modelzoo" / name
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+# ---------------------------------------------------------------------------------------------------------------------
+# inspect
 
 
-def test_the_modelzoo_s_convert_svt(tmp_path, monkeypatch, capsys):
+def test_the_share_of_faults_is_the_exit_status(run: Run, word_list: WordList) -> None:
+    good = word_list(labels=GOOD, name="good")
+    status, out, err = run("inspect", good, "--max-fault-share", 0)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{good}: 20 samples; measured by 36 characters")
+    assert "faults: none" in out
+    path = word_list(labels=[*GOOD[:-1], ""])  # 5 %
+    status, out, err = run("inspect", path)
+    assert status == 1
+    assert "faults: 1 sample, 5.00 %\n          1  empty_label: images/20.png\n" in out
+    assert err == (
+        f"crnn data inspect: {path}: 1 of 20 samples have faults, a larger share than --max-fault-share 0.01\n"
+    )
+    assert run("inspect", path, "--max-fault-share", 0.05)[::2] == (0, "")
+
+
+def test_settings_come_from_a_config_with_flags_on_top(run: Run, word_list: WordList, tmp_path: Path) -> None:
+    path = word_list(labels=["abcdefghij", "Ab&"])
+    (tmp_path / "own.toml").write_text('[image]\nimage_width = 32\n[charset]\ncharacters = "62"\n')
+
+    def found(*flags: object) -> dict[str, object]:
+        status, out, err = run("inspect", path, "--json", "--max-fault-share", 1, *flags)
+        assert (status, err, out.count("\n")) == (0, "", 1)
+        return json.loads(out)
+
+    values = found()
+    assert (values["samples"], values["faults"], values["written"]) == (2, {}, None)
+    assert values["outside_charset"] == {"&": 1}
+    values = found("--config", tmp_path / "own.toml")
+    assert values["settings"]["image_width"] == 32
+    assert len(values["settings"]["characters"]) == 62
+    assert values["faults"] == {"too_long_for_width": {"count": 1, "examples": ["images/1.png"]}}
+    assert found("--config", tmp_path / "own.toml", "--image-width", 100)["faults"] == {}
+    assert found("--config", tmp_path / "own.toml", "--resize", "keep_ratio")["settings"]["resize"] == "keep_ratio"
+    assert found("--charset", "94")["outside_charset"] == {}
+    assert found("--max-text-length", 5)["faults"]["too_long"]["count"] == 1
+    # A preset that says class_num is measured by with another charset, too.
+    assert found("--config", "modelzoo", "--charset", "62")["settings"]["max_text_length"] == 23
+    assert found("--tiny-below", 33)["remarks"]["tiny"]["count"] == 2
+    assert found("--huge-above", 100)["remarks"]["huge"]["count"] == 1
+
+
+def test_against_another_set_and_writing_what_is_clean(run: Run, word_list: WordList, tmp_path: Path) -> None:
+    train = word_list(labels=[*GOOD, "leak", ""], name="train")
+    test = word_list(labels=["leak", "new"], name="test")
+    clean = tmp_path / "clean"
+    status, out, _ = run("inspect", train, "--against", test, "--write", clean, "--workers", 0)
+    assert status == 1
+    assert f"overlap with {test} (2 samples): 1 sample here, 1 of them byte by byte" in out
+    assert "  images/21.png 'leak' = images/1.png 'leak' there" in out
+    assert f"{clean}: 20 samples written" in out
+    assert "  skipped 1: empty_label (images/22.png)\n  skipped 1: overlap (images/21.png)" in out
+    assert labels(LmdbStore(clean)) == GOOD
+    assert run("inspect", clean, "--against", test, "--against", test)[0] == 0
+    out = run("inspect", train, "--write", tmp_path / "list", "--to", "list", "--json", "--workers", 0)[1]
+    values = json.loads(out)
+    assert (values["written"]["written"], values["written"]["complete"], values["faulty"]) == (21, True, 1)
+    assert len(ListFile(tmp_path / "list" / "labels.tsv")) == 21
+
+
+def test_the_sheet(run: Run, word_list: WordList, tmp_path: Path) -> None:
+    path = word_list(labels=["", "字", *GOOD])
+    sheet = tmp_path / "sheet.png"
+    assert run("inspect", path, "--sheet", sheet, "--max-fault-share", 1)[0] == 0
+    assert Image.open(sheet).size == (8 * 184, 3 * 118)
+    first = sheet.read_bytes()
+    assert run("inspect", path, "--sheet", sheet, "--sheet-samples", 4, "--seed", 3)[0] == 1
+    assert Image.open(sheet).size == (8 * 184, 118)
+    assert run("inspect", path, "--sheet", sheet)[0] == 1
+    assert sheet.read_bytes() == first
+
+
+def test_a_terminal_that_has_no_blocks(word_list: WordList, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["data", "inspect", str(word_list(labels=["字", *GOOD])), "--max-fault-share", "1"]) == 0
+    text = stdout.buffer.getvalue().decode("ascii")
+    assert "####" in text
+    assert "\\u5b57" in text
+
+
+def test_ctrl_c_ends_it_at_once_with_one_line(
+    started: Callable[..., subprocess.Popen[str]], word_list: WordList, tmp_path: Path
+) -> None:
+    path = word_list(labels=["word"])
+    # So many samples of one image that it is still at work when the signal comes.
+    path.write_text("images/1.png\tword\n" * 400_000)
+    process = started("inspect", path, "--workers", 2, "--write", tmp_path / "c")
+    time.sleep(4)
+    assert process.poll() is None
+    begun = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 30  # of minutes
+    assert (process.returncode, out, err) == (130, "", "crnn data inspect: stopped before the end; nothing is kept\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["words"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# lexicon
+
+
+def test_a_full_lexicon(run: Run, word_list: WordList, tmp_path: Path) -> None:
+    one, two = word_list(labels=["Door", "zoo", "door", "?"], name="one"), word_list(labels=["apple"], name="two")
+    path = tmp_path / "words.txt"
+    out = f"{path}: 3 words from 5 labels\n  left out 1: empty_label\n"
+    assert run("lexicon", one, two, path, "--from", "labels") == (0, out, "")
+    assert path.read_text() == "apple\ndoor\nzoo\n"
+    out = f"{tmp_path}/94.txt: 4 words from 4 labels and 0 words of lexicons\n"
+    assert run("lexicon", one, tmp_path / "94.txt", "--charset", "94") == (0, out, "")
+    assert (tmp_path / "94.txt").read_text() == "?\nDoor\ndoor\nzoo\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Wrong arguments
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("convert list only", "only: expected SRC and DST"),
+        ("convert svt x y --crop box", "--crop box does not go with format svt; it is for synthtext"),
+        ("convert nothing x y", "format 'nothing' is unknown; expected one of: mjsynth, "),
+        ("convert list x y --share 1", "'1'; expected START:STOP"),
+        ("inspekt", "'inspekt'"),
+        ("inspect", "DATA"),
+        ("inspect nowhere", "nowhere: there is no such file or folder"),
+        ("inspect x y", r"\(y\)"),
+        ("inspect x --against nowhere", "nowhere: there is no such file or folder"),
+        ("inspect x --config nothing", "config 'nothing' is neither a file nor a preset"),
+        ("inspect x --charset aa", "charset has 'a' twice"),
+        ("inspect x --image-width 7", "image.image_width is 7"),
+        ("inspect x --max-text-length 0", "charset.max_text_length is 0"),
+        ("inspect x --resize crop", "'crop' is not one of .*keep_ratio"),
+        ("inspect x --max-fault-share 1.5", "--max-fault-share is 1.5; expected a share from 0 to 1"),
+        ("inspect x --tiny-below 99 --huge-above 5", "tiny below 99 and huge above 5"),
+        ("inspect x --workers -2", "workers is -2; expected 0 or more"),
+        ("inspect x --sheet none/sheet.png", "--sheet none/sheet.png: there is no such folder to write it in"),
+        ("inspect x --sheet s.png --sheet-samples 0", "--sheet-samples is 0; expected at least 1"),
+        ("inspect x --sheet s.png --sheet-font no.ttf", r"font no\.ttf: cannot be read"),
+        ("inspect x --write x", "x: exists already; expected a new or empty folder"),
+        ("lexicon", r"DATA ... OUT\.txt"),
+        ("lexicon x", "x: expected DATA and OUT.txt"),
+        ("lexicon x x/labels.tsv", "x/labels.tsv: exists already"),
+        ("lexicon x none/out.txt", "OUT.txt none/out.txt: there is no such folder"),
+        ("lexicon x out.txt --from kept", "no lexicons are kept with the samples"),
+        ("lexicon x out.txt --from all", "'all' is not one of 'labels', 'kept', 'both'"),
+        ("lexicon x out.txt --charset ж", "has no word for a lexicon .empty_label: 1"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_line(
+    run: Run, word_list: WordList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    word_list(labels=["a"], name="x")
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = run(*line.split())
+    assert (status, out) == (2, "")
+    assert re.search(message, err)
+    assert err.startswith("crnn data")
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The ModelZoo's converters
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function that runs one of the scripts and gives its exit status."""
+
+    def call(name: str, *arguments: object) -> int:
+        path = Path(__file__).parents[2] / "examples" / "modelzoo" / name
+        monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])  # as where a script is run
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(path), run_name="__main__")
+        return caught.value.code
+
+    return call
+
+
+def test_convert_svt(script: Callable[..., int], tmp_path: Path, monkeypatch, capsys) -> None:
     source = svt(tmp_path / "svt1")
     monkeypatch.chdir(tmp_path)
-    assert script("convert_svt.py")(["-d", "svt1", "-x", "test.xml", "-o", "processed"]) == 0
+    assert script("convert_svt.py", "-d", "svt1", "-x", "test.xml", "-o", "processed") == 0
     with ListFile(tmp_path / "processed" / "labels.tsv") as store:
         assert [store.label(i) for i in range(len(store))] == ["ONE", "TWO", "THREE"]
         crop = Image.open(io.BytesIO(store.image_bytes(1)))
-    scene = Image.open(source / "img/1.jpg")
-    np.testing.assert_array_equal(crop, np.asarray(scene)[12:32, 15:45])
-    assert script("convert_svt.py")(["--dataset_dir", "svt1", "-x", "svt1/test.xml", "-o", "lmdb", "--to", "lmdb"]) == 0
-    assert len(LmdbStore(tmp_path / "lmdb")) == 3
-    with pytest.raises(SystemExit):
-        script("convert_svt.py")(["-d", ".", "-x", "svt1/test.xml"])
+    np.testing.assert_array_equal(crop, np.asarray(Image.open(source / "img/1.jpg"))[12:32, 15:45])
+    assert script("convert_svt.py", "--dataset_dir", "svt1", "-x", "svt1/test.xml", "-o", "lmdb", "--to", "lmdb") == 0
+    assert len(labels(LmdbStore(tmp_path / "lmdb"))) == 3
+    assert script("convert_svt.py", "-d", ".", "-x", "svt1/test.xml") == 2
     assert "is not in --dataset_dir" in capsys.readouterr().err
 
 
-def test_the_modelzoo_s_convert_ic03(tmp_path, monkeypatch):
-    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.JPG", "JPEG")
-    (tmp_path / "words.xml").write_text(
-        '<?xml version="1.0" encoding="ISO-8859-1"?><tagset><image><imageName>a.JPG</imageName>'
-        '<resolution x="60" y="40" /><taggedRectangles><taggedRectangle x="5.0" y="6.0" width="30.0" height="20.0" '
-        'offset="0.0" rotation="0.0" userName="admin"><tag>ARE</tag></taggedRectangle></taggedRectangles></image>'
-        "</tagset>"
-    )
-    monkeypatch.chdir(tmp_path)
-    assert script("convert_ic03.py")(["--variant", "IC03_867"]) == 0
-    with ListFile(tmp_path / "processed" / "labels.tsv") as store:
-        assert store.label(0) == "ARE"
-        assert Image.open(io.BytesIO(store.image_bytes(0))).size == (30, 20)
+def test_convert_ic03_and_iiit5k(script: Callable[..., int], tmp_path: Path, monkeypatch, image_of) -> None:
+    monkeypatch.chdir(svt(tmp_path / "scenes"))
+    Path("test.xml").rename("words.xml")  # the elements are those of IC03
+    assert script("convert_ic03.py", "--variant", "IC03_867") == 0
+    assert labels(ListFile(Path("processed", "labels.tsv"))) == ["ONE", "TWO", "THREE"]
 
-
-def test_the_modelzoo_s_convert_iiit5k(tmp_path, image_of):
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "1_1.png").write_bytes(image_of("PRIVATE"))
+    Path("1_1.png").write_bytes(image_of("PRIVATE"))
     row = np.zeros((1, 1), [(name, object) for name in ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")])
     cells = np.empty((1, 2), object)
     cells[0, :] = ["PRIVATE", "PUBLIC"]
-    row[0, 0] = ("test/1_1.png", "PRIVATE", cells, cells)
-    scipy.io.savemat(tmp_path / "testdata.mat", {"testdata": row})
-    out = tmp_path / "processed"
-    assert script("convert_iiit5k.py")(["-m", str(tmp_path / "testdata.mat"), "-o", str(out), "--to", "lmdb"]) == 0
-    with LmdbStore(out) as store:
+    row[0, 0] = ("1_1.png", "PRIVATE", cells, cells)
+    scipy.io.savemat("testdata.mat", {"testdata": row})
+    assert script("convert_iiit5k.py", "-m", "testdata.mat", "-o", "lmdb", "--to", "lmdb") == 0
+    with LmdbStore("lmdb") as store:
         assert store.image_bytes(0) == image_of("PRIVATE")
         assert (store.label(0), store.lexicon(0), store.large_lexicon(0)) == ("PRIVATE", *[("PRIVATE", "PUBLIC")] * 2)

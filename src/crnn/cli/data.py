@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import json as json_module
-import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from crnn.cli.arguments import add_command, command_group
-from crnn.data.formats import FORMATS, FormatName
+from crnn.data.formats import FORMATS, open_reader, published_count
 from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
-from crnn.terminal import check_writable, signals_collected
+from crnn.terminal import check_writable, counting_bar, print_json, signals_collected
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from crnn.config.model import CharsetConfig, ImageConfig
-    from crnn.data.convert import Conversion
     from crnn.data.formats.records import Reader
-    from crnn.data.inspection import Inspection
 
 
 def inspect(
@@ -75,11 +66,14 @@ def inspect(
         workers: Processes; default: one per core.
         json: Print one JSON object.
     """
-    from crnn.cli.inspection_text import sample_sheet
+    from PIL import Image
+
+    from crnn.cli.inspection_text import inspection_text, sample_sheet
     from crnn.contact_sheet import contact_sheet
+    from crnn.data.convert import summary
+    from crnn.data.crops import encode
     from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
     from crnn.data.source import open_source
-    from crnn.terminal import counting_bar
 
     if not 0 <= max_fault_share <= 1:
         raise ConfigError(f"--max-fault-share is {max_fault_share}; expected a share from 0 to 1")
@@ -100,15 +94,21 @@ def inspect(
         with counting_bar("inspecting", sum(map(len, (store, *others)))) as progress:
             found = inspect_store(store, settings, against=others, workers=workers, progress=progress)
         if sheet:
-            drawn = sample_sheet(store, found, sheet_samples, seed=seed, font_path=sheet_font or None)
-            _write_png(sheet, drawn)
+            pixels = sample_sheet(store, found, sheet_samples, seed=seed, font_path=sheet_font or None)
+            atomic_write(Path(sheet), encode(Image.fromarray(pixels), "png", 0), DataError)
         if write:
             with counting_bar("writing", len(store)) as progress:
                 written = write_clean(store, found, write, to=to, workers=workers, progress=progress)
     except KeyboardInterrupt:
         print("crnn data inspect: stopped before the end; nothing is kept", file=sys.stderr)
         return 128 + signal.SIGINT
-    _print(found, written, json=json)
+    if json:
+        print_json({**found.as_dict(), "written": None if written is None else written.as_dict()})
+    else:
+        bar = "█" if "utf" in (sys.stdout.encoding or "utf-8").lower() else "#"
+        print(inspection_text(found, bar=bar))
+        if written is not None:
+            print(f"\n{summary(written)}")
     if found.fault_share > max_fault_share:
         print(
             f"crnn data inspect: {data}: {found.faulty} of {found.samples} samples have faults, a larger share than "
@@ -138,7 +138,6 @@ def lexicon(
 
     from crnn.data.source import open_source
     from crnn.evaluation.lexicons import full_lexicon, write_lexicon
-    from crnn.terminal import counting_bar
 
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected DATA and OUT.txt, the set and the file to write")
@@ -177,38 +176,8 @@ def _measured_by(
     return settings.image, settings.charset
 
 
-def _write_png(path: str, pixels: npt.NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    try:
-        atomic_write(Path(path), buffer.getvalue())
-    except OSError as error:
-        raise DataError(f"--sheet {path}: cannot be written: {error.strerror}. Choose another file") from error
-
-
-def _print(found: Inspection, written: Conversion | None, *, json: bool) -> None:
-    from crnn.cli.inspection_text import inspection_text
-    from crnn.data.convert import summary
-
-    if json:
-        values = {**found.as_dict(), "written": None if written is None else written.as_dict()}
-        # Keys may have halves of surrogate pairs, which only escapes can show.
-        print(json_module.dumps(values, allow_nan=False))
-        return
-    try:
-        "█".encode(sys.stdout.encoding or "utf-8")
-        bar = "█"
-    except UnicodeEncodeError:
-        bar = "#"
-    print(inspection_text(found, bar=bar))
-    if written is not None:
-        print(f"\n{summary(written)}")
-
-
 def convert(
-    format: Annotated[FormatName, typer.Argument(metavar="FORMAT")],  # noqa: A002
+    format: Annotated[str, typer.Argument(metavar="FORMAT", autocompletion=lambda: list(FORMATS))],  # noqa: A002
     paths: Annotated[list[str], typer.Argument(metavar="SRC ... DST")],
     to: Literal["lmdb", "list"] = "lmdb",
     split: Literal["train", "val", "test", "all"] | None = None,
@@ -263,7 +232,11 @@ def convert(
         restart: Begin anew instead of going on.
         json: Print one JSON object.
     """
+    from crnn.data.convert import convert as convert_readers
+    from crnn.data.convert import summary
     from crnn.data.crops import CropOptions
+    from crnn.data.formats.subsets import find_variant
+    from crnn.evaluation.protocol import expected_count
 
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")
@@ -274,34 +247,40 @@ def convert(
     }  # fmt: skip
     selection = {"variant": variant, "like": like, "share": share}
     chosen = {name: value for name, value in {**options, **selection}.items() if value not in (None, "")}
-    encoding = FORMATS[format].encoding if encoding == "auto" else encoding
-    return _convert(
-        [_open(format, source, options, **selection) for source in sources],
-        destination,
-        as_json=json,
-        to=to,
-        images=CropOptions(check=check, max_height=max_height, encoding=encoding, quality=quality),
-        origin={"format": format, "source": ", ".join(str(Path(source).absolute()) for source in sources), **chosen},
-        expected=_expected(format, sources, destination, split, selection),
-        workers=workers,
-        max_bad_share=max_bad_share,
-        restart=restart,
+    readers = [_reader(format, source, options, **selection) for source in sources]
+    for note in (note for reader in readers for note in reader.notes):
+        print(f"crnn data convert: {note}", file=sys.stderr)
+    expected = None
+    if variant:
+        expected = find_variant(variant).num_samples
+    elif not like:
+        expected = published_count(format, sources[0], split) or expected_count(Path(destination).name)
+    crops = CropOptions(
+        check=check,
+        max_height=max_height,
+        encoding=FORMATS[format].encoding if encoding == "auto" else encoding,
+        quality=quality,
     )
-
-
-def _convert(readers: Sequence[Reader], destination: str, *, as_json: bool, **settings: Any) -> int:
-    """Convert until done or stopped, and print which."""
-    from crnn.data.convert import convert, summary
-    from crnn.terminal import counting_bar
-
-    for reader in readers:
-        for note in getattr(reader, "notes", ()):
-            print(f"crnn data convert: {note}", file=sys.stderr)
-    total = sum(len(reader) for reader in readers)
-    with signals_collected() as caught, counting_bar("converting", total) as progress:
-        done = convert(readers, destination, progress=progress, stop=lambda: caught, **settings)
-    if as_json:
-        print(json_module.dumps(done.as_dict(), ensure_ascii=False))
+    with signals_collected() as caught, counting_bar("converting", sum(map(len, readers))) as progress:
+        done = convert_readers(
+            readers,
+            destination,
+            to=to,
+            images=crops,
+            origin={
+                "format": format,
+                "source": ", ".join(str(Path(source).absolute()) for source in sources),
+                **chosen,
+            },
+            expected=None if share or len(sources) > 1 else expected,
+            workers=workers,
+            max_bad_share=max_bad_share,
+            restart=restart,
+            progress=progress,
+            stop=lambda: caught,
+        )
+    if json:
+        print_json(done.as_dict())
     elif done.complete:
         print(summary(done))
     if not done.complete:
@@ -314,35 +293,15 @@ def _convert(readers: Sequence[Reader], destination: str, *, as_json: bool, **se
     return 0
 
 
-def _open(name: FormatName, source: str, options: dict[str, Any], *, variant: str, like: str, share: str) -> Reader:
-    from crnn.data.formats import open_reader
-    from crnn.data.formats.subsets import ShareReader, parse_share
+def _reader(name: str, source: str, options: dict[str, Any], *, variant: str, like: str, share: str) -> Reader:
+    from crnn.data.formats.subsets import samples_like, share_of, variant_of
 
     reader = open_reader(name, source, options)
-    if variant or like:
-        from crnn.data.formats.subsets import LikeReader, VariantReader
-
-        reader = VariantReader(reader, variant, like=like or None) if variant else LikeReader(reader, like)
-    return ShareReader(reader, *parse_share(share)) if share else reader
-
-
-def _expected(
-    name: FormatName, sources: Sequence[str], destination: str, split: str | None, selection: dict[str, str]
-) -> int | None:
-    """Return the published number of samples, by the variant, the format or the name of DST."""
-    from crnn.data.formats import published_count
-    from crnn.evaluation.protocol import expected_count
-
-    if len(sources) > 1 or selection["share"]:
-        return None
-    if selection["variant"]:
-        from crnn.data.formats.subsets import find_variant
-
-        return find_variant(selection["variant"]).num_samples
-    if selection["like"]:
-        return None
-    by_name = expected_count(os.path.basename(os.path.normpath(destination)))  # noqa: PTH119 - as it was typed
-    return published_count(name, sources[0], split) or by_name
+    if variant:
+        reader = variant_of(reader, variant, like=like or None)
+    elif like:
+        reader = samples_like(reader, like)
+    return share_of(reader, share) if share else reader
 
 
 def register(app: typer.Typer) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,6 @@ _MAX_KEY = 60
 
 def inspection_text(found: Inspection, *, bar: str = "█") -> str:
     """Format what ``inspect_store`` found in lines of about 100 characters; ``bar`` is what bars are drawn with."""
-    lines = [f"{found.path}: {_number(found.samples, 'sample')}; measured by {_measure(found.settings)}", ""]
     grid = Table.grid(padding=(0, 2, 1, 0))
     grid.add_row(
         _histogram("label length, characters", found.label_lengths, bar),
@@ -39,27 +39,24 @@ def inspection_text(found: Inspection, *, bar: str = "█") -> str:
     console = Console(file=io.StringIO(), width=_LINE, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(grid)
-    lines += captured.get().splitlines()
-    lines += _characters(f"{len(found.characters)} different characters in the labels", found.characters)
-    if found.outside_charset:
-        lines += _characters(f"{len(found.outside_charset)} outside the charset", found.outside_charset)
-    if found.unseen:
-        lines += _wrapped(f"{len(found.unseen)} of the charset in no label:", map(_shown_character, found.unseen))
     share = f"{_number(found.faulty, 'sample')}, {100 * found.fault_share:.2f} %" if found.faulty else "none"
-    lines += ["", *_findings(f"faults: {share}", found.faults, {})]
-    remarks = {
-        "changed_label": "training drops characters of it",
-        "tiny": f"a side below {found.settings.tiny_below} pixels",
-        "huge": f"a side above {found.settings.huge_above} pixels",
-        "wrong_stored_size": "wh- is not the size of the image",
-    }
-    groups = list(_groups({"files are equal": found.same_bytes, "pixels are equal, files are not": found.same_pixels}))
-    if found.remarks or groups:
-        lines += _findings("remarks", found.remarks, remarks)
-        lines += groups
-    lines += _contradictions(found.contradictions)
-    for overlap in found.overlaps:
-        lines += _overlap(overlap)
+    remarks = [*_findings(found.remarks, found.settings)]
+    remarks += _duplicates("files are equal", found.same_bytes)
+    remarks += _duplicates("pixels are equal, files are not", found.same_pixels)
+    lines = [
+        f"{found.path}: {_number(found.samples, 'sample')}; measured by {_measure(found.settings)}",
+        "",
+        *captured.get().splitlines(),
+        *_characters(f"{len(found.characters)} different characters in the labels:", found.characters),
+        *_characters(f"{len(found.outside_charset)} outside the charset:", found.outside_charset),
+        *_wrapped(f"{len(found.unseen)} of the charset in no label:", map(_shown_character, found.unseen)),
+        "",
+        f"faults: {share}",
+        *_findings(found.faults, found.settings),
+        *(["remarks", *remarks] if remarks else []),
+        *_contradictions(found.contradictions),
+        *(line for overlap in found.overlaps for line in _overlap(overlap)),
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -85,40 +82,33 @@ def _histogram(title: str, spread: Histogram, bar: str) -> Table:
     table.add_column(justify="right", min_width=9)
     if not spread.counts:
         table.add_row("none")
-        return table
     for name, count in zip(_bin_names(spread), spread.counts, strict=True):
         table.add_row(name, bar * -(-count * _BAR // max(spread.counts)), f"{count:,}")  # one at least
     return table
 
 
 def _bin_names(spread: Histogram) -> Iterator[str]:
-    unit = spread.unit
-    step = spread.edges[1] - spread.edges[0]
     for low, high in zip(spread.edges, spread.edges[1:], strict=False):
-        if high - low > step + unit / 2:
+        if high - low > spread.edges[1] - spread.edges[0] + spread.unit / 2:
             yield f"{low:g} or more"
-        elif high - low > unit + unit / 2:
-            yield f"{low:g} - {round(high - unit, 1):g}"
+        elif high - low > 1.5 * spread.unit:
+            yield f"{low:g} - {round(high - spread.unit, 1):g}"
         else:
             yield f"{low:g}"
 
 
 def _characters(title: str, counts: Mapping[str, int]) -> list[str]:
-    shown = [f"{_shown_character(character)} {count:,}" for character, count in list(counts.items())[:_MAX_CHARACTERS]]
+    shown = [f"{_shown_character(character)} {count:,}" for character, count in [*counts.items()][:_MAX_CHARACTERS]]
     if len(counts) > len(shown):
         shown.append(f"and {len(counts) - len(shown):,} more")
-    return _wrapped(f"{title}:", shown)
+    return _wrapped(title, shown)
 
 
 def _wrapped(title: str, items: Iterable[str]) -> list[str]:
-    """Wrap a title and items into lines between the items."""
-    lines, line = [], title
-    for item in items:
-        if len(line) + len(item) + 2 > _LINE:
-            lines.append(line)
-            line = " "
-        line += f"  {item}"
-    return [*lines, line]
+    """Wrap a title and items into lines between the items; none without items."""
+    line = "  ".join([title, *(item.replace(" ", "\xa0") for item in items)])
+    lines = textwrap.wrap(line, _LINE, subsequent_indent=" " * 3, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in lines if line != title]
 
 
 def _shown_character(character: str) -> str:
@@ -129,13 +119,16 @@ def _shown_character(character: str) -> str:
     return character
 
 
-def _findings(title: str, found: Mapping[str, Finding], meanings: Mapping[str, str]) -> list[str]:
-    lines = [title]
+def _findings(found: Mapping[str, Finding], settings: InspectionSettings) -> Iterator[str]:
+    meanings = {
+        "changed_label": " (training drops characters of it)",
+        "tiny": f" (a side below {settings.tiny_below} pixels)",
+        "huge": f" (a side above {settings.huge_above} pixels)",
+        "wrong_stored_size": " (wh- is not the size of the image)",
+    }
     for name, finding in found.items():
-        meaning = f" ({meanings[name]})" if name in meanings else ""
         keys = [*map(_key, finding.examples), *["..."] * (finding.count > len(finding.examples))]
-        lines.append(f"  {finding.count:>9,}  {name}{meaning}: {', '.join(keys)}")
-    return lines
+        yield f"  {finding.count:>9,}  {name}{meanings.get(name, '')}: {', '.join(keys)}"
 
 
 def _key(key: str) -> str:
@@ -143,34 +136,33 @@ def _key(key: str) -> str:
     return key if len(key) <= _MAX_KEY else f"...{key[3 - _MAX_KEY :]}"
 
 
-def _groups(found: Mapping[str, Groups]) -> Iterator[str]:
-    for title, groups in found.items():
-        if groups.groups:
-            examples = "; ".join(" = ".join(_key(member.key) for member in members) for members in groups.examples)
-            dots = "; ..." if groups.groups > len(groups.examples) else ""
-            yield f"  {groups.samples:>9,}  in {_number(groups.groups, 'group')} whose {title}: {examples}{dots}"
-
-
-def _contradictions(found: Groups) -> list[str]:
-    if not found.groups:
-        return []
-    lines = [f"contradictions: {_number(found.groups, 'group')} of equal images with different labels"]
-    lines += [f"  {' = '.join(map(_member, members))}" for members in found.examples]
-    return [*lines, "  ..."] if found.groups > len(found.examples) else lines
-
-
-def _overlap(found: Overlap) -> list[str]:
-    what = f"overlap with {found.path} ({_number(found.samples, 'sample')}"
-    what += f", {found.unreadable:,} of them unreadable)" if found.unreadable else ")"
-    if not found.same_pixels:
-        return [f"{what}: none"]
-    lines = [f"{what}: {_number(found.same_pixels, 'sample')} here, {found.same_bytes:,} of them byte by byte"]
-    lines += [f"  {_member(here)} = {_member(there)} there" for here, there in found.examples]
-    return [*lines, "  ..."] if found.same_pixels > len(found.examples) else lines
-
-
 def _member(member: Member) -> str:
     return f"{_key(member.key)} {_key(member.label)!r}"
+
+
+def _duplicates(title: str, found: Groups) -> Iterator[str]:
+    if found.groups:
+        examples = [" = ".join(_key(member.key) for member in members) for members in found.examples]
+        examples += ["..."] * (found.groups > len(examples))
+        yield f"  {found.samples:>9,}  in {_number(found.groups, 'group')} whose {title}: {'; '.join(examples)}"
+
+
+def _contradictions(found: Groups) -> Sequence[str]:
+    if not found.groups:
+        return ()
+    title = f"contradictions: {_number(found.groups, 'group')} of equal images with different labels"
+    examples = [f"  {' = '.join(map(_member, members))}" for members in found.examples]
+    return [title, *examples, *["  ..."] * (found.groups > len(examples))]
+
+
+def _overlap(found: Overlap) -> Sequence[str]:
+    title = f"overlap with {found.path} ({_number(found.samples, 'sample')}"
+    title += f", {found.unreadable:,} of them unreadable)" if found.unreadable else ")"
+    if not found.same_pixels:
+        return [f"{title}: none"]
+    title += f": {_number(found.same_pixels, 'sample')} here, {found.same_bytes:,} of them byte by byte"
+    examples = [f"  {_member(here)} = {_member(there)} there" for here, there in found.examples]
+    return [title, *examples, *["  ..."] * (found.same_pixels > len(examples))]
 
 
 _COLUMNS = 8
@@ -193,21 +185,20 @@ def sample_sheet(
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(store), min(count, len(store)), replace=False, shuffle=False))
     images: list[npt.NDArray[np.uint8] | None] = []
-    captions, marked = [], []
-    for place, index in enumerate(map(int, drawn)):
-        pixels, label = None, ""
+    captions = []
+    for index in map(int, drawn):
+        pixels, label, size = None, "", ""
         with contextlib.suppress(DataError):
             pixels = load_image(store.image_bytes(index), 3)
+            size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+            pixels = _reduced(pixels)
         with contextlib.suppress(DataError):
             label = store.label(index)
-        size = "" if pixels is None else f"{pixels.shape[1]} x {pixels.shape[0]}"
-        fault = inspection.fault(index)
-        if fault:
-            marked.append(place)
-        lines = (label, "  ".join(filter(None, (size, fault))), store.key(index).rpartition("/")[2])
+        lines = (label, "  ".join(filter(None, (size, inspection.fault(index)))), store.key(index).rpartition("/")[2])
         # A line break in a label is no line of the caption.
         captions.append("\n".join(line.replace("\n", "\\n") for line in lines))
-        images.append(None if pixels is None else _reduced(pixels))
+        images.append(pixels)
+    marked = [place for place, index in enumerate(drawn) if inspection.fault(int(index))]
     return contact_sheet(images, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
 
 

@@ -13,14 +13,13 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from crnn.data.crops import CropOptions, ImageReader, Prepare, Prepared, Request
+from crnn.data.crops import CropOptions, Prepare, Prepared, Request
 from crnn.data.formats.records import Reader, Record, Skipped
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, CrnnError, DataError
-from crnn.files import ImageFolder
 from crnn.parallel import ordered_map, usable_cores
 
 LEFT_OUT = frozenset({"not_in_variant", "other_share"})
@@ -230,8 +229,7 @@ def convert(
     "__main__"``.
 
     Args:
-        readers: The samples. A reader with a method ``read_image(path)`` gives image bytes itself (it is pickled);
-            otherwise images are files below its root.
+        readers: The samples.
         path: The store or folder to write; it must not exist yet, or be empty.
         to: ``lmdb``, or ``list`` for image folders with a list file.
         images: Treatment of the images.
@@ -259,7 +257,7 @@ def convert(
         raise ConfigError(f"max_bad_share is {max_bad_share}; expected a share from 0 to 1")
     if workers is not None and workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more processes")
-    readers = list(readers) if isinstance(readers, list | tuple) else [cast("Reader", readers)]
+    readers = [readers] if isinstance(readers, Reader) else list(readers)
     images = images or CropOptions()
     total = sum(len(reader) for reader in readers)
     if workers is None:
@@ -279,7 +277,7 @@ def convert(
         items = ((number, item) for number, reader in enumerate(readers) for item in reader)
         complete = tally.skip_done(items, partial, stop)
         if complete:
-            prepare = Prepare([_source(reader) for reader in readers], images)
+            prepare = Prepare([reader.image_source() for reader in readers], images)
             try:
                 jobs = _prepared_jobs(items, prepare, workers)
                 complete = _write(writer, jobs, tally, settings, total, max_bad_share, progress, stop)
@@ -306,11 +304,6 @@ def convert(
         begun_at=begun_at,
         total=total,
     )
-
-
-def _source(reader: Reader) -> ImageReader:
-    given: ImageReader | None = getattr(reader, "read_image", None)
-    return ImageFolder(reader.root).read if given is None else given
 
 
 def _write(

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from crnn.charset import LabelSkip, characters_outside, min_time_steps
 from crnn.config.model import CharsetConfig, ImageConfig, time_steps
 from crnn.data.convert import Conversion, convert
-from crnn.data.formats.records import Record, Skipped
+from crnn.data.formats.records import Reader, Record, Skipped
 from crnn.data.list_file import ListWriter
 from crnn.data.source import SampleStore
 from crnn.data.store import LmdbWriter
@@ -615,13 +615,11 @@ def write_clean(
         raise
 
 
-class _FaultlessReader:
+class _FaultlessReader(Reader):
     """The samples of any store as records, faulty ones as skipped."""
 
     def __init__(self, store: SampleStore, inspection: Inspection) -> None:
         self.root = Path(store.path)
-        # An attribute and no method: workers get it pickled, and should not get the flags of all samples with it.
-        self.read_image = _StoredImages(store)
         self._store = store
         self._inspection = inspection
 
@@ -643,6 +641,9 @@ class _FaultlessReader:
                 yield Skipped(key, "bad_record")
             else:
                 yield Record(key=key, label=label, path=str(index), lexicon=lexicon, large_lexicon=large)
+
+    def image_source(self) -> Callable[[str], bytes]:
+        return _StoredImages(self._store)  # workers should not get the flags of all samples with it
 
 
 class _StoredImages:

@@ -35,14 +35,8 @@ def without_scipy(path: Path, variables: Variables) -> Iterator[Any]:
     yield
 
 
-def cells(*values: object) -> np.ndarray:
-    array = np.empty((1, len(values)), object)
-    array[0, :] = values
-    return array
-
-
 @pytest.mark.parametrize("compress", [False, True])
-def test_variables_that_were_asked_for(tmp_path, compress):
+def test_variables_that_were_asked_for(tmp_path, cells, compress):
     path = tmp_path / "a.mat"
     rows = np.array(["Lines:\nI", "grün"])
     scipy.io.savemat(path, {"a": rows, "b": "not this", "c": cells("x"), "d": ""}, do_compression=compress)
@@ -54,19 +48,11 @@ def test_variables_that_were_asked_for(tmp_path, compress):
     }
 
 
-def test_any_number_of_items_in_order(tmp_path):
+def test_items_come_in_order_and_a_crash_is_an_error(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", {})
     assert list(read_mat(tmp_path / "a.mat", (), many)) == list(range(2500))
-
-
-def test_a_crash_is_an_error(tmp_path):
-    scipy.io.savemat(tmp_path / "a.mat", {})
     with pytest.raises(DataError, match=r"a\.mat: ended the process that reads it; it is damaged"):
         list(read_mat(tmp_path / "a.mat", (), crash))
-
-
-def test_a_missing_package_is_named(tmp_path):
-    scipy.io.savemat(tmp_path / "a.mat", {})
     with pytest.raises(MissingExtraError, match=r"pip install 'crnn\[data\]'"):
         list(read_mat(tmp_path / "a.mat", (), without_scipy))
 
@@ -79,14 +65,13 @@ class Trap:
         return (os.mkdir, (str(self.folder),))
 
 
-@pytest.mark.parametrize("content", ["empty", "text", "zeros", "pickle", "hdf5", "cut", "folder", "gone"])
-def test_other_files_are_one_line(tmp_path, content):
+@pytest.mark.parametrize("content", ["empty", "text", "pickle", "hdf5", "cut", "folder", "gone"])
+def test_other_files_are_one_line(tmp_path, cells, content):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"a": cells("x" * 1000)}, do_compression=True)
     contents = {
         "empty": b"",
         "text": b"hello\n" * 100,
-        "zeros": bytes(4096),
         "pickle": pickle.dumps(Trap(tmp_path / "sprung")),
         "hdf5": b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n",
         "cut": path.read_bytes()[:-20],
@@ -98,16 +83,15 @@ def test_other_files_are_one_line(tmp_path, content):
         list(read_mat(given, ("a",), texts))
     assert str(caught.value).startswith(f"{given}: ")
     assert "\n" not in str(caught.value)
-    if content == "hdf5":
-        assert "version 7.3 (HDF5)" in str(caught.value)
+    assert ("version 7.3 (HDF5)" in str(caught.value)) == (content == "hdf5")
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_changed_byte_never_ends_the_caller(tmp_path):
+def test_a_changed_byte_never_ends_the_caller(tmp_path, cells):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"a": cells("word", np.arange(4.0), cells("x", "y"))})
     whole = path.read_bytes()
-    for position in range(128, len(whole), 56):
+    for position in range(128, len(whole), 140):
         changed = bytearray(whole)
         changed[position] ^= 0xFF
         path.write_bytes(changed)

@@ -16,71 +16,45 @@ from typing import Any, Literal
 import numpy as np
 
 from crnn.data.formats.matfile import Variables, read_mat, text_rows
-from crnn.data.formats.records import Record, Skipped, find_annotation, is_name, one_line, printable, relative_path
-from crnn.errors import ConfigError, DataError
+from crnn.data.formats.records import Reader, Record, Skipped, find_annotation, sample
+from crnn.errors import DataError
 
 _FIELDS = ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")
 
 
-class Iiit5kReader:
+class Iiit5kReader(Reader):
     """The words of IIIT5k, in the order of the file.
 
     ``source`` is the folder with ``traindata.mat`` and ``testdata.mat`` (``IIIT5K``, or its parent), or one of these
-    files, for which ``split`` is ignored. Reasons of skips: ``malformed`` (image name or label is no text),
-    ``encoding``, ``outside_root``, ``no_label``.
+    files, for which ``split`` is ignored.
     """
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:
-        if split not in ("train", "test"):
-            raise ConfigError(f"IIIT5k has no split {split!r}; expected train or test")
-        self._path = find_annotation(source, (f"{split}data.mat", f"IIIT5K/{split}data.mat"))
-        self.root: Path = self._path.parent
-        self._samples = list(read_mat(self._path, ("traindata", "testdata"), _samples))
-
-    def __len__(self) -> int:
-        return len(self._samples)
+        path = find_annotation(source, (f"{split}data.mat", f"IIIT5K/{split}data.mat"))
+        self.root = path.parent
+        self._samples = list(read_mat(path, ("traindata", "testdata"), _samples))
 
     def __iter__(self) -> Iterator[Record | Skipped]:
         return iter(self._samples)
 
-    def __repr__(self) -> str:
-        return f"Iiit5kReader({str(self._path)!r})"
-
 
 def _samples(path: Path, variables: Variables) -> Iterator[Record | Skipped]:
-    name = next((name for name in ("traindata", "testdata") if name in variables), None)
-    if name is None:
-        hint = "it has the boxes of characters; " if any("CharBound" in other for other in variables) else ""
-        raise DataError(
-            f"{path}: has {', '.join(variables) or 'no variables'}; {hint}expected traindata or testdata. Give "
-            "traindata.mat or testdata.mat"
-        )
-    words = variables[name]
-    fields = words.dtype.names or ()
+    words = variables.get("traindata", variables.get("testdata"))
+    fields = () if words is None else words.dtype.names or ()
     if not set(fields).issuperset(_FIELDS[:2]) or words.size == 0:
         raise DataError(
-            f"{path}: {name} has the shape {words.shape} and the fields {', '.join(fields) or 'none'}; expected "
-            f"structs with {', '.join(_FIELDS)}. Check the file"
+            f"{path}: has {', '.join(variables) or 'no variables'}, and no structs with {', '.join(_FIELDS)} in "
+            "traindata or testdata. Give traindata.mat or testdata.mat"
         )
-    empty = np.zeros((0, 0))
     for number, word in enumerate(words.ravel("F"), start=1):
-        yield _sample(number, *(word[field] if field in fields else empty for field in _FIELDS))
-
-
-def _sample(number: int, name: Any, label: Any, small: Any, large: Any) -> Record | Skipped:
-    published = "\n".join(text_rows(name) or ())
-    key = printable(one_line(published)) or f"word {number}"
-    rows = text_rows(label)
-    if not is_name(published) or rows is None or len(rows) > 1:
-        return Skipped(key, "malformed")
-    path = relative_path(published)
-    if path is None:
-        return Skipped(key, "outside_root")
-    if not "".join(rows):
-        return Skipped(path, "no_label")
-    if "\ufffd" in rows[0] + path:
-        return Skipped(path, "encoding")
-    return Record(key=path, label=rows[0], path=path, lexicon=_words(small), large_lexicon=_words(large))
+        name, label, small, large = (word[field] if field in fields else None for field in _FIELDS)
+        rows = text_rows(label)
+        text = "".join(rows or ())
+        fault = "malformed" if rows is None or len(rows) > 1 else "encoding" if "\ufffd" in text else ""
+        yield sample(
+            "\n".join(text_rows(name) or ()), text, lexicon=_words(small), large_lexicon=_words(large), fault=fault,
+            place=f"word {number}",
+        )  # fmt: skip
 
 
 def _words(cells: Any) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,8 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from crnn.data.formats.records import one_line
-from crnn.errors import CrnnError, DataError, MissingExtraError
+from crnn.data.formats.records import printable
+from crnn.errors import DataError, MissingExtraError
 
 _PIECE = 1000  # items per message
 
@@ -34,16 +33,8 @@ _unsent: Iterator[Any] = iter(())  # in the child
 def read_mat(path: Path, names: Sequence[str], convert: Callable[[Path, Variables], Iterable[_T]]) -> Iterator[_T]:
     """Convert variables of a MATLAB file in a child process, and yield the items in order.
 
-    The child imports the main module: in a script, call this under ``if __name__ == "__main__"``.
-
-    Args:
-        path: The file.
-        names: The variables to read.
-        convert: A module's function; called in the child with ``path`` and the variables. It may raise ``DataError``.
-
-    Raises:
-        DataError: The file cannot be read, is of version 7.3, is damaged, or crashes the child.
-        MissingExtraError: The package ``scipy`` is not installed.
+    The child imports the main module: in a script, call this under ``if __name__ == "__main__"``. ``convert`` is a
+    module's function, called in the child with ``path`` and the variables; it may raise ``DataError``.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
         try:
@@ -58,10 +49,7 @@ def read_mat(path: Path, names: Sequence[str], convert: Callable[[Path, Variable
 
 
 def text_rows(value: Any) -> list[str] | None:
-    """Return rows of a character matrix, padded with spaces; ``None`` for anything else.
-
-    An empty matrix has no rows. Undecodable characters are U+FFFD.
-    """
+    """Return rows of a character matrix, if it is one; an empty one has none. Undecodable characters are U+FFFD."""
     if not isinstance(value, np.ndarray) or (value.dtype.kind != "U" and (value.size or value.dtype.kind == "O")):
         return None
     return [str(row) for row in value.ravel()]
@@ -75,23 +63,19 @@ def _load(path: Path, names: Sequence[str], convert: Callable[[Path, Variables],
         raise MissingExtraError("scipy", "data", "Reading MATLAB files") from None
     warnings.simplefilter("ignore")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise DataError(f"{path}: is not a file; expected a MATLAB file. Check the path")
         variables = dict.fromkeys(name for name, _, _ in scipy.io.whosmat(path, appendmat=False))
         variables |= {
             name: value
             for name, value in scipy.io.loadmat(path, appendmat=False, variable_names=names).items()
             if name in variables
         }
-    except CrnnError:
-        raise
     except NotImplementedError:
         raise DataError(
             f"{path}: is a MATLAB file of version 7.3 (HDF5), which is not read; expected version 5 to 7. Save it in "
             "MATLAB with save(..., '-v7')"
         ) from None
     except Exception as error:  # scipy raises nearly anything
-        cause = one_line(str(error)) or type(error).__name__
+        cause = printable(str(error)) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file of version 5 to 7: {cause}. Check the file") from None
     _unsent = iter(convert(path, variables))
 

@@ -1,24 +1,22 @@
-"""Records of readers: a sample's image, label and region, and shared parsing of annotations.
+"""Samples as the readers of formats give them, and what formats share in parsing annotations.
 
-Readers look at annotations only; images are opened later, by the worker processes of ``crnn.data.convert``. So millions
-of records stay light, and every reader knows its number of samples beforehand.
+Readers look at annotations only; images are opened later, by the worker processes of ``crnn.data.convert``.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 import os
 import re
-import stat
-from collections.abc import Iterator, Sequence
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
-from crnn.errors import DataError, MissingExtraError
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
+from crnn.errors import DataError
+from crnn.files import ImageFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,97 +68,141 @@ class Skipped:
     reason: str
 
 
-class Reader(Protocol):
-    """The samples of one published set, in a reproducible order."""
+class Reader(ABC):
+    """The samples of one published set, in a reproducible order.
+
+    The class of a format takes the source and its options, sets ``root``, raises ``DataError`` if this is no such set,
+    and yields ``sample(...)`` for each annotated word.
+    """
 
     root: Path
-    """Folder of the paths; nothing outside it is read."""
+    """Folder of the images; nothing outside it is read."""
+
+    notes: tuple[str, ...] = ()
+    """Sentences about the files for the user."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Record | Skipped]:
+        """Iterate over the samples; may be called again."""
 
     def __len__(self) -> int:
         """Return the number of annotated samples, skipped ones included."""
-        ...
+        return self._num_samples
 
-    def __iter__(self) -> Iterator[Record | Skipped]:
-        """Iterate over the samples; may be called again."""
-        ...
+    @functools.cached_property
+    def _num_samples(self) -> int:
+        return sum(1 for _ in self)
+
+    def image_source(self) -> Callable[[str], bytes]:
+        """Return a function from a record's path to image bytes; errors as in ``ImageFolder.read``.
+
+        It is pickled for worker processes, so it should not hold the samples.
+        """
+        return ImageFolder(self.root).read
 
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_SNIFFED_BYTES = 4096
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
-_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-class AnnotationLines:
-    """The non-blank lines of a text file as bytes, without line ends (LF or CRLF) and byte order mark.
+def sample(
+    name: str,
+    label: str,
+    *,
+    word: int = 0,
+    region: Box | Quad | None = None,
+    lexicon: tuple[str, ...] = (),
+    large_lexicon: tuple[str, ...] = (),
+    fault: str = "",
+    place: str = "(no name)",
+    empty_label: bool = False,
+) -> Record | Skipped:
+    """Return the record of an annotated word, or why it cannot be used.
 
-    Each iteration reads the file anew and holds nothing, so lists may have any length. It raises ``DataError`` if the
-    file is missing, unreadable or not text.
+    The reason is ``malformed`` without a name, ``outside_root`` if it leads out of the root, the format's ``fault``,
+    ``encoding`` for a label that was not UTF-8, or ``no_label``.
+
+    Args:
+        name: Path of the image as published.
+        label: The text; surrogates stand for bytes that are not UTF-8.
+        word: Number of the word in its image, from 1; 0: the image is the word.
+        region: As in ``Record``.
+        lexicon: As in ``Record``.
+        large_lexicon: As in ``Record``.
+        fault: Reason that the format has found, or empty.
+        place: What is named in messages if the name is empty.
+        empty_label: Accept an empty label.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            if not stat.S_ISREG(self.path.stat().st_mode):  # a pipe would be waited for
-                raise DataError(f"{self.path}: is not a file; expected a text file. Check the path")
-            with self.path.open("rb") as file:
-                head = file.read(_SNIFFED_BYTES)
-                if b"\0" in head:  # before an archive or an image is read as one long line
-                    raise DataError(f"{self.path}: is not text in UTF-8; expected a list. Save it as UTF-8")
-                file.seek(len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0)
-                for line in file:
-                    if not line.isspace():
-                        yield line.removesuffix(b"\n").removesuffix(b"\r")
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be read: {error.strerror}; expected a text file. Check the path"
-            ) from error
+    named = bool(name.strip())
+    path = relative_path(name) if named else None
+    key = printable(path or (name if named else place)) + (f"#{word}" if word else "")
+    if path is None:
+        return Skipped(key, "outside_root" if named else "malformed")
+    if fault:
+        return Skipped(key, fault)
+    if not_utf8(label):
+        return Skipped(key, "encoding")
+    if not (empty_label or label.strip()):
+        return Skipped(key, "no_label")
+    return Record(key, label, path, region, lexicon, large_lexicon)
 
 
-def kind_of(path: Path) -> Literal["file", "folder", ""]:
-    """Return ``file``, ``folder``, or nothing for anything else."""
+def text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file with their ends, without byte order mark; nothing is held.
+
+    Bytes that are not UTF-8 become surrogates (PEP 383), which ``not_utf8`` finds.
+    """
     try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):  # ValueError: a NUL in the path
-        return ""
-    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else ""
-
-
-def names_in(folder: Path) -> list[str]:
-    """Return the sorted names in a folder, without hidden ones."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208 - names only
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            if "\0" in file.read(4096):  # before an archive or an image is read as one long line
+                raise DataError(f"{path}: is not text in UTF-8. Save it as UTF-8")
+            file.seek(0)
+            yield from file
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}. Check its permissions") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; expected a text file. Check the path") from error
 
 
-def decoded(text: bytes) -> str | None:
-    """Decode UTF-8, or return ``None``."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return None
+def annotation_lines(path: Path) -> Iterator[str]:
+    """Yield the non-blank lines of a text file, as ``text_lines`` but without their ends (LF or CRLF)."""
+    for line in text_lines(path):
+        if line.strip(string.whitespace):
+            yield line.removesuffix("\n").removesuffix("\r")
 
 
-def printable(text: str | bytes, limit: int = 1000) -> str:
+def not_utf8(text: str) -> bool:
+    """Return whether a text has surrogates, which stand for bytes that are not UTF-8."""
+    return _SURROGATE.search(text) is not None
+
+
+def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> Path:
+    """Return the file ``source``, or the one file in that folder that has one of the names (``*.csv``).
+
+    Raises:
+        DataError: ``source`` does not exist, or has none or several of these files in it.
+    """
+    path, expected = Path(source), " or ".join(patterns)
+    if os.path.isfile(path):  # noqa: PTH113 - no error where the path is too long or forbidden
+        return path
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise DataError(f"{path}: does not exist; expected {expected}, or its folder. Check the path")
+    found = [
+        file for pattern in patterns for file in sorted(path.glob(pattern)) if file.is_file() and file.name[0] != "."
+    ]
+    if len(found) != 1:
+        names = f"has {len(found)} ({', '.join(file.name for file in found[:4])})" if found else "has no such file"
+        raise DataError(f"{path}: {names}; expected one {expected} in it. Check the folder, or name the file")
+    return found[0]
+
+
+def printable(text: str, limit: int = 1000) -> str:
     r"""Return a text of a file for messages: one line of at most ``limit`` characters.
 
-    Control characters and bytes that are not UTF-8 are escaped, as ``\n`` and ``\xe9``.
-
     Example:
-        >>> printable(b"caf\xe9.png")
-        'caf\\xe9.png'
+        >>> printable("two\nlines")
+        'two\\nlines'
     """
-    if isinstance(text, str) and text.isprintable() and len(text) <= limit:
-        return text
-    try:
-        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-        shown = raw.decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON and .mat files may have
-        shown = str(text).encode("utf-8", "backslashreplace").decode()
-    shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
+    shown = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
@@ -177,146 +219,7 @@ def relative_path(path: str) -> str | None:
         [None, None, None, None]
     """
     path = path.replace("\\", "/")
-    if path.startswith("/") or (":" in path and _DRIVE.match(path)):
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or _DRIVE.match(path) or ".." in parts:
         return None
-    path = path.removeprefix("./")
-    parts = path.split("/")
-    if ".." in parts:
-        return None
-    if "" not in parts and "." not in parts:
-        return path
-    return "/".join(part for part in parts if part not in ("", ".")) or None
-
-
-_ASCII_CONTROL = re.compile("[\0-\x1f\x7f]")
-
-
-def find_annotation(source: str | os.PathLike[str], candidates: Sequence[str]) -> Path:
-    """Return the absolute path of the annotation ``source``, or of the first of ``candidates`` in that folder.
-
-    Raises:
-        DataError: ``source`` does not exist, or has none of ``candidates`` in it.
-    """
-    path = Path(source)
-    try:
-        if path.is_file():
-            return path.absolute()
-        if not path.exists():
-            raise DataError(
-                f"{os.fspath(source)}: does not exist; expected {candidates[0]} or its folder. Check the path"
-            )
-        for candidate in candidates:
-            if (path / candidate).is_file():
-                return (path / candidate).absolute()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path; but DataError is one too
-        if isinstance(error, DataError):
-            raise
-        why = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{os.fspath(source)}: cannot be read: {why}. Check the path") from error
-    raise DataError(
-        f"{os.fspath(source)}: has no {' or '.join(candidates)}; expected the folder of the set as it is published, or "
-        "the annotation itself. Check the path"
-    )
-
-
-def is_name(text: str) -> bool:
-    """Return whether a text can name an image: not empty, without control characters."""
-    return bool(text) and not _ASCII_CONTROL.search(text)
-
-
-def one_line(text: str) -> str:
-    """Replace control characters by spaces, for messages."""
-    return _ASCII_CONTROL.sub(" ", text).strip()
-
-
-MAX_XML_BYTES = 16 * 1024 * 1024
-"""Larger files are refused: published ones have less than 0.3 MB, and the tree takes some ten times the file."""
-
-_MAX_COORDINATE = 1e6  # pixels; more than any image has, and well within the precision of floats
-
-
-def read_xml(path: str | os.PathLike[str]) -> Element:
-    """Return the root element of an XML file, in its declared encoding, else UTF-8 or UTF-16.
-
-    Raises:
-        DataError: It cannot be read, is larger than ``MAX_XML_BYTES``, is not well-formed, or has a document type.
-    """
-    try:
-        from defusedxml import DefusedXmlException
-        from defusedxml.ElementTree import ParseError, fromstring
-    except ImportError as error:
-        raise MissingExtraError("defusedxml", "data", "Reading XML annotations") from error
-    name = os.fspath(path)
-    content = _content(name)
-    try:
-        element: Element = fromstring(content, forbid_dtd=True, forbid_entities=True, forbid_external=True)
-    except DefusedXmlException as error:
-        raise DataError(
-            f"{name}: has a document type or entities ({type(error).__name__}); expected elements only, as the set is "
-            "published. Take the file from its publisher"
-        ) from error
-    except ParseError as error:
-        raise DataError(
-            f"{name}: is not well-formed XML: {error}; expected XML in the encoding that its first line declares, "
-            "without one UTF-8. Take the file from its publisher"
-        ) from error
-    except (LookupError, ValueError) as error:  # encodings that expat does not know or cannot use
-        raise DataError(f"{name}: cannot be decoded: {error}; expected UTF-8. Save the file as UTF-8") from error
-    return element
-
-
-def tagged_words(image: Element, number: int, lexicon: tuple[str, ...] = ()) -> Iterator[Record | Skipped]:
-    """Yield the words of one scene, whose ``number`` counts from 1.
-
-    It has ``imageName``, and ``taggedRectangles`` of ``taggedRectangle`` with a ``tag`` each; white space around names
-    and labels is dropped. Reasons of skips: ``malformed`` (no image name, or no valid number), ``outside_root``,
-    ``no_area``, ``no_label``.
-    """
-    name = _text(image.find("imageName"))
-    path = relative_path(name)
-    shown = (path if is_name(name) else None) or printable(one_line(name)) or f"image {number}"
-    rectangles = [child for group in image.findall("taggedRectangles") for child in group.findall("taggedRectangle")]
-    for n, rectangle in enumerate(rectangles, start=1):
-        key = f"{shown}#{n}"
-        label = _text(rectangle.find("tag"))
-        box = _box(rectangle)
-        if not is_name(name) or box is None:
-            yield Skipped(key, "malformed")
-        elif path is None:
-            yield Skipped(key, "outside_root")
-        elif box.width <= 0 or box.height <= 0:
-            yield Skipped(key, "no_area")
-        elif not label:
-            yield Skipped(key, "no_label")
-        else:
-            yield Record(key=key, label=label, path=path, region=box, lexicon=lexicon)
-
-
-def _content(name: str) -> bytes:
-    try:
-        # A pipe would be waited for; it has no size either.
-        if not stat.S_ISREG(Path(name).stat().st_mode):
-            raise DataError(f"{name}: is not a file; expected an XML file. Check the path")
-        with Path(name).open("rb") as file:
-            content = file.read(MAX_XML_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}; expected an XML file. Check the path") from error
-    if len(content) > MAX_XML_BYTES:
-        raise DataError(
-            f"{name}: has more than {MAX_XML_BYTES} bytes; expected an annotation of a set of words. Check the path"
-        )
-    return content
-
-
-def _text(element: Element | None) -> str:
-    return "" if element is None else "".join(element.itertext()).strip()
-
-
-def _box(rectangle: Element) -> Box | None:
-    try:
-        left, top, width, height = (float(rectangle.attrib[name]) for name in ("x", "y", "width", "height"))
-    except (KeyError, ValueError):
-        return None
-    if not all(math.isfinite(number) and abs(number) <= _MAX_COORDINATE for number in (left, top, width, height)):
-        return None
-    return Box(left, top, width, height)
+    return "/".join(parts) or None

@@ -13,98 +13,97 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from crnn.data.formats.records import Reader, Record, Skipped, printable
 from crnn.data.store import LmdbStore
 from crnn.errors import ConfigError, DataError, ImageError
-from crnn.files import ImageFolder
 from crnn.image import open_image
 
-_ALPHANUMERIC = re.compile(r"[0-9A-Za-z]+")
+_Place = TypeVar("_Place", int, str)
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A filtered variant of a published set.
+    """A filtered variant of the test words of a published set.
 
     Attributes:
         min_length: Shorter words, in characters, are left out.
         alphanumeric: Words with anything but 0-9, A-Z and a-z are left out.
-        complete: Whether the rule alone gives the variant.
+        beyond_rule: What is left out by no rule.
     """
 
     name: str
-    source: str
     num_samples: int
-    rule: str
     min_length: int = 0
-    alphanumeric: bool = False
-    complete: bool = True
+    alphanumeric: bool = True
+    beyond_rule: str = ""
 
     def keeps(self, label: str) -> bool:
         """Return whether the rule keeps a sample with this label."""
-        return len(label) >= self.min_length and (not self.alphanumeric or _ALPHANUMERIC.fullmatch(label) is not None)
+        return len(label) >= self.min_length and (not self.alphanumeric or (label.isascii() and label.isalnum()))
 
 
-_LETTERS = "no word with anything but letters and digits (ASCII)"
-_LENGTH = "no word of fewer than 3 characters"
-_ALL = (
-    Variant("IC03_867", "the test words of ICDAR 2003", 867, f"{_LETTERS}, {_LENGTH}", 3, True),
-    Variant("IC03_860", "the test words of ICDAR 2003", 860, f"{_LETTERS}, {_LENGTH}, and 7 more", 3, True, False),
-    Variant("IC13_1095", "the test words of ICDAR 2013", 1095, "all"),
-    Variant("IC13_1015", "the test words of ICDAR 2013", 1015, _LETTERS, 0, True),
-    Variant("IC13_857", "the test words of ICDAR 2013", 857, f"{_LETTERS}, {_LENGTH}", 3, True),
-    Variant("IC15_2077", "the test words of ICDAR 2015", 2077, "all"),
-    Variant(
-        "IC15_1811",
-        "the test words of ICDAR 2015",
-        1811,
-        f"{_LETTERS}, and some images chosen by eye as too rotated, slanted or curved",
-        0,
-        True,
-        False,
-    ),
-)
-VARIANTS = {variant.name: variant for variant in _ALL}
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("IC03_867", 867, 3),
+        Variant("IC03_860", 860, 3, beyond_rule="7 words, for no known reason"),
+        Variant("IC13_1095", 1095, alphanumeric=False),
+        Variant("IC13_1015", 1015),
+        Variant("IC13_857", 857, 3),
+        Variant("IC15_2077", 2077, alphanumeric=False),
+        Variant("IC15_1811", 1811, beyond_rule="images chosen by eye as too rotated, slanted or curved"),
+    )
+}
 """The known variants, by name."""
 
 
 def find_variant(name: str) -> Variant:
     """Return the variant of a name, or raise ``DataError``; case, ``-``, ``_`` and spaces do not matter."""
     wanted = re.sub(r"[-_\s]", "", name).upper()
-    for variant in _ALL:
+    for variant in VARIANTS.values():
         if variant.name.replace("_", "") == wanted:
             return variant
     raise DataError(f"{name!r}: is no variant that is known; expected one of {', '.join(VARIANTS)}")
 
 
-class _Selection:
-    """A reader with some samples left out, and counted."""
+class Subset(Reader):
+    """A reader with some samples left out, and counted.
 
-    def __init__(self, reader: Reader) -> None:
+    Args:
+        reader: The set.
+        keeps: Tells by position and record what stays.
+        reason: Reason of the other samples.
+        notes: Added to those of the set.
+    """
+
+    def __init__(
+        self, reader: Reader, keeps: Callable[[int, Record], bool], reason: str = "not_in_variant", *notes: str
+    ) -> None:
         self.root = reader.root
-        self.notes: tuple[str, ...] = getattr(reader, "notes", ())
+        self.notes = reader.notes + notes
         self._reader = reader
-        read_image = getattr(reader, "read_image", None)
-        if read_image is not None:  # only readers without image files have it
-            self.read_image = read_image
+        self._keeps = keeps
+        self._reason = reason
 
     def __len__(self) -> int:
         return len(self._reader)
 
     def __iter__(self) -> Iterator[Record | Skipped]:
-        for position, sample in enumerate(self._reader):
-            if isinstance(sample, Record) and not self._keeps(position, sample):
-                yield Skipped(sample.key, "not_in_variant")
+        for position, item in enumerate(self._reader):
+            if isinstance(item, Record) and not self._keeps(position, item):
+                yield Skipped(item.key, self._reason)
             else:
-                yield sample
+                yield item
 
-    def _keeps(self, position: int, record: Record) -> bool:
-        raise NotImplementedError
+    def image_source(self) -> Callable[[str], bytes]:
+        """Return that of the whole set."""
+        return self._reader.image_source()
 
 
-class VariantReader(_Selection):
-    """The samples of a set that are in one of its variants; the others count as ``not_in_variant``.
+def variant_of(reader: Reader, name: str, *, like: str | os.PathLike[str] | None = None) -> Subset:
+    """Return the samples of a set that are in one of its variants; the others count as ``not_in_variant``.
 
     Args:
         reader: The set.
@@ -115,32 +114,25 @@ class VariantReader(_Selection):
         DataError: The variant is unknown; no rule gives it and ``like`` is missing; or ``like`` has another number of
             samples.
     """
-
-    def __init__(self, reader: Reader, name: str, *, like: str | os.PathLike[str] | None = None) -> None:
-        super().__init__(reader)
-        self.variant = variant = find_variant(name)
-        self._like: LikeReader | None = None
-        if like is not None:
-            with LmdbStore(like) as store:
-                found = len(store)
-            if found != variant.num_samples:
-                raise DataError(f"{like}: has {found} samples; {variant.name} has {variant.num_samples}. Name its LMDB")
-            self._like = LikeReader(reader, like, candidate=variant.keeps)
-            self.notes = self._like.notes
-        elif not variant.complete:
-            raise DataError(
-                f"{variant.name}: no rule gives it ({variant.rule}); expected an LMDB that has its "
-                f"{variant.num_samples} samples, to find them by. Name one with --like LMDB"
-            )
-
-    def _keeps(self, position: int, record: Record) -> bool:
-        if self._like is not None:
-            return self._like.keeps(position)
-        return self.variant.keeps(record.label)
+    variant = find_variant(name)
+    if like is not None:
+        return samples_like(reader, like, candidate=variant.keeps, expected=variant)
+    if variant.beyond_rule:
+        raise DataError(
+            f"{variant.name}: no rule gives it, it also lacks {variant.beyond_rule}; expected an LMDB that has its "
+            f"{variant.num_samples} samples, to find them by. Name one with --like LMDB"
+        )
+    return Subset(reader, lambda _, record: variant.keeps(record.label))
 
 
-class LikeReader(_Selection):
-    """The samples of a set that a reference store has; the others count as ``not_in_variant``.
+def samples_like(
+    reader: Reader,
+    reference: str | os.PathLike[str],
+    *,
+    candidate: Callable[[str], bool] = lambda _: True,
+    expected: Variant | None = None,
+) -> Subset:
+    """Return the samples of a set that a reference store has; the others count as ``not_in_variant``.
 
     They are found by the first method that is unambiguous: (1) image bytes, in any order; (2) labels and image sizes,
     in the same order, for re-encoded crops; (3) labels alone, in the same order, for words that are boxes. Case is
@@ -151,42 +143,54 @@ class LikeReader(_Selection):
         reader: The set.
         reference: LMDB folder with part of its samples.
         candidate: Tells whether a label may be in the reference; other samples need not be told apart.
+        expected: Variant whose number of samples the reference has.
 
     Raises:
         DataError: The samples cannot be found without ambiguity.
     """
+    with LmdbStore(reference) as store:
+        if expected is not None and len(store) != expected.num_samples:
+            raise DataError(
+                f"{reference}: has {len(store)} samples; {expected.name} has {expected.num_samples}. Name its LMDB"
+            )
+        wanted = [_trace(store.label(index), store.image_bytes, index) for index in range(len(store))]
+    read = reader.image_source()
+    positions, traces = [], []
+    for position, item in enumerate(reader):
+        if isinstance(item, Record) and candidate(item.label):
+            positions.append(position)
+            traces.append(_trace(item.label, read, item.path) if item.region is None else _Trace(item.label.casefold()))
+    matched_by, found = _match(traces, wanted, os.fspath(reference))
+    kept = {positions[index] for index in found}
+    note = f"the {len(found)} samples of {os.fspath(reference)} were found by their {matched_by}"
+    return Subset(reader, lambda position, _: position in kept, "not_in_variant", note)
 
-    def __init__(
-        self, reader: Reader, reference: str | os.PathLike[str], *, candidate: Callable[[str], bool] | None = None
-    ) -> None:
-        super().__init__(reader)
-        images = getattr(reader, "read_image", None) or ImageFolder(reader.root).read
-        traces = [
-            (position, _trace(images, sample))
-            for position, sample in enumerate(reader)
-            if isinstance(sample, Record) and (candidate is None or candidate(sample.label))
-        ]
-        with LmdbStore(reference) as store:
-            wanted = [_store_trace(store, index) for index in range(len(store))]
-        self.matched_by, found = _match([trace for _, trace in traces], wanted, os.fspath(reference))
-        self.notes += (f"the {len(found)} samples of {os.fspath(reference)} were found by their {self.matched_by}",)
-        self._kept = bytearray(len(reader))
-        for index in found:
-            self._kept[traces[index][0]] = 1
 
-    def keeps(self, position: int) -> bool:
-        """Return whether the reference has the sample at this position of the set."""
-        return bool(self._kept[position])
+def share_of(reader: Reader, share: str) -> Subset:
+    """Return the samples whose pseudorandom number lies in a share START:STOP; the others count as ``other_share``.
 
-    def _keeps(self, position: int, record: Record) -> bool:  # noqa: ARG002 - the place says it
-        return self.keeps(position)
+    The number, in [0, 1), is a hash of the image's path: reproducible, independent of the order, and the same for all
+    words of a scene. Disjoint ranges share no sample.
+    """
+    try:
+        start, stop = (float(text or end) for text, end in zip(share.split(":"), (0, 1), strict=True))
+    except ValueError:
+        start = stop = 0.0
+    if not 0 <= start < stop <= 1:
+        raise ConfigError(f"--share is {share!r}; expected START:STOP with 0 <= START < STOP <= 1, such as 0:0.9")
+    return Subset(reader, lambda _, record: start <= _chance(record.path) < stop, "other_share")
+
+
+def _chance(path: str) -> float:
+    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / (1 << 48)
 
 
 @dataclass(frozen=True, slots=True)
 class _Trace:
     label: str
-    digest: bytes | None
-    size: tuple[int, int] | None
+    digest: bytes | None = None
+    size: tuple[int, int] | None = None
 
 
 def _match(traces: Sequence[_Trace], wanted: Sequence[_Trace], reference: str) -> tuple[str, list[int]]:
@@ -244,78 +248,11 @@ def _places(traces: Sequence[Hashable], wanted: Sequence[Hashable]) -> list[int]
     return places if len(places) == len(wanted) else []
 
 
-def _trace(images: Callable[[str], bytes], record: Record) -> _Trace:
-    if record.region is not None:
-        return _Trace(record.label.casefold(), None, None)
+def _trace(label: str, read: Callable[[_Place], bytes], place: _Place) -> _Trace:
+    """Return what is compared; an image that cannot be read is no evidence."""
     try:
-        data = images(record.path)
+        data = read(place)
+        size = open_image(data, str(place)).size
     except ImageError:
-        data = b""
-    return _image_trace(record.label, data, record.key)
-
-
-def _store_trace(store: LmdbStore, index: int) -> _Trace:
-    try:
-        data = store.image_bytes(index)
-    except ImageError:
-        data = b""
-    return _image_trace(store.label(index), data, store.key(index))
-
-
-def _image_trace(label: str, data: bytes, key: str) -> _Trace:
-    try:
-        size = open_image(data, key).size
-    except ImageError:
-        return _Trace(label.casefold(), None, None)
+        return _Trace(label.casefold())
     return _Trace(label.casefold(), hashlib.blake2b(data, digest_size=16).digest(), size)
-
-
-class ShareReader:
-    """The samples whose pseudorandom number lies in [start, stop); the others count as ``other_share``.
-
-    The number, in [0, 1), is a hash of the image's path: reproducible, independent of the order, and the same for all
-    words of a scene. Disjoint ranges share no sample.
-    """
-
-    def __init__(self, reader: Reader, start: float, stop: float) -> None:
-        if not 0 <= start < stop <= 1:
-            raise ConfigError(f"the share is {start}:{stop}; expected START:STOP with 0 <= START < STOP <= 1")
-        self.root = reader.root
-        self.notes: tuple[str, ...] = getattr(reader, "notes", ())
-        self._reader = reader
-        self._range = (start, stop)
-        read_image = getattr(reader, "read_image", None)
-        if read_image is not None:  # only readers without image files have it
-            self.read_image = read_image
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __iter__(self) -> Iterator[Record | Skipped]:
-        start, stop = self._range
-        for sample in self._reader:
-            if isinstance(sample, Record) and not start <= _chance(sample.path) < stop:
-                yield Skipped(sample.key, "other_share")
-            else:
-                yield sample
-
-
-def parse_share(text: str) -> tuple[float, float]:
-    """Return the two numbers of ``START:STOP``, or raise ``ConfigError``.
-
-    Example:
-        >>> parse_share("0.9:1")
-        (0.9, 1.0)
-    """
-    start, colon, stop = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError
-        return float(start or 0), float(stop or 1)
-    except ValueError:
-        raise ConfigError(f"--share is {text!r}; expected START:STOP, such as 0:0.9 and 0.9:1") from None
-
-
-def _chance(path: str) -> float:
-    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=6).digest()
-    return int.from_bytes(digest, "big") / (1 << 48)

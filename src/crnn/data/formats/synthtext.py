@@ -16,56 +16,34 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from crnn.data.formats.matfile import Variables, read_mat, text_rows
-from crnn.data.formats.records import (
-    Box,
-    Quad,
-    Record,
-    Skipped,
-    find_annotation,
-    is_name,
-    one_line,
-    printable,
-    relative_path,
-)
+from crnn.data.formats.records import Box, Quad, Reader, Record, Skipped, find_annotation, sample
 from crnn.errors import ConfigError, DataError
 
 MIN_AREA = 1.0
 """Words with fewer square pixels are skipped."""
 
 _VARIABLES = ("imnames", "wordBB", "txt")
-_MAX_MARGIN = 1.0
 _MAX_COORDINATE = 1e6
 _TOLERANCE = 0.01  # square pixels; coordinates are published as float32, which is exact to some 0.0001 pixels
-
-_Points = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
 class _Scene(NamedTuple):
     name: str
-    corners: bytes | None
-    """``(number of words, 4, 2)`` float32, x and y; ``None`` where they are malformed."""
+    corners: bytes | None  # (number of words, 4, 2) float32, x and y; None where they are malformed
     text: str | None
 
     @property
     def num_boxes(self) -> int:
         return len(self.corners or b"") // 32
 
-    @property
-    def num_samples(self) -> int:
-        return self.num_boxes or 1  # so that a scene that cannot be used is counted
 
-
-class SynthTextReader:
+class SynthTextReader(Reader):
     """The words of SynthText, scene by scene in the order of the file.
 
     Per scene ``gt.mat`` has ``imnames`` (``8/ballet_106_0.jpg``), ``wordBB`` (2 x 4 x words: x and y of the corners,
     clockwise from the text's top left) and ``txt`` (rows of text; the nth word of all rows belongs to the nth box).
     They are held in memory. Boxes outside of a scene are left to ``crnn.data.crops``, which clips them; ABINet drops
-    them.
-
-    Reasons of skips, counted per box (one for a scene without boxes): ``malformed``, ``outside_root``,
-    ``word_box_mismatch`` (unequal numbers), ``no_words``, ``no_area``, ``mirrored`` (counter-clockwise),
-    ``self_crossing``, ``not_convex``, ``encoding``. Both crops skip the same.
+    them. Skips are counted per box, one for a scene without boxes; both crops skip the same.
 
     Args:
         source: ``gt.mat``, its folder (``SynthText`` in the archive), or the folder around it.
@@ -73,69 +51,44 @@ class SynthTextReader:
             ``crop_by_word_bb_syn90k.py`` of ABINet, also used by parseq.
         margin: Added on each side of a ``Box``, as a share of the mean of its width and height, rounded up to whole
             pixels. ABINet and parseq have 0; the author's script draws up to 0.1.
-
-    Raises:
-        ConfigError: The crop is unknown, or the margin is not in [0, 1], or not 0 with ``quad``.
-        DataError: The file is missing, damaged, or not of SynthText.
-        MissingExtraError: The package ``scipy`` is not installed.
     """
 
     def __init__(
         self, source: str | os.PathLike[str], crop: Literal["quad", "box"] = "quad", margin: float = 0.0
     ) -> None:
-        if crop not in ("quad", "box"):
-            raise ConfigError(f"SynthText has no crop {crop!r}; expected quad or box")
-        if not 0 <= margin <= _MAX_MARGIN or (crop == "quad" and margin != 0):
-            raise ConfigError(
-                f"the margin of crop {crop!r} is {margin}; expected 0 to {_MAX_MARGIN} with box, and 0 with quad"
-            )
-        self._path = find_annotation(source, ("gt.mat", "SynthText/gt.mat"))
-        self.root: Path = self._path.parent
+        if not 0 <= margin <= 1 or (crop == "quad" and margin != 0):
+            raise ConfigError(f"the margin of crop {crop!r} is {margin}; expected 0 to 1 with box, and 0 with quad")
+        path = find_annotation(source, ("gt.mat", "SynthText/gt.mat"))
+        self.root = path.parent
         self._crop = crop
         self._margin = margin
-        self._scenes = list(read_mat(self._path, _VARIABLES, _scenes))
+        self._scenes = list(read_mat(path, _VARIABLES, _scenes))
 
     def __len__(self) -> int:
-        return sum(scene.num_samples for scene in self._scenes)
+        return sum(max(scene.num_boxes, 1) for scene in self._scenes)
 
     def __iter__(self) -> Iterator[Record | Skipped]:
         for number, scene in enumerate(self._scenes, start=1):
-            yield from self._samples(number, scene)
-
-    def __repr__(self) -> str:
-        return f"SynthTextReader({str(self._path)!r}, crop={self._crop!r}, margin={self._margin})"
-
-    def _samples(self, number: int, scene: _Scene) -> Iterator[Record | Skipped]:
-        path = relative_path(scene.name)
-        key = (path if is_name(scene.name) else None) or printable(one_line(scene.name)) or f"scene {number}"
-        words = (scene.text or "").split()
-        reason = None
-        if not is_name(scene.name) or scene.corners is None or scene.text is None:
-            reason = "malformed"
-        elif path is None:
-            reason = "outside_root"
-        elif len(words) != scene.num_boxes:
-            reason = "word_box_mismatch"
-        elif not words:
-            reason = "no_words"
-        if reason or path is None or scene.corners is None:
-            yield from (Skipped(f"{key}#{n}", reason or "malformed") for n in range(1, scene.num_samples + 1))
-            return
-        corners = np.frombuffer(scene.corners, np.float32).reshape(-1, 4, 2).tolist()
-        for n, (word, points) in enumerate(zip(words, corners, strict=True), start=1):
-            a, b, c, d = ((x, y) for x, y in points)
-            yield self._word(f"{key}#{n}", word, path, (a, b, c, d))
-
-    def _word(self, key: str, word: str, path: str, points: _Points) -> Record | Skipped:
-        fault = _fault(points)
-        if fault is None and "\ufffd" in word:
-            fault = "encoding"
-        if fault is not None:
-            return Skipped(key, fault)
-        if self._crop == "quad":
-            return Record(key=key, label=word, path=path, region=Quad(points))
-        box = _box(points, self._margin)
-        return Skipped(key, "no_area") if box is None else Record(key=key, label=word, path=path, region=box)
+            words = (scene.text or "").split()
+            fault = ""
+            if scene.corners is None or scene.text is None:
+                fault = "malformed"
+            elif len(words) != scene.num_boxes:
+                fault = "word_box_mismatch"
+            elif not words:
+                fault = "no_words"
+            if fault or scene.corners is None:
+                for n in range(1, max(scene.num_boxes, 1) + 1):
+                    yield sample(scene.name, "", word=n, fault=fault, place=f"scene {number}")
+                continue
+            quads = np.frombuffer(scene.corners, np.float32).reshape(-1, 4, 2).tolist()
+            for n, (word, points) in enumerate(zip(words, quads, strict=True), start=1):
+                a, b, c, d = ((x, y) for x, y in points)
+                quad = Quad((a, b, c, d))
+                fault = _fault(quad) or ("encoding" if "\ufffd" in word else "")
+                region = quad if fault or self._crop == "quad" else _box(quad, self._margin)
+                fault = "no_area" if region is None else fault
+                yield sample(scene.name, word, word=n, region=region, fault=fault, place=f"scene {number}")
 
 
 def _scenes(path: Path, variables: Variables) -> Iterator[_Scene]:
@@ -168,12 +121,13 @@ def _corners(boxes: Any) -> bytes | None:
     return boxes.reshape((2, 4, -1)).T.astype(np.float32).tobytes()
 
 
-def _fault(points: _Points) -> str | None:
-    """Return why no upright word can be cut out, or ``None``.
+def _fault(quad: Quad) -> str:
+    """Return why no upright word can be cut out, or an empty text.
 
     The signs of the turns tell (y points down): four to the right are an upright view, four to the left a mirrored one,
     two of each crossing sides, one against three a dent.
     """
+    points = quad.points
     turns = []
     doubled_area = 0.0
     for i in range(4):
@@ -190,12 +144,12 @@ def _fault(points: _Points) -> str | None:
         return "no_area"
     if left == 4:
         return "mirrored"
-    return None if right == 4 else "not_convex"
+    return "" if right == 4 else "not_convex"
 
 
-def _box(points: _Points, margin: float) -> Box | None:
-    left, right = round(min(x for x, _ in points)), round(max(x for x, _ in points))
-    top, bottom = round(min(y for _, y in points)), round(max(y for _, y in points))
+def _box(quad: Quad, margin: float) -> Box | None:
+    xs, ys = zip(*quad.points, strict=True)
+    left, right, top, bottom = round(min(xs)), round(max(xs)), round(min(ys)), round(max(ys))
     if left == right or top == bottom:
         return None
     added = math.ceil(margin * (right - left + bottom - top) / 2)
