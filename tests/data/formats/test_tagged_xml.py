@@ -1,5 +1,6 @@
 """XML of SVT and IC03: read as published, in the declared encoding; bombs and damage are one clear DataError."""
 
+import os
 import socket
 import sys
 import tempfile
@@ -238,6 +239,13 @@ def test_document_types_and_entities_are_refused(tmp_path, write, monkeypatch, a
 
     monkeypatch.setattr(socket, "create_connection", no_network)
     refused(write(tmp_path / "a.xml", ATTACKS[attack]), "DTDForbidden.*expected elements alone")
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_bytes(b"<a>")
+    os.truncate(path, 1 << 40)
+    refused(path, "has more than 16777216 bytes")
 
 
 @pytest.mark.parametrize(

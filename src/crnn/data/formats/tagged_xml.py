@@ -19,6 +19,7 @@ from crnn.errors import ConfigError, DataError, MissingExtraError
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_MAX_BYTES = 16 << 20  # a hundred times what these sets have; elements take twenty times as much memory
 _MAX_COORDINATE = 1e6  # pixels; more than any image has, and well within the precision of floats
 
 
@@ -73,13 +74,15 @@ def read_xml(path: Path) -> Element:
     """Return the root element of an XML file, in its declared encoding, else UTF-8 or UTF-16.
 
     Raises:
-        DataError: It cannot be read, is not well-formed, or has a document type or entities.
+        DataError: It cannot be read, is not well-formed, has more than 16 MiB, or has a document type or entities.
     """
     try:
         from defusedxml.ElementTree import ParseError, parse
     except ImportError as error:
         raise MissingExtraError("defusedxml", "data", "Reading XML annotations") from error
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"has more than {_MAX_BYTES} bytes")
         element: Element = parse(path, forbid_dtd=True).getroot()
     except (ParseError, OSError, LookupError, ValueError) as error:  # a document type is a ValueError, too
         raise DataError(
