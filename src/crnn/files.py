@@ -12,8 +12,14 @@ from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from weakref import WeakSet
 
 from crnn.errors import CrnnError, DataError, ImageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there only the making of a folder keeps two writers apart
+    fcntl = None  # type: ignore[assignment]
 
 
 def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) -> None:
@@ -55,10 +61,35 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-try:
-    import fcntl
-except ImportError:  # Windows: there only the making of the folder keeps two writers apart
-    fcntl = None  # type: ignore[assignment]
+_locked: WeakSet[IO[bytes]] = WeakSet()  # of this process
+
+
+def lock_file(path: Path) -> IO[bytes]:
+    """Open a file and lock it until it is closed, or this process ends in whatever way.
+
+    Forked children close it: a data worker may outlive a killed process by some seconds. On Windows nothing is locked.
+
+    Raises:
+        BlockingIOError: It is locked already.
+    """
+    file = path.open("a+b", buffering=0)
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise
+    _locked.add(file)
+    return file
+
+
+def _close_locked() -> None:
+    for file in _locked:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locked)
 
 _LOCK_NAME = "writer.lock"
 
@@ -169,14 +200,9 @@ class PartialFolder:
         return min((name for name in found if not any(fnmatch.fnmatchcase(name, n) for n in self._names)), default="")
 
     def _take_lock(self) -> None:
-        self._lock = (self.partial / _LOCK_NAME).open("ab")
-        if fcntl is None:
-            return
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go however this process ends
-        except OSError:
-            with contextlib.suppress(OSError):
-                self.release()
+            self._lock = lock_file(self.partial / _LOCK_NAME)
+        except BlockingIOError:
             raise DataError(
                 f"{self.partial}: another process is writing there; expected to be alone. Wait for it to end"
             ) from None

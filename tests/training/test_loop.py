@@ -530,7 +530,7 @@ def test_a_network_is_validated_in_its_own_characters(
     config = small_config(words, data={"validation": [str(words)]}, charset={"characters": characters})
     classes = config.charset.charset().num_classes
     network = build_model(config.model, config.image, classes, seed=1)
-    validator = Validator(config, classes, Ranks(0, 1, torch.device("cpu")), bf16=False)
+    validator = Validator(config, classes, Ranks(0, 1, torch.device("cpu")))
     (found,) = validator.validate(network.state_dict(), "model").datasets
     assert (found.title, [s.label for s in found.samples]) == (title, labels)
 

@@ -118,13 +118,3 @@ def test_what_muon_moves_of_the_network(backbone: Any) -> None:
     assert {"backbone.conv1.weight", "head.weight"} == rest[0]
     assert all(parameter.ndim == 1 for parameter in optimizer.param_groups[3]["params"])
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3, 0.3, 0.0]
-
-
-def test_a_module_without_a_crnn_is_adamw_s() -> None:
-    layer = nn.Linear(3, 2)
-    optimizer = build_optimizer(layer, OptimConfig(optimizer="muon"))
-    assert [group["parts"] for group in optimizer.param_groups] == [0, 0]
-    layer(torch.ones(1, 3)).sum().backward()
-    before = layer.weight.detach().clone()
-    optimizer.step()
-    torch.testing.assert_close(before - layer.weight.detach(), torch.full((2, 3), 1e-3))

@@ -150,9 +150,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        CheckpointError, match=r"cannot make the run folder .*file/run: Not a directory; choose another"
-    ):
+    with pytest.raises(CheckpointError, match=r"run folder .*file/run: Not a directory; choose another"):
         RunFolder(tmp_path / "file" / "run")
 
 
@@ -270,30 +268,6 @@ def test_a_lock_on_a_full_disk_is_said(tmp_path: Path) -> None:
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_nothing_is_written_into_a_folder_that_is_another_one_by_now(tmp_path: Path, small_config: Configs) -> None:
-    folder = RunFolder(tmp_path / "run")
-    with folder.lock():
-        folder.save(checkpoint(1), keep=3)
-        folder.path.rename(tmp_path / "moved")
-        for act in (
-            lambda: folder.save(checkpoint(2), keep=3),
-            lambda: folder.save_weights(folder.last, {}, small_config(), {}),
-        ):
-            with pytest.raises(
-                CheckpointError, match=r"the run folder .*run is gone \(No such file or directory\): it"
-            ):
-                act()
-        with RunFolder(tmp_path / "run").lock(), pytest.raises(CheckpointError, match=r"is another one than when the"):
-            folder.save(checkpoint(2), keep=3)
-        assert folder.checkpoints() == []
-        (tmp_path / "run" / "run.lock").unlink()
-        (tmp_path / "run" / "checkpoints").rmdir()
-        (tmp_path / "run").rmdir()
-        (tmp_path / "moved").rename(tmp_path / "run")
-        folder.save(checkpoint(2), keep=3)
-    assert steps_in(folder) == [2, 1]
 
 
 def test_a_checkpoint_that_cannot_be_removed_stays_and_is_said(
