@@ -10,7 +10,6 @@ import shutil
 import stat
 from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 from weakref import WeakSet
 
@@ -125,13 +124,7 @@ class PartialFolder:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             # Fails where it exists: of two writers at once, one is refused.
             self.partial.mkdir(exist_ok=go_on)
-            foreign = self._foreign()
-            if foreign:
-                raise DataError(
-                    f"{self.partial}: has {foreign!r} in it, which no writer of this form left; expected a new folder. "
-                    "Remove it, or choose another path"
-                )
-            self._take_lock()
+            self._take()
         except OSError as error:
             if self.partial.exists() and not go_on:
                 raise DataError(
@@ -177,13 +170,7 @@ class PartialFolder:
         if not self.partial.exists():
             return
         try:
-            foreign = self._foreign()
-            if foreign:
-                raise DataError(
-                    f"{self.partial}: has {foreign!r} in it, which no writer of this form left; nothing was removed. "
-                    "Remove it yourself, or choose another path"
-                )
-            self._take_lock()
+            self._take()
             self.release()
             shutil.rmtree(self.partial)
         except OSError as error:
@@ -191,15 +178,18 @@ class PartialFolder:
 
     def release(self) -> None:
         """Release the lock, so that another writer can go on."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.close()
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
-    def _foreign(self) -> str:
-        found = (entry.name for entry in self.partial.iterdir())
-        return min((name for name in found if not any(fnmatch.fnmatchcase(name, n) for n in self._names)), default="")
-
-    def _take_lock(self) -> None:
+    def _take(self) -> None:
+        """Lock the partial folder, if no writer is at it and it has nothing but what writers leave."""
+        for name in sorted(entry.name for entry in self.partial.iterdir()):
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self._names):
+                raise DataError(
+                    f"{self.partial}: has {name!r} in it, which no writer of this form left; expected a new folder. "
+                    "Nothing was removed: remove it yourself, or choose another path"
+                )
         try:
             self._lock = lock_file(self.partial / _LOCK_NAME)
         except BlockingIOError:
@@ -209,17 +199,10 @@ class PartialFolder:
 
 
 class FolderWriter:
-    """Context manager that writes a folder and names it when left without an exception.
+    """Context manager that writes a new or empty folder, and names it when left without an exception.
 
-    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``.
-
-    Args:
-        path: The folder to write; it must not exist yet, or be empty.
-        names: See ``PartialFolder``.
-        go_on: Go on with the partial folder of an earlier writer.
-
-    Attributes:
-        state: Argument of an earlier writer's last ``commit``, or ``None``.
+    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``. With ``go_on`` they go on with the partial
+    folder of an earlier writer; ``state`` is then the argument of its last ``commit``.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Collection[str], *, go_on: bool = True) -> None:
@@ -240,9 +223,7 @@ class FolderWriter:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None or self._paused:
             self._leave()
             return
@@ -258,7 +239,7 @@ class FolderWriter:
         self._paused = True
 
     def discard_earlier(self) -> None:
-        """Remove the partial folder of an earlier writer; see ``PartialFolder.discard_earlier``."""
+        """Remove the partial folder of an earlier writer."""
         self._folder.discard_earlier()
 
     def _begin(self) -> None:
@@ -277,8 +258,7 @@ class FolderWriter:
         return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")
 
 
-MAX_IMAGE_BYTES = 256 * 1024 * 1024
-"""Larger files are not read: no crop of a word has this size."""
+MAX_IMAGE_BYTES = 256 * 1024 * 1024  # larger files are not read: no crop of a word has this size
 
 _MAX_FOLDERS = 10_000
 _SMALL_BYTES = 16 << 10  # nearly all word images are smaller, and asking for the size takes as long as reading

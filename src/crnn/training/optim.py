@@ -50,6 +50,9 @@ class Muon(torch.optim.AdamW):
         self._nesterov = nesterov
         self._type = torch.bfloat16 if bf16 else torch.float32
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's would look for its own state of each parameter
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the weights once; parameters without a gradient stay."""
         groups = self.param_groups
