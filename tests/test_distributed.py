@@ -13,7 +13,6 @@ import random
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +95,7 @@ def test_the_checks_that_need_two_ranks(tmp_path: Path, word_list: Words, small_
         f"rank {rank}, {name}:\n{text}" for rank in (0, 1) for name, text in results[rank].items() if text != "passed"
     ]
     assert not bad, "\n".join(bad)
-    assert len(results[0]) == len(results[1]) == 9
+    assert len(results[0]) == len(results[1]) == 7
 
 
 @pytest.mark.slow
@@ -113,17 +112,6 @@ def test_torchrun_trains_on_two_ranks(tmp_path: Path, word_list: Words, small_co
     assert "2 rank(s); 40 samples, 3 steps" in ended.stderr
     assert ended.stderr.count("step 3/3") == 1  # only rank 0 speaks
     assert load_weights(tmp_path / "two").info["samples"] == 24
-
-
-@pytest.mark.slow
-def test_a_rank_that_fails_ends_the_run(tmp_path: Path, word_list: Words, small_config: Configs) -> None:
-    (tmp_path / "settings.toml").write_text(dump_config(small_config(word_list(16), train={"batch_size": 4})))
-    first, second = two_ranks(str(SCRIPT), "fail", str(tmp_path), *free_ports(1))
-    assert time.time() - float((tmp_path / "failed_at").read_text()) < 30.0
-    assert first[0] != 0
-    assert second[0] != 0
-    assert "MemoryError: rank 1 has no memory left" in second[2]
-    assert "TrainingError: rank 0 ends because another rank did; look at what that one says" in first[2]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

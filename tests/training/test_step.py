@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,17 +19,10 @@ from crnn.training.optim import build_optimizer
 from crnn.training.run_folder import TrainState
 from crnn.training.step import TrainStep, compile_backbone, compiles
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SIZE = 6
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small as everything is here, threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(**train: Any) -> Config:
@@ -130,14 +122,3 @@ def test_what_cannot_be_compiled_is_refused() -> None:
     wide = parse_config({"image": {"resize": "keep_ratio"}, "train": {"compile": True}})
     with pytest.raises(ConfigError, match=r"train\.compile is true with image\.resize .*keep_ratio"):
         compiles(wide, CUDA, 1)
-
-
-def test_batches_move_as_a_whole() -> None:
-    one = batch(0)
-    moved = one.to(torch.device("meta"))
-    assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
-    assert len(moved.tensors()) == 4
-    assert moved.keys == one.keys
-    same = one.to(CPU)
-    assert all(a is b for a, b in zip(same.tensors(), one.tensors(), strict=True))
-    assert replace(one, keys=("x",)).keys == ("x",)
