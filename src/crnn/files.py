@@ -94,15 +94,10 @@ _LOCK_NAME = "writer.lock"
 
 
 class PartialFolder:
-    """A folder that is written beside its place, as ``NAME.partial``, and renamed when whole.
+    """A folder that is written beside its place, in ``partial`` (``NAME.partial``), and renamed when whole.
 
-    Args:
-        path: The folder to write, as the user typed it.
-        names: Names that the writer creates, as patterns of ``fnmatch``. A partial folder that holds any other name is
-            never removed.
-
-    Attributes:
-        partial: The folder to write into.
+    ``names`` are those that the writer creates, as patterns of ``fnmatch``; a partial folder with others is never
+    removed.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Collection[str]) -> None:
@@ -113,12 +108,7 @@ class PartialFolder:
         self._lock: IO[bytes] | None = None
 
     def open(self, *, go_on: bool = False) -> None:
-        """Make the partial folder, or take over an earlier writer's where ``go_on`` is true.
-
-        Raises:
-            DataError: The folder is not empty, another writer is at the partial one, or was killed there and ``go_on``
-                is false, or nothing can be written.
-        """
+        """Make the partial folder, or take over an earlier writer's where ``go_on`` is true; else ``DataError``."""
         self.check_free()
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -162,11 +152,7 @@ class PartialFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def discard_earlier(self) -> None:
-        """Remove an earlier writer's partial folder before ``open``.
-
-        Raises:
-            DataError: Another writer is at it, or it holds a name that no writer created.
-        """
+        """Remove an earlier writer's partial folder; ``DataError`` if a writer is at it, or it holds foreign names."""
         if not self.partial.exists():
             return
         try:
