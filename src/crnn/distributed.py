@@ -1,8 +1,4 @@
-"""Ranks: this process among all, its device, and sums over all ranks.
-
-Without ``torchrun`` there is one rank. torch's accelerator interface gives the device, and the backend follows from it
-(``gloo`` on the CPU, ``nccl`` on CUDA, ``hccl`` on Ascend once ``torch_npu`` is imported).
-"""
+"""Ranks: this process among all (one without ``torchrun``), its device, sums and statistics over all ranks."""
 
 from __future__ import annotations
 
@@ -93,7 +89,6 @@ def resolve_device(name: str) -> torch.device:
 @contextmanager
 def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[Ranks]:
     """Join the process group under ``torchrun``, and leave it at the end; ranks wait ``timeout`` for each other."""
-    timeout = timeout or TIMEOUT
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     device = resolve_device(device_name)
     if world_size == 1:
@@ -108,7 +103,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
         backend = f"cpu:gloo,{device.type}:{backend}"
     rank = int(os.environ["RANK"])
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        dist.init_process_group(backend, timeout=timeout or TIMEOUT)
     except RuntimeError as error:  # torch's are subclasses, and gloo's are not
         raise TrainingError(
             f"rank {rank} of {world_size} cannot reach the others ({str(error).splitlines()[0]}); look at what they "
@@ -118,19 +113,6 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
         yield Ranks(rank, world_size, device)
     finally:
         dist.destroy_process_group()
-
-
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Return true if another rank ended; gloo and nccl tell it only in words."""
-    text = str(error).lower()
-    return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
-        words in text for words in ("closed by peer", "reset by peer", "broken pipe", "timed out waiting")
-    )
-
-
-def is_timeout(error: RuntimeError) -> bool:
-    """Return true if another rank did not answer in time."""
-    return "timed out" in str(error).lower() or "timeout" in str(error).lower()
 
 
 @contextmanager
@@ -143,25 +125,27 @@ def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[No
     try:
         yield
     except RuntimeError as error:
-        if ranks.world_size == 1 or isinstance(error, CrnnError) or not is_lost_peer(error):
+        text = str(error).lower()  # gloo and nccl tell it only in words
+        lost = isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
+            words in text for words in ("closed by peer", "reset by peer", "broken pipe", "timed out waiting")
+        )
+        if ranks.world_size == 1 or isinstance(error, CrnnError) or not lost:
             raise
         why = "ends because another rank did; look at what that one says"
-        if is_timeout(error):
+        if "timed out" in text or "timeout" in text:
             why = f"waited {seconds:g} s for another rank, which hangs or is that much slower; {hint}"
         raise TrainingError(f"rank {ranks.rank} {why}") from error
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over the images of all ranks, on any device; torch's ``SyncBatchNorm`` refuses the CPU.
+    """Batch normalization over the images of all ranks, on any device; torch's ``SyncBatchNorm`` refuses the CPU.
 
     It gathers mean, squared distances from it and count of every rank, with gradients, so that n ranks compute the same
-    as one with the whole batch, up to rounding. ``counted`` is false under ``without_statistics``.
-
-    Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance" (the pairwise update). Sums
-    of squares would lose all digits where the mean is large against the deviation.
+    as one with the whole batch, up to rounding; sums of squares would lose all digits where the mean is large against
+    the deviation. Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance".
     """
 
-    counted = True
+    counted = True  # false under without_statistics
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - as its parent
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
@@ -179,41 +163,34 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         total = counts.sum().clamp(min=1.0)
         mean = (means * counts).sum(0) / total
         variance = (squares + (means - mean).square() * counts).sum(0) / total
-        with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            momentum = 0.1 if self.momentum is None else self.momentum
-            if bool(counts.any()):
-                self.running_mean.lerp_(mean, momentum)
-                self.running_var.lerp_(variance * total / (total - 1), momentum)
-                self.num_batches_tracked.add_(1)
+        if bool(counts.any()):
+            with torch.no_grad():
+                momentum = 0.1 if self.momentum is None else self.momentum
+                self.get_buffer("running_mean").lerp_(mean, momentum)
+                self.get_buffer("running_var").lerp_(variance * total / (total - 1), momentum)
+                self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
-        normalised: Tensor = (values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
-        return normalised.to(x.dtype)
+        normalized: Tensor = (values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        return normalized.to(x.dtype)
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over ranks; its gradient is the sum of the ranks' gradients."""
+    """Sum over ranks; its gradient is the sum of the ranks' gradients. torch's own one is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
-        total = tensor.clone()
+        total = tensor.contiguous().clone()
         dist.all_reduce(total)
         return total
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+    backward = forward
 
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def sync_batch_norm(network: _Module) -> _Module:
-    """Share every batch normalisation between the ranks; parameters and names stay.
+    """Share every batch normalization between the ranks; parameters and names stay.
 
     Accelerators get torch's version, which is fused.
     """
@@ -228,29 +205,29 @@ def sync_batch_norm(network: _Module) -> _Module:
 
 @contextmanager
 def without_statistics(network: nn.Module) -> Iterator[None]:
-    """Keep batches out of the statistics of the network's batch normalisations.
+    """Keep batches out of the statistics of the network's batch normalizations.
 
     A rank that could read none of its images takes part in a step with a blank one, which no rank may learn from.
     torch's fused ``SyncBatchNorm``, on accelerators, counts it all the same.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
-    for module in norms:
-        if isinstance(module, SyncBatchNorm2d):
-            module.counted = False  # the other ranks wait for its sums all the same
-        else:
-            module.eval()
+
+    def count(counted: bool) -> None:
+        for module in norms:
+            if isinstance(module, SyncBatchNorm2d):
+                module.counted = counted  # the other ranks wait for its sums all the same
+            else:
+                module.train(counted)
+
+    count(False)
     try:
         yield
     finally:
-        for module in norms:
-            if isinstance(module, SyncBatchNorm2d):
-                module.counted = True
-            else:
-                module.train()
+        count(True)
 
 
 def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[str, Tensor] | None = None) -> None:
-    """Average the running statistics over all ranks in place, if each rank normalises its own part of the batch.
+    """Average the running statistics over all ranks in place, if each rank normalizes its own part of the batch.
 
     Otherwise every rank would evaluate another network. All ranks have to call this. ``averaged_weights``, a running
     average under the network's names, gets the same.

@@ -10,10 +10,15 @@ import shutil
 import stat
 from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
+from weakref import WeakSet
 
 from crnn.errors import CrnnError, DataError, ImageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there only the making of a folder keeps two writers apart
+    fcntl = None  # type: ignore[assignment]
 
 
 def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) -> None:
@@ -55,24 +60,44 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-try:
-    import fcntl
-except ImportError:  # Windows: there only the making of the folder keeps two writers apart
-    fcntl = None  # type: ignore[assignment]
+_locked: WeakSet[IO[bytes]] = WeakSet()  # of this process
+
+
+def lock_file(path: Path) -> IO[bytes]:
+    """Open a file and lock it until it is closed, or this process ends in whatever way.
+
+    Forked children close it: a data worker may outlive a killed process by some seconds. On Windows nothing is locked.
+
+    Raises:
+        BlockingIOError: It is locked already.
+    """
+    file = path.open("a+b", buffering=0)
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise
+    _locked.add(file)
+    return file
+
+
+def _close_locked() -> None:
+    for file in _locked:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locked)
 
 _LOCK_NAME = "writer.lock"
 
 
 class PartialFolder:
-    """A folder that is written beside its place, as ``NAME.partial``, and renamed when whole.
+    """A folder that is written beside its place, in ``partial`` (``NAME.partial``), and renamed when whole.
 
-    Args:
-        path: The folder to write, as the user typed it.
-        names: Names that the writer creates, as patterns of ``fnmatch``. A partial folder that holds any other name is
-            never removed.
-
-    Attributes:
-        partial: The folder to write into.
+    ``names`` are those that the writer creates, as patterns of ``fnmatch``; a partial folder with others is never
+    removed.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Collection[str]) -> None:
@@ -83,24 +108,13 @@ class PartialFolder:
         self._lock: IO[bytes] | None = None
 
     def open(self, *, go_on: bool = False) -> None:
-        """Make the partial folder, or take over an earlier writer's where ``go_on`` is true.
-
-        Raises:
-            DataError: The folder is not empty, another writer is at the partial one, or was killed there and ``go_on``
-                is false, or nothing can be written.
-        """
+        """Make the partial folder, or take over an earlier writer's where ``go_on`` is true; else ``DataError``."""
         self.check_free()
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             # Fails where it exists: of two writers at once, one is refused.
             self.partial.mkdir(exist_ok=go_on)
-            foreign = self._foreign()
-            if foreign:
-                raise DataError(
-                    f"{self.partial}: has {foreign!r} in it, which no writer of this form left; expected a new folder. "
-                    "Remove it, or choose another path"
-                )
-            self._take_lock()
+            self._take()
         except OSError as error:
             if self.partial.exists() and not go_on:
                 raise DataError(
@@ -138,21 +152,11 @@ class PartialFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def discard_earlier(self) -> None:
-        """Remove an earlier writer's partial folder before ``open``.
-
-        Raises:
-            DataError: Another writer is at it, or it holds a name that no writer created.
-        """
+        """Remove an earlier writer's partial folder; ``DataError`` if a writer is at it, or it holds foreign names."""
         if not self.partial.exists():
             return
         try:
-            foreign = self._foreign()
-            if foreign:
-                raise DataError(
-                    f"{self.partial}: has {foreign!r} in it, which no writer of this form left; nothing was removed. "
-                    "Remove it yourself, or choose another path"
-                )
-            self._take_lock()
+            self._take()
             self.release()
             shutil.rmtree(self.partial)
         except OSError as error:
@@ -160,40 +164,31 @@ class PartialFolder:
 
     def release(self) -> None:
         """Release the lock, so that another writer can go on."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.close()
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
-    def _foreign(self) -> str:
-        found = (entry.name for entry in self.partial.iterdir())
-        return min((name for name in found if not any(fnmatch.fnmatchcase(name, n) for n in self._names)), default="")
-
-    def _take_lock(self) -> None:
-        self._lock = (self.partial / _LOCK_NAME).open("ab")
-        if fcntl is None:
-            return
+    def _take(self) -> None:
+        """Lock the partial folder, if no writer is at it and it has nothing but what writers leave."""
+        for name in sorted(entry.name for entry in self.partial.iterdir()):
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self._names):
+                raise DataError(
+                    f"{self.partial}: has {name!r} in it, which no writer of this form left; expected a new folder. "
+                    "Nothing was removed: remove it yourself, or choose another path"
+                )
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go however this process ends
-        except OSError:
-            with contextlib.suppress(OSError):
-                self.release()
+            self._lock = lock_file(self.partial / _LOCK_NAME)
+        except BlockingIOError:
             raise DataError(
                 f"{self.partial}: another process is writing there; expected to be alone. Wait for it to end"
             ) from None
 
 
 class FolderWriter:
-    """Context manager that writes a folder and names it when left without an exception.
+    """Context manager that writes a new or empty folder, and names it when left without an exception.
 
-    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``.
-
-    Args:
-        path: The folder to write; it must not exist yet, or be empty.
-        names: See ``PartialFolder``.
-        go_on: Go on with the partial folder of an earlier writer.
-
-    Attributes:
-        state: Argument of an earlier writer's last ``commit``, or ``None``.
+    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``. With ``go_on`` they go on with the partial
+    folder of an earlier writer; ``state`` is then the argument of its last ``commit``.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Collection[str], *, go_on: bool = True) -> None:
@@ -214,9 +209,7 @@ class FolderWriter:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None or self._paused:
             self._leave()
             return
@@ -232,7 +225,7 @@ class FolderWriter:
         self._paused = True
 
     def discard_earlier(self) -> None:
-        """Remove the partial folder of an earlier writer; see ``PartialFolder.discard_earlier``."""
+        """Remove the partial folder of an earlier writer."""
         self._folder.discard_earlier()
 
     def _begin(self) -> None:
@@ -251,8 +244,7 @@ class FolderWriter:
         return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")
 
 
-MAX_IMAGE_BYTES = 256 * 1024 * 1024
-"""Larger files are not read: no crop of a word has this size."""
+MAX_IMAGE_BYTES = 256 * 1024 * 1024  # larger files are not read: no crop of a word has this size
 
 _MAX_FOLDERS = 10_000
 _SMALL_BYTES = 16 << 10  # nearly all word images are smaller, and asking for the size takes as long as reading

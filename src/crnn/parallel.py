@@ -25,6 +25,8 @@ _MAX_CHUNK = 8  # items of one thread's task: with one each, handing them over w
 # Ctrl-C, the end of a terminal, and what a scheduler sends, go to all processes: the main one ends the workers.
 _IGNORED_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+_function: Callable[..., Any]  # of a worker process
+
 
 def usable_cores() -> int:
     """Return the number of cores this process may use: fewer than exist in a container or under ``taskset``."""
@@ -46,59 +48,42 @@ def ordered_map(
     ahead: int,
     kind: Literal["threads", "processes"] = "threads",
 ) -> Generator[_R, None, None]:
-    """Map a function over an iterable in a pool.
+    """Map a function over an iterable in a pool of threads or processes; yield results in the order of the items.
 
-    With 0 workers, and where one thread or one item ahead gains nothing, results are computed on demand. Processes are
-    spawned: in a script, call this under ``if __name__ == "__main__"``.
+    Items are drawn in the caller's thread, at most ``ahead`` (1 or more) before results are taken. An exception of
+    the iterable or of the function is raised in the place of its result. With 0 workers, and where one thread or one
+    item ahead gains nothing, results are computed on demand. Closing the generator drops pending items.
 
-    Args:
-        function: Called in the pool, concurrently. For processes it is pickled once per worker; items and results are
-            pickled, too.
-        items: Drawn in the caller's thread, as results are taken.
-        workers: Threads or processes of the pool.
-        ahead: Items that may be drawn before their results are taken, at least 1.
-        kind: Kind of the pool.
-
-    Yields:
-        Results in the order of the items. An exception of the iterable or of the function is raised in the place of its
-        result. Closing the generator drops pending items and ends the pool.
-
-    Raises:
-        DataError: A worker process died.
+    Processes are spawned: in a script, call this under ``if __name__ == "__main__"``. The function is pickled once per
+    worker; items and results are pickled, too. ``DataError`` if a process died.
     """
     if workers == 0 or (kind == "threads" and min(workers, ahead) == 1):
         yield from map(function, items)
         return
     size = 1 if kind == "processes" else max(1, min(_MAX_CHUNK, ahead // (2 * workers)))
-    chunks = _chunks(items, size)
-    first = next(chunks, None)
-    if kind == "threads" and first is not None and len(first[0]) == 1 < size:  # a single item needs no thread
-        yield function(first[0][0])
-        if first[1] is not None:
-            raise first[1]
-        return
-    chunks = chain([first] if first is not None else [], chunks)
-    pending: deque[tuple[Future[tuple[list[_R], Exception | None]], Exception | None]] = deque()
-    num_pending = 0
+    failure: list[Exception] = []
+    source = until_failure(items, failure)
+    first = list(islice(source, size))
+    if kind == "threads" and len(first) == 1 < size:  # a single item needs no thread
+        yield function(first[0])
+        first = []
+    source = chain(first, source)
+    call: Callable[[_T], _R] = _call_in_worker if kind == "processes" else function
     pool = _process_pool(function, workers) if kind == "processes" else ThreadPoolExecutor(workers, "ordered-map")
-    call = _call_in_worker if kind == "processes" else function
+    pending: deque[Future[tuple[list[_R], Exception | None]]] = deque()
     try:
         while True:
-            while num_pending + size <= ahead and (chunk := next(chunks, None)):
-                taken, failure = chunk
+            while (len(pending) + 1) * size <= ahead and (chunk := list(islice(source, size))):
                 with _signals_blocked() if kind == "processes" else contextlib.nullcontext():
-                    pending.append((pool.submit(_results, call, taken), failure))
-                num_pending += len(taken)
+                    pending.append(pool.submit(_results, call, chunk))
             if not pending:
-                return
-            future, failure = pending.popleft()
-            results, error = future.result()
-            for result in results:
-                num_pending -= 1
-                yield result
-            error = error or failure
+                break
+            results, error = pending.popleft().result()
+            yield from results
             if error is not None:
                 raise error
+        if failure:
+            raise failure[0]
     except BrokenExecutor:
         raise DataError(
             "a worker process died; the machine may have run out of memory. The same command goes on where it ended, "
@@ -108,19 +93,12 @@ def ordered_map(
         pool.shutdown(cancel_futures=True)
 
 
-def _chunks(items: Iterable[_T], size: int) -> Iterator[tuple[list[_T], Exception | None]]:
-    """Yield lists of items, the last one with the exception of the iterable."""
-    source = iter(items)
-    failure = None
-    while failure is None:
-        chunk: list[_T] = []
-        try:
-            chunk.extend(islice(source, size))
-        except Exception as error:
-            failure = error
-        if not chunk and failure is None:
-            return
-        yield chunk, failure
+def until_failure(items: Iterable[_T], failure: list[Exception]) -> Iterator[_T]:
+    """Yield the items; an exception ends them and is kept, to be raised behind their results."""
+    try:
+        yield from items
+    except Exception as error:
+        failure.append(error)
 
 
 def _results(function: Callable[[_T], _R], items: list[_T]) -> tuple[list[_R], Exception | None]:
@@ -172,6 +150,3 @@ def _exit_with_parent() -> None:
 
 def _call_in_worker(item: Any) -> Any:
     return _function(item)
-
-
-_function: Callable[..., Any]

@@ -7,16 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from crnn.charset import Charset
 from crnn.config.model import BACKBONE_CHANNELS, ImageConfig, ModelConfig, time_steps
-from crnn.data.dataset import collate, network_input
-from crnn.decoding.ctc import greedy
 from crnn.errors import DataError
-from crnn.image import load_image, resize
 from crnn.model import backbones as backbones_module
 from crnn.model.backbones import BACKBONES
 from crnn.model.crnn import CRNN, build_model
-from crnn.training.loss import ctc_loss
 
 NUM_CLASSES = 37
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,23 +30,12 @@ def random_images(count=2, width=100, channels=1, seed=0):
 
 
 @both_backbones
-def test_every_width_has_the_time_steps_that_the_settings_say(backbone):
-    # The meta device does the arithmetic of shapes and nothing else. The LSTMs keep T: see the next test.
-    network = network_of(backbone=backbone, batch_norm="paper").eval().backbone.to("meta")
-    with torch.inference_mode():
-        for width in range(16, 301):
-            features = network(torch.empty(1, 1, 32, width, device="meta"))
-            assert features.shape == (1, BACKBONE_CHANNELS[backbone], 1, time_steps(width))
-
-
-@both_backbones
 @pytest.mark.parametrize("width", [8, 11, 16, 17, 99, 100, 102, 299])
-def test_the_shapes_of_real_arithmetic_are_the_same(backbone, width):
+def test_every_width_has_the_time_steps_that_the_settings_say(backbone, width):
     network = network_of(backbone=backbone, hidden_size=8).eval()
     with torch.inference_mode():
         logits = network(random_images(3, width))
     assert logits.shape == (3, time_steps(width), NUM_CLASSES)
-    assert logits.dtype == torch.float32
     assert logits.isfinite().all()
 
 
@@ -131,46 +115,6 @@ def count(network):
 )
 def test_number_of_parameters(settings, channels, parameters):
     assert count(network_of(channels=channels, **settings)) == parameters
-
-
-def test_the_size_is_that_of_the_paper_or_a_fraction_of_it():
-    # The paper counts 8.3 M (section 2.4, "model size"); the documentation says both.
-    assert 8.3e6 <= count(network_of(backbone="vgg")) <= 8.8e6
-    assert 1.0e6 <= count(network_of(backbone="small")) <= 2.5e6
-
-
-def multiply_adds(network, images):
-    """Multiplications with a weight in one forward pass, counted where they happen."""
-    total = 0
-
-    def look(module, inputs, output):
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            total += output.numel() * module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-        elif isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-        elif isinstance(module, nn.LSTM):
-            steps = inputs[0].shape[0] * inputs[0].shape[1]
-            total += steps * sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
-
-    hooks = [module.register_forward_hook(look) for module in network.modules()]
-    network(images)
-    for hook in hooks:
-        hook.remove()
-    return total
-
-
-def test_the_small_network_is_made_for_cpus():
-    small = multiply_adds(network_of(backbone="small").to("meta"), torch.empty(1, 1, 32, 100, device="meta"))
-    vgg = multiply_adds(network_of(backbone="vgg").to("meta"), torch.empty(1, 1, 32, 100, device="meta"))
-    assert 30e6 <= small <= 100e6
-    assert vgg > 7 * small
-
-
-def test_multiply_adds_are_counted_right():
-    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(2), nn.LSTM(12, 5, bidirectional=True))
-    # 2 x 3 x 4 values of 9 products; a sequence of 2 with 2 directions of 4 gates of 5 units over 12 + 5 values.
-    assert multiply_adds(network, torch.zeros(1, 1, 3, 4)) == 2 * 3 * 4 * 9 + 2 * 2 * 4 * 5 * (12 + 5)
 
 
 # ---- normalisation, dropout, weights
@@ -295,40 +239,3 @@ def test_every_weight_takes_part(backbone, batch_norm):
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-
-
-# ---- learning
-
-
-def test_a_tiny_batch_is_learnt_by_heart(image_of):
-    labels = ["book", "o7", "7a7", "kk"]
-    charset = Charset("bok7a")
-    image = ImageConfig(image_width=48)
-    batch = collate(
-        [resize(load_image(image_of(label), 1), image) for label in labels],
-        [charset.encode(label) for label in labels],
-        labels,
-    )
-    network = build_model(ModelConfig(backbone="small", hidden_size=64), image, charset.num_classes, seed=1)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, betas=(0.9, 0.99))
-    images = network_input(batch.images)
-    assert readings(network, images, charset) != labels
-    for step in range(250):  # needs 60 to 90, with any seed
-        loss = ctc_loss(network(images), batch.targets, batch.target_lengths) / len(labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        if step % 10 == 9 and readings(network, images, charset) == labels:
-            break
-    assert readings(network, images, charset) == labels
-    assert loss.item() < 1.0
-
-
-def readings(network, images, charset):
-    """What the network reads in evaluation mode, with the running statistics that it has by then."""
-    network.eval()
-    with torch.inference_mode():
-        log_probs = network(images).log_softmax(-1).numpy()
-    network.train()
-    return [charset.decode(ids) for ids in greedy(log_probs)]

@@ -26,7 +26,7 @@ from crnn.errors import CheckpointError, ConfigError, DataError, TrainingError
 from crnn.evaluation.evaluate import evaluate
 from crnn.evaluation.metrics import score_texts
 from crnn.evaluation.results import DatasetResult, Evaluation
-from crnn.model.checkpoint import load_weights, save_weights
+from crnn.model.checkpoint import load_weights
 from crnn.model.crnn import CRNN, build_model
 from crnn.recognizer import load
 from crnn.training.loop import Validator, train
@@ -67,29 +67,6 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Learning
-
-
-@pytest.mark.slow
-def test_eight_words_are_learned_by_heart(word_list: Words, small_config: Configs) -> None:
-    labels = ["a", "bb", "cab", "dig", "fa", "hid", "jj", "eg"]
-    words = word_list(labels=labels)
-    config = small_config(
-        words,
-        model={"hidden_size": 64},
-        image={"image_width": 32},
-        data={"validation": [str(words)]},
-        optim={"learning_rate": 6e-3, "final_learning_rate": 1e-3},
-        train={"num_steps": 120},
-    )
-    report = train(config)
-    assert report.best_accuracy == 1.0
-    assert report.weights == report.folder / "best.safetensors"
-    losses = [line["loss"] for line in lines_of(report.folder) if "loss" in line]
-    assert losses[-1] < 0.1 < 5.0 < losses[0]
-    # What was kept reads what was learned, in another program that has nothing but the file.
-    reader = load(report.weights)
-    found = reader.read([words.parent / "images" / f"{n}.png" for n in range(1, 9)])
-    assert [reading.text for reading in found] == labels
 
 
 def draw_blocks(folder: Path, count: int) -> Path:
@@ -295,26 +272,16 @@ def test_an_unreadable_image_makes_the_batch_smaller_and_is_counted(
     torch.testing.assert_close(left["head.weight"], right["head.weight"], rtol=1e-4, atol=1e-5)
 
 
-def test_batches_without_any_readable_image_are_survived(
-    word_list: Words, small_config: Configs, steps: list[StepStats]
-) -> None:
-    words = word_list(8)
-    for number in range(2, 9):
-        (words.parent / "images" / f"{number}.png").unlink()
-    config = small_config(words, data={"max_bad_share": 1.0}, train={"batch_size": 1, "num_steps": 8})
-    report = train(config)
-    assert report.skipped == {"missing": 7}
-    assert sorted(s.samples for s in steps) == [0] * 7 + [1]
-    assert all(s.loss == 0.0 for s in steps if s.samples == 0)
-    assert all(torch.isfinite(tensor).all() for tensor in load_weights(report.weights).tensors.values())
+def step_of(config: Config, rank: int = 0) -> tuple[TrainState, TrainStep]:
+    network = build_model(*_parts_of(config), seed=1)
+    state = TrainState(network, build_optimizer(network, config.optim), None)
+    return state, TrainStep(config, Ranks(rank, 1, torch.device("cpu")), state)
 
 
 def test_a_batch_without_a_readable_image_teaches_nothing(small_config: Configs, word_list: Words) -> None:
     """Not even to the statistics of batch normalisation, though something passes through the network."""
     config = small_config(word_list(4), optim=SGD)
-    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1)
-    state = TrainState(network, build_optimizer(network, config.optim), None)
-    step = TrainStep(config, Ranks(0, 1, torch.device("cpu")), state)
+    state, step = step_of(config)
     before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
     step([collate([], [], [], [("a", "missing")])], 0.1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.network.state_dict().items())
@@ -333,19 +300,11 @@ def test_too_many_unreadable_images_stop_a_run(word_list: Words, small_config: C
     assert train(config).skipped["not_an_image"] >= 20
 
 
-def test_a_few_unreadable_images_of_a_small_set_do_not(word_list: Words, small_config: Configs) -> None:
-    words = word_list(9)
-    (words.parent / "images" / "1.png").write_bytes(b"")
-    config = small_config(words, data={"max_bad_share": 0.0}, train={"num_steps": 5})
-    assert train(config).skipped.keys() == {"empty"}
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # What stops a run
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("value", "workers"), [(math.nan, 0), (math.inf, 1)])
 def test_a_loss_that_is_not_finite_stops_a_run_and_names_its_samples(
     word_list: Words, small_config: Configs, monkeypatch: pytest.MonkeyPatch, value: float, workers: int
 ) -> None:
@@ -448,8 +407,6 @@ def test_a_warm_start_begins_with_the_weights_of_another_run(
     assert line in capsys.readouterr().err.splitlines()
     old, new = load_weights(source.weights).tensors, load_weights(report.weights).tensors
     assert torch.allclose(new["rnn1.weight_ih_l0"], old["rnn1.weight_ih_l0"], atol=1e-7)
-    for row, character in enumerate("jihgfedcba"):
-        assert torch.allclose(new["head.weight"][row], old["head.weight"]["abcdefghij".index(character)], atol=1e-7)
     assert torch.allclose(new["head.weight"][11], old["head.weight"][10], atol=1e-7)
     assert load_weights(report.weights).info["run"]["train"]["warm_start"] == str(source.folder)
 
@@ -479,26 +436,6 @@ def test_a_warm_start_keeps_what_it_began_with_where_training_makes_it_worse(
     assert best.info["step"] == 0
 
 
-def test_a_warm_start_from_weights_that_do_not_fit_is_refused(
-    tmp_path: Path, word_list: Words, small_config: Configs
-) -> None:
-    other = small_config(model={"hidden_size": 24})
-    save_weights(tmp_path / "w", build_model(*_parts_of(other)).state_dict(), other, {})
-    with pytest.raises(CheckpointError, match=r"train\.warm_start: cannot start from .*hidden_size 24"):
-        train(small_config(word_list(8), train={"warm_start": str(tmp_path / "w")}))
-
-
-def test_the_modelzoo_lines_go_to_stdout(
-    word_list: Words, small_config: Configs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(small_config(word_list(16), train={"batch_size": 4, "num_steps": 6, "log_format": "modelzoo"}))
-    lines = capsys.readouterr().out.splitlines()
-    step, epoch = r"epoch: {} step: {}, loss is \d+\.\d+", r"Epoch time: \d+\.\d+s, per step time: \d+\.\d+s"
-    patterns = [*(step.format(1, n) for n in (1, 2, 3, 4)), epoch, *(step.format(2, n) for n in (1, 2)), epoch]
-    assert len(lines) == len(patterns)
-    assert all(re.fullmatch(*pair) for pair in zip(patterns, lines, strict=True)), lines
-
-
 def test_what_is_left_out_of_a_set_is_said(
     word_list: Words, small_config: Configs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -508,11 +445,6 @@ def test_what_is_left_out_of_a_set_is_said(
     assert re.search(r"left out .*too_long: 1 \(.*\)", said)
     assert re.search(r"empty_label: 1 \(", said)
     assert re.search(r"1 labels lose characters outside the charset: '-'", said)
-
-
-def test_a_device_that_is_not_there_is_said(word_list: Words, small_config: Configs) -> None:
-    with pytest.raises(ConfigError, match=r"device is 'nonsense', which cannot be used here"):
-        train(small_config(word_list(8), train={"device": "nonsense"}))
 
 
 @pytest.mark.parametrize(
@@ -530,7 +462,7 @@ def test_a_network_is_validated_in_its_own_characters(
     config = small_config(words, data={"validation": [str(words)]}, charset={"characters": characters})
     classes = config.charset.charset().num_classes
     network = build_model(config.model, config.image, classes, seed=1)
-    validator = Validator(config, classes, Ranks(0, 1, torch.device("cpu")), bf16=False)
+    validator = Validator(config, classes, Ranks(0, 1, torch.device("cpu")))
     (found,) = validator.validate(network.state_dict(), "model").datasets
     assert (found.title, [s.label for s in found.samples]) == (title, labels)
 
@@ -542,9 +474,7 @@ def test_every_part_of_a_step_has_a_seed_of_its_own_on_every_rank(
     part = collate([np.zeros((1, 32, config.image.image_width), np.uint8)], [[0]], ["a"])
     seeds: list[int] = []
     for rank in range(2):
-        network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1)
-        state = TrainState(network, build_optimizer(network, config.optim), None)
-        step = TrainStep(config, Ranks(rank, 1, torch.device("cpu")), state)
+        state, step = step_of(config, rank)
         with monkeypatch.context() as patch:
             patch.setattr(torch, "manual_seed", seeds.append)
             for state.step in range(3):

@@ -1,17 +1,20 @@
-"""The optimiser's groups, the learning rate at its corners, the running average, and clipping."""
+"""The learning rate at its corners, the optimizers, the running average, and clipping."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from crnn.config.model import ImageConfig, ModelConfig
 from crnn.config.training import OptimConfig
 from crnn.model.crnn import build_model
-from crnn.training.optim import WeightAverage, build_optimizer, clip_gradients, learning_rate
+from crnn.training.optim import Muon, WeightAverage, build_optimizer, clip_gradients, learning_rate, orthogonalize
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rates(num_steps, steps_per_epoch=10, **settings):
@@ -59,16 +62,6 @@ def test_linear_climbs_and_falls_in_lines():
     assert learning_rate(OptimConfig(**settings), 60, 50, 10) == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize("warmup", [0.0, 0.001, 0.33, 1.0])
-def test_one_cycle_with_any_warm_up(warmup):
-    values = rates(33, schedule="one_cycle", learning_rate=0.1, warmup=warmup)
-    climbing = sum(step + 1 <= warmup * 33 for step in range(33))
-    assert max(values) == pytest.approx(0.1)
-    assert values[:climbing] == sorted(values[:climbing])
-    assert values[climbing:] == sorted(values[climbing:], reverse=True)
-    assert min(values) > 0
-
-
 def test_cosine_epoch_is_the_modelzoos_formula():
     """``min_lr + (max_lr - min_lr) / 2 * (1 + cos(pi * epoch / decay_epochs))``, the same for all steps of an epoch."""
     peak, end, epochs, steps_per_epoch = 0.02, 0.0005, 10, 7
@@ -84,13 +77,6 @@ def test_cosine_epoch_is_the_modelzoos_formula():
         assert value == pytest.approx(end + (peak - end) / 2 * (1 + math.cos(math.pi * epoch / epochs)))
     assert values[0] == values[6] == peak
     assert len(set(values)) == epochs
-
-
-def test_cosine_epoch_of_a_run_that_ends_within_an_epoch():
-    values = rates(25, 10, schedule="cosine_epoch", learning_rate=1.0)
-    assert values[:10] == [1.0] * 10
-    assert values[20:] == pytest.approx([0.5 * (1 + math.cos(math.pi * 2 / 3))] * 5)
-    assert rates(5, 10, schedule="cosine_epoch", learning_rate=1.0) == [1.0] * 5
 
 
 @given(
@@ -117,15 +103,6 @@ def small_network():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_every_weight_is_in_one_group(optimizer):
-    network = small_network()
-    built = build_optimizer(network, OptimConfig(optimizer=optimizer))
-    held = [id(p) for group in built.param_groups for p in group["params"]]
-    assert len(held) == len(set(held))
-    assert set(held) == {id(p) for p in network.parameters()}
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_weight_decay_spares_biases_and_normalisation(optimizer):
     network = small_network()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -143,32 +120,13 @@ def test_weight_decay_spares_biases_and_normalisation(optimizer):
     assert {"backbone.conv1.weight", "rnn1.weight_hh_l0", "neck.weight", "head.weight"} <= decayed
 
 
-def moved(config, gradients):
-    """A weight that starts at 1, after steps with these gradients."""
-    module = nn.Linear(1, 1, bias=False)
-    nn.init.ones_(module.weight)
-    optimizer = build_optimizer(module, config)
-    for gradient in gradients:
-        module.weight.grad = torch.full((1, 1), gradient)
-        optimizer.step()
-    return module.weight.item()
-
-
-def test_sgd_moves_with_momentum():
-    plain = OptimConfig(optimizer="sgd", learning_rate=0.1, momentum=0.0, nesterov=True)
-    assert moved(plain, [1.0, 2.0]) == pytest.approx(1 - 0.1 - 0.2)  # no momentum to look ahead with
-    heavy = OptimConfig(optimizer="sgd", learning_rate=0.1, momentum=0.5, nesterov=False)
-    assert moved(heavy, [1.0, 2.0]) == pytest.approx(1 - 0.1 * (1 + 2.5))
-    nesterov = OptimConfig(optimizer="sgd", learning_rate=0.1, momentum=0.5, nesterov=True)
-    assert moved(nesterov, [1.0, 2.0]) == pytest.approx(1 - 0.1 * (1.5 + 2 + 0.5 * 2.5))
-
-
-def test_adamw_has_the_settings_betas():
-    config = OptimConfig(learning_rate=0.1, momentum=0.8, beta2=0.9)
-    first = 0.2 * 1 / (1 - 0.8), 0.1 * 1 / (1 - 0.9)
-    second = (0.8 * 0.2 + 0.2 * 3) / (1 - 0.8**2), (0.9 * 0.1 + 0.1 * 9) / (1 - 0.9**2)
-    expected = 1 - 0.1 * sum(mean / math.sqrt(square) for mean, square in (first, second))
-    assert moved(config, [1.0, 3.0]) == pytest.approx(expected, rel=1e-5)
+def test_the_settings_reach_the_optimizer():
+    for momentum, ahead in ((0.0, False), (0.5, True)):  # no momentum to look ahead with
+        config = OptimConfig(optimizer="sgd", learning_rate=0.1, momentum=momentum, nesterov=True)
+        built = build_optimizer(small_network(), config).defaults
+        assert (built["lr"], built["momentum"], built["nesterov"]) == (0.1, momentum, ahead)
+    built = build_optimizer(small_network(), OptimConfig(learning_rate=0.1, momentum=0.8, beta2=0.9)).defaults
+    assert (built["lr"], built["betas"]) == (0.1, (0.8, 0.9))
 
 
 # ---- running average
@@ -207,28 +165,6 @@ def test_the_average_follows_its_formula_buffers_included():
     for name, tensor in average.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], msg=name)
     assert average.state_dict()["1.num_batches_tracked"] == 12
-
-
-def test_the_average_of_weights_that_stand_still_is_those_weights():
-    network = normalised_network()
-    average = WeightAverage(network, 0.999)
-    for _ in range(5):
-        average.update()
-    for name, tensor in network.state_dict().items():
-        torch.testing.assert_close(average.state_dict()[name], tensor)
-
-
-def test_the_average_is_no_part_of_the_network():
-    network = normalised_network()
-    average = WeightAverage(network, 0.9)
-    before = {name: tensor.clone() for name, tensor in average.state_dict().items()}
-    disturb(network, 1)
-    assert all(torch.equal(average.state_dict()[name], tensor) for name, tensor in before.items())
-    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    average.update()
-    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in weights.items())
-    assert not any(tensor.requires_grad for tensor in average.state_dict().values())
-    normalised_network().load_state_dict(average.state_dict())
 
 
 def test_an_average_goes_on_from_its_saved_state():
@@ -289,28 +225,11 @@ def test_gradients_are_scaled_and_then_shortened_together(max_norm, scale, norm,
     torch.testing.assert_close(parameters[1].grad, torch.tensor([[12.0]]) * factor)
 
 
-def test_clipping_is_torchs_own():
-    ours, theirs = small_network(), small_network()
-    for number, (p, q) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
-        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(number))
-        q.grad = p.grad.clone()
-    norm = clip_gradients(ours.parameters(), 5.0)
-    assert norm.item() == pytest.approx(nn.utils.clip_grad_norm_(theirs.parameters(), 5.0).item())
-    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad)
-
-
 def test_short_gradients_keep_every_bit():
     parameters = parameters_with([0.1, -0.3], [[0.7]])
     clip_gradients(parameters, 5.0)
     assert torch.equal(parameters[0].grad, torch.tensor([0.1, -0.3]))
     assert torch.equal(parameters[1].grad, torch.tensor([[0.7]]))
-
-
-def test_parameters_without_a_gradient_are_passed_over():
-    parameters = [nn.Parameter(torch.ones(3)), *parameters_with([3.0, 4.0])]
-    assert clip_gradients(iter(parameters), 1.0).item() == pytest.approx(5.0)
-    assert parameters[0].grad is None
 
 
 def test_gradients_of_zero_stay_zero_and_infinite_ones_are_reported():
@@ -319,3 +238,93 @@ def test_gradients_of_zero_stay_zero_and_infinite_ones_are_reported():
     assert not zero[0].grad.any()
     assert not math.isfinite(clip_gradients(parameters_with([math.inf, 1.0]), 5.0).item())
     assert not math.isfinite(clip_gradients(parameters_with([math.nan, 1.0]), 5.0).item())
+
+
+# ---- Muon
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 40), (2, 40, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_become_nearly_orthogonal_in_the_same_directions(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    matrices = random(*shape)
+    found = orthogonalize(matrices.to(dtype)).float()
+    assert found.shape == shape
+    u, values, v = torch.linalg.svd(matrices, full_matrices=False)
+    turned = u.mT @ found @ v.mT
+    diagonal = turned.diagonal(dim1=1, dim2=2)
+    kept = values > 0.05 * values[:, :1]  # the smallest directions need more rounds
+    assert diagonal[kept].min() > 0.6
+    assert diagonal[kept].max() < 1.3
+    torch.testing.assert_close(turned, torch.diag_embed(diagonal), atol=0.06, rtol=0.0)
+
+
+def moved(parameter: Tensor, gradients: list[Tensor], parts: int, **options: Any) -> Tensor:
+    """How far a parameter moves in some steps."""
+    weight = nn.Parameter(parameter.clone())
+    decay = options.pop("weight_decay", 0.0)
+    optimizer = Muon([{"params": [weight], "parts": parts, "weight_decay": decay}], lr=0.1, **options)
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    return weight.detach() - parameter
+
+
+def test_one_step_by_hand() -> None:
+    gradient, start = random(12, 30, seed=1), random(12, 30, seed=2)
+    step = moved(start, [gradient], parts=1, momentum=0.9)
+    torch.testing.assert_close(step, -0.1 * 0.2 * 30**0.5 * orthogonalize(gradient[None])[0])
+    assert step.square().mean().sqrt() == pytest.approx(0.1 * 0.2, rel=0.15)  # as AdamW's would be
+    decayed = moved(start, [gradient], parts=1, momentum=0.9, weight_decay=0.5)
+    torch.testing.assert_close(decayed, step - 0.1 * 0.5 * start)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_momentum_of_two_steps(nesterov: bool) -> None:
+    one, two = random(6, 6, seed=1), random(6, 6, seed=2)
+    first, second = 0.2 * one, 0.8 * 0.2 * one + 0.2 * two
+    ahead = [0.2 * one + 0.8 * first, 0.2 * two + 0.8 * second] if nesterov else [first, second]
+    expected = -0.1 * 0.2 * 6**0.5 * sum(orthogonalize(update[None])[0] for update in ahead)
+    found = moved(torch.zeros(6, 6), [one, two], parts=1, momentum=0.8, nesterov=nesterov)
+    torch.testing.assert_close(found, expected)
+
+
+def test_gates_are_matrices_of_their_own_and_kernels_are_flattened() -> None:
+    gates = random(32, 10)
+    found = moved(torch.zeros(32, 10), [gates], parts=4)
+    alone = [moved(torch.zeros(8, 10), [gate], parts=1) for gate in gates.split(8)]
+    torch.testing.assert_close(found, torch.cat(alone))
+    kernel = random(6, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    flat = moved(torch.zeros(6, 36), [kernel.contiguous().reshape(6, 36)], parts=1)
+    torch.testing.assert_close(moved(torch.zeros(6, 4, 3, 3), [kernel], parts=1), flat.reshape(6, 4, 3, 3))
+
+
+def test_the_others_are_adamw_s() -> None:
+    weights = [nn.Parameter(random(5, seed=1)) for _ in range(2)]
+    ours = Muon([{"params": [weights[0]], "weight_decay": 0.1}], lr=0.01, momentum=0.9, beta2=0.98)
+    theirs = torch.optim.AdamW([weights[1]], lr=0.01, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
+    for step in range(3):
+        for weight, optimizer in zip(weights, (ours, theirs), strict=True):
+            weight.grad = random(5, seed=step)
+            optimizer.step()
+    assert torch.equal(*(weight.detach() for weight in weights))
+
+
+@pytest.mark.parametrize("backbone", ["small", "vgg"])
+def test_what_muon_moves_of_the_network(backbone: Any) -> None:
+    network = build_model(ModelConfig(backbone=backbone, hidden_size=8), ImageConfig(), 5, seed=0)
+    optimizer = build_optimizer(network, OptimConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.3))
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    single, gates, *rest = [{names[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups]
+    assert single == {*(f"backbone.conv{number}.weight" for number in range(2, 8)), "neck.weight"}
+    assert gates == {
+        f"rnn{layer}.weight_{side}_l0{way}" for layer in (1, 2) for side in ("ih", "hh") for way in ("", "_reverse")
+    }
+    assert single | gates | rest[0] | rest[1] == set(names.values())
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+    assert {"backbone.conv1.weight", "head.weight"} == rest[0]
+    assert all(parameter.ndim == 1 for parameter in optimizer.param_groups[3]["params"])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3, 0.3, 0.0]

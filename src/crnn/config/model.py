@@ -1,7 +1,6 @@
-"""Settings that a weights file carries: model, image and charset.
+"""Settings that a weights file carries, a part of those of a run: model, image and charset.
 
-They are a part of the settings of a run (``crnn.config.run``). The ModelZoo's parameters keep their names; those that
-follow from others (``class_num``, ``input_size``, ``num_step``, ``blank``) are checked where they are given.
+The ModelZoo's parameters keep their names; those that follow from others are checked where they are given.
 """
 
 from __future__ import annotations
@@ -15,12 +14,8 @@ from crnn.charset import Case, Charset, LabelRules, Unicode, Unknown, Whitespace
 from crnn.config.section import Section, checked_settings
 from crnn.errors import CharsetError
 
-BACKBONE_CHANNELS = {"vgg": 512, "small": 256}
-"""Depth D of each backbone's feature sequence (the ModelZoo's ``input_size``)."""
-
-HIDDEN_SIZES = {"vgg": 256, "small": 128}
-"""Default units of each LSTM per direction."""
-
+BACKBONE_CHANNELS = {"vgg": 512, "small": 256}  # depth D of the feature sequence
+HIDDEN_SIZES = {"vgg": 256, "small": 128}  # default units of each LSTM per direction
 MIN_IMAGE_WIDTH = 16
 
 
@@ -149,23 +144,18 @@ class CharsetConfig(Section):
     def rules(self) -> LabelRules:
         """Return the label rules, with every ``auto`` decided by the characters."""
         characters = self.charset().characters
-        case: Case = "keep"
-        if self.case != "auto":
-            case = self.case
-        elif characters == characters.lower() and characters != characters.upper():
-            case = "lower"
-        elif characters == characters.upper() and characters != characters.lower():
-            case = "upper"
-        unicode: Unicode = "ascii" if characters.isascii() else "NFC"
-        whitespace: Whitespace = "collapse" if " " in characters else "remove"
+        case, unicode, whitespace = self.case, self.unicode, self.whitespace
+        if case == "auto":
+            lower, upper = characters.lower(), characters.upper()
+            case = "lower" if characters == lower != upper else "upper" if characters == upper != lower else "keep"
+        if unicode == "auto":
+            unicode = "ascii" if characters.isascii() else "NFC"
+        if whitespace == "auto":
+            whitespace = "collapse" if " " in characters else "remove"
         return LabelRules(
-            case=case,
-            unicode=unicode if self.unicode == "auto" else self.unicode,
-            whitespace=whitespace if self.whitespace == "auto" else self.whitespace,
-            unknown=self.unknown,
-            max_length=self.max_text_length,
+            whitespace=whitespace, unicode=unicode, case=case, unknown=self.unknown, max_length=self.max_text_length,
             truncate=self.truncate,
-        )
+        )  # fmt: skip
 
 
 class ReaderConfig(Section):
@@ -190,11 +180,11 @@ class ReaderConfig(Section):
                 raise ValueError(f"model.{key} is {given} but must be {expected}: {why}. Leave it out or correct it")
         return self
 
+    def reader(self) -> ReaderConfig:
+        """Return these sections alone."""
+        return ReaderConfig(model=self.model, image=self.image, charset=self.charset)
+
 
 def parse_reader_config(values: Mapping[str, Any], source: str) -> ReaderConfig:
-    """Parse the settings of a weights file.
-
-    Raises:
-        ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
-    """
+    """Parse the settings of a weights file; ``source`` is their origin for error messages."""
     return checked_settings(ReaderConfig, values, source)

@@ -27,6 +27,8 @@ from crnn.config.training import (
 )
 from crnn.errors import ConfigError
 
+_PRESETS = Path(str(resources.files("crnn") / "presets"))
+
 
 class Config(ReaderConfig):
     """All settings of a training run."""
@@ -44,15 +46,10 @@ class Config(ReaderConfig):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
-    def reader(self) -> ReaderConfig:
-        """Return the part for weights files."""
-        return ReaderConfig(model=self.model, image=self.image, charset=self.charset)
-
 
 def preset_names() -> list[str]:
     """Return the names of the shipped settings, sorted."""
-    folder = resources.files("crnn") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(path.stem for path in _PRESETS.glob("*.toml"))
 
 
 def load_config(source: str | Path) -> Config:
@@ -62,22 +59,16 @@ def load_config(source: str | Path) -> Config:
         ConfigError: There is no such preset or file, it is not TOML, or a setting is unknown or out of range.
     """
     name = str(source)
-    if name in preset_names():
-        text = (resources.files("crnn") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(source).read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
-        except FileNotFoundError:
-            raise ConfigError(
-                f"config {name!r} is neither a file nor a preset; presets are: {', '.join(preset_names())}"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            why = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
-            raise ConfigError(
-                f"config {name!r} cannot be read: {why}; expected a TOML file or a preset ({', '.join(preset_names())})"
-            ) from error
+    path = _PRESETS / f"{name}.toml" if name in preset_names() else Path(source)
+    expected = f"expected a TOML file or a preset ({', '.join(preset_names())})"
     try:
-        values = tomllib.loads(text)
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a byte order mark first
+    except FileNotFoundError:
+        raise ConfigError(f"config {name!r} is neither a file nor a preset; {expected}") from None
+    except OSError as error:
+        raise ConfigError(f"config {name!r} cannot be read: {error.strerror}; {expected}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {name!r} is no text: {error.reason}; {expected}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not valid TOML: {error}") from error
     return parse_config(values, source=name)

@@ -18,13 +18,9 @@ class Section(pydantic.BaseModel):
     """A frozen section: unknown keys are refused, text is not converted to numbers, each field has a docstring."""
 
     model_config = pydantic.ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True,
         protected_namespaces=(),
-    )
+    )  # fmt: skip
 
     removed: ClassVar[Mapping[str, Any]] = {}
     """Settings of earlier versions and their defaults, the only values that files of old runs may give."""
@@ -32,11 +28,11 @@ class Section(pydantic.BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _prepare(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kept = {k: v for k, v in values.items() if k not in cls.removed or v != cls.removed[k]}
         # TOML has arrays, the settings have tuples; strict mode would refuse the one for the other.
-        if isinstance(values, dict):
-            kept = {k: v for k, v in values.items() if k not in cls.removed or v != cls.removed[k]}
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
-        return values
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
 
 
 _Tree = TypeVar("_Tree", bound=pydantic.BaseModel)
@@ -87,8 +83,9 @@ def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
     section, _, name = key.rpartition(".")
     beside = sections.get(section, list(sections))
     # Names are compared without their section, which would make all names of a section look alike.
-    near = [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1, cutoff=0.9)]
+    here = {key: f"{section}.{key}".removeprefix(".") for key in beside}
+    near = [here[key] for key in difflib.get_close_matches(name, here, n=1, cutoff=0.9)]
     near += [paths[name]] if name in paths else []
-    near += [f"{section}.{k}".removeprefix(".") for k in difflib.get_close_matches(name, beside, n=1)]
-    near += [paths[k] for k in difflib.get_close_matches(name, paths, n=1, cutoff=0.8)]
+    near += [here[key] for key in difflib.get_close_matches(name, here, n=1)]
+    near += [paths[key] for key in difflib.get_close_matches(name, paths, n=1, cutoff=0.8)]
     return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(beside)}"

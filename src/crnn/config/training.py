@@ -132,13 +132,9 @@ class ObjectiveConfig(Section):
     """CTC and its starting point."""
 
     removed: ClassVar[Mapping[str, Any]] = {
-        "label_smoothing": 0.0,
-        "focal_gamma": 0.0,
-        "shortcut_weight": 0.0,
-        "guide_weight": 0.0,
-        "consistency_weight": 0.0,
-        "distillation_weight": 0.0,
-    }
+        "label_smoothing": 0.0, "focal_gamma": 0.0, "shortcut_weight": 0.0, "guide_weight": 0.0,
+        "consistency_weight": 0.0, "distillation_weight": 0.0,
+    }  # fmt: skip
 
     blank_bias: Annotated[float, Field(ge=-20.0, le=20.0)] = 0.0
     """Addition to the initial bias of the blank, in nats; no effect on a warm start. Above 0 a run starts at blanks,

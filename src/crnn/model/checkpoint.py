@@ -1,4 +1,4 @@
-"""Weights files, and the tensor files under them. Nothing is pickled: tensors are safetensors, the rest is JSON.
+"""Weights files and checkpoints, written and read with torch. Nothing is pickled: safetensors and JSON.
 
 A *weights file* (``crnn.model.weights``) rebuilds its network alone; a *checkpoint* (``crnn.training.run_folder``) also
 continues a run. Both are written atomically, so that an existing file is whole, and carry a SHA-256 against changes.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
@@ -26,13 +27,11 @@ from crnn.model.crnn import CRNN, build_model
 from crnn.model.weights import (
     FORMAT_VERSION,
     WEIGHTS_FORMAT,
-    TensorBytes,
     Weights,
     read_tensor_file,
-    resolve_weights,
+    read_weights_with,
     shipped_weights,
     tensor_digest,
-    weights_metadata,
 )
 
 
@@ -42,9 +41,8 @@ def build_network(weights: Weights[Tensor]) -> CRNN:
     Raises:
         CheckpointError: The tensors do not fit the network of the settings.
     """
-    network = build_model(
-        weights.config.model, weights.config.image, weights.config.charset.charset().num_classes, seed=0
-    )
+    config = weights.config
+    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=0)
     expected = network.state_dict()
     wrong = [n for n in expected if n not in weights.tensors or weights.tensors[n].shape != expected[n].shape]
     wrong += [n for n in weights.tensors if n not in expected]
@@ -65,13 +63,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
-    texts["sha256"] = tensor_digest({name: _tensor_bytes(tensor) for name, tensor in held.items()}, texts)
+    texts["sha256"] = tensor_digest(save_safetensors(held), texts)
     atomic_write(path, save_safetensors(held, metadata=texts), CheckpointError)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return tensors and metadata of a file from ``write_tensors``."""
-    return read_tensor_file(path, "pt", _tensor_bytes)
+    return read_tensor_file(path, load_safetensors)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, info: Mapping[str, Any]) -> None:
@@ -79,15 +77,12 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: ReaderConfig, 
 
     ``info`` has JSON-able facts for people: step, accuracy, settings of the run.
     """
-    charset = config.charset.charset()
     metadata = {
         "format": WEIGHTS_FORMAT,
         "format_version": FORMAT_VERSION,
         "crnn_version": version("crnn"),
-        "config": ReaderConfig(model=config.model, image=config.image, charset=config.charset).model_dump(
-            mode="json", exclude_none=True
-        ),
-        "characters": charset.characters,
+        "config": config.reader().model_dump(mode="json", exclude_none=True),
+        "characters": config.charset.charset().characters,
         "info": dict(info),
     }
     write_tensors(path, state, metadata)
@@ -99,10 +94,7 @@ def load_weights(source: str | Path) -> Weights[Tensor]:
     Raises:
         CheckpointError: Missing, truncated, damaged, foreign, or from a newer version.
     """
-    path = resolve_weights(source)
-    tensors, metadata = read_tensors(path)
-    config, info, calibration = weights_metadata(path, metadata)
-    return Weights(tensors, config, info, path, calibration)
+    return read_weights_with(load_safetensors, source)
 
 
 def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[Tensor]:
@@ -119,14 +111,7 @@ def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> W
 
 
 def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
-    """Write a calibration into a weights file, or to ``out``, atomically; everything else in it stays the same.
-
-    Returns:
-        The written file.
-
-    Raises:
-        CheckpointError: The source is no weights file, or ships and ``out`` is not given, or it cannot be written.
-    """
+    """Write a calibration into a weights file, or to ``out``, and return that; everything else in it stays the same."""
     weights = weights_to_calibrate(source, out)
     tensors, metadata = read_tensors(weights.path)
     path = weights.path if out is None else Path(out)
@@ -154,14 +139,15 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
     wrong = [n for n in own if n not in head and (n not in state or state[n].shape != own[n].shape)]
     wrong += [n for n in state if n not in own]
     if wrong:
+        there, here = (tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else None for tensors in (state, own))
+        model = weights.config.model
         raise CheckpointError(
-            f"cannot start from {weights.path}: {wrong[0]} has shape {_shape(state.get(wrong[0]))}, this network's has "
-            f"{_shape(own.get(wrong[0]))}; use the same model and image_channels ({_summary(weights.config)} there)"
+            f"cannot start from {weights.path}: {wrong[0]} has shape {there}, this network's has {here}; use the same "
+            f"model and image_channels (backbone {model.backbone}, batch_norm {model.batch_norm}, hidden_size "
+            f"{model.lstm_size}, image_channels {weights.config.image.image_channels} there)"
         )
     for name in head:
-        merged = own[name].clone()
-        merged[to_rows] = state[name][from_rows]
-        state[name] = merged
+        state[name] = own[name].clone().index_copy(0, to_rows, state[name][from_rows])
     network.load_state_dict(state)
     shared = [c for c, source in sources.items() if c == source]
     relatives = [c for c, source in sources.items() if c != source]
@@ -180,19 +166,3 @@ def _read_before_as(charset: Charset, old: CharsetConfig) -> dict[str, str]:
     old_charset, rules = old.charset(), replace(old.rules(), max_length=None)
     found = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
     return {c: source for c, source in found.items() if len(source) == 1 and source in old_charset}
-
-
-def _tensor_bytes(tensor: Tensor) -> TensorBytes:
-    flat = tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b""
-    return TensorBytes(str(tensor.dtype), tuple(tensor.shape), flat)
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "none" if tensor is None else str(tuple(tensor.shape))
-
-
-def _summary(config: ReaderConfig) -> str:
-    return (
-        f"backbone {config.model.backbone}, batch_norm {config.model.batch_norm}, "
-        f"hidden_size {config.model.lstm_size}, image_channels {config.image.image_channels}"
-    )

@@ -1,7 +1,7 @@
 """The network: ``images (N, C, 32, W) -> backbone (N, D, 1, T) -> (N, T, D) -> rnn -> head -> logits (N, T, V)``.
 
 ``T = W // 4 - 1``. From the ModelZoo: third and fourth pooling are 2x1 without overlap or padding (T = 24, not 26, for
-100 pixels), and batch normalisation may follow every convolution. From the paper: the second LSTM is bidirectional.
+100 pixels), and batch normalization may follow every convolution. From the paper: the second LSTM is bidirectional.
 Reference: Shi, Bai and Yao 2015, arXiv 1507.05717, table 1; ModelZoo ``official/cv/CRNN/src/crnn.py`` (Apache-2.0).
 """
 
@@ -31,14 +31,14 @@ class CRNN(nn.Module):
     def __init__(self, model: ModelConfig, image_channels: int, num_classes: int) -> None:
         super().__init__()
         hidden = model.lstm_size
-        self.backbone = build_backbone(BACKBONES[model.backbone], image_channels, model.batch_norm)
+        self.backbone = _Backbone(BACKBONES[model.backbone], image_channels, model.batch_norm)
         self.rnn1 = nn.LSTM(BACKBONE_CHANNELS[model.backbone], hidden, bidirectional=True, batch_first=True)
         self.neck = nn.Linear(2 * hidden, hidden)
         self.dropout = nn.Dropout(model.dropout if model.use_dropout else 0.0)
         self.rnn2 = nn.LSTM(hidden, hidden, bidirectional=True, batch_first=True)
         self.head = nn.Linear(2 * hidden, num_classes)
         self.image_channels = image_channels
-        _initialise(self)
+        _initialize(self)
 
     @property
     def num_classes(self) -> int:
@@ -49,78 +49,62 @@ class CRNN(nn.Module):
         """Return the logits ``(N, T, V)``; float, or autocast's type.
 
         Args:
-            images: ``(N, C, 32, W)`` float, normalised to [-1, 1] (``crnn.image.normalize``).
+            images: ``(N, C, 32, W)`` float, normalized to [-1, 1] (``crnn.image.normalize``).
 
         Raises:
             DataError: The images have another height or number of channels, or are too narrow for one time step.
         """
-        return self.classify(self.features(images))
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the features ``(N, T, D)`` of the convolutions: the first half of ``forward``."""
         if images.ndim != 4 or images.shape[1:3] != (self.image_channels, self.height) or images.shape[3] < 8:
             raise DataError(
                 f"images have shape {tuple(images.shape)}; expected (N, {self.image_channels}, {self.height}, W >= 8)"
             )
-        features: Tensor = self.backbone(images)  # ..... (N, D, 1, T)
-        return features.squeeze(2).transpose(1, 2)  # ... (N, T, D)
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Return logits ``(N, T, V)`` from features ``(N, T, D)``: the second half of ``forward``.
-
-        Under autocast on an accelerator this half is in float32. Before torch 2.10 cuDNN's LSTMs lack bf16: torch uses
-        slow ones, or half precision, whose range gradients leave. Float32 multiplies in TF32, fast enough for 6 % of
-        the work.
-        """
-        device = features.device.type
+        features: Tensor = self.backbone(images)  # ............ (N, D, 1, T)
+        features = features.squeeze(2).transpose(1, 2)  # ...... (N, T, D)
+        device = images.device.type
         mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         if device == "cpu" or not mixed:
             return self._classify(features)
+        # Before torch 2.10 cuDNN's LSTMs lack bf16: torch uses slow ones, or half precision, whose range gradients
+        # leave. Float32 multiplies in TF32, fast enough for 6 % of the work.
         with torch.autocast(device, enabled=False):
             return self._classify(features.float())
 
     def _classify(self, features: Tensor) -> Tensor:
-        sequence = self.neck(self.rnn1(features)[0])  # . (N, T, hidden)
-        sequence = self.rnn2(self.dropout(sequence))[0]  # (N, T, 2 * hidden)
-        logits: Tensor = self.head(sequence)  # ......... (N, T, V)
+        sequence = self.neck(self.rnn1(features)[0])  # ........ (N, T, hidden)
+        sequence = self.rnn2(self.dropout(sequence))[0]  # ..... (N, T, 2 * hidden)
+        logits: Tensor = self.head(sequence)  # ................ (N, T, V)
         return logits
 
 
 class _Backbone(nn.Sequential):
-    """Sequence with a ``forward`` outside torch's code, which ``compile`` would skip."""
+    """The convolutions of a table, ``(N, C, 32, W) -> (N, D, 1, T)``, named ``conv1``, ``norm1``, ..."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __init__(self, layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> None:
+        super().__init__()
+        depth = image_channels
+        for number, layer in enumerate(layers, start=1):
+            normalized = is_normalized(number, batch_norm)
+            # A bias before batch normalization would be subtracted again with the mean.
+            conv = nn.Conv2d(depth, layer.channels, layer.kernel, layer.stride, layer.padding, bias=not normalized)
+            self.add_module(f"conv{number}", conv)
+            if normalized:
+                self.add_module(f"norm{number}", nn.BatchNorm2d(layer.channels))
+            # The maximum and ReLU change places without changing anything but the time: ReLU has a quarter left to do.
+            if layer.pool is not None:
+                self.add_module(f"pool{number}", nn.MaxPool2d(layer.pool))
+            self.add_module(f"relu{number}", nn.ReLU(inplace=True))
+            depth = layer.channels
+
+    def forward(self, x: Tensor) -> Tensor:  # its own, because compile skips torch's code
         for module in self:
             x = module(x)
         return x
 
 
-def build_backbone(layers: tuple[ConvLayer, ...], image_channels: int, batch_norm: str) -> nn.Sequential:
-    """Build the convolutions of a table, ``(N, C, 32, W) -> (N, D, 1, T)``, named ``conv1``, ``norm1``, ...
+def _initialize(network: CRNN) -> None:
+    """Initialize convolutions: He et al. 2015 (arXiv 1502.01852), normal, fan-out, like DTRB; zero biases.
 
-    Seven rows reduce 32 rows of pixels to one. ``batch_norm`` (``all`` or ``paper``) gives the normalised ones.
-    """
-    modules = _Backbone()
-    depth = image_channels
-    for number, layer in enumerate(layers, start=1):
-        normalised = is_normalized(number, batch_norm)
-        # A bias before batch normalisation would be subtracted again with the mean.
-        conv = nn.Conv2d(depth, layer.channels, layer.kernel, layer.stride, layer.padding, bias=not normalised)
-        modules.add_module(f"conv{number}", conv)
-        if normalised:
-            modules.add_module(f"norm{number}", nn.BatchNorm2d(layer.channels))
-        # The maximum and ReLU change places without changing anything but the time: ReLU has a quarter left to do.
-        if layer.pool is not None:
-            modules.add_module(f"pool{number}", nn.MaxPool2d(layer.pool))
-        modules.add_module(f"relu{number}", nn.ReLU(inplace=True))
-        depth = layer.channels
-    return modules
-
-
-def _initialise(network: CRNN) -> None:
-    """Initialise convolutions: He et al. 2015 (arXiv 1502.01852), normal, fan-out, like DTRB; zero biases.
-
-    The rest is torch's default. Batch normalisation: scale one, shift zero. LSTMs: uniform in +-1/sqrt(hidden), also
+    The rest is torch's default. Batch normalization: scale one, shift zero. LSTMs: uniform in +-1/sqrt(hidden), also
     the ModelZoo's. Linear layers: uniform in +-1/sqrt(inputs).
     """
     for module in network.modules():

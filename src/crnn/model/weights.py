@@ -1,4 +1,4 @@
-"""Weights files on disk, read without torch: settings, characters, a checksum, and numpy arrays.
+"""Weights files on disk, read without torch.
 
 A weights file is a safetensors file; its metadata has the settings (model, image, charset), the charset's characters,
 the version, and a SHA-256 over everything. ``crnn.model.checkpoint`` writes such files and reads them into torch.
@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
+import safetensors.numpy
+from safetensors import SafetensorError
 
 from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.decoding.confidence import Calibration
@@ -26,13 +26,12 @@ DEFAULT_MODEL = "crnn-small"  # of the shipped weights, the most words right per
 
 _SUFFIX = ".safetensors"
 
+_FOLDER = Path(str(files("crnn") / "weights"))
+
 
 def shipped_names() -> list[str]:
     """Return the names of the weights in the package, sorted."""
-    folder = files("crnn") / "weights"
-    if not folder.is_dir():
-        return []
-    return sorted(item.name.removesuffix(_SUFFIX) for item in folder.iterdir() if item.name.endswith(_SUFFIX))
+    return sorted(path.name.removesuffix(_SUFFIX) for path in _FOLDER.glob(f"*{_SUFFIX}"))
 
 
 def shipped_weights(name: str) -> Path | None:
@@ -40,12 +39,12 @@ def shipped_weights(name: str) -> Path | None:
 
     A name wins over a local file or folder of the same name; ``./name`` means the latter.
     """
-    return Path(str(files("crnn") / "weights" / (name + _SUFFIX))) if name in shipped_names() else None
+    return _FOLDER / (name + _SUFFIX) if name in shipped_names() else None
 
 
 def shipped_engine_file(name: str, precision: str) -> Path | None:
     """Return the exported file of that precision that ships with the weights of that name, or ``None``."""
-    path = Path(str(files("crnn") / "weights" / f"{name}.{precision}.onnx"))
+    path = _FOLDER / f"{name}.{precision}.onnx"
     return path if name in shipped_names() and path.is_file() else None
 
 
@@ -54,19 +53,11 @@ FORMAT_VERSION = 1
 
 _Tensor = TypeVar("_Tensor")
 
+# Types in the header of a safetensors file; checksums have torch's names of them.
 _TORCH_NAMES = {
-    "bool": "torch.bool", "uint8": "torch.uint8", "int8": "torch.int8", "int16": "torch.int16", "int32": "torch.int32",
-    "int64": "torch.int64", "float16": "torch.float16", "float32": "torch.float32", "float64": "torch.float64",
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-"""Names of numpy types in checksums, which follow torch."""
-
-
-class TensorBytes(NamedTuple):
-    """A tensor in a checksum: torch's name of its type, shape, bytes in row-major order."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,10 +86,15 @@ def read_weights(source: str | Path) -> Weights[npt.NDArray[Any]]:
         CheckpointError: Missing, truncated, damaged, foreign, from a newer version, or of a type that numpy lacks
             (bfloat16).
     """
+    return read_weights_with(safetensors.numpy.load, source)
+
+
+def read_weights_with(load: Callable[[bytes], dict[str, _Tensor]], source: str | Path) -> Weights[_Tensor]:
+    """Read a weights file, or the best weights of a run folder; ``load`` as in ``read_tensor_file``."""
     path = resolve_weights(source)
-    arrays, metadata = read_tensor_file(path, "numpy", _array_bytes)
+    tensors, metadata = read_tensor_file(path, load)
     config, info, calibration = weights_metadata(path, metadata)
-    return Weights(arrays, config, info, path, calibration)
+    return Weights(tensors, config, info, path, calibration)
 
 
 def resolve_weights(source: str | Path) -> Path:
@@ -157,33 +153,38 @@ def weights_metadata(
 
 
 def read_tensor_file(
-    path: Path, framework: Literal["numpy", "pt"], tensor_bytes: Callable[[_Tensor], TensorBytes]
+    path: Path, load: Callable[[bytes], dict[str, _Tensor]]
 ) -> tuple[dict[str, _Tensor], dict[str, Any]]:
-    """Read tensors and metadata of a weights file or checkpoint, and check its checksum over ``tensor_bytes``.
+    """Read tensors and metadata of a weights file or checkpoint, and check its checksum.
+
+    ``load`` is that of ``safetensors.numpy`` or ``safetensors.torch``.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not ours, its checksum does not fit, or the framework lacks a
-            type.
+        CheckpointError: The file is missing, truncated, not ours, its checksum does not fit, or numpy lacks a type.
     """
     if path.suffix in (".onnx", ".xml"):
         raise CheckpointError(f"{path}: is an exported file; expected weights: a weights file, a run folder or a name")
     try:
-        with safe_open(path, framework=framework) as file:
-            texts = dict(file.metadata() or {})
-            _refuse_types(path, file, framework)
-            tensors: dict[str, _Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        data = path.read_bytes()
+        tensors = load(data)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; expected a weights file or a run folder") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a safetensors file, or cut short ({str(error).splitlines()[0]}); expected one written by crnn"
         ) from error
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path}: has tensors of type {error.args[0]}, which numpy has not; expected float32, float16. Read it "
+            "with --engine torch, or write it anew in one of these"
+        ) from None
+    texts: dict[str, str] = _header(data).get("__metadata__", {})
     expected = texts.pop("sha256", None)
     if expected is None or "format" not in texts:
         raise CheckpointError(
             f"{path}: a safetensors file without crnn's metadata; expected a file written by crnn train or crnn export"
         )
-    if tensor_digest({name: tensor_bytes(tensor) for name, tensor in tensors.items()}, texts) != expected:
+    if tensor_digest(data, texts) != expected:
         raise CheckpointError(f"{path}: checksum does not fit, the file is damaged; use another copy or checkpoint")
     try:
         return tensors, {key: json.loads(text) for key, text in texts.items()}
@@ -191,29 +192,22 @@ def read_tensor_file(
         raise CheckpointError(f"{path}: metadata is not JSON ({error}); expected a file written by crnn") from error
 
 
-def tensor_digest(tensors: Mapping[str, TensorBytes], texts: Mapping[str, str]) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes of all tensors, and over the metadata."""
+def tensor_digest(data: bytes, texts: Mapping[str, str]) -> str:
+    """Return the SHA-256 over the tensors of a safetensors file and over its metadata, in any order."""
     digest = hashlib.sha256()
     for key in sorted(texts):
         digest.update(f"{key}={texts[key]}\n".encode())
-    for name in sorted(tensors):
-        dtype, shape, data = tensors[name]
-        digest.update(f"{name} {dtype} {shape}\n".encode())
-        digest.update(data)
+    header = _header(data)
+    header.pop("__metadata__", None)
+    tensors = memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+    for name in sorted(header):
+        begin, end = header[name]["data_offsets"]
+        dtype = _TORCH_NAMES.get(header[name]["dtype"])
+        digest.update(f"{name} torch.{dtype} {tuple(header[name]['shape'])}\n".encode())
+        digest.update(tensors[begin:end])
     return digest.hexdigest()
 
 
-def _refuse_types(path: Path, file: Any, framework: str) -> None:
-    """Refuse types that only torch has: numpy's error names neither the file nor a way out."""
-    known = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "F32", "F64"}
-    others = {file.get_slice(name).get_dtype() for name in file.keys()} - known  # noqa: SIM118 - not a mapping
-    if framework == "numpy" and others:
-        raise CheckpointError(
-            f"{path}: has tensors of type {', '.join(sorted(others))}, which numpy has not; expected float32, float16. "
-            "Read it with --engine torch, or write it anew in one of these"
-        )
-
-
-def _array_bytes(array: npt.NDArray[Any]) -> TensorBytes:
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return TensorBytes(_TORCH_NAMES[array.dtype.name], array.shape, flat.data if flat.size else b"")
+def _header(data: bytes) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return header

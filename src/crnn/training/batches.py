@@ -1,7 +1,4 @@
-"""Batches of a run: stored samples, rendered text, or both, in one batch or in turn.
-
-``data.train`` names the sources (``synth``: rendered text); the loop sees one ``BatchFeed``.
-"""
+"""Batches of a run: stored samples, rendered text, or both, in one batch or in turn."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ import contextlib
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -29,37 +26,74 @@ SYNTH = "synth"  # rendered text among the sources of data.train; a folder of th
 
 _MOST_WORKERS = 16  # default limit
 
-
-class BatchFeed(Protocol):
-    """Batches by number, one after the other."""
-
-    @property
-    def epoch_batches(self) -> int:
-        """Batches of one pass over the data; of endless text, the number that the settings give."""
-        ...
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of one pass."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """A code of the content of the batches, beyond the settings."""
-        ...
-
-    def remarks(self) -> list[str]:
-        """Return lines for the user: skipped samples, changed labels."""
-        ...
-
-    def iterate(self, first: int, last: int) -> Generator[Batch]:
-        """Yield this rank's part of batches ``first`` to ``last`` (not included)."""
-        ...
+DEPTH = 2  # batches made ahead: one ready, one in the making
 
 
 def stored_sources(config: Config) -> list[str]:
     """Return the stored sources of ``data.train``."""
     return [spec for spec in config.data.train if spec != SYNTH]
+
+
+class BatchFeed:
+    """Batches by number: this rank's part of those of stored samples, of rendered text, or of both.
+
+    ``share`` is the part of batches that are rendered, in turn with stored ones; without it each batch has both, stored
+    samples first.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        stored: StoredBatches | None,
+        rendered: SynthBatches | None,
+        share: Fraction | None = None,
+    ) -> None:
+        self._data, self._device, self._share = config.data, device, share
+        self._stored, self._rendered = stored, rendered
+        counted = stored or rendered
+        assert counted is not None
+        self.num_samples = counted.num_samples  # of a pass over the stored samples; endless text: as the settings say
+        self.epoch_batches = counted.epoch_batches
+        if share is not None:
+            self.epoch_batches = max(1, round(counted.epoch_batches / (1 - share)))
+        self._scans = stored.scans if stored else []
+        codes = [f"{scan.digest:08x}" for scan in self._scans] + ([rendered.digest] if rendered else [])
+        self.digest = "-".join(codes)  # of the content of the batches, beyond the settings
+
+    def remarks(self) -> list[str]:
+        """Return lines for the user: skipped samples, changed labels, fonts."""
+        lines = []
+        for scan in self._scans:
+            if scan.skipped:
+                lines.append(f"{scan.path}: left out {describe_skipped(scan)}")
+            if scan.changed:
+                lost = "".join(c for c, _ in scan.lost.most_common(20))
+                lines.append(f"{scan.path}: {scan.changed} labels lose characters outside the charset: {lost!r}")
+        return lines + (self._rendered.remarks() if self._rendered else [])
+
+    def iterate(self, first: int, last: int) -> Generator[Batch]:
+        """Yield batches ``first`` to ``last`` (not included)."""
+        low, high = (first, last) if self._share is None else map(self._rendered_before, (first, last))
+        parts: list[Generator[Batch]] = []
+        if self._stored:
+            bounds = (first, last) if self._share is None else (first - low, last - high)
+            pinned = self._device.type != "cpu"
+            parts.append(iterate_batches(self._stored, *bounds, self._data, pin_memory=pinned))
+        if self._rendered:
+            parts.append(self._rendered.iterate(low, high))
+        with contextlib.ExitStack() as stack:
+            for part in parts:
+                stack.enter_context(contextlib.closing(part))
+            if self._share is None:
+                yield from map(_joined, zip(*parts, strict=True))
+            else:
+                for number in range(first, last):
+                    yield next(parts[self._rendered_before(number + 1) - self._rendered_before(number)])
+
+    def _rendered_before(self, number: int) -> int:
+        """Return the number of rendered batches before batch ``number``: their share, rounded to the nearest."""
+        return math.floor(number * (self._share or 0) + Fraction(1, 2))
 
 
 def open_batches(
@@ -71,9 +105,9 @@ def open_batches(
 ) -> BatchFeed:
     """Open the sources of ``data.train`` for ``rank`` of the ``world_size`` processes that share each batch.
 
-    Rendered text, composed on ``device``, beside stored sets needs ``data.ratios``: each rank's batch is split by them,
-    stored samples first. Under ``keep_ratio``, where the images of a batch share one width, each batch is wholly stored
-    or wholly rendered. ``progress`` gets the number of stored labels scanned since the last call.
+    Rendered text, composed on ``device``, beside stored sets needs ``data.ratios``: each rank's batch is split by them.
+    Under ``keep_ratio``, where the images of a batch share one width, each batch is wholly stored or wholly rendered.
+    ``progress`` gets the number of stored labels scanned since the last call.
 
     Raises:
         ConfigError: The sources and ratios do not fit together, or leave nothing to train on.
@@ -81,16 +115,15 @@ def open_batches(
     """
     device = device or torch.device("cpu")
     if config.data.workers is None:
-        workers = default_workers(device)
-        config = config.model_copy(update={"data": config.data.model_copy(update={"workers": workers})})
+        config = _with(config, data={"workers": default_workers(device)})
     stored = stored_sources(config)
     rendered = len(config.data.train) - len(stored)
     if not rendered:
-        return _Stored(config, rank, world_size, device, progress)
+        return BatchFeed(config, device, StoredBatches(config, rank, world_size, progress), None)
     if rendered > 1:
         raise ConfigError(f'data.train has "{SYNTH}" {rendered} times; expected once. Its share is set by data.ratios')
     if not stored:
-        return _Rendered(config, rank, world_size, device)
+        return BatchFeed(config, device, None, SynthBatches(config, rank, world_size, device))
     if not config.data.ratios:
         raise ConfigError(
             f'data.train has "{SYNTH}" beside stored sets, and rendered text has no size that would give it its share; '
@@ -99,23 +132,29 @@ def open_batches(
         )
     place = config.data.train.index(SYNTH)
     ratios = list(config.data.ratios)
-    keeps_ratio = config.image.resize == "keep_ratio"
-    share = Fraction(ratios[place]) / sum(map(Fraction, ratios))
-    size = config.train.batch_size
-    rendered_places = size if keeps_ratio else places_per_source(ratios, size)[place]
-    stored_places = size if keeps_ratio else size - rendered_places
+    size = rendered_size = stored_size = config.train.batch_size
+    share = None
+    if config.image.resize == "keep_ratio":
+        share = Fraction(ratios[place]) / sum(map(Fraction, ratios))
+    else:
+        rendered_size = places_per_source(ratios, size)[place]
+        stored_size = size - rendered_size
     del ratios[place]
-    settings = config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"train": tuple(stored), "ratios": tuple(ratios)}),
-            "train": config.train.model_copy(update={"batch_size": stored_places}),
-        }
+    data = {"train": tuple(stored), "ratios": tuple(ratios)}
+    settings = _with(config, data=data, train={"batch_size": stored_size})
+    return BatchFeed(
+        config,
+        device,
+        StoredBatches(settings, rank, world_size, progress),
+        SynthBatches(config, rank, world_size, device, rendered_size),
+        share,
     )
-    parts: list[BatchFeed] = [
-        _Stored(settings, rank, world_size, device, progress),
-        _Rendered(config, rank, world_size, device, rendered_places),
-    ]
-    return _Alternating(parts, share) if keeps_ratio else _Mixed(parts)
+
+
+def _with(config: Config, **sections: dict[str, Any]) -> Config:
+    """Return a copy with other values in some sections."""
+    update = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    return config.model_copy(update=update)
 
 
 def default_workers(device: torch.device) -> int:
@@ -130,132 +169,11 @@ def default_workers(device: torch.device) -> int:
     return min(max(usable_cores() // ranks_here - 2, 1), _MOST_WORKERS)
 
 
-class _Stored:
-    """Stored samples, read by worker processes."""
-
-    def __init__(
-        self,
-        config: Config,
-        rank: int,
-        world_size: int,
-        device: torch.device,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._config, self._device = config, device
-        self.batches = StoredBatches(config, rank, world_size, progress)
-
-    @property
-    def epoch_batches(self) -> int:
-        return self.batches.epoch_batches
-
-    @property
-    def num_samples(self) -> int:
-        return self.batches.num_samples
-
-    @property
-    def digest(self) -> str:
-        return "-".join(f"{found.digest:08x}" for found in self.batches.scans)
-
-    def remarks(self) -> list[str]:
-        lines = []
-        for found in self.batches.scans:
-            if found.skipped:
-                lines.append(f"{found.path}: left out {describe_skipped(found)}")
-            if found.changed:
-                lost = "".join(c for c, _ in found.lost.most_common(20))
-                lines.append(f"{found.path}: {found.changed} labels lose characters outside the charset: {lost!r}")
-        return lines
-
-    def iterate(self, first: int, last: int) -> Generator[Batch]:
-        return iterate_batches(self.batches, first, last, self._config.data, pin_memory=self._device.type != "cpu")
-
-
-class _Rendered:
-    """Rendered text, composed on the device that trains."""
-
-    def __init__(
-        self, config: Config, rank: int, world_size: int, device: torch.device, batch_size: int | None = None
-    ) -> None:
-        self.batches = SynthBatches(config, rank, world_size, device, batch_size)
-
-    @property
-    def epoch_batches(self) -> int:
-        return self.batches.epoch_batches
-
-    @property
-    def num_samples(self) -> int:
-        return self.batches.num_samples
-
-    @property
-    def digest(self) -> str:
-        return self.batches.digest
-
-    def remarks(self) -> list[str]:
-        return self.batches.remarks()
-
-    def iterate(self, first: int, last: int) -> Generator[Batch]:
-        return self.batches.iterate(first, last)
-
-
-class _Mixed:
-    """Parts of every batch from several feeds; a pass is one over the stored samples, which come first."""
-
-    def __init__(self, feeds: Sequence[BatchFeed]) -> None:
-        self._feeds = feeds
-
-    @property
-    def epoch_batches(self) -> int:
-        return self._feeds[0].epoch_batches
-
-    @property
-    def num_samples(self) -> int:
-        return self._feeds[0].num_samples
-
-    @property
-    def digest(self) -> str:
-        return "-".join(feed.digest for feed in self._feeds)
-
-    def remarks(self) -> list[str]:
-        return [line for feed in self._feeds for line in feed.remarks()]
-
-    def iterate(self, first: int, last: int) -> Generator[Batch]:
-        with contextlib.ExitStack() as stack:
-            parts = [stack.enter_context(contextlib.closing(feed.iterate(first, last))) for feed in self._feeds]
-            for batches in zip(*parts, strict=True):
-                yield _joined(batches)
-
-
-class _Alternating(_Mixed):
-    """Batches of a stored and a rendered feed in turn; ``share``, in (0, 1), is the rendered part."""
-
-    def __init__(self, feeds: Sequence[BatchFeed], share: Fraction) -> None:
-        super().__init__(feeds)
-        self._share = share
-
-    @property
-    def epoch_batches(self) -> int:
-        return max(1, round(self._feeds[0].epoch_batches / (1 - self._share)))
-
-    def iterate(self, first: int, last: int) -> Generator[Batch]:
-        low, high = self._rendered_before(first), self._rendered_before(last)
-        bounds = [(first - low, last - high), (low, high)]
-        with contextlib.ExitStack() as stack:
-            parts = [
-                stack.enter_context(contextlib.closing(feed.iterate(*own)))
-                for feed, own in zip(self._feeds, bounds, strict=True)
-            ]
-            for number in range(first, last):
-                yield next(parts[self._rendered_before(number + 1) - self._rendered_before(number)])
-
-    def _rendered_before(self, number: int) -> int:
-        """Return the number of rendered batches before batch ``number``: their share, rounded to the nearest."""
-        return math.floor(number * self._share + Fraction(1, 2))
-
-
-def _joined(batches: Iterable[Batch]) -> Batch:
+def _joined(batches: Sequence[Batch]) -> Batch:
     """Join batches to one, on the device of the last."""
-    every = list(batches)
-    parts = [part.to(every[-1].images.device) for part in every if len(part)] or every[-1:]
+    if len(batches) == 1:
+        return batches[0]
+    parts = [part.to(batches[-1].images.device) for part in batches if len(part)] or batches[-1:]
     longest = max(part.targets.shape[1] for part in parts)
     return Batch(
         torch.cat([part.images for part in parts]),
@@ -263,27 +181,12 @@ def _joined(batches: Iterable[Batch]) -> Batch:
         torch.cat([pad(part.targets, (0, longest - part.targets.shape[1])) for part in parts]),
         torch.cat([part.target_lengths for part in parts]),
         tuple(key for part in parts for key in part.keys),
-        tuple(skipped for part in every for skipped in part.skipped),
+        tuple(skipped for part in batches for skipped in part.skipped),
     )
 
 
-DEPTH = 2  # batches made ahead: one ready, one in the making
-
-
-class Lane(Protocol):
-    """Place where batches are made, beside the stream that trains."""
-
-    def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
-        """Return the next batch on the device and its completion event, ``None`` at the end; called by one thread."""
-        ...
-
-    def take(self, batch: Batch, done: Any) -> None:
-        """Make the training stream wait for a batch before its use; the processor does not wait."""
-        ...
-
-
 class StreamLane:
-    """Lane on a separate stream of an accelerator."""
+    """Stream of an accelerator on which batches are made, beside the one that trains."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._module = device, torch.get_device_module(device)
@@ -292,7 +195,7 @@ class StreamLane:
         self._stream.wait_stream(self._module.current_stream(device))
 
     def make(self, batches: Iterator[Batch]) -> tuple[Batch, Any] | None:
-        """Make the next batch on the lane's stream."""
+        """Return the next batch on the device and its completion event, ``None`` at the end; called by one thread."""
         with self._module.stream(self._stream):
             batch = next(batches, None)
             if batch is None:
@@ -301,14 +204,14 @@ class StreamLane:
             return batch, self._stream.record_event()
 
     def take(self, batch: Batch, done: Any) -> None:
-        """Make the current stream wait for the batch."""
+        """Make the training stream wait for a batch before its use; the processor does not wait."""
         current = self._module.current_stream(self._device)
         current.wait_event(done)
         for tensor in batch.tensors():
             tensor.record_stream(current)  # else the lane might take its memory while the step still reads it
 
 
-def batches_ahead(batches: Generator[Batch], device: torch.device, lane: Lane | None = None) -> Generator[Batch]:
+def batches_ahead(batches: Generator[Batch], device: torch.device, lane: StreamLane | None = None) -> Generator[Batch]:
     """Make batches ahead on accelerators; pass them through on the CPU, whose cores have no time to spare.
 
     ``lane`` is by default a stream of the accelerator. ``batches`` is closed with this generator.
@@ -330,6 +233,6 @@ def batches_ahead(batches: Generator[Batch], device: torch.device, lane: Lane | 
             lane.take(*made)
             yield made[0]
     finally:
-        # The one in the making is waited for: a generator can only be closed while nobody is in it.
+        # Waits for the batch in the making: a generator can only be closed while nobody is in it.
         maker.shutdown(cancel_futures=True)
         batches.close()

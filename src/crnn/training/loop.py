@@ -13,7 +13,6 @@ import math
 import signal
 from collections import Counter, deque
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -34,7 +33,6 @@ from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
 from crnn.evaluation.evaluate import calibrate, check_sets, evaluate
-from crnn.evaluation.protocol import CharsetName
 from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
 from crnn.model.checkpoint import load_weights, save_calibration, warm_start
@@ -47,91 +45,12 @@ from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
 from crnn.training.step import StepResult, TrainStep, uses_bf16
 
-_SHEET_SAMPLES = 8  # of each set on a sheet
-
-
-class Validator:
-    """Evaluates weights on ``data.validation``, every rank a part of it, in bf16 or fp32 like the training.
-
-    It has a second network, so that the one in training never changes its mode.
-
-    Raises:
-        DataError, ConfigError: See ``crnn.evaluation.evaluate.check_sets``.
-    """
-
-    def __init__(self, config: Config, num_classes: int, ranks: Ranks, bf16: bool) -> None:
-        self._config, self._ranks = config, ranks
-        self._network = build_model(config.model, config.image, num_classes, seed=0).eval()
-        engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
-        self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
-        self._charset = _named_charset(config)
-        if config.data.validation:
-            sets = config.data.validation
-            check_sets(self._recognizer, sets, protocol=config.eval.protocol, charset=self._charset)
-
-    def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
-        """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks.
-
-        Raises:
-            DataError: A set can no longer be read.
-        """
-        self._network.load_state_dict(weights)
-        return evaluate(
-            self._recognizer,
-            self._config.data.validation,
-            protocol=self._config.eval.protocol,
-            charset=self._charset,
-            model=model,
-            ranks=self._ranks,
-        )
-
-    def calibrate(self, path: Path) -> str:
-        """Fit the confidences of a weights file on the validation sets, store them, return a line for the user."""
-        self._network.load_state_dict(load_weights(path).tensors)
-        try:
-            found = calibrate(
-                self._recognizer,
-                self._config.data.validation,
-                protocol=self._config.eval.protocol,
-                charset=self._charset,
-            )
-        except DataError as error:
-            return f"{path}: confidences stay as the network gives them: {error}"
-        save_calibration(path, found)
-        curve = found.language or found.greedy
-        if (curve.slope, curve.offset) == (1.0, 0.0):
-            return (
-                f"{path}: confidences stay as the network gives them: a fit does not lower their calibration error on "
-                f"the validation sets, {100 * curve.error_before:.1f} %"
-            )
-        return (
-            f"{path}: confidences fitted on the validation sets, calibration error {100 * curve.error_before:.1f} % "
-            f"before, {100 * curve.error_after:.1f} % after"
-        )
-
-
-def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
-    """Draw the first readings of each set, right and wrong, as a sheet ``(H, W, 3)``; ``None`` without readings."""
-    images, captions = [], []
-    for dataset in result.datasets:
-        store = open_source(dataset.path)
-        for sample in dataset.samples[:_SHEET_SAMPLES]:
-            with contextlib.suppress(ImageError):
-                images.append(load_image(store.image_bytes(sample.index), 3))
-                sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
-                captions.append(f"{sample.prediction} {sign}")
-    return contact_sheet(images, captions) if images else None
-
-
-def _named_charset(config: Config) -> CharsetName | Any:
-    """Return 36, 62 or 94 if the charset is one of them: cased models are validated with case."""
-    own = set(config.charset.charset().characters)
-    return next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
-
-
 _log = logging.getLogger(__name__)
 
+_SHEET_SAMPLES = 8  # of each set on a sheet
 _MIN_BAD_SAMPLES = 10  # unreadable images before data.max_bad_share stops a run: one in a small set is no trend
+
+_Pending = deque[tuple[int, float, StepResult]]  # (step, learning rate, numbers still on the device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +59,7 @@ class TrainReport:
 
     Attributes:
         folder: The run folder.
-        steps: Optimiser steps done, including those before a resume.
+        steps: Optimizer steps done, including those before a resume.
         best_accuracy: Accuracy over all validation sets, in [0, 1]; ``None`` without validation.
         weights: The best weights, or the last ones without validation.
         skipped: Images unreadable in training, by reason.
@@ -216,38 +135,25 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
     validate_every = config.eval.eval_steps or save_every
     # Waiting for the device at every step would leave it idle; on the CPU there is nothing to wait for.
     look_every = 1 if ranks.device.type == "cpu" else config.train.log_steps
-    bf16 = uses_bf16(config, ranks.device)
 
     # Of rank 0 for all: on other machines the folder may be empty, and all have to go on from the same step.
     checkpoint = ranks.broadcast(folder.load_latest() if resume and ranks.is_main else None)
-    changed = _changes(checkpoint, config, ranks, source.digest) if checkpoint is not None else []
-    state, warm_line = _start(config, ranks, checkpoint)
+    remarks = source.remarks()
+    lines = [*remarks, *_changes(checkpoint, config, ranks, source.digest)]
+    state = _start(config, ranks, checkpoint, lines)
+    warm = config.train.warm_start is not None and checkpoint is None
+    if resume and checkpoint is None:
+        lines.append(f"{folder.path} has no run to go on with; a new one begins")
     if ranks.is_main:
         folder.write_settings(config)
     train_step = TrainStep(config, ranks, state, stop)
-    validator = Validator(config, state.network.num_classes, ranks, bf16)
-    watch: AbstractContextManager[Monitor | None] = contextlib.nullcontext()
-    if ranks.is_main:
-        watch = Monitor(folder.path, config, num_steps, epoch_steps, state.step)
-    with watch as monitor:
-        remarks = source.remarks()
-        if monitor is not None:
-            parameters = sum(p.numel() for p in state.network.parameters())
-            monitor.say(
-                f"{config.model.backbone}, {parameters / 1e6:.2f} M parameters, {state.network.num_classes} classes, "
-                f"on {ranks.device}{' in bf16' if bf16 else ''}, {ranks.world_size} rank(s); "
-                f"{source.num_samples} samples, {num_steps} steps"
-            )
-            for line in (*remarks, *(f"not as before the resume: {line}" for line in changed)):
-                monitor.say(line)
-            if state.step:
-                monitor.say(f"going on from step {state.step}")
-            elif warm_line:
-                monitor.say(warm_line)
-            if resume and checkpoint is None:
-                monitor.say(f"{folder.path} has no run to go on with; a new one begins")
+    validator = Validator(config, state.network.num_classes, ranks)
 
-        pending: deque[tuple[int, float, StepResult]] = deque()  # steps whose numbers are still on the device
+    with Monitor(folder.path, config, num_steps, epoch_steps, state.step, ranks.is_main) as monitor:
+        monitor.say(f"{_summary(config, ranks, state)}; {source.num_samples} samples, {num_steps} steps")
+        for line in lines:
+            monitor.say(line)
+        pending: _Pending = deque()
         saved, stopped = state.step, False
         batches = batches_ahead(source.iterate(state.step * accumulate, num_steps * accumulate), ranks.device)
         with contextlib.closing(batches):
@@ -261,31 +167,14 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
                     stopped = _sync_and_log(pending, state, monitor) and not last
 
                 # Once in a while: validate. A stop leaves it to the resume; a warm start is kept if nothing beats it.
-                due = validate and state.validated < state.step
-                if (due and not stopped) or (warm_line and config.data.validation and state.step == 0):
-                    weights = _synced_weights(state, config, ranks)
-                    evaluation = validator.validate(weights, model=str(folder.path))
-                    state.validated = state.step
-                    # While nothing is read yet, fewer wrong characters still are progress.
-                    score = (evaluation.combined_accuracy, evaluation.one_minus_ned)
-                    best = score > state.best
-                    state.best = max(score, state.best)
-                    if monitor is not None:
-                        values = evaluation.as_dict()
-                        if best:
-                            folder.save_weights(folder.best, weights, config, _info(state, config, values))
-                        sheet = reading_sheet(evaluation) if config.train.tensorboard else None
-                        monitor.validation(state.step, values, sheet, best)
-                        monitor.restart_clock()
+                due = validate and state.validated < state.step and not stopped
+                if due or (warm and config.data.validation and state.step == 0):
+                    _validate(state, config, ranks, folder, validator, monitor)
 
                 # Once in a while: save.
                 if state.step > saved and (save or (stopped and config.checkpoint.save_checkpoint)):
-                    _synced_weights(state, config, ranks)
-                    skipped_by_rank = ranks.gather(dict(state.skipped))
-                    if monitor is not None:
-                        whole = state.to_checkpoint(config, skipped_by_rank, source.digest)
-                        folder.save(whole, config.checkpoint.keep_checkpoint_max)
-                        monitor.restart_clock()
+                    _save(state, config, ranks, folder, source.digest)
+                    monitor.restart_clock()
                     saved = state.step
 
                 if last or stopped:
@@ -299,8 +188,9 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
                 pending.append((state.step, rate, result))
 
         weights = _synced_weights(state, config, ranks)
+        skipped = sum(ranks.gather(state.skipped), Counter[str]())
         best_step = None
-        if monitor is not None:
+        if ranks.is_main:
             folder.save_weights(folder.last, weights, config, _info(state, config, None))
             for line in source.remarks():
                 if line not in remarks:  # found only while training
@@ -308,25 +198,26 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
             if stopped:
                 after = "; --resume goes on from here" if config.checkpoint.save_checkpoint else ""
                 monitor.say(f"stopped at step {state.step} of {num_steps}{after}")
-        skipped: Counter[str] = sum(ranks.gather(state.skipped), Counter())
-        if monitor is not None and folder.best.exists():
-            if not stopped:
-                monitor.say(validator.calibrate(folder.best))
-            best_step = load_weights(folder.best).info.get("step")
+            if folder.best.exists():
+                if not stopped:
+                    monitor.say(validator.calibrate(folder.best))
+                best_step = load_weights(folder.best).info.get("step")
         ranks.barrier()
-        return TrainReport(
-            folder.path,
-            state.step,
-            state.best[0] if config.data.validation and state.best[0] >= 0.0 else None,
-            folder.best if folder.best.exists() else folder.last,
-            dict(skipped),
-            (stop[0] if stop else int(signal.SIGTERM)) if stopped else None,
-            best_step,
-        )
+    return TrainReport(
+        folder.path,
+        state.step,
+        state.best[0] if config.data.validation and state.best[0] >= 0.0 else None,
+        folder.best if folder.best.exists() else folder.last,
+        dict(skipped),
+        (stop[0] if stop else int(signal.SIGTERM)) if stopped else None,
+        best_step,
+    )
 
 
-def _changes(checkpoint: Checkpoint, config: Config, ranks: Ranks, digest: str) -> list[str]:
-    """List the allowed differences from the run of the checkpoint."""
+def _changes(checkpoint: Checkpoint | None, config: Config, ranks: Ranks, digest: str) -> list[str]:
+    """Say what differs, as far as it may, from the run of the checkpoint."""
+    if checkpoint is None:
+        return []
     num_ranks = len(checkpoint.numbers["skipped"])
     if num_ranks != ranks.world_size:
         raise ConfigError(
@@ -340,18 +231,18 @@ def _changes(checkpoint: Checkpoint, config: Config, ranks: Ranks, digest: str) 
             f"the samples of data.train, or the fonts of rendered text ({before} -> {digest}): other batches from "
             "here on"
         )
-    return changed
+    return [f"not as before the resume: {line}" for line in changed]
 
 
-def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None) -> tuple[TrainState, str]:
-    """Return the state, new or from the checkpoint, and a line on the warm start."""
-    network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=config.train.seed)
+def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None, lines: list[str]) -> TrainState:
+    """Return the state, new or from the checkpoint; append a line on where it starts."""
+    charset = config.charset.charset()
+    network = build_model(config.model, config.image, charset.num_classes, seed=config.train.seed)
     with torch.no_grad():
         network.head.bias[-1] += config.objective.blank_bias
-    warm_line = ""
     if config.train.warm_start is not None and checkpoint is None:
         try:
-            warm_line = warm_start(network, config.charset.charset(), load_weights(config.train.warm_start))
+            lines.append(warm_start(network, charset, load_weights(config.train.warm_start)))
         except CheckpointError as error:
             raise CheckpointError(f"train.warm_start: {error}") from error
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
@@ -363,17 +254,27 @@ def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None) -> tuple
     state = TrainState(network, build_optimizer(network, config.optim), average)
     if checkpoint is not None:
         state.restore(checkpoint, ranks.rank)
-    return state, warm_line
+        lines.append(f"going on from step {state.step}")
+    return state
 
 
-def _sync_and_log(pending: deque[tuple[int, float, StepResult]], state: TrainState, monitor: Monitor | None) -> bool:
+def _summary(config: Config, ranks: Ranks, state: TrainState) -> str:
+    parameters = sum(p.numel() for p in state.network.parameters())
+    bf16 = " in bf16" if uses_bf16(config, ranks.device) else ""
+    return (
+        f"{config.model.backbone}, {parameters / 1e6:.2f} M parameters, {state.network.num_classes} classes, "
+        f"on {ranks.device}{bf16}, {ranks.world_size} rank(s)"
+    )
+
+
+def _sync_and_log(pending: _Pending, state: TrainState, monitor: Monitor) -> bool:
     """Wait for the steps done and log them; return true if any rank got a signal to stop."""
     stop = False
     while pending:
         step, rate, result = pending.popleft()
         loss_sum, samples, stopping = result.counts.tolist()
         stats = StepStats(step, loss_sum / max(samples, 1), result.norm.item(), rate, int(samples))
-        if not stats.is_finite:
+        if not math.isfinite(stats.loss) or not math.isfinite(stats.gradient_norm):
             own = f"Samples of this rank: {', '.join(result.keys)}"
             if math.isfinite(result.own_loss.item()) and not math.isfinite(stats.loss):
                 own = "The loss of this rank is finite: another one names the samples"
@@ -383,8 +284,7 @@ def _sync_and_log(pending: deque[tuple[int, float, StepResult]], state: TrainSta
             )
         state.samples += stats.samples
         stop = stop or stopping > 0
-        if monitor is not None:
-            monitor.step(stats)
+        monitor.step(stats)
     return stop
 
 
@@ -403,6 +303,32 @@ def _count_skipped(state: TrainState, batch: Batch, config: Config) -> None:
         )
 
 
+def _validate(
+    state: TrainState, config: Config, ranks: Ranks, folder: RunFolder, validator: Validator, monitor: Monitor
+) -> None:
+    """Evaluate the weights on all ranks, and keep them if they are the best so far."""
+    weights = _synced_weights(state, config, ranks)
+    evaluation = validator.validate(weights, model=str(folder.path))
+    # While nothing is read yet, fewer wrong characters still are progress.
+    score = (evaluation.combined_accuracy, evaluation.one_minus_ned)
+    best = score > state.best
+    state.validated, state.best = state.step, max(score, state.best)
+    if ranks.is_main:
+        values = evaluation.as_dict()
+        if best:
+            folder.save_weights(folder.best, weights, config, _info(state, config, values))
+        monitor.validation(state.step, values, reading_sheet(evaluation) if config.train.tensorboard else None, best)
+        monitor.restart_clock()
+
+
+def _save(state: TrainState, config: Config, ranks: Ranks, folder: RunFolder, digest: str) -> None:
+    """Write a checkpoint."""
+    _synced_weights(state, config, ranks)
+    skipped_by_rank = ranks.gather(dict(state.skipped))
+    if ranks.is_main:
+        folder.save(state.to_checkpoint(config, skipped_by_rank, digest), config.checkpoint.keep_checkpoint_max)
+
+
 def _synced_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str, Tensor]:
     """Return the weights to evaluate and keep, with the statistics of all ranks."""
     if ranks.world_size > 1 and not config.train.sync_batch_norm:
@@ -413,6 +339,64 @@ def _synced_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str
 def _info(state: TrainState, config: Config, validation: dict[str, Any] | None) -> dict[str, Any]:
     data = list(config.data.train)
     return {"step": state.step, "samples": state.samples, "validation": validation, "data": data}
+
+
+class Validator:
+    """Evaluates weights on ``data.validation``, every rank a part of it, in bf16 or fp32 like the training.
+
+    It has a second network, so that the one in training never changes its mode. Sets that cannot be evaluated are
+    refused at once.
+    """
+
+    def __init__(self, config: Config, num_classes: int, ranks: Ranks) -> None:
+        self._sets, self._ranks = config.data.validation, ranks
+        # Cased models are validated with case.
+        own = set(config.charset.charset().characters)
+        charset = next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
+        self._rules: dict[str, Any] = {"protocol": config.eval.protocol, "charset": charset}
+        self._network = build_model(config.model, config.image, num_classes, seed=0).eval()
+        bf16 = uses_bf16(config, ranks.device)
+        engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
+        self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
+        if self._sets:
+            check_sets(self._recognizer, self._sets, **self._rules)
+
+    def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
+        """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks."""
+        self._network.load_state_dict(weights)
+        return evaluate(self._recognizer, self._sets, model=model, ranks=self._ranks, **self._rules)
+
+    def calibrate(self, path: Path) -> str:
+        """Fit the confidences of a weights file on the validation sets, store them, return a line for the user."""
+        self._network.load_state_dict(load_weights(path).tensors)
+        try:
+            found = calibrate(self._recognizer, self._sets, **self._rules)
+        except DataError as error:
+            return f"{path}: confidences stay as the network gives them: {error}"
+        save_calibration(path, found)
+        curve = found.language or found.greedy
+        if (curve.slope, curve.offset) == (1.0, 0.0):
+            return (
+                f"{path}: confidences stay as the network gives them: a fit does not lower their calibration error on "
+                f"the validation sets, {100 * curve.error_before:.1f} %"
+            )
+        return (
+            f"{path}: confidences fitted on the validation sets, calibration error {100 * curve.error_before:.1f} % "
+            f"before, {100 * curve.error_after:.1f} % after"
+        )
+
+
+def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
+    """Draw the first readings of each set, right and wrong, as a sheet ``(H, W, 3)``; ``None`` without readings."""
+    images, captions = [], []
+    for dataset in result.datasets:
+        store = open_source(dataset.path)
+        for sample in dataset.samples[:_SHEET_SAMPLES]:
+            with contextlib.suppress(ImageError):
+                images.append(load_image(store.image_bytes(sample.index), 3))
+                sign = "=" if sample.prediction == sample.label else f"| {sample.label}"
+                captions.append(f"{sample.prediction} {sign}")
+    return contact_sheet(images, captions) if images else None
 
 
 def _disable_malloc_trim() -> bool:

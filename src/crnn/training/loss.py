@@ -1,8 +1,7 @@
-"""CTC loss summed over the samples, in float32, in nats.
+"""CTC loss summed over the samples; ``crnn.training.step`` divides it by the number of samples in the whole batch.
 
-``crnn.training.step`` divides the sum by the number of samples in the whole batch. torch's ``reduction="mean"`` would
-also divide each sample by its label length, so that short words weigh more; DTRB's authors trace about one point of
-accuracy to that (clovaai, pull request 209).
+torch's ``reduction="mean"`` would also divide each sample by its label length, so that short words weigh more; DTRB's
+authors trace about one point of accuracy to that (clovaai, pull request 209).
 """
 
 from __future__ import annotations
@@ -25,10 +24,6 @@ def ctc_loss(logits: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
     """
     num_samples, num_steps, num_classes = logits.shape
     # float32 whatever autocast chose: sums over 24 steps of bf16 logarithms lose the small differences that matter.
-    log_probs = logits.float().log_softmax(dim=-1)
-    log_probs_TNV = log_probs.transpose(0, 1)
+    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1)  # (T, N, V)
     input_lengths = torch.full((num_samples,), num_steps, dtype=torch.long)
-    loss: Tensor = F.ctc_loss(
-        log_probs_TNV, targets, input_lengths, target_lengths, blank=num_classes - 1, reduction="sum"
-    )
-    return loss
+    return F.ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=num_classes - 1, reduction="sum")

@@ -1,7 +1,4 @@
-"""Logs of a run: progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines.
-
-Only rank 0 reports. Outputs never change the weights of a run.
-"""
+"""Logs of a run: progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines."""
 
 from __future__ import annotations
 
@@ -10,13 +7,11 @@ import errno
 import importlib.util
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,74 +40,67 @@ class StepStats:
     learning_rate: float
     samples: int
 
-    @property
-    def is_finite(self) -> bool:
-        """True if loss and gradient are finite."""
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
-
 
 class Monitor:
     """Reports the steps of one run, those after ``first_step``; later lines of an earlier process are dropped.
 
-    ``epoch_steps`` are the steps of one pass over the data.
+    ``epoch_steps`` are the steps of one pass over the data. Ranks that are not ``enabled`` say nothing.
     """
 
-    def __init__(self, folder: Path, config: Config, num_steps: int, epoch_steps: int, first_step: int) -> None:
-        self._config = config
-        self._epoch_steps = epoch_steps
-        self._num_steps = num_steps
-        self._metrics_path = folder / "metrics.jsonl"
-        _drop_lines_after(self._metrics_path, first_step)
-        try:
-            self._metrics = self._metrics_path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise self._unwritten(error) from error
-        self._board = _tensorboard(folder, first_step) if config.train.tensorboard else None
+    def __init__(
+        self, folder: Path, config: Config, num_steps: int, epoch_steps: int, first_step: int, enabled: bool = True
+    ) -> None:
+        self._config, self._enabled = config.train, enabled
+        self._epoch_steps, self._num_steps = epoch_steps, num_steps
         self._window: list[StepStats] = []
         self._epoch_first_step = first_step + 1
         self._window_start = self._epoch_start = time.perf_counter()
-        self._last_line = 0.0
-        self._rate = 0.0
+        self._last_line = self._rate = 0.0
         self._best = ""
         self._left_out: dict[str, dict[str, int]] = {}  # of each validation set, as last said
         console = Console(stderr=True)
-        self._terminal = console.is_terminal
+        self._terminal = console.is_terminal and enabled
         self._progress = Progress(
-            TextColumn("[bold]train"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._terminal,
-        )
+            TextColumn("[bold]train"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=console, disable=not self._terminal,
+        )  # fmt: skip
         self._task = self._progress.add_task("train", total=num_steps, completed=first_step, text="")
+        self._metrics: IO[str] | None = None
+        self._board: Any = None
+        if enabled:
+            self._metrics_path = folder / "metrics.jsonl"
+            _drop_lines_after(self._metrics_path, first_step)
+            try:
+                self._metrics = self._metrics_path.open("a", encoding="utf-8")
+            except OSError as error:
+                raise self._unwritten(error) from error
+            self._board = _tensorboard(folder, first_step) if config.train.tensorboard else None
 
     def __enter__(self) -> Self:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
-        with contextlib.suppress(OSError):  # what a full disk kept back was reported when it was written
-            self._metrics.close()
-        if self._board is not None:
-            with contextlib.suppress(OSError):
-                self._board.close()
+        for file in (self._metrics, self._board):
+            with contextlib.suppress(OSError):  # what a full disk kept back was reported when it was written
+                if file is not None:
+                    file.close()
 
     def say(self, text: str) -> None:
         """Print one line to stderr, above the progress bar."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._enabled:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, stats: StepStats) -> None:
         """Record a step, and report every ``train.log_steps``."""
+        if not self._enabled:
+            return
         self._window.append(stats)
         last = stats.step == self._num_steps
-        if stats.step % self._config.train.log_steps == 0 or last:
+        if stats.step % self._config.log_steps == 0 or last:
             self._report(stats)
-        if self._config.train.log_format == "modelzoo":
+        if self._config.log_format == "modelzoo":
             self._modelzoo_lines(stats, last)
 
     def restart_clock(self) -> None:
@@ -121,6 +109,7 @@ class Monitor:
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``; ``TrainingError`` if it cannot be written."""
+        assert self._metrics is not None
         try:
             self._metrics.write(json.dumps(values, ensure_ascii=False) + "\n")
             self._metrics.flush()
@@ -139,7 +128,10 @@ class Monitor:
         """
         self.record({"step": step, "validation": result, "best": best})
         accuracy = result["combined_accuracy"] or 0.0
-        parts = [f"{d['name']} {_percent(d['accuracy'])}" for d in result["datasets"]]
+        parts = [
+            f"{d['name']} " + ("nothing compared" if d["accuracy"] is None else f"{100 * d['accuracy']:.2f} %")
+            for d in result["datasets"]
+        ]
         self._best = f"best {100 * accuracy:.1f} %" if best else self._best
         self.say(f"step {step}: {', '.join(parts)}" + (" (best so far)" if best else ""))
         for dataset in result["datasets"]:
@@ -147,9 +139,8 @@ class Monitor:
                 self._left_out[dataset["name"]] = dataset["skipped"]
                 reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset["skipped"].items())
                 self.say(f"{dataset['name']}: {dataset['samples']} samples compared, left out {reasons or 'none'}")
-            self._draw_scalars(
-                step, {f"{k}/{dataset['name']}": dataset[k] for k in ("accuracy", "one_minus_ned", "cer")}
-            )
+            scores = {f"{kind}/{dataset['name']}": dataset[kind] for kind in ("accuracy", "one_minus_ned", "cer")}
+            self._draw_scalars(step, scores)
         if sheet is not None:
             self._draw(lambda board: board.add_image("readings", sheet, step, dataformats="HWC"))
 
@@ -171,41 +162,32 @@ class Monitor:
         samples = sum(s.samples for s in self._window)
         self._rate = samples / max(now - self._window_start, 1e-9)
         loss = sum(s.loss * s.samples for s in self._window) / max(samples, 1)
-        values = {
-            "step": stats.step,
-            "epoch": round(stats.step / self._epoch_steps, 4),
+        curves = {
             "loss": loss,
             "gradient_norm": stats.gradient_norm,
             "learning_rate": stats.learning_rate,
             "samples_per_s": round(self._rate, 1),
         }
-        self.record(values)
-        self._draw_scalars(
-            stats.step, {f"train/{k}": values[k] for k in ("loss", "gradient_norm", "learning_rate", "samples_per_s")}
-        )
+        self.record({"step": stats.step, "epoch": round(stats.step / self._epoch_steps, 4), **curves})
+        self._draw_scalars(stats.step, {f"train/{name}": value for name, value in curves.items()})
         text = f"loss {loss:.3f}  {self._rate:.0f} img/s  {self._best}"
         self._progress.update(self._task, completed=stats.step, text=text)
         if not self._terminal and (now - self._last_line > _PLAIN_LINE_SECONDS or stats.step == self._num_steps):
             left = (self._num_steps - stats.step) * samples / len(self._window) / max(self._rate, 1e-9)
             self.say(f"step {stats.step}/{self._num_steps}  {text.rstrip()}  {_duration(left)} left")
             self._last_line = now
-        self._window = []
-        self._window_start = time.perf_counter()
+        self._window, self._window_start = [], time.perf_counter()
 
     def _modelzoo_lines(self, stats: StepStats, last: bool) -> None:
         epoch, step = divmod(stats.step - 1, self._epoch_steps)
         step += 1
-        if stats.step % self._config.train.log_steps == 0 or step == self._epoch_steps or last:
+        if stats.step % self._config.log_steps == 0 or step == self._epoch_steps or last:
             print(f"epoch: {epoch + 1} step: {step}, loss is {stats.loss:.10g}", flush=True)
         if step == self._epoch_steps or last:
             elapsed = time.perf_counter() - self._epoch_start
             done = stats.step - self._epoch_first_step + 1  # fewer than ``step`` where the run went on within the epoch
             print(f"Epoch time: {elapsed:.3f}s, per step time: {elapsed / done:.3f}s", flush=True)
             self._epoch_start, self._epoch_first_step = time.perf_counter(), stats.step + 1
-
-
-def _percent(share: float | None) -> str:
-    return "nothing compared" if share is None else f"{100 * share:.2f} %"
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

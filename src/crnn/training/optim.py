@@ -5,25 +5,22 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from crnn.config.training import OptimConfig
 from crnn.distributed import has_fast_bf16
 from crnn.model.crnn import CRNN
 
-# Of the odd polynomial that brings singular values near 1 fastest, found by the author by search.
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-
 _ROUNDS = 5
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the odd polynomial that brings singular values near 1 fastest
 
 _RMS = 0.2  # of an update over the learning rate, like AdamW's
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.AdamW):
     """Muon for groups with ``parts`` above 0, AdamW for the others; one learning rate fits both.
 
     Args:
@@ -48,78 +45,49 @@ class Muon(torch.optim.Optimizer):
         nesterov: bool = True,
         bf16: bool = False,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "beta2": beta2, "nesterov": nesterov, "weight_decay": 0.0}
-        super().__init__(list(groups), {**defaults, "parts": 0})
+        groups = [{"parts": 0, **group} for group in groups]
+        super().__init__(groups, lr, (momentum, beta2), weight_decay=0.0, fused=True)
+        self._nesterov = nesterov
         self._type = torch.bfloat16 if bf16 else torch.float32
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's would look for its own state of each parameter
 
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the weights once; parameters without a gradient stay."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group["parts"]]
+        loss = super().step(closure)
+        self.param_groups = groups
+        for group in groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters and group["parts"]:
-                self._muon(parameters, group)
-            elif parameters:
-                self._adamw(parameters, group)
+                self._update_matrices(parameters, group)
         return loss
 
-    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        states = [self.state[parameter] for parameter in parameters]
-        adamw(
-            parameters,
-            [p.grad for p in parameters if p.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=group["momentum"],
-            beta2=group["beta2"],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=1e-8,
-            maximize=False,
-        )
-
-    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    @torch.no_grad()
+    def _update_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        momentum, rate, parts = group["betas"][0], group["lr"], group["parts"]
         gradients = [p.grad for p in parameters if p.grad is not None]
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         averages = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        torch._foreach_lerp_(averages, gradients, 1.0 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, averages, group["momentum"]) if group["nesterov"] else averages
+        torch._foreach_lerp_(averages, gradients, 1.0 - momentum)
+        updates = torch._foreach_lerp(gradients, averages, momentum) if self._nesterov else averages
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(parameters, 1.0 - rate * group["weight_decay"])
 
         # Matrices of one shape are made orthogonal together: many small products are one large one.
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for parameter, update in zip(parameters, ahead, strict=True):
-            rows = parameter.shape[0] // group["parts"]
-            matrices = update.reshape(group["parts"], rows, -1)
-            alike[rows, matrices.shape[2]].append((parameter, matrices))
+        for parameter, update in zip(parameters, updates, strict=True):
+            matrices = update.reshape(parts, parameter.shape[0] // parts, -1)
+            alike[matrices.shape[1], matrices.shape[2]].append((parameter, matrices))
         for shape, members in alike.items():
             stack = torch.cat([matrices for _, matrices in members]).to(self._type)
-            moves = torch.split(orthogonalize(stack), group["parts"])
-            scale = group["lr"] * _RMS * max(shape) ** 0.5
+            moves = torch.split(orthogonalize(stack), parts)
             for (parameter, _), move in zip(members, moves, strict=True):
-                parameter.add_(move.reshape(parameter.shape), alpha=-scale)
+                parameter.add_(move.reshape(parameter.shape), alpha=-rate * _RMS * max(shape) ** 0.5)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -137,46 +105,38 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Build the optimiser of these settings. Biases and normalisation (vectors) have no weight decay.
+def build_optimizer(network: CRNN, config: OptimConfig) -> torch.optim.Optimizer:
+    """Build the optimizer of these settings. Biases and normalization (vectors) have no weight decay.
 
-    Muon updates the inner matrices of each ``CRNN``: convolutions after the first, LSTMs gate by gate, the layer
-    between them. AdamW updates the first convolution and the last layer.
+    Muon updates the inner matrices: convolutions after the first, LSTMs gate by gate, the layer between them. AdamW
+    updates the first convolution and the last layer.
     """
-    matrices = [p for p in network.parameters() if p.ndim > 1]
+    rate, momentum = config.learning_rate, config.momentum
     vectors = [p for p in network.parameters() if p.ndim <= 1]
+    single: list[Tensor] = []
+    gates: list[Tensor] = []
+    if config.optimizer == "muon":
+        convolutions = [m.weight for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]
+        single = [*convolutions[1:], network.neck.weight]
+        gates = [p for rnn in (network.rnn1, network.rnn2) for p in rnn.parameters() if p.ndim == 2]
+    inner = {id(p) for p in (*single, *gates)}
+    others = [p for p in network.parameters() if p.ndim > 1 and id(p) not in inner]
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     if config.optimizer == "sgd":
-        nesterov = config.nesterov and config.momentum > 0.0
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
-    if config.optimizer == "muon":
-        return _muon(network, groups, config)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, config.beta2), fused=True)
-
-
-def _muon(network: nn.Module, groups: list[dict[str, Any]], config: OptimConfig) -> Muon:
-    single, gates = [], []
-    for crnn in network.modules():
-        if isinstance(crnn, CRNN):
-            convolutions = [m.weight for m in crnn.backbone.modules() if isinstance(m, nn.Conv2d)]
-            single += [*convolutions[1:], crnn.neck.weight]
-            gates += [p for rnn in (crnn.rnn1, crnn.rnn2) for p in rnn.parameters() if p.ndim == 2]
-    inside = {id(p) for p in (*single, *gates)}
-    for group in groups:
-        group["params"] = [p for p in group["params"] if id(p) not in inside]
+        nesterov = config.nesterov and momentum > 0.0
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov, fused=True)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, config.beta2), fused=True)
     groups = [
         {"params": single, "weight_decay": config.weight_decay, "parts": 1},
         {"params": gates, "weight_decay": config.weight_decay, "parts": 4},
         *groups,
     ]
     bf16 = has_fast_bf16(next(network.parameters()).device)
-    return Muon(
-        [group for group in groups if group["params"]],
-        config.learning_rate, config.momentum, config.beta2, config.nesterov, bf16,
-    )  # fmt: skip
+    return Muon(groups, rate, momentum, config.beta2, config.nesterov, bf16)
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
@@ -210,37 +170,35 @@ class WeightAverage:
     """Exponential running average of all floating parameters and buffers of a network.
 
     The decay per step grows as ``(1 + t) / (10 + t)`` from 0.1 to ``decay``, in (0, 1), so that the initial weights are
-    forgotten early. Statistics of batch normalisation are averaged together with their weights.
+    forgotten early (``torch.optim.swa_utils`` forgets them at once). Statistics of batch normalization are averaged
+    together with their weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self._state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-        # Lists made once: the update is one fused call, every step.
-        self._source: dict[str, Tensor] = dict(network.state_dict(keep_vars=False))
-        self._names = [name for name, tensor in self._source.items() if tensor.is_floating_point()]
+        self.decay, self.steps = decay, 0
+        self._source = network.state_dict()  # the tensors themselves: they change with each step
+        self._average = {name: tensor.detach().clone() for name, tensor in self._source.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Add the network's current weights."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        averages = [self._state[name] for name in self._names]
-        sources = [self._source[name] for name in self._names]
+        pairs = [(tensor, self._source[name]) for name, tensor in self._average.items()]
+        averages, sources = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(averages, sources, 1.0 - decay)
-        for name in self._state.keys() - set(self._names):
-            self._state[name].copy_(self._source[name])
+        for counter, source in pairs:
+            if not counter.is_floating_point():
+                counter.copy_(source)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged weights, under the network's names."""
-        return self._state
+        return self._average
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor], steps: int) -> None:
         """Restore saved averages."""
         self.steps = steps
-        for name, tensor in self._state.items():
+        for name, tensor in self._average.items():
             tensor.copy_(state[name])
 
 
@@ -249,10 +207,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, scale: T
     """Multiply all gradients by ``scale``, then clip their common Euclidean norm to ``max_norm`` (0: no clipping).
 
     Returns:
-        The norm after scaling and before clipping, a float32 scalar on the device, without a synchronisation.
+        The norm after scaling and before clipping, a float32 scalar on the device, without a synchronization.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) * scale
+    norm = nn.utils.get_total_norm(gradients) * scale
     factor = torch.ones_like(norm) * scale
     if max_norm > 0.0:
         factor = factor * (max_norm / (norm + 1e-6)).clamp(max=1.0)

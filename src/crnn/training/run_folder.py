@@ -1,14 +1,11 @@
 """Folder of a training run: settings, checkpoints, weights, lock.
 
-It has ``config.toml``, ``metrics.jsonl``, ``best.safetensors`` (with validation), ``last.safetensors``,
-``checkpoints/step-00001000.safetensors`` and ``run.lock``. No random states are kept: every random choice of a step
-follows from seed, step and rank (``crnn.training.loop``).
+No random states are kept: every random choice of a step follows from seed, step and rank (``crnn.training.loop``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -16,43 +13,28 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from crnn.config.run import Config, dump_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
-from crnn.files import atomic_write
+from crnn.files import atomic_write, lock_file
 from crnn.model.checkpoint import read_tensors, save_weights, write_tensors
 from crnn.model.crnn import CRNN
 from crnn.training.optim import WeightAverage
 
-CHECKPOINT_FORMAT = "crnn-checkpoint"
-FORMAT_VERSION = 1
+_FORMAT, _VERSION = "crnn-checkpoint", 1
 
 _log = logging.getLogger(__name__)
 
-_held_locks: set[BinaryIO] = set()  # of this process; forked children close them
-
 _FREE_SECTIONS = ("eval", "checkpoint")
 _FREE_KEYS = {
-    "data.workers",
-    "data.worker_start",
-    "data.max_bad_share",
-    "data.max_lost_share",
-    "data.validation",
-    "train.epoch_size",
-    "train.num_steps",
-    "train.device",
-    "train.compile",
-    "train.threads",
-    "train.rank_timeout",
-    "train.log_steps",
-    "train.log_format",
-    "train.tensorboard",
-    "train.warm_start",
-}
+    "data.workers", "data.worker_start", "data.max_bad_share", "data.max_lost_share", "data.validation",
+    "train.epoch_size", "train.num_steps", "train.device", "train.compile", "train.threads", "train.rank_timeout",
+    "train.log_steps", "train.log_format", "train.tensorboard", "train.warm_start",
+}  # fmt: skip
 """Settings that a resumed run may change: a step computes the same (a longer run alters the rate)."""
 
 
@@ -61,7 +43,7 @@ class Checkpoint:
     """Everything that a run needs to continue; ``path`` is ``None`` before it is written.
 
     Attributes:
-        step: Optimiser steps done.
+        step: Optimizer steps done.
         tensors: ``model.NAME``, ``optim.INDEX.NAME`` and, with averaged weights, ``ema.NAME``.
         numbers: JSON-able state: best accuracy, counts of skipped samples, steps of the average.
         settings: The settings of the run that wrote it.
@@ -80,28 +62,20 @@ class Checkpoint:
 
 
 class RunFolder:
-    """Folder of one run, made if missing; ``CheckpointError`` if that fails."""
+    """Folder of one run, made if missing; ``CheckpointError`` if that fails.
+
+    It has ``config.toml``, ``metrics.jsonl``, ``best.safetensors`` (with validation), ``last.safetensors``,
+    ``checkpoints/step-00001000.safetensors`` and ``run.lock``.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.best, self.last = self.path / "best.safetensors", self.path / "last.safetensors"
         self._checkpoints = self.path / "checkpoints"
-        self._lock_file: BinaryIO | None = None
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(
-                f"cannot make the run folder {path}: {error.strerror}; choose another checkpoint.save_checkpoint_path"
-            ) from error
-
-    @property
-    def best(self) -> Path:
-        """File of the weights of the best validation."""
-        return self.path / "best.safetensors"
-
-    @property
-    def last(self) -> Path:
-        """File of the weights of the end."""
-        return self.path / "last.safetensors"
+            raise self._unusable(error) from error
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -111,56 +85,28 @@ class RunFolder:
             TrainingError: Another process trains here.
             CheckpointError: The folder cannot be written.
         """
-        try:
-            file = (self.path / "run.lock").open("a+b", buffering=0)
-        except OSError as error:
-            raise self._unusable(error) from error
-        with file:
+        path = self.path / "run.lock"
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however this process ends
-            except OSError:
-                file.seek(0)
-                raise TrainingError(
-                    f"another run (process {file.read().decode().strip() or 'unknown'}) is training in {self.path}; "
-                    "wait for it, or choose another checkpoint.save_checkpoint_path"
-                ) from None
-            try:
+                file = stack.enter_context(lock_file(path))
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
                 for partial in [*self.path.glob("*.partial"), *self._checkpoints.glob("*.partial")]:
                     partial.unlink(missing_ok=True)
+            except BlockingIOError:
+                raise TrainingError(
+                    f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}; "
+                    "wait for it, or choose another checkpoint.save_checkpoint_path"
+                ) from None
             except OSError as error:
                 raise self._unusable(error) from error
-            _held_locks.add(file)
-            self._lock_file = file
-            try:
-                yield
-            finally:
-                self._lock_file = None
-                _held_locks.discard(file)
+            yield
 
     def _unusable(self, error: OSError) -> CheckpointError:
         return CheckpointError(
             f"cannot write in the run folder {self.path}: {error.strerror}; choose another "
             "checkpoint.save_checkpoint_path"
         )
-
-    def _check_ours(self) -> None:
-        """Check that the folder is still the locked one: files of another run must not be overwritten."""
-        if self._lock_file is None:
-            return
-        try:
-            there, held = (self.path / "run.lock").stat(), os.fstat(self._lock_file.fileno())
-        except OSError as error:
-            raise CheckpointError(
-                f"the run folder {self.path} is gone ({error.strerror}): it was moved or removed, or its disk is no "
-                "longer there, while the run went on. Bring it back and continue with --resume"
-            ) from error
-        if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
-            raise CheckpointError(
-                f"the run folder {self.path} is another one than when the run began: it was removed and made again. "
-                "Nothing is written there; start again in a folder of its own"
-            )
 
     def holds_a_run(self) -> bool:
         """Return true if an earlier run left checkpoints or weights here."""
@@ -174,26 +120,19 @@ class RunFolder:
         """Return the checkpoints, the latest first."""
         pattern = re.compile(r"step-\d{8,}\.safetensors")
         found = [p for p in self._checkpoints.iterdir() if pattern.fullmatch(p.name)]
-        return sorted(found, key=_step_of, reverse=True)
+        return sorted(found, key=lambda p: int(p.stem[5:]), reverse=True)
 
     def save(self, checkpoint: Checkpoint, keep: int) -> Path:
         """Write a checkpoint, then remove all but the latest ``keep``.
 
         Raises:
-            CheckpointError: It cannot be written, or the folder is gone; earlier checkpoints are untouched.
+            CheckpointError: It cannot be written; earlier checkpoints are untouched.
         """
-        self._check_ours()
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
-        metadata = {
-            "format": CHECKPOINT_FORMAT,
-            "format_version": FORMAT_VERSION,
-            "step": checkpoint.step,
-            "numbers": dict(checkpoint.numbers),
-            "settings": dict(checkpoint.settings),
-        }
-        write_tensors(path, checkpoint.tensors, metadata)
+        metadata = {"step": checkpoint.step, "numbers": checkpoint.numbers, "settings": checkpoint.settings}
+        write_tensors(path, checkpoint.tensors, {"format": _FORMAT, "format_version": _VERSION, **metadata})
         # Those of later steps could not be used when this run went on from an earlier one: they must not count.
-        for old in [p for p in self.checkpoints() if _step_of(p) <= checkpoint.step][keep:]:
+        for old in [p for p in self.checkpoints() if int(p.stem[5:]) <= checkpoint.step][keep:]:
             try:
                 old.unlink(missing_ok=True)
             except OSError as error:
@@ -210,7 +149,7 @@ class RunFolder:
         for path in self.checkpoints():
             try:
                 tensors, metadata = read_tensors(path)
-                if metadata["format"] != CHECKPOINT_FORMAT or metadata["format_version"] != FORMAT_VERSION:
+                if (metadata["format"], metadata["format_version"]) != (_FORMAT, _VERSION):
                     raise CheckpointError(f"{path}: not a checkpoint that this version of crnn can go on from")
                 return Checkpoint(metadata["step"], tensors, metadata["numbers"], metadata["settings"], path)
             except (CheckpointError, KeyError) as error:
@@ -222,7 +161,6 @@ class RunFolder:
 
     def save_weights(self, path: Path, state: Mapping[str, Tensor], config: Config, info: Mapping[str, Any]) -> None:
         """Write a weights file that also has the settings of the whole run."""
-        self._check_ours()
         save_weights(path, state, config, {**info, "run": config.model_dump(mode="json", exclude_none=True)})
 
 
@@ -251,16 +189,6 @@ def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
     return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in free]
 
 
-def _let_go_of_locks() -> None:
-    """Release the locks in a data worker, which may outlive a killed run for some seconds."""
-    for file in _held_locks:
-        file.close()
-    _held_locks.clear()
-
-
-os.register_at_fork(after_in_child=_let_go_of_locks)
-
-
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -269,10 +197,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
 
 
 @dataclass(slots=True)
@@ -322,7 +246,7 @@ class TrainState:
         for name, tensor in checkpoint.group("optim").items():
             index, key = name.split(".", 1)
             parameter = parameters[int(index)]
-            # Fused optimisers walk through raw memory: what belongs to a parameter has to lie there as it does.
+            # Fused optimizers walk through raw memory: what belongs to a parameter has to lie there as it does.
             if tensor.shape == parameter.shape:
                 tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
             values.setdefault(int(index), {})[key] = tensor

@@ -1,6 +1,6 @@
-"""One optimiser step, without waiting for the device.
+"""One optimizer step, without waiting for the device.
 
-The loss of a step is the sum over the samples of all ranks and all accumulated batches, divided by their number.
+Its loss is the sum over the samples of all ranks and all accumulated batches, divided by their number.
 """
 
 from __future__ import annotations
@@ -44,13 +44,11 @@ def compiles(config: Config, device: torch.device, world_size: int) -> bool:
         return False
     if wanted != "auto":
         return wanted
-    # On the CPU it made training slower; ranks that share statistics break the graph at every normalisation.
+    # On the CPU it made training slower; ranks that share statistics break the graph at every normalization.
     shared = world_size > 1 and config.train.sync_batch_norm
-    return device.type == "cuda" and not shared and _has_compiler()
-
-
-def _has_compiler() -> bool:
-    """Return true if Triton and a C compiler, which it needs, are installed."""
+    if device.type != "cuda" or shared:
+        return False
+    # Triton needs a C compiler.
     compiler = os.environ.get("CC", "") or shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     return bool(compiler) and importlib.util.find_spec("triton") is not None
 
@@ -58,12 +56,6 @@ def _has_compiler() -> bool:
 def compile_backbone(network: CRNN, backend: str = "inductor") -> None:
     """Compile the convolutions in place, at their first use; parameters keep their names."""
     network.backbone.compile(backend=backend, dynamic=False)
-
-
-def tune_kernels(config: Config, device: torch.device) -> None:
-    """Let cuDNN measure its kernels if every batch has the same shape; with many shapes it would never finish."""
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = config.image.resize == "squash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +90,9 @@ class TrainStep:
         self._compiled = compiles(config, ranks.device, ranks.world_size)
         if self._compiled:
             compile_backbone(state.network)
-        tune_kernels(config, ranks.device)
+        if ranks.device.type == "cuda":
+            # cuDNN measures its kernels if every batch has the same shape; with many shapes it would never finish.
+            torch.backends.cudnn.benchmark = config.image.resize == "squash"
 
     def __call__(self, parts: Sequence[Batch], rate: float) -> StepResult:
         """Do a step at learning rate ``rate`` with the summed gradients of ``parts``, this rank's part of each."""
@@ -114,7 +108,9 @@ class TrainStep:
             # has come: a data loader that has just started draws from that generator, too.
             number = config.train.seed * 1_000_003 + state.step * len(parts) + place
             torch.manual_seed(number * 1_009 + self._ranks.rank)
-            with contextlib.nullcontext() if place + 1 == len(parts) else _no_sync(self._forward):
+            with contextlib.ExitStack() as stack:
+                if place + 1 < len(parts) and isinstance(self._forward, DistributedDataParallel):
+                    stack.enter_context(self._forward.no_sync())  # more batches follow before the step
                 # DDP takes the mean over ranks; the factor makes it the sum, over the nominal batch.
                 loss_sum += self._gradients(batch.to(device), world_size / nominal)
         found = [0.0, float(sum(map(len, parts))), float(bool(self._stop))]
@@ -166,11 +162,6 @@ def _distributed(network: nn.Module, ranks: Ranks) -> nn.Module:
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
-
-
-def _no_sync(forward: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Keep gradients on this rank: more batches follow before the optimiser steps."""
-    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _blank_batch(config: Config) -> Batch:
