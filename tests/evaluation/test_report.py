@@ -17,7 +17,7 @@ from PIL import Image
 from crnn.errors import ConfigError, CrnnError, DataError, ImageError
 from crnn.evaluation.metrics import TextSums, score_texts
 from crnn.evaluation.report import MAX_CONFUSIONS, MAX_ERRORS, ImageLookup, write_report
-from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
+from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 
 
 def result(
@@ -33,25 +33,17 @@ def dataset(
     skipped: Mapping[str, int] | None = None,
     expected: int | None = None,
     unreadable: tuple[str, ...] = (),
+    lexicons: tuple[LexiconResult, ...] = (),
 ) -> DatasetResult:
-    sums = score_texts((s.label, s.prediction) for s in samples)
-    return DatasetResult(
-        name, f"sets/{name}", "parseq, 36 characters", sums, dict(skipped or {}), expected, tuple(samples), unreadable
-    )
+    sums, title = score_texts((s.label, s.prediction) for s in samples), "parseq, 36 characters"
+    skipped = dict(skipped or {})
+    return DatasetResult(name, f"sets/{name}", title, sums, skipped, expected, tuple(samples), unreadable, lexicons)
 
 
 def encoded(size: tuple[int, int] = (40, 16), colour: str = "red") -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", size, colour).save(stream, "PNG")
     return stream.getvalue()
-
-
-def no_image(name: str, index: int) -> bytes | None:
-    return None
-
-
-def red_image(name: str, index: int) -> bytes | None:
-    return encoded()
 
 
 def evaluation(*datasets: DatasetResult) -> Evaluation:
@@ -88,6 +80,9 @@ class Page(HTMLParser):
         if self.open and self.open[-1] != "style":
             self.texts.append(data)
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
     @property
     def text(self) -> str:
         return re.sub(r"\s+", " ", " ".join(self.texts))
@@ -97,12 +92,18 @@ class Page(HTMLParser):
             attributes[name] or "" for element, attributes in self.elements if element == tag and name in attributes
         ]
 
+    def images(self) -> list[Image.Image]:
+        return [
+            Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
+            for source in self.attributes("img", "src")
+        ]
+
     def of_class(self, name: str) -> int:
         return sum(name in (attributes.get("class") or "").split() for _, attributes in self.elements)
 
 
 def page(
-    tmp_path: Path, shown: Evaluation, lookup: ImageLookup = no_image, details: Sequence[tuple[str, str]] = ()
+    tmp_path: Path, shown: Evaluation, lookup: ImageLookup = lambda *_: None, details: Sequence[tuple[str, str]] = ()
 ) -> Page:
     write_report(tmp_path / "report.html", shown, lookup, details)
     return Page(tmp_path / "report.html")
@@ -123,13 +124,6 @@ def test_summary_has_the_numbers_of_the_sums(tmp_path: Path) -> None:
     assert "missing" not in text  # nothing was skipped for that reason
 
 
-def test_a_set_with_the_published_number_of_samples_says_so(tmp_path: Path) -> None:
-    shown = page(tmp_path, evaluation(dataset("two", [result("a", "a"), result("b", "b")], expected=2)))
-    assert "as published" in shown.text
-    assert shown.of_class("warn") == 0
-    assert shown.of_class("warnings") == 0
-
-
 def test_several_sets_have_a_combined_row_and_a_mean(tmp_path: Path) -> None:
     large = dataset("large", [result("a", "a")] * 3 + [result("a", "b")])
     small = dataset("small", [result("a", "b")])
@@ -141,22 +135,16 @@ def test_several_sets_have_a_combined_row_and_a_mean(tmp_path: Path) -> None:
     assert "Combined" not in page(tmp_path, evaluation(large)).text
 
 
-def test_another_number_of_samples_than_the_published_one_is_marked_and_warned_of(tmp_path: Path) -> None:
-    shown = page(tmp_path, evaluation(dataset("CUTE80", [result("a", "a")], expected=1288)))
-    assert "published: 1,288" in shown.text
-    assert shown.of_class("warn") == 1
-    assert "as published" not in shown.text
-    assert shown.text.count("CUTE80: 1 samples compared, 1288 published") == 1
-
-
 def test_warnings_of_all_sets_are_shown_and_name_their_set_once(tmp_path: Path) -> None:
     first = dataset("first", [result("a", "a")], unreadable=("7.png: is empty", "8.png: is cut"))
-    second = dataset("second", [result("a", "a")], unreadable=("9.png: is empty",))
+    second = dataset("CUTE80", [result("a", "a")], expected=1288)
     shown = page(tmp_path, evaluation(first, second))
-    for line in ("first: unreadable image 7.png", "first: unreadable image 8.png", "second: unreadable image 9"):
+    for line in ("first: unreadable image 7.png", "first: unreadable image 8.png", "CUTE80: 1 samples compared"):
         assert shown.text.count(line) == 1
     assert "first: first:" not in shown.text
     assert sum(tag == "li" for tag, _ in shown.elements) == 3
+    assert "published: 1,288" in shown.text
+    assert "published" not in page(tmp_path, evaluation(dataset("two", [result("a", "a")], expected=1))).text
 
 
 def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
@@ -186,7 +174,7 @@ def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
 
 
 def test_the_page_refers_to_nothing_outside(tmp_path: Path) -> None:
-    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b")])), red_image)
+    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b")])), lambda *_: encoded())
     references = [value for name in ("src", "href", "srcset", "action") for tag in ("img", "a", "link", "form", "use")
                   for value in parsed.attributes(tag, name)]  # fmt: skip
     assert len(references) == 1
@@ -202,36 +190,22 @@ def test_differences_are_marked_in_both_texts(tmp_path: Path) -> None:
     assert parsed.of_class("gap") == 1  # where the label has no s
 
 
-def test_images_are_made_small_and_kept_whole(tmp_path: Path) -> None:
+def test_images_of_wrong_readings_are_made_small_and_kept_whole(tmp_path: Path) -> None:
     asked: list[tuple[str, int]] = []
-    sizes_by_index = {3: (2000, 100), 40: (3, 900), 5: (20, 10)}  # wide, tall, small
+    sizes = {("d", 3): (2000, 100), ("d", 40): (3, 900), ("e", 3): (20, 10)}  # wide, tall, small
 
     def image(name: str, index: int) -> bytes:
         asked.append((name, index))
-        return encoded(sizes_by_index[index], "blue")
+        return encoded(sizes[name, index], "blue")
 
-    samples = [result("a", "b", -1.0, index=3), result("a", "b", -2.0, index=40), result("a", "b", -3.0, index=5)]
-    parsed = page(tmp_path, evaluation(dataset("d", [*samples, result("a", "a", -0.1, index=6)])), image)
-    assert asked == [("d", 3), ("d", 40), ("d", 5)]  # the right one is not fetched
-    sizes = []
-    for source in parsed.attributes("img", "src"):
-        image = Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
-        sizes.append(image.size)
-        red, green, blue = image.convert("RGB").getpixel((0, 0))  # type: ignore[misc]
+    first = [result("a", "b", -1.0, index=3), result("a", "b", -2.0, index=40), result("a", "a", -0.1, index=6)]
+    second = [result("a", "b", -3.0, index=3)]
+    parsed = page(tmp_path, evaluation(dataset("d", first), dataset("e", second)), image)
+    assert asked == list(sizes)  # the right one is not fetched
+    assert [image.size for image in parsed.images()] == [(160, 8), (1, 48), (20, 10)]
+    for shown in parsed.images():
+        red, green, blue = shown.convert("RGB").getpixel((0, 0))  # type: ignore[misc]
         assert (red < 30, green < 30, blue > 225) == (True, True, True)
-    assert sizes == [(160, 8), (1, 48), (20, 10)]
-
-
-def test_images_are_asked_for_by_the_name_of_their_own_set(tmp_path: Path) -> None:
-    colours = {("first", 7): "red", ("second", 7): "blue"}
-    datasets = [dataset(name, [result("a", "b", index=7)]) for name, _ in colours]
-    parsed = page(tmp_path, evaluation(*datasets), lambda name, index: encoded(colour=colours[name, index]))
-    shown = []
-    for source in parsed.attributes("img", "src"):
-        image = Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
-        red, _, blue = image.convert("RGB").getpixel((0, 0))  # type: ignore[misc]
-        shown.append("red" if red > blue else "blue")
-    assert shown == ["red", "blue"]
 
 
 def test_images_that_cannot_be_shown_leave_a_placeholder(tmp_path: Path) -> None:
@@ -254,7 +228,6 @@ def test_images_that_cannot_be_shown_leave_a_placeholder(tmp_path: Path) -> None
 
     samples = [result("a", "b", index=index) for index in range(len(found))]
     parsed = page(tmp_path, evaluation(dataset("d", samples)), image)
-    assert parsed.of_class("image") == 8
     assert parsed.text.count("no image") == 7
     assert len(parsed.attributes("img", "src")) == 1
 
@@ -281,6 +254,8 @@ def test_pages_without_an_error_are_whole(tmp_path: Path, datasets: tuple[Datase
     text = page(tmp_path, evaluation(*datasets)).text
     assert "No reading was wrong." in text
     assert "nan" not in text
+    assert "lexicon" not in text
+    assert ("trusted" in text) == any(dataset.samples for dataset in datasets)
 
 
 def test_scores_are_shown_as_probability_and_logarithm(tmp_path: Path) -> None:
@@ -309,8 +284,8 @@ def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
     def shown(skipped: Mapping[str, int]) -> Evaluation:
         return evaluation(dataset("d", [result("abc", "abd"), result("xyz", "xxz")], skipped=skipped))
 
-    write_report(tmp_path / "one.html", shown({"b": 1, "a": 2}), red_image)
-    write_report(tmp_path / "two.html", shown({"a": 2, "b": 1}), red_image)
+    write_report(tmp_path / "one.html", shown({"b": 1, "a": 2}), lambda *_: encoded())
+    write_report(tmp_path / "two.html", shown({"a": 2, "b": 1}), lambda *_: encoded())
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
@@ -323,17 +298,61 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(ConfigError, match=r"cannot write .*report\.html: the disk is full"):
-        write_report(path, evaluation(dataset("d", [])), no_image)
+        page(tmp_path, evaluation(dataset("d", [])))
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file or directory"):
-        write_report(tmp_path / "none" / "report.html", evaluation(dataset("d", [])), no_image)
 
 
 def test_the_tables_show_the_counts_of_the_evaluation_and_do_not_count_again(tmp_path: Path) -> None:
     sums = TextSums(samples=1000, correct=900, characters=5000)
     shown = DatasetResult("d", "sets/d", "parseq, 36 characters", sums, {}, None, samples=(), unreadable=())
     assert "90.00 %" in page(tmp_path, evaluation(shown)).text
+
+
+# -- calibration and lexicons -----------------------------------------------------------------------------------------
+
+
+def sure(label: str, prediction: str, confidence: float | None, probability: float = 0.3) -> SampleResult:
+    return SampleResult(0, "0", label, label, prediction, math.log(probability), confidence)
+
+
+HALF = [sure("a", "a", 0.9), sure("b", "b", 0.9), sure("c", "c", 0.9), sure("d", "x", 0.6)]
+
+
+def test_calibration_errors_before_and_after(tmp_path: Path) -> None:
+    shown = page(tmp_path, evaluation(dataset("d", HALF)))
+    assert "That of the scores is 45.00 % , that of the confidences 22.50 %" in shown.text
+    assert shown.text.count("confidences: 90.00 % sure, 100.00 % right, 3 samples") == 1
+    assert shown.text.count("scores: 30.00 % sure, 75.00 % right, 4 samples") == 1
+    circles = [a for tag, a in shown.elements if tag == "circle" and a["class"] == "after"]
+    assert any(a["cx"] == str(44 + 260 * 0.9) and a["cy"] == "10.0" for a in circles)
+    assert "80 % 3 75.00 % 100.00 %" in shown.text  # threshold, read, coverage, accuracy
+    assert "0 % 4 100.00 % 75.00 %" in shown.text
+    assert "Sure 60.00 %" in shown.text  # of the wrong reading
+
+
+def test_without_calibration_it_says_what_to_do(tmp_path: Path) -> None:
+    shown = page(tmp_path, evaluation(dataset("d", [replace(s, confidence=None) for s in HALF])))
+    assert "That of the scores is 45.00 % . The weights are not calibrated: crnn calibrate fits" in shown.text
+    assert "confidences:" not in shown.text
+    assert shown.of_class("before") == 0
+    assert "Sure" not in shown.text
+
+
+def test_lexicons_stand_beside_the_free_reading_as_in_the_paper(tmp_path: Path) -> None:
+    def lexicon(name: str, words: int | None, right: int, count: int, without: int) -> LexiconResult:
+        pairs = [("a", "a")] * right + [("a", "b")] * (count - right)
+        return LexiconResult(name, words, score_texts(pairs), without)
+
+    svt = dataset("SVT", HALF, lexicons=(lexicon("50", None, 4, 4, 0), lexicon("<full>", 1200, 1, 4, 0)))
+    own = dataset("own", HALF, lexicons=(lexicon("50", None, 1, 2, 2), lexicon("<full>", 7, 0, 0, 4)))
+    shown = page(tmp_path, evaluation(svt, own))
+    assert "<full>" not in shown.source
+    assert "Dataset 50 <full> None SVT 100.00 % 25.00 % 1,200 words 75.00 % own 50.00 % (2) – 75.00 %" in shown.text
+
+
+@pytest.mark.parametrize("read", ["a", "b"])
+def test_all_right_and_all_wrong_can_be_drawn(tmp_path: Path, read: str) -> None:
+    shown = page(tmp_path, evaluation(dataset("d", [sure("a", read, 1.0, 0.99)] * 3)))
+    assert "nan" not in shown.source
+    assert not re.search(r'(?:c[xy]|points)="[^"]*-\d', shown.source)  # nothing outside of the frame

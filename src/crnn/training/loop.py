@@ -33,7 +33,7 @@ from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
-from crnn.evaluation.evaluate import calibrate, check_sets, evaluate
+from crnn.evaluation.evaluate import calibrate, evaluate, open_sets
 from crnn.evaluation.protocol import CharsetName
 from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
@@ -56,7 +56,7 @@ class Validator:
     It has a second network, so that the one in training never changes its mode.
 
     Raises:
-        DataError, ConfigError: See ``crnn.evaluation.evaluate.check_sets``.
+        DataError, ConfigError: See ``crnn.evaluation.evaluate.open_sets``.
     """
 
     def __init__(self, config: Config, num_classes: int, ranks: Ranks, bf16: bool) -> None:
@@ -67,7 +67,7 @@ class Validator:
         self._charset = _named_charset(config)
         if config.data.validation:
             sets = config.data.validation
-            check_sets(self._recognizer, sets, protocol=config.eval.protocol, charset=self._charset)
+            open_sets(self._recognizer, sets, protocol=config.eval.protocol, charset=self._charset)
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
         """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks.
