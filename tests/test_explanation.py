@@ -77,10 +77,10 @@ def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(
 def test_rows_are_the_classes_that_play_a_part(barcode: Barcode, barcode_reader: MakeReader) -> None:
     found = explain(barcode_reader(), barcode("dad"))
     rows = found.rows()
-    assert [row.character for row in rows if row.belongs] == ["d", "a"]
+    assert [row.character for row in rows if row.spans] == ["d", "a"]
     assert rows[-1].character == ""
-    assert rows[0].spans == ((1, 3), (9, 11))
-    assert rows[1].spans == ((5, 7),)
+    assert rows[0].spans == [(1, 3), (9, 11)]
+    assert rows[1].spans == [(5, 7)]
     probabilities = np.exp(found.log_probs)
     np.testing.assert_allclose(rows[0].probabilities, probabilities[:, 3], rtol=1e-6)
     np.testing.assert_allclose(rows[-1].probabilities, probabilities[:, -1], rtol=1e-6)

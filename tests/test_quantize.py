@@ -119,7 +119,6 @@ def test_what_is_in_integers(weights: Weights[Any], quantized: QuantizedGraph) -
         assert arrays[f"{name}.integers"].dtype == np.int8
         assert arrays[f"{name}.scale"].shape == (*plain[name].shape[:2], 1)  # one for each row
     assert quantized.kept == ("rnn1", "neck.product", "rnn2", "head.product")
-    assert quantized.images == 12
     size = len(quantized.graph.SerializeToString())
     assert size < 0.35 * len(network_graph(weights).SerializeToString())
 

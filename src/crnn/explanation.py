@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,8 +27,6 @@ from crnn.decoding.language_search import search_with_language
 from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
 from crnn.recognizer import Alternative, Reading, Recognizer
-
-__all__ = ["Explanation", "explain"]
 
 _BEAM = 20  # prefixes that runners-up are taken from
 
@@ -48,8 +46,7 @@ class Row:
 
     character: str
     probabilities: npt.NDArray[np.float64]
-    spans: tuple[tuple[int, int], ...]
-    belongs: bool
+    spans: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,18 +81,14 @@ class Explanation:
     def rows(self) -> list[Row]:
         """Return the classes of the reading in its order, other likely ones, and the blank."""
         probabilities = np.exp(self.log_probs.astype(np.float64))
-        blank = self.charset.blank
-        peaks = probabilities.max(axis=0) if len(probabilities) else np.zeros(blank + 1)
+        blank, peaks = self.charset.blank, probabilities.max(axis=0, initial=0.0)
         spans: dict[int, list[tuple[int, int]]] = {}
         for k, span in zip(self.charset.encode(self.reading.text), self.spans, strict=True):
             spans.setdefault(k, []).append(span)
-        others = [k for k in np.argsort(-peaks, kind="stable").tolist() if k not in spans and k != blank]
-        others = [k for k in others if peaks[k] >= 0.02][: max(14 - len(spans), 3)]
-        rows = [
-            Row(self.charset.decode([k]), probabilities[:, k], tuple(spans.get(k, ())), belongs=k in spans)
-            for k in (*spans, *others)
-        ]
-        return [*rows, Row("", probabilities[:, blank], (), belongs=False)]
+        likely = [k for k in np.argsort(-peaks, kind="stable").tolist() if peaks[k] >= 0.02 and k != blank]
+        shown = [*spans, *[k for k in likely if k not in spans][: max(14 - len(spans), 3)]]
+        rows = [Row(self.charset.decode([k]), probabilities[:, k], spans.get(k, ())) for k in shown]
+        return [*rows, Row("", probabilities[:, blank])]
 
 
 def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> Explanation:
@@ -118,32 +111,28 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     output, decoded = found
     reading = reader.reading(decoded, output, 0)
     others = reading.alternatives or _runners_up(reader, output.log_probs, decoded, runners_up)
-    reading = replace(reading, alternatives=others[:runners_up])
+    reading = replace(reading, alternatives=tuple(others[:runners_up]))
     return Explanation(
         pixels, output.log_probs[0], reading, decoded.text.spans, reader.charset, reader.decoder.method, output.width
     )
 
 
-def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> tuple[Alternative, ...]:
+def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> list[Alternative]:
     """Return the likeliest texts other than the reading."""
-    if count < 1:
-        return ()
-    width, prior = max(_BEAM, count + 1), reader.decoder.prior
-    found_with_language = prior is not None and reader.decoder.pattern is None
-    if prior is None or not found_with_language:
+    width, prior, most = max(_BEAM, count + 1), reader.decoder.prior, 1.0
+    if prior is None or reader.decoder.pattern is not None:
         searched = [(h, math.exp(h.score)) for h in beam_search(log_probs, width)[0]]
     else:  # ranked, and as likely, as the reading itself
         ((found,),) = search_with_language([log_probs], prior, width, width)
         searched = [(h, found.probability * math.exp(h.rank - found.texts[0].rank)) for h in found.texts]
+        # This searches all of the image, reading only where texts are near: it may find a likelier one.
+        most = decoded.confidence
     values = confidences([probability for _, probability in searched], reader.decoder.curve).tolist()
-    # This searches all of the image, reading only where texts are near: it may find a likelier one.
-    most = decoded.confidence if found_with_language else 1.0
-    others = [
+    return [
         Alternative(reader.charset.decode(h.ids), h.score, confidence)
         for (h, _), confidence in zip(searched, values, strict=True)
         if h.ids != decoded.text.ids and confidence <= most
     ]
-    return tuple(others[:count])
 
 
 def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
@@ -205,7 +194,7 @@ def _draw(found: Explanation, font: tuple[str, int] | None) -> Image.Image:
     # Probabilities of classes over time steps, and the alignment as frames.
     edges = [_LEFT + cell // 2 + t * cell for t in range(num_steps + 1)]
     for top, row in zip(range(grid_top, list_top, _ROW), rows, strict=False):
-        colour = _OWN if row.belongs else _OTHER if row.character else _BLANK
+        colour = _OWN if row.spans else _OTHER if row.character else _BLANK
         name, name_font = (_visible(row.character), normal) if row.character else ("blank", plain)
         draw.text((_LEFT - 12, top + _ROW // 2), name, colour, name_font, "rm")
         for t, probability in enumerate(row.probabilities.tolist()):

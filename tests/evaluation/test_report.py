@@ -128,10 +128,8 @@ def test_several_sets_have_a_combined_row_and_a_mean(tmp_path: Path) -> None:
     large = dataset("large", [result("a", "a")] * 3 + [result("a", "b")])
     small = dataset("small", [result("a", "b")])
     text = page(tmp_path, evaluation(large, small)).text
-    assert re.search(r"Combined 60\.00 %", text)  # 3 of 5
-    assert re.search(r"Mean 37\.50 %", text)  # of 75 and 0
-    assert "Word accuracy 60.00 %" in text
-    assert "Mean of the sets 37.50 %" in text
+    assert "Combined 60.00 %" in text  # 3 of 5
+    assert "Mean 37.50 %" in text  # of 75 and 0
     assert "Combined" not in page(tmp_path, evaluation(large)).text
 
 
@@ -143,7 +141,6 @@ def test_warnings_of_all_sets_are_shown_and_name_their_set_once(tmp_path: Path) 
         assert shown.text.count(line) == 1
     assert "first: first:" not in shown.text
     assert sum(tag == "li" for tag, _ in shown.elements) == 3
-    assert "published: 1,288" in shown.text
     assert "published" not in page(tmp_path, evaluation(dataset("two", [result("a", "a")], expected=1))).text
 
 

@@ -11,7 +11,7 @@ import html
 import io
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from crnn.errors import ConfigError, CrnnError
+from crnn.evaluation.calibration import ReliabilityBin
 from crnn.evaluation.metrics import TextSums
 from crnn.evaluation.results import (
     DatasetResult,
@@ -69,7 +70,7 @@ def write_report(
 <body>
 <h1>{title}</h1>
 <p class="lead">{" · ".join(facts)}</p>
-{_tiles(evaluation)}{_summary(evaluation)}{_with_lexicons(evaluation)}{_trust(evaluation)}
+{_summary(evaluation)}{_with_lexicons(evaluation)}{_trust(evaluation)}
 <div class="pair"><section>{_lengths(evaluation)}</section><section>{_confusions(evaluation)}</section></div>
 {_errors(evaluation, lookup)}
 </body></html>
@@ -78,26 +79,13 @@ def write_report(
     atomic_write(path, page.encode("utf-8", errors="backslashreplace"), ConfigError)
 
 
-def _tiles(evaluation: Evaluation) -> str:
-    total = evaluation.sums
-    skipped = sum(sum(dataset.skipped.values()) for dataset in evaluation.datasets)
-    tiles = (
-        ("Word accuracy", _percent(evaluation.combined_accuracy), f"95 % interval {_interval(total)}"),
-        ("Mean of the sets", _percent(evaluation.mean_accuracy), "every set weighs the same"),
-        ("Samples", f"{total.samples:,}", f"{total.samples - total.correct:,} read wrongly"),
-        ("Skipped", f"{skipped:,}", "left out of every number"),
-    )
-    shown = (f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>" for name, value, note in tiles)
-    return f'<dl class="tiles">{"".join(shown)}</dl>\n'
-
-
 def _summary(evaluation: Evaluation) -> str:
     text = (
         "Accuracy: share of samples read without any error; the line is its 95 % interval. 1-NED: one minus the edit "
         "distance over the length of the longer text, averaged. CER: edits per character of the labels."
     )
     heads = ("Dataset", "#Accuracy", "", "#1-NED", "#CER", "#Samples", "Skipped")
-    rows = [_figures(_text(d.name), d.sums, d.expected, _skipped(d)) for d in evaluation.datasets]
+    rows = [_figures(_text(d.name), d.sums, _skipped(d)) for d in evaluation.datasets]
     foot = []
     if len(rows) > 1:
         foot = [_figures("Combined", evaluation.sums), ("Mean", _percent(evaluation.mean_accuracy), *[""] * 5)]
@@ -106,11 +94,10 @@ def _summary(evaluation: Evaluation) -> str:
     return _part("Datasets", text, _table(heads, rows, foot) + listed)
 
 
-def _figures(name: str, sums: TextSums, expected: int | None = None, skipped: str = "") -> tuple[str, ...]:
-    accuracy = f'{_percent(sums.accuracy)}<span class="sub">{_interval(sums)}</span>'
-    samples = f"{sums.samples:,}"
-    if expected not in (None, sums.samples):
-        samples += f'<br><span class="warn">published: {expected:,}</span>'
+def _figures(name: str, sums: TextSums, skipped: str = "") -> tuple[str, ...]:
+    low, high = sums.accuracy_interval
+    interval = f'<span class="sub">{100 * low:.1f} to {100 * high:.1f}</span>' if sums.samples else ""
+    accuracy, samples = f"{_percent(sums.accuracy)}{interval}", f"{sums.samples:,}"
     return name, accuracy, _bar(sums), _percent(sums.one_minus_ned), _percent(sums.cer), samples, skipped
 
 
@@ -140,7 +127,7 @@ def _with_lexicons(evaluation: Evaluation) -> str:
 
 
 def _trust(evaluation: Evaluation) -> str:
-    """Return reliability diagram, calibration error and accuracy against coverage; nothing without samples."""
+    """Return calibration error, reliability diagram, and accuracy against coverage; nothing without samples."""
     found = evaluation.reliability
     if found.error_before is None:
         return ""
@@ -154,66 +141,42 @@ def _trust(evaluation: Evaluation) -> str:
         "Expected calibration error: mean distance from it. That of the scores is "
         f"<b>{_percent(found.error_before)}</b>{errors}"
     )
-    bins = {
-        kind: [
-            (
-                b.confidence,
-                b.accuracy,
-                b.samples,
-                f"{name}: {_percent(b.confidence)} sure, {_percent(b.accuracy)} right",
-            )
-            for b in row
-        ]
-        for kind, name, row in curves
-    }
-    keys = "".join(f'<span class="{kind}">● {name}</span>' for kind, name, _ in curves)
-    rows = [(r.coverage, r.accuracy, r.samples, f"from {100 * r.threshold:g} %") for r in found.coverage]
-    low = min(row.accuracy for row in found.coverage)
-    low = max(0.0, math.floor(10.0 * low) / 10.0 - 0.1) if low < 1.0 else 0.9
     cells = [
         (f"{100 * r.threshold:g} %", f"{r.samples:,}", _percent(r.coverage), _percent(r.accuracy))
         for r in found.coverage
     ]
-    body = f"""<div class="pair"><section>
-{_diagram("Reliability diagram", "Confidence", 0.0, bins)}<p class="keys">{keys}</p>
-</section><section>
-{_diagram("Accuracy against coverage", "Coverage", low, {"after": rows})}</section></div>
+    body = f"""{_reliability_diagram(curves)}
 <p>What remains when readings with a lower {which} are refused.</p>
 {_table(("#Threshold", "#Read", "#Coverage", "#Accuracy"), cells)}"""
     return _part("How far scores can be trusted", text, body)
 
 
-def _diagram(title: str, across: str, low: float, curves: Mapping[str, Sequence[tuple[float, float, int, str]]]) -> str:
-    """Return a diagram of accuracy from ``low`` to 1 against a share from 0 to 1.
-
-    Curves are points, each with its number of samples (area of the circle) and a note, by class in the style sheet.
-    """
-    right, bottom = _LEFT + _SIDE, _TOP + _SIDE
-    middle = _TOP + _SIDE / 2
-
-    def point(x: float, y: float) -> tuple[float, float]:
-        return round(_LEFT + _SIDE * x, 1), round(bottom - _SIDE * (y - low) / (1.0 - low), 1)
-
-    drawn = [f'<line class="ideal" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{_TOP}"/>'] if not low else []
+def _reliability_diagram(curves: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> str:
+    """Draw curves, given by class in the style sheet, name and points; the area of a point is its number of samples."""
+    right, bottom, middle = _LEFT + _SIDE, _TOP + _SIDE, _TOP + _SIDE / 2
+    drawn = [
+        f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"/>'
+        f'<line class="ideal" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{_TOP}"/>'
+        f'<text x="{_LEFT + _SIDE / 2:g}" y="{bottom + 34}" class="middle">Confidence (%)</text>'
+        f'<text x="12" y="{middle:g}" class="middle" transform="rotate(-90 12 {middle:g})">Accuracy (%)</text>'
+    ]
     for k in range(6):
         x, y = _LEFT + _SIDE * k / 5, bottom - _SIDE * k / 5
         drawn.append(f'<text x="{x:g}" y="{bottom + 16}" class="middle">{20 * k}</text>')
-        drawn.append(f'<text x="{_LEFT - 6}" y="{y + 4:g}" class="end">{100 * (low + (1 - low) * k / 5):.0f}</text>')
+        drawn.append(f'<text x="{_LEFT - 6}" y="{y + 4:g}" class="end">{20 * k}</text>')
         drawn.append(f'<line class="grid" x1="{_LEFT}" y1="{y:g}" x2="{right}" y2="{y:g}"/>')
-    for kind, points in curves.items():
-        places = [point(x, y) for x, y, _, _ in points]
+    for kind, name, bins in curves:
+        places = [(round(_LEFT + _SIDE * b.confidence, 1), round(bottom - _SIDE * b.accuracy, 1)) for b in bins]
         line = " ".join(f"{x},{y}" for x, y in places)
         drawn.append(f'<polyline class="{kind}" points="{line}"/>')
-        most = max(count for _, _, count, _ in points)
-        for (x, y), (_, _, count, note) in zip(places, points, strict=True):
-            shape = f'class="{kind}" cx="{x}" cy="{y}" r="{2.0 + 4.0 * math.sqrt(count / most):.1f}"'
-            drawn.append(f"<circle {shape}><title>{note}, {count:,} samples</title></circle>")
-    return f"""<svg class="diagram" width="{right + 14}" height="{bottom + 40}" role="img" aria-label="{title}">
-<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"/>
-{"".join(drawn)}
-<text x="{_LEFT + _SIDE / 2:g}" y="{bottom + 34}" class="middle">{across} (%)</text>
-<text x="12" y="{middle:g}" class="middle" transform="rotate(-90 12 {middle:g})">Accuracy (%)</text></svg>
-"""
+        for (x, y), b in zip(places, bins, strict=True):
+            radius = 2.0 + 4.0 * math.sqrt(b.samples / max(other.samples for other in bins))
+            note = f"{name}: {_percent(b.confidence)} sure, {_percent(b.accuracy)} right, {b.samples:,} samples"
+            circle = f'<circle class="{kind}" cx="{x}" cy="{y}" r="{radius:.1f}"><title>{note}</title></circle>'
+            drawn.append(circle)
+    size = f'width="{right + 14}" height="{bottom + 40}"'
+    keys = "".join(f'<span class="{kind}">● {name}</span>' for kind, name, _ in curves)
+    return f'<svg class="diagram" {size} role="img">{"".join(drawn)}</svg>\n<p class="keys">{keys}</p>'
 
 
 def _lengths(evaluation: Evaluation) -> str:
@@ -327,11 +290,6 @@ def _bar(sums: TextSums) -> str:
     low, high = sums.accuracy_interval
     style = f"--value:{100 * sums.accuracy:.2f}%;--low:{100 * low:.2f}%;--high:{100 * high:.2f}%"
     return f'<div class="bar" style="{style}"><i></i><b></b></div>'
-
-
-def _interval(sums: TextSums) -> str:
-    low, high = sums.accuracy_interval
-    return f"{100 * low:.1f} to {100 * high:.1f}" if sums.samples else "–"
 
 
 def _percent(share: float) -> str:
