@@ -9,7 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -25,7 +25,6 @@ from crnn.decoding.confidence import (
     fit_curve,
 )
 from crnn.decoding.ctc import decode_greedy, greedy
-from crnn.decoding.decoder import Decoded
 from crnn.decoding.language_search import search_with_language
 from crnn.decoding.lexicon_search import LexiconMatch
 from crnn.distributed import Ranks
@@ -44,35 +43,25 @@ ProtocolCharset: TypeAlias = Literal["auto"] | CharsetName
 DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one set, or several
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """A sample that counts: raw label, and label under the protocol."""
-
-    index: int
-    key: str
-    raw_label: str
-    label: str
-
-
 def _read_set(
     recognizer: Recognizer,
     store: SampleStore,
     protocol: Protocol,
-    read: Callable[[NetworkOutput, list[_Sample]], Sequence[_R]],
+    read: Callable[[NetworkOutput, list[SampleResult]], Sequence[_R]],
     ranks: Ranks | None,
     progress: Callable[[int], None],
 ) -> tuple[list[_R], Counter[str], list[str]]:
-    """Run the network on the samples of a set that count under a protocol.
+    """Run the network on the samples of a set that count under a protocol; ranks share the work, each gets the whole.
 
-    ``read`` gets the network's output for a batch and its samples, and returns one result per sample. Returns the
-    results in the set's order, the numbers of skipped samples by reason, and the keys of unreadable images with the
-    cause, also in the set's order. Ranks share the work, and each gets the whole.
+    ``read`` gets the network's output for a batch and its samples, not yet read, and returns one result per sample.
+    Returns the results, the numbers of skipped samples by reason, and keys of unreadable images with the cause; results
+    and keys in the set's order.
     """
     rank, world_size = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
     skipped: Counter[str] = Counter()
     unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
     results: list[tuple[int, _R]] = []
-    waiting: dict[int, _Sample] = {}  # those without a result yet, by the place of their image
+    waiting: dict[int, SampleResult] = {}  # those without a result yet, by the place of their image
 
     def images() -> Iterator[bytes]:
         place = 0
@@ -90,7 +79,7 @@ def _read_set(
             except DataError as error:
                 skip_unreadable(index, error)
                 continue
-            waiting[place] = _Sample(index, store.key(index), raw, label)
+            waiting[place] = SampleResult(index, store.key(index), raw, label)
             place += 1
             yield image
 
@@ -178,43 +167,35 @@ def _evaluate_set(
 ) -> DatasetResult:
     decoder, text_of = recognizer.decoder, recognizer.charset.decode
 
-    def result(
-        sample: _Sample, found: Decoded, words: tuple[str | None, ...] = (), best_path: str | None = None
-    ) -> SampleResult:
-        text = text_of(found.text.ids)
-        return SampleResult(
-            sample.index,
-            sample.key,
-            sample.raw_label,
-            sample.label,
-            rules.prediction(text),
-            found.text.score,
-            found.confidence if decoder.calibrated or lexicon_only else None,
-            text,
-            words,
-            best_path,
-        )
+    def compared(ids: Sequence[int]) -> str:
+        return rules.prediction(text_of(ids))
 
-    def word(row: list[LexiconMatch] | None) -> str | None:
-        return None if row is None else "".join(rules.prediction(text_of(match.ids)) for match in row)
+    def word(match: list[LexiconMatch] | None) -> str | None:
+        return None if match is None else compared(match[0].ids) if match else ""
 
-    def read(output: NetworkOutput, samples: list[_Sample]) -> list[SampleResult | None]:
+    def read(output: NetworkOutput, samples: list[SampleResult]) -> list[SampleResult]:
         log_probs, indices = output.log_probs, [sample.index for sample in samples]
         matches = [lexicon.matches(log_probs, indices, posterior=lexicon_only) for lexicon in lexicons]
         if lexicon_only:
-            decoded = decoder.matched(log_probs, [row or [] for row in matches[0]])
-            return [
-                None if row is None else result(sample, found)
-                for sample, found, row in zip(samples, decoded, matches[0], strict=True)
-            ]
-        words = [tuple(map(word, rows)) for rows in zip(*matches, strict=True)] or [()] * len(samples)
-        best_paths: list[str | None] = [None] * len(samples)
-        if decoder.prior:
-            best_paths = [rules.prediction(text_of(ids)) for ids in greedy(log_probs)]
-        return list(map(result, samples, decoder.decode(log_probs), words, best_paths))
+            decoded = decoder.matched(log_probs, [match or [] for match in matches[0]])
+        else:
+            decoded = decoder.decode(log_probs)
+        best_paths = greedy(log_probs) if decoder.prior and not lexicon_only else None
+        return [
+            replace(
+                sample,
+                raw_prediction=text_of(decoded[n].text.ids),
+                prediction=compared(decoded[n].text.ids),
+                score=decoded[n].text.score,
+                confidence=decoded[n].confidence if decoder.calibrated or lexicon_only else None,
+                words=tuple(word(row[n]) for row in matches),
+                greedy=None if best_paths is None else compared(best_paths[n]),
+            )
+            for n, sample in enumerate(samples)
+        ]
 
     found, skipped, unreadable = _read_set(recognizer, store, rules, read, ranks, progress)
-    samples = tuple(sample for sample in found if sample is not None)
+    samples = tuple(sample for sample in found if not lexicon_only or sample.words[0] is not None)
     skipped["no_lexicon"] += len(found) - len(samples)
     with_lexicons = []
     for k, lexicon in enumerate(() if lexicon_only else lexicons):
@@ -258,7 +239,7 @@ def calibrate(
     """
     current, prior, text_of = current or UNCALIBRATED, recognizer.decoder.prior, recognizer.charset.decode
 
-    def read(output: NetworkOutput, samples: list[_Sample]) -> list[tuple[str, list[tuple[str, float]]]]:
+    def read(output: NetworkOutput, samples: list[SampleResult]) -> list[tuple[str, list[tuple[str, float]]]]:
         """Return label, text and probability without the language, text and probability with it."""
         ways = [[(text_of(text.ids), math.exp(text.score)) for text in decode_greedy(output.log_probs)]]
         if prior is not None:

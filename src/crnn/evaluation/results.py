@@ -31,8 +31,8 @@ class SampleResult:
     key: str
     raw_label: str
     label: str
-    prediction: str
-    score: float
+    prediction: str = ""
+    score: float = math.nan
     confidence: float | None = None
     raw_prediction: str = ""
     words: tuple[str | None, ...] = ()
