@@ -50,27 +50,16 @@ LIMITS: dict[Precision, tuple[float, float, float]] = {"fp32": (1e-3, 1e-4, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Comparison of an exported network in an engine with its source, on the same images.
-
-    Attributes:
-        engine: Engine of the exported network.
-        log_probs: Largest difference of a log-probability.
-        distribution: Mean total variation distance of the distributions over classes, in [0, 1].
-        texts: Number of differing readings.
-        images: Number of images.
-        widths: Widths of the images, in pixels.
-        alone: Largest difference of a score between an image alone and in a batch, in nats.
-        alone_texts: Number of differing readings among these.
-    """
+    """Comparison of an exported network in an engine with its source, on the same images."""
 
     engine: EngineName
-    log_probs: float
-    distribution: float
-    texts: int
+    log_probs: float  # largest difference of a log-probability
+    distribution: float  # mean total variation distance of the distributions over classes, in [0, 1]
+    texts: int  # differing readings
     images: int
-    widths: tuple[int, ...]
-    alone: float
-    alone_texts: int
+    widths: tuple[int, ...]  # of the images, in pixels
+    alone: float  # largest difference of a score between an image alone and in a batch, in nats
+    alone_texts: int  # differing readings among these
 
     def problem(self, limits: tuple[float, float, float]) -> str | None:
         """Return a description of what is beyond the limits, or ``None``."""

@@ -45,16 +45,10 @@ class CoverageRow:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Reliability of the readings of an evaluation.
+    """Reliability of readings: expected calibration errors, bins, and coverage by confidence.
 
-    Attributes:
-        samples: Number of readings.
-        error_before: Expected calibration error of ``exp(score)``, the network's probability of the text; ``None``
-            without readings.
-        error_after: Expected calibration error of the confidences; ``None`` for uncalibrated weights.
-        before: Bins of ``exp(score)``.
-        after: Bins of the confidences.
-        coverage: Rows by confidence, or by ``exp(score)`` without confidences.
+    ``before`` is that of ``exp(score)``, the network's probability of the text, ``after`` that of the confidences. An
+    error is ``None`` without readings, or without confidences; coverage then is by ``exp(score)``.
     """
 
     samples: int

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -31,11 +31,9 @@ from crnn.distributed import Ranks
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.evaluation.lexicons import SetLexicon, lexicon_name, open_lexicon
 from crnn.evaluation.metrics import score_texts
-from crnn.evaluation.protocol import CharsetName, LineProtocol, Protocol, ProtocolName, own_protocol, protocol_for
+from crnn.evaluation.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 from crnn.recognizer import NetworkOutput, Recognizer
-
-_R = TypeVar("_R")
 
 _MAX_NAMED = 3  # unreadable images of a set
 
@@ -47,20 +45,19 @@ def _read_set(
     recognizer: Recognizer,
     store: SampleStore,
     protocol: Protocol,
-    read: Callable[[NetworkOutput, list[SampleResult]], Sequence[_R]],
+    read: Callable[[NetworkOutput, list[SampleResult]], list[SampleResult]],
     ranks: Ranks | None,
     progress: Callable[[int], None],
-) -> tuple[list[_R], Counter[str], list[str]]:
+) -> tuple[list[SampleResult], Counter[str], list[str]]:
     """Run the network on the samples of a set that count under a protocol; ranks share the work, each gets the whole.
 
-    ``read`` gets the network's output for a batch and its samples, not yet read, and returns one result per sample.
-    Returns the results, the numbers of skipped samples by reason, and keys of unreadable images with the cause; results
-    and keys in the set's order.
+    ``read`` fills in what was read for a batch. Returns the samples, the numbers of skipped ones by reason, and keys of
+    unreadable images with the cause; samples and keys in the set's order.
     """
     rank, world_size = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
     skipped: Counter[str] = Counter()
     unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
-    results: list[tuple[int, _R]] = []
+    samples: list[SampleResult] = []
     waiting: dict[int, SampleResult] = {}  # those without a result yet, by the place of their image
 
     def images() -> Iterator[bytes]:
@@ -93,12 +90,12 @@ def _read_set(
         if isinstance(result, ImageError):
             skip_unreadable(sample.index, result)
         else:
-            results.append((sample.index, result))
+            samples.append(result)
 
-    parts = [(results, skipped, unreadable)] if ranks is None else ranks.gather((results, skipped, unreadable))
-    ordered = sorted((pair for part in parts for pair in part[0]), key=lambda pair: pair[0])
+    parts = [(samples, skipped, unreadable)] if ranks is None else ranks.gather((samples, skipped, unreadable))
+    samples = sorted((sample for part in parts for sample in part[0]), key=lambda sample: sample.index)
     lines = sorted(line for part in parts for line in part[2])
-    return [result for _, result in ordered], sum((part[1] for part in parts), Counter()), [line for _, line in lines]
+    return samples, sum((part[1] for part in parts), Counter()), [line for _, line in lines]
 
 
 def evaluate(
@@ -202,7 +199,6 @@ def _evaluate_set(
         pairs = [(s.label, text) for s in samples if (text := s.words[k]) is not None]
         with_lexicons.append(LexiconResult(lexicon.name, lexicon.size, score_texts(pairs), len(samples) - len(pairs)))
     best_paths = [(s.label, s.greedy) for s in samples if s.greedy is not None]
-    forms = rules.forms if isinstance(rules, LineProtocol) else ()
     return DatasetResult(
         name,
         store.path,
@@ -214,7 +210,9 @@ def _evaluate_set(
         tuple(unreadable[:_MAX_NAMED]),
         tuple(with_lexicons),
         score_texts(best_paths) if best_paths else None,
-        tuple((form, score_texts((of(s.raw_label), of(s.raw_prediction)) for s in samples)) for form, of in forms),
+        tuple(
+            (k, score_texts((form(s.raw_label), form(s.raw_prediction)) for s in samples)) for k, form in rules.forms
+        ),
     )
 
 
@@ -239,15 +237,20 @@ def calibrate(
     """
     current, prior, text_of = current or UNCALIBRATED, recognizer.decoder.prior, recognizer.charset.decode
 
-    def read(output: NetworkOutput, samples: list[SampleResult]) -> list[tuple[str, list[tuple[str, float]]]]:
-        """Return label, text and probability without the language, text and probability with it."""
-        ways = [[(text_of(text.ids), math.exp(text.score)) for text in decode_greedy(output.log_probs)]]
-        if prior is not None:
-            found = search_with_language([output.log_probs], prior, recognizer.decoder.options.beam_width)[0]
-            ways.append([(text_of(reading.texts[0].ids), reading.probability) for reading in found])
-        return [(sample.label, list(texts)) for sample, *texts in zip(samples, *ways, strict=True)]
+    def read(output: NetworkOutput, samples: list[SampleResult]) -> list[SampleResult]:
+        """Fill in the best path and its score, and the reading with the language and its probability."""
+        free = decode_greedy(output.log_probs)
+        samples = [replace(s, greedy=text_of(x.ids), score=x.score) for s, x in zip(samples, free, strict=True)]
+        if prior is None:
+            return samples
+        found = search_with_language([output.log_probs], prior, recognizer.decoder.options.beam_width)[0]
+        return [
+            replace(s, prediction=text_of(x.texts[0].ids), confidence=x.probability)
+            for s, x in zip(samples, found, strict=True)
+        ]
 
-    readings: list[list[tuple[float, bool]]] = [[], []]  # probability, and true if right; without and with language
+    free: list[tuple[float, bool]] = []  # probability, and true if right
+    spoken: list[tuple[float, bool]] = []
     names = []
     for name, store, rules in open_sets(recognizer, data, protocol=protocol, charset=charset):
         names.append(name)
@@ -256,12 +259,12 @@ def calibrate(
             say(f"{name}: {count} samples left out: {reason}")
         for line in unreadable[:_MAX_NAMED]:
             say(f"{name}: unreadable image {line}")
-        for label, texts in found:
-            for way, (text, probability) in zip(readings, texts, strict=False):
-                way.append((probability, rules.prediction(text) == label))
+        for s in found:
+            free.append((math.exp(s.score), rules.prediction(s.greedy or "") == s.label))
+            spoken.append((s.confidence or 0.0, rules.prediction(s.prediction) == s.label))
 
-    def fit(way: list[tuple[float, bool]], name: str, old: ConfidenceCurve) -> ConfidenceCurve:
-        probabilities, correct = [probability for probability, _ in way], [right for _, right in way]
+    def fit(readings: list[tuple[float, bool]], name: str, old: ConfidenceCurve) -> ConfidenceCurve:
+        probabilities, correct = [probability for probability, _ in readings], [right for _, right in readings]
         fitted = fit_curve(probabilities, correct)
         error = expected_calibration_error(confidences(probabilities, old), np.array(correct))
         if fitted.error_after < error:
@@ -272,9 +275,9 @@ def calibrate(
         )
         return replace(fitted, slope=old.slope, offset=old.offset, error_after=error)
 
-    free = fit(readings[0], "greedy", current.greedy)
-    spoken = None if prior is None else fit(readings[1], "with language", current.language or current.greedy)
-    return Calibration(free, spoken, tuple(names))
+    greedy_curve = fit(free, "greedy", current.greedy)
+    language_curve = None if prior is None else fit(spoken, "with language", current.language or current.greedy)
+    return Calibration(greedy_curve, language_curve, tuple(names))
 
 
 def count_samples(data: DataSpecs) -> int:

@@ -21,17 +21,13 @@ _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 class TextSums:
     """Sums behind accuracy, CER and 1-NED; ``+`` merges, and ``TextSums()`` is the zero.
 
-    Attributes:
-        samples: Number of samples.
-        correct: Number of predictions equal to their labels.
-        characters: Sum of the lengths of the labels.
-        edits_by_length: Pairs ``(length, edits)``, ascending, without zeros: the Levenshtein distances summed over the
-            samples whose longer text (label or prediction) has that length. 1-NED can be computed from them.
+    ``edits_by_length`` are pairs ``(length, edits)``, ascending, without zeros: the Levenshtein distances summed over
+    the samples whose longer text (label or prediction) has that length. 1-NED can be computed from them.
     """
 
     samples: int = 0
     correct: int = 0
-    characters: int = 0
+    characters: int = 0  # of the labels
     edits_by_length: tuple[tuple[int, int], ...] = ()
 
     def __add__(self, other: TextSums) -> TextSums:

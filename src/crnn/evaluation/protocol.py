@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip
 from crnn.data.formats import FORMATS
@@ -46,35 +46,23 @@ _MODELZOO_MIN_LENGTH = 3  # filter_length of the ModelZoo's IC03 and IC13 reader
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Rules for the evaluation of one dataset; made by ``protocol_for`` or ``own_protocol``.
-
-    Attributes:
-        name: Name of the protocol.
-        title: The rules in a few words, for tables and reports.
-        charset: The compared characters.
-        dataset: Name of the dataset; some rules and the expected count depend on it.
-        label_rules: Rules from a raw label to the compared one.
-        prediction_rules: Rules from a reading to the compared text. ``None``: unchanged.
-        min_length: Samples with shorter raw labels are left out.
-        keep_empty: Keep samples whose label has nothing left; only an empty reading of them is right.
-    """
+    """Rules for the evaluation of one dataset; made by ``protocol_for`` or ``own_protocol``."""
 
     name: ProtocolName
-    title: str
-    charset: Charset
+    title: str  # the rules in a few words, for tables and reports
+    charset: Charset  # the compared characters
     dataset: str
     label_rules: LabelRules
-    prediction_rules: LabelRules | None
-    min_length: int = 0
-    keep_empty: bool = False
+    prediction_rules: LabelRules | None  # None: readings stay unchanged
+    min_length: int = 0  # samples with shorter raw labels are left out
+    keep_empty: bool = False  # samples whose label has nothing left stay; only an empty reading of them is right
+
+    forms: ClassVar[tuple[tuple[str, Callable[[str], str]], ...]] = ()  # other forms of comparison, by name
 
     def label(self, raw: str) -> str:
-        """Return the compared label.
+        """Return the compared label, or raise ``LabelSkip`` where the protocol leaves the sample out.
 
-        Raises:
-            LabelSkip: The protocol leaves this sample out; ``reason`` is ``too_long``, ``too_short``, ``empty_label``,
-                ``unknown_character`` or ``not_alphanumeric``.
-            CharsetError: Only under ``own_protocol``: the model's own rules make an unknown character an error.
+        A ``CharsetError`` comes from a model's own rules alone, if they make an unknown character an error.
         """
         if len(raw) < self.min_length:
             raise LabelSkip("too_short")
@@ -105,29 +93,20 @@ class Protocol:
 
 
 def protocol_for(name: ProtocolName, charset: CharsetName = "36", dataset: str = "") -> Protocol:
-    """Return the published rules for one dataset.
+    """Return the published rules for one dataset, or raise ``ConfigError`` where the project has no such evaluation.
 
     ``parseq``: white space and non-ASCII out of the label (NFKD first), longer than 25 left out, case folded under 36,
     all else outside the charset removed; samples go only if nothing remains. Readings: case folded, stripped to the
     charset.
 
     ``clovaai``: raw labels longer than 25 and labels with a character outside the charset are left out. Of IC15_2077
-    and CUTE80 every sample stays and other characters are removed, as that project advises (--data_filtering_off):
-    their labels have special characters, and samples would vanish from the count. Under 36, readings are folded and
-    stripped too: no change for a model of 36 characters, and the project's ``--sensitive --data_filtering_off`` for
-    one of 94. Under 94, readings stay unchanged, and labels with a backslash are left out: the project puts its
-    characters into a regular expression unescaped, which loses the backslash.
+    and CUTE80 every sample stays and other characters are removed, as that project advises (--data_filtering_off).
+    Under 36, readings are folded and stripped too: no change for a model of 36 characters, and the project's
+    ``--sensitive --data_filtering_off`` for one of 94. Under 94, readings stay unchanged, and labels with a backslash
+    are left out: the project puts its characters into a regular expression unescaped, which loses the backslash.
 
     ``modelzoo``: lower case. IC03 and IC13 (by name): labels shorter than 3 or not all of a-z and 0-9 are left out. All
     others, like SVT and IIIT5K: every sample stays, other characters are removed.
-
-    Args:
-        name: Name of the protocol.
-        charset: Compared characters: ``36`` (letters without case, digits), ``62`` or ``94``.
-        dataset: Name of the dataset, one of ``PUBLISHED_COUNTS`` or any other.
-
-    Raises:
-        ConfigError: The project has no such evaluation.
     """
     if charset not in NAMED_CHARSETS:
         raise ConfigError(f"charset is {charset!r}; expected 36, 62 or 94, or use own_protocol for other characters")
@@ -158,16 +137,21 @@ def protocol_for(name: ProtocolName, charset: CharsetName = "36", dataset: str =
     return Protocol(name, f"{title}, filtering on", characters, dataset, filtered, readings, keep_empty=True)
 
 
+def _collapsed(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _letters_and_digits(text: str) -> str:
+    return _collapsed("".join(c for c in text if c.isalnum() or c.isspace())).casefold()
+
+
 class LineProtocol(Protocol):
     """Rules for lines: whole texts with spaces and marks, in three forms, of which the first gives accuracy and CER.
 
     In all forms runs of spaces are one space.
     """
 
-    @property
-    def forms(self) -> tuple[tuple[str, Callable[[str], str]], ...]:
-        """Names and functions of the other forms of comparison."""
-        return ("as annotated", _collapsed), ("letters and digits", _letters_and_digits)
+    forms = (("as annotated", _collapsed), ("letters and digits", _letters_and_digits))
 
     def label(self, raw: str) -> str:
         """Return the compared label, or raise ``LabelSkip`` if nothing is left of it."""
@@ -184,14 +168,6 @@ class LineProtocol(Protocol):
 def line_protocol(dataset: str = "") -> LineProtocol:
     """Return the rules for lines: case folded, marks and spaces counted, independent of the network's charset."""
     return LineProtocol("lines", "lines, case folded", Charset("36"), dataset, LabelRules(), None)
-
-
-def _collapsed(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def _letters_and_digits(text: str) -> str:
-    return _collapsed("".join(c for c in text if c.isalnum() or c.isspace())).casefold()
 
 
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:

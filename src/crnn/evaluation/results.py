@@ -17,26 +17,18 @@ from crnn.evaluation.metrics import TextSums, mean_accuracy, score_texts
 
 @dataclass(frozen=True, slots=True)
 class SampleResult:
-    """One compared sample: label and reading, as they are and under the protocol.
-
-    Attributes:
-        score: Log-probability of the reading.
-        confidence: Probability in [0, 1] that the reading is right; ``None`` for uncalibrated weights.
-        raw_prediction: The reading as it is.
-        words: Readings with each lexicon, under the protocol; ``None`` where the sample has no such lexicon.
-        greedy: Reading of the best path, under the protocol, if ``prediction`` is read with a language.
-    """
+    """One compared sample: label and reading, as they are (``raw``) and under the protocol."""
 
     index: int
     key: str
     raw_label: str
     label: str
     prediction: str = ""
-    score: float = math.nan
-    confidence: float | None = None
+    score: float = math.nan  # log-probability of the reading
+    confidence: float | None = None  # probability that the reading is right; None for uncalibrated weights
     raw_prediction: str = ""
-    words: tuple[str | None, ...] = ()
-    greedy: str | None = None
+    words: tuple[str | None, ...] = ()  # readings with each lexicon; None where the sample has no such lexicon
+    greedy: str | None = None  # reading of the best path, if the prediction is read with a language
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +46,20 @@ class LexiconResult:
 
 @dataclass(frozen=True, slots=True)
 class DatasetResult:
-    """One set under one protocol.
+    """One set under one protocol: the compared samples in the set's order, and counts over them.
 
-    Attributes:
-        name: Name in the table.
-        path: Path of the set.
-        title: The protocol's rules for this set, in a few words.
-        sums: Counts over the compared samples.
-        skipped: Number of samples not compared, by reason.
-        expected: Published number of samples of a set of that name, or ``None``.
-        samples: The compared samples, in the set's order.
-        unreadable: Up to three keys of unreadable images, with the reason.
-        lexicons: The same samples with lexicons, in the order given.
-        greedy: The same samples by the best path (papers' figure), if they were read with a language.
-        forms: The same samples compared in other forms, by name (protocol ``lines``).
+    ``lexicons``, ``greedy`` and ``forms`` count the same samples read with lexicons, by the best path (papers' figure,
+    if they were read with a language), and compared in other forms (protocol ``lines``).
     """
 
     name: str
     path: str
-    title: str
+    title: str  # the protocol's rules for this set, in a few words
     sums: TextSums
-    skipped: dict[str, int]
-    expected: int | None
+    skipped: dict[str, int]  # samples not compared, by reason
+    expected: int | None  # published number of samples of a set of that name
     samples: tuple[SampleResult, ...]
-    unreadable: tuple[str, ...]
+    unreadable: tuple[str, ...]  # the first keys of unreadable images, with the reason
     lexicons: tuple[LexiconResult, ...] = ()
     greedy: TextSums | None = None
     forms: tuple[tuple[str, TextSums], ...] = ()
