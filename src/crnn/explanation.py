@@ -51,32 +51,82 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """A reading with the numbers behind it.
+    """A reading with the numbers behind it."""
 
-    Attributes:
-        pixels: ``(H, W, C)`` uint8, the upright crop, grey or in colour as for the network.
-        log_probs: ``(T, V)`` float32, natural logarithms, normalised over V.
-        reading: The reading; its ``alternatives`` are the runners-up.
-        spans: Time steps ``[start, end)`` of each character in the alignment.
-        charset: Characters of the classes.
-        method: Decoding method.
-        width: Width of the network's input in pixels: time step t sees the pixels around 4 (t + 1).
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    log_probs: npt.NDArray[np.float32]
-    reading: Reading
-    spans: tuple[tuple[int, int], ...]
+    pixels: npt.NDArray[np.uint8]  # (H, W, C), the upright crop, grey or in color as for the network
+    log_probs: npt.NDArray[np.float32]  # (T, V), natural logarithms, normalized over V
+    reading: Reading  # its alternatives are the runners-up
+    spans: tuple[tuple[int, int], ...]  # time steps [start, end) of each character in the alignment
     charset: Charset
-    method: str
-    width: int
+    method: str  # of decoding
+    width: int  # of the network's input in pixels: time step t sees the pixels around 4 (t + 1)
 
     def draw(self, font_path: str | os.PathLike[str] | None = None) -> Image.Image:
         """Draw the crop and the time steps on one horizontal axis; blue is the reading, orange anything else.
 
         The default font is that of ``find_font``; ``ConfigError`` if ``font_path`` is not readable.
         """
-        return _draw(self, None if font_path is None else (os.fspath(font_path), 0))
+        reading, rows = self.reading, self.rows()
+        texts: list[Reading | Alternative] = [reading, *reading.alternatives]
+        names = [_visible(text.text) or "(nothing)" for text in texts]
+        font = None if font_path is None else (os.fspath(font_path), 0)
+        font = font or find_font("".join([*(text.text for text in texts), *(row.character for row in rows)]))
+        normal, large = load_font(font, 16), load_font(font, 22)
+        small, plain = load_font(None, 11), load_font(None, 14)
+        # A pixel of the network's input is a quarter of a column wide, and the axis is as long as that input.
+        num_steps = len(self.log_probs)
+        cell = min(max(1200 // (num_steps + 1), 14), 44)
+        axis = math.ceil(self.width * cell / 4)
+        height, width = self.pixels.shape[:2]
+        crop_height = min(max(round(height * axis / width), 56), 160)
+        column = max(map(normal.getlength, names)) + 20
+        sheet_width = max(_LEFT + axis + _MARGIN, 560, math.ceil(column) + 360)
+        crop_top = _MARGIN + 34
+        grid_top = crop_top + crop_height + 52
+        list_top = grid_top + len(rows) * _ROW + 34
+        sheet = Image.new("RGB", (sheet_width, list_top + 24 * len(texts) + _MARGIN), "white")
+        draw = ImageDraw.Draw(sheet)
+
+        # The reading.
+        draw.text((_MARGIN, _MARGIN + 10), names[0], _INK, large, "lm")
+        at = (_MARGIN + large.getlength(names[0]) + 16, _MARGIN + 12)
+        draw.text(at, f"{self.method}   {_facts(reading)}", _QUIET, plain, "lm")
+
+        # The crop, and the places of its characters.
+        crop = Image.fromarray(self.pixels[:, :, 0] if self.pixels.shape[2] == 1 else self.pixels).convert("RGB")
+        sheet.paste(crop.resize((axis, crop_height), Image.Resampling.BICUBIC), (_LEFT, crop_top))
+        bottom = crop_top + crop_height
+        for character in reading.characters:
+            left, right = (round(_LEFT + x * axis / width) for x in (character.start, character.end))
+            for x in (left, right):
+                draw.line((x, crop_top, x, bottom + 6), _OWN)
+            middle = (left + right) / 2
+            draw.text((middle, bottom + 17), _visible(character.text), _OWN, normal, "mm")
+            draw.text((middle, bottom + 35), f"{math.exp(character.score):.1%}", _QUIET, small, "mm")
+
+        # Probabilities of classes over time steps, and the alignment as frames.
+        edges = [_LEFT + cell // 2 + t * cell for t in range(num_steps + 1)]
+        for top, row in zip(range(grid_top, list_top, _ROW), rows, strict=False):
+            colour = _OWN if row.spans else _OTHER if row.character else _BLANK
+            name, name_font = (_visible(row.character), normal) if row.character else ("blank", plain)
+            draw.text((_LEFT - 12, top + _ROW // 2), name, colour, name_font, "rm")
+            for t, probability in enumerate(row.probabilities.tolist()):
+                depth = math.sqrt(min(probability, 1.0))  # tells unlikely from absent
+                shade = tuple(round(255 + (c - 255) * depth) for c in colour)
+                draw.rectangle((edges[t], top, edges[t + 1], top + _ROW), shade, _LINE)
+                if probability >= 0.05 and cell >= 20:
+                    ink = "white" if depth > 0.6 else _INK
+                    draw.text((edges[t] + cell / 2, top + _ROW / 2), f"{100 * probability:.0f}", ink, small, "mm")
+            for start, end in row.spans:
+                draw.rectangle((edges[start], top, edges[end], top + _ROW), outline=_FRAME, width=2)
+        for t in range(0, num_steps, math.ceil(26 / cell)):
+            draw.text((edges[t] + cell / 2, list_top - 25), str(t), _QUIET, small, "mm")
+
+        for number, (text, name) in enumerate(zip(texts, names, strict=True)):
+            top = list_top + 10 + 24 * number
+            draw.text((_MARGIN, top), name, _OTHER if number else _OWN, normal, "lm")
+            draw.text((_MARGIN + column, top), _facts(text), _INK, plain, "lm")
+        return sheet
 
     def rows(self) -> list[Row]:
         """Return the classes of the reading in its order, other likely ones, and the blank."""
@@ -151,69 +201,6 @@ def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
             if needed <= best.characters or "system" in folders:
                 return best.path, best.index
     return None
-
-
-def _draw(found: Explanation, font: tuple[str, int] | None) -> Image.Image:
-    reading, rows = found.reading, found.rows()
-    texts: list[Reading | Alternative] = [reading, *reading.alternatives]
-    names = [_visible(text.text) or "(nothing)" for text in texts]
-    font = font or find_font("".join([*(text.text for text in texts), *(row.character for row in rows)]))
-    normal, large = load_font(font, 16), load_font(font, 22)
-    small, plain = load_font(None, 11), load_font(None, 14)
-    # A pixel of the network's input is a quarter of a column wide, and the axis is as long as that input.
-    num_steps = len(found.log_probs)
-    cell = min(max(1200 // (num_steps + 1), 14), 44)
-    axis = math.ceil(found.width * cell / 4)
-    height, width = found.pixels.shape[:2]
-    crop_height = min(max(round(height * axis / width), 56), 160)
-    column = max(map(normal.getlength, names)) + 20
-    sheet_width = max(_LEFT + axis + _MARGIN, 560, math.ceil(column) + 360)
-    crop_top = _MARGIN + 34
-    grid_top = crop_top + crop_height + 52
-    list_top = grid_top + len(rows) * _ROW + 34
-    sheet = Image.new("RGB", (sheet_width, list_top + 24 * len(texts) + _MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-
-    # The reading.
-    draw.text((_MARGIN, _MARGIN + 10), names[0], _INK, large, "lm")
-    at = (_MARGIN + large.getlength(names[0]) + 16, _MARGIN + 12)
-    draw.text(at, f"{found.method}   {_facts(reading)}", _QUIET, plain, "lm")
-
-    # The crop, and the places of its characters.
-    crop = Image.fromarray(found.pixels[:, :, 0] if found.pixels.shape[2] == 1 else found.pixels).convert("RGB")
-    sheet.paste(crop.resize((axis, crop_height), Image.Resampling.BICUBIC), (_LEFT, crop_top))
-    bottom = crop_top + crop_height
-    for character in reading.characters:
-        left, right = (round(_LEFT + x * axis / width) for x in (character.start, character.end))
-        for x in (left, right):
-            draw.line((x, crop_top, x, bottom + 6), _OWN)
-        middle = (left + right) / 2
-        draw.text((middle, bottom + 17), _visible(character.text), _OWN, normal, "mm")
-        draw.text((middle, bottom + 35), f"{math.exp(character.score):.1%}", _QUIET, small, "mm")
-
-    # Probabilities of classes over time steps, and the alignment as frames.
-    edges = [_LEFT + cell // 2 + t * cell for t in range(num_steps + 1)]
-    for top, row in zip(range(grid_top, list_top, _ROW), rows, strict=False):
-        colour = _OWN if row.spans else _OTHER if row.character else _BLANK
-        name, name_font = (_visible(row.character), normal) if row.character else ("blank", plain)
-        draw.text((_LEFT - 12, top + _ROW // 2), name, colour, name_font, "rm")
-        for t, probability in enumerate(row.probabilities.tolist()):
-            depth = math.sqrt(min(probability, 1.0))  # tells unlikely from absent
-            shade = tuple(round(255 + (c - 255) * depth) for c in colour)
-            draw.rectangle((edges[t], top, edges[t + 1], top + _ROW), shade, _LINE)
-            if probability >= 0.05 and cell >= 20:
-                ink = "white" if depth > 0.6 else _INK
-                draw.text((edges[t] + cell / 2, top + _ROW / 2), f"{100 * probability:.0f}", ink, small, "mm")
-        for start, end in row.spans:
-            draw.rectangle((edges[start], top, edges[end], top + _ROW), outline=_FRAME, width=2)
-    for t in range(0, num_steps, math.ceil(26 / cell)):
-        draw.text((edges[t] + cell / 2, list_top - 25), str(t), _QUIET, small, "mm")
-
-    for number, (text, name) in enumerate(zip(texts, names, strict=True)):
-        top = list_top + 10 + 24 * number
-        draw.text((_MARGIN, top), name, _OTHER if number else _OWN, normal, "lm")
-        draw.text((_MARGIN + column, top), _facts(text), _INK, plain, "lm")
-    return sheet
 
 
 def _facts(text: Reading | Alternative) -> str:

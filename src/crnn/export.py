@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _BATCH = 16
 _FIRST = 2_000_000_000  # number of the first rendered sample, beyond those of a usual training
 _DRAWN = 48  # drawn words, for comparisons only
-_COMPARED = 384  # images to compare, about, if more were taken to quantise with
 
 _Array = npt.NDArray[np.uint8]
 
@@ -142,16 +141,12 @@ def export(
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.resolve().parent) as folder:
             file = Path(folder) / path.name
             _write(graph, metadata, file)
-            source, comparisons = _compare(weights, file, precision, _thinned(images))
+            source, comparisons = _compare(weights, file, precision, images)
             for comparison in comparisons:
                 if problem := comparison.problem(LIMITS[precision]):
+                    advice = "Quantise with images like those that are read, --data" if quantized else "Report it"
                     raise ExportMismatchError(
-                        f"{path}: not written, it is not what its source is: with {comparison.engine}, {problem}. "
-                        + (
-                            "Quantise with images like those that are read, --data"
-                            if quantized
-                            else "Report it, please"
-                        )
+                        f"{path}: not written, it is not its source: with {comparison.engine}, {problem}. {advice}"
                     )
             size = file.stat().st_size
             file.replace(path)
@@ -313,7 +308,7 @@ def _compare(
     engine = open_model(weights.path, engine=source, device="cpu").engine
     expected = [engine.log_probs(batch) for batch in batches]
     others: list[EngineName] = [name for name in ("onnx", "openvino") if name in installed]
-    found = []
+    comparisons = []
     for name in others:
         engine = open_model(exported, engine=name, precision=precision).engine
         pairs = list(zip(map(engine.log_probs, batches), expected, strict=True))
@@ -321,7 +316,7 @@ def _compare(
         alone = [decode_greedy(engine.log_probs(batch[:1]))[0] for batch in batches]
         together = [given[0] for given, _ in texts]
         distances = [0.5 * np.abs(np.exp(given) - np.exp(wanted)).sum(axis=2).ravel() for given, wanted in pairs]
-        comparison = Comparison(
+        found = Comparison(
             engine=name,
             log_probs=max(float(np.abs(given - wanted).max()) for given, wanted in pairs),
             distribution=float(np.concatenate(distances).mean()),
@@ -331,14 +326,8 @@ def _compare(
             alone=max(abs(a.score - b.score) for a, b in zip(alone, together, strict=True)),
             alone_texts=sum(a.ids != b.ids for a, b in zip(alone, together, strict=True)),
         )
-        found.append(comparison)
-    return source, tuple(found)
-
-
-def _thinned(batches: list[Pixels]) -> list[Pixels]:
-    """Return some of the batches, of all widths; every third is cut to half, as sizes must not matter."""
-    chosen = batches[:: -(-_count(batches) // _COMPARED)]
-    return [batch[: max(1, len(batch) // 2 - 1)] if place % 3 == 2 else batch for place, batch in enumerate(chosen)]
+        comparisons.append(found)
+    return source, tuple(comparisons)
 
 
 def _count(batches: Sequence[Pixels]) -> int:

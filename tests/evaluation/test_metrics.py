@@ -66,24 +66,6 @@ def test_values_by_hand() -> None:
     assert score_texts([("a", "xyz")]).cer == 3.0  # may exceed one
 
 
-@pytest.mark.parametrize(
-    ("label", "prediction", "one_minus_ned"),
-    [
-        ("", "", 1.0),
-        ("", "a", 0.0),
-        ("a", "", 0.0),
-        ("a", "A", 0.0),
-        ("ab", "ba", 0.0),  # a transposition is two edits
-        ("abcd", "abxd", 0.75),
-        ("abcd", "abcdabcd", 0.5),  # over the longer text, which is the prediction
-        ("café", "cafe\u0301", 0.6),  # code points: nothing is composed here
-    ],
-)
-def test_one_sample(label: str, prediction: str, one_minus_ned: float) -> None:
-    sums = score_texts(pair for pair in [(label, prediction)])
-    assert (sums.correct, sums.one_minus_ned) == (label == prediction, one_minus_ned)
-
-
 def test_no_samples() -> None:
     empty = score_texts([])
     assert empty == TextSums()

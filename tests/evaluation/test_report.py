@@ -287,7 +287,7 @@ def test_calibration_errors_before_and_after(tmp_path: Path) -> None:
     assert shown.text.count("confidences: 90.00 % sure, 100.00 % right, 3 samples") == 1
     assert shown.text.count("scores: 30.00 % sure, 75.00 % right, 4 samples") == 1
     circles = [a for tag, a in shown.elements if tag == "circle" and a["class"] == "after"]
-    assert any(a["cx"] == str(44 + 260 * 0.9) and a["cy"] == "10.0" for a in circles)
+    assert any(a["cx"] == str(260 * 0.9) and a["cy"] == "0.0" for a in circles)
     assert "80 % 3 75.00 % 100.00 %" in shown.text  # threshold, read, coverage, accuracy
     assert "0 % 4 100.00 % 75.00 %" in shown.text
     assert "Sure 60.00 %" in shown.text  # of the wrong reading

@@ -38,7 +38,7 @@ MAX_CONFUSIONS = 20  # confusions of characters in a report
 
 _LONGEST = 20  # longer labels share the last row
 _THUMBNAIL = (160, 48)  # pixels; larger images are made smaller, so that a report stays below a megabyte
-_SIDE, _LEFT, _TOP = 260, 44, 10  # of the square of a diagram, in pixels
+_SIDE = 260  # of the square of the diagram, in pixels
 
 _CONTROL_SYMBOLS = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
 
@@ -153,30 +153,28 @@ def _trust(evaluation: Evaluation) -> str:
 
 def _reliability_diagram(curves: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> str:
     """Draw curves, given by class in the style sheet, name and points; the area of a point is its number of samples."""
-    right, bottom, middle = _LEFT + _SIDE, _TOP + _SIDE, _TOP + _SIDE / 2
     drawn = [
-        f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"/>'
-        f'<line class="ideal" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{_TOP}"/>'
-        f'<text x="{_LEFT + _SIDE / 2:g}" y="{bottom + 34}" class="middle">Confidence (%)</text>'
-        f'<text x="12" y="{middle:g}" class="middle" transform="rotate(-90 12 {middle:g})">Accuracy (%)</text>'
+        f'<svg class="diagram" viewBox="-44 -10 {_SIDE + 58} {_SIDE + 50}" width="{_SIDE + 58}" role="img">'
+        f'<rect class="frame" x="0" y="0" width="{_SIDE}" height="{_SIDE}"/>'
+        f'<line class="ideal" x1="0" y1="{_SIDE}" x2="{_SIDE}" y2="0"/>'
+        f'<text x="{_SIDE / 2:g}" y="{_SIDE + 34}" class="middle">Confidence (%)</text>'
+        f'<text x="{-_SIDE / 2:g}" y="-32" class="middle" transform="rotate(-90)">Accuracy (%)</text>'
     ]
     for k in range(6):
-        x, y = _LEFT + _SIDE * k / 5, bottom - _SIDE * k / 5
-        drawn.append(f'<text x="{x:g}" y="{bottom + 16}" class="middle">{20 * k}</text>')
-        drawn.append(f'<text x="{_LEFT - 6}" y="{y + 4:g}" class="end">{20 * k}</text>')
-        drawn.append(f'<line class="grid" x1="{_LEFT}" y1="{y:g}" x2="{right}" y2="{y:g}"/>')
+        x, y = _SIDE * k / 5, _SIDE * (5 - k) / 5
+        drawn.append(f'<text x="{x:g}" y="{_SIDE + 16}" class="middle">{20 * k}</text>')
+        drawn.append(f'<text x="-6" y="{y + 4:g}" class="end">{20 * k}</text>')
+        drawn.append(f'<line class="grid" x1="0" y1="{y:g}" x2="{_SIDE}" y2="{y:g}"/>')
     for kind, name, bins in curves:
-        places = [(round(_LEFT + _SIDE * b.confidence, 1), round(bottom - _SIDE * b.accuracy, 1)) for b in bins]
-        line = " ".join(f"{x},{y}" for x, y in places)
-        drawn.append(f'<polyline class="{kind}" points="{line}"/>')
+        places = [(round(_SIDE * b.confidence, 1), round(_SIDE * (1 - b.accuracy), 1)) for b in bins]
+        drawn.append(f'<polyline class="{kind}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
+        most = max(b.samples for b in bins)
         for (x, y), b in zip(places, bins, strict=True):
-            radius = 2.0 + 4.0 * math.sqrt(b.samples / max(other.samples for other in bins))
             note = f"{name}: {_percent(b.confidence)} sure, {_percent(b.accuracy)} right, {b.samples:,} samples"
-            circle = f'<circle class="{kind}" cx="{x}" cy="{y}" r="{radius:.1f}"><title>{note}</title></circle>'
-            drawn.append(circle)
-    size = f'width="{right + 14}" height="{bottom + 40}"'
+            circle = f'class="{kind}" cx="{x}" cy="{y}" r="{2.0 + 4.0 * math.sqrt(b.samples / most):.1f}"'
+            drawn.append(f"<circle {circle}><title>{note}</title></circle>")
     keys = "".join(f'<span class="{kind}">● {name}</span>' for kind, name, _ in curves)
-    return f'<svg class="diagram" {size} role="img">{"".join(drawn)}</svg>\n<p class="keys">{keys}</p>'
+    return f'{"".join(drawn)}</svg>\n<p class="keys">{keys}</p>'
 
 
 def _lengths(evaluation: Evaluation) -> str:
