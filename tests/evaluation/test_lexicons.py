@@ -124,7 +124,7 @@ def test_sets_without_the_lexicon_are_said(list_set: str, store: str, barcode_re
 
 def test_what_is_no_lexicon_is_said_before_anything_is_read(store: str, barcode_reader: MakeReader) -> None:
     reader = barcode_reader()
-    with pytest.raises(ConfigError, match="lexicon '100': expected 50, 1k, full, or a file"):
+    with pytest.raises(ConfigError, match="lexicon '100' is neither 50, 1k or full nor a file"):
         evaluate(reader, [store], lexicons=["50", "100"])
     with pytest.raises(ConfigError, match="2 lexicons are called '50'"):
         evaluate(reader, [store], lexicons=["50", "50"])

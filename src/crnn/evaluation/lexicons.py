@@ -121,7 +121,7 @@ def lexicon_name(spec: str) -> str:
     if spec in (*_PER_SAMPLE, "full"):
         return spec
     if not Path(spec).is_file():
-        raise ConfigError(f"lexicon {spec!r}: expected 50, 1k, full, or a file with one word a line")
+        raise ConfigError(f"lexicon {spec!r} is neither 50, 1k or full nor a file with one word a line")
     return Path(spec).name
 
 

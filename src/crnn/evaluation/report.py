@@ -154,7 +154,8 @@ def _trust(evaluation: Evaluation) -> str:
 def _reliability_diagram(curves: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> str:
     """Draw curves, given by class in the style sheet, name and points; the area of a point is its number of samples."""
     drawn = [
-        f'<svg class="diagram" viewBox="-44 -10 {_SIDE + 58} {_SIDE + 50}" width="{_SIDE + 58}" role="img">'
+        f'<svg class="diagram" viewBox="-44 -10 {_SIDE + 58} {_SIDE + 50}" width="{_SIDE + 58}" role="img" '
+        'aria-label="Reliability diagram">'
         f'<rect class="frame" x="0" y="0" width="{_SIDE}" height="{_SIDE}"/>'
         f'<line class="ideal" x1="0" y1="{_SIDE}" x2="{_SIDE}" y2="0"/>'
         f'<text x="{_SIDE / 2:g}" y="{_SIDE + 34}" class="middle">Confidence (%)</text>'
