@@ -127,38 +127,17 @@ def test_figures_over_several_sets() -> None:
 # -- warnings ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_count_that_differs_from_the_published_one_is_a_warning() -> None:
-    shown = dataset("SVT", [("a", "a")] * 3, skipped={"empty_label": 1, "too_long": 2}, expected=647)
-    assert shown.warnings == [
-        "SVT: 3 samples compared, 647 published (skipped: empty_label: 1, too_long: 2); "
-        "figures are not comparable with published ones"
-    ]
+def test_warnings_name_the_set_and_what_is_wrong() -> None:
+    shown = dataset("SVT", [("a\tb", "a")] * 3, skipped={"empty_label": 1}, expected=647, unreadable=("7.png: is cut",))
+    unreadable, count, tab = shown.warnings
+    assert unreadable == "SVT: unreadable image 7.png: is cut"
+    assert count.startswith("SVT: 3 samples compared, 647 published (skipped: empty_label: 1)")
+    assert tab.startswith(r"SVT: 3 labels have a tab in them (the first: 'a\tb')")
     assert evaluation(shown).as_dict()["datasets"][0]["warnings"] == shown.warnings
-
-
-def test_the_published_count_and_sets_without_one_are_no_warning() -> None:
     assert dataset("SVT", [("a", "a")] * 3, skipped={"too_long": 2}, expected=3).warnings == []
     assert dataset("plates", [("a", "a")], skipped={"too_long": 2}).warnings == []
-
-
-def test_unreadable_images_are_named_before_the_count() -> None:
-    shown = dataset("SVT", [("a", "a")], expected=3, unreadable=("7.png: is empty", "9.png: is cut"))
-    first, second, third = shown.warnings
-    assert first == "SVT: unreadable image 7.png: is empty"
-    assert second == "SVT: unreadable image 9.png: is cut"
-    assert third.startswith("SVT: 1 samples compared, 3 published")
-
-
-def test_labels_with_a_third_column_are_warned_of() -> None:
-    shown = dataset("SVT", [("a\tb", "a"), ("c", "c")])
-    (line,) = shown.warnings
-    assert line.startswith(r"SVT: 1 labels have a tab in them (the first: 'a\tb'), as where a list has a third column;")
-
-
-def test_a_set_of_which_nothing_was_compared_says_so_once() -> None:
-    wanted = "no sample was compared (too_long: 3); expected readable images with labels that count"
-    assert EMPTY.warnings == [f"empty: {wanted}"]
-    assert replace(EMPTY, name="SVT", expected=647).warnings == [f"SVT: {wanted}"]
+    nothing = "no sample was compared (too_long: 3); expected readable images with labels that count"
+    assert replace(EMPTY, name="SVT", expected=647).warnings == [f"SVT: {nothing}"]
 
 
 # -- lengths ----------------------------------------------------------------------------------------------------------
@@ -193,11 +172,7 @@ def test_confusions_count_substitutions_insertions_and_deletions() -> None:
         sample("door", "dor"),  # one of the two o is missing
         sample("good", "good"),  # right: its two o only count as occurrences
     ]
-    assert confusions(samples) == [
-        Confusion("o", "0", 3, 8),
-        Confusion("", "r", 1, 0),
-        Confusion("o", "", 1, 8),
-    ]
+    assert confusions(samples) == [Confusion("o", "0", 3, 8), Confusion("", "r", 1, 0), Confusion("o", "", 1, 8)]
 
 
 def test_equally_frequent_confusions_have_a_fixed_order_and_the_limit_cuts_the_rarest() -> None:
