@@ -35,25 +35,25 @@ RIGHT = np.array([False, True, False, True, True, True])
 
 
 def test_bins_by_hand() -> None:
-    assert reliability_bins(CONFIDENCES, RIGHT, num_bins=4) == (
+    assert reliability_bins(CONFIDENCES, RIGHT, num_bins=4) == [
         ReliabilityBin(0.0, 0.25, 2, pytest.approx(0.05), 0.5),
         ReliabilityBin(0.5, 0.75, 2, pytest.approx(0.575), 0.5),
         ReliabilityBin(0.75, 1.0, 2, pytest.approx(0.975), 1.0),  # with the end itself
-    )
+    ]
 
 
 def test_no_readings_have_no_error() -> None:
     found = measure_reliability([], [], [])
     assert (found.samples, found.error_before, found.error_after) == (0, None, None)
-    assert (found.before, found.coverage) == ((), ())
+    assert (found.before, found.coverage) == ([], [])
 
 
 def test_coverage_by_hand() -> None:
-    assert coverage_rows(CONFIDENCES, RIGHT, (0.0, 0.6, 1.0, 1.5)) == (
+    assert coverage_rows(CONFIDENCES, RIGHT, (0.0, 0.6, 1.0, 1.5)) == [
         CoverageRow(0.0, 6, 1.0, 4 / 6),
         CoverageRow(0.6, 3, 0.5, 1.0),  # the threshold itself is kept
         CoverageRow(1.0, 1, 1 / 6, 1.0),
-    )
+    ]
 
 
 def test_before_is_of_the_scores_and_after_of_the_confidences() -> None:
@@ -67,7 +67,7 @@ def test_before_is_of_the_scores_and_after_of_the_confidences() -> None:
 
 def test_without_confidences_coverage_is_by_score() -> None:
     found = measure_reliability([math.log(0.9), math.log(0.4)], [None, 0.5], [True, False])
-    assert (found.error_after, found.after) == (None, ())
+    assert (found.error_after, found.after) == (None, [])
     assert [(row.threshold, row.samples) for row in found.coverage] == [(0.0, 2), (0.5, 1), (0.8, 1), (0.9, 1)]
 
 

@@ -54,9 +54,9 @@ class Reliability:
     samples: int
     error_before: float | None
     error_after: float | None
-    before: tuple[ReliabilityBin, ...]
-    after: tuple[ReliabilityBin, ...]
-    coverage: tuple[CoverageRow, ...]
+    before: list[ReliabilityBin]
+    after: list[ReliabilityBin]
+    coverage: list[CoverageRow]
 
 
 def measure_reliability(
@@ -76,22 +76,23 @@ def measure_reliability(
         error_before=expected_calibration_error(before, right, NUM_BINS) if scores else None,
         error_after=expected_calibration_error(after, right, NUM_BINS) if calibrated else None,
         before=reliability_bins(before, right),
-        after=reliability_bins(after, right) if calibrated else (),
+        after=reliability_bins(after, right) if calibrated else [],
         coverage=coverage_rows(after if calibrated else before, right, _THRESHOLDS),
     )
 
 
-def reliability_bins(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_BINS) -> tuple[ReliabilityBin, ...]:
+def reliability_bins(confidences: _Numbers, correct: _Mask, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
     """Return the bins of equal width of a reliability diagram, ascending, without empty ones."""
     places = np.minimum((confidences * num_bins).astype(np.intp), num_bins - 1)
-    counts, sums, right = (np.bincount(places, w, minlength=num_bins) for w in (None, confidences, correct))
-    return tuple(
-        ReliabilityBin(k / num_bins, (k + 1) / num_bins, int(counts[k]), sums[k] / counts[k], right[k] / counts[k])
-        for k in np.flatnonzero(counts).tolist()
-    )
+    sums = (np.bincount(places, weights, minlength=num_bins).tolist() for weights in (None, confidences, correct))
+    return [
+        ReliabilityBin(k / num_bins, (k + 1) / num_bins, count, confidence / count, right / count)
+        for k, (count, confidence, right) in enumerate(zip(*sums, strict=True))
+        if count
+    ]
 
 
-def coverage_rows(confidences: _Numbers, correct: _Mask, thresholds: Sequence[float]) -> tuple[CoverageRow, ...]:
+def coverage_rows(confidences: _Numbers, correct: _Mask, thresholds: Sequence[float]) -> list[CoverageRow]:
     """Return accuracy against coverage, one row per threshold; thresholds that leave no reading have none."""
     kept = [(threshold, correct[confidences >= threshold]) for threshold in thresholds]
-    return tuple(CoverageRow(t, right.size, right.size / correct.size, right.mean()) for t, right in kept if right.size)
+    return [CoverageRow(t, r.size, r.size / correct.size, float(r.mean())) for t, r in kept if r.size]
