@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import crnn
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.decoding.language import train_language
 from crnn.errors import ConfigError, ImageError
-from crnn.explanation import Explanation, explain, find_font
+from crnn.explanation import explain, find_font
 from crnn.recognizer import Recognizer
 
 MakeReader = Callable[..., Recognizer]
@@ -26,7 +24,7 @@ OWN, OTHER = (24, 92, 196), (206, 110, 20)
 
 def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: MakeReader) -> None:
     reader = barcode_reader(calibration=Calibration(ConfidenceCurve(0.7, 0.1)))
-    found = explain(reader, barcode("tree", scale=2), runners_up=4)
+    found = crnn.explain(reader, barcode("tree", scale=2), runners_up=4)
     reading = reader.read(barcode("tree", scale=2))
     assert found.reading.text == "tree"
     assert (found.reading.score, found.reading.confidence) == (reading.score, reading.confidence)
@@ -53,7 +51,6 @@ def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_
     own = explain(barcode_reader(lexicon=["bird", "cat", "bart"], n_best=3), image)
     assert [a.text for a in own.reading.alternatives] == ["bird", "cat"]
     assert own.reading.text == "bart"
-    assert explain(barcode_reader(), image, runners_up=0).reading.alternatives == ()
 
 
 @pytest.mark.parametrize(("doubt", "text"), [("ca", "bad"), ("", "bcd")])  # where all is alike, nothing is near
@@ -77,10 +74,10 @@ def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(
 def test_rows_are_the_classes_that_play_a_part(barcode: Barcode, barcode_reader: MakeReader) -> None:
     found = explain(barcode_reader(), barcode("dad"))
     rows = found.rows()
-    assert [row.character for row in rows if row.belongs] == ["d", "a"]
+    assert [row.character for row in rows if row.spans] == ["d", "a"]
     assert rows[-1].character == ""
-    assert rows[0].spans == ((1, 3), (9, 11))
-    assert rows[1].spans == ((5, 7),)
+    assert rows[0].spans == [(1, 3), (9, 11)]
+    assert rows[1].spans == [(5, 7)]
     probabilities = np.exp(found.log_probs)
     np.testing.assert_allclose(rows[0].probabilities, probabilities[:, 3], rtol=1e-6)
     np.testing.assert_allclose(rows[-1].probabilities, probabilities[:, -1], rtol=1e-6)
@@ -97,10 +94,7 @@ def test_the_image_shows_the_bars_under_the_letters(barcode: Barcode, barcode_re
     assert sheet.mode == "RGB"
     pixels = np.asarray(sheet)
     assert near(pixels, OTHER) > 50  # the names of the runners-up
-    first, cell = (
-        80,
-        44,
-    )  # where the axis begins, and the width of a step on it, whose pixels are those around 4 (t + 1)
+    first, cell = 80, 44  # where the axis begins, and the width of a step on it; its pixels are those around 4 (t + 1)
     for step, grey in ((1, 114), (2, 114), (3, 255), (5, 186), (6, 186), (7, 255)):
         column = pixels[:, first + cell * (step + 1) + 8]  # beside the numbers
         crop = column[60:100]
@@ -109,22 +103,15 @@ def test_the_image_shows_the_bars_under_the_letters(barcode: Barcode, barcode_re
     assert explain(barcode_reader(), barcode("t5")).draw().tobytes() == sheet.tobytes()
 
 
-@pytest.mark.parametrize(
-    "image", [np.full((5, 400), 255, dtype=np.uint8), np.full((300, 20), 255, dtype=np.uint8)], ids=["flat", "tall"]
-)
-def test_images_of_any_shape_that_show_nothing(image: np.ndarray, barcode_reader: MakeReader) -> None:
-    found = explain(barcode_reader(), image)
-    assert (found.reading.text, found.spans) == ("", ())
+@pytest.mark.parametrize("shape", [(5, 400, 3), (300, 20, 3)], ids=["flat", "tall"])
+def test_color_images_of_any_shape_that_show_nothing(shape: tuple[int, ...], barcode_reader: MakeReader) -> None:
+    image = np.full(shape, (250, 254, 240), dtype=np.uint8)
+    found = explain(barcode_reader(image={"image_channels": 3}), image)
+    assert (found.reading.text, found.spans, found.pixels.shape) == ("", (), shape)
     sheet = found.draw()
     assert sheet.width < 2600
     assert sheet.height < 1500
-
-
-def test_a_colour_image_and_long_lines(barcode_reader: MakeReader) -> None:
-    reader = barcode_reader(image={"image_channels": 3})
-    found = explain(reader, Image.new("RGB", (500, 40), (250, 60, 10)))
-    assert found.pixels.shape == (40, 500, 3)
-    assert near(np.asarray(found.draw()), (250, 60, 10)) > 1000
+    assert near(np.asarray(sheet), (250, 254, 240)) > 1000
 
 
 def test_other_scripts_are_written_in_a_face_that_has_them(barcode: Barcode, barcode_reader: MakeReader) -> None:
@@ -136,7 +123,6 @@ def test_other_scripts_are_written_in_a_face_that_has_them(barcode: Barcode, bar
     assert face is not None  # a face that ships has Cyrillic
     assert found.draw().tobytes() == found.draw(face[0]).tobytes()
     assert find_font("abc 12!") is None
-    assert find_font("\u0378") is None  # no character at all
     with pytest.raises(ConfigError, match=r"font nowhere\.ttf: cannot be read"):
         found.draw("nowhere.ttf")
 
@@ -144,9 +130,3 @@ def test_other_scripts_are_written_in_a_face_that_has_them(barcode: Barcode, bar
 def test_an_image_that_cannot_be_read_is_the_error_of_reading(barcode_reader: MakeReader, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.png"):
         explain(barcode_reader(), tmp_path / "gone.png")
-
-
-def test_the_package_has_it(barcode: Barcode, barcode_reader: MakeReader) -> None:
-    found: Any = crnn.explain(barcode_reader(), barcode("a"))
-    assert isinstance(found, crnn.Explanation)
-    assert crnn.Explanation is Explanation

@@ -9,13 +9,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import crnn.engines.openvino_engine
+from crnn.config.model import ImageConfig, ModelConfig, ReaderConfig
 from crnn.engines.engine import Engine, LogProbs, Pixels
 from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.onnx_graph import network_graph
-from crnn.engines.openvino_engine import OpenVinoEngine
+from crnn.engines.openvino_engine import OpenVinoEngine, import_openvino
 from crnn.errors import DataError
 from crnn.export import drawn_images, stored_images
+from crnn.model.checkpoint import save_weights
+from crnn.model.crnn import build_model
 from crnn.model.weights import Weights, read_weights
 from crnn.quantize import QuantizedGraph, quantize_graph
 
@@ -65,22 +67,12 @@ def test_both_engines_are_near_to_float32(
 
 def test_other_widths_and_sizes_of_batches_go_through(weights: Weights[Any], quantized: QuantizedGraph) -> None:
     exact = OnnxEngine(network_graph(weights).SerializeToString(), channels=1, threads=1)
-    for count, width in ((1, 32), (3, 48), (2, 77)):
+    others = engines(quantized.graph)
+    for count, width in ((1, 32), (2, 77)):
         images = np.random.default_rng(width).integers(0, 256, (count, 1, 32, width), dtype=np.uint8)
         expected = exact.log_probs(images)
-        for name, engine in engines(quantized.graph).items():
-            found = engine.log_probs(images)
-            assert found.shape == expected.shape
-            assert distance(found, expected) < 0.05, name
-
-
-def test_an_image_alone_says_what_it_says_in_a_batch(words: list[Pixels], quantized: QuantizedGraph) -> None:
-    for name, engine in engines(quantized.graph).items():
-        together = engine.log_probs(words[0])
-        for place in (0, 5):
-            alone = engine.log_probs(words[0][place : place + 1])[0]
-            np.testing.assert_array_equal(alone.argmax(axis=1), together[place].argmax(axis=1), err_msg=name)
-            np.testing.assert_allclose(alone.max(axis=1), together[place].max(axis=1), atol=0.02, err_msg=name)
+        for name, engine in others.items():
+            assert distance(engine.log_probs(images), expected) < 0.05, name
 
 
 def test_pixels_themselves_lose_nothing(weights: Weights[Any], words: list[Pixels], quantized: QuantizedGraph) -> None:
@@ -106,57 +98,29 @@ def test_pixels_themselves_lose_nothing(weights: Weights[Any], words: list[Pixel
 
 def test_what_is_in_integers(weights: Weights[Any], quantized: QuantizedGraph) -> None:
     arrays = {t.name: numpy_helper.to_array(t) for t in quantized.graph.graph.initializer}
-    plain = {t.name: numpy_helper.to_array(t) for t in network_graph(weights).graph.initializer}
-    for number in range(1, 8):
-        name = f"conv{number}.weight"
-        assert name not in arrays
-        assert arrays[f"{name}.integers"].dtype == np.int8
-        scale = arrays[f"{name}.scale"].reshape(-1, 1, 1, 1)
+    source = network_graph(weights)
+    plain = {t.name: numpy_helper.to_array(t) for t in source.graph.initializer}
+    for name in (f"conv{number}.weight" for number in range(1, 8)):
+        integers, scale = arrays[f"{name}.integers"], arrays[f"{name}.scale"].reshape(-1, 1, 1, 1)
+        assert integers.dtype == np.int8
         assert len(scale) == len(plain[name])  # one for each channel
-        assert np.abs(arrays[f"{name}.integers"] * scale - plain[name]).max() <= 0.501 * scale.max()
-        assert (np.abs(arrays[f"{name}.integers"]).reshape(len(scale), -1).max(axis=1) == 127).all()
+        assert np.abs(integers * scale - plain[name]).max() <= 0.501 * scale.max()
+        assert (np.abs(integers).reshape(len(scale), -1).max(axis=1) == 127).all()
     for name in ("rnn1.input_weight", "rnn1.recurrent_weight", "rnn2.input_weight", "rnn2.recurrent_weight"):
         assert arrays[f"{name}.integers"].dtype == np.int8
         assert arrays[f"{name}.scale"].shape == (*plain[name].shape[:2], 1)  # one for each row
     assert quantized.kept == ("rnn1", "neck.product", "rnn2", "head.product")
-    assert quantized.images == 12
-    size = len(quantized.graph.SerializeToString())
-    assert size < 0.35 * len(network_graph(weights).SerializeToString())
-
-
-def test_no_operator_reads_floats_between_convolutions(quantized: QuantizedGraph) -> None:
-    """Each convolution and each pooling takes what was integers, and no normalisation is left."""
-    nodes = quantized.graph.graph.node
-    maker = {output: node.op_type for node in nodes for output in node.output}
-    assert {maker[node.input[0]] for node in nodes if node.op_type in ("Conv", "MaxPool")} == {"DequantizeLinear"}
-    assert not [node.name for node in nodes if node.op_type in ("Sub", "Div")]
+    assert len(quantized.graph.SerializeToString()) < 0.35 * len(source.SerializeToString())
 
 
 def test_openvino_joins_each_convolution_with_what_follows(quantized: QuantizedGraph) -> None:
     """What the order of operators is for: nothing is left of a convolution's bias, ReLU and rounding."""
-    openvino = crnn.engines.openvino_engine.import_openvino()
-    core = openvino.Core()
+    core = import_openvino().Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = core.compile_model(core.read_model(quantized.graph.SerializeToString()), "CPU", options)
     kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ordered_ops()]
     assert kinds.count("Convolution") == 7
     assert "FakeQuantize" not in kinds
-
-
-def test_the_source_stays_as_it_is(weights: Weights[Any], words: list[Pixels]) -> None:
-    graph = network_graph(weights)
-    before = graph.SerializeToString()
-    quantize_graph(graph, words[:1])
-    assert graph.SerializeToString() == before
-
-
-def test_ranges_follow_the_images(weights: Weights[Any], words: list[Pixels]) -> None:
-    grey = np.full((4, 1, 32, 48), 127, np.uint8)
-    narrow = quantize_graph(network_graph(weights), [grey]).ranges
-    wide = quantize_graph(network_graph(weights), words).ranges
-    assert list(narrow) == [f"relu{number}" for number in range(1, 8)]
-    assert all(low >= 0 for low, _ in wide.values())
-    assert wide["relu1"][1] > narrow["relu1"][1]
 
 
 def test_without_images_there_is_nothing_to_go_by(weights: Weights[Any]) -> None:
@@ -167,10 +131,6 @@ def test_without_images_there_is_nothing_to_go_by(weights: Weights[Any]) -> None
 @pytest.mark.parametrize("backbone", ["vgg", "small"])
 def test_any_network_can_be_quantised(backbone: str, tmp_path: Any) -> None:
     """Both backbones, normalised as in the paper, in colour, and a channel that is all zero."""
-    from crnn.config.model import ImageConfig, ModelConfig, ReaderConfig
-    from crnn.model.checkpoint import save_weights
-    from crnn.model.crnn import build_model
-
     config = ReaderConfig(
         model=ModelConfig(backbone=backbone, batch_norm="paper", hidden_size=8), image=ImageConfig(image_channels=3)
     )
@@ -189,8 +149,10 @@ def test_any_network_can_be_quantised(backbone: str, tmp_path: Any) -> None:
 
 def test_ranges_are_the_mean_of_groups_of_sixteen_images(weights: Weights[Any]) -> None:
     rng, graph = np.random.default_rng(0), network_graph(weights)
+    before = graph.SerializeToString()
     plain = rng.integers(100, 140, (16, 1, 32, 48), dtype=np.uint8)
     sharp = rng.integers(0, 256, (16, 1, 32, 48), dtype=np.uint8)
     first, second, both = (quantize_graph(graph, [p]).ranges for p in (plain, sharp, np.concatenate([plain, sharp])))
     for name, found in both.items():
         assert found == pytest.approx(np.mean([first[name], second[name]], axis=0), rel=1e-5)
+    assert graph.SerializeToString() == before

@@ -25,17 +25,18 @@ _MARK = (208, 0, 0)
 _ABSENT = (224, 224, 224)
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_Image = npt.NDArray[np.uint8]
 
 
 def contact_sheet(
-    images: Sequence[npt.NDArray[np.uint8] | None],
+    images: Sequence[_Image | None],
     captions: Sequence[str],
     *,
     columns: int = 4,
     cell: tuple[int, int] = (180, 60),
     marked: Collection[int] = (),
     font_path: str | os.PathLike[str] | None = None,
-) -> npt.NDArray[np.uint8]:
+) -> _Image:
     """Draw images in rows, each with its caption under it, scaled with its ratio kept to fill its cell.
 
     Args:
@@ -44,14 +45,10 @@ def contact_sheet(
         columns: Images in a row, at least 1.
         cell: Width and height in pixels of an image with its caption.
         marked: Places in ``images`` to frame in red.
-        font_path: A TrueType or OpenType file. Default: Pillow's own, with the Latin letters.
+        font_path: A TrueType or OpenType file (else ``ConfigError``). Default: Pillow's own, with the Latin letters.
 
     Returns:
         ``(H, W, 3)`` uint8, at least one row.
-
-    Raises:
-        ConfigError: ``font_path`` is not a readable font.
-        ValueError: Captions and images differ in number, or a cell has no room for an image.
     """
     lines = [caption.split("\n") for caption in captions]
     caption_height = _LINE_HEIGHT * max(map(len, lines), default=1)
@@ -64,11 +61,14 @@ def contact_sheet(
     font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
     for place, (pixels, texts) in enumerate(zip(images, lines, strict=True)):
         left, top = cell[0] * (place % columns), cell[1] * (place // columns)
-        corner = (left + _MARGIN, top + _MARGIN)
         if pixels is None:
-            _draw_absent(draw, corner, box)
+            x, y = left + _MARGIN, top + _MARGIN
+            right, bottom = x + min(box[0], 2 * box[1]) - 1, y + box[1] - 1
+            draw.rectangle((x, y, right, bottom), outline=_ABSENT)
+            draw.line((x, y, right, bottom), fill=_ABSENT)
+            draw.line((x, bottom, right, y), fill=_ABSENT)
         else:
-            sheet.paste(_fitted(pixels, box), corner)
+            sheet.paste(_fitted(pixels, box), (left + _MARGIN, top + _MARGIN))
         for number, text in enumerate(texts):
             at = (left + _MARGIN, top + cell[1] - _MARGIN - caption_height + number * _LINE_HEIGHT)
             draw.text(at, _shortened(text, box[0], font), fill=_MARK if place in marked else "black", font=font)
@@ -78,44 +78,32 @@ def contact_sheet(
 
 
 def packed_sheet(
-    images: Sequence[npt.NDArray[np.uint8]],
-    captions: Sequence[str],
-    *,
-    width: int,
-    scale: int = 2,
-    font_path: str | os.PathLike[str] | None = None,
-) -> npt.NDArray[np.uint8]:
-    """Draw images of one height in rows, as many in each as fit, with captions under them.
+    images: Sequence[_Image], captions: Sequence[str], *, width: int, font_path: str | os.PathLike[str] | None = None
+) -> _Image:
+    """Draw images of one height, doubled, in rows, as many in each as fit, with one line of caption under them.
 
-    Args:
-        images: ``(H, W, C)`` uint8 each, C of 1 (grey) or 3 (RGB).
-        captions: One line each; an image gets as much room as its caption needs.
-        width: Width of the sheet in pixels; wider images are scaled down.
-        scale: Magnification of images.
-        font_path: As for ``contact_sheet``.
-
-    Returns:
-        ``(H, width, 3)`` uint8.
+    An image gets as much room as its caption needs; images wider than the sheet are scaled down. Images and
+    ``font_path`` are as for ``contact_sheet``, the result is ``(H, width, 3)``.
     """
     font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
     room = width - 2 * _MARGIN
-    height = scale * max((pixels.shape[0] for pixels in images), default=1)
+    height = 2 * max((pixels.shape[0] for pixels in images), default=1)
     cells: list[tuple[int, int, Image.Image, str]] = []
     left = row = 0
     for pixels, caption in zip(images, captions, strict=True):
-        shown = _fitted(pixels, (min(scale * pixels.shape[1], room), height))
+        shown = _fitted(pixels, (min(2 * pixels.shape[1], room), height))
         text = _shortened(caption, room, font)
         wide = max(shown.width, math.ceil(font.getlength(text))) + 2 * _MARGIN
         if left and left + wide > width:
             left, row = 0, row + 1
-        cells.append((left, row, shown, text))
+        cells.append((left + _MARGIN, row, shown, text))
         left += wide
     step = height + _LINE_HEIGHT + 2 * _MARGIN
     sheet = Image.new("RGB", (width, step * (row + 1)), "white")
     draw = ImageDraw.Draw(sheet)
     for left, row, shown, text in cells:
-        sheet.paste(shown, (left + _MARGIN, row * step + _MARGIN))
-        draw.text((left + _MARGIN, row * step + _MARGIN + shown.height), text, fill="black", font=font)
+        sheet.paste(shown, (left, row * step + _MARGIN))
+        draw.text((left, row * step + _MARGIN + shown.height), text, fill="black", font=font)
     return np.asarray(sheet)
 
 
@@ -129,7 +117,7 @@ def load_font(font: tuple[str, int] | None, size: int) -> _Font:
         raise ConfigError(f"font {font[0]}: cannot be read ({error}); expected a TrueType or OpenType file") from error
 
 
-def _fitted(pixels: npt.NDArray[np.uint8], box: tuple[int, int]) -> Image.Image:
+def _fitted(pixels: _Image, box: tuple[int, int]) -> Image.Image:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     # In whole numbers: the side that decides is filled exactly.
     if image.width * box[1] <= image.height * box[0]:
@@ -139,26 +127,16 @@ def _fitted(pixels: npt.NDArray[np.uint8], box: tuple[int, int]) -> Image.Image:
     return image.resize(size).convert("RGB")
 
 
-def _draw_absent(draw: ImageDraw.ImageDraw, corner: tuple[int, int], box: tuple[int, int]) -> None:
-    left, top = corner
-    right, bottom = left + min(box[0], 2 * box[1]) - 1, top + box[1] - 1
-    draw.rectangle((left, top, right, bottom), outline=_ABSENT)
-    draw.line((left, top, right, bottom), fill=_ABSENT)
-    draw.line((left, bottom, right, top), fill=_ABSENT)
-
-
 def _shortened(text: str, width: int, font: _Font) -> str:
     """Escape and shorten a text to ``width`` pixels."""
-    text = "".join(map(_drawable, text[: _MAX_CAPTION + 1]))
+    undrawable = ("Cc", "Cs", "Zl", "Zp")
+    text = "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in undrawable else c
+        for c in text[: _MAX_CAPTION + 1]
+    )
     if len(text) <= _MAX_CAPTION and font.getlength(text) <= width:
         return text
     text = text[:_MAX_CAPTION]
     while text and font.getlength(text + "...") > width:
         text = text[:-1]
     return text + "..."
-
-
-def _drawable(character: str) -> str:
-    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-        return character.encode("unicode_escape").decode("ascii")
-    return character

@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,8 +27,6 @@ from crnn.decoding.language_search import search_with_language
 from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
 from crnn.recognizer import Alternative, Reading, Recognizer
-
-__all__ = ["Explanation", "explain"]
 
 _BEAM = 20  # prefixes that runners-up are taken from
 
@@ -48,54 +46,99 @@ class Row:
 
     character: str
     probabilities: npt.NDArray[np.float64]
-    spans: tuple[tuple[int, int], ...]
-    belongs: bool
+    spans: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """A reading with the numbers behind it.
+    """A reading with the numbers behind it."""
 
-    Attributes:
-        pixels: ``(H, W, C)`` uint8, the upright crop, grey or in colour as for the network.
-        log_probs: ``(T, V)`` float32, natural logarithms, normalised over V.
-        reading: The reading; its ``alternatives`` are the runners-up.
-        spans: Time steps ``[start, end)`` of each character in the alignment.
-        charset: Characters of the classes.
-        method: Decoding method.
-        width: Width of the network's input in pixels: time step t sees the pixels around 4 (t + 1).
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    log_probs: npt.NDArray[np.float32]
-    reading: Reading
-    spans: tuple[tuple[int, int], ...]
+    pixels: npt.NDArray[np.uint8]  # (H, W, C), the upright crop, grey or in color as for the network
+    log_probs: npt.NDArray[np.float32]  # (T, V), natural logarithms, normalized over V
+    reading: Reading  # its alternatives are the runners-up
+    spans: tuple[tuple[int, int], ...]  # time steps [start, end) of each character in the alignment
     charset: Charset
-    method: str
-    width: int
+    method: str  # of decoding
+    width: int  # of the network's input in pixels: time step t sees the pixels around 4 (t + 1)
 
     def draw(self, font_path: str | os.PathLike[str] | None = None) -> Image.Image:
         """Draw the crop and the time steps on one horizontal axis; blue is the reading, orange anything else.
 
         The default font is that of ``find_font``; ``ConfigError`` if ``font_path`` is not readable.
         """
-        return _draw(self, None if font_path is None else (os.fspath(font_path), 0))
+        reading, rows = self.reading, self.rows()
+        texts: list[Reading | Alternative] = [reading, *reading.alternatives]
+        names = [_visible(text.text) or "(nothing)" for text in texts]
+        font = None if font_path is None else (os.fspath(font_path), 0)
+        font = font or find_font("".join([*(text.text for text in texts), *(row.character for row in rows)]))
+        normal, large = load_font(font, 16), load_font(font, 22)
+        small, plain = load_font(None, 11), load_font(None, 14)
+        # A pixel of the network's input is a quarter of a column wide, and the axis is as long as that input.
+        num_steps = len(self.log_probs)
+        cell = min(max(1200 // (num_steps + 1), 14), 44)
+        axis = math.ceil(self.width * cell / 4)
+        height, width = self.pixels.shape[:2]
+        crop_height = min(max(round(height * axis / width), 56), 160)
+        column = max(map(normal.getlength, names)) + 20
+        sheet_width = max(_LEFT + axis + _MARGIN, 560, math.ceil(column) + 360)
+        crop_top = _MARGIN + 34
+        grid_top = crop_top + crop_height + 52
+        list_top = grid_top + len(rows) * _ROW + 34
+        sheet = Image.new("RGB", (sheet_width, list_top + 24 * len(texts) + _MARGIN), "white")
+        draw = ImageDraw.Draw(sheet)
+
+        # The reading.
+        draw.text((_MARGIN, _MARGIN + 10), names[0], _INK, large, "lm")
+        at = (_MARGIN + large.getlength(names[0]) + 16, _MARGIN + 12)
+        draw.text(at, f"{self.method}   {_facts(reading)}", _QUIET, plain, "lm")
+
+        # The crop, and the places of its characters.
+        crop = Image.fromarray(self.pixels[:, :, 0] if self.pixels.shape[2] == 1 else self.pixels).convert("RGB")
+        sheet.paste(crop.resize((axis, crop_height), Image.Resampling.BICUBIC), (_LEFT, crop_top))
+        bottom = crop_top + crop_height
+        for character in reading.characters:
+            left, right = (round(_LEFT + x * axis / width) for x in (character.start, character.end))
+            for x in (left, right):
+                draw.line((x, crop_top, x, bottom + 6), _OWN)
+            middle = (left + right) / 2
+            draw.text((middle, bottom + 17), _visible(character.text), _OWN, normal, "mm")
+            draw.text((middle, bottom + 35), f"{math.exp(character.score):.1%}", _QUIET, small, "mm")
+
+        # Probabilities of classes over time steps, and the alignment as frames.
+        edges = [_LEFT + cell // 2 + t * cell for t in range(num_steps + 1)]
+        for top, row in zip(range(grid_top, list_top, _ROW), rows, strict=False):
+            colour = _OWN if row.spans else _OTHER if row.character else _BLANK
+            name, name_font = (_visible(row.character), normal) if row.character else ("blank", plain)
+            draw.text((_LEFT - 12, top + _ROW // 2), name, colour, name_font, "rm")
+            for t, probability in enumerate(row.probabilities.tolist()):
+                depth = math.sqrt(min(probability, 1.0))  # tells unlikely from absent
+                shade = tuple(round(255 + (c - 255) * depth) for c in colour)
+                draw.rectangle((edges[t], top, edges[t + 1], top + _ROW), shade, _LINE)
+                if probability >= 0.05 and cell >= 20:
+                    ink = "white" if depth > 0.6 else _INK
+                    draw.text((edges[t] + cell / 2, top + _ROW / 2), f"{100 * probability:.0f}", ink, small, "mm")
+            for start, end in row.spans:
+                draw.rectangle((edges[start], top, edges[end], top + _ROW), outline=_FRAME, width=2)
+        for t in range(0, num_steps, math.ceil(26 / cell)):
+            draw.text((edges[t] + cell / 2, list_top - 25), str(t), _QUIET, small, "mm")
+
+        for number, (text, name) in enumerate(zip(texts, names, strict=True)):
+            top = list_top + 10 + 24 * number
+            draw.text((_MARGIN, top), name, _OTHER if number else _OWN, normal, "lm")
+            draw.text((_MARGIN + column, top), _facts(text), _INK, plain, "lm")
+        return sheet
 
     def rows(self) -> list[Row]:
         """Return the classes of the reading in its order, other likely ones, and the blank."""
         probabilities = np.exp(self.log_probs.astype(np.float64))
-        blank = self.charset.blank
-        peaks = probabilities.max(axis=0) if len(probabilities) else np.zeros(blank + 1)
+        blank, peaks = self.charset.blank, probabilities.max(axis=0, initial=0.0)
         spans: dict[int, list[tuple[int, int]]] = {}
         for k, span in zip(self.charset.encode(self.reading.text), self.spans, strict=True):
             spans.setdefault(k, []).append(span)
-        others = [k for k in np.argsort(-peaks, kind="stable").tolist() if k not in spans and k != blank]
-        others = [k for k in others if peaks[k] >= 0.02][: max(14 - len(spans), 3)]
-        rows = [
-            Row(self.charset.decode([k]), probabilities[:, k], tuple(spans.get(k, ())), belongs=k in spans)
-            for k in (*spans, *others)
-        ]
-        return [*rows, Row("", probabilities[:, blank], (), belongs=False)]
+        likely = [k for k in np.argsort(-peaks, kind="stable").tolist() if peaks[k] >= 0.02 and k != blank]
+        shown = [*spans, *[k for k in likely if k not in spans][: max(14 - len(spans), 3)]]
+        rows = [Row(self.charset.decode([k]), probabilities[:, k], spans.get(k, ())) for k in shown]
+        return [*rows, Row("", probabilities[:, blank])]
 
 
 def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> Explanation:
@@ -118,32 +161,28 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     output, decoded = found
     reading = reader.reading(decoded, output, 0)
     others = reading.alternatives or _runners_up(reader, output.log_probs, decoded, runners_up)
-    reading = replace(reading, alternatives=others[:runners_up])
+    reading = replace(reading, alternatives=tuple(others[:runners_up]))
     return Explanation(
         pixels, output.log_probs[0], reading, decoded.text.spans, reader.charset, reader.decoder.method, output.width
     )
 
 
-def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> tuple[Alternative, ...]:
+def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> list[Alternative]:
     """Return the likeliest texts other than the reading."""
-    if count < 1:
-        return ()
-    width, prior = max(_BEAM, count + 1), reader.decoder.prior
-    found_with_language = prior is not None and reader.decoder.pattern is None
-    if prior is None or not found_with_language:
+    width, prior, most = max(_BEAM, count + 1), reader.decoder.prior, 1.0
+    if prior is None or reader.decoder.pattern is not None:
         searched = [(h, math.exp(h.score)) for h in beam_search(log_probs, width)[0]]
     else:  # ranked, and as likely, as the reading itself
         ((found,),) = search_with_language([log_probs], prior, width, width)
         searched = [(h, found.probability * math.exp(h.rank - found.texts[0].rank)) for h in found.texts]
+        # This searches all of the image, reading only where texts are near: it may find a likelier one.
+        most = decoded.confidence
     values = confidences([probability for _, probability in searched], reader.decoder.curve).tolist()
-    # This searches all of the image, reading only where texts are near: it may find a likelier one.
-    most = decoded.confidence if found_with_language else 1.0
-    others = [
+    return [
         Alternative(reader.charset.decode(h.ids), h.score, confidence)
         for (h, _), confidence in zip(searched, values, strict=True)
         if h.ids != decoded.text.ids and confidence <= most
     ]
-    return tuple(others[:count])
 
 
 def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
@@ -162,69 +201,6 @@ def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
             if needed <= best.characters or "system" in folders:
                 return best.path, best.index
     return None
-
-
-def _draw(found: Explanation, font: tuple[str, int] | None) -> Image.Image:
-    reading, rows = found.reading, found.rows()
-    texts: list[Reading | Alternative] = [reading, *reading.alternatives]
-    names = [_visible(text.text) or "(nothing)" for text in texts]
-    font = font or find_font("".join([*(text.text for text in texts), *(row.character for row in rows)]))
-    normal, large = load_font(font, 16), load_font(font, 22)
-    small, plain = load_font(None, 11), load_font(None, 14)
-    # A pixel of the network's input is a quarter of a column wide, and the axis is as long as that input.
-    num_steps = len(found.log_probs)
-    cell = min(max(1200 // (num_steps + 1), 14), 44)
-    axis = math.ceil(found.width * cell / 4)
-    height, width = found.pixels.shape[:2]
-    crop_height = min(max(round(height * axis / width), 56), 160)
-    column = max(map(normal.getlength, names)) + 20
-    sheet_width = max(_LEFT + axis + _MARGIN, 560, math.ceil(column) + 360)
-    crop_top = _MARGIN + 34
-    grid_top = crop_top + crop_height + 52
-    list_top = grid_top + len(rows) * _ROW + 34
-    sheet = Image.new("RGB", (sheet_width, list_top + 24 * len(texts) + _MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-
-    # The reading.
-    draw.text((_MARGIN, _MARGIN + 10), names[0], _INK, large, "lm")
-    at = (_MARGIN + large.getlength(names[0]) + 16, _MARGIN + 12)
-    draw.text(at, f"{found.method}   {_facts(reading)}", _QUIET, plain, "lm")
-
-    # The crop, and the places of its characters.
-    crop = Image.fromarray(found.pixels[:, :, 0] if found.pixels.shape[2] == 1 else found.pixels).convert("RGB")
-    sheet.paste(crop.resize((axis, crop_height), Image.Resampling.BICUBIC), (_LEFT, crop_top))
-    bottom = crop_top + crop_height
-    for character in reading.characters:
-        left, right = (round(_LEFT + x * axis / width) for x in (character.start, character.end))
-        for x in (left, right):
-            draw.line((x, crop_top, x, bottom + 6), _OWN)
-        middle = (left + right) / 2
-        draw.text((middle, bottom + 17), _visible(character.text), _OWN, normal, "mm")
-        draw.text((middle, bottom + 35), f"{math.exp(character.score):.1%}", _QUIET, small, "mm")
-
-    # Probabilities of classes over time steps, and the alignment as frames.
-    edges = [_LEFT + cell // 2 + t * cell for t in range(num_steps + 1)]
-    for top, row in zip(range(grid_top, list_top, _ROW), rows, strict=False):
-        colour = _OWN if row.belongs else _OTHER if row.character else _BLANK
-        name, name_font = (_visible(row.character), normal) if row.character else ("blank", plain)
-        draw.text((_LEFT - 12, top + _ROW // 2), name, colour, name_font, "rm")
-        for t, probability in enumerate(row.probabilities.tolist()):
-            depth = math.sqrt(min(probability, 1.0))  # tells unlikely from absent
-            shade = tuple(round(255 + (c - 255) * depth) for c in colour)
-            draw.rectangle((edges[t], top, edges[t + 1], top + _ROW), shade, _LINE)
-            if probability >= 0.05 and cell >= 20:
-                ink = "white" if depth > 0.6 else _INK
-                draw.text((edges[t] + cell / 2, top + _ROW / 2), f"{100 * probability:.0f}", ink, small, "mm")
-        for start, end in row.spans:
-            draw.rectangle((edges[start], top, edges[end], top + _ROW), outline=_FRAME, width=2)
-    for t in range(0, num_steps, math.ceil(26 / cell)):
-        draw.text((edges[t] + cell / 2, list_top - 25), str(t), _QUIET, small, "mm")
-
-    for number, (text, name) in enumerate(zip(texts, names, strict=True)):
-        top = list_top + 10 + 24 * number
-        draw.text((_MARGIN, top), name, _OTHER if number else _OWN, normal, "lm")
-        draw.text((_MARGIN + column, top), _facts(text), _INK, plain, "lm")
-    return sheet
 
 
 def _facts(text: Reading | Alternative) -> str:

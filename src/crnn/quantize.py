@@ -36,18 +36,14 @@ _Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedGraph:
-    """A quantised graph.
+    """A quantised graph; input and output keep their names.
 
-    Attributes:
-        graph: The graph; input and output keep their names.
-        ranges: Values of 0 and 255, but for rounding, by name of each 8-bit activation.
-        images: Number of images behind the ranges.
-        kept: Names of operators with weights that compute in floating point.
+    ``ranges`` has the values of 0 and 255, but for rounding, by name of each 8-bit activation; ``kept`` the names of
+    operators with weights that compute in floating point.
     """
 
     graph: onnx.ModelProto
     ranges: dict[str, tuple[float, float]]
-    images: int
     kept: tuple[str, ...]
 
 
@@ -63,12 +59,12 @@ def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantiz
         MissingExtraError: ONNX Runtime is not installed.
     """
     activations = [node.output[0] for node in graph.graph.node if node.op_type == "Relu"]
-    ranges, images = _activation_ranges(graph, activations, batches)
+    ranges = _activation_ranges(graph, activations, batches)
     builder = _Builder(graph)
     for node in graph.graph.node:
         builder.take(node, ranges)
     kept = tuple(node.name for node in graph.graph.node if node.op_type in ("LSTM", "MatMul"))
-    return QuantizedGraph(builder.model(graph), ranges, images, kept)
+    return QuantizedGraph(builder.model(graph), ranges, kept)
 
 
 class _Builder:
@@ -88,7 +84,8 @@ class _Builder:
         output = node.output[0]
         if node.op_type in ("Cast", "Sub", "Div"):  # the normalisation: what scale and zero point of the pixels say
             if node.op_type == "Cast":
-                self._take_pixels()
+                self._scale(INPUT_NAME, np.float32(1) / _HALF_RANGE, _MIDDLE)
+                self._dequantized(INPUT_NAME, INPUT_NAME, f"{INPUT_NAME}.values")
             self._instead[output] = f"{INPUT_NAME}.values"
             return
         if node.op_type == "Conv":
@@ -100,10 +97,15 @@ class _Builder:
                 self._kept_small(name)
         self._nodes.append(new)
         if output in ranges:
-            self._instead[output] = self._through_integers(output, *ranges[output])
+            # Zero is a whole number: it stands outside of every image, where convolutions are padded.
+            least, most = min(ranges[output][0], 0.0), max(ranges[output][1], 0.0)
+            scale = np.float32((most - least) / 255) if most > least else np.float32(1)
+            self._scale(output, scale, np.uint8(np.clip(np.rint(-least / scale), 0, 255)))
             self._last_range = output
-        elif node.op_type == "MaxPool":  # the largest of integers is one of them: the scale stays
-            self._instead[output] = self._through_integers_of(output, self._last_range)
+        if output in ranges or node.op_type == "MaxPool":  # the largest of integers is one of them: the scale stays
+            range_inputs = [f"{self._last_range}.scale", f"{self._last_range}.zero"]
+            self._add("QuantizeLinear", [output, *range_inputs], f"{output}.integers")
+            self._instead[output] = self._dequantized(f"{output}.integers", self._last_range, f"{output}.values")
 
     def model(self, original: onnx.ModelProto) -> onnx.ModelProto:
         """Return the graph, with the constants that its nodes read."""
@@ -122,14 +124,11 @@ class _Builder:
         self._nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def _constant(self, name: str, array: _Array | np.generic) -> str:
-        self._constants[name] = np.asarray(array)
-        return name
+    def _scale(self, name: str, scale: _Array | np.generic, zero: _Array | np.generic) -> None:
+        self._constants[f"{name}.scale"], self._constants[f"{name}.zero"] = np.asarray(scale), np.asarray(zero)
 
-    def _take_pixels(self) -> None:
-        scale = self._constant(f"{INPUT_NAME}.scale", np.float32(1) / _HALF_RANGE)
-        zero = self._constant(f"{INPUT_NAME}.zero", _MIDDLE)
-        self._add("DequantizeLinear", [INPUT_NAME, scale, zero], f"{INPUT_NAME}.values")
+    def _dequantized(self, integers: str, scale_of: str, output: str, **attributes: Any) -> str:
+        return self._add("DequantizeLinear", [integers, f"{scale_of}.scale", f"{scale_of}.zero"], output, **attributes)
 
     def _shift_bias(self, name: str, kernel: npt.NDArray[np.float32]) -> None:
         """Add the half that the zero point of the pixels lacks, a constant over the whole image."""
@@ -141,34 +140,19 @@ class _Builder:
     def _integers(self, name: str) -> npt.NDArray[np.float32]:
         """Round a kernel to int8 with a scale per output channel; return the rounded kernel."""
         integers, scale = _rounded(self._constants.pop(name), axes=(1, 2, 3))
-        flat = scale.reshape(-1)
-        inputs = [
-            self._constant(f"{name}.integers", integers),
-            self._constant(f"{name}.scale", flat),
-            self._constant(f"{name}.zero", np.zeros(len(flat), np.int8)),
-        ]
-        self._add("DequantizeLinear", inputs, name, axis=0)
+        self._constants[f"{name}.integers"] = integers
+        self._scale(name, scale.reshape(-1), np.zeros(len(scale), np.int8))
+        self._dequantized(f"{name}.integers", name, name, axis=0)
         return integers * scale
 
     def _kept_small(self, name: str) -> None:
         """Store a matrix as int8 with a scale per row, multiplied out by engines when they load it."""
-        integers, scale = _rounded(self._constants.pop(name), axes=(-1,))
+        self._constants[f"{name}.integers"], self._constants[f"{name}.scale"] = _rounded(
+            self._constants.pop(name), axes=(-1,)
+        )
         # No DequantizeLinear: engines keep it for the operator that it belongs to, and an LSTM is none of these.
-        self._add("Cast", [self._constant(f"{name}.integers", integers)], f"{name}.cast", to=TensorProto.FLOAT)
-        self._add("Mul", [f"{name}.cast", self._constant(f"{name}.scale", scale)], name)
-
-    def _through_integers(self, name: str, least: float, most: float) -> str:
-        # Zero is a whole number: it stands outside of every image, where convolutions are padded.
-        least, most = min(least, 0.0), max(most, 0.0)
-        scale = np.float32((most - least) / 255) if most > least else np.float32(1)
-        self._constant(f"{name}.scale", scale)
-        self._constant(f"{name}.zero", np.uint8(np.clip(np.rint(-least / scale), 0, 255)))
-        return self._through_integers_of(name, name)
-
-    def _through_integers_of(self, name: str, range_of: str) -> str:
-        range_inputs = [f"{range_of}.scale", f"{range_of}.zero"]
-        integers = self._add("QuantizeLinear", [name, *range_inputs], f"{name}.integers")
-        return self._add("DequantizeLinear", [integers, *range_inputs], f"{name}.values")
+        self._add("Cast", [f"{name}.integers"], f"{name}.cast", to=TensorProto.FLOAT)
+        self._add("Mul", [f"{name}.cast", f"{name}.scale"], name)
 
 
 def _rounded(weights: _Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -180,8 +164,8 @@ def _rounded(weights: _Array, axes: tuple[int, ...]) -> tuple[npt.NDArray[np.int
 
 def _activation_ranges(
     graph: onnx.ModelProto, names: list[str], batches: Iterable[Pixels]
-) -> tuple[dict[str, tuple[float, float]], int]:
-    """Return the mean extremes of each activation over groups, and the number of images."""
+) -> dict[str, tuple[float, float]]:
+    """Return the mean extremes of each activation over groups of images."""
     runtime = import_onnxruntime()
     watched = onnx.ModelProto()
     watched.CopyFrom(graph)
@@ -189,14 +173,12 @@ def _activation_ranges(
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    extremes = []
-    images = 0
-    for batch in batches:
-        for first in range(0, len(batch), _GROUP):
-            values = session.run(names, {INPUT_NAME: batch[first : first + _GROUP]})
-            extremes.append([(value.min(), value.max()) for value in values])
-        images += len(batch)
-    if not images:
+    extremes = [
+        [(value.min(), value.max()) for value in session.run(names, {INPUT_NAME: batch[first : first + _GROUP]})]
+        for batch in batches
+        for first in range(0, len(batch), _GROUP)
+    ]
+    if not extremes:
         raise DataError("there are no images to quantise with; expected some hundreds like those that will be read")
     means: npt.NDArray[np.float64] = np.mean(np.asarray(extremes, np.float64), axis=0)  # (names, 2)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means, strict=True)}, images
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means, strict=True)}

@@ -1,21 +1,34 @@
-"""Bins, calibration error and coverage, counted by hand."""
+"""Bins, calibration error and coverage, counted by hand; curves fitted on sets, dropped where they better nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from crnn.charset import NAMED_CHARSETS
+from crnn.data.store import LmdbWriter
+from crnn.decoding.confidence import Calibration, ConfidenceCurve
+from crnn.decoding.language import train_language
+from crnn.errors import DataError
+from crnn.evaluation import evaluate as module
 from crnn.evaluation.calibration import (
     CoverageRow,
     ReliabilityBin,
     coverage_rows,
-    expected_calibration_error,
     measure_reliability,
     reliability_bins,
 )
+from crnn.evaluation.evaluate import calibrate, evaluate
+from crnn.recognizer import Recognizer
+
+MakeReader = Callable[..., Recognizer]
+Barcode = Callable[..., bytes]
 
 CONFIDENCES = np.array([0.0, 0.1, 0.55, 0.6, 0.95, 1.0])
 RIGHT = np.array([False, True, False, True, True, True])
@@ -29,28 +42,10 @@ def test_bins_by_hand() -> None:
     ]
 
 
-def test_the_calibration_error_is_the_mean_distance_weighted_by_samples() -> None:
-    expected = (2 * 0.45 + 2 * 0.075 + 2 * 0.025) / 6
-    assert expected_calibration_error(CONFIDENCES, RIGHT, num_bins=4) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_confidences_that_are_true_have_an_error_near_0(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    true = rng.random(20_000)
-    right = rng.random(20_000) < true
-    assert expected_calibration_error(true, right) < 0.02
-    assert expected_calibration_error(true**3, right) > 0.15  # not sure enough
-    assert expected_calibration_error(np.ones(20_000), right) == pytest.approx(1 - right.mean())
-
-
 def test_no_readings_have_no_error() -> None:
-    nothing = np.array([])
-    assert math.isnan(expected_calibration_error(nothing, nothing.astype(bool)))
-    assert coverage_rows(nothing, nothing.astype(bool), (0.0, 0.5)) == []
     found = measure_reliability([], [], [])
-    assert (found.samples, found.error_after, found.before, found.coverage) == (0, None, (), ())
-    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["error_before"] is None
+    assert (found.samples, found.error_before, found.error_after) == (0, None, None)
+    assert (found.before, found.coverage) == ([], [])
 
 
 def test_coverage_by_hand() -> None:
@@ -72,7 +67,7 @@ def test_before_is_of_the_scores_and_after_of_the_confidences() -> None:
 
 def test_without_confidences_coverage_is_by_score() -> None:
     found = measure_reliability([math.log(0.9), math.log(0.4)], [None, 0.5], [True, False])
-    assert (found.error_after, found.after) == (None, ())
+    assert (found.error_after, found.after) == (None, [])
     assert [(row.threshold, row.samples) for row in found.coverage] == [(0.0, 2), (0.5, 1), (0.8, 1), (0.9, 1)]
 
 
@@ -80,4 +75,101 @@ def test_scores_that_are_no_numbers_count_as_impossible() -> None:
     found = measure_reliability([math.nan, -math.inf, 0.01], [None] * 3, [False, False, True])
     assert [(b.samples, b.confidence) for b in found.before] == [(2, 0.0), (1, 1.0)]
     assert found.error_before == 0.0
-    json.dumps(found.as_dict(), allow_nan=False)
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
+
+
+# -- calibration ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lucky_set(tmp_path: Path, barcode: Barcode) -> str:
+    """Words of one to four bars; every third label is another one."""
+    folder = tmp_path / "lucky"
+    folder.mkdir()
+    lines = []
+    for number in range(90):
+        word = "abcd"[: 1 + number % 4]
+        (folder / f"{number}.png").write_bytes(barcode(word))
+        lines.append(f"{number}.png\t{word if number % 3 else word + 'x'}\n")
+    (folder / "labels.tsv").write_text("".join(lines))
+    return str(folder)
+
+
+def test_a_recogniser_is_calibrated_on_sets(lucky_set: str, barcode_reader: MakeReader) -> None:
+    done: list[int] = []
+    found = calibrate(barcode_reader(), [f"mine={lucky_set}"], progress=done.append)
+    assert (found.greedy.samples, found.greedy.accuracy) == (90, pytest.approx(2 / 3))
+    assert (found.language, found.data) == (None, ("mine",))  # it has no language
+    assert sum(done) == 90
+    # Each bar is 90 % sure of itself, so that texts are 40 to 80 % sure, and in truth all are right in two of three.
+    reader = barcode_reader(calibration=found)
+    result, plain = evaluate(reader, [lucky_set]), evaluate(barcode_reader(), [lucky_set])
+    measured = result.reliability
+    assert measured.error_before == pytest.approx(found.greedy.error_before, abs=1e-6)
+    assert measured.error_after is not None
+    # Fitted on these very readings.
+    assert measured.error_after < min(measured.error_before, found.greedy.error_after + 1e-9)
+    assert plain.reliability.error_after is None
+    assert [(s.prediction, s.score) for s in result.samples] == [(s.prediction, s.score) for s in plain.samples]
+
+
+def test_reading_with_and_without_the_language_are_calibrated_apart(lucky_set: str, barcode_reader: MakeReader) -> None:
+    language = train_language([("abcd", 1.0), ("ab", 1.0)], "bars", 3)
+    reader = barcode_reader(lm=language, lm_weight=2.0)
+    found = calibrate(reader, [lucky_set])
+    assert found.greedy == calibrate(barcode_reader(), [lucky_set]).greedy
+    assert found.language is not None
+    assert found.language.samples == 90
+    assert found.language.accuracy == evaluate(reader, [lucky_set]).combined_accuracy
+    assert (found.language.slope, found.language.offset) != (found.greedy.slope, found.greedy.offset)
+    # Each way of reading has its own curve.
+    fitted = barcode_reader(calibration=found, lm=language, lm_weight=2.0)
+    assert fitted.decoder.curve == found.language
+    assert barcode_reader(calibration=found).decoder.curve == found.greedy
+    measured = evaluate(fitted, [lucky_set]).reliability
+    assert measured.error_after is not None
+    assert measured.error_after < found.language.error_before
+
+
+def test_samples_that_are_all_left_out_calibrate_nothing(
+    tmp_path: Path, barcode_reader: MakeReader, barcode: Barcode
+) -> None:
+    with LmdbWriter(tmp_path / "marks") as writer:
+        writer.add(barcode("cat"), "?!")
+    said: list[str] = []
+    with pytest.raises(DataError, match="0 readings, 0 of them right; confidences are fitted on at least 20 readings"):
+        calibrate(barcode_reader(), [str(tmp_path / "marks")], say=said.append)
+    assert said == ["marks: 1 samples left out: empty_label"]
+
+
+@pytest.mark.parametrize("current", [None, Calibration(ConfidenceCurve(0.5, 0.25))])
+@pytest.mark.parametrize("is_better", [True, False])
+def test_a_curve_gives_way_only_to_a_better_one(
+    current: Calibration | None,
+    is_better: bool,
+    lucky_set: str,
+    barcode_reader: MakeReader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitted = ConfidenceCurve(2.0, 1.0, 90, 0.6, 0.2, -1.0 if is_better else 2.0)
+    monkeypatch.setattr(module, "fit_curve", lambda *_: fitted)
+    lines: list[str] = []
+    found = calibrate(barcode_reader(), lucky_set, current=current, say=lines.append)
+    kept = fitted if is_better else (current.greedy if current else ConfidenceCurve())
+    assert (found.greedy.slope, found.greedy.offset) == (kept.slope, kept.offset)
+    assert ["the curve stays as it was" in line for line in lines] == [True] * (not is_better)
+    assert (found.greedy.samples, found.greedy.accuracy, found.greedy.error_before) == (90, 0.6, 0.2)
+
+
+def test_readings_of_a_sensitive_model_are_compared_as_the_protocol_says(
+    tmp_path: Path, barcode: Barcode, barcode_reader: MakeReader
+) -> None:
+    characters = NAMED_CHARSETS["94"]
+    with LmdbWriter(tmp_path / "words") as writer:
+        for number in range(24):
+            shown = ["It's", "Cat", "DOG"][number % 3]
+            writer.add(barcode(shown, characters), shown if number % 4 else "other", lexicon=[shown, "Cow"])
+    reader = barcode_reader(characters)
+    (dataset,) = evaluate(reader, [str(tmp_path / "words")], lexicons=["50"]).datasets
+    assert (dataset.sums.correct, dataset.lexicons[0].sums.correct) == (18, 18)
+    assert calibrate(reader, [str(tmp_path / "words")]).greedy.accuracy == 18 / 24

@@ -6,52 +6,36 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from crnn.errors import ConfigError, CrnnError, DataError, ImageError
-from crnn.evaluation.metrics import TextSums, score_texts
+from crnn.errors import ConfigError, DataError, ImageError
+from crnn.evaluation.metrics import score_texts
 from crnn.evaluation.report import MAX_CONFUSIONS, MAX_ERRORS, ImageLookup, write_report
-from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
+from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 
 
-def result(
-    label: str, prediction: str, score: float = -0.5, *, index: int = 0, key: str = "1", raw: str | None = None
-) -> SampleResult:
-    return SampleResult(index, key, label if raw is None else raw, label, prediction, score)
+def result(label: str, prediction: str, score: float = -0.5, **others: Any) -> SampleResult:
+    values = {"index": 0, "key": "1", "raw_label": label, **others}
+    return SampleResult(label=label, prediction=prediction, score=score, **values)
 
 
-def dataset(
-    name: str,
-    samples: Sequence[SampleResult],
-    *,
-    skipped: Mapping[str, int] | None = None,
-    expected: int | None = None,
-    unreadable: tuple[str, ...] = (),
-) -> DatasetResult:
+def dataset(name: str, samples: Sequence[SampleResult], **others: Any) -> DatasetResult:
     sums = score_texts((s.label, s.prediction) for s in samples)
-    return DatasetResult(
-        name, f"sets/{name}", "parseq, 36 characters", sums, dict(skipped or {}), expected, tuple(samples), unreadable
-    )
+    values = {"title": "parseq, 36 characters", "skipped": {}, "expected": None, "unreadable": (), **others}
+    return DatasetResult(name=name, path=f"sets/{name}", sums=sums, samples=tuple(samples), **values)
 
 
-def encoded(size: tuple[int, int] = (40, 16), colour: str = "red") -> bytes:
+def encoded(size: tuple[int, int] = (40, 16)) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, "PNG")
+    Image.new("RGB", size, "blue").save(stream, "PNG")
     return stream.getvalue()
-
-
-def no_image(name: str, index: int) -> bytes | None:
-    return None
-
-
-def red_image(name: str, index: int) -> bytes | None:
-    return encoded()
 
 
 def evaluation(*datasets: DatasetResult) -> Evaluation:
@@ -60,8 +44,6 @@ def evaluation(*datasets: DatasetResult) -> Evaluation:
 
 class Page(HTMLParser):
     """The elements and the text of a page, and a check that every element is closed where it should be."""
-
-    VOID = ("meta", "br", "img")
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -73,11 +55,15 @@ class Page(HTMLParser):
         self.feed(self.source)
         self.close()
         assert self.open == []
+        self.text = re.sub(r"\s+", " ", " ".join(self.texts))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
+        if tag not in ("meta", "br", "img"):
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -88,21 +74,21 @@ class Page(HTMLParser):
         if self.open and self.open[-1] != "style":
             self.texts.append(data)
 
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
-
     def attributes(self, tag: str, name: str) -> list[str]:
         return [
             attributes[name] or "" for element, attributes in self.elements if element == tag and name in attributes
         ]
+
+    def images(self) -> list[Image.Image]:
+        sources = self.attributes("img", "src")
+        return [Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) for source in sources]
 
     def of_class(self, name: str) -> int:
         return sum(name in (attributes.get("class") or "").split() for _, attributes in self.elements)
 
 
 def page(
-    tmp_path: Path, shown: Evaluation, lookup: ImageLookup = no_image, details: Sequence[tuple[str, str]] = ()
+    tmp_path: Path, shown: Evaluation, lookup: ImageLookup = lambda *_: None, details: Sequence[tuple[str, str]] = ()
 ) -> Page:
     write_report(tmp_path / "report.html", shown, lookup, details)
     return Page(tmp_path / "report.html")
@@ -123,40 +109,24 @@ def test_summary_has_the_numbers_of_the_sums(tmp_path: Path) -> None:
     assert "missing" not in text  # nothing was skipped for that reason
 
 
-def test_a_set_with_the_published_number_of_samples_says_so(tmp_path: Path) -> None:
-    shown = page(tmp_path, evaluation(dataset("two", [result("a", "a"), result("b", "b")], expected=2)))
-    assert "as published" in shown.text
-    assert shown.of_class("warn") == 0
-    assert shown.of_class("warnings") == 0
-
-
 def test_several_sets_have_a_combined_row_and_a_mean(tmp_path: Path) -> None:
     large = dataset("large", [result("a", "a")] * 3 + [result("a", "b")])
     small = dataset("small", [result("a", "b")])
     text = page(tmp_path, evaluation(large, small)).text
-    assert re.search(r"Combined 60\.00 %", text)  # 3 of 5
-    assert re.search(r"Mean 37\.50 %", text)  # of 75 and 0
-    assert "Word accuracy 60.00 %" in text
-    assert "Mean of the sets 37.50 %" in text
+    assert "Combined 60.00 %" in text  # 3 of 5
+    assert "Mean 37.50 %" in text  # of 75 and 0
     assert "Combined" not in page(tmp_path, evaluation(large)).text
-
-
-def test_another_number_of_samples_than_the_published_one_is_marked_and_warned_of(tmp_path: Path) -> None:
-    shown = page(tmp_path, evaluation(dataset("CUTE80", [result("a", "a")], expected=1288)))
-    assert "published: 1,288" in shown.text
-    assert shown.of_class("warn") == 1
-    assert "as published" not in shown.text
-    assert shown.text.count("CUTE80: 1 samples compared, 1288 published") == 1
 
 
 def test_warnings_of_all_sets_are_shown_and_name_their_set_once(tmp_path: Path) -> None:
     first = dataset("first", [result("a", "a")], unreadable=("7.png: is empty", "8.png: is cut"))
-    second = dataset("second", [result("a", "a")], unreadable=("9.png: is empty",))
+    second = dataset("CUTE80", [result("a", "a")], expected=1288)
     shown = page(tmp_path, evaluation(first, second))
-    for line in ("first: unreadable image 7.png", "first: unreadable image 8.png", "second: unreadable image 9"):
+    for line in ("first: unreadable image 7.png", "first: unreadable image 8.png", "CUTE80: 1 samples compared"):
         assert shown.text.count(line) == 1
     assert "first: first:" not in shown.text
     assert sum(tag == "li" for tag, _ in shown.elements) == 3
+    assert "published" not in page(tmp_path, evaluation(dataset("two", [result("a", "a")], expected=1))).text
 
 
 def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
@@ -166,14 +136,14 @@ def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
     outside = dataset(
         evil("set"),
         [
-            result(evil("label"), evil("label") + "<", key=evil("key"), raw=evil("raw") + "<b>"),
-            result("a", "b", raw="\x00\n"),
+            result(evil("label"), evil("label") + "<", key=evil("key"), raw_label=evil("raw") + "<b>"),
+            result("a", "b", raw_label="\x00\n"),
             result("<", ">"),
         ],
         skipped={evil("reason"): 1},
         unreadable=(evil("warning"),),
+        title=evil("title"),
     )
-    outside = replace(outside, title=evil("title"))
     shown = Evaluation(model=evil("model"), protocol="parseq", datasets=(outside,))
     parsed = page(tmp_path, shown, details=((evil("name"), evil("value")),))
     assert "<script" not in parsed.source
@@ -186,7 +156,7 @@ def test_everything_that_comes_from_outside_is_escaped(tmp_path: Path) -> None:
 
 
 def test_the_page_refers_to_nothing_outside(tmp_path: Path) -> None:
-    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b")])), red_image)
+    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b")])), lambda *_: encoded())
     references = [value for name in ("src", "href", "srcset", "action") for tag in ("img", "a", "link", "form", "use")
                   for value in parsed.attributes(tag, name)]  # fmt: skip
     assert len(references) == 1
@@ -202,59 +172,36 @@ def test_differences_are_marked_in_both_texts(tmp_path: Path) -> None:
     assert parsed.of_class("gap") == 1  # where the label has no s
 
 
-def test_images_are_made_small_and_kept_whole(tmp_path: Path) -> None:
+def test_images_of_wrong_readings_are_made_small_and_kept_whole(tmp_path: Path) -> None:
     asked: list[tuple[str, int]] = []
-    sizes_by_index = {3: (2000, 100), 40: (3, 900), 5: (20, 10)}  # wide, tall, small
+    sizes = {("d", 3): (2000, 100), ("d", 40): (3, 900), ("e", 3): (20, 10)}  # wide, tall, small
 
     def image(name: str, index: int) -> bytes:
         asked.append((name, index))
-        return encoded(sizes_by_index[index], "blue")
+        return encoded(sizes[name, index])
 
-    samples = [result("a", "b", -1.0, index=3), result("a", "b", -2.0, index=40), result("a", "b", -3.0, index=5)]
-    parsed = page(tmp_path, evaluation(dataset("d", [*samples, result("a", "a", -0.1, index=6)])), image)
-    assert asked == [("d", 3), ("d", 40), ("d", 5)]  # the right one is not fetched
-    sizes = []
-    for source in parsed.attributes("img", "src"):
-        image = Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
-        sizes.append(image.size)
-        red, green, blue = image.convert("RGB").getpixel((0, 0))  # type: ignore[misc]
+    first = [result("a", "b", -1.0, index=3), result("a", "b", -2.0, index=40), result("a", "a", -0.1, index=6)]
+    second = [result("a", "b", -3.0, index=3)]
+    parsed = page(tmp_path, evaluation(dataset("d", first), dataset("e", second)), image)
+    assert asked == list(sizes)  # the right one is not fetched
+    assert [image.size for image in parsed.images()] == [(160, 8), (1, 48), (20, 10)]
+    for shown in parsed.images():
+        red, green, blue = shown.convert("RGB").getpixel((0, 0))  # type: ignore[misc]
         assert (red < 30, green < 30, blue > 225) == (True, True, True)
-    assert sizes == [(160, 8), (1, 48), (20, 10)]
-
-
-def test_images_are_asked_for_by_the_name_of_their_own_set(tmp_path: Path) -> None:
-    colours = {("first", 7): "red", ("second", 7): "blue"}
-    datasets = [dataset(name, [result("a", "b", index=7)]) for name, _ in colours]
-    parsed = page(tmp_path, evaluation(*datasets), lambda name, index: encoded(colour=colours[name, index]))
-    shown = []
-    for source in parsed.attributes("img", "src"):
-        image = Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1])))
-        red, _, blue = image.convert("RGB").getpixel((0, 0))  # type: ignore[misc]
-        shown.append("red" if red > blue else "blue")
-    assert shown == ["red", "blue"]
 
 
 def test_images_that_cannot_be_shown_leave_a_placeholder(tmp_path: Path) -> None:
-    found: list[bytes | CrnnError | OSError | None] = [
-        DataError("record is gone"),
-        ImageError("has no bytes", reason="empty"),
-        OSError("no such file"),
-        None,
-        b"",
-        b"not an image",
-        encoded((90, 90))[:60],
-        encoded(),
-    ]
+    broken = [None, b"", b"not an image", encoded((90, 90))[:60]]
+    errors = [DataError("record is gone"), ImageError("has no bytes", reason="empty"), OSError("no such file")]
+    found: list[Any] = [*errors, *broken, encoded()]
 
     def image(name: str, index: int) -> bytes | None:
-        outcome = found[index]
-        if isinstance(outcome, CrnnError | OSError):
-            raise outcome
-        return outcome
+        if isinstance(found[index], Exception):
+            raise found[index]
+        return found[index]
 
     samples = [result("a", "b", index=index) for index in range(len(found))]
     parsed = page(tmp_path, evaluation(dataset("d", samples)), image)
-    assert parsed.of_class("image") == 8
     assert parsed.text.count("no image") == 7
     assert len(parsed.attributes("img", "src")) == 1
 
@@ -281,15 +228,12 @@ def test_pages_without_an_error_are_whole(tmp_path: Path, datasets: tuple[Datase
     text = page(tmp_path, evaluation(*datasets)).text
     assert "No reading was wrong." in text
     assert "nan" not in text
+    assert "lexicon" not in text
+    assert ("trusted" in text) == any(dataset.samples for dataset in datasets)
 
 
 def test_scores_are_shown_as_probability_and_logarithm(tmp_path: Path) -> None:
-    results = [
-        result("a", "b", -0.693147),
-        result("a", "b", math.nan),
-        result("a", "b", -math.inf),
-        result("a", "b", 0.01),
-    ]
+    results = [result("a", "b", score) for score in (-0.693147, math.nan, -math.inf, 0.01)]
     text = page(tmp_path, evaluation(dataset("d", results))).text
     assert "50.00 % (log-probability -0.693)" in text
     assert "0.00 % (log-probability -inf)" in text
@@ -299,19 +243,18 @@ def test_scores_are_shown_as_probability_and_logarithm(tmp_path: Path) -> None:
 
 def test_any_text_can_be_written(tmp_path: Path) -> None:
     labels = ["שלום עולם", "नमस्ते", "👍🏽", "\u202egnp", "\ud800"]
-    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b", raw=label) for label in labels])))
+    parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b", raw_label=label) for label in labels])))
     for label in labels[:-1]:
         assert label in parsed.source
     assert "\\ud800" in parsed.source  # a lone surrogate has no UTF-8
 
 
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
-    def shown(skipped: Mapping[str, int]) -> Evaluation:
-        return evaluation(dataset("d", [result("abc", "abd"), result("xyz", "xxz")], skipped=skipped))
-
-    write_report(tmp_path / "one.html", shown({"b": 1, "a": 2}), red_image)
-    write_report(tmp_path / "two.html", shown({"a": 2, "b": 1}), red_image)
-    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    one, two = (
+        page(tmp_path, evaluation(dataset("d", [result("abc", "abd")], skipped=skipped)), lambda *_: encoded()).source
+        for skipped in ({"b": 1, "a": 2}, {"a": 2, "b": 1})
+    )
+    assert one == two
 
 
 def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,17 +266,55 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(ConfigError, match=r"cannot write .*report\.html: the disk is full"):
-        write_report(path, evaluation(dataset("d", [])), no_image)
+        page(tmp_path, evaluation(dataset("d", [])))
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file or directory"):
-        write_report(tmp_path / "none" / "report.html", evaluation(dataset("d", [])), no_image)
+# -- calibration and lexicons -----------------------------------------------------------------------------------------
 
 
-def test_the_tables_show_the_counts_of_the_evaluation_and_do_not_count_again(tmp_path: Path) -> None:
-    sums = TextSums(samples=1000, correct=900, characters=5000)
-    shown = DatasetResult("d", "sets/d", "parseq, 36 characters", sums, {}, None, samples=(), unreadable=())
-    assert "90.00 %" in page(tmp_path, evaluation(shown)).text
+def sure(label: str, prediction: str, confidence: float, probability: float = 0.3) -> SampleResult:
+    return result(label, prediction, math.log(probability), confidence=confidence)
+
+
+HALF = [sure("a", "a", 0.9), sure("b", "b", 0.9), sure("c", "c", 0.9), sure("d", "x", 0.6)]
+
+
+def test_calibration_errors_before_and_after(tmp_path: Path) -> None:
+    shown = page(tmp_path, evaluation(dataset("d", HALF)))
+    assert "That of the scores is 45.00 % , that of the confidences 22.50 %" in shown.text
+    assert shown.text.count("confidences: 90.00 % sure, 100.00 % right, 3 samples") == 1
+    assert shown.text.count("scores: 30.00 % sure, 75.00 % right, 4 samples") == 1
+    circles = [a for tag, a in shown.elements if tag == "circle" and a["class"] == "after"]
+    assert any(a["cx"] == str(260 * 0.9) and a["cy"] == "0.0" for a in circles)
+    assert "80 % 3 75.00 % 100.00 %" in shown.text  # threshold, read, coverage, accuracy
+    assert "0 % 4 100.00 % 75.00 %" in shown.text
+    assert "Sure 60.00 %" in shown.text  # of the wrong reading
+
+
+def test_without_calibration_it_says_what_to_do(tmp_path: Path) -> None:
+    shown = page(tmp_path, evaluation(dataset("d", [replace(s, confidence=None) for s in HALF])))
+    assert "That of the scores is 45.00 % . The weights are not calibrated: crnn calibrate fits" in shown.text
+    assert "confidences:" not in shown.text
+    assert shown.of_class("before") == 0
+    assert "Sure" not in shown.text
+
+
+def test_lexicons_stand_beside_the_free_reading_as_in_the_paper(tmp_path: Path) -> None:
+    def lexicon(name: str, words: int | None, right: int, count: int, without: int) -> LexiconResult:
+        pairs = [("a", "a")] * right + [("a", "b")] * (count - right)
+        return LexiconResult(name, words, score_texts(pairs), without)
+
+    svt = dataset("SVT", HALF, lexicons=(lexicon("50", None, 4, 4, 0), lexicon("<full>", 1200, 1, 4, 0)))
+    own = dataset("own", HALF, lexicons=(lexicon("50", None, 1, 2, 2), lexicon("<full>", 7, 0, 0, 4)))
+    shown = page(tmp_path, evaluation(svt, own))
+    assert "<full>" not in shown.source
+    assert "Dataset 50 <full> None SVT 100.00 % 25.00 % 1,200 words 75.00 % own 50.00 % (2) – 75.00 %" in shown.text
+
+
+@pytest.mark.parametrize("read", ["a", "b"])
+def test_all_right_and_all_wrong_can_be_drawn(tmp_path: Path, read: str) -> None:
+    shown = page(tmp_path, evaluation(dataset("d", [sure("a", read, 1.0, 0.99)] * 3)))
+    assert "nan" not in shown.source
+    assert not re.search(r'(?:c[xy]|points)="[^"]*-\d', shown.source)  # nothing outside of the frame

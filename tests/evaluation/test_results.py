@@ -1,43 +1,36 @@
-"""The results of an evaluation: the figures over several sets, the warnings, and what ``--json`` prints."""
+"""The results of an evaluation: figures over several sets, warnings, JSON, lengths, confusions, worst errors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from crnn.evaluation.metrics import TextSums, score_texts, wilson_interval
-from crnn.evaluation.results import DatasetResult, Evaluation, SampleResult
+from crnn.evaluation.results import (
+    Confusion,
+    DatasetResult,
+    Evaluation,
+    SampleResult,
+    accuracy_by_length,
+    confusions,
+    worst_errors,
+)
 
-# Other programs read these names.
-EVALUATION_KEYS = ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy", "calibration"]
-DATASET_KEYS = [
-    "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer",
-]  # fmt: skip
-MORE_DATASET_KEYS = ["expected", "warnings", "lexicons", "greedy", "forms"]
 
-
-def dataset(
-    name: str = "set",
-    pairs: Sequence[tuple[str, str]] = (),
-    *,
-    skipped: Mapping[str, int] | None = None,
-    expected: int | None = None,
-    unreadable: tuple[str, ...] = (),
-) -> DatasetResult:
+def dataset(name: str = "set", pairs: Sequence[tuple[str, str]] = (), **others: Any) -> DatasetResult:
     """A set of these labels and readings."""
-    return DatasetResult(
-        name=name,
-        path=f"sets/{name}",
-        title="parseq, 36 characters",
-        sums=score_texts(pairs),
-        skipped=dict(skipped or {}),
-        expected=expected,
-        samples=tuple(SampleResult(i, str(i), label, label, read, -0.5) for i, (label, read) in enumerate(pairs)),
-        unreadable=unreadable,
-    )
+    samples = tuple(SampleResult(i, str(i), label, label, read, -0.5) for i, (label, read) in enumerate(pairs))
+    values = {"title": "parseq, 36 characters", "skipped": {}, "expected": None, "unreadable": (), **others}
+    return DatasetResult(name=name, path=f"sets/{name}", sums=score_texts(pairs), samples=samples, **values)
+
+
+def sample(label: str, prediction: str, score: float = -0.5) -> SampleResult:
+    return SampleResult(0, "1", label, label, prediction, score)
 
 
 def evaluation(*datasets: DatasetResult) -> Evaluation:
@@ -49,15 +42,7 @@ SMALL = dataset("small", [("a", "b")])
 EMPTY = dataset("empty", skipped={"too_long": 3})
 
 
-# -- as_dict ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_names_in_json_are_those_that_other_programs_read() -> None:
-    values = evaluation(LARGE, SMALL).as_dict()
-    assert list(values) == EVALUATION_KEYS
-    assert len(values["datasets"]) == 2
-    for entry in values["datasets"]:
-        assert sorted(entry) == sorted(DATASET_KEYS + MORE_DATASET_KEYS)
+# -- as_dict: other programs read these names --------------------------------------------------------------------------
 
 
 def test_json_has_the_figures_of_the_sums() -> None:
@@ -106,106 +91,116 @@ def test_json_has_other_readings_and_other_forms_of_the_same_samples() -> None:
     }
 
 
-def test_the_sets_are_in_the_order_given() -> None:
-    values = evaluation(SMALL, LARGE, EMPTY).as_dict()
-    assert [entry["name"] for entry in values["datasets"]] == ["small", "large", "empty"]
-
-
 def test_what_is_not_a_number_is_null_and_the_rest_strict_json() -> None:
-    text = json.dumps(evaluation(EMPTY).as_dict(), allow_nan=False)  # raises at a NaN
-    values = json.loads(text)
-    entry = values["datasets"][0]
+    values = json.loads(json.dumps(evaluation(SMALL, EMPTY).as_dict(), allow_nan=False))  # raises at a NaN
+    zero, entry = values["datasets"]
+    assert (zero["accuracy"], zero["one_minus_ned"], zero["cer"]) == (0.0, 0.0, 1.0)  # and not null
     assert (entry["accuracy"], entry["one_minus_ned"], entry["cer"]) == (None, None, None)
     assert (entry["accuracy_low"], entry["accuracy_high"]) == (0.0, 1.0)  # nothing is known
     assert (entry["samples"], entry["skipped"]) == (0, {"too_long": 3})
-    assert (values["mean_accuracy"], values["combined_accuracy"]) == (None, None)
+    assert values["calibration"]["error_after"] is None
 
 
 def test_no_set_at_all_is_json_too() -> None:
     values = json.loads(json.dumps(evaluation().as_dict(), allow_nan=False))
     assert values["datasets"] == []
     assert (values["mean_accuracy"], values["combined_accuracy"]) == (None, None)
-
-
-def test_zero_is_a_number_and_not_null() -> None:
-    values = evaluation(dataset("wrong", [("a", "b")])).as_dict()
-    entry = values["datasets"][0]
-    assert (entry["accuracy"], entry["one_minus_ned"], entry["cer"]) == (0.0, 0.0, 1.0)
-    assert values["mean_accuracy"] == values["combined_accuracy"] == 0.0
-
-
-def test_labels_without_characters_have_an_accuracy_but_no_cer() -> None:
-    entry = evaluation(dataset("blank", [("", ""), ("", "x")])).as_dict()["datasets"][0]
-    assert (entry["accuracy"], entry["one_minus_ned"], entry["cer"]) == (0.5, 0.5, None)
+    assert values["calibration"]["error_before"] is None
 
 
 # -- figures over several sets ----------------------------------------------------------------------------------------
 
 
-def test_the_mean_weighs_sets_and_the_combined_accuracy_samples() -> None:
-    shown = evaluation(LARGE, SMALL)
+def test_figures_over_several_sets() -> None:
+    shown = evaluation(LARGE, EMPTY, SMALL)  # a set without samples does not pull the mean down
     assert shown.mean_accuracy == pytest.approx(0.375)  # of 3/4 and 0/1
     assert shown.combined_accuracy == pytest.approx(0.6)  # 3 of 5
+    assert shown.one_minus_ned == pytest.approx((3 * 1 + 3 / 4 + 0) / 5)
     values = shown.as_dict()
     assert (values["mean_accuracy"], values["combined_accuracy"]) == (shown.mean_accuracy, shown.combined_accuracy)
-
-
-def test_a_set_without_samples_does_not_pull_the_mean_down() -> None:
-    shown = evaluation(LARGE, EMPTY)
-    assert shown.mean_accuracy == pytest.approx(0.75)
-    assert shown.combined_accuracy == pytest.approx(0.75)
-
-
-def test_one_minus_ned_is_averaged_over_samples_of_all_sets() -> None:
-    assert evaluation(LARGE, SMALL).one_minus_ned == pytest.approx((3 * 1 + 3 / 4 + 0) / 5)
+    assert [entry["name"] for entry in values["datasets"]] == ["large", "empty", "small"]
+    assert shown.title == "parseq, 36 characters"
+    other = replace(SMALL, title="modelzoo, all words")
+    assert evaluation(LARGE, other).title == "parseq, 36 characters; modelzoo, all words"
 
 
 # -- warnings ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_count_that_differs_from_the_published_one_is_a_warning() -> None:
-    shown = dataset("SVT", [("a", "a")] * 3, skipped={"empty_label": 1, "too_long": 2}, expected=647)
-    assert shown.warnings == [
-        "SVT: 3 samples compared, 647 published (skipped: empty_label: 1, too_long: 2); "
-        "figures are not comparable with published ones"
-    ]
+def test_warnings_name_the_set_and_what_is_wrong() -> None:
+    shown = dataset("SVT", [("a\tb", "a")] * 3, skipped={"empty_label": 1}, expected=647, unreadable=("7.png: is cut",))
+    unreadable, count, tab = shown.warnings
+    assert unreadable == "SVT: unreadable image 7.png: is cut"
+    assert count.startswith("SVT: 3 samples compared, 647 published (skipped: empty_label: 1)")
+    assert tab.startswith(r"SVT: 3 labels have a tab in them (the first: 'a\tb')")
     assert evaluation(shown).as_dict()["datasets"][0]["warnings"] == shown.warnings
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_too_few_and_too_many_samples_are_both_warned_of(count: int) -> None:
-    (warning,) = dataset("SVT", [("a", "a")] * count, expected=3).warnings
-    assert f"{count} samples compared, 3 published (skipped: none)" in warning
-
-
-def test_the_published_count_is_no_warning_even_if_samples_were_skipped() -> None:
     assert dataset("SVT", [("a", "a")] * 3, skipped={"too_long": 2}, expected=3).warnings == []
-
-
-def test_a_set_without_a_published_count_is_not_compared_with_one() -> None:
     assert dataset("plates", [("a", "a")], skipped={"too_long": 2}).warnings == []
+    nothing = "no sample was compared (too_long: 3); expected readable images with labels that count"
+    assert replace(EMPTY, name="SVT", expected=647).warnings == [f"SVT: {nothing}"]
 
 
-def test_unreadable_images_are_named_before_the_count() -> None:
-    shown = dataset("SVT", [("a", "a")], expected=3, unreadable=("7.png: is empty", "9.png: is cut"))
-    first, second, third = shown.warnings
-    assert first == "SVT: unreadable image 7.png: is empty"
-    assert second == "SVT: unreadable image 9.png: is cut"
-    assert third.startswith("SVT: 1 samples compared, 3 published")
+# -- lengths ----------------------------------------------------------------------------------------------------------
 
 
-def test_labels_with_a_third_column_are_warned_of() -> None:
-    shown = dataset("SVT", [("a\tb", "a"), ("c", "c")])
-    (line,) = shown.warnings
-    assert line.startswith(r"SVT: 1 labels have a tab in them (the first: 'a\tb'), as where a list has a third column;")
+def test_accuracy_by_length_counts_the_compared_label_and_pools_the_longest() -> None:
+    samples = [
+        sample("ab", "ab"),
+        sample("ab", "abc"),  # the length of the label counts, not of the reading
+        SampleResult(index=0, key="1", raw_label="It's!", label="its", prediction="its", score=-0.1),
+        sample("abcd", "abcd"),
+        sample("abcdef", "x"),
+        sample("", ""),
+    ]
+    assert accuracy_by_length(samples, longest=3) == {
+        0: score_texts([("", "")]),
+        2: score_texts([("ab", "ab"), ("ab", "abc")]),
+        3: score_texts([("its", "its")]),
+        4: score_texts([("abcd", "abcd"), ("abcdef", "x")]),
+    }
+    assert accuracy_by_length([]) == {}
 
 
-def test_a_set_of_which_nothing_was_compared_says_so_once() -> None:
-    wanted = "no sample was compared (too_long: 3); expected readable images with labels that count"
-    assert EMPTY.warnings == [f"empty: {wanted}"]
-    assert replace(EMPTY, name="SVT", expected=647).warnings == [f"SVT: {wanted}"]
+# -- characters -------------------------------------------------------------------------------------------------------
 
 
-def test_the_title_says_each_rule_once() -> None:
-    other = replace(SMALL, title="modelzoo, words of 3 and more")
-    assert evaluation(LARGE, SMALL, other).title == "parseq, 36 characters; modelzoo, words of 3 and more"
+def test_confusions_count_substitutions_insertions_and_deletions() -> None:
+    samples = [
+        sample("book", "b0ok"),  # o -> 0
+        sample("oo", "00"),  # o -> 0, twice
+        sample("cat", "cart"),  # r too many
+        sample("door", "dor"),  # one of the two o is missing
+        sample("good", "good"),  # right: its two o only count as occurrences
+    ]
+    assert confusions(samples) == [Confusion("o", "0", 3, 8), Confusion("", "r", 1, 0), Confusion("o", "", 1, 8)]
+
+
+def test_equally_frequent_confusions_have_a_fixed_order_and_the_limit_cuts_the_rarest() -> None:
+    samples = [sample("b", "x"), sample("a", "y"), sample("a", "x"), sample("c", "z"), sample("c", "z")]
+    assert [(c.expected, c.read) for c in confusions(samples)] == [("c", "z"), ("a", "x"), ("a", "y"), ("b", "x")]
+    assert confusions(reversed(samples)) == confusions(samples)
+    assert [(c.expected, c.read) for c in confusions(samples, limit=2)] == [("c", "z"), ("a", "x")]
+
+
+def test_confusions_count_every_edit_once() -> None:
+    pairs = [("kitten", "sitting"), ("saturday", "sunday"), ("rn", "m"), ("", "ab"), ("ab", ""), ("abc", "abc")]
+    counted = sum(c.count for c in confusions(sample(label, prediction) for label, prediction in pairs))
+    assert counted == score_texts(pairs).edits == 3 + 3 + 2 + 2 + 2
+
+
+# -- worst errors -----------------------------------------------------------------------------------------------------
+
+
+def test_worst_errors_are_the_wrong_readings_of_highest_score_over_all_sets() -> None:
+    first = [sample("a", "a", -0.01), sample("b", "x", -2.0), sample("c", "x", -0.5), sample("g", "x", -math.inf)]
+    second = [sample("d", "x", math.nan), sample("e", "x", -0.1), sample("f", "x", -0.5)]
+    sets = [replace(dataset(name), samples=tuple(found)) for name, found in (("first", first), ("second", second))]
+    worst = worst_errors([*sets, EMPTY], limit=10)
+    assert [(name, s.label) for name, s in worst[:4]] == [
+        ("second", "e"),
+        ("first", "c"),  # as sure as f of the second set, which comes later
+        ("second", "f"),
+        ("first", "b"),
+    ]
+    assert {s.label for _, s in worst[4:]} == {"d", "g"}  # impossible, or no number
+    assert worst_errors(sets, limit=2) == worst[:2]

@@ -139,7 +139,7 @@ def _print_table(result: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
+    from crnn.evaluation.metrics import combined_accuracy, mean_accuracy
 
     table = Table(title=f"{result.model}, {result.title}", title_justify="left")
     plain = any(dataset.greedy is not None for dataset in result.datasets)

@@ -9,8 +9,8 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -26,68 +26,39 @@ from crnn.decoding.confidence import (
 )
 from crnn.decoding.ctc import decode_greedy, greedy
 from crnn.decoding.language_search import search_with_language
+from crnn.decoding.lexicon_search import LexiconMatch
 from crnn.distributed import Ranks
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
-from crnn.evaluation.lexicons import SetLexicon, check_lexicon, lexicon_name, open_lexicon
+from crnn.evaluation.lexicons import SetLexicon, lexicon_name, open_lexicon
 from crnn.evaluation.metrics import score_texts
-from crnn.evaluation.protocol import (
-    CharsetName,
-    LineProtocol,
-    Protocol,
-    ProtocolName,
-    line_protocol,
-    own_protocol,
-    protocol_for,
-)
+from crnn.evaluation.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 from crnn.recognizer import NetworkOutput, Recognizer
 
-_R = TypeVar("_R")
+_MAX_NAMED = 3  # unreadable images of a set
+
+ProtocolCharset: TypeAlias = Literal["auto"] | CharsetName
+DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one set, or several
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedSample(Generic[_R]):
-    """One compared sample: raw label, label under the protocol, and the result ``found`` from the network's output."""
-
-    index: int
-    key: str
-    raw_label: str
-    label: str
-    found: _R
-
-
-@dataclass(frozen=True, slots=True)
-class ReadSet(Generic[_R]):
-    """Samples of a set after reading, in its order: compared, skipped by reason, unreadable keys with the reason."""
-
-    samples: list[ComparedSample[_R]]
-    skipped: dict[str, int]
-    unreadable: list[str]
-
-
-def read_set(
+def _read_set(
     recognizer: Recognizer,
     store: SampleStore,
     protocol: Protocol,
-    read: Callable[[NetworkOutput, list[int]], Sequence[_R]],
-    *,
-    ranks: Ranks | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> ReadSet[_R]:
-    """Run the network on the samples of a set that count under a protocol.
+    read: Callable[[NetworkOutput, list[SampleResult]], list[SampleResult]],
+    ranks: Ranks | None,
+    progress: Callable[[int], None],
+) -> tuple[list[SampleResult], Counter[str], list[str]]:
+    """Run the network on the samples of a set that count under a protocol; ranks share the work, each gets the whole.
 
-    ``read`` gets the network's output for a batch and the indices of its images in the set, and returns one result per
-    image. Ranks share the work, and each gets the whole result; ``progress`` gets the number of samples done on this
-    rank since the last call.
-
-    Raises:
-        CharsetError: The model's own rules make unknown characters an error, and a label has one.
+    ``read`` fills in what was read for a batch. Returns the samples, the numbers of skipped ones by reason, and keys of
+    unreadable images with the cause; samples and keys in the set's order.
     """
     rank, world_size = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
     skipped: Counter[str] = Counter()
     unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
-    samples: list[ComparedSample[_R]] = []
-    kept: dict[int, tuple[int, str, str]] = {}  # those that wait for their result, by the index of their image
+    samples: list[SampleResult] = []
+    waiting: dict[int, SampleResult] = {}  # those without a result yet, by the place of their image
 
     def images() -> Iterator[bytes]:
         place = 0
@@ -103,45 +74,28 @@ def read_set(
             except CharsetError as error:
                 raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
             except DataError as error:
-                skipped[error.reason if isinstance(error, ImageError) else "unreadable_record"] += 1
-                unreadable.append((index, f"{store.key(index)}: {error}"))
+                skip_unreadable(index, error)
                 continue
-            kept[place] = (index, raw, label)
+            waiting[place] = SampleResult(index, store.key(index), raw, label)
             place += 1
             yield image
 
-    def results(output: NetworkOutput) -> Sequence[_R]:
-        return read(output, [kept[place][0] for place in output.places])
+    def skip_unreadable(index: int, error: DataError) -> None:
+        skipped[error.reason if isinstance(error, ImageError) else "unreadable_record"] += 1
+        unreadable.append((index, f"{store.key(index)}: {error}"))
 
-    for place, found in enumerate(recognizer.run(images(), results)):
-        index, raw, label = kept.pop(place)
-        if isinstance(found, ImageError):
-            skipped[found.reason] += 1
-            unreadable.append((index, f"{store.key(index)}: {found}"))
+    found = recognizer.run(images(), lambda output: read(output, [waiting[place] for place in output.places]))
+    for place, result in enumerate(found):
+        sample = waiting.pop(place)
+        if isinstance(result, ImageError):
+            skip_unreadable(sample.index, result)
         else:
-            samples.append(ComparedSample(index, store.key(index), raw, label, found))
+            samples.append(result)
 
-    if ranks is not None:
-        parts = ranks.gather((samples, skipped, unreadable))
-        samples = sorted((s for part in parts for s in part[0]), key=lambda s: s.index)
-        skipped = sum((part[1] for part in parts), Counter())
-        unreadable = [line for part in parts for line in part[2]]
-    return ReadSet(samples, dict(sorted(skipped.items())), [line for _, line in sorted(unreadable)])
-
-
-ProtocolCharset = Literal["auto"] | CharsetName
-
-DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one set, or several
-
-
-class _Found(NamedTuple):
-    """Readings of one sample: without a lexicon (``None``: not asked for), without the language, with each lexicon."""
-
-    text: str | None
-    score: float
-    confidence: float
-    words: tuple[str | None, ...]
-    greedy: str | None = None
+    parts = [(samples, skipped, unreadable)] if ranks is None else ranks.gather((samples, skipped, unreadable))
+    samples = sorted((sample for part in parts for sample in part[0]), key=lambda sample: sample.index)
+    lines = sorted(line for part in parts for line in part[2])
+    return samples, sum((part[1] for part in parts), Counter()), [line for _, line in lines]
 
 
 def evaluate(
@@ -183,19 +137,12 @@ def evaluate(
     for name, count in Counter(map(lexicon_name, lexicons)).items():
         if count > 1:
             raise ConfigError(f"{count} lexicons are called {name!r}; expected each once, files under different names")
-    for spec in lexicons:
-        check_lexicon(spec)
-    sets = _open_sets(recognizer, data, protocol, charset)
-    rules = recognizer.config.charset.rules()
-    calibrated = recognizer.decoder.calibrated
+    sets = open_sets(recognizer, data, protocol=protocol, charset=charset)
+    label_rules = recognizer.config.charset.rules()
     results = []
-    for dataset, store, rule in sets:
-        own = [open_lexicon(spec, store, recognizer.charset, rules, margin=lexicon_margin) for spec in lexicons]
-        read = _reading_all(recognizer, own, lexicon_only=lexicon_only)
-        found = read_set(recognizer, store, rule, read, ranks=ranks, progress=progress)
-        results.append(
-            _dataset_result(dataset, store, rule, found, () if lexicon_only else own, calibrated or lexicon_only)
-        )
+    for name, store, rules in sets:
+        own = [open_lexicon(spec, store, recognizer.charset, label_rules, lexicon_margin) for spec in lexicons]
+        results.append(_evaluate_set(recognizer, name, store, rules, own, lexicon_only, ranks, progress))
     for k, spec in enumerate(lexicons):
         if not any(result.samples if lexicon_only else result.lexicons[k].sums.samples for result in results):
             raise DataError(
@@ -203,6 +150,70 @@ def evaluate(
                 "expected LMDB stores of sets that are published with them (SVT, IIIT5K), 'full', or a file"
             )
     return Evaluation(model, protocol, tuple(results))
+
+
+def _evaluate_set(
+    recognizer: Recognizer,
+    name: str,
+    store: SampleStore,
+    rules: Protocol,
+    lexicons: Sequence[SetLexicon],
+    lexicon_only: bool,
+    ranks: Ranks | None,
+    progress: Callable[[int], None],
+) -> DatasetResult:
+    decoder, text_of = recognizer.decoder, recognizer.charset.decode
+
+    def compared(ids: Sequence[int]) -> str:
+        return rules.prediction(text_of(ids))
+
+    def word(match: list[LexiconMatch] | None) -> str | None:
+        return None if match is None else compared(match[0].ids) if match else ""
+
+    def read(output: NetworkOutput, samples: list[SampleResult]) -> list[SampleResult]:
+        log_probs, indices = output.log_probs, [sample.index for sample in samples]
+        matches = [lexicon.matches(log_probs, indices, posterior=lexicon_only) for lexicon in lexicons]
+        if lexicon_only:
+            decoded = decoder.matched(log_probs, [match or [] for match in matches[0]])
+        else:
+            decoded = decoder.decode(log_probs)
+        best_paths = greedy(log_probs) if decoder.prior and not lexicon_only else None
+        return [
+            replace(
+                sample,
+                raw_prediction=text_of(decoded[n].text.ids),
+                prediction=compared(decoded[n].text.ids),
+                score=decoded[n].text.score,
+                confidence=decoded[n].confidence if decoder.calibrated or lexicon_only else None,
+                words=tuple(word(row[n]) for row in matches),
+                greedy=None if best_paths is None else compared(best_paths[n]),
+            )
+            for n, sample in enumerate(samples)
+        ]
+
+    found, skipped, unreadable = _read_set(recognizer, store, rules, read, ranks, progress)
+    samples = tuple(sample for sample in found if not lexicon_only or sample.words[0] is not None)
+    skipped["no_lexicon"] += len(found) - len(samples)
+    with_lexicons = []
+    for k, lexicon in enumerate(() if lexicon_only else lexicons):
+        pairs = [(s.label, text) for s in samples if (text := s.words[k]) is not None]
+        with_lexicons.append(LexiconResult(lexicon.name, lexicon.size, score_texts(pairs), len(samples) - len(pairs)))
+    best_paths = [(s.label, s.greedy) for s in samples if s.greedy is not None]
+    return DatasetResult(
+        name,
+        store.path,
+        rules.title,
+        score_texts((s.label, s.prediction) for s in samples),
+        dict(sorted((+skipped).items())),
+        rules.expected_count,
+        samples,
+        tuple(unreadable[:_MAX_NAMED]),
+        tuple(with_lexicons),
+        score_texts(best_paths) if best_paths else None,
+        tuple(
+            (k, score_texts((form(s.raw_label), form(s.raw_prediction)) for s in samples)) for k, form in rules.forms
+        ),
+    )
 
 
 def calibrate(
@@ -224,36 +235,38 @@ def calibrate(
     Raises:
         DataError: A set is missing or empty, two have one name, or there are too few readings, all right or all wrong.
     """
-    prior = recognizer.decoder.prior
+    current, prior, text_of = current or UNCALIBRATED, recognizer.decoder.prior, recognizer.charset.decode
 
-    def read(output: NetworkOutput, _: list[int]) -> list[list[tuple[str, float]]]:
-        decode = recognizer.charset.decode
-        free = [(decode(text.ids), math.exp(text.score)) for text in decode_greedy(output.log_probs)]
+    def read(output: NetworkOutput, samples: list[SampleResult]) -> list[SampleResult]:
+        """Fill in the best path and its score, and the reading with the language and its probability."""
+        free = decode_greedy(output.log_probs)
+        samples = [replace(s, greedy=text_of(x.ids), score=x.score) for s, x in zip(samples, free, strict=True)]
         if prior is None:
-            return [[pair] for pair in free]
-        spoken = search_with_language([output.log_probs], prior, recognizer.decoder.options.beam_width)[0]
+            return samples
+        found = search_with_language([output.log_probs], prior, recognizer.decoder.options.beam_width)[0]
         return [
-            [pair, (decode(found.texts[0].ids), found.probability)] for pair, found in zip(free, spoken, strict=True)
+            replace(s, prediction=text_of(x.texts[0].ids), confidence=x.probability)
+            for s, x in zip(samples, found, strict=True)
         ]
 
-    probabilities: list[list[float]] = [[], []]
-    correct: list[list[bool]] = [[], []]
+    free: list[tuple[float, bool]] = []  # probability, and true if right
+    spoken: list[tuple[float, bool]] = []
     names = []
-    for name, store, rule in _open_sets(recognizer, data, protocol, charset):
+    for name, store, rules in open_sets(recognizer, data, protocol=protocol, charset=charset):
         names.append(name)
-        found = read_set(recognizer, store, rule, read, progress=progress)
-        for reason, count in found.skipped.items():
+        found, skipped, unreadable = _read_set(recognizer, store, rules, read, None, progress)
+        for reason, count in sorted(skipped.items()):
             say(f"{name}: {count} samples left out: {reason}")
-        for line in found.unreadable[:3]:
+        for line in unreadable[:_MAX_NAMED]:
             say(f"{name}: unreadable image {line}")
-        for sample in found.samples:
-            for way, (text, probability) in enumerate(sample.found):
-                probabilities[way].append(probability)
-                correct[way].append(rule.prediction(text) == sample.label)
+        for s in found:
+            free.append((math.exp(s.score), rules.prediction(s.greedy or "") == s.label))
+            spoken.append((s.confidence or 0.0, rules.prediction(s.prediction) == s.label))
 
-    def fit(way: int, name: str, old: ConfidenceCurve) -> ConfidenceCurve:
-        fitted = fit_curve(probabilities[way], correct[way])
-        error = expected_calibration_error(confidences(probabilities[way], old), np.array(correct[way]))
+    def fit(readings: list[tuple[float, bool]], name: str, old: ConfidenceCurve) -> ConfidenceCurve:
+        probabilities, correct = [probability for probability, _ in readings], [right for _, right in readings]
+        fitted = fit_curve(probabilities, correct)
+        error = expected_calibration_error(confidences(probabilities, old), np.array(correct))
         if fitted.error_after < error:
             return fitted
         say(
@@ -262,129 +275,44 @@ def calibrate(
         )
         return replace(fitted, slope=old.slope, offset=old.offset, error_after=error)
 
-    current = current or UNCALIBRATED
-    free = fit(0, "greedy", current.greedy)
-    spoken = None if prior is None else fit(1, "with language", current.language or current.greedy)
-    return Calibration(free, spoken, tuple(names))
+    greedy_curve = fit(free, "greedy", current.greedy)
+    language_curve = None if prior is None else fit(spoken, "with language", current.language or current.greedy)
+    return Calibration(greedy_curve, language_curve, tuple(names))
 
 
-def check_sets(
+def count_samples(data: DataSpecs) -> int:
+    """Return the number of samples of these sets together."""
+    return sum(len(open_source(spec)) for spec in _specs(data))
+
+
+def open_sets(
     recognizer: Recognizer,
     data: DataSpecs,
     *,
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
-) -> None:
-    """Raise the errors of ``evaluate`` that need no image (``DataError``, ``ConfigError``), hours before it runs."""
-    _open_sets(recognizer, data, protocol, charset)
-
-
-def count_samples(data: DataSpecs) -> int:
-    """Return the number of samples of these sets together."""
-    return sum(len(open_source(split_name(spec)[1])) for spec in _specs(data))
-
-
-def _specs(data: DataSpecs) -> list[str]:
-    specs = [os.fspath(spec) for spec in ([data] if isinstance(data, str | os.PathLike) else data)]
+) -> list[tuple[str, SampleStore, Protocol]]:
+    """Return name, store and rules of each set; raises the errors of ``evaluate`` that need no image."""
+    specs = _specs(data)
     if not specs:
         raise DataError("no data is given; expected LMDB folders or list files")
-    return specs
-
-
-def _open_sets(
-    recognizer: Recognizer, data: DataSpecs, protocol: ProtocolName, charset: ProtocolCharset
-) -> list[tuple[str, SampleStore, Protocol]]:
-    stores = [(name, open_source(path)) for name, path in map(split_name, _specs(data))]
+    stores = [(name, open_source(path)) for name, path in map(split_name, specs)]
     for name, count in Counter(name for name, _ in stores).items():
         if count > 1:
             raise DataError(f"{count} sets are called {name!r}; give each a name of its own with NAME=DATA")
     for _, store in stores:
         if not len(store):
             raise DataError(f"{store.path}: has no samples; expected at least one")
-    return [(name, store, _protocol(recognizer, name, protocol, charset)) for name, store in stores]
+    characters = recognizer.charset.characters
+    is_own = charset == "auto" and all(set(characters) != set(named) for named in NAMED_CHARSETS.values())
+
+    def rules(name: str) -> Protocol:
+        if protocol != "lines" and is_own:
+            return own_protocol(recognizer.config.charset.rules(), recognizer.charset, name)
+        return protocol_for(protocol, "36" if charset == "auto" else charset, name)
+
+    return [(name, store, rules(name)) for name, store in stores]
 
 
-def _protocol(recognizer: Recognizer, dataset: str, protocol: ProtocolName, charset: ProtocolCharset) -> Protocol:
-    own = recognizer.charset.characters
-    if protocol == "lines":
-        return line_protocol(dataset)
-    if charset == "auto" and set(own) not in [set(characters) for characters in NAMED_CHARSETS.values()]:
-        return own_protocol(recognizer.config.charset.rules(), recognizer.charset, dataset)
-    return protocol_for(protocol, "36" if charset == "auto" else charset, dataset)
-
-
-def _reading_all(
-    recognizer: Recognizer, lexicons: Sequence[SetLexicon], *, lexicon_only: bool
-) -> Callable[[NetworkOutput, list[int]], list[_Found]]:
-    """Return a function that decodes the network's output, without a lexicon and with each."""
-    charset, decoder = recognizer.charset, recognizer.decoder
-
-    def read(output: NetworkOutput, indices: list[int]) -> list[_Found]:
-        matches = [lexicon.matches(output.log_probs, indices, posterior=lexicon_only) for lexicon in lexicons]
-        if lexicon_only:
-            known = decoder.matched(output.log_probs, [row or [] for row in matches[0]])
-            return [
-                _Found(None if row is None else charset.decode(d.text.ids), d.text.score, d.confidence, ())
-                for d, row in zip(known, matches[0], strict=True)
-            ]
-        words = [
-            tuple(None if row is None else charset.decode(row[0].ids) if row else "" for row in rows)
-            for rows in zip(*matches, strict=True)
-        ] or [()] * len(indices)
-        free = decoder.decode(output.log_probs)
-        plain = [charset.decode(ids) for ids in greedy(output.log_probs)] if decoder.prior else [None] * len(free)
-        return [
-            _Found(charset.decode(d.text.ids), d.text.score, d.confidence, own, text)
-            for d, own, text in zip(free, words, plain, strict=True)
-        ]
-
-    return read
-
-
-def _dataset_result(
-    name: str,
-    store: SampleStore,
-    protocol: Protocol,
-    found: ReadSet[_Found],
-    lexicons: Sequence[SetLexicon],
-    calibrated: bool,
-) -> DatasetResult:
-    samples = tuple(
-        SampleResult(
-            s.index,
-            s.key,
-            s.raw_label,
-            s.label,
-            protocol.prediction(s.found.text),
-            s.found.score,
-            s.found.confidence if calibrated else None,
-        )
-        for s in found.samples
-        if s.found.text is not None
-    )
-    read = [s for s in found.samples if s.found.text is not None]
-    forms = protocol.forms if isinstance(protocol, LineProtocol) else ()
-    skipped = dict(found.skipped)
-    if len(samples) < len(found.samples):
-        skipped["no_lexicon"] = len(found.samples) - len(samples)
-    results = []
-    for k, lexicon in enumerate(lexicons):
-        pairs = [(s.label, word) for s in found.samples if (word := s.found.words[k]) is not None]
-        sums = score_texts((label, protocol.prediction(word)) for label, word in pairs)
-        words = None if lexicon.shared is None else len(lexicon.shared)
-        results.append(LexiconResult(lexicon.name, words, sums, len(found.samples) - len(pairs)))
-    return DatasetResult(
-        name,
-        store.path,
-        protocol.title,
-        score_texts((s.label, s.prediction) for s in samples),
-        dict(sorted(skipped.items())),
-        protocol.expected_count,
-        samples,
-        tuple(found.unreadable[:3]),
-        tuple(results),
-        score_texts((s.label, protocol.prediction(s.found.greedy)) for s in read if s.found.greedy is not None)
-        if any(s.found.greedy is not None for s in read)
-        else None,
-        tuple((name, score_texts((form(s.raw_label), form(s.found.text or "")) for s in read)) for name, form in forms),
-    )
+def _specs(data: DataSpecs) -> list[str]:
+    return [os.fspath(spec) for spec in ([data] if isinstance(data, str | os.PathLike) else data)]

@@ -21,29 +21,22 @@ _Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 class TextSums:
     """Sums behind accuracy, CER and 1-NED; ``+`` merges, and ``TextSums()`` is the zero.
 
-    Attributes:
-        samples: Number of samples.
-        correct: Number of predictions equal to their labels.
-        characters: Sum of the lengths of the labels.
-        edits_by_length: Pairs ``(length, edits)``, ascending, without zeros: the Levenshtein distances summed over the
-            samples whose longer text (label or prediction) has that length. 1-NED can be computed from them.
+    ``edits_by_length`` are pairs ``(length, edits)``, ascending, without zeros: the Levenshtein distances summed over
+    the samples whose longer text (label or prediction) has that length. 1-NED can be computed from them.
     """
 
     samples: int = 0
     correct: int = 0
-    characters: int = 0
+    characters: int = 0  # of the labels
     edits_by_length: tuple[tuple[int, int], ...] = ()
 
     def __add__(self, other: TextSums) -> TextSums:
-        if not isinstance(other, TextSums):
-            return NotImplemented
-        edits = Counter(dict(self.edits_by_length))
-        edits.update(dict(other.edits_by_length))
+        edits = Counter(dict(self.edits_by_length)) + Counter(dict(other.edits_by_length))
         return TextSums(
-            samples=self.samples + other.samples,
-            correct=self.correct + other.correct,
-            characters=self.characters + other.characters,
-            edits_by_length=tuple(sorted(edits.items())),
+            self.samples + other.samples,
+            self.correct + other.correct,
+            self.characters + other.characters,
+            tuple(sorted(edits.items())),
         )
 
     @property
@@ -79,13 +72,8 @@ class TextSums:
         return float(1 - lost / self.samples)
 
 
-def score_text(label: str, prediction: str) -> TextSums:
-    """Return the sums of one sample."""
-    return score_texts([(label, prediction)])
-
-
 def score_texts(pairs: Iterable[tuple[str, str]]) -> TextSums:
-    """Return the sums of many samples, pairs of label and prediction; faster than adding ``score_text``."""
+    """Return the sums of samples, pairs of label and prediction."""
     samples = correct = characters = 0
     edits_by_length: Counter[int] = Counter()
     for label, prediction in pairs:
@@ -102,23 +90,26 @@ def score_texts(pairs: Iterable[tuple[str, str]]) -> TextSums:
 def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
     """Return the 95 % interval of a share; (0, 1) without samples.
 
-    Unlike the normal approximation it stays in [0, 1], and suits small sets and shares near 0 and 1.
-
-    Raises:
-        ValueError: ``correct`` is not between 0 and ``samples``.
-
-    Reference: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; no continuity
-    correction.
+    Unlike the normal approximation it stays in [0, 1], and suits small sets and shares near 0 and 1. Reference: Wilson
+    1927, "Probable inference, the law of succession, and statistical inference"; no continuity correction.
     """
-    if not 0 <= correct <= samples:
-        raise ValueError(f"correct is {correct}; expected 0 to the number of samples, {samples}")
     if samples == 0:
         return 0.0, 1.0
-    share = correct / samples
     z2 = _Z_95 * _Z_95
-    centre = correct + z2 / 2
-    spread = _Z_95 * math.sqrt(correct * (1 - share) + z2 / 4)
+    center = correct + z2 / 2
+    spread = _Z_95 * math.sqrt(correct * (1 - correct / samples) + z2 / 4)
     # Exact where all or none are correct: rounding would leave some 1e-17 there, below 0 or above 1 at times.
-    low = 0.0 if correct == 0 else (centre - spread) / (samples + z2)
-    high = 1.0 if correct == samples else (centre + spread) / (samples + z2)
+    low = 0.0 if correct == 0 else (center - spread) / (samples + z2)
+    high = 1.0 if correct == samples else (center + spread) / (samples + z2)
     return low, high
+
+
+def mean_accuracy(sets: Iterable[TextSums]) -> float:
+    """Return the unweighted mean of the sets' accuracies (papers' "Avg"); NaN if no set has samples."""
+    accuracies = [sums.accuracy for sums in sets if sums.samples]
+    return sum(accuracies) / len(accuracies) if accuracies else math.nan
+
+
+def combined_accuracy(sets: Iterable[TextSums]) -> float:
+    """Return the accuracy over all samples: PARSeq's "Combined", DTRB's "total_accuracy"; NaN without samples."""
+    return sum(sets, TextSums()).accuracy

@@ -8,22 +8,19 @@ deep-text-recognition-benchmark, dataset.py, test.py; ``modelzoo``: mindspore-ai
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip
 from crnn.data.formats import FORMATS
 from crnn.data.formats.subsets import VARIANTS
 from crnn.errors import ConfigError
-from crnn.evaluation.metrics import TextSums
 
 ProtocolName = Literal["parseq", "clovaai", "modelzoo", "lines"]
 CharsetName = Literal["36", "62", "94"]
-Filtering = Literal["auto", "on", "off"]
 
 PUBLISHED_COUNTS = {
     "IIIT5k_3000": FORMATS["iiit5k"].counts["test"],
@@ -39,43 +36,33 @@ Sets in use in several versions have the number in their name; a plain "IC13" co
 
 _ALIASES = {"IIIT5k": "IIIT5k_3000", "SVT_647": "SVT", "SVTP_645": "SVTP", "CUTE": "CUTE80", "CUTE80_288": "CUTE80"}
 
+_CHARSETS = {"parseq": ("36", "62", "94"), "clovaai": ("36", "94"), "modelzoo": ("36",)}
+
 _SETS_WITH_SPECIALS = ("IC15_2077", "CUTE80")  # for which DTRB asks for --data_filtering_off
 
 _MAX_LENGTH = 25  # DTRB's --batch_max_length and PARSeq's max_label_length
 _MODELZOO_MIN_LENGTH = 3  # filter_length of the ModelZoo's IC03 and IC13 readers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Protocol:
-    """Rules for the evaluation of one dataset; made by ``protocol_for`` or ``own_protocol``.
-
-    Attributes:
-        name: Name of the protocol.
-        title: The rules in a few words, for tables and reports.
-        charset: The compared characters.
-        dataset: Name of the dataset; some rules and the expected count depend on it.
-        label_rules: Rules from a raw label to the compared one.
-        prediction_rules: Rules from a reading to the compared text. ``None``: unchanged.
-        min_length: Samples with shorter raw labels are left out.
-        keep_empty: Keep samples whose label has nothing left; only an empty reading of them is right.
-    """
+    """Rules for the evaluation of one dataset; made by ``protocol_for`` or ``own_protocol``."""
 
     name: ProtocolName
-    title: str
-    charset: Charset
+    title: str  # the rules in a few words, for tables and reports
+    charset: Charset  # the compared characters
     dataset: str
     label_rules: LabelRules
-    prediction_rules: LabelRules | None
-    min_length: int = 0
-    keep_empty: bool = False
+    prediction_rules: LabelRules | None  # None: readings stay unchanged
+    min_length: int = 0  # samples with shorter raw labels are left out
+    keep_empty: bool = False  # samples whose label has nothing left stay; only an empty reading of them is right
+
+    forms: ClassVar[tuple[tuple[str, Callable[[str], str]], ...]] = ()  # other forms of comparison, by name
 
     def label(self, raw: str) -> str:
-        """Return the compared label.
+        """Return the compared label, or raise ``LabelSkip`` where the protocol leaves the sample out.
 
-        Raises:
-            LabelSkip: The protocol leaves this sample out; ``reason`` is ``too_long``, ``too_short``, ``empty_label``,
-                ``unknown_character`` or ``not_alphanumeric``.
-            CharsetError: Only under ``own_protocol``: the model's own rules make an unknown character an error.
+        A ``CharsetError`` comes from a model's own rules alone, if they make an unknown character an error.
         """
         if len(raw) < self.min_length:
             raise LabelSkip("too_short")
@@ -99,56 +86,63 @@ class Protocol:
 
     @property
     def expected_count(self) -> int | None:
-        """Return the number of images in a benchmark set; case, ``_``, ``-`` and spaces in the name are ignored.
-
-        Only whole names match: ``svt_train`` has no published count.
-        """
+        """Return ``expected_count`` of the dataset under these rules."""
         if self.min_length and _WHOLE_IC13.fullmatch(_key(self.dataset)):
             return PUBLISHED_COUNTS["IC13_857"]  # what the ModelZoo's rules leave of any version of IC13
         return expected_count(self.dataset)
 
 
-def protocol_for(
-    name: ProtocolName, charset: CharsetName = "36", dataset: str = "", filtering: Filtering = "auto"
-) -> Protocol:
-    """Return the published rules for one dataset.
+def protocol_for(name: ProtocolName, charset: CharsetName = "36", dataset: str = "") -> Protocol:
+    """Return the published rules for one dataset, or raise ``ConfigError`` where the project has no such evaluation.
 
     ``parseq``: white space and non-ASCII out of the label (NFKD first), longer than 25 left out, case folded under 36,
     all else outside the charset removed; samples go only if nothing remains. Readings: case folded, stripped to the
     charset.
 
-    ``clovaai`` with filtering: raw labels longer than 25 and labels with a character outside the charset are left out.
-    Without (``--data_filtering_off``): every sample stays, other characters are removed. Under 36, readings are folded
-    and stripped too: no change for a model of 36 characters, and the project's ``--sensitive --data_filtering_off`` for
-    one of 94. Under 94, readings stay unchanged, and labels with a backslash are left out: the project puts its
-    characters into a regular expression unescaped, which loses the backslash.
+    ``clovaai``: raw labels longer than 25 and labels with a character outside the charset are left out. Of IC15_2077
+    and CUTE80 every sample stays and other characters are removed, as that project advises (--data_filtering_off).
+    Under 36, readings are folded and stripped too: no change for a model of 36 characters, and the project's
+    ``--sensitive --data_filtering_off`` for one of 94. Under 94, readings stay unchanged, and labels with a backslash
+    are left out: the project puts its characters into a regular expression unescaped, which loses the backslash.
 
     ``modelzoo``: lower case. IC03 and IC13 (by name): labels shorter than 3 or not all of a-z and 0-9 are left out. All
     others, like SVT and IIIT5K: every sample stays, other characters are removed.
-
-    Args:
-        name: Name of the protocol.
-        charset: Compared characters: ``36`` (letters without case, digits), ``62`` or ``94``.
-        dataset: Name of the dataset, one of ``PUBLISHED_COUNTS`` or any other.
-        filtering: For ``clovaai`` with ``36`` only. ``auto``: off for IC15_2077 and CUTE80, as that project advises
-            (their labels have special characters, and samples would vanish from the count), else on.
-
-    Raises:
-        ConfigError: The project has no such evaluation.
     """
     if charset not in NAMED_CHARSETS:
         raise ConfigError(f"charset is {charset!r}; expected 36, 62 or 94, or use own_protocol for other characters")
-    if filtering != "auto" and name != "clovaai":
-        raise ConfigError(f"filtering is {filtering!r}, but protocol {name} has no such choice; leave it at 'auto'")
-    if name == "parseq":
-        return _parseq(charset, dataset)
-    if name == "clovaai":
-        return _clovaai(charset, dataset, filtering)
-    if name == "modelzoo":
-        return _modelzoo(charset, dataset)
     if name == "lines":
         return line_protocol(dataset)
-    raise ConfigError(f"protocol is {name!r}; expected parseq, clovaai, modelzoo or lines")
+    if name not in _CHARSETS:
+        raise ConfigError(f"protocol is {name!r}; expected parseq, clovaai, modelzoo or lines")
+    if charset not in _CHARSETS[name]:
+        known = " or ".join(_CHARSETS[name])
+        raise ConfigError(f"protocol {name} compares {known} characters, charset is {charset}; use {known}, or parseq")
+    title, characters = f"{name}, {charset} characters", Charset(charset)
+    readings = LabelRules(case="lower" if charset == "36" else "keep", unknown="drop_character")
+    filtered = replace(readings, unknown="drop_sample")
+    if name == "parseq":
+        labels = replace(readings, whitespace="remove", unicode="ascii", max_length=_MAX_LENGTH)
+        return Protocol(name, title, characters, dataset, labels, readings)
+    if name == "modelzoo":
+        if _IC03_OR_IC13.match(_key(dataset)) is None:
+            return Protocol(name, "modelzoo, all words", characters, dataset, readings, readings, keep_empty=True)
+        title = "modelzoo, alphanumeric words of 3 and more"
+        return Protocol(name, title, characters, dataset, filtered, readings, _MODELZOO_MIN_LENGTH)
+    filtered = replace(filtered, max_length=_MAX_LENGTH)
+    if charset == "94":
+        characters = Charset(NAMED_CHARSETS["94"].replace("\\", ""))
+        return Protocol(name, title, characters, dataset, filtered, None, keep_empty=True)
+    if _NAME_BY_KEY.get(_key(dataset)) in _SETS_WITH_SPECIALS:
+        return Protocol(name, f"{title}, filtering off", characters, dataset, readings, readings, keep_empty=True)
+    return Protocol(name, f"{title}, filtering on", characters, dataset, filtered, readings, keep_empty=True)
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _letters_and_digits(text: str) -> str:
+    return _collapsed("".join(c for c in text if c.isalnum() or c.isspace())).casefold()
 
 
 class LineProtocol(Protocol):
@@ -157,17 +151,10 @@ class LineProtocol(Protocol):
     In all forms runs of spaces are one space.
     """
 
-    @property
-    def forms(self) -> tuple[tuple[str, Callable[[str], str]], ...]:
-        """Names and functions of the other forms of comparison."""
-        return ("as annotated", _collapsed), ("letters and digits", _letters_and_digits)
+    forms = (("as annotated", _collapsed), ("letters and digits", _letters_and_digits))
 
     def label(self, raw: str) -> str:
-        """Return the compared label.
-
-        Raises:
-            LabelSkip: Nothing is left of it.
-        """
+        """Return the compared label, or raise ``LabelSkip`` if nothing is left of it."""
         text = self.prediction(raw)
         if not text:
             raise LabelSkip("empty_label")
@@ -180,22 +167,7 @@ class LineProtocol(Protocol):
 
 def line_protocol(dataset: str = "") -> LineProtocol:
     """Return the rules for lines: case folded, marks and spaces counted, independent of the network's charset."""
-    return LineProtocol(
-        name="lines",
-        title="lines, case folded",
-        charset=Charset("36"),
-        dataset=dataset,
-        label_rules=LabelRules(),
-        prediction_rules=None,
-    )
-
-
-def _collapsed(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def _letters_and_digits(text: str) -> str:
-    return _collapsed("".join(c for c in text if c.isalnum() or c.isspace())).casefold()
+    return LineProtocol("lines", "lines, case folded", Charset("36"), dataset, LabelRules(), None)
 
 
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:
@@ -205,15 +177,9 @@ def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Prot
     ``truncate``): a limit that suits the training set would hide long words. And readings get the white space, Unicode
     form and case of labels, so that two spellings of one text are equal.
     """
-    label_rules = replace(rules, max_length=None)  # without a limit nothing is truncated either
-    return Protocol(
-        name="parseq",
-        title=f"parseq over the model's own {len(charset.characters)} characters",
-        charset=charset,
-        dataset=dataset,
-        label_rules=label_rules,
-        prediction_rules=replace(label_rules, unknown="drop_character"),
-    )
+    labels = replace(rules, max_length=None)  # without a limit nothing is truncated either
+    title = f"parseq over the model's own {len(charset.characters)} characters"
+    return Protocol("parseq", title, charset, dataset, labels, replace(labels, unknown="drop_character"))
 
 
 def expected_count(dataset: str) -> int | None:
@@ -221,90 +187,7 @@ def expected_count(dataset: str) -> int | None:
 
     Only whole names match: a user's set such as ``svt_train`` has no published count.
     """
-    name = _published_name(dataset)
-    return None if name is None else PUBLISHED_COUNTS[name]
-
-
-def mean_accuracy(sets: Iterable[TextSums]) -> float:
-    """Return the unweighted mean of the sets' word accuracies, in [0, 1]: papers' "Avg" column.
-
-    Sets without samples are left out; NaN if none is left.
-    """
-    accuracies = [sums.accuracy for sums in sets if sums.samples]
-    return sum(accuracies) / len(accuracies) if accuracies else math.nan
-
-
-def combined_accuracy(sets: Iterable[TextSums]) -> float:
-    """Return the accuracy over all samples: PARSeq's "Combined", DTRB's "total_accuracy"; NaN without samples."""
-    return sum(sets, TextSums()).accuracy
-
-
-def _parseq(charset: CharsetName, dataset: str) -> Protocol:
-    prediction_rules = LabelRules(case="lower" if charset == "36" else "keep", unknown="drop_character")
-    return Protocol(
-        name="parseq",
-        title=f"parseq, {charset} characters",
-        charset=Charset(charset),
-        dataset=dataset,
-        label_rules=replace(prediction_rules, whitespace="remove", unicode="ascii", max_length=_MAX_LENGTH),
-        prediction_rules=prediction_rules,
-    )
-
-
-def _clovaai(charset: CharsetName, dataset: str, filtering: Filtering) -> Protocol:
-    if charset == "94":
-        if filtering == "off":
-            raise ConfigError(
-                "protocol clovaai compares 36 characters when filtering is off, but charset is 94; "
-                "set charset to 36 or filtering to 'on'"
-            )
-        return Protocol(
-            name="clovaai",
-            title="clovaai, 94 characters",
-            charset=Charset(NAMED_CHARSETS["94"].replace("\\", "")),
-            dataset=dataset,
-            label_rules=LabelRules(unknown="drop_sample", max_length=_MAX_LENGTH),
-            prediction_rules=None,
-            keep_empty=True,
-        )
-    if charset != "36":
-        raise ConfigError(
-            f"protocol clovaai compares 36 or 94 characters, charset is {charset}; use one of these, or parseq"
-        )
-    if filtering == "auto":
-        filtering = "off" if _published_name(dataset) in _SETS_WITH_SPECIALS else "on"
-    prediction_rules = LabelRules(case="lower", unknown="drop_character")
-    filtered = replace(prediction_rules, unknown="drop_sample", max_length=_MAX_LENGTH)
-    return Protocol(
-        name="clovaai",
-        title=f"clovaai, 36 characters, filtering {filtering}",
-        charset=Charset("36"),
-        dataset=dataset,
-        label_rules=filtered if filtering == "on" else prediction_rules,
-        prediction_rules=prediction_rules,
-        keep_empty=True,
-    )
-
-
-def _modelzoo(charset: CharsetName, dataset: str) -> Protocol:
-    if charset != "36":
-        raise ConfigError(f"protocol modelzoo compares 36 characters, charset is {charset}; use 36, or parseq")
-    filtered = _IC03_OR_IC13.match(_key(dataset)) is not None
-    prediction_rules = LabelRules(case="lower", unknown="drop_character")
-    return Protocol(
-        name="modelzoo",
-        title="modelzoo, alphanumeric words of 3 and more" if filtered else "modelzoo, all words",
-        charset=Charset("36"),
-        dataset=dataset,
-        label_rules=replace(prediction_rules, unknown="drop_sample") if filtered else prediction_rules,
-        prediction_rules=prediction_rules,  # changes nothing for models of 36 characters; that project has no others
-        min_length=_MODELZOO_MIN_LENGTH if filtered else 0,
-        keep_empty=not filtered,
-    )
-
-
-def _published_name(dataset: str) -> str | None:
-    return _NAME_BY_KEY.get(_key(dataset))
+    return PUBLISHED_COUNTS.get(_NAME_BY_KEY.get(_key(dataset), ""))
 
 
 def _key(dataset: str) -> str:

@@ -1,4 +1,4 @@
-"""HTML report of an evaluation: figures, lexicons, lengths, confused characters, worst readings.
+"""HTML report of an evaluation: figures, lexicons, calibration, lengths, confused characters, worst readings.
 
 The page is one file without scripts, with style and images inside. The same evaluation gives the same bytes.
 """
@@ -11,7 +11,7 @@ import html
 import io
 import math
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -19,13 +19,11 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from crnn.errors import ConfigError, CrnnError
-from crnn.evaluation.calibration import CoverageRow, Reliability, ReliabilityBin
+from crnn.evaluation.calibration import ReliabilityBin
 from crnn.evaluation.metrics import TextSums
 from crnn.evaluation.results import (
-    Confusion,
     DatasetResult,
     Evaluation,
-    LengthRow,
     LexiconResult,
     SampleResult,
     accuracy_by_length,
@@ -35,145 +33,14 @@ from crnn.evaluation.results import (
 from crnn.files import atomic_write
 from crnn.image import load_image
 
-_SIDE = 260  # of the square of a diagram, in pixels
-_FRAME = (44, 10, 14, 40)  # left, top, right, bottom of it
-
-
-def lexicon_part(evaluation: Evaluation) -> Iterator[str]:
-    """Write accuracies without and with lexicons side by side, like the paper's table; nothing without lexicons."""
-    names = evaluation.lexicon_names
-    if not names:
-        return
-    yield "<h2>With lexicons</h2>\n<p>Share of samples read rightly when the reading must be a word of a lexicon: the "
-    yield "50 or 1,000 words kept with each sample (50, 1k), all labels of the set (full), or a file. None: read "
-    yield "freely. A number in brackets: only so many samples have a lexicon.</p>\n"
-    heads = "".join(f'<th class="num">{html.escape(name)}</th>' for name in (*names, "None"))
-    yield f'<div class="wide"><table><thead><tr><th>Dataset</th>{heads}</tr></thead><tbody>\n'
-    for dataset in evaluation.datasets:
-        cells = "".join(_lexicon_cell(lexicon) for lexicon in dataset.lexicons)
-        free = f'<td class="num">{_percent(dataset.sums.accuracy)}</td>'
-        yield f"<tr><th>{html.escape(dataset.name)}</th>{cells}{free}</tr>\n"
-    yield "</tbody></table></div>\n"
-
-
-def _lexicon_cell(lexicon: LexiconResult) -> str:
-    if not lexicon.sums.samples:
-        return '<td class="num">–</td>'
-    words = "" if lexicon.words is None else f'<span class="sub">{lexicon.words:,} words</span>'
-    some = f'<span class="sub">({lexicon.sums.samples:,})</span>' if lexicon.without else ""
-    return f'<td class="num">{_percent(lexicon.sums.accuracy)}{words}{some}</td>'
-
-
-def trust_part(found: Reliability, total: TextSums) -> Iterator[str]:
-    """Write reliability diagram, calibration error and accuracy against coverage; nothing without samples."""
-    if not total.samples or not found.samples:
-        return
-    yield "<h2>How far scores can be trusted</h2>\n"
-    yield "<p>Where readings that call themselves 80 % sure are right in 80 % of the cases, points lie on the "
-    yield "diagonal. Expected calibration error: mean distance from it. "
-    if found.error_after is None:
-        yield f"That of the scores is <b>{_percent(found.error_before)}</b>. The weights are not calibrated: "
-        yield "<code>crnn calibrate</code> fits them on labelled images.</p>\n"
-    else:
-        yield f"That of the scores is <b>{_percent(found.error_before)}</b>, that of the confidences "
-        yield f"<b>{_percent(found.error_after)}</b>.</p>\n"
-    yield '<div class="pair"><section>\n'
-    yield from _reliability_diagram(found)
-    yield "</section><section>\n"
-    yield from _coverage_diagram(found.coverage)
-    yield "</section></div>\n"
-    which = "score as a probability" if found.error_after is None else "confidence"
-    yield f"<p>What remains when readings with a lower {which} are refused.</p>\n"
-    heads = "".join(f'<th class="num">{head}</th>' for head in ("Threshold", "Read", "Coverage", "Accuracy"))
-    yield f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>\n'
-    for row in found.coverage:
-        cells = (f"{100 * row.threshold:g} %", f"{row.samples:,}", _percent(row.coverage), _percent(row.accuracy))
-        yield f"<tr>{''.join(f'<td class=num>{cell}</td>' for cell in cells)}</tr>\n"
-    yield "</tbody></table></div>\n"
-
-
-def _reliability_diagram(found: Reliability) -> Iterator[str]:
-    yield _opened("Reliability diagram", "Confidence", "Accuracy", 0.0)
-    x0, y0, x1, y1 = (*_point(0.0, 0.0, 0.0), *_point(1.0, 1.0, 0.0))
-    yield f'<line class="ideal" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>\n'
-    if found.error_after is None:
-        yield from _curve(found.before, "after", "scores")
-    else:
-        yield from _curve(found.before, "before", "scores")
-        yield from _curve(found.after, "after", "confidences")
-    yield "</svg>\n"
-    names = [("after", "scores")]
-    if found.error_after is not None:
-        names = [("before", "scores"), ("after", "confidences")]
-    keys = "".join(f'<span class="{kind}">● {name}</span>' for kind, name in names)
-    yield f'<p class="keys">{keys}</p>\n'
-
-
-def _curve(bins: Sequence[ReliabilityBin], kind: str, name: str) -> Iterator[str]:
-    points = [_point(b.confidence, b.accuracy, 0.0) for b in bins]
-    yield f'<polyline class="{kind}" points="{" ".join(f"{x},{y}" for x, y in points)}"/>\n'
-    most = max((b.samples for b in bins), default=1)
-    for (x, y), b in zip(points, bins, strict=True):
-        radius = round(2.0 + 4.0 * math.sqrt(b.samples / most), 1)  # area by number of samples
-        note = f"{name}: {_percent(b.confidence)} sure, {_percent(b.accuracy)} right, {b.samples:,} samples"
-        yield f'<circle class="{kind}" cx="{x}" cy="{y}" r="{radius}"><title>{note}</title></circle>\n'
-
-
-def _coverage_diagram(rows: Sequence[CoverageRow]) -> Iterator[str]:
-    low = min((row.accuracy for row in rows), default=0.0)
-    low = max(0.0, math.floor(10.0 * low) / 10.0 - 0.1) if low < 1.0 else 0.9
-    yield _opened("Accuracy against coverage", "Coverage", "Accuracy", low)
-    points = [_point(row.coverage, row.accuracy, low) for row in rows]
-    yield f'<polyline class="after" points="{" ".join(f"{x},{y}" for x, y in points)}"/>\n'
-    for (x, y), row in zip(points, rows, strict=True):
-        note = f"from {100 * row.threshold:g} %: {_percent(row.coverage)} read, {_percent(row.accuracy)} of it right"
-        yield f'<circle class="after" cx="{x}" cy="{y}" r="4"><title>{note}</title></circle>\n'
-    yield "</svg>\n"
-
-
-def _opened(title: str, across: str, up: str, low: float) -> str:
-    """Open a diagram: frame and axes, from 0 (up: from ``low``) to 100 %."""
-    left, top, right, bottom = _FRAME
-    width, height = left + _SIDE + right, top + _SIDE + bottom
-    parts = [
-        f'<svg class="diagram" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{title}">\n<rect class="frame" x="{left}" y="{top}" width="{_SIDE}" height="{_SIDE}"/>\n'
-    ]
-    for k in range(6):
-        x = left + _SIDE * k / 5
-        y = top + _SIDE * (1 - k / 5)
-        parts.append(f'<text x="{x:g}" y="{top + _SIDE + 16}" class="middle">{20 * k}</text>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:g}" class="end">{100 * (low + (1 - low) * k / 5):.0f}</text>')
-        parts.append(f'<line class="grid" x1="{left}" y1="{y:g}" x2="{left + _SIDE}" y2="{y:g}"/>')
-    parts.append(f'\n<text x="{left + _SIDE / 2:g}" y="{height - 6}" class="middle">{across} (%)</text>')
-    turned = f'transform="rotate(-90 12 {top + _SIDE / 2:g})"'
-    parts.append(f'<text x="12" y="{top + _SIDE / 2:g}" class="middle" {turned}>{up} (%)</text>\n')
-    return "".join(parts)
-
-
-def _point(across: float, up: float, low: float) -> tuple[float, float]:
-    left, top = _FRAME[:2]
-    return round(left + _SIDE * across, 1), round(top + _SIDE * (1.0 - (up - low) / (1.0 - low)), 1)
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.2f} %"
-
-
 MAX_ERRORS = 60  # wrong readings in a report
-
 MAX_CONFUSIONS = 20  # confusions of characters in a report
 
+_LONGEST = 20  # longer labels share the last row
 _THUMBNAIL = (160, 48)  # pixels; larger images are made smaller, so that a report stays below a megabyte
+_SIDE = 260  # of the square of the diagram, in pixels
 
 _CONTROL_SYMBOLS = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
-
-# The policy is a second lock: even markup that slipped through could load and run nothing.
-_HEAD = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-"""
 
 ImageLookup = Callable[[str, int], bytes | None]  # encoded image of a sample, by set name and index
 
@@ -189,127 +56,171 @@ def write_report(
     Raises:
         ConfigError: The file cannot be written; an earlier one at ``path`` is untouched.
     """
-    # A label may hold lone surrogates, which UTF-8 has no bytes for.
-    page = "".join(_page(evaluation, lookup, details)).encode("utf-8", errors="backslashreplace")
-    atomic_write(path, page, ConfigError)
-
-
-def _page(evaluation: Evaluation, lookup: ImageLookup, details: Sequence[tuple[str, str]]) -> Iterator[str]:
-    datasets = evaluation.datasets
-    samples = [sample for dataset in datasets for sample in dataset.samples]
-    total = sum((dataset.sums for dataset in datasets), TextSums())
     title = f"Evaluation of {_text(evaluation.model)}"
-    facts = (("Protocol", evaluation.title), *details)
+    facts = [f"{_text(name)}: {_text(value)}" for name, value in (("Protocol", evaluation.title), *details)]
     style = (resources.files("crnn") / "evaluation" / "report.css").read_text(encoding="utf-8")
-    yield f"{_HEAD}<title>{title}</title>\n<style>\n{style}</style></head>\n<body>\n<h1>{title}</h1>\n"
-    yield f'<p class="lead">{" · ".join(f"{_text(name)}: {_text(value)}" for name, value in facts)}</p>\n'
-    yield from _tiles(evaluation, total)
-    yield from _summary(evaluation, total)
-    yield from lexicon_part(evaluation)
-    yield from trust_part(evaluation.reliability, total)
-    yield '<div class="pair">\n'
-    yield from _lengths(accuracy_by_length(samples))
-    yield from _confusions(confusions(samples, MAX_CONFUSIONS))
-    yield "</div>\n"
-    yield from _errors(worst_errors(datasets, MAX_ERRORS), total.samples - total.correct, lookup)
-    yield "</body></html>\n"
+    # The policy is a second lock: even markup that slipped through could load and run nothing.
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}</style></head>
+<body>
+<h1>{title}</h1>
+<p class="lead">{" · ".join(facts)}</p>
+{_summary(evaluation)}{_with_lexicons(evaluation)}{_trust(evaluation)}
+<div class="pair"><section>{_lengths(evaluation)}</section><section>{_confusions(evaluation)}</section></div>
+{_errors(evaluation, lookup)}
+</body></html>
+"""
+    # A label may hold lone surrogates, which UTF-8 has no bytes for.
+    atomic_write(path, page.encode("utf-8", errors="backslashreplace"), ConfigError)
 
 
-def _tiles(evaluation: Evaluation, total: TextSums) -> Iterator[str]:
-    skipped = sum(sum(dataset.skipped.values()) for dataset in evaluation.datasets)
-    yield '<dl class="tiles">'
-    for name, value, note in (
-        ("Word accuracy", _percent(evaluation.combined_accuracy), f"95 % interval {_interval(total)}"),
-        ("Mean of the sets", _percent(evaluation.mean_accuracy), "every set weighs the same"),
-        ("Samples", f"{total.samples:,}", f"{total.samples - total.correct:,} read wrongly"),
-        ("Skipped", f"{skipped:,}", "left out of every number"),
-    ):
-        yield f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
-    yield "</dl>\n"
+def _summary(evaluation: Evaluation) -> str:
+    text = (
+        "Accuracy: share of samples read without any error; the line is its 95 % interval. 1-NED: one minus the edit "
+        "distance over the length of the longer text, averaged. CER: edits per character of the labels."
+    )
+    heads = ("Dataset", "#Accuracy", "", "#1-NED", "#CER", "#Samples", "Skipped")
+    rows = [_figures(_text(d.name), d.sums, _skipped(d)) for d in evaluation.datasets]
+    foot = []
+    if len(rows) > 1:
+        foot = [_figures("Combined", evaluation.sums), ("Mean", _percent(evaluation.mean_accuracy), *[""] * 5)]
+    warnings = "".join(f"<li>{_text(line)}</li>" for dataset in evaluation.datasets for line in dataset.warnings)
+    listed = f'<ul class="warnings">{warnings}</ul>\n' if warnings else ""
+    return _part("Datasets", text, _table(heads, rows, foot) + listed)
 
 
-def _summary(evaluation: Evaluation, total: TextSums) -> Iterator[str]:
-    yield "<h2>Datasets</h2>\n<p>Accuracy: share of samples read without any error; the line is its 95 % interval. "
-    yield "1-NED: one minus the edit distance over the length of the longer text, averaged. "
-    yield "CER: edits per character of the labels.</p>\n"
-    yield _table_head("Dataset", "#Accuracy", "", "#1-NED", "#CER", "#Samples", "Skipped")
-    for dataset in evaluation.datasets:
-        skipped = [f"{n:,} {_text(reason.replace('_', ' '))}" for reason, n in sorted(dataset.skipped.items()) if n]
-        yield _summary_row(_text(dataset.name), dataset.sums, _expected(dataset), "<br>".join(skipped))
-    yield "</tbody>"
-    if len(evaluation.datasets) > 1:
-        mean = _percent(evaluation.mean_accuracy)
-        yield f"<tfoot>{_summary_row('Combined', total, '', '')}"
-        yield f'<tr><th>Mean</th><td class="num">{mean}</td><td colspan="5"></td></tr></tfoot>'
-    yield "</table></div>\n"
-    warnings = [f"<li>{_text(warning)}</li>" for dataset in evaluation.datasets for warning in dataset.warnings]
-    if warnings:
-        yield f'<ul class="warnings">{"".join(warnings)}</ul>\n'
+def _figures(name: str, sums: TextSums, skipped: str = "") -> tuple[str, ...]:
+    low, high = sums.accuracy_interval
+    interval = f'<span class="sub">{100 * low:.1f} to {100 * high:.1f}</span>' if sums.samples else ""
+    accuracy, samples = f"{_percent(sums.accuracy)}{interval}", f"{sums.samples:,}"
+    return name, accuracy, _bar(sums), _percent(sums.one_minus_ned), _percent(sums.cer), samples, skipped
 
 
-def _summary_row(name: str, sums: TextSums, expected: str, skipped: str) -> str:
-    accuracy = f'{_percent(sums.accuracy)}<span class="sub">{_interval(sums)}</span>'
-    numbers = (_percent(sums.one_minus_ned), _percent(sums.cer), f"{sums.samples:,}{expected}")
-    cells = "".join(f'<td class="num">{number}</td>' for number in numbers)
-    return f'<tr><th>{name}</th><td class="num">{accuracy}</td><td>{_bar(sums)}</td>{cells}<td>{skipped}</td></tr>\n'
+def _skipped(dataset: DatasetResult) -> str:
+    counts = sorted(dataset.skipped.items())
+    return "<br>".join(f"{count:,} {_text(reason.replace('_', ' '))}" for reason, count in counts if count)
 
 
-def _expected(dataset: DatasetResult) -> str:
-    if dataset.expected is None:
+def _with_lexicons(evaluation: Evaluation) -> str:
+    """Return accuracies with and without lexicons side by side, like the paper's table; nothing without lexicons."""
+    if not evaluation.lexicon_names:
         return ""
-    if dataset.expected == dataset.sums.samples:
-        return '<br><span class="flag good">as published</span>'
-    return f'<br><span class="flag warn">published: {dataset.expected:,}</span>'
+    text = (
+        "Share of samples read rightly when the reading must be a word of a lexicon: the 50 or 1,000 words kept with "
+        "each sample (50, 1k), all labels of the set (full), or a file. None: read freely. A number in brackets: only "
+        "so many samples have a lexicon."
+    )
+
+    def cell(lexicon: LexiconResult) -> str:
+        words = "" if lexicon.words is None else f'<span class="sub">{lexicon.words:,} words</span>'
+        some = f'<span class="sub">({lexicon.sums.samples:,})</span>' if lexicon.without else ""
+        return f"{_percent(lexicon.sums.accuracy)}{words}{some}" if lexicon.sums.samples else "–"
+
+    heads = ("Dataset", *(f"#{_text(name)}" for name in evaluation.lexicon_names), "#None")
+    rows = [(_text(d.name), *map(cell, d.lexicons), _percent(d.sums.accuracy)) for d in evaluation.datasets]
+    return _part("With lexicons", text, _table(heads, rows))
 
 
-def _lengths(rows: Sequence[LengthRow]) -> Iterator[str]:
-    yield "<section><h2>Accuracy by length</h2>\n<p>Characters of the label, all datasets together.</p>\n"
-    yield _table_head("#Length", "#Samples", "#Wrong", "#Accuracy", "")
-    for row in rows:
-        length = f"{row.length}{'+' if row.or_more else ''}"
-        wrong = row.sums.samples - row.sums.correct
-        numbers = (f"{row.sums.samples:,}", f"{wrong:,}", _percent(row.sums.accuracy))
-        cells = "".join(f'<td class="num">{number}</td>' for number in numbers)
-        yield f'<tr><th class="num">{length}</th>{cells}<td>{_bar(row.sums)}</td></tr>\n'
-    yield "</tbody></table></div></section>\n"
+def _trust(evaluation: Evaluation) -> str:
+    """Return calibration error, reliability diagram, and accuracy against coverage; nothing without samples."""
+    found = evaluation.reliability
+    if found.error_before is None:
+        return ""
+    which, curves = "score as a probability", [("after", "scores", found.before)]
+    errors = ". The weights are not calibrated: <code>crnn calibrate</code> fits them on labelled images."
+    if found.error_after is not None:
+        which, curves = "confidence", [("before", "scores", found.before), ("after", "confidences", found.after)]
+        errors = f", that of the confidences <b>{_percent(found.error_after)}</b>."
+    text = (
+        "Where readings that call themselves 80 % sure are right in 80 % of the cases, points lie on the diagonal. "
+        "Expected calibration error: mean distance from it. That of the scores is "
+        f"<b>{_percent(found.error_before)}</b>{errors}"
+    )
+    cells = [
+        (f"{100 * r.threshold:g} %", f"{r.samples:,}", _percent(r.coverage), _percent(r.accuracy))
+        for r in found.coverage
+    ]
+    body = f"""{_reliability_diagram(curves)}
+<p>What remains when readings with a lower {which} are refused.</p>
+{_table(("#Threshold", "#Read", "#Coverage", "#Accuracy"), cells)}"""
+    return _part("How far scores can be trusted", text, body)
 
 
-def _confusions(rows: Sequence[Confusion]) -> Iterator[str]:
-    yield "<section><h2>Confused characters</h2>\n"
-    if rows:
-        yield "<p>The most frequent ones. Share: of all such characters in the labels.</p>\n"
-        yield _table_head("Label", "Read as", "#Times", "#Share", "")
-        for row in rows:
-            share = _percent(row.count / row.occurrences if row.occurrences else math.nan)
-            bar = f'<div class="bar" style="--value:{100 * row.count / rows[0].count:.1f}%"><i></i></div>'
-            yield f"<tr><td>{_glyph(row.expected)}</td><td>{_glyph(row.read)}</td>"
-            yield f'<td class="num">{row.count:,}</td><td class="num">{share}</td><td>{bar}</td></tr>\n'
-        yield "</tbody></table></div></section>\n"
-    else:
-        yield "<p>None.</p></section>\n"
+def _reliability_diagram(curves: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> str:
+    """Draw curves, given by class in the style sheet, name and points; the area of a point is its number of samples."""
+    drawn = [
+        f'<svg class="diagram" viewBox="-44 -10 {_SIDE + 58} {_SIDE + 50}" width="{_SIDE + 58}" role="img" '
+        'aria-label="Reliability diagram">'
+        f'<rect class="frame" x="0" y="0" width="{_SIDE}" height="{_SIDE}"/>'
+        f'<line class="ideal" x1="0" y1="{_SIDE}" x2="{_SIDE}" y2="0"/>'
+        f'<text x="{_SIDE / 2:g}" y="{_SIDE + 34}" class="middle">Confidence (%)</text>'
+        f'<text x="{-_SIDE / 2:g}" y="-32" class="middle" transform="rotate(-90)">Accuracy (%)</text>'
+    ]
+    for k in range(6):
+        x, y = _SIDE * k / 5, _SIDE * (5 - k) / 5
+        drawn.append(f'<text x="{x:g}" y="{_SIDE + 16}" class="middle">{20 * k}</text>')
+        drawn.append(f'<text x="-6" y="{y + 4:g}" class="end">{20 * k}</text>')
+        drawn.append(f'<line class="grid" x1="0" y1="{y:g}" x2="{_SIDE}" y2="{y:g}"/>')
+    for kind, name, bins in curves:
+        places = [(round(_SIDE * b.confidence, 1), round(_SIDE * (1 - b.accuracy), 1)) for b in bins]
+        drawn.append(f'<polyline class="{kind}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
+        most = max(b.samples for b in bins)
+        for (x, y), b in zip(places, bins, strict=True):
+            note = f"{name}: {_percent(b.confidence)} sure, {_percent(b.accuracy)} right, {b.samples:,} samples"
+            circle = f'class="{kind}" cx="{x}" cy="{y}" r="{2.0 + 4.0 * math.sqrt(b.samples / most):.1f}"'
+            drawn.append(f"<circle {circle}><title>{note}</title></circle>")
+    keys = "".join(f'<span class="{kind}">● {name}</span>' for kind, name, _ in curves)
+    return f'{"".join(drawn)}</svg>\n<p class="keys">{keys}</p>'
 
 
-def _errors(errors: Sequence[tuple[str, SampleResult]], num_wrong: int, lookup: ImageLookup) -> Iterator[str]:
-    yield "<h2>Worst errors</h2>\n"
+def _lengths(evaluation: Evaluation) -> str:
+    rows = []
+    for length, sums in accuracy_by_length(evaluation.samples, _LONGEST).items():
+        counts = f"{sums.samples:,}", f"{sums.samples - sums.correct:,}"
+        rows.append((f"{length}{'+' if length > _LONGEST else ''}", *counts, _percent(sums.accuracy), _bar(sums)))
+    table = _table(("#Length", "#Samples", "#Wrong", "#Accuracy", ""), rows)
+    return _part("Accuracy by length", "Characters of the label, all datasets together.", table)
+
+
+def _confusions(evaluation: Evaluation) -> str:
+    rows = []
+    for row in (found := confusions(evaluation.samples, MAX_CONFUSIONS)):
+        share = _percent(row.count / row.occurrences if row.occurrences else math.nan)
+        bar = f'<div class="bar" style="--value:{100 * row.count / found[0].count:.1f}%"><i></i></div>'
+        rows.append((_glyph(row.expected), _glyph(row.read), f"{row.count:,}", share, bar))
+    table = _table(("Label", "Read as", "#Times", "#Share", ""), rows)
+    text = "The most frequent ones. Share: of all such characters in the labels."
+    return _part("Confused characters", text, table) if rows else _part("Confused characters", "None.", "")
+
+
+def _errors(evaluation: Evaluation, lookup: ImageLookup) -> str:
+    errors = worst_errors(evaluation.datasets, MAX_ERRORS)
     if not errors:
-        yield "<p>No reading was wrong.</p>\n"
-        return
+        return _part("Worst errors", "No reading was wrong.", "")
+    num_wrong = evaluation.sums.samples - evaluation.sums.correct
     shown = f"{len(errors)} of {num_wrong:,}" if len(errors) < num_wrong else f"all {num_wrong:,}"
-    yield f"<p>The wrong readings that the model is surest of ({shown}). Some labels may be wrong, too.</p>\n"
-    yield '<ol class="errors">\n'
-    for dataset, sample in errors:
-        label, reading = _marked(sample.label, sample.prediction)
-        texts = [("Label", label), ("Read", reading)]
-        if sample.raw_label != sample.label:
-            texts.append(("Raw", _text(sample.raw_label)))
-        yield f'<li><div class="image">{_thumbnail(lookup, dataset, sample.index)}</div><dl>'
-        yield "".join(f'<dt>{name}</dt><dd class="text"><bdi>{text}</bdi></dd>' for name, text in texts)
-        yield f"<dt>Score</dt><dd>{_score(sample.score)}</dd>"
-        if sample.confidence is not None:
-            yield f"<dt>Sure</dt><dd>{_percent(sample.confidence)}</dd>"
-        yield "</dl>"
-        yield f'<div class="source">{_text(dataset)} · {_text(sample.key)}</div></li>\n'
-    yield "</ol>\n"
+    text = f"The wrong readings that the model is surest of ({shown}). Some labels may be wrong, too."
+    items = [_error(dataset, sample, _thumbnail(lookup, dataset, sample.index)) for dataset, sample in errors]
+    return _part("Worst errors", text, f'<ol class="errors">\n{"".join(items)}</ol>')
+
+
+def _error(dataset: str, sample: SampleResult, thumbnail: str) -> str:
+    label, reading = _marked(sample.label, sample.prediction)
+    texts = [("Label", label), ("Read", reading)]
+    if sample.raw_label != sample.label:
+        texts.append(("Raw", _text(sample.raw_label)))
+    facts = "".join(f'<dt>{name}</dt><dd class="text"><bdi>{text}</bdi></dd>' for name, text in texts)
+    score = f"{_percent(math.exp(min(sample.score, 0.0)))} (log-probability {sample.score:.3f})"
+    facts += f"<dt>Score</dt><dd>{'–' if math.isnan(sample.score) else score}</dd>"
+    if sample.confidence is not None:
+        facts += f"<dt>Sure</dt><dd>{_percent(sample.confidence)}</dd>"
+    source = f'<div class="source">{_text(dataset)} · {_text(sample.key)}</div>'
+    return f'<li><div class="image">{thumbnail}</div><dl>{facts}</dl>{source}</li>\n'
 
 
 def _thumbnail(lookup: ImageLookup, dataset: str, index: int) -> str:
@@ -352,10 +263,24 @@ def _glyph(character: str) -> str:
     return f'<bdi class="glyph" title="{name}">{_text(shown)}</bdi>'
 
 
-def _table_head(*names: str) -> str:
-    """Open a table; ``#`` marks the columns of numbers."""
-    cells = "".join(f'<th class="num">{n[1:]}</th>' if n.startswith("#") else f"<th>{n}</th>" for n in names)
-    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n'
+def _part(title: str, text: str, body: str) -> str:
+    return f"<h2>{title}</h2>\n<p>{text}</p>\n{body}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[Sequence[str]] = ()) -> str:
+    """Return a table of cells in HTML, the first of each row its heading; ``#`` marks the columns of numbers."""
+    kinds = [' class="num"' if head.startswith("#") else "" for head in heads]
+
+    def line(cells: Sequence[str], others: str = "td") -> str:
+        tags = ["th", *[others] * (len(cells) - 1)]
+        shown = zip(tags, kinds, cells, strict=True)
+        return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag}>' for tag, kind, cell in shown)}</tr>\n"
+
+    head = line([head.removeprefix("#") for head in heads], "th")
+    body, end = "".join(map(line, rows)), "".join(map(line, foot))
+    return f"""<div class="wide"><table><thead>{head}</thead><tbody>
+{body}</tbody><tfoot>{end}</tfoot></table></div>
+"""
 
 
 def _bar(sums: TextSums) -> str:
@@ -366,13 +291,8 @@ def _bar(sums: TextSums) -> str:
     return f'<div class="bar" style="{style}"><i></i><b></b></div>'
 
 
-def _interval(sums: TextSums) -> str:
-    low, high = sums.accuracy_interval
-    return f"{100 * low:.1f} to {100 * high:.1f}" if sums.samples else "–"
-
-
-def _score(score: float) -> str:
-    return "–" if math.isnan(score) else f"{_percent(math.exp(min(score, 0.0)))} (log-probability {score:.3f})"
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.2f} %"
 
 
 def _text(text: str) -> str:

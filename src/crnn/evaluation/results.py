@@ -6,36 +6,29 @@ import heapq
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
 from crnn.evaluation.calibration import Reliability, measure_reliability
-from crnn.evaluation.metrics import TextSums, score_texts
-from crnn.evaluation.protocol import combined_accuracy, mean_accuracy
+from crnn.evaluation.metrics import TextSums, mean_accuracy, score_texts
 
 
 @dataclass(frozen=True, slots=True)
 class SampleResult:
-    """One compared sample: label and reading under the protocol.
-
-    ``score`` is the reading's log-probability, ``confidence`` the probability in [0, 1] that it is right, ``None`` for
-    uncalibrated weights.
-    """
+    """One compared sample: label and reading, as they are (``raw``) and under the protocol."""
 
     index: int
     key: str
     raw_label: str
     label: str
-    prediction: str
-    score: float
-    confidence: float | None = None
-
-    @property
-    def correct(self) -> bool:
-        """True if the reading equals the label."""
-        return self.prediction == self.label
+    prediction: str = ""
+    score: float = math.nan  # log-probability of the reading
+    confidence: float | None = None  # probability that the reading is right; None for uncalibrated weights
+    raw_prediction: str = ""
+    words: tuple[str | None, ...] = ()  # readings with each lexicon; None where the sample has no such lexicon
+    greedy: str | None = None  # reading of the best path, if the prediction is read with a language
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +46,20 @@ class LexiconResult:
 
 @dataclass(frozen=True, slots=True)
 class DatasetResult:
-    """One set under one protocol.
+    """One set under one protocol: the compared samples in the set's order, and counts over them.
 
-    Attributes:
-        name: Name in the table.
-        path: Path of the set.
-        title: The protocol's rules for this set, in a few words.
-        sums: Counts over the compared samples.
-        skipped: Number of samples not compared, by reason.
-        expected: Published number of samples of a set of that name, or ``None``.
-        samples: The compared samples, in the set's order.
-        unreadable: Up to three keys of unreadable images, with the reason.
-        lexicons: The same samples with lexicons, in the order given.
-        greedy: The same samples by the best path (papers' figure), if they were read with a language.
-        forms: The same samples compared in other forms, by name (protocol ``lines``).
+    ``lexicons``, ``greedy`` and ``forms`` count the same samples read with lexicons, by the best path (papers' figure,
+    if they were read with a language), and compared in other forms (protocol ``lines``).
     """
 
     name: str
     path: str
-    title: str
+    title: str  # the protocol's rules for this set, in a few words
     sums: TextSums
-    skipped: dict[str, int]
-    expected: int | None
+    skipped: dict[str, int]  # samples not compared, by reason
+    expected: int | None  # published number of samples of a set of that name
     samples: tuple[SampleResult, ...]
-    unreadable: tuple[str, ...]
+    unreadable: tuple[str, ...]  # the first keys of unreadable images, with the reason
     lexicons: tuple[LexiconResult, ...] = ()
     greedy: TextSums | None = None
     forms: tuple[tuple[str, TextSums], ...] = ()
@@ -84,31 +67,27 @@ class DatasetResult:
     @property
     def warnings(self) -> list[str]:
         """Warnings on the number of samples."""
-        lines = [f"{self.name}: unreadable image {line}" for line in self.unreadable]
+        lines = [f"unreadable image {line}" for line in self.unreadable]
+        skipped = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items())
         if not self.sums.samples:
-            why = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items())
-            lines.append(
-                f"{self.name}: no sample was compared ({why}); expected readable images with labels that count"
-            )
+            lines.append(f"no sample was compared ({skipped}); expected readable images with labels that count")
         elif self.expected is not None and self.sums.samples != self.expected:
-            skipped = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items()) or "none"
             lines.append(
-                f"{self.name}: {self.sums.samples} samples compared, {self.expected} published (skipped: {skipped}); "
+                f"{self.sums.samples} samples compared, {self.expected} published (skipped: {skipped or 'none'}); "
                 "figures are not comparable with published ones"
             )
         tabbed = [sample.raw_label for sample in self.samples if "\t" in sample.raw_label]
         if tabbed:
             lines.append(
-                f"{self.name}: {len(tabbed)} labels have a tab in them (the first: {tabbed[0]!r}), as where a list has "
-                "a third column; expected path<TAB>label"
+                f"{len(tabbed)} labels have a tab in them (the first: {tabbed[0]!r}), as where a list has a third "
+                "column; expected path<TAB>label"
             )
         lines += [
-            f"{self.name}: {lexicon.without} of {self.sums.samples} samples have no lexicon {lexicon.name!r}; they are "
-            "not in its accuracy"
-            for lexicon in self.lexicons
-            if lexicon.without
+            f"{x.without} of {self.sums.samples} samples have no lexicon {x.name!r}; they are not in its accuracy"
+            for x in self.lexicons
+            if x.without
         ]
-        return lines
+        return [f"{self.name}: {line}" for line in lines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +104,11 @@ class Evaluation:
         return "; ".join(dict.fromkeys(result.title for result in self.datasets))
 
     @property
+    def sums(self) -> TextSums:
+        """Counts over all samples of all sets."""
+        return sum((result.sums for result in self.datasets), TextSums())
+
+    @property
     def mean_accuracy(self) -> float:
         """Arithmetic mean of the sets' accuracies: papers' "average"."""
         return mean_accuracy(result.sums for result in self.datasets)
@@ -132,20 +116,24 @@ class Evaluation:
     @property
     def combined_accuracy(self) -> float:
         """Accuracy over all samples of all sets: PARSeq's "combined"."""
-        return combined_accuracy(result.sums for result in self.datasets)
+        return self.sums.accuracy
 
     @property
     def one_minus_ned(self) -> float:
         """1-NED over all samples of all sets."""
-        return sum((result.sums for result in self.datasets), TextSums()).one_minus_ned
+        return self.sums.one_minus_ned
+
+    @property
+    def samples(self) -> list[SampleResult]:
+        """The compared samples of all sets."""
+        return [sample for result in self.datasets for sample in result.samples]
 
     @property
     def reliability(self) -> Reliability:
         """Reliability of the readings of all sets."""
-        samples = [sample for result in self.datasets for sample in result.samples]
-        return measure_reliability(
-            [s.score for s in samples], [s.confidence for s in samples], [s.correct for s in samples]
-        )
+        samples = self.samples
+        correct = [s.prediction == s.label for s in samples]
+        return measure_reliability([s.score for s in samples], [s.confidence for s in samples], correct)
 
     @property
     def lexicon_names(self) -> tuple[str, ...]:
@@ -163,53 +151,39 @@ class Evaluation:
                     "samples": result.sums.samples,
                     "skipped": result.skipped,
                     "expected": result.expected,
-                    "accuracy": _number(result.sums.accuracy),
-                    "accuracy_low": result.sums.accuracy_interval[0],
-                    "accuracy_high": result.sums.accuracy_interval[1],
-                    "one_minus_ned": _number(result.sums.one_minus_ned),
-                    "cer": _number(result.sums.cer),
+                    **_accuracy(result.sums),
+                    **_distances(result.sums),
                     "greedy": None if result.greedy is None else _figures(result.greedy),
                     "forms": {name: _figures(sums) for name, sums in result.forms},
                     "warnings": result.warnings,
                     "lexicons": [
-                        {
-                            "name": lexicon.name,
-                            "words": lexicon.words,
-                            "samples": lexicon.sums.samples,
-                            "accuracy": _number(lexicon.sums.accuracy),
-                            "accuracy_low": lexicon.sums.accuracy_interval[0],
-                            "accuracy_high": lexicon.sums.accuracy_interval[1],
-                        }
-                        for lexicon in result.lexicons
+                        {"name": x.name, "words": x.words, "samples": x.sums.samples, **_accuracy(x.sums)}
+                        for x in result.lexicons
                     ],
                 }
                 for result in self.datasets
             ],
             "mean_accuracy": _number(self.mean_accuracy),
             "combined_accuracy": _number(self.combined_accuracy),
-            "calibration": self.reliability.as_dict(),
+            "calibration": asdict(self.reliability),
         }
 
 
+def _accuracy(sums: TextSums) -> dict[str, float | None]:
+    low, high = sums.accuracy_interval
+    return {"accuracy": _number(sums.accuracy), "accuracy_low": low, "accuracy_high": high}
+
+
+def _distances(sums: TextSums) -> dict[str, float | None]:
+    return {"one_minus_ned": _number(sums.one_minus_ned), "cer": _number(sums.cer)}
+
+
 def _figures(sums: TextSums) -> dict[str, float | None]:
-    return {
-        "accuracy": _number(sums.accuracy),
-        "one_minus_ned": _number(sums.one_minus_ned),
-        "cer": _number(sums.cer),
-    }
+    return {"accuracy": _number(sums.accuracy), **_distances(sums)}
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else value  # NaN is not JSON
-
-
-@dataclass(frozen=True, slots=True)
-class LengthRow:
-    """Counts of the labels with ``length`` characters (``or_more``: at least that many)."""
-
-    length: int
-    or_more: bool
-    sums: TextSums
+    return None if math.isnan(value) else value  # NaN is not JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +199,12 @@ class Confusion:
     occurrences: int
 
 
-def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> list[LengthRow]:
-    """Return the counts by label length, ascending; labels longer than ``longest`` share the last row."""
+def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> dict[int, TextSums]:
+    """Return the counts by label length, ascending; ``longest + 1`` stands for all longer labels."""
     pairs: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
     for sample in samples:
         pairs[min(len(sample.label), longest + 1)].append((sample.label, sample.prediction))
-    return [LengthRow(length, length > longest, score_texts(pairs[length])) for length in sorted(pairs)]
+    return {length: score_texts(pairs[length]) for length in sorted(pairs)}
 
 
 def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> list[Confusion]:

@@ -32,7 +32,7 @@ from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
-from crnn.evaluation.evaluate import calibrate, check_sets, evaluate
+from crnn.evaluation.evaluate import calibrate, evaluate, open_sets
 from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
 from crnn.model.checkpoint import load_weights, save_calibration, warm_start
@@ -359,7 +359,7 @@ class Validator:
         engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
         self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
         if self._sets:
-            check_sets(self._recognizer, self._sets, **self._rules)
+            open_sets(self._recognizer, self._sets, **self._rules)
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
         """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks."""
