@@ -3,7 +3,7 @@
 ``source -> load_image (H, W, C) uint8 -> resize (C, H, W) uint8 -> normalize (C, H, W) float32 in [-1, 1]``
 
 Training, evaluation and reading all use it, so that an image gives the same numbers in each. Errors are ``ImageError``,
-whose ``reason`` can be counted. H, W and C are height, width and colour channels.
+whose ``reason`` can be counted.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
-import stat
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,6 @@ from crnn.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
-
 
 MAX_PIXELS = 50_000_000
 """Largest number of pixels, checked before decoding: about 150 MB in colour."""
@@ -43,8 +41,7 @@ _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF im
 # no signature at all.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
-
-_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
+_ORIENTATION = 0x0112  # tag of TIFF 6.0 and EXIF 2.3
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,38 +80,26 @@ def read_open_file(file: Any, name: str) -> bytes:
         raise ImageError(
             f"{name}: gives {type(data).__name__}; expected a file opened with 'rb'", reason="not_an_image"
         )
-    if len(data) > _MAX_BYTES:
-        raise _too_large(name)
+    _check_bytes(len(data), name)
     return data
 
 
 def read_image_file(name: str) -> bytes:
-    """Read an image file; ``ImageError`` if it is no file or pipe (``missing``) or too large (``too_large``)."""
+    """Read an image file; ``ImageError`` if it cannot be read (``missing``) or is too large (``too_large``)."""
     try:
         with open(name, "rb") as file:  # noqa: PTH123 - pathlib doubles the time of opening, at every sample
-            found = os.fstat(file.fileno())
-            if stat.S_ISREG(found.st_mode):
-                if found.st_size > _MAX_BYTES:
-                    raise _too_large(name)
-                return file.read()
-            if not stat.S_ISFIFO(found.st_mode):  # /dev/zero is endless
-                raise ImageError(f"{name}: is a device; expected the path of an image", reason="missing")
-            return read_open_file(file, name)  # has no size, and may be endless
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; expected the path of an image", reason="missing") from None
+            _check_bytes(os.fstat(file.fileno()).st_size, name)
+            return file.read()
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte or a lone surrogate
-        if isinstance(error, IsADirectoryError) or os.path.isdir(name):  # noqa: PTH112 - Path raises for such names
-            message = f"{name}: is a folder; expected the path of an image"
-        else:
-            cause = getattr(error, "strerror", None) or error
-            message = f"{name}: cannot be opened ({cause}); expected the path of an image that you may read"
-        raise ImageError(message, reason="missing") from error
+        if isinstance(error, ImageError):
+            raise
+        cause = getattr(error, "strerror", None) or error
+        raise ImageError(f"{name}: {cause}; expected the path of an image", reason="missing") from error
 
 
-def _too_large(name: str) -> ImageError:
-    return ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one image", reason="too_large")
+def _check_bytes(count: int, name: str) -> None:
+    if count > _MAX_BYTES:
+        raise ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one image", reason="too_large")
 
 
 def open_image(data: bytes, name: str) -> ImageFile:
@@ -149,14 +134,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def pillow_error(error: Exception, name: str, problem: str, reason: str) -> ImageError:
-    """Return the ``ImageError`` for any exception of Pillow.
-
-    Args:
-        error: The exception.
-        name: Name of the image in messages.
-        problem: Its meaning, in a few words.
-        reason: Reason to count; ``too_large`` if memory or Pillow's own limit was exceeded.
-    """
+    """Return the ``ImageError`` for any exception of Pillow: ``too_large`` where memory or Pillow's limit ran out."""
     if isinstance(error, MemoryError | Image.DecompressionBombError | Image.DecompressionBombWarning):
         problem, reason = "too large to decode", "too_large"
     wanted = "expected a whole image" if reason == "truncated" else _WANTED
@@ -215,14 +193,10 @@ def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[n
 def image_size(data: bytes) -> tuple[int, int]:
     """Return the width and height of ``load_image``, from the header (but for PNGs with EXIF after the pixels)."""
     image = open_image(data, "image bytes")
-    width, height = image.size
-    if image.format == "TIFF":
-        # Pillow's own size is turned already, in some versions.
-        tags = cast(Any, image).tag_v2
-        width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-    elif image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF):
-        return width, height  # for a PNG without EXIF data Pillow would decode the pixels to search behind them
-    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+    # Pillow has turned a TIFF already; to search a PNG for EXIF data behind its pixels it would decode them.
+    if image.format == "TIFF" or (image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF)):
+        return image.size
+    return image.size[:: -1 if _orientation(image) in _SIDEWAYS else 1]
 
 
 def target_width(size: tuple[int, int], config: ImageConfig) -> int:
@@ -234,9 +208,8 @@ def target_width(size: tuple[int, int], config: ImageConfig) -> int:
     Raises:
         ImageError: The image has no pixels.
     """
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"image is {width} x {height} pixels; expected at least 1 x 1", reason="empty")
+    if min(size) < 1:
+        raise ImageError(f"image is {size[0]} x {size[1]} pixels; expected at least 1 x 1", reason="empty")
     if config.resize == "squash":
         return config.image_width
     return min(max(_proportional_width(size, config), config.min_width), config.max_width)
