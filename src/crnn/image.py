@@ -196,7 +196,8 @@ def image_size(data: bytes) -> tuple[int, int]:
     # Pillow has turned a TIFF already; to search a PNG for EXIF data behind its pixels it would decode them.
     if image.format == "TIFF" or (image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF)):
         return image.size
-    return image.size[:: -1 if _orientation(image) in _SIDEWAYS else 1]
+    width, height = image.size
+    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
 def target_width(size: tuple[int, int], config: ImageConfig) -> int:

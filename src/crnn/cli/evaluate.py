@@ -14,7 +14,7 @@ from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.cli.arguments import EngineOptions, add_command
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, print_json, require_torch
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch
 
 if TYPE_CHECKING:
     from crnn.evaluation.results import DatasetResult, Evaluation
@@ -58,7 +58,6 @@ def evaluate(
     from crnn.evaluation.evaluate import count_samples
     from crnn.evaluation.evaluate import evaluate as run
     from crnn.recognizer import load
-    from crnn.terminal import counting_bar
 
     cpu = engine.device == "auto" and is_for_cpus(model, engine.engine, engine.precision)
     with (

@@ -6,8 +6,7 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +18,7 @@ from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError
 from crnn.image import ADVICE
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.terminal import check_writable, print_json
+from crnn.terminal import check_writable, counting_bar, print_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -79,8 +78,8 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
     waiting: deque[str] = deque()  # paths whose readings are still to come
     problems: list[str] = []
     paths: Iterable[str] = _expand(images, problems)
-    shows_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # where results appear there, they are the progress
-    if shows_bar and "-" not in images:
+    shows_bar = not sys.stdout.isatty()  # on a terminal results are the progress
+    if shows_bar and sys.stderr.isatty() and "-" not in images:
         paths = list(paths)
 
     def remembered() -> Iterator[str]:
@@ -90,7 +89,8 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
 
     count = bad = 0
     kept: list[str] = []
-    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(lambda _: None) as advance:
+    total = len(paths) if isinstance(paths, list) else None
+    with counting_bar("reading", total, enabled=shows_bar) as advance:
         for reading in reader.stream(remembered()):
             path = waiting.popleft()
             count += 1
@@ -123,12 +123,6 @@ def _check_explanation(target: str, font: str) -> None:
     if Path(target).suffix.lower() not in Image.registered_extensions():
         raise ConfigError(f"--explain {target}: its suffix is that of no image; expected a file such as why.png")
     contact_sheet([], [], font_path=font or None)
-
-
-def _bar(total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-    from crnn.terminal import counting_bar  # here: it takes a while to import
-
-    return counting_bar("reading", total)
 
 
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:

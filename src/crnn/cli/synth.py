@@ -10,7 +10,7 @@ import typer
 
 from crnn.cli.arguments import SETTINGS, add_command, command_group, config_from
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, require_torch
+from crnn.terminal import check_writable, counting_bar, require_torch
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
 _MAX_COUNT = 1_000_000_000
@@ -90,7 +90,6 @@ def write(
     _check_numbers(count, first, _MAX_COUNT)
     require_torch("rendering text", "train")
     from crnn.synth.samples import write_samples
-    from crnn.terminal import counting_bar
 
     with counting_bar("rendering", count) as progress:
         written = write_samples(
