@@ -21,12 +21,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-def fenced(text: str, language: str = "") -> list[str]:
+def fenced(text, language=""):
     """The blocks of code in a document."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def command_lines(text: str) -> list[list[str]]:
+def command_lines(text):
     """Every ``crnn ...`` line of a document's blocks, in words; continued lines joined, comments left out."""
     lines = "\n".join(fenced(text, "[a-z]*")).replace("\\\n", " ").splitlines()
     pattern = re.compile(r"(?:\$ )?(?:\.venv/bin/|torchrun .*-m )?crnn +([^#]*)")
@@ -37,7 +37,7 @@ def command_lines(text: str) -> list[list[str]]:
 # ARCHITECTURE
 
 
-def test_the_architecture_names_modules_that_exist() -> None:
+def test_the_architecture_names_modules_that_exist():
     named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_0-9]+)`", ARCHITECTURE))
     paths = {
         str(path.relative_to(ROOT / "src" / "crnn").with_suffix("")) for path in (ROOT / "src" / "crnn").rglob("*.py")
@@ -55,7 +55,7 @@ def test_the_architecture_names_modules_that_exist() -> None:
     }
 
 
-def test_the_commands_of_the_documents_exist(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_the_documents_exist(capsys):
     main(["--help"])
     commands = set(re.findall(r"^  (\w+) ", capsys.readouterr().out.partition("Commands:")[2], re.MULTILINE))
     for document in DOCUMENTS:
@@ -65,7 +65,7 @@ def test_the_commands_of_the_documents_exist(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("command", ["read", "evaluate"])
-def test_the_flags_in_the_readme_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_flags_in_the_readme_exist(command, capsys):
     main([command, "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     used = {word.strip("[]") for line in command_lines(README) if line[0] == command for word in line if "--" in word}
@@ -73,7 +73,7 @@ def test_the_flags_in_the_readme_exist(command: str, capsys: pytest.CaptureFixtu
     assert used <= known
 
 
-def test_the_training_commands_of_the_readme_have_settings_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_training_commands_of_the_readme_have_settings_that_exist(capsys):
     shown = 0
     for line in command_lines(README):
         if line[0] == "train" and line[1] != "CONFIG":
@@ -83,7 +83,7 @@ def test_the_training_commands_of_the_readme_have_settings_that_exist(capsys: py
     assert shown >= 4
 
 
-def test_the_presets_are_those_that_the_documents_name() -> None:
+def test_the_presets_are_those_that_the_documents_name():
     sentence = re.search(r"`CONFIG` is a TOML file or a preset: (.*?)\. `DATA`", README, re.DOTALL)
     assert sentence is not None
     named = set(re.findall(r"`([a-z-]+)`", sentence[1]))
@@ -92,7 +92,7 @@ def test_the_presets_are_those_that_the_documents_name() -> None:
         assert isinstance(load_config(name), Config)
 
 
-def test_the_sizes_of_the_networks_are_those_of_the_readme() -> None:
+def test_the_sizes_of_the_networks_are_those_of_the_readme():
     from crnn.model.crnn import build_model
 
     said = {}
@@ -105,7 +105,7 @@ def test_the_sizes_of_the_networks_are_those_of_the_readme() -> None:
         assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == millions
 
 
-def test_the_python_of_the_readme_runs(trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_readme_runs(trained_run, tmp_path, monkeypatch):
     (program,) = fenced(README, "python")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "crnn-small").symlink_to(trained_run.folder)
@@ -116,7 +116,7 @@ def test_the_python_of_the_readme_runs(trained_run: Any, tmp_path: Path, monkeyp
     assert names["reading"].text == trained_run.labels[0]
 
 
-def test_what_can_be_installed_is_what_the_readme_says() -> None:
+def test_what_can_be_installed_is_what_the_readme_says():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = set(settings["project"]["optional-dependencies"])
     used = set(re.findall(r"(?:crnn|'\.)\[([a-z]+)\]", README))
@@ -127,14 +127,14 @@ def test_what_can_be_installed_is_what_the_readme_says() -> None:
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_the_targets_of_make_exist(document: str) -> None:
+def test_the_targets_of_make_exist(document):
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     used = set(re.findall(r"^make ([a-z]+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE))
     assert used
     assert used <= targets
 
 
-def test_the_parameters_of_the_modelzoo_exist_here() -> None:
+def test_the_parameters_of_the_modelzoo_exist_here():
     text = (ROOT / "docs" / "modelzoo.md").read_text(encoding="utf-8")
     settings = {
         f"{section}.{key}"
@@ -151,14 +151,14 @@ def test_the_parameters_of_the_modelzoo_exist_here() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_lead_somewhere(document):
     text = document.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         if not target.startswith(("https://", "http://")):
             assert (document.parent / target).exists(), target
 
 
-def shipped() -> list[Path]:
+def shipped():
     """Every text file of the project, but for what is made and the history."""
     folders = ("src", "tests", "tools", "benchmarks", "examples", "docs", ".ci")
     found = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()]
@@ -170,7 +170,7 @@ def shipped() -> list[Path]:
 PLACE = re.compile(r"(?<![\w.~})\]/-])/(?:work|home|Users|root|mnt|tmp)/\w")
 
 
-def test_no_file_speaks_of_the_place_where_it_was_written() -> None:
+def test_no_file_speaks_of_the_place_where_it_was_written():
     assert PLACE.search("see /" + "home/somebody/crops")
     files = shipped()
     assert len(files) > 60

@@ -30,7 +30,7 @@ sys.meta_path.insert(0, NoTorch())
 """
 
 
-def python(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(program, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={**os.environ, "PYTHONPATH": "", **environment},
@@ -41,7 +41,7 @@ def python(program: str, *arguments: str, **environment: str) -> subprocess.Comp
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])
-def test_the_command_imports_no_torch(engine: str, trained_run: Any) -> None:
+def test_the_command_imports_no_torch(engine, trained_run):
     images = [str(trained_run.words.parent / "images" / f"{n}.png") for n in (1, 4)]
     # The settings of trainings take a tenth of the time from the start to the answer.
     end = "\nassert 'crnn.config.run' not in sys.modules\nsys.exit(status)"
@@ -52,7 +52,7 @@ def test_the_command_imports_no_torch(engine: str, trained_run: Any) -> None:
     assert [reading["text"] for reading in readings] == [trained_run.labels[0], trained_run.labels[3]]
 
 
-def test_an_array_a_lexicon_and_the_default_engine_without_torch(trained_run: Any, tmp_path: Path) -> None:
+def test_an_array_a_lexicon_and_the_default_engine_without_torch(trained_run, tmp_path):
     (tmp_path / "words.txt").write_text("\n".join(trained_run.labels), encoding="utf-8")
     program = f"""{NO_TORCH}
 import crnn
@@ -71,7 +71,7 @@ print(reader.read([image] * 3)[2].text, type(reader._engine).__name__)
 # The wheel, beside what it names and nothing else
 
 
-def built_wheel(folder: Path) -> Path:
+def built_wheel(folder):
     """The wheel of this tree, built without a network from a copy of what belongs in it."""
     source = folder / "source"
     source.mkdir()
@@ -87,7 +87,7 @@ def built_wheel(folder: Path) -> Path:
     return folder / done.stdout.splitlines()[-1]
 
 
-def needed(root: Distribution, extra: str) -> set[str]:
+def needed(root, extra):
     """Names of the distributions that one needs with this extra, and of those that they need."""
     found: set[tuple[str, str]] = set()
     waiting = [(root, ""), (root, extra)]
@@ -102,7 +102,7 @@ def needed(root: Distribution, extra: str) -> set[str]:
     return {name for name, _ in found}
 
 
-def linked_site(folder: Path, names: set[str]) -> Path:
+def linked_site(folder, names):
     """A folder that has the packages of these distributions and no other."""
     folder.mkdir()
     for name in names:
@@ -115,7 +115,7 @@ def linked_site(folder: Path, names: set[str]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])
-def test_the_wheel_reads_with_what_it_names_alone(engine: str, tmp_path: Path, image_of: Any) -> None:
+def test_the_wheel_reads_with_what_it_names_alone(engine, tmp_path, image_of):
     wheel = built_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "unpacked")
@@ -153,7 +153,7 @@ OWNERS = {
 
 
 @pytest.mark.parametrize(("library", "owner"), OWNERS.items())
-def test_a_library_has_one_owner(library: str, owner: str) -> None:
+def test_a_library_has_one_owner(library, owner):
     statement, package = re.compile(rf"^\s*(?:import|from) {library}\b", re.MULTILINE), ROOT / "src" / "crnn"
     users = [p.relative_to(package).as_posix() for p in package.rglob("*.py") if statement.search(p.read_text("utf-8"))]
     assert users
