@@ -298,7 +298,11 @@ def _resized(image: Image.Image, config: ImageConfig, width: int | None) -> npt.
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     """Lay an image over white, in 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_wide_grey(np.asarray(image), image.info.get("transparency")))
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        pixels = _to_8_bits(values)
+        if isinstance(transparent, int):
+            pixels[values == transparent] = 255
+        image = Image.fromarray(pixels)
     elif image.has_transparency_data:
         if image.mode == "La":  # premultiplied; has no other conversion
             image = image.convert("LA")
@@ -310,26 +314,18 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _wide_grey(values: npt.NDArray[Any], transparent: object) -> npt.NDArray[np.uint8]:
-    """Scale grey of more than 8 bits: integers in [0, 65535] or floats in [0, 1]."""
-    if values.dtype.kind == "f":
-        return _from_floats(values)
-    if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
+def _to_8_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Scale bools, integers in [0, 65535] of more than 8 bits, and floats in [0, 1]."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "f":
+        if not ((values >= 0) & (values <= 1)).all():  # also where a value is NaN
+            raise ValueError("floats outside [0, 1]")
+        return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+    if size == 1:
+        return values * np.uint8(255) if kind == "b" else values
+    if size > 2 and (values.min() < 0 or values.max() > 65535):
         raise ValueError(f"values from {values.min()} to {values.max()}, expected 0 to 65535")
-    pixels = _from_16_bits(values)
-    if isinstance(transparent, int):
-        pixels[values == transparent] = 255
-    return pixels
-
-
-def _from_16_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 = 65535 / 255, rounded to nearest
-
-
-def _from_floats(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if not ((values >= 0) & (values <= 1)).all():  # also where a value is NaN
-        raise ValueError("floats outside [0, 1]")
-    return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
@@ -338,23 +334,16 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
     wanted = "expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, bool, uint16 or floats in [0, 1]"
     if array.size == 0:
         raise ImageError(f"{given}: has no pixels; {wanted}", reason="empty")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+    has_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    has_type = array.dtype.kind in "bf" or (array.dtype.kind == "u" and array.dtype.itemsize <= 2)
+    if not has_shape or not has_type:
         raise ImageError(f"{given}: not an image; {wanted}", reason="not_an_image")
     check_size((array.shape[1], array.shape[0]), given)
-    if array.dtype == np.bool_:
-        array = array * np.uint8(255)
-    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        array = _from_16_bits(array)
-    elif array.dtype.kind == "f":
-        try:
-            array = _from_floats(array)
-        except ValueError as error:
-            raise ImageError(f"{given}: has {error}; {wanted}", reason="not_an_image") from None
-    elif array.dtype != np.uint8:
-        raise ImageError(f"{given}: not an image; {wanted}", reason="not_an_image")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    return Image.fromarray(np.ascontiguousarray(array))
+    try:
+        pixels = _to_8_bits(array)
+    except ValueError as error:
+        raise ImageError(f"{given}: has {error}; {wanted}", reason="not_an_image") from None
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -222,12 +222,10 @@ def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
             yield str(path)
         else:
             others.append(path.name)
-    if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        print(f"crnn read: {folder}: {len(others)} files passed over, not images: {shown}", file=sys.stderr)
-    if linked:
-        shown = ", ".join(linked[:3]) + (", ..." if len(linked) > 3 else "")
-        print(f"crnn read: {folder}: {len(linked)} linked folders passed over: {shown}", file=sys.stderr)
+    for skipped, kind in ((others, "files passed over, not images"), (linked, "linked folders passed over")):
+        if skipped:
+            shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+            print(f"crnn read: {folder}: {len(skipped)} {kind}: {shown}", file=sys.stderr)
 
 
 def register(app: typer.Typer) -> None:

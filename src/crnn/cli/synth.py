@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from crnn.cli.arguments import SETTINGS, add_command, command_group, config_from
 from crnn.errors import ConfigError
 from crnn.terminal import check_writable, counting_bar, require_torch
+
+if TYPE_CHECKING:
+    from crnn.config.run import Config as Settings
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
 _MAX_COUNT = 1_000_000_000
@@ -40,8 +43,7 @@ def preview(
         first: Number of the first sample; a sample is the same in whatever set it is.
         explain: Show how samples come about, one in each row, stage by stage.
     """
-    config, flags = _config_and_flags(config, ctx.args)
-    settings = config_from(config, flags)
+    settings = _settings(config, ctx.args)
     path = Path(out)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"{out}: expected an image file to write, such as preview.png")
@@ -85,8 +87,7 @@ def write(
         shape: natural: images have the proportions of the words; network: the size that the network sees.
         format: Of the images.
     """
-    config, flags = _config_and_flags(config, ctx.args)
-    settings = config_from(config, flags)
+    settings = _settings(config, ctx.args)
     _check_numbers(count, first, _MAX_COUNT)
     require_torch("rendering text", "train")
     from crnn.synth.samples import write_samples
@@ -99,9 +100,10 @@ def write(
     return 0
 
 
-def _config_and_flags(config: str, flags: list[str]) -> tuple[str, list[str]]:
-    """CONFIG may be left out: then the first flag stands in its place."""
-    return ("crnn-small", [config, *flags]) if config.startswith("--") else (config, flags)
+def _settings(config: str, flags: list[str]) -> Settings:
+    if config.startswith("--"):  # CONFIG is left out, and the first flag stands in its place
+        return config_from("crnn-small", [config, *flags])
+    return config_from(config, flags)
 
 
 def _check_numbers(count: int, first: int, most: int) -> None:
