@@ -4,8 +4,6 @@ import io
 import itertools
 import math
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -13,14 +11,14 @@ import pytest
 from PIL import Image
 
 from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
+from crnn.data.source import open_source
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import sequence_log_probs
 from crnn.decoding.language import train_language
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CharsetError, CheckpointError, ConfigError, DataError, ImageError
-from crnn.model.checkpoint import build_network, load_weights, save_weights
-from crnn.model.crnn import build_model
-from crnn.recognizer import FittedImage, Reading, Recognizer, _borders, batches_by_width, load
+from crnn.model.checkpoint import build_network, load_weights
+from crnn.recognizer import FittedImage, Recognizer, _borders, batches_by_width, load
 
 MIXED = ["a", "horizon", "", "be4", "zz9", "internationally", "b", "0", "wide"]
 """Words of eight widths under keep_ratio; two share one, and one is empty."""
@@ -103,12 +101,6 @@ def test_color_networks_get_three_channels(barcode, barcode_reader):
     reader = barcode_reader(image={"image_channels": 3})
     assert reader.read(barcode("rgb")).text == "rgb"
     assert [shape[1] for shape in reader._engine.shapes] == [3]
-
-
-def test_other_characters(barcode, barcode_reader):
-    characters = "абвгдежзий ÅØ中文"
-    reader = barcode_reader(characters)
-    assert reader.read(barcode("где 中Å", characters)).text == "где 中Å"
 
 
 # ---- order and batches
@@ -613,71 +605,25 @@ def test_the_engine_leaves_the_network_as_it_was(trained_run, one_thread):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"model": "nothing/here"},
-            "model 'nothing/here' is no weights file, run folder or shipped name (crnn-small, ",
-        ),
+        ({"model": "nothing/here"}, "model 'nothing/here' is no weights file, run folder or shipped name"),
         ({"model": "."}, "a folder without best.safetensors or last.safetensors; expected a run folder"),
         ({"engine": "tensorrt"}, "engine is 'tensorrt'; expected one of: auto, torch, onnx, openvino"),
         ({"precision": "fp16"}, "precision is 'fp16'; expected one of: fp32, bf16, int8"),
-        ({"decode": "lexicon"}, "decode is 'lexicon', and no lexicon is given; expected one"),
-        ({"threads": 0}, "threads is 0; expected 1 or more"),
-        ({"device": "abacus"}, "'abacus', which cannot be used here"),
     ],
     ids=str,
 )
-def test_load_says_what_is_wrong(options, message, small_config, tmp_path, monkeypatch):
+def test_load_says_what_is_wrong(options, message, trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = small_config()
-    network = build_model(config.model, config.image, 11, seed=0)
-    save_weights(tmp_path / "new.safetensors", network.state_dict(), config, {})
-    assert load("new.safetensors", device="cpu").charset.num_classes == 11
-    with pytest.raises((ConfigError, CheckpointError)) as caught:
-        load(**{"model": "new.safetensors", **options})
-    assert message in str(caught.value)
-
-
-def test_without_an_engine_the_message_says_what_to_install():
-    program = """
-import sys
-
-class NoEngines:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "onnx", "onnxruntime", "openvino"):
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, NoEngines())
-import crnn
-for engine in ("auto", "torch", "openvino", "onnx"):
-    try:
-        crnn.load("weights.safetensors", engine=engine)
-    except crnn.MissingExtraError as error:
-        print(error.extra, error)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["openvino", "torch", "openvino", "onnx"]
-    assert all(f"pip install 'crnn[{line.split()[0]}]'" in line for line in lines)
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        load(**{"model": trained_run.folder, **options})
 
 
 @pytest.mark.real
-def test_real_crops_are_read(trained_run, one_thread):
-    """CRNN_REAL_CROPS names a list file; CRNN_REAL_MODEL, where it is given, a model that should read most of it."""
-    from crnn.data.source import open_source
-
-    listing, model = os.environ.get("CRNN_REAL_CROPS"), os.environ.get("CRNN_REAL_MODEL")
-    if not listing:
-        pytest.skip("real crops are no part of the project; CRNN_REAL_CROPS names no list file of them")
-    with open_source(listing) as store:
+@pytest.mark.skipif("CRNN_REAL_CROPS" not in os.environ, reason="CRNN_REAL_CROPS names no list file of real crops")
+def test_real_crops_are_read(one_thread):
+    """CRNN_REAL_MODEL: a model that should read most of them."""
+    with open_source(os.environ["CRNN_REAL_CROPS"]) as store:
         count = min(len(store), 200)
-        results = list(load(model or trained_run.folder).stream(store.image_bytes(i) for i in range(count)))
         labels = [store.label(i).lower() for i in range(count)]
-    assert len(results) == count
-    readings = [result for result in results if isinstance(result, Reading)]
-    assert len(readings) >= 0.99 * count
-    for reading in readings:
-        assert reading.score <= 0
-        assert all(c.start < c.end for c in reading.characters)
-    if model:
-        right = sum(isinstance(r, Reading) and r.text == label for r, label in zip(results, labels, strict=True))
-        assert right >= 0.5 * count
+        readings = load(os.environ.get("CRNN_REAL_MODEL", "crnn-small")).read(map(store.image_bytes, range(count)))
+    assert sum(reading.text == label for reading, label in zip(readings, labels, strict=True)) >= 0.5 * count

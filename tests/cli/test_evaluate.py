@@ -38,15 +38,6 @@ def barcode_set(tmp_path, barcode):
 # ---- figures and protocols
 
 
-def test_sets_may_come_as_one_or_many(barcode_set, barcode_reader):
-    path, reader = barcode_set(["cat", "dog"]), barcode_reader()
-    for data in (path, [path]):
-        assert [(d.name, d.sums.samples) for d in evaluate(reader, data).datasets] == [("words", 2)]
-        assert count_samples(data) == 2
-    with pytest.raises(DataError, match="no data is given; expected LMDB folders or list files"):
-        evaluate(reader, [])
-
-
 def test_figures_by_hand(barcode_set, barcode_reader):
     # Edits: 0, 1 of 4, 2 of 3 (two letters lost), 3 of 3 (nothing read), 0. Characters of the labels: 17.
     path = barcode_set([("cat", "cat"), ("bird", "bard"), ("dog", "d"), ("fox", ""), ("Wolf", "wolf")])
