@@ -125,7 +125,7 @@ CASES = [
     ("read 1.png --model m --decode greedy --n-best 2", "decode 'greedy' and n_best do not go together"),
     ("read 1.png --model m --lexicon gone.txt", "gone.txt"),
     ("read 1.png --model m --explain no/where.png", "--explain no/where.png: there is no such folder"),
-    ("read 1.png --model m --explain why.nothing", "--explain why.nothing: its suffix is that of no image"),
+    ("read 1.png --model m --explain why.nothing", "why.nothing: expected an image file to write"),
     ("read 1.png --batch-size x", "--batch-size"),
     ("read 1.png --decode best", "'best' is not one of 'auto', 'greedy', 'beam', 'lexicon'"),
     ("read 1.png --beam-width", "--beam-width"),

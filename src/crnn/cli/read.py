@@ -18,11 +18,9 @@ from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError
 from crnn.image import ADVICE
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.terminal import check_writable, counting_bar, print_json
+from crnn.terminal import check_image_writable, counting_bar, print_json, save_image
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from crnn.decoding.lexicon import Lexicon
     from crnn.recognizer import Reading, Recognizer
 
@@ -56,7 +54,10 @@ def read(
     from crnn.recognizer import load
 
     if explain:
-        _check_explanation(explain, explain_font)
+        from crnn.contact_sheet import contact_sheet
+
+        check_image_writable("--explain", explain)
+        contact_sheet([], [], font_path=explain_font or None)  # raises the errors of the font
     reader = load(model, **asdict(engine), **asdict(decoding))
     if decoding.n_best > 1 and not json:
         print("crnn read: the texts of --n-best are part of --json; without it only the best is shown", file=sys.stderr)
@@ -113,18 +114,6 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
     return count, bad + len(problems), kept
 
 
-def _check_explanation(target: str, font: str) -> None:
-    """Check --explain before everything is read."""
-    from PIL import Image
-
-    from crnn.contact_sheet import contact_sheet
-
-    check_writable("--explain", target, "why.png")
-    if Path(target).suffix.lower() not in Image.registered_extensions():
-        raise ConfigError(f"--explain {target}: its suffix is that of no image; expected a file such as why.png")
-    contact_sheet([], [], font_path=font or None)
-
-
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
     """Return a reading as JSON; a score of minus infinity (no text fits the options) is ``null``."""
     values: dict[str, Any] = {
@@ -170,17 +159,9 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
     for sheet in sheets:
         whole.paste(sheet, (0, top))
         top += sheet.height
-    _save(whole, target)
+    save_image(target, whole)
     more = f", the first {_MAX_EXPLAINED} images" if len(paths) > _MAX_EXPLAINED else ""
     print(f"crnn read: explained in {target}{more}", file=sys.stderr)
-
-
-def _save(sheet: Image.Image, target: str) -> None:
-    try:
-        sheet.save(target)
-    except (OSError, ValueError) as error:  # the disk, or a suffix of no image
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--explain {target}: cannot be written: {why}; expected a file such as why.png") from error
 
 
 def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from crnn.cli.arguments import SETTINGS, add_command, command_group, config_from
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, counting_bar, require_torch
+from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image
 
 if TYPE_CHECKING:
     from crnn.config.run import Config as Settings
@@ -44,21 +43,14 @@ def preview(
         explain: Show how samples come about, one in each row, stage by stage.
     """
     settings = _settings(config, ctx.args)
-    path = Path(out)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"{out}: expected an image file to write, such as preview.png")
-    check_writable("OUT", out, "preview.png")
+    check_image_writable("OUT", out)
     count = count if count is not None else 8 if explain else 80
     _check_numbers(count, first, _MAX_PREVIEW)
     require_torch("rendering text", "train")
     from crnn.synth.samples import explain_sheet, preview_sheet
 
     sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, _print_line)
-    try:
-        sheet.save(path)
-    except (OSError, ValueError) as error:  # the disk, or a format that has no sheets as large
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{out}: cannot be written: {why}. Choose another file, or fewer samples") from error
+    save_image(out, sheet)
     print(out)
     return 0
 
