@@ -10,7 +10,6 @@ import random
 import signal
 import struct
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
-from crnn.config.run import Config, parse_config
+from crnn.config.run import parse_config
 from crnn.data.formats.records import Box, Reader, Record, Skipped
 from crnn.errors import ImageError
-from crnn.image import ImageSource, load_image
+from crnn.image import load_image
 from crnn.recognizer import Recognizer
 from crnn.synth.font_check import shipped_folder
 
@@ -45,12 +44,17 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def constant(value):
+    """Return a fixture of something that no test changes."""
+    return pytest.fixture(scope="session")(lambda: value)
+
+
+def pytest_addoption(parser):
     """Our own flags."""
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew; look at the difference")
 
 
-def draw_word(text: str, size: tuple[int, int] | None = None, *, kind: str = "PNG") -> bytes:
+def draw_word(text, size=None, *, kind="PNG"):
     """``text`` in black on white, as an encoded image; about 12 pixels a character where no size is given."""
     width, height = size or (max(16, 12 * len(text) + 8), 32)
     image = Image.new("L", (width, height), 255)
@@ -60,7 +64,7 @@ def draw_word(text: str, size: tuple[int, int] | None = None, *, kind: str = "PN
     return buffer.getvalue()
 
 
-def write_list(folder: Path, labels: list[str]) -> Path:
+def write_list(folder, labels):
     """A list file of drawn words: ``images/N.png<TAB>label``."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     lines = []
@@ -72,38 +76,33 @@ def write_list(folder: Path, labels: list[str]) -> Path:
     return path
 
 
-def random_labels(
-    count: int, seed: int = 0, characters: str = "abcdefghij", lengths: tuple[int, int] = (1, 4)
-) -> list[str]:
+def random_labels(count, seed=0, characters="abcdefghij", lengths=(1, 4)):
     """Words of random characters, the same for the same seed."""
     rng = random.Random(seed)
     return ["".join(rng.choices(characters, k=rng.randint(*lengths))) for _ in range(count)]
 
 
 @pytest.fixture
-def word_list(tmp_path: Path) -> Callable[..., Path]:
+def word_list(tmp_path):
     """A function that makes a list file of ``count`` drawn words in a folder of its own."""
 
-    def make(count: int = 64, name: str = "words", seed: int = 0, labels: list[str] | None = None) -> Path:
+    def make(count=64, name="words", seed=0, labels=None):
         return write_list(tmp_path / name, labels if labels is not None else random_labels(count, seed))
 
     return make
 
 
-@pytest.fixture(scope="session")
-def image_of() -> Callable[..., bytes]:
-    """``draw_word``."""
-    return draw_word
+image_of = constant(draw_word)
 
 
 @pytest.fixture
-def small_config(tmp_path: Path) -> Callable[..., Config]:
+def small_config(tmp_path):
     """A function that makes settings of a run of a dozen steps that takes about a second.
 
     ``data`` are the training sets, ``folder`` is the run folder's name; sections are given as mappings.
     """
 
-    def make(*data: Path, folder: str = "run", **sections: dict[str, Any]) -> Config:
+    def make(*data, folder="run", **sections):
         values: dict[str, dict[str, Any]] = {
             "model": {"backbone": "small", "hidden_size": 16},
             "image": {"image_width": 64},
@@ -123,7 +122,7 @@ def small_config(tmp_path: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_font_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_font_cache(tmp_path_factory):
     """What is remembered of fonts stays with the tests: the user's cache is neither read nor written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -134,11 +133,11 @@ SYNTH_WORDS = ["Harbour", "bakery", "NORTH", "street", "O'Neil", "co-op", "Züri
 
 
 @pytest.fixture
-def synth_config(tmp_path: Path, small_config: Callable[..., Config]) -> Callable[..., Config]:
+def synth_config(tmp_path, small_config):
     """``small_config`` with rendered text to train on: some fonts, a dozen words, few textures, a small pool."""
     (tmp_path / "some_words.txt").write_text("\n".join(SYNTH_WORDS), encoding="utf-8")
 
-    def make(*data: Path | str, folder: str = "run", **sections: dict[str, Any]) -> Config:
+    def make(*data, folder="run", **sections):
         values: dict[str, dict[str, Any]] = {
             "charset": {"characters": "36"},
             "data": {"train": [str(path) for path in data] or ["synth"]},
@@ -157,7 +156,7 @@ def synth_config(tmp_path: Path, small_config: Callable[..., Config]) -> Callabl
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
+def one_thread():
     """torch computes with one thread, so that nothing depends on the machine; afterwards as before."""
     import torch
 
@@ -171,7 +170,10 @@ def one_thread() -> Iterator[None]:
 # Readers: one without a network, whose every number is known, and a trained one
 
 
-def draw_barcode(text: str, characters: str, scale: int = 1) -> bytes:
+ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def draw_barcode(text, characters=ALPHANUMERIC, scale=1):
     """``text`` as grey bars on white, 32 pixels high, in a PNG: what ``BarcodeEngine`` reads without an error.
 
     Character i fills the pixels [16 i + 6, 16 i + 14), which are those of the time steps 4 i + 1 and 4 i + 2.
@@ -188,12 +190,12 @@ class BarcodeEngine:
     With ``doubt``, two characters, a step that sees the first has 0.6 for it and 0.3 for the second.
     """
 
-    def __init__(self, characters: str, doubt: str = "") -> None:
+    def __init__(self, characters, doubt=""):
         self.num_classes, self.grey = len(characters) + 1, 240 // len(characters)
         self.doubt = [characters.index(c) for c in doubt]
         self.shapes: list[tuple[int, ...]] = []
 
-    def log_probs(self, images: np.ndarray) -> np.ndarray:
+    def log_probs(self, images):
         self.shapes.append(images.shape)
         levels = images[:, 0, 16, 4::4][:, : images.shape[3] // 4 - 1].astype(np.float64)
         classes = np.minimum(np.rint(levels / self.grey).astype(int), self.num_classes - 1)
@@ -206,22 +208,14 @@ class BarcodeEngine:
         return np.log(probabilities).astype(np.float32)
 
 
-ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyz0123456789"
+barcode = constant(draw_barcode)
 
 
 @pytest.fixture(scope="session")
-def barcode() -> Callable[..., bytes]:
-    """A function that draws a text as ``draw_barcode`` does, in the 36 characters where no others are given."""
-    return lambda text, characters=ALPHANUMERIC, scale=1: draw_barcode(text, characters, scale)
-
-
-@pytest.fixture(scope="session")
-def barcode_reader() -> Callable[..., Recognizer]:
+def barcode_reader():
     """A function that makes a recogniser of barcodes; its engine is the attribute ``_engine``."""
 
-    def make(
-        characters: str = ALPHANUMERIC, image: dict[str, Any] | None = None, doubt: str = "", **options: Any
-    ) -> Recognizer:
+    def make(characters=ALPHANUMERIC, image=None, doubt="", **options):
         config = ReaderConfig(
             image=ImageConfig(**{"resize": "keep_ratio", **(image or {})}), charset=CharsetConfig(characters=characters)
         )
@@ -239,7 +233,7 @@ class TrainedRun(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+def trained_run(tmp_path_factory):
     """A small network that learned a dozen words by heart, in some seconds. Nobody writes into its folders."""
     import torch
 
@@ -273,74 +267,60 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 # Images of all kinds
 
 
-def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+def encode(image, form="PNG", **options):
     """The bytes of an image file."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
 
 
-@pytest.fixture(scope="session")
-def encode_image() -> Callable[..., bytes]:
-    """``encode``."""
-    return encode
+encode_image = constant(encode)
 
 
-@pytest.fixture(scope="session")
-def noise() -> Callable[..., np.ndarray]:
-    """A function that draws random pixels ``(H, W, C)``, or ``(H, W)`` for one channel."""
-
-    def draw(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-        shape = (height, width, channels) if channels > 1 else (height, width)
-        return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-    return draw
+def draw_noise(height, width, channels=3, seed=0):
+    """Return random pixels ``(H, W, C)``, or ``(H, W)`` for one channel."""
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.fixture(scope="session")
-def smooth_image() -> Callable[..., Image.Image]:
-    """A function that draws an image that JPEG and WebP keep well, different in every corner."""
-
-    def draw(width: int = 40, height: int = 24) -> Image.Image:
-        x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-        return Image.fromarray((np.stack([x, y, (1 - x) * (1 - y)], axis=-1) * 255).astype(np.uint8))
-
-    return draw
+noise = constant(draw_noise)
 
 
-def make_png_chunk(kind: bytes, body: bytes) -> bytes:
+def draw_smooth_image(width=40, height=24):
+    """Return an image that JPEG and WebP keep well, different in every corner."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    return Image.fromarray((np.stack([x, y, (1 - x) * (1 - y)], axis=-1) * 255).astype(np.uint8))
+
+
+smooth_image = constant(draw_smooth_image)
+
+
+def make_png_chunk(kind, body):
     """One part of a PNG file, with its length and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-@pytest.fixture(scope="session")
-def png_chunk() -> Callable[[bytes, bytes], bytes]:
-    """``make_png_chunk``."""
-    return make_png_chunk
+png_chunk = constant(make_png_chunk)
 
 
-@pytest.fixture(scope="session")
-def png_by_hand() -> Callable[..., bytes]:
-    """A function that makes what Pillow does not write; ``body`` are the rows, ``extra`` the chunks before them."""
-
-    def make(width: int, height: int, depth: int = 8, color: int = 0, body: bytes = b"", extra: bytes = b"") -> bytes:
-        header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
-        data = make_png_chunk(b"IDAT", zlib.compress(body))
-        return b"\x89PNG\r\n\x1a\n" + header + extra + data + make_png_chunk(b"IEND", b"")
-
-    return make
+def make_png(width, height, depth=8, color=0, body=b"", extra=b""):
+    """Return a PNG that Pillow does not write; ``body`` are the rows, ``extra`` the chunks before them."""
+    header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    data = make_png_chunk(b"IDAT", zlib.compress(body))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + data + make_png_chunk(b"IEND", b"")
 
 
-@pytest.fixture(scope="session")
-def reason_of() -> Callable[..., str]:
-    """A function that gives the reason for which ``load_image`` refuses an image."""
+png_by_hand = constant(make_png)
 
-    def load(source: ImageSource, channels: int = 1) -> str:
-        with pytest.raises(ImageError) as caught:
-            load_image(source, channels)
-        return caught.value.reason
 
-    return load
+def image_error_reason(source, channels=1):
+    """Return the reason for which ``load_image`` refuses an image."""
+    with pytest.raises(ImageError) as caught:
+        load_image(source, channels)
+    return caught.value.reason
+
+
+reason_of = constant(image_error_reason)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -350,19 +330,19 @@ def reason_of() -> Callable[..., str]:
 class GivenReader(Reader):
     """A reader of what the test gives it."""
 
-    def __init__(self, root: Path, items: list[Record | Skipped]) -> None:
+    def __init__(self, root, items):
         self.root = root
         self.items = items
 
-    def __len__(self) -> int:
+    def __len__(self):
         return len(self.items)
 
-    def __iter__(self) -> Iterator[Record | Skipped]:
+    def __iter__(self):
         return iter(self.items)
 
 
 @pytest.fixture
-def mixed_words(tmp_path: Path) -> GivenReader:
+def mixed_words(tmp_path):
     """40 samples: 32 whole images with two lexicons, 5 words of a scene, and 3 of no use."""
     root = tmp_path / "set"
     (root / "a folder").mkdir(parents=True)
@@ -381,23 +361,18 @@ def mixed_words(tmp_path: Path) -> GivenReader:
     return GivenReader(root, items)
 
 
-@pytest.fixture(scope="session")
-def given_reader() -> type[GivenReader]:
-    """``GivenReader``."""
-    return GivenReader
+given_reader = constant(GivenReader)
 
 
-@pytest.fixture(scope="session")
-def records_of() -> Callable[[Path], dict[bytes, bytes]]:
-    """A function that gives all records of an LMDB folder."""
+def read_records(folder):
+    """Return all records of an LMDB folder."""
+    import lmdb
 
-    def read(folder: Path) -> dict[bytes, bytes]:
-        import lmdb
+    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return dict(transaction.cursor())
 
-        with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
-            return dict(transaction.cursor())
 
-    return read
+records_of = constant(read_records)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -405,7 +380,7 @@ def records_of() -> Callable[[Path], dict[bytes, bytes]]:
 
 
 @st.composite
-def draw_small_log_probs(draw: st.DrawFn) -> np.ndarray:
+def draw_small_log_probs(draw):
     """From small whole weights, so that zeros (-inf) and exact ties are frequent."""
     num_samples, num_steps, num_classes = draw(st.integers(1, 3)), draw(st.integers(0, 5)), draw(st.integers(2, 4))
     step = st.lists(st.integers(0, 4), min_size=num_classes, max_size=num_classes).filter(any)
@@ -415,44 +390,37 @@ def draw_small_log_probs(draw: st.DrawFn) -> np.ndarray:
         return np.log(weights / weights.sum(axis=2, keepdims=True))
 
 
-@pytest.fixture(scope="session")
-def small_log_probs() -> st.SearchStrategy[np.ndarray]:
-    """A strategy: up to 3 samples of up to 5 steps and 4 classes."""
-    return draw_small_log_probs()
+small_log_probs = constant(draw_small_log_probs())
 
 
-@pytest.fixture(scope="session")
-def random_log_probs() -> Callable[..., np.ndarray]:
-    """A function that draws normal logits; the sharper, the less probable most texts."""
-
-    def draw(
-        seed: int, num_samples: int, num_steps: int, num_classes: int, sharpness: float = 1.0, dtype: type = np.float64
-    ) -> np.ndarray:
-        logits = sharpness * np.random.default_rng(seed).normal(size=(num_samples, num_steps, num_classes))
-        logits -= logits.max(axis=2, keepdims=True)
-        return (logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))).astype(dtype)
-
-    return draw
+def draw_log_probs(seed, num_samples, num_steps, num_classes, sharpness=1.0, dtype=np.float64):
+    """Draw normal logits; the sharper, the less probable most texts."""
+    logits = sharpness * np.random.default_rng(seed).normal(size=(num_samples, num_steps, num_classes))
+    return log_softmax(logits).astype(dtype)
 
 
-@pytest.fixture(scope="session")
-def peaked_log_probs() -> Callable[..., np.ndarray]:
-    """A function that draws what looks like a trained network: mostly blanks, one class of each step far above."""
-
-    def draw(
-        seed: int, num_samples: int = 8, num_steps: int = 24, num_classes: int = 37, dtype: type = np.float32
-    ) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        logits = rng.normal(size=(num_samples, num_steps, num_classes))
-        peaks = rng.integers(0, num_classes, (num_samples, num_steps, 1))
-        peaks[rng.random(peaks.shape) < 0.5] = num_classes - 1
-        np.put_along_axis(logits, peaks, rng.uniform(3.0, 9.0, peaks.shape), axis=2)
-        return (logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))).astype(dtype)
-
-    return draw
+def log_softmax(logits):
+    logits = logits - logits.max(axis=2, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
 
 
-def sum_over_paths(log_probs: np.ndarray) -> dict[tuple[int, ...], tuple[float, float]]:
+random_log_probs = constant(draw_log_probs)
+
+
+def draw_peaked_log_probs(seed, num_samples=8, num_steps=24, num_classes=37, dtype=np.float32):
+    """Draw what looks like a trained network: mostly blanks, one class of each step far above."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(num_samples, num_steps, num_classes))
+    peaks = rng.integers(0, num_classes, (num_samples, num_steps, 1))
+    peaks[rng.random(peaks.shape) < 0.5] = num_classes - 1
+    np.put_along_axis(logits, peaks, rng.uniform(3.0, 9.0, peaks.shape), axis=2)
+    return log_softmax(logits).astype(dtype)
+
+
+peaked_log_probs = constant(draw_peaked_log_probs)
+
+
+def sum_over_paths(log_probs):
     """For each text that ``(T, V)`` can show: its probability, and that of its best path."""
     num_steps, num_classes = log_probs.shape
     parts: dict[tuple[int, ...], list[float]] = {}
@@ -463,7 +431,4 @@ def sum_over_paths(log_probs: np.ndarray) -> dict[tuple[int, ...], tuple[float, 
     return {text: (math.fsum(found), max(found)) for text, found in parts.items()}
 
 
-@pytest.fixture(scope="session")
-def path_sums() -> Callable[[np.ndarray], dict[tuple[int, ...], tuple[float, float]]]:
-    """``sum_over_paths``."""
-    return sum_over_paths
+path_sums = constant(sum_over_paths)

@@ -31,34 +31,22 @@ RULES = st.builds(
 
 
 @given(CHARACTERS_AND_LABEL)
-def test_decoding_gives_back_what_was_encoded(case):
+def test_ids_count_the_characters_and_decoding_gives_back_what_was_encoded(case):
     characters, label = case
-    if characters in (*NAMED_CHARSETS, "95"):
-        return
-    charset = Charset(characters)
-    ids = charset.encode(label)
-    assert charset.decode(ids) == label
-    assert len(ids) == len(label)
-    assert all(0 <= i < charset.blank for i in ids)
-
-
-@given(CHARACTERS)
-def test_ids_count_the_characters_and_the_blank_comes_last(characters):
     if characters in (*NAMED_CHARSETS, "95"):
         return
     charset = Charset(characters)
     assert charset.encode(characters) == list(range(len(characters)))
     assert charset.blank == len(characters) == charset.num_classes - 1
+    assert charset.decode(charset.encode(label)) == label
 
 
 def test_the_named_sets_are_those_of_the_field():
     assert Charset("36").characters == "abcdefghijklmnopqrstuvwxyz0123456789"
-    assert (Charset("36").blank, Charset("36").num_classes) == (36, 37)
-    assert (Charset("62").blank, Charset("62").num_classes) == (62, 63)
-    assert (Charset("94").blank, Charset("94").num_classes) == (94, 95)
-    assert Charset("62").characters.startswith("0123456789abc")
+    assert Charset("62").characters == string.digits + string.ascii_letters
     assert Charset("94").characters[:62] == Charset("62").characters
     assert set(Charset("94").characters) == set(string.printable) - set(string.whitespace)
+    assert len(Charset("94").characters) == 94
 
 
 def test_95_is_94_and_the_space():
@@ -95,33 +83,19 @@ def test_unusable_characters_are_named(characters, message):
 def test_unknown_characters_are_named_once_each_in_order():
     charset = Charset("36")
     assert charset.unknown("a-b!-C!") == "-!C"
-    assert charset.unknown("ab9") == ""
-    with pytest.raises(CharsetError) as caught:
+    with pytest.raises(CharsetError, match=r"label 'a-b!-C!' has characters .* '-!C'.*drop_character or drop_sample"):
         charset.encode("a-b!-C!")
-    assert "label 'a-b!-C!' has characters that are not in the charset: '-!C'" in str(caught.value)
-    assert "drop_character or drop_sample" in str(caught.value)
+    with pytest.raises(CharsetError, match=r"not in the charset: 'B'\."):
+        LabelRules().apply("aB", charset)
 
 
 def test_charsets_compare_by_their_characters_and_survive_pickling():
     charset = Charset("36")
     assert charset == Charset(NAMED_CHARSETS["36"])
     assert hash(charset) == hash(Charset(NAMED_CHARSETS["36"]))
-    assert charset != Charset("62")
-    assert charset != NAMED_CHARSETS["36"]
+    assert charset not in (Charset("62"), NAMED_CHARSETS["36"])
     assert pickle.loads(pickle.dumps(charset)) == charset
-    assert pickle.loads(pickle.dumps(charset)).encode("z0") == [25, 26]
-
-
-def test_a_character_is_in_the_charset_or_not():
-    assert "a" in Charset("36")
-    assert "A" not in Charset("36")
-    assert "ab" not in Charset("36")
-    assert 0 not in Charset("36")
-
-
-def test_a_long_charset_is_shown_short():
-    assert repr(Charset("abc")) == "Charset('abc')"
-    assert repr(Charset("94")) == "Charset('0123456789abcdefghijklmnopqrstuvwxyzA...')"
+    assert [c in charset for c in ("a", "A", "ab", 0)] == [True, False, False, False]
 
 
 def test_combining_scripts_are_sequences_of_code_points():
@@ -154,18 +128,14 @@ def test_the_form_of_a_label(rules, label, expected):
     assert LabelRules(**rules).form(label) == expected
 
 
-def test_length_is_counted_after_normalising_and_before_unknown_characters_go():
+def test_length_is_counted_after_normalizing_and_before_unknown_characters_go():
     # PARSeq's order: 'ab!!' has four characters though two of them will be dropped, 'a b' two when the space goes.
     rules = LabelRules(whitespace="remove", unicode="ascii", unknown="drop_character", max_length=3)
-    charset = Charset("36")
-    assert rules.apply("a b c", charset) == "abc"
-    assert rules.apply("日本ab", charset) == "ab"
+    assert rules.apply("a b c", Charset("36")) == "abc"
+    assert rules.apply("日本ab", Charset("36")) == "ab"
     with pytest.raises(LabelSkip, match="too_long"):
-        rules.apply("ab!!", charset)
-
-
-def test_length_is_counted_before_the_case_changes_it():
-    assert LabelRules(case="upper", max_length=2).apply("aß", Charset("ASB")) == "ASS"
+        rules.apply("ab!!", Charset("36"))
+    assert LabelRules(case="upper", max_length=2).apply("aß", Charset("ASB")) == "ASS"  # before the case changes it
 
 
 def test_truncation_cuts_what_the_charset_can_write():
@@ -190,12 +160,6 @@ def test_samples_are_left_out_for_a_named_reason(rules, label, reason):
     with pytest.raises(LabelSkip) as caught:
         LabelRules(**rules).apply(label, Charset("36"))
     assert caught.value.reason == reason == str(caught.value)
-
-
-def test_unknown_characters_are_an_error_by_default():
-    with pytest.raises(CharsetError, match="not in the charset: 'B'"):
-        LabelRules().apply("aB", Charset("36"))
-    assert LabelRules(case="lower").apply("aB", Charset("36")) == "ab"
 
 
 def test_collapsed_labels_have_single_spaces_whatever_is_dropped_or_cut():
@@ -243,14 +207,6 @@ def test_a_written_label_stays_as_it_is(label, rules):
 # ---- time steps
 
 
-@pytest.mark.parametrize(
-    ("target", "steps"),
-    [([], 0), ([3], 1), ([1, 2], 2), ([1, 1], 3), ([1, 1, 1], 5), ([1, 2, 1], 3), ([1, 1, 2, 2], 6)],
-)
-def test_equal_neighbours_need_a_blank_between_them(target, steps):
-    assert min_time_steps(target) == steps
-
-
 def collapse(path, blank):
     """Graves' map B: repeats merged, then blanks removed."""
     return [k for i, k in enumerate(path) if k != blank and (i == 0 or path[i - 1] != k)]
@@ -265,7 +221,7 @@ def test_the_number_of_steps_is_the_length_of_the_shortest_path():
     assert {target: shortest[target] for target in targets} == {target: min_time_steps(target) for target in targets}
 
 
-def test_characters_outside_the_charset() -> None:
+def test_characters_outside_the_charset():
     charset = Charset("36")
     ascii_rules = CharsetConfig().rules()
     assert characters_outside("Café & Bar's", charset, ascii_rules) == ["&", "'"]

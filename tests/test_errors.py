@@ -4,30 +4,19 @@ import pickle
 
 import pytest
 
-from crnn.errors import (
-    CharsetError,
-    CheckpointError,
-    ConfigError,
-    CrnnError,
-    DataError,
-    ExportMismatchError,
-    ImageError,
-    MissingExtraError,
-    TrainingError,
-)
-
-ERRORS = [
-    kind("what is wrong")
-    for kind in (CharsetError, CheckpointError, ConfigError, DataError, ExportMismatchError, TrainingError)
-]
+from crnn.errors import DataError, ImageError, MissingExtraError
 
 
 @pytest.mark.parametrize(
     "error",
-    [*ERRORS, ImageError("a.png: cut short", reason="truncated"), MissingExtraError("lmdb", "data", "reading")],
+    [
+        DataError("what is wrong"),
+        ImageError("a.png: cut short", reason="truncated"),
+        MissingExtraError("lmdb", "data", "reading"),
+    ],
     ids=lambda error: type(error).__name__,
 )
-def test_they_come_over_a_process_border_with_everything(error: CrnnError) -> None:
+def test_they_come_over_a_process_border_with_everything(error):
     error.add_note("Traceback of the worker")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)

@@ -12,49 +12,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crnn.charset import Charset as Charset
-    from crnn.config.run import Config as Config
-    from crnn.config.run import load_config as load_config
-    from crnn.errors import CharsetError as CharsetError
-    from crnn.errors import CheckpointError as CheckpointError
-    from crnn.errors import ConfigError as ConfigError
-    from crnn.errors import CrnnError as CrnnError
-    from crnn.errors import DataError as DataError
-    from crnn.errors import ExportMismatchError as ExportMismatchError
-    from crnn.errors import ImageError as ImageError
-    from crnn.errors import MissingExtraError as MissingExtraError
-    from crnn.errors import TrainingError as TrainingError
-    from crnn.explanation import Explanation as Explanation
-    from crnn.explanation import explain as explain
-    from crnn.recognizer import Alternative as Alternative
-    from crnn.recognizer import Character as Character
-    from crnn.recognizer import Reading as Reading
-    from crnn.recognizer import Recognizer as Recognizer
-    from crnn.recognizer import load as load
+    from crnn.charset import Charset
+    from crnn.config.run import Config, load_config
+    from crnn.errors import (
+        CharsetError,
+        CheckpointError,
+        ConfigError,
+        CrnnError,
+        DataError,
+        ExportMismatchError,
+        ImageError,
+        MissingExtraError,
+        TrainingError,
+    )
+    from crnn.explanation import Explanation, explain
+    from crnn.recognizer import Alternative, Character, Reading, Recognizer, load
 
-_HOMES = {
-    "Alternative": "recognizer",
-    "Character": "recognizer",
-    "Charset": "charset",
-    "CharsetError": "errors",
-    "CheckpointError": "errors",
-    "Config": "config.run",
-    "ConfigError": "errors",
-    "CrnnError": "errors",
-    "DataError": "errors",
-    "Explanation": "explanation",
-    "ExportMismatchError": "errors",
-    "ImageError": "errors",
-    "MissingExtraError": "errors",
-    "Reading": "recognizer",
-    "Recognizer": "recognizer",
-    "TrainingError": "errors",
-    "explain": "explanation",
-    "load": "recognizer",
-    "load_config": "config.run",
-}
+__all__ = [
+    "Alternative", "Character", "Charset", "CharsetError", "CheckpointError", "Config", "ConfigError", "CrnnError",
+    "DataError", "Explanation", "ExportMismatchError", "ImageError", "MissingExtraError", "Reading", "Recognizer",
+    "TrainingError", "__version__", "explain", "load", "load_config",
+]  # fmt: skip
 
-__all__ = sorted([*_HOMES, "__version__"])
+_MODULES = {
+    "Charset": "charset", "Config": "config.run", "load_config": "config.run", "Explanation": "explanation",
+    "explain": "explanation", "Alternative": "recognizer", "Character": "recognizer", "Reading": "recognizer",
+    "Recognizer": "recognizer", "load": "recognizer",
+}  # fmt: skip
+"""Modules of the names that are no errors."""
 
 
 def __getattr__(name: str) -> Any:
@@ -62,8 +47,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("crnn")
-    if name in _HOMES:
-        return getattr(import_module(f"crnn.{_HOMES[name]}"), name)
+    if name in __all__:
+        return getattr(import_module(f"crnn.{_MODULES.get(name, 'errors')}"), name)
     raise AttributeError(f"module 'crnn' has no attribute {name!r}")
 
 

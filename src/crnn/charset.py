@@ -1,7 +1,4 @@
-"""Characters and class ids: ``Charset`` maps them, ``LabelRules`` turn labels into text that a charset can write.
-
-Every published protocol is a set of such rules (``crnn.evaluation.protocol``); so is that of a run (``CharsetConfig``).
-"""
+"""Characters and class ids: ``Charset`` maps them, ``LabelRules`` turn labels into text that a charset can write."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ NAMED_CHARSETS = {
 }
 """The character sets of the field. The order of 36 is the ModelZoo's (letters first); 62 and 94 are PARSeq's."""
 
-_NAMES = {**NAMED_CHARSETS, "95": NAMED_CHARSETS["94"] + " "}
-"""All names. 95 is for lines only; published figures compare words."""
+_NAMES = {**NAMED_CHARSETS, "95": NAMED_CHARSETS["94"] + " "}  # 95 for lines; published figures compare words
 
 Case = Literal["keep", "lower", "upper"]
 Unicode = Literal["keep", "NFC", "NFD", "NFKC", "NFKD", "ascii"]
@@ -91,8 +87,7 @@ class Charset:
         return hash(self.characters)
 
     def __repr__(self) -> str:
-        shown = self.characters if len(self.characters) <= 40 else self.characters[:37] + "..."
-        return f"Charset({shown!r})"
+        return f"Charset({self.characters!r})"
 
     def encode(self, label: str) -> list[int]:
         """Return the class ids of a label.
@@ -103,9 +98,8 @@ class Charset:
         try:
             return [self._ids[character] for character in label]
         except KeyError:
-            unknown = self.unknown(label)
             raise CharsetError(
-                f"label {label!r} has characters that are not in the charset: {unknown!r}. "
+                f"label {label!r} has characters that are not in the charset: {self.unknown(label)!r}. "
                 "Add them to charset.characters, or set charset.unknown to drop_character or drop_sample"
             ) from None
 
@@ -170,12 +164,7 @@ class LabelRules:
         return label
 
     def apply(self, label: str, charset: Charset) -> str:
-        """Return the label in characters of the charset.
-
-        Raises:
-            LabelSkip: The rules leave the sample out, for a named reason.
-            CharsetError: ``unknown`` is ``error`` and the label has a character outside the charset.
-        """
+        """Return the label in characters of the charset, or raise ``LabelSkip``, or ``CharsetError`` (``unknown``)."""
         label = self.form(label)
         if any(character not in charset for character in label):
             if self.unknown == "drop_sample":

@@ -3,6 +3,8 @@
 Every message says what was given, what was expected and what to do, with the path, key or flag as the user typed it.
 """
 
+from functools import partial
+
 
 class CrnnError(Exception):
     """Root of all errors that this package raises on purpose."""
@@ -34,7 +36,7 @@ class ImageError(DataError):
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (data workers) by pickling; the keyword argument must come along, and the
         # attributes, as notes (the traceback over there) are one of them.
-        return (_rebuild_image_error, (str(self), self.reason), self.__dict__)
+        return (partial(ImageError, reason=self.reason), (str(self),), self.__dict__)
 
 
 class CheckpointError(CrnnError, RuntimeError):
@@ -60,7 +62,3 @@ class MissingExtraError(CrnnError, ImportError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (MissingExtraError, (self.package, self.extra, self.purpose), self.__dict__)
-
-
-def _rebuild_image_error(message: str, reason: str) -> ImageError:
-    return ImageError(message, reason=reason)

@@ -159,7 +159,7 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     if isinstance(found, ImageError):
         raise found
     output, decoded = found
-    reading = reader.reading(decoded, output, 0)
+    reading = reader.reading(decoded, output)
     others = reading.alternatives or _runners_up(reader, output.log_probs, decoded, runners_up)
     reading = replace(reading, alternatives=tuple(others[:runners_up]))
     return Explanation(

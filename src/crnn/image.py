@@ -3,7 +3,7 @@
 ``source -> load_image (H, W, C) uint8 -> resize (C, H, W) uint8 -> normalize (C, H, W) float32 in [-1, 1]``
 
 Training, evaluation and reading all use it, so that an image gives the same numbers in each. Errors are ``ImageError``,
-whose ``reason`` can be counted. H, W and C are height, width and colour channels.
+whose ``reason`` can be counted.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
-import stat
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,6 @@ from crnn.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
-
 
 MAX_PIXELS = 50_000_000
 """Largest number of pixels, checked before decoding: about 150 MB in colour."""
@@ -43,8 +41,7 @@ _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF im
 # no signature at all.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
-
-_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101  # tags of TIFF 6.0 and EXIF 2.3
+_ORIENTATION = 0x0112  # tag of TIFF 6.0 and EXIF 2.3
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,38 +80,29 @@ def read_open_file(file: Any, name: str) -> bytes:
         raise ImageError(
             f"{name}: gives {type(data).__name__}; expected a file opened with 'rb'", reason="not_an_image"
         )
-    if len(data) > _MAX_BYTES:
-        raise _too_large(name)
+    _check_bytes(len(data), name)
     return data
 
 
 def read_image_file(name: str) -> bytes:
-    """Read an image file; ``ImageError`` if it is no file or pipe (``missing``) or too large (``too_large``)."""
+    """Read an image file; ``ImageError`` if it cannot be read (``missing``) or is too large (``too_large``)."""
     try:
         with open(name, "rb") as file:  # noqa: PTH123 - pathlib doubles the time of opening, at every sample
-            found = os.fstat(file.fileno())
-            if stat.S_ISREG(found.st_mode):
-                if found.st_size > _MAX_BYTES:
-                    raise _too_large(name)
-                return file.read()
-            if not stat.S_ISFIFO(found.st_mode):  # /dev/zero is endless
-                raise ImageError(f"{name}: is a device; expected the path of an image", reason="missing")
-            return read_open_file(file, name)  # has no size, and may be endless
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; expected the path of an image", reason="missing") from None
+            size = os.fstat(file.fileno()).st_size
+            _check_bytes(size, name)
+            data = file.read() if size else file.read(_MAX_BYTES + 1)  # pipes and devices have no size, or no end
+            _check_bytes(len(data), name)
+            return data
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte or a lone surrogate
-        if isinstance(error, IsADirectoryError) or os.path.isdir(name):  # noqa: PTH112 - Path raises for such names
-            message = f"{name}: is a folder; expected the path of an image"
-        else:
-            cause = getattr(error, "strerror", None) or error
-            message = f"{name}: cannot be opened ({cause}); expected the path of an image that you may read"
-        raise ImageError(message, reason="missing") from error
+        if isinstance(error, ImageError):
+            raise
+        cause = getattr(error, "strerror", None) or error
+        raise ImageError(f"{name}: {cause}; expected the path of an image", reason="missing") from error
 
 
-def _too_large(name: str) -> ImageError:
-    return ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one image", reason="too_large")
+def _check_bytes(count: int, name: str) -> None:
+    if count > _MAX_BYTES:
+        raise ImageError(f"{name}: above {_MAX_BYTES:,} bytes; expected one image", reason="too_large")
 
 
 def open_image(data: bytes, name: str) -> ImageFile:
@@ -149,14 +137,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def pillow_error(error: Exception, name: str, problem: str, reason: str) -> ImageError:
-    """Return the ``ImageError`` for any exception of Pillow.
-
-    Args:
-        error: The exception.
-        name: Name of the image in messages.
-        problem: Its meaning, in a few words.
-        reason: Reason to count; ``too_large`` if memory or Pillow's own limit was exceeded.
-    """
+    """Return the ``ImageError`` for any exception of Pillow: ``too_large`` where memory or Pillow's limit ran out."""
     if isinstance(error, MemoryError | Image.DecompressionBombError | Image.DecompressionBombWarning):
         problem, reason = "too large to decode", "too_large"
     wanted = "expected a whole image" if reason == "truncated" else _WANTED
@@ -215,13 +196,10 @@ def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[n
 def image_size(data: bytes) -> tuple[int, int]:
     """Return the width and height of ``load_image``, from the header (but for PNGs with EXIF after the pixels)."""
     image = open_image(data, "image bytes")
+    # Pillow has turned a TIFF already; to search a PNG for EXIF data behind its pixels it would decode them.
+    if image.format == "TIFF" or (image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF)):
+        return image.size
     width, height = image.size
-    if image.format == "TIFF":
-        # Pillow's own size is turned already, in some versions.
-        tags = cast(Any, image).tag_v2
-        width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-    elif image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF):
-        return width, height  # for a PNG without EXIF data Pillow would decode the pixels to search behind them
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
@@ -234,9 +212,8 @@ def target_width(size: tuple[int, int], config: ImageConfig) -> int:
     Raises:
         ImageError: The image has no pixels.
     """
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"image is {width} x {height} pixels; expected at least 1 x 1", reason="empty")
+    if min(size) < 1:
+        raise ImageError(f"image is {size[0]} x {size[1]} pixels; expected at least 1 x 1", reason="empty")
     if config.resize == "squash":
         return config.image_width
     return min(max(_proportional_width(size, config), config.min_width), config.max_width)
@@ -324,7 +301,11 @@ def _resized(image: Image.Image, config: ImageConfig, width: int | None) -> npt.
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     """Lay an image over white, in 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_wide_grey(np.asarray(image), image.info.get("transparency")))
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        pixels = _to_8_bits(values)
+        if isinstance(transparent, int):
+            pixels[values == transparent] = 255
+        image = Image.fromarray(pixels)
     elif image.has_transparency_data:
         if image.mode == "La":  # premultiplied; has no other conversion
             image = image.convert("LA")
@@ -336,26 +317,18 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _wide_grey(values: npt.NDArray[Any], transparent: object) -> npt.NDArray[np.uint8]:
-    """Scale grey of more than 8 bits: integers in [0, 65535] or floats in [0, 1]."""
-    if values.dtype.kind == "f":
-        return _from_floats(values)
-    if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
+def _to_8_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Scale bools, integers in [0, 65535] of more than 8 bits, and floats in [0, 1]."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "f":
+        if not ((values >= 0) & (values <= 1)).all():  # also where a value is NaN
+            raise ValueError("floats outside [0, 1]")
+        return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+    if size == 1:
+        return values * np.uint8(255) if kind == "b" else values
+    if size > 2 and (values.min() < 0 or values.max() > 65535):
         raise ValueError(f"values from {values.min()} to {values.max()}, expected 0 to 65535")
-    pixels = _from_16_bits(values)
-    if isinstance(transparent, int):
-        pixels[values == transparent] = 255
-    return pixels
-
-
-def _from_16_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 = 65535 / 255, rounded to nearest
-
-
-def _from_floats(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if not ((values >= 0) & (values <= 1)).all():  # also where a value is NaN
-        raise ValueError("floats outside [0, 1]")
-    return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
@@ -364,23 +337,16 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
     wanted = "expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, bool, uint16 or floats in [0, 1]"
     if array.size == 0:
         raise ImageError(f"{given}: has no pixels; {wanted}", reason="empty")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+    has_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    has_type = array.dtype.kind in "bf" or (array.dtype.kind == "u" and array.dtype.itemsize <= 2)
+    if not has_shape or not has_type:
         raise ImageError(f"{given}: not an image; {wanted}", reason="not_an_image")
     check_size((array.shape[1], array.shape[0]), given)
-    if array.dtype == np.bool_:
-        array = array * np.uint8(255)
-    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        array = _from_16_bits(array)
-    elif array.dtype.kind == "f":
-        try:
-            array = _from_floats(array)
-        except ValueError as error:
-            raise ImageError(f"{given}: has {error}; {wanted}", reason="not_an_image") from None
-    elif array.dtype != np.uint8:
-        raise ImageError(f"{given}: not an image; {wanted}", reason="not_an_image")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    return Image.fromarray(np.ascontiguousarray(array))
+    try:
+        pixels = _to_8_bits(array)
+    except ValueError as error:
+        raise ImageError(f"{given}: has {error}; {wanted}", reason="not_an_image") from None
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels))
 
 
 def _orientation(image: Image.Image) -> int:

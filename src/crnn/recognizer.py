@@ -1,8 +1,7 @@
 """Reading of images with a trained network: ``load`` and ``Recognizer``.
 
 Images of one width are batched without padding. Log-probabilities come from an ``Engine`` (``crnn.engines``), texts
-from a ``Decoder`` (``crnn.decoding``). Shape letters: N batch, C image channels, W width, T time steps, V classes with
-the blank.
+from a ``Decoder`` (``crnn.decoding``).
 """
 
 from __future__ import annotations
@@ -30,16 +29,11 @@ from crnn.image import BinaryFile, ImageSource, LineWarning, line_warning, load_
 from crnn.model.weights import DEFAULT_MODEL
 from crnn.parallel import available_threads, ordered_map
 
-__all__ = ["Alternative", "Character", "Reading", "Recognizer", "load"]
-
-
 _R = TypeVar("_R")
 _Floats = npt.NDArray[np.float32]
 # types of one image, though some are iterable
 _ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, BinaryFile, np.ndarray, Image.Image)
-
 _DECODED_BATCHES = 8  # decoded together with a language, which may change only few words of each
-
 _HELD_BATCHES = 8  # batches' worth of images that may wait for others of their width; bounds the memory of streams
 
 
@@ -119,37 +113,33 @@ class FittedImage:
     original_size: tuple[int, int]
 
 
-class WidthBatcher:
-    """Batcher of images of one width.
+def batches_by_width(
+    items: Iterable[FittedImage | ImageError], batch_size: int, held: int
+) -> Iterator[list[tuple[int, FittedImage]] | tuple[int, ImageError]]:
+    """Yield batches of images of one width, and errors at once, with their places, counted from 0 over all items.
 
-    Args:
-        batch_size: Images of a full batch.
-        held: Items added after an image until its batch is ready, full or not; at least ``batch_size``.
+    An image waits until its batch is full, ``held`` items came after it, or the items end. An exception of the iterable
+    is raised after the batches of the images before it.
     """
-
-    def __init__(self, batch_size: int, held: int) -> None:
-        self._batch_size, self._held = batch_size, held
-        self._waiting: dict[int, list[tuple[int, FittedImage]]] = {}  # by width, that of the oldest image first
-        self._count = 0
-
-    def add(self, item: FittedImage | ImageError) -> list[list[tuple[int, FittedImage]]]:
-        """Return the batches that are ready now: images with their places, counted from 0 over all items."""
-        ready = []
-        if isinstance(item, FittedImage):
-            width = item.pixels.shape[2]
-            self._waiting.setdefault(width, []).append((self._count, item))
-            if len(self._waiting[width]) == self._batch_size:
-                ready.append(self._waiting.pop(width))
-        self._count += 1
-        oldest = next(iter(self._waiting), None)
-        if oldest is not None and self._count - self._waiting[oldest][0][0] >= self._held:
-            ready.append(self._waiting.pop(oldest))
-        return ready
-
-    def flush(self) -> list[list[tuple[int, FittedImage]]]:
-        """Return the remaining batches, those with the oldest images first."""
-        ready, self._waiting = list(self._waiting.values()), {}
-        return ready
+    waiting: dict[int, list[tuple[int, FittedImage]]] = {}  # by width, that of the oldest image first
+    failure: Exception | None = None
+    try:
+        for place, item in enumerate(items):
+            if isinstance(item, ImageError):
+                yield place, item
+            else:
+                width = item.pixels.shape[2]
+                waiting.setdefault(width, []).append((place, item))
+                if len(waiting[width]) == batch_size:
+                    yield waiting.pop(width)
+            oldest = next(iter(waiting), None)
+            if oldest is not None and place + 1 - waiting[oldest][0][0] >= held:
+                yield waiting.pop(oldest)
+    except Exception as error:  # whatever the caller's iterable raises
+        failure = error
+    yield from waiting.values()
+    if failure is not None:
+        raise failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,40 +244,42 @@ class Recognizer:
         """Yield readings in order, decoding several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
-        failure: list[Exception] = []
-        waiting = _until_failure(outputs, failure)
-        while held := list(itertools.islice(waiting, most)):
-            by_steps: dict[int, list[tuple[int, _Floats]]] = {}
+        failure: Exception | None = None
+        while True:
+            held: list[NetworkOutput | ImageError] = []
+            try:
+                held.extend(itertools.islice(outputs, most))
+            except Exception as error:  # the images before it still have readings
+                failure = error
+            if not held:
+                break
+            by_steps: dict[int, list[tuple[int, NetworkOutput]]] = {}
             for place, output in enumerate(held):
                 if isinstance(output, NetworkOutput):
-                    by_steps.setdefault(output.log_probs.shape[1], []).append((place, output.log_probs))
-            groups = [np.concatenate([log_probs for _, log_probs in members]) for members in by_steps.values()]
-            found: dict[int, Decoded] = {}
-            for members, decoded in zip(by_steps.values(), decoder.decode_groups(groups), strict=True):
-                found.update({place: text for (place, _), text in zip(members, decoded, strict=True)})
+                    by_steps.setdefault(output.log_probs.shape[1], []).append((place, output))
+            groups = [np.concatenate([output.log_probs for _, output in group]) for group in by_steps.values()]
+            readings: dict[int, Reading] = {}
+            for group, decoded in zip(by_steps.values(), decoder.decode_groups(groups), strict=True):
+                readings.update((place, self.reading(d, o)) for (place, o), d in zip(group, decoded, strict=True))
             for place, output in enumerate(held):
-                if isinstance(output, ImageError):
-                    yield output
-                else:
-                    yield self.reading(found[place], output, 0)
-        if failure:
-            raise failure[0]
+                yield output if isinstance(output, ImageError) else readings[place]
+        if failure is not None:
+            raise failure
 
     def _decoder(self, options: DecodingOptions) -> Decoder:
         section = self.config.charset
         return Decoder(self.charset, section.rules(), options, calibration=self._calibration, language=section.language)
 
-    def reading(self, decoded: Decoded, output: NetworkOutput, n: int) -> Reading:
-        """Return a decoded text of image ``n`` of a batch, in characters and pixels."""
-        found, size, width = decoded.text, output.original_sizes[n], output.width
-        text = self.charset.decode(found.ids)
+    def reading(self, decoded: Decoded, output: NetworkOutput) -> Reading:
+        """Return the decoded text of a batch of one image, with places in pixels of the given image."""
+        found, (size,), width = decoded.text, output.original_sizes, output.width
+        decode = self.charset.decode
+        text = decode(found.ids)
+        places = zip(text, found.character_scores, _borders(found.spans, width), strict=True)
         characters = tuple(
-            Character(character, score, start * size[0] / width, end * size[0] / width)
-            for character, score, (start, end) in zip(
-                text, found.character_scores, _borders(found.spans, width), strict=True
-            )
+            Character(c, score, start * size[0] / width, end * size[0] / width) for c, score, (start, end) in places
         )
-        alternatives = tuple(Alternative(self.charset.decode(c.ids), c.score, c.confidence) for c in decoded.others)
+        alternatives = tuple(Alternative(decode(other.ids), other.score, other.confidence) for other in decoded.others)
         warning = line_warning(size, text, found.score, self.config.image)
         return Reading(text, found.score, characters, decoded.confidence, alternatives, warning)
 
@@ -306,27 +298,16 @@ class Recognizer:
         """
         # With batches of one, a reading does not wait for the next image, which may be slow to come.
         threads = self._threads if self.batch_size > 1 else 1
-        batcher = WidthBatcher(self.batch_size, self.batch_size * _HELD_BATCHES)
         results: dict[int, _R | ImageError] = {}  # by place, until those before are there
-        given, failure = 0, list[Exception]()
+        given = 0
         # Pillow's images load lazily and keep state: none may be used by two threads.
         sources = (self._fitted(image) if isinstance(image, Image.Image) else image for image in images)
         with closing(ordered_map(self._fitted, sources, workers=threads, ahead=self.batch_size)) as items:
-            for place, item in enumerate(_until_failure(items, failure)):
-                if isinstance(item, ImageError):
-                    results[place] = item
-                for batch in batcher.add(item):
-                    results.update(self._computed(batch, function))
+            for batch in batches_by_width(items, self.batch_size, self.batch_size * _HELD_BATCHES):
+                results.update([batch] if isinstance(batch, tuple) else self._computed(batch, function))
                 while given in results:
                     yield results.pop(given)
                     given += 1
-        for batch in batcher.flush():
-            results.update(self._computed(batch, function))
-            while given in results:
-                yield results.pop(given)
-                given += 1
-        if failure:
-            raise failure[0]
 
     def _computed(
         self, batch: list[tuple[int, FittedImage]], function: Callable[[NetworkOutput], Sequence[_R]]
@@ -348,14 +329,6 @@ class Recognizer:
             return FittedImage(*load_fitted(source, self.config.image))
         except ImageError as error:
             return error
-
-
-def _until_failure(items: Iterator[_R], failure: list[Exception]) -> Iterator[_R]:
-    """Yield items up to an exception, which is stored in ``failure``."""
-    try:
-        yield from items
-    except Exception as error:  # whatever the caller's iterable raises
-        failure.append(error)
 
 
 def _apart(output: NetworkOutput) -> list[NetworkOutput]:

@@ -15,12 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crnn.errors import ConfigError, MissingExtraError
-
-__all__ = ["check_writable", "counting_bar", "print_json", "require_torch", "signals_collected"]
 
 
 def print_json(values: dict[str, Any]) -> None:
@@ -44,6 +43,22 @@ def check_writable(flag: str, path: str, example: str) -> None:
     if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
         why = "is a folder" if Path(path).is_dir() else "there is no such folder to write it in"
         raise ConfigError(f"{flag} {path}: {why}; expected a file in a folder that exists, such as {example}")
+
+
+def check_image_writable(flag: str, path: str) -> None:
+    """Raise ``ConfigError`` if a file cannot be written, or its suffix is that of no image."""
+    if Path(path).suffix.lower() not in Image.registered_extensions():
+        raise ConfigError(f"{path}: expected an image file to write, such as preview.png")
+    check_writable(flag, path, "preview.png")
+
+
+def save_image(path: str, image: Image.Image) -> None:
+    """Write an image, or raise ``ConfigError``."""
+    try:
+        image.save(path)
+    except (OSError, ValueError) as error:  # the disk, or a format that has no images as large
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be written: {why}. Choose another file, or fewer samples") from error
 
 
 @contextmanager

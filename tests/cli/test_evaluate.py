@@ -1,37 +1,30 @@
-"""A recogniser over sets: each protocol by hand, what is skipped and named, ranks and batches that change nothing."""
-
-from __future__ import annotations
+"""Evaluation: each protocol by hand, what is skipped and named, ranks and batches that change nothing; the command."""
 
 import json
+import re
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import lmdb
 import pytest
 
 from crnn.charset import NAMED_CHARSETS
 from crnn.data.store import LmdbWriter
+from crnn.decoding.language import train_language
 from crnn.errors import CharsetError, ConfigError, DataError
 from crnn.evaluation.evaluate import count_samples, evaluate
-from crnn.evaluation.results import Evaluation
-from crnn.recognizer import Recognizer
-
-MakeReader = Callable[..., Recognizer]
-MakeSet = Callable[..., str]
 
 
 @pytest.fixture
-def barcode_set(tmp_path: Path, barcode: Callable[..., bytes]) -> MakeSet:
-    """A function that writes a list file: pairs of label and text shown, or of label and the bytes of the file."""
+def barcode_set(tmp_path, barcode):
+    """A function that writes a list file: labels, or pairs of label and text shown or the bytes of the file."""
 
-    def make(samples: list[tuple[str, str | bytes | None]], name: str = "words", characters: str = "36") -> str:
+    def make(samples, name="words", characters="36"):
         folder = tmp_path / name
         folder.mkdir()
         lines = []
-        for number, (label, shown) in enumerate(samples):
+        for number, sample in enumerate(samples):
+            label, shown = (sample, sample) if isinstance(sample, str) else sample
             if shown is not None:
                 image = barcode(shown, NAMED_CHARSETS.get(characters, characters)) if isinstance(shown, str) else shown
                 (folder / f"{number}.png").write_bytes(image)
@@ -42,24 +35,10 @@ def barcode_set(tmp_path: Path, barcode: Callable[..., bytes]) -> MakeSet:
     return make
 
 
-def same(words: list[str]) -> list[tuple[str, str | bytes | None]]:
-    return [(word, word) for word in words]
+# ---- figures and protocols
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures and protocols
-
-
-def test_sets_may_come_as_one_or_many_texts_or_paths(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
-    path, reader = barcode_set(same(["cat", "dog"])), barcode_reader()
-    for data in (path, Path(path), [path], [Path(path)]):
-        assert [(d.name, d.sums.samples) for d in evaluate(reader, data).datasets] == [("words", 2)]
-        assert count_samples(data) == 2
-    with pytest.raises(DataError, match="no data is given; expected LMDB folders or list files"):
-        evaluate(reader, [])
-
-
-def test_figures_by_hand(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
+def test_figures_by_hand(barcode_set, barcode_reader):
     # Edits: 0, 1 of 4, 2 of 3 (two letters lost), 3 of 3 (nothing read), 0. Characters of the labels: 17.
     path = barcode_set([("cat", "cat"), ("bird", "bard"), ("dog", "d"), ("fox", ""), ("Wolf", "wolf")])
     result = evaluate(barcode_reader(), [path], model="bars")
@@ -86,59 +65,31 @@ def test_figures_by_hand(barcode_set: MakeSet, barcode_reader: MakeReader) -> No
 LABELS = ["cat", "Do", "it's", "Café", "!!!", "abcdefghijklmnopqrstuvwxyz", "24/7"]
 SHOWN = ["cat", "do", "its", "cafe", "", "abcdefghijklmnopqrstuvwxyz", "247"]
 WHOLE = {"cat": "cat", "Do": "do"}
+UNFILTERED = {**WHOLE, "it's": "its", "Café": "caf", "!!!": "", LABELS[5]: LABELS[5], "24/7": "247"}
 
 
 @pytest.mark.parametrize(
     ("protocol", "name", "compared", "skipped"),
     [
-        (
-            "parseq",
-            "words",
-            {**WHOLE, "it's": "its", "Café": "cafe", "24/7": "247"},
-            {"empty_label": 1, "too_long": 1},
-        ),
+        ("parseq", "words", WHOLE | {"it's": "its", "Café": "cafe", "24/7": "247"}, {"empty_label": 1, "too_long": 1}),
         ("clovaai", "words", WHOLE, {"too_long": 1, "unknown_character": 4}),
-        (
-            "clovaai",
-            "CUTE80",  # for which that project turns its filter off
-            {**WHOLE, "it's": "its", "Café": "caf", "!!!": "", LABELS[5]: LABELS[5], "24/7": "247"},
-            {},
-        ),
-        (
-            "modelzoo",
-            "svt",
-            {**WHOLE, "it's": "its", "Café": "caf", "!!!": "", LABELS[5]: LABELS[5], "24/7": "247"},
-            {},
-        ),
+        ("clovaai", "CUTE80", UNFILTERED, {}),  # for which that project turns its filter off
+        ("modelzoo", "svt", UNFILTERED, {}),
         ("modelzoo", "IC13_857", {"cat": "cat", LABELS[5]: LABELS[5]}, {"not_alphanumeric": 4, "too_short": 1}),
     ],
 )
-def test_each_protocol_keeps_its_samples(
-    protocol: Any,
-    name: str,
-    compared: dict[str, str],
-    skipped: dict[str, int],
-    barcode_set: MakeSet,
-    barcode_reader: MakeReader,
-) -> None:
-    path = barcode_set(list(zip(LABELS, SHOWN, strict=True)))
-    dataset = evaluate(barcode_reader(), [f"{name}={path}"], protocol=protocol).datasets[0]
+def test_each_protocol_keeps_its_samples(protocol, name, compared, skipped, barcode_set, barcode_reader):
+    path, reader = barcode_set(list(zip(LABELS, SHOWN, strict=True))), barcode_reader()
+    dataset = evaluate(reader, [f"{name}={path}"], protocol=protocol).datasets[0]
     assert {s.raw_label: s.label for s in dataset.samples} == compared
     assert dataset.skipped == skipped
     assert dataset.sums.samples + sum(dataset.skipped.values()) == len(LABELS)
     # "Café" is shown as "cafe": right where accents are folded, wrong where they are dropped.
     assert dataset.sums.correct == len(compared) - (compared.get("Café") == "caf")
+    assert sum(shape[0] for shape in reader._engine.shapes) == len(compared)  # what is skipped costs no reading
 
 
-def test_skipped_samples_cost_no_reading(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
-    reader = barcode_reader()
-    evaluate(reader, [barcode_set(list(zip(LABELS, SHOWN, strict=True)))], protocol="clovaai")
-    assert sum(shape[0] for shape in reader._engine.shapes) == 2
-
-
-def test_a_case_sensitive_model_is_compared_on_36_unless_asked(
-    barcode_set: MakeSet, barcode_reader: MakeReader
-) -> None:
+def test_a_case_sensitive_model_is_compared_on_36_unless_asked(barcode_set, barcode_reader):
     path = barcode_set([("Cat", "cAT"), ("It's", "It's"), ("dog", "dog!")], characters="94")
     reader = barcode_reader(NAMED_CHARSETS["94"])
     folded = evaluate(reader, [path]).datasets[0]
@@ -152,7 +103,7 @@ def test_a_case_sensitive_model_is_compared_on_36_unless_asked(
     assert [(s.label, s.prediction) for s in letters.samples] == [("Cat", "cAT"), ("Its", "Its"), ("dog", "dog")]
 
 
-def test_a_model_of_its_own_characters_is_compared_on_these(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
+def test_a_model_of_its_own_characters_is_compared_on_these(barcode_set, barcode_reader):
     characters = "0123456789 -ÄB"
     path = barcode_set([("12 - 3", "12 - 3"), ("ab 1", "B 1"), ("ä0", "Ä0"), ("x", "0")], characters=characters)
     reader = barcode_reader(characters)
@@ -165,9 +116,7 @@ def test_a_model_of_its_own_characters_is_compared_on_these(barcode_set: MakeSet
     assert [s.label for s in asked.samples] == ["123", "ab1", "a0", "x"]
 
 
-def test_an_unknown_character_that_the_model_calls_an_error_names_the_sample(
-    barcode_set: MakeSet, barcode_reader: MakeReader
-) -> None:
+def test_an_unknown_character_that_the_model_calls_an_error_names_the_sample(barcode_set, barcode_reader):
     reader = barcode_reader("0123456789")
     strict = reader.config.charset.model_copy(update={"unknown": "error"})
     reader.config = reader.config.model_copy(update={"charset": strict})
@@ -175,13 +124,10 @@ def test_an_unknown_character_that_the_model_calls_an_error_names_the_sample(
         evaluate(reader, [barcode_set([("1", "1"), ("1x", "1")])])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What is not compared is counted and said
+# ---- what is not compared
 
 
-def test_unreadable_images_are_counted_and_the_first_are_named(
-    barcode_set: MakeSet, barcode_reader: MakeReader, barcode: Callable[..., bytes]
-) -> None:
+def test_unreadable_images_are_counted_and_the_first_are_named(barcode_set, barcode_reader, barcode):
     cut = barcode("cut")[:-30]
     path = barcode_set(
         [("a", "a"), ("cut", cut), ("gone", None), ("!", "a"), ("b", "b"), ("text", b"text"), ("zero", b""), ("c", "c")]
@@ -200,20 +146,19 @@ def test_unreadable_images_are_counted_and_the_first_are_named(
         assert evaluate(barcode_reader(batch_size=batch_size), [path]) == result
 
 
-def test_another_count_than_published_is_said(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
-    path = barcode_set([*same(["one", "two"]), ("...", "")])
-    dataset = evaluate(barcode_reader(), [f"SVT={path}"]).datasets[0]
+def test_another_count_than_published_is_said(barcode_set, barcode_reader):
+    dataset = evaluate(barcode_reader(), [f"SVT={barcode_set(['one', 'two', ('...', '')])}"]).datasets[0]
     assert dataset.expected == 647
     assert dataset.warnings == [
         "SVT: 2 samples compared, 647 published (skipped: empty_label: 1); figures are not comparable with published "
         "ones"
     ]
-    complete = evaluate(barcode_reader(), [f"CUTE80={barcode_set(same(['ab'] * 288), name='cute')}"]).datasets[0]
+    complete = evaluate(barcode_reader(), [f"CUTE80={barcode_set(['ab'] * 288, name='cute')}"]).datasets[0]
     assert (complete.expected, complete.warnings) == (288, [])
 
 
-def test_a_set_of_which_nothing_remains(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
-    nothing, something = barcode_set([("?", ""), ("!", "")], name="marks"), barcode_set(same(["ab"]))
+def test_a_set_of_which_nothing_remains(barcode_set, barcode_reader):
+    nothing, something = barcode_set([("?", ""), ("!", "")], name="marks"), barcode_set(["ab"])
     result = evaluate(barcode_reader(), [nothing, something])
     values = result.as_dict()
     assert values["datasets"][0] | {"accuracy": None, "cer": None, "one_minus_ned": None} == values["datasets"][0]
@@ -221,9 +166,7 @@ def test_a_set_of_which_nothing_remains(barcode_set: MakeSet, barcode_reader: Ma
     assert values["mean_accuracy"] == values["combined_accuracy"] == 1.0
 
 
-def test_records_without_a_usable_label_are_counted(
-    tmp_path: Path, barcode: Callable[..., bytes], barcode_reader: MakeReader
-) -> None:
+def test_records_without_a_usable_label_are_counted(tmp_path, barcode, barcode_reader):
     with LmdbWriter(tmp_path / "store") as writer:
         for word in ("ab", "cd", "ef"):
             writer.add(barcode(word), word)
@@ -235,12 +178,11 @@ def test_records_without_a_usable_label_are_counted(
     assert "label-000000002" in dataset.unreadable[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Sets and their names
+# ---- sets and their names
 
 
-def test_sets_have_the_names_they_are_given(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
-    first, second = barcode_set(same(["a", "b", "c"]), name="first"), barcode_set([("d", "x")], name="second")
+def test_sets_have_the_names_they_are_given(barcode_set, barcode_reader):
+    first, second = barcode_set(["a", "b", "c"], name="first"), barcode_set([("d", "x")], name="second")
     result = evaluate(barcode_reader(), [f"mine={second}", first, f"again={first}/labels.tsv"])
     assert [dataset.name for dataset in result.datasets] == ["mine", "first", "again"]
     assert [dataset.sums.accuracy for dataset in result.datasets] == [0.0, 1.0, 1.0]
@@ -249,76 +191,42 @@ def test_sets_have_the_names_they_are_given(barcode_set: MakeSet, barcode_reader
     assert count_samples([f"mine={second}", first]) == 4
 
 
-def test_two_sets_of_one_name_are_refused(barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
-    path, other = barcode_set(same(["a"])), barcode_set(same(["b"]), name="other")
-    reader = barcode_reader()
-    with pytest.raises(DataError, match="2 sets are called 'words'; give each a name of its own with NAME=DATA"):
-        evaluate(reader, [path, f"words={other}"])
-    assert reader._engine.shapes == []  # before anything is read
-
-
-def test_what_cannot_be_evaluated_is_said_before_anything_is_read(
-    barcode_set: MakeSet, barcode_reader: MakeReader, tmp_path: Path
-) -> None:
-    path = barcode_set(same(["a"]))
-    reader = barcode_reader()
-    with pytest.raises(DataError, match="nowhere: there is no such file or folder"):
-        evaluate(reader, [path, "nowhere"])
-    with pytest.raises(ConfigError, match="protocol modelzoo compares 36 characters, charset is 94"):
-        evaluate(reader, [path], protocol="modelzoo", charset="94")
-    with pytest.raises(ConfigError, match="protocol clovaai compares 36 or 94 characters, charset is 62"):
-        evaluate(reader, [path], protocol="clovaai", charset="62")
+def test_what_cannot_be_evaluated_is_said_before_anything_is_read(barcode_set, barcode_reader, tmp_path):
+    path, other, reader = barcode_set(["a"]), barcode_set(["b"], name="other"), barcode_reader()
     with lmdb.open(str(tmp_path / "none")) as environment, environment.begin(write=True) as change:
         change.put(b"num-samples", b"0")
-    with pytest.raises(DataError, match="none: record 'num-samples' is '0'; expected at least 1 sample"):
-        evaluate(reader, [path, str(tmp_path / "none")])
+    for data, message in [
+        ([path, f"words={other}"], "2 sets are called 'words'; give each a name of its own with NAME=DATA"),
+        ([path, "nowhere"], "nowhere: there is no such file or folder"),
+        ([path, str(tmp_path / "none")], "none: record 'num-samples' is '0'; expected at least 1 sample"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            evaluate(reader, data)
+    with pytest.raises(ConfigError, match="protocol clovaai compares 36 or 94 characters, charset is 62"):
+        evaluate(reader, [path], protocol="clovaai", charset="62")
     assert reader._engine.shapes == []
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Ranks and batches
+# ---- ranks and batches
 
 
-@dataclass
-class SharedGather:
-    """What ranks in threads of one process exchange their parts through."""
+def evaluate_on_ranks(world_size, make, data):
+    """Evaluate in as many threads, with the interface of ``Ranks`` as far as an evaluation needs it."""
+    barrier, parts = threading.Barrier(world_size, timeout=30), {}
+    results, done = [None] * world_size, [0] * world_size
 
-    world_size: int
-    parts: dict[int, Any] = field(default_factory=dict)
+    def work(rank):
+        def gather(value):
+            parts[rank] = value
+            barrier.wait()
+            everything = [parts[other] for other in range(world_size)]
+            barrier.wait()
+            return everything
 
-    def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(self.world_size, timeout=30)
-
-
-@dataclass
-class ThreadRanks:
-    """One of several ranks, with the interface of ``Ranks`` as far as an evaluation needs it."""
-
-    rank: int
-    shared: SharedGather
-
-    @property
-    def world_size(self) -> int:
-        return self.shared.world_size
-
-    def gather(self, value: Any) -> list[Any]:
-        self.shared.parts[self.rank] = value
-        self.shared.barrier.wait()
-        parts = [self.shared.parts[rank] for rank in range(self.world_size)]
-        self.shared.barrier.wait()
-        return parts
-
-
-def evaluate_on_ranks(world_size: int, make: MakeReader, data: list[str]) -> tuple[list[Evaluation], list[int]]:
-    shared = SharedGather(world_size)
-    results: dict[int, Evaluation] = {}
-    done = [0] * world_size
-
-    def work(rank: int) -> None:
-        def progress(count: int) -> None:
+        def progress(count):
             done[rank] += count
 
-        ranks: Any = ThreadRanks(rank, shared)
+        ranks = SimpleNamespace(rank=rank, world_size=world_size, gather=gather)
         results[rank] = evaluate(make(batch_size=2), data, model="m", ranks=ranks, progress=progress)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world_size)]
@@ -326,14 +234,14 @@ def evaluate_on_ranks(world_size: int, make: MakeReader, data: list[str]) -> tup
         thread.start()
     for thread in threads:
         thread.join()
-    return [results[rank] for rank in range(world_size)], done
+    return results, done
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
-def test_ranks_together_find_what_one_finds(world_size: int, barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
+def test_ranks_together_find_what_one_finds(world_size, barcode_set, barcode_reader):
     words = [("word" + "abcdefghij"[i] * (i % 4), "word" + "abcdefghij"[i] * (i % 3)) for i in range(10)]
-    bad: list[tuple[str, str | bytes | None]] = [("cut", b"?"), ("gone", None), ("none", b""), ("text", b"text")]
-    data = [barcode_set([*words[:5], *bad, *words[5:], ("!", "a")]), barcode_set(same(["few"]), name="single")]
+    bad = [("cut", b"?"), ("gone", None), ("none", b""), ("text", b"text")]
+    data = [barcode_set([*words[:5], *bad, *words[5:], ("!", "a")]), barcode_set(["few"], name="single")]
     alone = evaluate(barcode_reader(), data, model="m")
     results, done = evaluate_on_ranks(world_size, barcode_reader, data)
     assert results == [alone] * world_size  # each rank has the whole, samples and scores included
@@ -343,14 +251,144 @@ def test_ranks_together_find_what_one_finds(world_size: int, barcode_set: MakeSe
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
-def test_the_batch_size_changes_nothing(batch_size: int, barcode_set: MakeSet, barcode_reader: MakeReader) -> None:
+def test_the_batch_size_changes_nothing(batch_size, barcode_set, barcode_reader):
     data = [barcode_set([("w" * (i % 5 + 1), "w" * (i % 3 + 1)) for i in range(23)])]
     assert evaluate(barcode_reader(batch_size=batch_size), data) == evaluate(barcode_reader(batch_size=7), data)
 
 
-def test_a_trained_network_reads_what_it_learned(trained_run: Any, one_thread: None) -> None:
-    from crnn.recognizer import load
+# ---- the command
 
-    result = evaluate(load(trained_run.folder, device="cpu"), [str(trained_run.words)])
-    assert result.combined_accuracy == 1.0
-    assert result.datasets[0].sums.samples == len(trained_run.labels)
+
+@pytest.fixture
+def animals(tmp_path):
+    """A lexicon with three of the words of ``trained_run``."""
+    (tmp_path / "animals.txt").write_text("cat\ndog\nbird\n")
+    return tmp_path / "animals.txt"
+
+
+@pytest.fixture
+def run_words(run, trained_run):
+    """``run`` of ``crnn evaluate`` on the words that the network has learned."""
+    return lambda *options: run("evaluate", trained_run.folder, trained_run.words, *options)
+
+
+def cells(line):
+    return re.split(r"\s*[│┃]\s*", line)[1:-1]
+
+
+def test_evaluate_prints_a_table(run_words, trained_run):
+    status, out, err = run_words(f"x[v2]:smile:={trained_run.words}")
+    assert (status, err) == (0, "")
+    assert f"{trained_run.folder}, parseq, 36 characters" in " ".join(out.split())
+    assert [cells(line) for line in out.splitlines() if line.startswith("│")] == [
+        ["words", "100.00", "75.75 - 100.00", "100.00", "0.00", "12", "-"],
+        ["x[v2]:smile:", "100.00", "75.75 - 100.00", "100.00", "0.00", "12", "-"],
+        ["mean", "100.00", "", "", "", "", ""],
+        ["combined", "100.00", "", "", "", "24", ""],
+    ]
+
+
+def test_evaluate_json_has_the_keys_that_programs_rely_on(run, trained_run):
+    data = f"SVT={trained_run.words}"
+    status, out, err = run("evaluate", trained_run.folder, data, "--json", "--protocol", "clovaai")
+    assert (status, out.count("\n")) == (0, 1)
+    result = json.loads(out)
+    assert list(result) == ["model", "protocol", "datasets", "mean_accuracy", "combined_accuracy", "calibration"]
+    assert (result["model"], result["protocol"]) == (str(trained_run.folder), "clovaai")
+    (dataset,) = result["datasets"]
+    assert set(dataset) == {
+        "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer", "expected",
+        "warnings", "lexicons", "greedy", "forms",
+    }  # fmt: skip
+    assert (dataset["name"], dataset["samples"], dataset["skipped"], dataset["accuracy"]) == ("SVT", 12, {}, 1.0)
+    assert (dataset["greedy"], dataset["forms"]) == (None, {})
+    assert result["mean_accuracy"] == result["combined_accuracy"] == 1.0
+    assert err.startswith("crnn evaluate: SVT: 12 samples compared, 647 published (skipped: none); figures are not ")
+
+
+def test_evaluate_ends_with_1_where_an_image_cannot_be_read(run, trained_run, word_list, tmp_path):
+    words = word_list(labels=["cat", "dog", "ten"])
+    (words.parent / "images" / "2.png").write_bytes(b"not an image")
+    status, out, err = run("evaluate", trained_run.folder, words, "--json", "--report", tmp_path / "report.html")
+    assert status == 1
+    assert json.loads(out)["datasets"][0]["skipped"] == {"not_an_image": 1}
+    lines = err.splitlines()
+    assert lines[0].startswith("crnn evaluate: words: unreadable image images/2.png: ")
+    assert lines[1:] == [f"crnn evaluate: report written to {tmp_path}/report.html"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert "1 not an image" in page
+
+
+def test_evaluate_of_nothing_has_no_figures(run, trained_run, word_list):
+    words = word_list(labels=["cat", "dog"])
+    for image in (words.parent / "images").iterdir():
+        image.unlink()
+    status, out, err = run("evaluate", trained_run.folder, words)
+    assert status == 1
+    assert "nan" not in out
+    assert re.search(r"words +│ +- │ +- │ +- │ +- │ +0 │ missing: 2", out)
+    assert err.splitlines()[-1].startswith("crnn evaluate: words: no sample was compared (missing: 2); expected")
+
+
+@pytest.mark.slow
+def test_evaluate_on_two_ranks_prints_once_what_one_prints(trained_run, in_process):
+    command = ["evaluate", str(trained_run.folder), str(trained_run.words), "--json", "--device", "cpu"]
+    alone = in_process("-m", "crnn", *command)
+    together = in_process(
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "crnn", *command
+    )
+    assert (alone.returncode, together.returncode) == (0, 0)
+    assert json.loads(together.stdout) == json.loads(alone.stdout)
+
+
+def test_evaluate_says_what_the_model_cannot_write(run_words):
+    assert "of the 94 characters that are compared (" in run_words("--charset", "94")[2]
+    assert "cannot write" not in run_words()[2]
+
+
+def test_evaluate_shows_lexicons_side_by_side(run_words, animals, tmp_path):
+    lexicons = ["--lexicon", "full", "--lexicon", animals]
+    status, out, _ = run_words(*lexicons)
+    assert status == 0
+    head, row = (cells(next(line for line in out.splitlines() if word in line)) for word in ("dataset", "words "))
+    assert head[:4] == ["dataset", "full", "animals.txt", "accuracy"]
+    assert row[:4] == ["words", "100.00", "25.00", "100.00"]
+    report = tmp_path / "r.html"
+    values = json.loads(run_words(*lexicons, "--json", "--report", report)[1])
+    found = [(v["name"], v["accuracy"]) for v in values["datasets"][0]["lexicons"]]
+    assert found == [("full", 1.0), ("animals.txt", 0.25)]
+    assert values["calibration"]["samples"] == 12
+    text = report.read_text(encoding="utf-8")
+    assert "With lexicons" in text
+    assert "Reliability diagram" in text
+
+
+def test_evaluate_with_nothing_but_a_lexicon(run_words, animals):
+    _, out, _ = run_words("--decode", "lexicon", "--lexicon", animals, "--json")
+    (dataset,) = json.loads(out)["datasets"]
+    assert (dataset["lexicons"], dataset["accuracy"]) == ([], 0.25)
+
+
+def test_evaluate_shows_readings_with_and_without_the_language(run_words, tmp_path):
+    """A language that has "cot" for "cat" as its only word, and counts far too much."""
+    lm = tmp_path / "cot.lm"
+    train_language([("cot", 1.0)], "cot", 4).save(lm)
+    status, out, _ = run_words("--lm", lm, "--lm-weight", 10)
+    assert status == 0
+    head, row = (cells(next(line for line in out.splitlines() if word in line)) for word in ("dataset", "words "))
+    assert head[:3] == ["dataset", "greedy", "with language"]
+    assert row[:2] == ["words", "100.00"]
+    assert float(row[2]) < 100.0
+    assert out.endswith("greedy: the network alone, which is what papers report; with language: what readers get\n")
+    (dataset,) = json.loads(run_words("--lm", lm, "--lm-weight", 10, "--json")[1])["datasets"]
+    assert dataset["greedy"] == {"accuracy": 1.0, "one_minus_ned": 1.0, "cer": 0.0}
+    assert 100 * dataset["accuracy"] == pytest.approx(float(row[2]), abs=0.01)
+
+
+def test_evaluate_shows_lines_in_three_forms(run_words):
+    status, out, _ = run_words("--protocol", "lines")
+    assert status == 0
+    for heading in ("lines, case folded", "as annotated", "letters and digits"):
+        assert heading in out
+    assert next(line for line in out.splitlines() if "words " in line).count("100.00 / 0.00") == 2

@@ -1,43 +1,40 @@
 """Exporting: every form is read back and compared, and one that is not its source is not written."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import numpy_helper
 
 import crnn.engines.onnx_graph
 import crnn.export
 import crnn.quantize
-from crnn.cli import main
-from crnn.config.model import ImageConfig, ReaderConfig
+from crnn.config.model import ImageConfig, ModelConfig, ReaderConfig
 from crnn.engines.exported_file import read_engine_file
 from crnn.engines.loading import open_model
 from crnn.errors import CheckpointError, ConfigError, DataError, ExportMismatchError, MissingExtraError
 from crnn.export import LIMITS, Comparison, drawn_images, export, rendered_images, stored_images
+from crnn.model.checkpoint import save_weights
+from crnn.model.crnn import build_model
 from crnn.recognizer import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def words(trained_run: Any) -> tuple[str, ...]:
+def words(trained_run):
     return (str(trained_run.words),)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_each_form_reads_the_words(precision: Any, trained_run: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_each_form_reads_the_words(precision, trained_run, words, tmp_path):
     path = tmp_path / "words.onnx"
     report = export(trained_run.folder, path, precision=precision, data=words)
     assert list(tmp_path.iterdir()) == [path]
     assert report.size == path.stat().st_size
+    weights = (trained_run.folder / "best.safetensors").stat().st_size
+    assert precision == "fp32" or report.size < 0.5 * weights
     assert report.source == "torch"
     assert [c.engine for c in report.comparisons] == ["onnx", "openvino"]
     assert all(c.problem(LIMITS[precision]) is None for c in report.comparisons)
@@ -49,33 +46,22 @@ def test_each_form_reads_the_words(precision: Any, trained_run: Any, words: tupl
         assert [reading.text for reading in readings] == trained_run.labels
 
 
-def test_sizes_shrink_with_the_precision(trained_run: Any, words: tuple[str, ...], tmp_path: Path) -> None:
-    sizes = {
-        precision: export(trained_run.folder, tmp_path / "a.onnx", precision=precision, data=words).size
-        for precision in ("fp32", "int8")
-    }
-    assert sizes["int8"] < 0.5 * sizes["fp32"]
-
-
-def test_several_widths_are_compared_where_there_are_some(trained_run: Any, tmp_path: Path) -> None:
-    from crnn.model.checkpoint import save_weights
-    from crnn.model.crnn import build_model
-
-    config = ReaderConfig(image=ImageConfig(resize="keep_ratio", image_channels=3))
-    small = config.model.model_copy(update={"backbone": "small", "hidden_size": 8})
-    config = config.model_copy(update={"model": small})
+def test_several_widths_are_compared_where_there_are_some(tmp_path):
+    config = ReaderConfig(
+        image=ImageConfig(resize="keep_ratio", image_channels=3), model=ModelConfig(backbone="small", hidden_size=8)
+    )
     network = build_model(config.model, config.image, 37, seed=0)
     save_weights(tmp_path / "any.safetensors", network.state_dict(), config, {})
     report = export(tmp_path / "any.safetensors", tmp_path / "any.onnx", samples=24)
-    assert len(report.comparisons[0].widths) > 3
-    assert report.comparisons[0].images > len(report.comparisons[0].widths)
+    assert report.comparisons[0].images > len(report.comparisons[0].widths) > 3
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on graphs have another last bias."""
+@pytest.fixture
+def spoiled(monkeypatch):
+    """Graphs have another last bias."""
     build = crnn.engines.onnx_graph.network_graph
 
-    def wrong(weights: Any) -> onnx.ModelProto:
+    def wrong(weights):
         graph = build(weights)
         for tensor in graph.graph.initializer:
             if tensor.name == "head.bias":
@@ -87,35 +73,21 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crnn.engines.onnx_graph, "network_graph", wrong)
 
 
-def test_a_file_that_is_not_its_source_is_not_written(
-    trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_not_its_source_is_not_written(trained_run, spoiled, tmp_path, run):
     path = tmp_path / "words.onnx"
     path.write_bytes(b"what was there")
-    spoil(monkeypatch)
     with pytest.raises(ExportMismatchError, match=r"not written.*log-probabilities differ by .* at most 0\.001"):
         export(trained_run.folder, path)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    assert path.read_bytes() == b"what was there"
+    status, out, err = run("export", trained_run.folder, path)
+    assert (status, out) == (1, "")
+    assert "words.onnx: not written" in err.splitlines()[-1]
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"what was there"]
 
 
-def test_the_command_says_so_with_status_1(
-    trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spoil(monkeypatch)
-    assert main(["export", str(trained_run.folder), str(tmp_path / "words.onnx")]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "words.onnx: not written" in printed.err.splitlines()[-1]
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_bad_quantisation_is_found(
-    trained_run: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_quantization_is_found(trained_run, words, tmp_path, monkeypatch):
     measured = crnn.quantize._activation_ranges
 
-    def narrow(*arguments: Any) -> Any:
+    def narrow(*arguments):
         return {name: (low, 0.05 * high) for name, (low, high) in measured(*arguments).items()}
 
     monkeypatch.setattr(crnn.quantize, "_activation_ranges", narrow)
@@ -136,7 +108,7 @@ def test_a_bad_quantisation_is_found(
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_what_is_beyond_the_limits(changes: dict[str, Any], problem: str | None) -> None:
+def test_what_is_beyond_the_limits(changes, problem):
     same = Comparison(
         engine="onnx", log_probs=1e-5, distribution=1e-8, texts=0, images=50, widths=(100,), alone=0.0, alone_texts=0
     )
@@ -144,8 +116,8 @@ def test_what_is_beyond_the_limits(changes: dict[str, Any], problem: str | None)
     assert found is None if problem is None else found is not None and found.startswith(problem)
 
 
-def test_the_full_disk_leaves_nothing(trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(graph: object, metadata: object, path: Path) -> None:
+def test_the_full_disk_leaves_nothing(trained_run, tmp_path, monkeypatch):
+    def full(graph, metadata, path):
         path.write_bytes(b"the start")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -155,23 +127,21 @@ def test_the_full_disk_leaves_nothing(trained_run: Any, tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_command_prints(
-    trained_run: Any, words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_command_prints(trained_run, words, tmp_path, run):
     out = tmp_path / "words.onnx"
-    arguments = ["export", str(trained_run.folder), str(out), "--precision", "int8", "--data", *words, "--samples", "9"]
-    assert main(arguments) == 0
-    printed = capsys.readouterr()
-    lines = printed.out.splitlines()
+    status, printed, _ = run(
+        "export", trained_run.folder, out, "--precision", "int8", "--data", *words, "--samples", "9"
+    )
+    assert status == 0
+    lines = printed.splitlines()
     assert lines[0].startswith(f"{out}: ")
     assert lines[0].endswith(" MB, int8")
     assert "7 convolutions in int8" in lines[1]
     assert "9 images of" in lines[1]
     assert [line.split()[0] for line in lines[2:]] == ["onnx", "openvino"]
     assert "of 9 texts differ" in lines[2]
-    assert "alone and in a batch by" in lines[2]
-    assert main(["read", str(trained_run.words.parent / "images" / "1.png"), "--model", str(out)]) == 0
-    assert trained_run.labels[0] in capsys.readouterr().out
+    status, printed, _ = run("read", trained_run.words.parent / "images" / "1.png", "--model", out)
+    assert (status, printed.split("\t")[1]) == (0, trained_run.labels[0])
 
 
 @pytest.mark.parametrize(
@@ -182,50 +152,28 @@ def test_what_the_command_prints(
         (["RUN", "none/a.onnx"], "expected a file in a folder that exists"),
         (["RUN", "a.onnx", "--samples", "0"], "samples is 0; expected 1 or more"),
         (["b.onnx", "a.onnx"], "is exported already; expected weights"),
-        (["none", "a.onnx"], "is no weights file, run folder or shipped name"),
         (["RUN"], "OUT.onnx"),
-        ([], "MODEL"),
         (["RUN", "a.onnx", "--data", "none"], "none: there is no such file or folder"),
-        (["RUN", "a.xml"], "expected a file to write that ends in .onnx"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=str,
 )
-def test_what_cannot_be_is_said_in_one_line(
-    arguments: list[str],
-    message: str,
-    trained_run: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_errors_are_one_line(arguments, message, trained_run, tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
-    given = [str(trained_run.folder) if argument == "RUN" else argument for argument in arguments]
-    assert main(["export", *given]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert message in printed.err
-    assert len(printed.err.splitlines()) == 1
+    status, out, err = run("export", *(trained_run.folder if word == "RUN" else word for word in arguments))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_choice_that_is_none_is_refused_in_python_too(trained_run: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="precision is 'fp8'; expected one of: fp32, int8"):
-        export(trained_run.folder, tmp_path / "a.onnx", precision="fp8")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("package", "out"), [("onnxruntime", "a.onnx"), ("onnx", "a.onnx")])
-def test_a_package_that_is_not_there_is_named(
-    package: str, out: str, trained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("package", ["onnxruntime", "onnx"])
+def test_a_package_that_is_not_there_is_named(package, trained_run, tmp_path, monkeypatch):
     find = crnn.export.find_spec
     monkeypatch.setattr(crnn.export, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(MissingExtraError, match=rf"exporting needs the package '{package}'.*crnn\[export\]"):
-        export(trained_run.folder, tmp_path / out)
+        export(trained_run.folder, tmp_path / "a.onnx")
 
 
-def test_without_torch_int8_needs_data(
-    trained_run: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_torch_int8_needs_data(trained_run, words, tmp_path, monkeypatch):
     find = crnn.export.find_spec
     monkeypatch.setattr(crnn.export, "find_spec", lambda name: None if name == "torch" else find(name))
     monkeypatch.setattr(crnn.export, "installed_engines", lambda: ["openvino", "onnx"])
@@ -235,20 +183,17 @@ def test_without_torch_int8_needs_data(
     assert export(trained_run.folder, tmp_path / "b.onnx").source == "onnx"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The images
+# ---- the images
 
 
-def test_stored_images_come_from_all_over_the_sets(
-    trained_run: Any, word_list: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_stored_images_come_from_all_over_the_sets(trained_run, word_list, tmp_path):
     image = ImageConfig(image_width=48)
     other = word_list(30)
     batches = stored_images([str(trained_run.words), f"more={other}"], image, 21)
     assert sum(len(batch) for batch in batches) == 21
     assert {batch.shape[1:] for batch in batches} == {(1, 32, 48)}
     (other.parent / "images" / "1.png").write_bytes(b"no image")
-    said: list[str] = []
+    said = []
     fewer = stored_images([str(other)], image, 1000, said.append)
     assert sum(len(batch) for batch in fewer) == 29
     (line,) = said
@@ -256,7 +201,7 @@ def test_stored_images_come_from_all_over_the_sets(
     assert f"{other}: images/1.png: " in line
 
 
-def test_no_stored_image_is_an_error(word_list: Callable[..., Path]) -> None:
+def test_no_stored_image_is_an_error(word_list):
     path = word_list(1)
     (path.parent / "images" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"has no images that can be read \(.*images/1\.png: .*\); expected"):
@@ -265,10 +210,10 @@ def test_no_stored_image_is_an_error(word_list: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("make", [rendered_images, drawn_images])
 @pytest.mark.parametrize("image", [ImageConfig(image_width=64), ImageConfig(resize="keep_ratio", image_channels=3)])
-def test_images_that_are_made_are_the_same_at_every_call(make: Any, image: ImageConfig) -> None:
+def test_images_that_are_made_are_the_same_at_every_call(make, image):
     config = ReaderConfig(image=image)
-    first, second = make(config, 20), make(config, 20)
-    assert sum(len(batch) for batch in first) == 20
+    first, second = make(config, 8), make(config, 8)
+    assert sum(len(batch) for batch in first) == 8
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == np.uint8
@@ -278,14 +223,14 @@ def test_images_that_are_made_are_the_same_at_every_call(make: Any, image: Image
     assert widths == {64} if image.resize == "squash" else len(widths) > 3
 
 
-def test_characters_that_no_face_has_need_data() -> None:
+def test_characters_that_no_face_has_need_data():
     config = ReaderConfig()
     config = config.model_copy(update={"charset": config.charset.model_copy(update={"characters": "語漢"})})
     with pytest.raises(ConfigError, match=r"cannot be rendered: .*Give images with --data"):
         rendered_images(config, 4)
 
 
-def test_an_exported_file_opens_with_bf16_on_top(trained_run: Any, tmp_path: Path) -> None:
+def test_an_exported_file_opens_with_bf16_on_top(trained_run, tmp_path):
     """A file in fp32 may be computed in bf16 as any weights may; one in int8 may not."""
     export(trained_run.folder, tmp_path / "a.onnx")
     images = drawn_images(open_model(tmp_path / "a.onnx").config, 2)[0]

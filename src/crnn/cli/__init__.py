@@ -18,7 +18,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,10 +26,6 @@ from crnn.cli.arguments import command_group
 from crnn.errors import CrnnError
 
 __all__ = ["main"]
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # stdout goes to a full disk
-
-_UsageError: Any = typer.BadParameter.__mro__[2]  # ClickException; typer may bring its own copy of click
 
 _COMMANDS = {
     "read": "Read text from images.",
@@ -92,8 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(command, rest)
         sys.stdout.flush()  # here, where a broken pipe is still understood
         return status
-    except _UsageError as error:
-        path = error.ctx.command_path if getattr(error, "ctx", None) is not None else name
+    except typer.TyperException as error:  # of the command line
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 0
+        context = getattr(error, "ctx", None)  # not of every error
+        path = context.command_path if context is not None else name
         message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
         print(f"{name}: {message}{'' if message.endswith('?') else '.'} See {path} --help", file=sys.stderr)
         return 2
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return when_cut_short
     except OSError as error:
-        if error.filename is not None or error.errno not in _NO_ROOM:
+        if error.filename is not None or error.errno != errno.ENOSPC:
             raise
         _drop_output()
         print(f"{name}: the output cannot be written: {error.strerror}; make room, or write elsewhere", file=sys.stderr)
@@ -128,11 +128,6 @@ def _run(command: str, arguments: list[str]) -> int:
             return group.invoke(context) or 0
     except typer.Exit as end:
         return end.exit_code
-    except _UsageError as error:
-        if type(error).__name__ != "NoArgsIsHelpError":
-            raise
-        print(error.format_message())
-        return 0
 
 
 def _set_up_output(debug: bool) -> None:

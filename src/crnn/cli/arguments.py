@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import difflib
 import functools
 import inspect
 import re
@@ -66,25 +67,28 @@ _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"} | {
 
 
 class _Command(TyperCommand):
-    """A command whose help shows the metavars that we chose, and nothing about types."""
+    """A command that names ``--section.key VALUE`` in its usage, and the nearest option of a mistyped one."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [p.metavar for p in self.params if p.param_type_name == "argument" and p.metavar]
         return ["[OPTIONS]", *arguments, *["[--section.key VALUE ...]"] * ctx.ignore_unknown_options]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        rows: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                opts = [] if parameter.param_type_name == "argument" else [", ".join(sorted(parameter.opts, key=len))]
-                name = " ".join([*opts, *filter(None, [parameter.metavar])])
-                text = record[1] if opts else record[1].replace("  [required]", "")  # the brackets say it
-                rows[parameter.param_type_name].append((name, text))
-        for kind, entries in rows.items():
-            if entries:
-                with formatter.section(f"{kind.title()}s"):
-                    formatter.write_dl(entries)
+        shown = [(p, p.get_help_record(ctx)) for p in self.get_params(ctx)]
+        arguments = [(p.metavar, row[1]) for p, row in shown if row and p.param_type_name == "argument"]
+        options = [row for p, row in shown if row and p.param_type_name == "option"]
+        for title, rows in (("Arguments", arguments), ("Options", options)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for flag in ctx.args:  # of a command that takes settings: elsewhere Typer has refused it
+            names = [name for parameter in self.params for name in parameter.opts if name.startswith("--")]
+            if flag.startswith("--") and (near := difflib.get_close_matches(flag.partition("=")[0], names)):
+                ctx.fail(f"No such option: {flag} Did you mean {near[0]}?")
+        return rest
 
 
 def command_group(help_text: str, **options: Any) -> typer.Typer:
@@ -201,49 +205,42 @@ def config_from(name: str, flags: Sequence[str]) -> Config:
     Raises:
         ConfigError: A setting is unknown, given twice, or its value is wrong.
     """
-    from crnn.config.run import load_config, parse_config, preset_names
+    from crnn.config.run import Config, load_config, parse_config, preset_names
 
     if name.startswith("-"):
         raise ConfigError(
             f"{name} is given before CONFIG; expected a preset ({', '.join(preset_names())}) or a TOML file"
         )
-    base = load_config(name)
-    values = base.model_dump(mode="json", exclude_none=True)
-    groups: list[tuple[str, list[str]]] = []
+    values = load_config(name).model_dump(mode="json", exclude_none=True)
+    given: dict[str, list[str]] = {}
     for flag in flags:
         if flag.startswith("--"):
-            key, equals, text = flag[2:].partition("=")
-            groups.append((key.replace("-", "_"), [text] if equals else []))
-        elif groups:
-            groups[-1][1].append(flag)
+            dotted, equals, text = flag[2:].partition("=")
+            dotted = dotted.replace("-", "_")
+            if dotted in given:
+                raise ConfigError(f"--{dotted} is given twice; expected it once, a list as --{dotted} A B")
+            texts = given[dotted] = [text] if equals else []
+        elif given:
+            texts.append(flag)
         else:
             raise ConfigError(f"{flag!r} is given behind CONFIG; expected --section.key VALUE")
-    seen: set[tuple[str, str]] = set()
-    for dotted, texts in groups:
+    for dotted, texts in given.items():
         section, _, key = dotted.rpartition(".")
-        fields = type(getattr(base, section)).model_fields if section in values else {}
-        off = key not in fields and key.removeprefix("no_") in fields
-        key = key.removeprefix("no_") if off else key
-        kind = fields[key].annotation if key in fields else str
-        if (section, key) in seen:
-            raise ConfigError(
-                f"--{dotted} is given twice; expected it once, a list with all its values: --{dotted} A B"
-            )
-        seen.add((section, key))
-        if off and texts:
-            raise ConfigError(
-                f"--{dotted} takes no value, {texts[0]!r} is given; write --{section}.{key} or --{section}.no_{key}"
-            )
-        if key in fields and kind is not bool and not texts:
+        kinds = get_type_hints(Config.model_fields[section].annotation) if section in values else {}
+        if kinds.get(key.removeprefix("no_")) is bool:
+            texts = [*texts, "false"] if key not in kinds else texts or ["true"]
+            key = key.removeprefix("no_")
+        if key in kinds and not texts:
             raise ConfigError(f"--{dotted} has no value; expected one behind it")
-        items = [_from_text(text, kind) for text in texts] or [not off]
+        kind = kinds.get(key)
+        items = [_from_text(text, kind) for text in texts]
         if section not in values:
-            values[dotted.partition(".")[0]] = items[0]  # refused by its name
+            values[dotted.partition(".")[0]] = " ".join(texts)  # refused by its name
         elif items == ["none"] and type(None) in get_args(kind):
             values[section].pop(key, None)
         else:
             is_list = get_origin(kind) is tuple or isinstance(values[section].get(key), list)
-            values[section][key] = items if is_list or len(items) > 1 else items[0]
+            values[section][key] = items if is_list or len(items) != 1 else items[0]
     return parse_config(values, source="flags")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from crnn.cli.arguments import EngineOptions, add_command
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, print_json, require_torch
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch
 
 
 def calibrate(
@@ -26,8 +26,8 @@ def calibrate(
     """Make confidences true: fit them on labelled images, and keep that in the weights file.
 
     Texts and scores stay as they are, and so does a curve that a fit does not better. Take images like those that will
-    be read, some hundreds of them, and none that
-    the network has learned from. In Python: ``crnn.evaluation.evaluate.calibrate``.
+    be read, some hundreds of them, and none that the network has learned from. In Python:
+    ``crnn.evaluation.evaluate.calibrate``.
 
     Args:
         model: Weights file or run folder (its best weights); the file is written anew with the curves in it.
@@ -46,7 +46,6 @@ def calibrate(
     from crnn.evaluation.evaluate import count_samples
     from crnn.model.checkpoint import save_calibration, weights_to_calibrate
     from crnn.recognizer import load
-    from crnn.terminal import counting_bar
 
     current = weights_to_calibrate(model, out or None).calibration
     reader = load(model, **asdict(engine))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,7 +13,7 @@ from crnn.charset import NAMED_CHARSETS, Charset
 from crnn.cli.arguments import EngineOptions, add_command
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, print_json, require_torch
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch
 
 if TYPE_CHECKING:
     from crnn.evaluation.results import DatasetResult, Evaluation
@@ -58,7 +57,6 @@ def evaluate(
     from crnn.evaluation.evaluate import count_samples
     from crnn.evaluation.evaluate import evaluate as run
     from crnn.recognizer import load
-    from crnn.terminal import counting_bar
 
     cpu = engine.device == "auto" and is_for_cpus(model, engine.engine, engine.precision)
     with (
@@ -92,20 +90,14 @@ def evaluate(
         for line in dataset.warnings:
             print(f"crnn evaluate: {line}", file=sys.stderr)
     if report:
+        from crnn.data.source import open_source
         from crnn.evaluation.report import write_report
 
+        stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
         way = reader.decoder.method if not lexicon_only else f"lexicon, {lexicons[0]}"
-        write_report(Path(report), result, _stored_images(result), details=(("Decoding", way),))
+        write_report(Path(report), result, lambda name, i: stores[name].image_bytes(i), details=(("Decoding", way),))
         print(f"crnn evaluate: report written to {report}", file=sys.stderr)
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
-
-
-def _stored_images(result: Evaluation) -> Callable[[str, int], bytes | None]:
-    """Return a function that finds the encoded image of a sample by the name of its set and its index."""
-    from crnn.data.source import open_source
-
-    stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
-    return lambda name, index: stores[name].image_bytes(index)
 
 
 def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from crnn.cli.arguments import add_command
 from crnn.decoding.language import DEFAULT_ORDER
 from crnn.errors import ConfigError, DataError
-from crnn.terminal import check_writable
+from crnn.terminal import check_writable, counting_bar
 
 
 def lm(
@@ -45,9 +44,18 @@ def lm(
     check_writable("OUT", out, "words.lm")
     if out == "shipped" or out.startswith("wordfreq:") or out in lists:
         raise ConfigError(f"OUT {out}: is a word list as well; expected the file to write first")
-    read, unreadable = _labels(labels)
-    words = [*_listed(lists, power), *read]
-    language = train_language(words, Path(out).stem, order)
+    words: list[tuple[str, float]] = []
+    unreadable = 0
+    with counting_bar("learning", len(lists) + len(labels) + 1 + order) as progress:
+        for name in lists:
+            words += _words(name, power)
+            progress(1)
+        for path in labels:
+            found, bad = _labels(path)
+            words += found
+            unreadable += bad
+            progress(1)
+        language = train_language(words, Path(out).stem, order, progress=progress)
     size = language.save(out)
     left_out = f"\n  left out {unreadable}: unreadable_record" if unreadable else ""
     print(
@@ -57,29 +65,26 @@ def lm(
     return 0
 
 
-def _listed(lists: Sequence[str], power: float) -> Iterator[tuple[str, float]]:
-    """Yield words with weights whose mean is 1 in each list, so that every list counts as its length."""
+def _words(name: str, power: float) -> list[tuple[str, float]]:
+    """Return the words of a list with weights whose mean is 1, so that every list counts as its length."""
     from crnn.synth.word_list import read_word_list
 
-    for name in lists:
-        found = read_word_list(name)
-        words = found.text.split("\n")[:-1]
-        weights = (found.frequencies / found.frequencies.max()) ** power
-        yield from zip(words, (weights / weights.mean()).tolist(), strict=True)
+    found = read_word_list(name)
+    weights = (found.frequencies / found.frequencies.max()) ** power
+    return list(zip(found.text.split("\n")[:-1], (weights / weights.mean()).tolist(), strict=True))
 
 
-def _labels(sets: Sequence[str]) -> tuple[list[tuple[str, float]], int]:
-    """Return the words in the labels of sets, and the number of unreadable records."""
+def _labels(path: str) -> tuple[list[tuple[str, float]], int]:
+    """Return the words in the labels of a set, and the number of unreadable records."""
     from crnn.data.source import open_source
 
     found, unreadable = [], 0
-    for path in sets:
-        with open_source(path) as store:
-            for index in range(len(store)):
-                try:
-                    found += [(word, 1.0) for word in store.label(index).split()]
-                except DataError:
-                    unreadable += 1
+    with open_source(path) as store:
+        for index in range(len(store)):
+            try:
+                found += [(word, 1.0) for word in store.label(index).split()]
+            except DataError:
+                unreadable += 1
     return found, unreadable
 
 

@@ -6,8 +6,7 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +18,9 @@ from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError
 from crnn.image import ADVICE
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.terminal import check_writable, print_json
+from crnn.terminal import check_image_writable, counting_bar, print_json, save_image
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from crnn.decoding.lexicon import Lexicon
     from crnn.recognizer import Reading, Recognizer
 
@@ -57,7 +54,10 @@ def read(
     from crnn.recognizer import load
 
     if explain:
-        _check_explanation(explain, explain_font)
+        from crnn.contact_sheet import contact_sheet
+
+        check_image_writable("--explain", explain)
+        contact_sheet([], [], font_path=explain_font or None)  # raises the errors of the font
     reader = load(model, **asdict(engine), **asdict(decoding))
     if decoding.n_best > 1 and not json:
         print("crnn read: the texts of --n-best are part of --json; without it only the best is shown", file=sys.stderr)
@@ -79,8 +79,8 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
     waiting: deque[str] = deque()  # paths whose readings are still to come
     problems: list[str] = []
     paths: Iterable[str] = _expand(images, problems)
-    shows_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # where results appear there, they are the progress
-    if shows_bar and "-" not in images:
+    shows_bar = not sys.stdout.isatty()  # on a terminal results are the progress
+    if shows_bar and sys.stderr.isatty() and "-" not in images:
         paths = list(paths)
 
     def remembered() -> Iterator[str]:
@@ -90,7 +90,8 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
 
     count = bad = 0
     kept: list[str] = []
-    with _bar(len(paths) if isinstance(paths, list) else None) if shows_bar else nullcontext(lambda _: None) as advance:
+    total = len(paths) if isinstance(paths, list) else None
+    with counting_bar("reading", total, enabled=shows_bar) as advance:
         for reading in reader.stream(remembered()):
             path = waiting.popleft()
             count += 1
@@ -111,24 +112,6 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
             else:
                 print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
     return count, bad + len(problems), kept
-
-
-def _check_explanation(target: str, font: str) -> None:
-    """Check --explain before everything is read."""
-    from PIL import Image
-
-    from crnn.contact_sheet import contact_sheet
-
-    check_writable("--explain", target, "why.png")
-    if Path(target).suffix.lower() not in Image.registered_extensions():
-        raise ConfigError(f"--explain {target}: its suffix is that of no image; expected a file such as why.png")
-    contact_sheet([], [], font_path=font or None)
-
-
-def _bar(total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-    from crnn.terminal import counting_bar  # here: it takes a while to import
-
-    return counting_bar("reading", total)
 
 
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
@@ -176,17 +159,9 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
     for sheet in sheets:
         whole.paste(sheet, (0, top))
         top += sheet.height
-    _save(whole, target)
+    save_image(target, whole)
     more = f", the first {_MAX_EXPLAINED} images" if len(paths) > _MAX_EXPLAINED else ""
     print(f"crnn read: explained in {target}{more}", file=sys.stderr)
-
-
-def _save(sheet: Image.Image, target: str) -> None:
-    try:
-        sheet.save(target)
-    except (OSError, ValueError) as error:  # the disk, or a suffix of no image
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--explain {target}: cannot be written: {why}; expected a file such as why.png") from error
 
 
 def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
@@ -228,12 +203,10 @@ def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
             yield str(path)
         else:
             others.append(path.name)
-    if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        print(f"crnn read: {folder}: {len(others)} files passed over, not images: {shown}", file=sys.stderr)
-    if linked:
-        shown = ", ".join(linked[:3]) + (", ..." if len(linked) > 3 else "")
-        print(f"crnn read: {folder}: {len(linked)} linked folders passed over: {shown}", file=sys.stderr)
+    for skipped, kind in ((others, "files passed over, not images"), (linked, "linked folders passed over")):
+        if skipped:
+            shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+            print(f"crnn read: {folder}: {len(skipped)} {kind}: {shown}", file=sys.stderr)
 
 
 def register(app: typer.Typer) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from crnn.cli.arguments import SETTINGS, add_command, command_group, config_from
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, require_torch
+from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image
+
+if TYPE_CHECKING:
+    from crnn.config.run import Config as Settings
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
 _MAX_COUNT = 1_000_000_000
@@ -40,23 +42,15 @@ def preview(
         first: Number of the first sample; a sample is the same in whatever set it is.
         explain: Show how samples come about, one in each row, stage by stage.
     """
-    config, flags = _config_and_flags(config, ctx.args)
-    settings = config_from(config, flags)
-    path = Path(out)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"{out}: expected an image file to write, such as preview.png")
-    check_writable("OUT", out, "preview.png")
+    settings = _settings(config, ctx.args)
+    check_image_writable("OUT", out)
     count = count if count is not None else 8 if explain else 80
     _check_numbers(count, first, _MAX_PREVIEW)
     require_torch("rendering text", "train")
     from crnn.synth.samples import explain_sheet, preview_sheet
 
     sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, _print_line)
-    try:
-        sheet.save(path)
-    except (OSError, ValueError) as error:  # the disk, or a format that has no sheets as large
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{out}: cannot be written: {why}. Choose another file, or fewer samples") from error
+    save_image(out, sheet)
     print(out)
     return 0
 
@@ -85,12 +79,10 @@ def write(
         shape: natural: images have the proportions of the words; network: the size that the network sees.
         format: Of the images.
     """
-    config, flags = _config_and_flags(config, ctx.args)
-    settings = config_from(config, flags)
+    settings = _settings(config, ctx.args)
     _check_numbers(count, first, _MAX_COUNT)
     require_torch("rendering text", "train")
     from crnn.synth.samples import write_samples
-    from crnn.terminal import counting_bar
 
     with counting_bar("rendering", count) as progress:
         written = write_samples(
@@ -100,9 +92,10 @@ def write(
     return 0
 
 
-def _config_and_flags(config: str, flags: list[str]) -> tuple[str, list[str]]:
-    """CONFIG may be left out: then the first flag stands in its place."""
-    return ("crnn-small", [config, *flags]) if config.startswith("--") else (config, flags)
+def _settings(config: str, flags: list[str]) -> Settings:
+    if config.startswith("--"):  # CONFIG is left out, and the first flag stands in its place
+        return config_from("crnn-small", [config, *flags])
+    return config_from(config, flags)
 
 
 def _check_numbers(count: int, first: int, most: int) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +284,12 @@ def _without_marks(text: str) -> str:
 
 
 def train_language(
-    words: Iterable[tuple[str, float]], name: str, order: int = DEFAULT_ORDER, max_characters: int = 512
+    words: Iterable[tuple[str, float]],
+    name: str,
+    order: int = DEFAULT_ORDER,
+    max_characters: int = 512,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Language:
     """Count the n-grams of words.
 
@@ -293,6 +298,7 @@ def train_language(
         name: Name of the language.
         order: Longest n-gram, with the marks of beginning and end; lowered until n-grams fit into 63 bits.
         max_characters: Characters to keep, by largest weight.
+        progress: Called with 1 when the words are folded, and for each length of n-grams.
 
     Raises:
         ConfigError: The order is out of range.
@@ -319,7 +325,8 @@ def train_language(
         order -= 1
     ids = {character: symbol for symbol, character in enumerate(kept)}
     weights = {word: weight for word, weight in weights.items() if ids.keys() >= set(word)}
-    return _counted(weights, ids, name, order)
+    progress(1)
+    return _counted(weights, ids, name, order, progress)
 
 
 def _plain(word: str) -> str:
@@ -327,7 +334,9 @@ def _plain(word: str) -> str:
     return "".join(c for c in _without_marks(word) if c.isalnum())
 
 
-def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: int) -> Language:
+def _counted(
+    weights: dict[str, float], ids: dict[str, int], name: str, order: int, progress: Callable[[int], None]
+) -> Language:
     """Return the language of folded words."""
     end, begin, base = len(ids), len(ids) + 1, len(ids) + 2
     lengths = np.fromiter(map(len, weights), dtype=np.int64, count=len(weights)) + 2
@@ -354,6 +363,7 @@ def _counted(weights: dict[str, float], ids: dict[str, int], name: str, order: i
         keys.append(found)
         sums.append(total)
         node[here] = which
+        progress(1)
     children: list[npt.NDArray[Any]] = []
     backoffs: list[npt.NDArray[np.float64]] = []
     log_probs: list[npt.NDArray[np.float64]] = []
