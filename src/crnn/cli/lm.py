@@ -63,9 +63,8 @@ def _listed(lists: Sequence[str], power: float) -> Iterator[tuple[str, float]]:
 
     for name in lists:
         found = read_word_list(name)
-        words = found.text.split("\n")[:-1]
         weights = (found.frequencies / found.frequencies.max()) ** power
-        yield from zip(words, (weights / weights.mean()).tolist(), strict=True)
+        yield from zip(found.words, (weights / weights.mean()).tolist(), strict=True)
 
 
 def _labels(sets: Sequence[str]) -> tuple[list[tuple[str, float]], int]:

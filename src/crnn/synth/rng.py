@@ -1,9 +1,4 @@
-"""Random numbers by name, for samples by number.
-
-``SampleRandom(seed, i).uniform("slant")`` is a function of seed, index and name alone: samples are the same in any
-batch, rank or process, effects are independent, and there is no state to save. Mixing is SplitMix64's (Steele, Lea,
-Flood 2014, "Fast splittable pseudorandom number generators").
-"""
+"""Random numbers by name for samples by number, and random choices from numpy's generators."""
 
 from __future__ import annotations
 
@@ -23,12 +18,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class SampleRandom:
-    """Counter-based random numbers for N samples.
+    """Counter-based random numbers for N samples, each a function of seed, index and name alone.
 
-    Example:
-        >>> both = SampleRandom(1, np.array([4, 9])).uniform("slant")
-        >>> bool(both[1] == SampleRandom(1, np.array([9])).uniform("slant")[0])
-        True
+    So samples are the same in any batch, rank or process, effects are independent, and there is no state to save.
+    Mixing is SplitMix64's (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
     """
 
     _without: frozenset[str] = frozenset()
