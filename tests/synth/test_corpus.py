@@ -23,7 +23,6 @@ from crnn.config.model import CharsetConfig
 from crnn.config.run import Config
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.batches import SynthBatches
 from crnn.synth.corpus import Corpus, Text
 from crnn.synth.renderer import Renderer
 from crnn.synth.templates import TEMPLATES
@@ -302,8 +301,7 @@ def test_letters_that_no_list_has_are_drawn_too() -> None:
 
 def test_words_of_another_script_come_from_the_users_list(tmp_path: Path) -> None:
     path = word_file(tmp_path, "привет", "молоко", "хлеб", "Москва", "hello")
-    source = corpus(only("word", words=("shipped", path)), characters="приветмолкхбсa")
-    words = {text.label for text in draws(source, 300)}
+    words = {text.label for text in draws(corpus(only("word", words=("shipped", path)), "приветмолкхбсa"), 300)}
     assert words & {"привет", "молоко", "хлеб"}
     assert "hello" not in words
 
@@ -375,16 +373,10 @@ def pattern(expression: str, characters: str = "95") -> Corpus:
 @pytest.mark.parametrize(
     "expression",
     [
-        "[0-9]{10}",
-        r"\d{2}\.\d{2}\.\d{4}",
-        "[A-Z]{2}-[0-9]{4}(-[xyz])?",
-        "(Mon|Tues|Wednes)day",
-        r"\w+@\w+\.(com|org)",
-        r"a*b\sc{2,}[^a-zA-Z0-9 ]",
-        "^[^0-9]x?(?:1|22|333)+?$",
-        ".{3,5}x",
+        r"\d{2}\.\d{2}\.\d{4}", "[A-Z]{2}-[0-9]{4}(-[xyz])?", "(Mon|Tues|Wednes)day", r"\w+@\w+\.(com|org)",
+        r"a*b\sc{2,}[^a-zA-Z0-9 ]", "^[^0-9]x?(?:1|22|333)+?$", ".{3,5}x",
     ],
-)
+)  # fmt: skip
 def test_texts_match_their_pattern(expression: str) -> None:
     source = pattern(expression)
     texts = draws(source, 200)
@@ -405,8 +397,7 @@ def test_choices_and_repeats_are_all_drawn_about_as_often() -> None:
 
 
 def test_a_pattern_is_about_what_is_drawn() -> None:
-    """Labels of 36 characters have no capitals and no hyphen; images do."""
-    source = pattern("[A-Z]{3}-[0-9]{2}", "36")
+    source = pattern("[A-Z]{3}-[0-9]{2}", "36")  # whose labels have no capitals and no hyphen
     for text in draws(source, 50):
         assert re.fullmatch("[A-Z]{3}-[0-9]{2}", text.drawn)
         assert text.label == text.drawn.lower().replace("-", "")
@@ -472,30 +463,6 @@ def test_words_that_labels_would_lose_are_left_out(tmp_path: Path) -> None:
         corpus(CorpusConfig(only_words=True, words=(word_file(tmp_path, "AB"),)), "ab", case="keep")
     with pytest.raises(ConfigError, match=r"corpus\.only_words: no list has a word for the charset"):
         corpus(CorpusConfig(only_words=True), "語漢")
-
-
-@pytest.mark.parametrize("resize", ["squash", "keep_ratio"])
-@pytest.mark.parametrize("what", ["only_words", "pattern"])
-def test_batches_have_nothing_else(
-    synth_config: Callable[..., Config], tmp_path: Path, one_thread: None, resize: str, what: str
-) -> None:
-    codes = [f"AB{n:02}1357913579135" for n in range(20)]
-    values: dict[str, Any] = {
-        "only_words": {"only_words": True, "words": [word_file(tmp_path, *codes)]},
-        "pattern": {"pattern": "AB[0-9]{15}"},
-    }
-    config = synth_config(
-        charset={"characters": "95", "max_text_length": 30},
-        image={"resize": resize, "image_width": 100, "max_width": 400},
-        corpus=values[what],
-    )
-    source = SynthBatches(config)
-    charset = config.charset.charset()
-    for number in range(4):
-        batch = source[number]
-        for target, length in zip(batch.targets.tolist(), batch.target_lengths.tolist(), strict=True):
-            label = charset.decode(target[:length])
-            assert re.fullmatch("AB[0-9]{15}", label) if what == "pattern" else label in codes
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

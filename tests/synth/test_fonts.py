@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import string
 from collections import Counter
 from pathlib import Path
@@ -106,13 +105,12 @@ def test_fonts_are_chosen_by_style_and_family() -> None:
 
 
 def test_faces_without_small_letters_give_them_up_where_case_matters() -> None:
-    either = found(families=("Bangers", "Anton"))
-    assert [font.one_case for font in either.fonts] == [False, True]
-    assert all(font.characters == frozenset(ALNUM) for font in either.fonts)
-    strict = find_fonts(FontConfig(families=("Bangers", "Anton")), ALNUM, case_matters=True, workers=0, quiet=True)
-    anton, bangers = strict.fonts
-    assert anton.characters == frozenset(ALNUM)
-    assert bangers.characters == frozenset(string.ascii_uppercase + string.digits)
+    config = FontConfig(families=("Bangers", "Anton"))
+    either, strict = (find_fonts(config, ALNUM, case_matters=m, workers=0, quiet=True).fonts for m in (False, True))
+    assert [font.one_case for font in either] == [False, True]
+    assert all(font.characters == frozenset(ALNUM) for font in either)
+    capitals = frozenset(string.ascii_uppercase + string.digits)
+    assert [font.characters for font in strict] == [frozenset(ALNUM), capitals]
 
 
 # --- what is left out -------------------------------------------------------------------------------------------------
@@ -143,8 +141,7 @@ def test_no_bytes_of_a_font_end_a_run(folder: Path) -> None:
         damaged[places] = rng.integers(0, 256, size=40)
         (folder / f"{number}.ttf").write_bytes(damaged.tobytes())
     (folder / "good.ttf").write_bytes(whole.tobytes())
-    config = FontConfig(folders=(str(folder),))
-    fonts = find_fonts(config, ALNUM, workers=1, quiet=True)
+    fonts = find_fonts(FontConfig(folders=(str(folder),)), ALNUM, workers=1, quiet=True)
     assert len(fonts) + fonts.skipped.total() == 13
 
 
@@ -172,17 +169,6 @@ def test_a_face_of_bars_is_left_out_unless_asked_for(folder: Path) -> None:
     assert fonts.families == ("Open Sans",)
     assert fonts.skipped == Counter({"unlike_letters": 1})
     assert found(folder, min_readable=0).families == ("Barcode", "Open Sans")
-
-
-def test_letters_of_a_face_in_the_wrong_places_are_noticed(folder: Path) -> None:
-    font = TTFont(OPEN_SANS)
-    for table in font["cmap"].tables:
-        letters = {code: name for code, name in table.cmap.items() if chr(code) in ALNUM}
-        codes = sorted(letters)
-        table.cmap.update({code: letters[codes[(at + 17) % 62]] for at, code in enumerate(codes)})
-    font.save(folder / "shuffled.ttf")
-    with pytest.raises(DataError, match="1 unlike_letters"):
-        found(folder)
 
 
 def test_fonts_in_colour_and_without_outlines_are_left_out(folder: Path) -> None:
@@ -220,11 +206,9 @@ def test_why_there_are_no_fonts_is_said_in_one_line(folder: Path) -> None:
         found(folder / "nowhere")
     with pytest.raises(DataError, match=r"^fonts\.folders: no font file .* in '.*faces'"):
         found(folder)
-    with pytest.raises(
-        DataError, match=r"^fonts\.families \['Foo'\] .* none of the 14 families in 'shipped' \(Anton, .*"
-    ):
+    with pytest.raises(DataError, match=r"^fonts\.families \['Foo'\] .* none of the 14 families in 'shipped'"):
         found(families=("Foo",))
-    with pytest.raises(DataError, match=r"^fonts\.folders: .*: 24 too_few_characters; .*"):
+    with pytest.raises(DataError, match=r"^fonts\.folders: .*: 24 too_few_characters, such as "):
         found(characters="देवनागरी")
     with pytest.raises(ValueError, match="min_weight 700 is above max_weight 400"):
         FontConfig(min_weight=700, max_weight=400)
@@ -278,10 +262,3 @@ def test_the_choice_depends_on_the_seed_and_not_on_where_the_files_are(tmp_path:
     )
     assert one == other
     assert len(set(one)) == 3
-
-
-def test_a_set_of_faces_goes_to_another_process_unchanged() -> None:
-    fonts = found()
-    again = pickle.loads(pickle.dumps(fonts))
-    assert again.fonts == fonts.fonts
-    assert again.pick(np.random.default_rng(1), "abc") == fonts.pick(np.random.default_rng(1), "abc")

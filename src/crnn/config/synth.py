@@ -23,7 +23,6 @@ class SynthConfig(Section):
     """Drawn words kept at a time, over all ranks; each takes about 6 kB."""
     reuse: Annotated[float, Field(ge=1.0, le=64.0)] = 4.0
     """Images per drawn word, each in another style. 1 draws every word anew."""
-
     epoch_samples: Annotated[int, Field(ge=1)] = 1_000_000
     """Samples that count as an epoch, as rendered text has no end; unused with ``train.num_steps``."""
 
@@ -165,7 +164,6 @@ class StyleConfig(Section):
     """Share of words set with wider spaces between letters."""
     tracking: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5
     """Largest added space in em, drawn from Beta(2, 5): usually about a quarter (MJ: 20 Beta(2, 5) px at 60)."""
-
     tight_share: Share = 0.04
     """Share of words whose letters are moved together, by up to 0.07 em (own)."""
 
@@ -191,7 +189,6 @@ class StyleConfig(Section):
 
     rotate_degrees: Annotated[float, Field(ge=0.0, le=45.0)] = 3.5
     """Standard deviation of the rotation of every word (MJ: 5; ST: uniform up to 10)."""
-
     tilt_share: Share = 0.08
     """Share of words that are turned further (own)."""
     tilt_degrees: Annotated[float, Field(ge=0.0, le=90.0)] = 20.0
@@ -232,7 +229,6 @@ class StyleConfig(Section):
     """Least difference between text and background, of the range from black to white (own)."""
     contrast_most: Share = 0.95
     """Largest difference between text and background."""
-
     low_contrast_share: Share = 0.25
     """Share of words with a difference from the lowest third (own: a quarter of SVT's crops)."""
 
@@ -266,10 +262,12 @@ class StyleConfig(Section):
     """Largest offset of a shadow in pixels of the finished image."""
     extrusion_share: Share = 0.06
     """Share of words with depth: the letters drawn again and again towards one side (ST: 0.1)."""
+
     tone_share: Share = 0.03
     """Share of words whose first or last letters have another tone, as in names of two parts (own)."""
     relief_share: Share = 0.08
     """Share of words lit from one side, raised from or cut into their background (MJ: inset)."""
+
     print_share: Share = 0.0
     """Share of crops like scanned documents, receipts and labels: dark letters on plain paper, straight, evenly lit,
     without the effects of scenes and cameras (own)."""
@@ -280,7 +278,6 @@ class StyleConfig(Section):
 
     texture_tiles: Annotated[int, Field(ge=1, le=16_384)] = 256
     """Number of textures, made at the start; 350 kB of memory each."""
-
     backgrounds: tuple[str, ...] = ()
     """Folders of images whose parts become textures, beside the procedural ones (MJ, ST: photographs)."""
     background_share: Share = 0.5
@@ -292,6 +289,7 @@ class StyleConfig(Section):
     """Share of crops with a part of another word, cut off at the edge (ST: 0.25)."""
     second_neighbor_share: Share = 0.3
     """Share of those with a second one at another side (own)."""
+
     frame_share: Share = 0.08
     """Share of crops with lines beside the text: edges of a sign, rules, frames (own)."""
     split_share: Share = 0.08
@@ -338,7 +336,6 @@ class CameraConfig(Section):
     """Standard deviation of its logarithm (both sets: 0.4 and 0.5; nine in ten of their crops: 26 to 90, 13 to 71)."""
     contrast_least: Annotated[float, Field(gt=0.0, le=128.0)] = 12.0
     """Least contrast aimed at, in the same unit (one in twenty crops of SVT is below 13)."""
-
     brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.18
     """Largest change of brightness of those images, either way; 1 is from black to white (own)."""
 

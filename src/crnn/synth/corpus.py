@@ -141,9 +141,7 @@ class Text:
 
     drawn: str  # May hold spaces and marks that the label leaves out
     label: str  # The network's expected reading
-    # ``word``, ``joined``, ``made_up``, ``brand``, ``number``, ``code``, ``price``, ``date``, ``time``, ``telephone``,
-    # ``quantity``, ``single``, ``web``, ``phrase``, ``line``, ``listed`` (with ``corpus.only_words``) or ``pattern``
-    kind: str
+    kind: str  # As in the settings ``corpus.KIND_weight``; ``listed`` under ``corpus.only_words``, or ``pattern``
 
 
 class Corpus:

@@ -1,7 +1,4 @@
-"""Find usable fonts and choose one for a text.
-
-``FontSet.pick`` draws a family, then one of its fonts, so that families with many styles are not seen more often.
-"""
+"""Find usable fonts and choose one for a text."""
 
 from __future__ import annotations
 
@@ -46,10 +43,8 @@ class FontSet:
         if not fonts:
             raise DataError("a set of fonts needs at least one font")
         self.fonts = tuple(sorted(fonts, key=_order))
-        self.skipped: Counter[str] = Counter(skipped or ())
-        self.examples = dict(examples or {})
-        by_family = itertools.groupby(self.fonts, key=lambda font: font.family)
-        self._groups = [list(group) for _, group in by_family]
+        self.skipped, self.examples = Counter(skipped), examples or {}
+        self._groups = [list(group) for _, group in itertools.groupby(self.fonts, key=lambda font: font.family)]
         self.families = tuple(group[0].family for group in self._groups)
         self.characters = frozenset[str]().union(*(font.characters for font in self.fonts))
 
@@ -63,7 +58,10 @@ class FontSet:
         return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
     def pick(self, rng: np.random.Generator, text: str) -> Font | None:
-        """Draw uniformly a family that can write ``text``, then such a font of it; ``None`` where there is none."""
+        """Draw uniformly a family that can write ``text``, then such a font of it; ``None`` where there is none.
+
+        So families with many styles are not seen more often.
+        """
         needed = frozenset(text)
         if not needed <= self.characters:
             return None
@@ -112,8 +110,8 @@ def find_fonts(
     counts = Counter({reason: len(found) for reason, found in left_out.items()})
     examples = {reason: found[:_EXAMPLES] for reason, found in left_out.items()}
     if not fonts:
-        readable = [font for result in checked for font in result.fonts]
-        raise DataError(_nothing_usable(config, readable, counts, examples, "".join(sorted(needed))))
+        read = [font for result in checked for font in result.fonts]
+        raise DataError(_nothing_usable(config, read, counts, examples, "".join(sorted(needed))))
     return FontSet(list(fonts.values()), counts, examples)
 
 
@@ -190,23 +188,20 @@ def _why_not(font: Font, config: FontConfig, num_needed: int) -> str | None:
 
 
 def _nothing_usable(
-    config: FontConfig, readable: list[Font], counts: Counter[str], examples: dict[str, list[str]], needed: str
+    config: FontConfig, read: list[Font], counts: Counter[str], examples: dict[str, list[str]], characters: str
 ) -> str:
     """Return an error message: files found, their problems, the remedy."""
     where = ", ".join(map(repr, config.folders))
     if not counts:
         return f"fonts.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
-    if readable and counts["excluded"] == len(readable):
-        families = sorted({font.family for font in readable})
-        shown = ", ".join(families[:_EXAMPLES]) + (", ..." if len(families) > _EXAMPLES else "")
+    if read and counts["excluded"] == len(read):
         return (
             f"fonts.families {list(config.families)} and fonts.exclude {list(config.exclude)} leave none of the "
-            f"{len(families)} families in {where} ({shown}); expected names of some, * stands for anything"
+            f"{len({font.family for font in read})} families in {where}; expected names of some, * stands for anything"
         )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    shown = needed if len(needed) <= 40 else f"{needed[:40]}..."
+    reasons = ", ".join(f"{count} {reason}, such as {examples[reason][0]}" for reason, count in counts.most_common())
+    shown = characters if len(characters) <= 40 else f"{characters[:40]}..."
     return (
-        f"fonts.folders: no font in {where} can be used for the {len(needed)} characters {shown!r}: {reasons}; for "
-        f"example {next(iter(examples.values()))[0]}. Add folders with fonts for these characters, or lower "
-        "fonts.min_coverage"
+        f"fonts.folders: no font in {where} can be used for the {len(characters)} characters {shown!r}: {reasons}. "
+        "Add folders with fonts for these characters, or lower fonts.min_coverage"
     )

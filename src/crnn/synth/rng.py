@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import functools
 import itertools
 import zlib
@@ -37,14 +38,14 @@ class SampleRandom:
 
     def rows(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> SampleRandom:
         """Return the same numbers for some of the samples."""
-        some = SampleRandom.__new__(SampleRandom)
-        some.seed, some.indices, some._keys = self.seed, self.indices[rows], self._keys[rows]
-        some._without, some._where = self._without, None if self._where is None else self._where[rows]
+        some = copy.copy(self)
+        some.indices, some._keys = self.indices[rows], self._keys[rows]
+        some._where = None if self._where is None else self._where[rows]
         return some
 
     def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> SampleRandom:
         """Return the same numbers, with ``chance`` of these names false for the samples ``where``."""
-        some = self.rows(np.arange(len(self)))
+        some = copy.copy(self)
         some._without, some._where = names, where
         return some
 

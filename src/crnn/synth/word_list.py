@@ -142,26 +142,26 @@ class WordTable:
         as_listed: bool = False,
     ) -> None:
         self.notes: list[str] = []
-        parts = [self._usable(found, power, check, as_listed) for found in lists]
-        shares = np.array(ratios, dtype=np.float64) / max(sum(ratios), 1e-9)
+        # Shares of each length in all words, and in those of the user's lists
         every, own = np.zeros(check.longest + 1), np.zeros(check.longest + 1)
-        sums, by_length = [], []  # of the weights of each length in each list; the same as shares in all words
-        for found, share, (_, lengths, weights) in zip(lists, shares, parts, strict=True):
-            sums.append(np.bincount(lengths, weights, minlength=check.longest + 1))
-            by_length.append(share * (sums[-1] / max(weights.sum(), 1e-30)))
-            every = every + by_length[-1]
-            own = own + by_length[-1] * (found.name != SHIPPED)
-        self.length_weights: list[float] = every[1:].tolist()
-        self.own_length_weights: list[float] = own[1:].tolist()
-        # As listed, lists have their shares among all words; otherwise among the words of each length.
-        wanted = by_length if as_listed else [share * every for share in shares]
         words: list[str] = []
         all_lengths, all_weights = [np.empty(0, np.int64)], [np.empty(0)]
-        for (usable, lengths, weights), total, target in zip(parts, sums, wanted, strict=True):
+        for found, ratio in zip(lists, ratios, strict=True):
+            usable, lengths, weights = self._usable(found, power, check, as_listed)
+            share = ratio / sum(ratios)
+            weights *= share / max(weights.sum(), 1e-30)
+            sums = np.bincount(lengths, weights, minlength=check.longest + 1)
+            every += sums
+            own += sums * (found.name != SHIPPED)
             words += usable
             all_lengths.append(lengths)
-            all_weights.append(weights * (target / np.maximum(total, 1e-30))[lengths])
+            # As listed, lists have their shares among all words; otherwise among the words of each length.
+            all_weights.append(weights if as_listed else weights * (share / sums[lengths]))
         lengths, weights = np.concatenate(all_lengths), np.concatenate(all_weights)
+        if not as_listed:
+            weights *= every[lengths]
+        self.length_weights: list[float] = every[1:].tolist()
+        self.own_length_weights: list[float] = own[1:].tolist()
         order = np.argsort(lengths, kind="stable")
         self._words: list[str] = [words[place] for place in order.tolist()]
         self._sums: list[float] = np.cumsum(weights[order]).tolist()
