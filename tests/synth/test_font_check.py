@@ -75,20 +75,13 @@ def test_it_works_where_no_cache_can_be_kept(
     assert cache_folder().name == "crnn"
 
 
-def test_processes_find_what_this_one_finds(cache: Path, fonts: list[Path]) -> None:
-    (fonts[0].parent / "broken.ttf").write_bytes(b"\0" * 100)
-    paths = [fonts[0], fonts[0].parent / "broken.ttf", fonts[1]]
-    here = [check_file(path, ALNUM) for path in paths]
-    assert scan_files(paths, CHARACTERS, workers=2, quiet=True) == here
-    assert here[1].problems[0][0] == "not_a_font"
-
-
-def test_a_file_that_ends_the_process_is_named_and_the_rest_checked(
+def test_processes_find_what_this_one_finds_and_survive_what_ends_one(
     cache: Path, fonts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # An interpreter that dies of a signal when it is told to check this file, as by FreeType.
+    (tmp_path / "broken.ttf").write_bytes(b"\0" * 100)
     deadly = tmp_path / "deadly.ttf"
     shutil.copy(fonts[0], deadly)
+    # An interpreter that dies of a signal when it is told to check this file, as by FreeType.
     interpreter = tmp_path / "python"
     interpreter.write_text(
         f"#!{sys.executable}\n"
@@ -103,11 +96,14 @@ def test_a_file_that_ends_the_process_is_named_and_the_rest_checked(
         "font_check.main()\n"
     )
     interpreter.chmod(0o755)
+    here = [check_file(path, ALNUM) for path in (fonts[0], tmp_path / "broken.ttf", fonts[1])]
+    assert here[1].problems[0][0] == "not_a_font"
     monkeypatch.setattr(sys, "executable", str(interpreter))
-    paths = [fonts[0], deadly, deadly, fonts[1]]
-    results = scan_files(paths, CHARACTERS, workers=1, quiet=True)
-    assert [bool(result.fonts) for result in results] == [True, False, False, True]
-    assert results[1].problems[0][0] == "crashed"
+    monkeypatch.setattr(font_check, "_FILES_PER_PROCESS", 3)
+    paths = [fonts[0], tmp_path / "broken.ttf", deadly, fonts[1]]
+    results = scan_files(paths, CHARACTERS, workers=2, quiet=True)
+    assert results[2].problems[0][0] == "crashed"
+    assert [*results[:2], results[3]] == here
     # What crashed may have been the machine's fault: it is tried again.
     (file,) = cache.iterdir()
     assert not any("deadly" in key for key in json.loads(file.read_text()))

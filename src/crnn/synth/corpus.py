@@ -7,7 +7,7 @@ import string
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from re import _parser  # type: ignore[attr-defined]  # no public module gives the tree of an expression
+from re import _compiler, _parser  # type: ignore[attr-defined]  # no public module gives the tree of an expression
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,6 @@ from crnn.synth.word_list import ALIKE
 
 _MORE = 8  # Most repeats beyond the least where an expression sets no limit (``*``, ``+``, ``{2,}``)
 _MOST = 1000
-
-_CATEGORIES = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "WORD": r"\w", "NOT_WORD": r"\W", "SPACE": r"\s", "NOT_SPACE": r"\S"}
 
 
 class PatternText:
@@ -69,11 +67,12 @@ class PatternText:
         return drawn
 
     def _nodes(self, parts: Any) -> list[Any]:
-        return [self._node(str(kind), value) for kind, value in parts]
+        return [self._node(kind, value) for kind, value in parts]
 
-    def _node(self, name: str, value: Any) -> Any:
+    def _node(self, kind: Any, value: Any) -> Any:
+        name = str(kind)
         if name in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-            return self._characters(name, value)
+            return self._characters(kind, value)
         if name == "BRANCH":
             return [self._nodes(branch) for branch in value[1]]
         if name == "SUBPATTERN":
@@ -89,33 +88,21 @@ class PatternText:
             "sets, groups, alternatives and counts"
         )
 
-    def _characters(self, name: str, value: Any) -> str:
+    def _characters(self, kind: Any, value: Any) -> str:
         """Return the drawable characters of a node."""
-        if name == "ANY":  # only characters of labels: of all, most would be marks
+        if str(kind) == "ANY":  # only characters of labels: of all, most would be marks
             found = self._own
-        elif name == "IN":
-            negated = str(value[0][0]) == "NEGATE"
-            items = value[1:] if negated else value
-            found = "".join(c for c in self._drawable if any(_is_of(c, *item) for item in items) is not negated)
         else:
-            found = "".join(c for c in self._drawable if (ord(c) == value) is (name == "LITERAL"))
+            node = _parser.SubPattern(_parser.State(), [(kind, value)])
+            found = "".join(filter(_compiler.compile(node, re.UNICODE).fullmatch, self._drawable))
         if not found:
-            what = repr(chr(value)) if name == "LITERAL" else "one of its sets"
+            what = repr(chr(value)) if str(kind) == "LITERAL" else "one of its sets"
             raise ConfigError(
                 f"corpus.pattern {self._expression!r}: {what} is not in the charset {self._own!r}; expected characters "
                 "that labels have, or leave out as mere marks. Change the pattern, or charset.characters"
             )
         self.characters |= set(found)
         return found
-
-
-def _is_of(character: str, kind: Any, value: Any) -> bool:
-    """Return whether an item of a set has the character."""
-    if str(kind) == "RANGE":
-        return bool(value[0] <= ord(character) <= value[1])
-    if str(kind) == "CATEGORY":
-        return re.match(_CATEGORIES[str(value).removeprefix("CATEGORY_")], character) is not None
-    return bool(ord(character) == value)
 
 
 _TRIES = 200  # Refused texts in a row that count as an error in the settings

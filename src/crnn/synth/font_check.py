@@ -220,29 +220,28 @@ def check_file(path: Path, characters: str) -> CheckedFile:
     except ImportError:
         raise MissingExtraError("fonttools", "synth", "choosing fonts") from None
     try:
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            return _unusable("too_large", f"{size / 2**20:.0f} MB, at most {_MAX_FILE_BYTES >> 20}")
-        with path.open("rb") as file:
-            head = file.read(12)
-        count = int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1  # of a collection
-        found = [font for index in range(count) for font in _styles_of_font(path, index, characters)]
-    except TTLibError as error:
-        return _unusable("not_a_font", error)
+        found = list(_fonts_of(path, characters))
     except Exception as error:
         # Font files are programs and tables of offsets; damaged ones raise anything in either library (struct.error,
         # AssertionError, IndexError ... were met). None of it may end a run.
-        return _unusable("broken", error)
+        reason = "not_a_font" if isinstance(error, TTLibError) else "broken"
+        found = [(reason, " ".join(f"{type(error).__name__}: {error}".split())[:160])]
     return CheckedFile(
         fonts=tuple(font for font in found if isinstance(font, Font)),
         problems=tuple(problem for problem in found if not isinstance(problem, Font)),
     )
 
 
-def _unusable(reason: str, detail: object) -> CheckedFile:
-    if isinstance(detail, BaseException):
-        detail = " ".join(f"{type(detail).__name__}: {detail}".split())[:160]
-    return CheckedFile(problems=((reason, str(detail)),))
+def _fonts_of(path: Path, characters: str) -> Iterator[Font | tuple[str, str]]:
+    size = path.stat().st_size
+    if size > _MAX_FILE_BYTES:
+        yield "too_large", f"{size / 2**20:.0f} MB, at most {_MAX_FILE_BYTES >> 20}"
+        return
+    with path.open("rb") as file:
+        head = file.read(12)
+    count = int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1  # of a collection
+    for index in range(count):
+        yield from _styles_of_font(path, index, characters)
 
 
 def _styles_of_font(path: Path, index: int, characters: str) -> Iterator[Font | tuple[str, str]]:
