@@ -151,7 +151,7 @@ class Corpus:
     ) -> None:
         self._check = LabelCheck(charset, rules, max_steps)
         self._config = config
-        self.notes: tuple[str, ...] = ()
+        self.notes: list[str] = []
         if config.pattern:
             self._pattern = PatternText(config.pattern, self._check)
             self._kinds = WeightedChoice({"pattern": 1.0})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError
@@ -34,14 +34,19 @@ class Vocabulary:
         lists = [read_word_list(name) for name in config.words]
         ratios = config.word_ratios or [1.0] * len(lists)
         self.table = WordTable(lists, ratios, config.frequency_power, check, as_listed=config.only_words)
-        self.notes = tuple(dict.fromkeys(self.table.notes))
+        self.notes = list(dict.fromkeys(self.table.notes))
         self.letters = tuple(c for c in check.charset.characters if is_text(c) and not c.isdecimal())
         self._prepare_strings(config.only_words)
         self._chain: LetterChain | None = None
         own = self.table.length_weights if len(self.table) else _NO_LENGTHS
         weights = (config.length_weights or own)[: check.longest]
         self.lengths = WeightedChoice(enumerate(weights, start=1))
-        self._listed = WeightedChoice(enumerate(self._with_longer(weights), start=1))
+        # Longer words of the user's lists, such as codes, keep their share in the lists.
+        share = sum(self.table.length_weights[: len(weights)])
+        unit = sum(weights) / share if share else 1.0
+        longer = [unit * weight for weight in self.table.own_length_weights[len(weights) :]]
+        pairs = enumerate([*weights, *longer], start=1)
+        self._listed = WeightedChoice((length, weight) for length, weight in pairs if length in self.table.lengths)
         if not len(self.lengths):
             raise ConfigError(
                 f"corpus.length_weights has no weight up to {check.longest}, the longest label that fits; "
@@ -87,13 +92,6 @@ class Vocabulary:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_chain": None}
 
-    def _with_longer(self, weights: Sequence[float]) -> list[float]:
-        """Return weights of the listed lengths; longer words, such as codes, keep their share in the lists."""
-        share = sum(self.table.length_weights[: len(weights)])
-        unit = sum(weights) / share if share else 1.0
-        longer = [unit * weight for weight in self.table.own_length_weights[len(weights) :]]
-        return [weight if n in self.table.lengths else 0.0 for n, weight in enumerate([*weights, *longer], start=1)]
-
     def _prepare_strings(self, only_words: bool) -> None:
         """Find the charset's scripts that no word has; strings are made of them in proportion to their share."""
         shown = self.table.characters
@@ -107,24 +105,18 @@ class Vocabulary:
         known = self.letters if len(missing) < len(self.letters) else drawable
         self._string_share = len(missing) / len(known) if len(self.table) else 1.0
         if only_words:
-            if lacking:
-                self.notes += (f"no list has a word with {_shown(lacking)}: no image shows them",)
-            return
-        if not len(self.table):
-            self.notes += ("no list has a word for this charset: strings of its own characters are drawn as words",)
-            return
-        if missing:
-            self.notes += (
-                f"no list has a word with {_shown(missing)}: {self._string_share:.0%} of the words are strings of "
-                "them. Add a list that has some to corpus.words",
-            )
-        if rare := [c for c in lacking if c not in missing]:
-            self.notes += (f"no list has a word with {_shown(rare)}: codes and single characters alone have them",)
+            self._note(lacking, "no image shows them")
+        elif not len(self.table):
+            self.notes.append("no list has a word for this charset: strings of its own characters are drawn as words")
+        else:
+            share = f"{self._string_share:.0%} of the words"
+            self._note(missing, f"{share} are strings of them. Add a list that has some to corpus.words")
+            self._note([c for c in lacking if c not in missing], "codes and single characters alone have them")
 
-
-def _shown(letters: list[str]) -> str:
-    rest = len(letters) - _SHOWN
-    return "".join(letters[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    def _note(self, letters: list[str], what: str) -> None:
+        more = f" and {len(letters) - _SHOWN} more" if len(letters) > _SHOWN else ""
+        if letters:
+            self.notes.append(f"no list has a word with {''.join(letters[:_SHOWN])}{more}: {what}")
 
 
 def _table(text: str) -> dict[str, float]:
