@@ -81,9 +81,6 @@ def test_rows_have_the_numbers_that_they_have_in_the_whole() -> None:
         for one, other in zip(everything(part), everything(whole), strict=True):
             assert (one == other[places]).all()
     assert (part.rows(np.array([0])).uniform("x") == whole.uniform("x")[places[:1]]).all()
-
-
-def test_no_sample_has_no_numbers() -> None:
     assert all(array.shape == (0,) for array in everything(random(0)))
 
 
