@@ -68,7 +68,7 @@ def methods(model: str, labels: Sequence[str], words: Sequence[int], seed: int) 
         "language": {},
         f"lexicon, the {len(set(labels)):,} labels": {"lexicon": sorted(set(labels))},
     }
-    listed = read_word_list(SHIPPED).text.split("\n")[:-1]
+    listed = list(read_word_list(SHIPPED).words)
     random.Random(seed).shuffle(listed)
     for count in words:
         options[f"lexicon, {count:,} words"] = {"lexicon": [*dict.fromkeys([*labels, *listed])][:count]}

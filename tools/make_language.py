@@ -27,7 +27,7 @@ a crop of each other in the words read of 257; fewer words make the file smaller
 def scowl() -> dict[str, float]:
     """Return the shipped words with the frequencies estimated from their size classes."""
     found = read_word_list("shipped")
-    return dict(zip(found.text.split("\n")[:-1], found.frequencies.tolist(), strict=True))
+    return dict(zip(found.words, found.frequencies.tolist(), strict=True))
 
 
 def symspell() -> dict[str, float]:

@@ -104,7 +104,7 @@ def test_the_shipped_words(run_lm, tmp_path):
 @needs_wordfreq
 def test_words_of_the_package_wordfreq(run_lm, tmp_path):
     found = read_word_list("wordfreq:is")
-    words = found.text.split("\n")[:-1]
+    words = found.words
     assert (found.name, len(words)) == ("wordfreq:is", found.frequencies.size)
     assert len(words) == len(set(words)) > 5_000
     assert not any(any(map(str.isspace, word)) for word in words)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn.synth.rng import SampleRandom
+from crnn.synth.rng import Choices, SampleRandom, WeightedChoice
 
 MANY = 50_000
-NAMES = ["slant", "slant strength", "arc", "camera/noise", "camera/noise/read", "word", "word beside 0", ""]
+NAMES = ["slant", "slant strength", "camera/noise", "camera/noise/read", ""]
 
 indices = st.lists(st.integers(0, 2**62), min_size=1, max_size=20)
 seeds = st.integers(0, 2**32 - 1)
@@ -31,6 +32,7 @@ def random(count: int = MANY, seed: int = 1, first: int = 0) -> SampleRandom:
     return SampleRandom(seed, np.arange(first, first + count, dtype=np.int64))
 
 
+@settings(max_examples=40)
 @given(seed=seeds, index=st.integers(0, 2**62), name=st.text(max_size=20))
 def test_the_bits_are_those_of_the_published_function(seed: int, index: int, name: str) -> None:
     """Written again with Python's whole numbers, so that images stay what they are from version to version."""
@@ -54,6 +56,7 @@ def everything(some: SampleRandom) -> list[np.ndarray]:
     ]  # fmt: skip
 
 
+@settings(max_examples=40)
 @given(seed=seeds, numbers=indices, place=st.integers(0, 10**6))
 def test_a_sample_has_the_same_numbers_alone_and_among_others(seed: int, numbers: list[int], place: int) -> None:
     row = place % len(numbers)
@@ -78,11 +81,7 @@ def test_rows_have_the_numbers_that_they_have_in_the_whole() -> None:
         for one, other in zip(everything(part), everything(whole), strict=True):
             assert (one == other[places]).all()
     assert (part.rows(np.array([0])).uniform("x") == whole.uniform("x")[places[:1]]).all()
-
-
-def test_no_sample_has_no_numbers() -> None:
-    for array in everything(random(0)):
-        assert array.shape == (0,)
+    assert all(array.shape == (0,) for array in everything(random(0)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,24 +97,15 @@ def test_numbers_are_uniform(name: str, first: int) -> None:
 
 def test_names_seeds_and_neighbours_are_independent() -> None:
     columns = [random().uniform(name) for name in NAMES]
-    columns += [
-        random(seed=2).uniform(NAMES[0]),
-        random(seed=2**32 - 1).uniform(NAMES[0]),
-        random(first=1).uniform("arc"),
-    ]
+    columns += [random(seed=2).uniform(NAMES[0]), random(first=1).uniform("slant strength")]
     correlation = np.corrcoef(columns) - np.eye(len(columns))
     assert np.abs(correlation).max() < 4.5 / np.sqrt(MANY)
-    # Nor are two of them together: all cells of a grid are met alike.
-    masks = np.histogram2d(columns[0], columns[1], bins=8, range=[[0, 1], [0, 1]])[0]
-    assert ((masks - MANY / 64) ** 2).sum() / (MANY / 64) < 110.0  # chi square with 63 degrees: one in 4,000
 
 
 def test_distributions() -> None:
     some = random()
-    assert some.uniform("x", 2.0, 3.0).min() >= 2.0
-    assert some.uniform("x", 2.0, 3.0).max() < 3.0
-    high = np.linspace(1.0, 5.0, MANY)
-    assert (some.uniform("x", 0.0, high) < high).all()
+    high = np.linspace(3.0, 5.0, MANY)
+    assert ((some.uniform("x", 2.0, high) >= 2.0) & (some.uniform("x", 2.0, high) < high)).all()
     assert np.abs(some.signed("x", 0.5)).max() <= 0.5
     logs = np.log(some.log_uniform("x", 0.01, 100.0))
     assert (logs.min(), logs.max(), logs.mean()) == pytest.approx((np.log(0.01), np.log(100.0), 0.0), abs=0.05)
@@ -123,28 +113,27 @@ def test_distributions() -> None:
     assert np.isfinite(normal).all()
     for share in (0.001, 0.02, 0.3, 0.5, 0.9, 0.999):
         assert NormalDist(5.0, 2.0).cdf(normal[int(share * MANY)]) == pytest.approx(share, abs=0.01)
-    assert some.chance("x", 0.0).sum() == 0
-    assert some.chance("x", 1.0).all()
-    assert some.chance("x", 0.25).mean() == pytest.approx(0.25, abs=0.01)
+    assert [some.chance("x", share).mean() for share in (0.0, 0.25, 1.0)] == pytest.approx([0.0, 0.25, 1.0], abs=0.01)
+    assert (some.chance("x", 0.2) <= some.chance("x", 0.3)).all(), "a larger share keeps those of a smaller one"
     seeds = some.seeds("x")
     assert (seeds.dtype, seeds.min() >= 0, seeds.max() < 2**31) == (np.int64, True, True)
     assert len(np.unique(seeds)) > MANY - 20
 
 
-def test_a_larger_share_keeps_those_of_a_smaller_one() -> None:
-    some = random(1000)
-    assert (some.chance("x", 0.2) <= some.chance("x", 0.3)).all()
-
-
 def test_whole_numbers_and_choices() -> None:
     some = random()
-    whole = some.integers("x", 7)
-    assert whole.dtype == np.int64
-    assert np.bincount(whole, minlength=7) == pytest.approx(np.full(7, MANY / 7), rel=0.05)
+    assert np.bincount(some.integers("x", 7), minlength=7) == pytest.approx(np.full(7, MANY / 7), rel=0.05)
     counts = np.arange(MANY) % 9 + 1
     assert ((some.integers("x", counts) >= 0) & (some.integers("x", counts) < counts)).all()
-    assert (some.integers("x", 1) == 0).all()
     picked = some.choice("x", (3.0, 0.0, 1.0, 0.0))
-    assert picked.dtype == np.int64
     assert np.bincount(picked, minlength=4) / MANY == pytest.approx([0.75, 0.0, 0.25, 0.0], abs=0.01)
-    assert (some.choice("x", (0.2,)) == 0).all()
+
+
+def test_choices_have_their_shares() -> None:
+    choices = Choices(np.random.default_rng(5))
+    weighted = WeightedChoice({"a": 3.0, "b": 1.0, "c": 0.0})
+    counts = Counter(weighted.draw(choices) for _ in range(4000))
+    assert {item: count / 4000 for item, count in counts.items()} == pytest.approx({"a": 0.75, "b": 0.25}, abs=0.04)
+    spread = Counter(choices.between(3, 5) for _ in range(3000))
+    assert set(spread) == {3, 4, 5}
+    assert min(spread.values()) > 850

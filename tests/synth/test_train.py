@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -60,12 +61,9 @@ def test_from_the_command_line(synth_config: Configs, tmp_path: Path, capsys: py
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     assert main(["train", "tiny", *words, "--train.no_tensorboard"]) == 0, capsys.readouterr().err
-    output = capsys.readouterr()
-    assert output.out == f"{tmp_path / 'run'}/last.safetensors: 3 steps\n"
-    assert "1000000 samples, 3 steps" in output.err
-    assert "rendered text: 3 fonts of 1 families" in output.err
-    assert load_weights(tmp_path / "run").info["data"] == ["synth"]
-    assert load_weights(tmp_path / "run").info["samples"] == 12
+    assert "rendered text: 3 fonts of 1 families" in capsys.readouterr().err
+    info = load_weights(tmp_path / "run").info
+    assert (info["data"], info["samples"]) == (["synth"], 12)
 
 
 def test_a_run_learns(synth_config: Configs) -> None:
@@ -136,12 +134,10 @@ def test_a_resume_says_what_is_not_as_before(synth_config: Configs, capsys: pyte
 def test_other_faces_after_a_resume_are_said(
     synth_config: Configs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     shutil.copytree(synth_config().fonts.folders[0], tmp_path / "faces")
     fonts = {"folders": [str(tmp_path / "faces")], "min_readable": 0.0}
     train(synth_config(train={"num_steps": 1}, fonts=fonts))
-    next(iter(sorted((tmp_path / "faces").glob("*.ttf")))).unlink()
+    min((tmp_path / "faces").glob("*.ttf")).unlink()
     capsys.readouterr()
     train(synth_config(train={"num_steps": 2}, fonts=fonts), resume=True)
     said = capsys.readouterr().err
@@ -150,19 +146,11 @@ def test_other_faces_after_a_resume_are_said(
     assert "the fonts of rendered text" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("train_on", "sections", "said"),
-    [
-        (["synth"], {"corpus": {"pattern": "[0-9"}}, r"corpus\.pattern '\[0-9'"),
-        (["synth", "synth"], {}, 'has "synth" 2 times'),
-        (["synth"], {"fonts": {"folders": ["nowhere"]}}, "fonts.folders: 'nowhere' does not exist"),
-    ],
-)
-def test_what_cannot_be_trained_on_is_said_before_anything_is_written(
-    synth_config: Configs, tmp_path: Path, train_on: list[str], sections: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        train(synth_config(*train_on, **sections))
+def test_what_cannot_be_trained_on_is_said_before_anything_is_written(synth_config: Configs, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"corpus\.pattern '\[0-9'"):
+        train(synth_config(corpus={"pattern": "[0-9"}))
+    with pytest.raises(ConfigError, match='has "synth" 2 times'):
+        train(synth_config("synth", "synth"))
     assert not (tmp_path / "run" / "config.toml").exists()
     # The folder is not taken for one that holds a run.
     assert train(synth_config(train={"num_steps": 1})).steps == 1

@@ -1,20 +1,19 @@
-"""The shipped word list, the script that builds it, and the small parts that words are drawn with."""
+"""Word lists as they are read, the script that builds the shipped one, and the parts that words are drawn with."""
 
 from __future__ import annotations
 
 import gzip
 import importlib.util
 import string
-from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from crnn.charset import Charset, LabelRules, LabelSkip
+from crnn.errors import DataError
 from crnn.synth.label_check import LabelCheck
-from crnn.synth.rng import Choices, WeightedChoice
+from crnn.synth.rng import Choices
 from crnn.synth.word_list import LetterChain, LetterStrings, WordTable, read_word_list
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,46 +21,26 @@ SHIPPED = ROOT / "src" / "crnn" / "synth" / "words.txt.gz"
 RULES = LabelRules(case="lower", unicode="ascii", whitespace="remove", unknown="drop_character", max_length=25)
 
 
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("word_list_script", ROOT / "tools" / "word_list.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_shipped_list_is_small_and_has_what_signs_say() -> None:
+def test_shipped_list_has_what_signs_say_and_its_notice() -> None:
     assert SHIPPED.stat().st_size < 700_000
-    assert SHIPPED.read_bytes()[4:8] == bytes(4), "a time inside would make every build another file"
-    words = read_word_list("shipped").text.split("\n")[:-1]
+    found = read_word_list("shipped")
+    words = found.words
+    frequencies = dict(zip(words, found.frequencies, strict=True))
+    assert frequencies["open"] == frequencies["the"] > frequencies["gnu"] >= 1.0
     assert len(words) > 150_000
     assert words == sorted(set(words))
     assert {"open", "exit", "hotel", "London", "McDonald", "don't", "Mrs", "café", "I", "a", "Sunday"} <= set(words)
-
-
-def test_shipped_list_carries_its_notice() -> None:
     notice = SHIPPED.with_name("words.LICENSE.txt").read_text(encoding="utf-8")
     for part in ("Kevin Atkinson", "modified version of SCOWL", "Princeton University", "Geoff Kuenning", "UKACD"):
         assert part in notice
 
 
-def test_script_gives_common_words_more_weight(tmp_path: Path, script: ModuleType) -> None:
-    for size, words in ((10, "open the"), (35, "hotel the"), (70, "gnu gnus gnus's")):
-        (tmp_path / f"english-words.{size}").write_text("\n".join(words.split()), encoding="utf-8")
-    (tmp_path / "english-words.50").write_text("open's\nzoë", encoding="utf-8")
-    (tmp_path / "english-abbreviations.10").write_text("Mr", encoding="utf-8")
-    found = script.frequencies(tmp_path)
-    assert set(found) == {"open", "the", "hotel", "open's", "zoë", "gnu", "gnus", "Mr"}
-    assert found["open"] == found["the"] > found["hotel"] > found["zoë"] > found["gnu"] == 1.0
-    assert found["open's"] < 0.05 * found["zoë"]
-    assert found["Mr"] == pytest.approx(0.1 * found["open"])
-
-
-def test_script_writes_the_same_bytes_again(
-    tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_script_writes_the_same_bytes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("word_list_script", ROOT / "tools" / "word_list.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
     folder = tmp_path / "share" / "dict" / "scowl"
     folder.mkdir(parents=True)
     (folder / "english-words.10").write_text("open\nthe\n", encoding="utf-8")
@@ -72,12 +51,41 @@ def test_script_writes_the_same_bytes_again(
     monkeypatch.setattr("sys.argv", ["word_list.py", str(tmp_path / "share")])
     assert script.main() == 0
     first = (tmp_path / "words.txt.gz").read_bytes()
+    assert first[4:8] == bytes(4), "a time inside would make every build another file"
     assert gzip.decompress(first) == b"open\t1\nthe\t1\n"
     assert (tmp_path / "words.LICENSE.txt").read_text(encoding="utf-8").endswith("CREDITS:\nFree.\n")
     assert script.main() == 0
     assert (tmp_path / "words.txt.gz").read_bytes() == first
-    monkeypatch.setattr("sys.argv", ["word_list.py", str(tmp_path)])
-    assert script.main() == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n \n\t\n", "has no words"),
+        (b"word\0list\n", "is not UTF-8 text"),
+        ("wörter\n".encode("latin-1"), "is not UTF-8 text"),
+        (b"one\t5\ntwo\tmany\n", "line 2: frequency 'many'; expected a number above 0"),
+        (b"one\t-1\n", "line 1: frequency '-1'"),
+        (b"one\tnan\n", "line 1: frequency 'nan'"),
+        (None, "expected a text file"),
+    ],
+)
+def test_bad_list_is_one_clear_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "words.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_word_list(str(path))
+    assert str(error.value).startswith(f"word list {path}")
+    assert message.lower() in str(error.value).lower()
+    assert "\n" not in str(error.value)
+
+
+def test_windows_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_bytes("\ufeffstation\t2\r\n\r\nkitchen\r\n".encode())
+    found = read_word_list(str(path))
+    assert (found.words, found.frequencies.tolist()) == (["station", "kitchen"], [2.0, 1.0])
 
 
 def test_table_draws_the_words_that_fit_by_length(tmp_path: Path) -> None:
@@ -89,14 +97,9 @@ def test_table_draws_the_words_that_fit_by_length(tmp_path: Path) -> None:
     choices = Choices(np.random.default_rng(1))
     drawn = {length: {table.draw(choices, length) for _ in range(60)} for length in table.lengths}
     assert drawn == {2: {"it"}, 4: {"bar's", "Café"}, 5: {"hotel", "MOTEL"}}
-    assert (table.usable, table.outside, table.too_long) == ({str(path): 5}, {str(path): 1}, {str(path): 1})
     assert table.characters == set("hotelbar'sCaféitMOTEL")
-
-
-def test_table_without_lists_is_empty() -> None:
-    table = WordTable([], [], 1.0, LabelCheck(Charset("36"), RULES, 24))
-    assert len(table) == 0
-    assert table.lengths == ()
+    empty = WordTable([], [], 1.0, check)
+    assert (len(empty), empty.lengths) == (0, ())
 
 
 @pytest.mark.parametrize(
@@ -112,42 +115,30 @@ def test_table_without_lists_is_empty() -> None:
     ],
 )
 def test_label_or_reason(drawn: str, expected: str) -> None:
-    check = LabelCheck(Charset("36"), RULES, 24)
     try:
-        found = check.label(drawn)
+        found = LabelCheck(Charset("36"), RULES, 24).label(drawn)
     except LabelSkip as skip:
         found = skip.reason
     assert found == expected
 
 
 def test_final_sigma_is_not_lost() -> None:
-    check = LabelCheck(Charset("αδιοςσφ"), LabelRules(case="lower", unknown="drop_character"), 24)
-    assert check.label("ΔΙΟΔΟΣ") == "διοδος"
-    without = LabelCheck(Charset("αδιοσφ"), LabelRules(case="lower", unknown="drop_character"), 24)
+    rules = LabelRules(case="lower", unknown="drop_character")
+    assert LabelCheck(Charset("αδιοςσφ"), rules, 24).label("ΔΙΟΔΟΣ") == "διοδος"
     with pytest.raises(LabelSkip, match="lost_character"):
-        without.label("ΔΙΟΔΟΣ")
-
-
-def test_weights_are_shares_and_zero_is_never_drawn() -> None:
-    choices = Choices(np.random.default_rng(5))
-    counts = Counter(WeightedChoice({"a": 3.0, "b": 1.0, "c": 0.0}).draw(choices) for _ in range(4000))
-    assert set(counts) == {"a", "b"}
-    assert 0.71 < counts["a"] / 4000 < 0.79
-    spread = Counter(choices.between(3, 5) for _ in range(3000))
-    assert set(spread) == {3, 4, 5}
-    assert min(spread.values()) > 850
+        LabelCheck(Charset("αδιοσφ"), rules, 24).label("ΔΙΟΔΟΣ")
 
 
 def test_chain_makes_words_like_those_it_was_given() -> None:
-    given = [word for word in read_word_list("shipped").text.split("\n")[60_000:90_000] if word.isalpha()]
+    given = [word for word in read_word_list("shipped").words[60_000:80_000] if word.isalpha()]
+    listed = set(given)
     chain = LetterChain([*given, "it's", "USA"])
     choices = Choices(np.random.default_rng(2))
     words = [chain.draw(choices, length) for length in (4, 7, 10) for _ in range(200)]
     trigrams = {word.lower()[at : at + 3] for word in given for at in range(len(word) - 2)}
     assert all(word[at : at + 3] in trigrams for word in words for at in range(len(word) - 2))
     assert sum(len(word) in (4, 7, 10) for word in words) > 0.97 * len(words)
-    assert sum(word in set(given) for word in words if len(word) > 6) < 80
-    assert len(LetterChain(["it's", "USA", "ab"])) == 0
+    assert sum(word in listed for word in words if len(word) > 6) < 80
 
 
 def test_strings_show_what_is_wanted_and_nothing_that_looks_like_a_digit() -> None:

@@ -71,7 +71,7 @@ def _words(name: str, power: float) -> list[tuple[str, float]]:
 
     found = read_word_list(name)
     weights = (found.frequencies / found.frequencies.max()) ** power
-    return list(zip(found.text.split("\n")[:-1], (weights / weights.mean()).tolist(), strict=True))
+    return list(zip(found.words, (weights / weights.mean()).tolist(), strict=True))
 
 
 def _labels(path: str) -> tuple[list[tuple[str, float]], int]:

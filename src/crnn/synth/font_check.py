@@ -17,11 +17,9 @@ import signal
 import string
 import subprocess
 import sys
-import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,12 +30,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from crnn.errors import MissingExtraError
-from crnn.parallel import usable_cores
+from crnn.files import atomic_write
+from crnn.parallel import ordered_map, usable_cores
 from crnn.terminal import counting_bar
 
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont
-
 
 ALNUM = string.digits + string.ascii_letters
 
@@ -49,12 +47,13 @@ _MIN_LETTERS = 20  # of ALNUM, to judge a font by them
 _MIN_LIKENESS = 0.6  # cosine between a letter and a reference, for a letter to count as recognised
 _SAME = 0.985  # cosine between two drawings of one outline
 _MAX_TWINS = 4  # different characters with one image; I, l and | may look the same
-CHECK_VERSION = 3  # Raised when the check changes, to void older caches
-MAX_FILE_BYTES = 30 << 20
-SECONDS_PER_FILE = 120
+_MISSING = "\U0010fffd"  # mapped by no font: its image is that of missing characters
 _MAX_STYLES = 4  # of a variable font
+_CHECK_VERSION = 3  # Raised when the check changes, to void older caches
+_MAX_FILE_BYTES = 30 << 20
+_SECONDS_PER_FILE = 120
 _FEW_FILES = 24  # are checked here: starting a process takes longer than checking that many
-_FILES_PER_PROCESS = 200
+_FILES_PER_PROCESS = 100
 _CRASHED = (("crashed", "the process that drew it died"),)
 
 
@@ -64,93 +63,87 @@ def shipped_folder() -> Path:
 
 
 class Glyphs:
-    """Images of some characters in one font."""
+    """Images of some characters in one font.
+
+    Attributes:
+        characters: The drawn ones, without those whose image many others share.
+    """
 
     def __init__(self, path: Path, index: int, axes: Sequence[float], characters: str) -> None:
         self._font = ImageFont.truetype(str(path), _EM, index=index, layout_engine=ImageFont.Layout.BASIC)
         if axes:
             self._font.set_variation_by_axes(list(axes))
-        self._boxes: dict[str, tuple[int, int, int, int]] = {}
         self._images: dict[str, Image.Image] = {}
+        self._heights: dict[str, int] = {}
         for character in characters:
             try:
-                image = self._draw(character)
+                self._add(character)
             except OSError:  # this outline is broken ("raster overflow"); the others may be well
                 continue
-            box = image.getbbox()
-            if box is not None:
-                self._boxes[character] = box
-                self._images[character] = image.crop(box)
-        self._characters = characters
+        twins = Counter(image for image, _ in {(image.tobytes(), c.casefold()) for c, image in self._images.items()})
+        self._add(_MISSING)
+        missing = self._images.pop(_MISSING, None)
+        alike = [
+            c
+            for c, image in self._images.items()
+            if twins[image.tobytes()] > _MAX_TWINS or (missing and _is_same(image, missing))
+        ]
+        # Spaces and joiners leave no ink.
+        empty = [c for c in characters if c not in self._images and unicodedata.category(c) in ("Zs", "Cf")]
+        for character in alike:
+            del self._images[character]
+        self.characters = "".join(c for c in characters if c in self._images or c in empty)
 
-    def _draw(self, character: str) -> Image.Image:
+    def _add(self, character: str) -> None:
         image = Image.new("L", (_CANVAS, _CANVAS))
         ImageDraw.Draw(image).text(_ORIGIN, character, fill=255, font=self._font, anchor="ls")
-        return image
+        box = image.getbbox()
+        if box is not None:
+            self._heights[character] = _ORIGIN[1] - box[1]
+            self._images[character] = image.crop(box)
 
-    def usable(self) -> str:
-        """Return the drawn characters, without those whose image many others share."""
-        nothing = self._draw("\U0010fffd")  # mapped by no font: the image of missing characters
-        box = nothing.getbbox()
-        missing = nothing.crop(box) if box else None
-        twins: Counter[bytes] = Counter()
-        for image, _ in {(image.tobytes(), c.casefold()) for c, image in self._images.items()}:
-            twins[image] += 1
-
-        def is_drawn(character: str) -> bool:
-            image = self._images.get(character)
-            if image is None:
-                return unicodedata.category(character) in {"Zs", "Cf"}  # spaces and joiners leave no ink
-            return twins[image.tobytes()] <= _MAX_TWINS and not (missing and _is_same(image, missing))
-
-        return "".join(c for c in self._characters if is_drawn(c))
-
-    def cap_height(self, characters: str) -> float:
+    def cap_height(self) -> float:
         """Height of capitals, or digits, in ems."""
         for group in (string.ascii_uppercase, string.digits):
-            heights = [_ORIGIN[1] - self._boxes[c][1] for c in group if c in characters and c in self._boxes]
+            heights = [self._heights[c] for c in group if c in self._images]
             if heights:
                 return round(float(np.median(heights)) / _EM, 4)
         return 0.0
 
-    def normalize(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
-        """Return ``(K, D)`` float32 unit vectors, one for each drawn character, or for its outline."""
+    def vectors(self, characters: str, *, hollow: bool = False) -> npt.NDArray[np.float32]:
+        """Return ``(K, D)`` float32 unit vectors, one for each character, or for its outline."""
         images = [self._images[c] for c in characters]
-        vectors = [_normalise(_outline(image) if hollow else image) for image in images]
-        return np.stack(vectors) if vectors else np.zeros((0, _SIDE * _SIDE), np.float32)
+        return np.stack([_unit_vector(_outline(image) if hollow else image) for image in images])
 
-    def readable(self, characters: str) -> float:
+    def readable(self) -> float:
         """Return the share of letters and digits whose most similar reference is the same one in either case."""
-        own = "".join(c for c in ALNUM if c in characters and c in self._images)
+        own = "".join(c for c in ALNUM if c in self._images)
         if len(own) < _MIN_LETTERS:
             return 1.0
         names, references = _references()
-        likeness = self.normalize(own) @ references.T
-        nearest = likeness.argmax(axis=1).tolist()
+        likeness = self.vectors(own) @ references.T
         hits = [
-            _LOOKALIKES[names[at]] == _LOOKALIKES[c] and float(likeness[row, at]) > _MIN_LIKENESS
-            for row, (c, at) in enumerate(zip(own, nearest, strict=True))
+            _LOOKALIKES[names[row.argmax()]] == _LOOKALIKES[c] and row.max() > _MIN_LIKENESS
+            for row, c in zip(likeness, own, strict=True)
         ]
-        return round(sum(hits) / len(hits), 4)
+        return round(sum(map(bool, hits)) / len(hits), 4)
 
-    def one_case(self, characters: str) -> bool:
+    def one_case(self) -> bool:
         """Return whether letters whose two cases usually differ have one form."""
-        pairs = [c for c in "abdeghmnqrt" if c in characters and c.upper() in characters]
-        pairs = [c for c in pairs if c in self._images and c.upper() in self._images]
+        pairs = "".join(c for c in "abdeghmnqrt" if c in self._images and c.upper() in self._images)
         if len(pairs) < 6:
             return False
-        same = (self.normalize("".join(pairs)) * self.normalize("".join(pairs).upper())).sum(axis=1)
-        return bool(np.median(same) > 0.9)
+        return bool(np.median((self.vectors(pairs) * self.vectors(pairs.upper())).sum(axis=1)) > 0.9)
 
 
 def _is_same(one: Image.Image, other: Image.Image) -> bool:
     """Return whether two glyphs have one outline; not bit for bit, as hinting treats letters differently."""
     if abs(one.width - other.width) > 1 or abs(one.height - other.height) > 1:
         return False
-    return float((_normalise(one) * _normalise(other)).sum()) > _SAME
+    return float((_unit_vector(one) * _unit_vector(other)).sum()) > _SAME
 
 
-def _normalise(image: Image.Image) -> npt.NDArray[np.float32]:
+def _unit_vector(image: Image.Image) -> npt.NDArray[np.float32]:
     """Return a glyph as a unit vector: scaled to a square (thin ones stay thin) and softened."""
     width, height = image.size
     wide = max(3, round(_SIDE * min(1.0, 1.6 * width / height)))
@@ -181,14 +174,9 @@ _LOOKALIKES = {c: c.casefold() for c in ALNUM} | {c: group[0] for group in _GROU
 @lru_cache(maxsize=1)
 def _references() -> tuple[str, npt.NDArray[np.float32]]:
     """Return letters and digits of the shipped fonts, solid and hollow, and their ``(K, D)`` unit vectors."""
-    names = ""
-    vectors = []
-    for path in sorted(shipped_folder().rglob("*.ttf")):
-        glyphs = Glyphs(path, 0, (), ALNUM)
-        for hollow in (False, True):
-            names += ALNUM
-            vectors.append(glyphs.normalize(ALNUM, hollow=hollow))
-    return names, np.concatenate(vectors)
+    fonts = [Glyphs(path, 0, (), ALNUM) for path in sorted(shipped_folder().rglob("*.ttf"))]
+    vectors = [font.vectors(ALNUM, hollow=hollow) for font in fonts for hollow in (False, True)]
+    return len(vectors) * ALNUM, np.concatenate(vectors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,95 +204,77 @@ class CheckedFile:
     fonts: tuple[Font, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()  # (reason, detail); the reasons are counted
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain lists and dictionaries."""
-        fonts = [{**dataclasses.asdict(font), "characters": "".join(sorted(font.characters))} for font in self.fonts]
-        return {"fonts": fonts, "problems": self.problems}
 
-    @classmethod
-    def from_json(cls, values: Any) -> CheckedFile:
-        """Invert ``as_json``; raise ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        fonts = tuple(
-            Font(**{**font, "axes": tuple(font["axes"]), "characters": frozenset(font["characters"])})
-            for font in values["fonts"]
-        )
-        return cls(fonts=fonts, problems=tuple((str(reason), str(detail)) for reason, detail in values["problems"]))
+def _from_json(values: Any) -> CheckedFile:
+    fonts = (
+        Font(**{**font, "axes": tuple(font["axes"]), "characters": frozenset(font["characters"])})
+        for font in values["fonts"]
+    )
+    return CheckedFile(fonts=tuple(fonts), problems=tuple((reason, detail) for reason, detail in values["problems"]))
 
 
-def checked_characters(characters: Iterable[str]) -> str:
-    """Return ``characters`` with the letters and digits by which a font is judged, sorted."""
-    return "".join(sorted({*characters, *ALNUM}))
-
-
-def check_file(path: Path, characters: str, *, compare: bool = True) -> CheckedFile:
-    """Check the fonts of a file for ``characters``, comparing letters with those of the shipped fonts on request."""
+def check_file(path: Path, characters: str) -> CheckedFile:
+    """Check the fonts of a file for ``characters``."""
     try:
         from fontTools.ttLib import TTLibError
     except ImportError:
         raise MissingExtraError("fonttools", "synth", "choosing fonts") from None
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            return _unusable("too_large", f"{size / 2**20:.0f} MB, at most {MAX_FILE_BYTES >> 20}")
-        fonts: list[Font] = []
-        problems: list[tuple[str, str]] = []
-        with path.open("rb") as file:
-            head = file.read(12)
-        count = int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1  # of a collection
-        for index in range(count):
-            for font in _styles_of_font(path, index, characters, compare):
-                if isinstance(font, Font):
-                    fonts.append(font)
-                else:
-                    problems.append(font)
-        return CheckedFile(fonts=tuple(fonts), problems=tuple(problems))
-    except TTLibError as error:
-        return _unusable("not_a_font", error)
+        found = list(_fonts_of(path, characters))
     except Exception as error:
         # Font files are programs and tables of offsets; damaged ones raise anything in either library (struct.error,
         # AssertionError, IndexError ... were met). None of it may end a run.
-        return _unusable("broken", error)
+        reason = "not_a_font" if isinstance(error, TTLibError) else "broken"
+        found = [(reason, " ".join(f"{type(error).__name__}: {error}".split())[:160])]
+    return CheckedFile(
+        fonts=tuple(font for font in found if isinstance(font, Font)),
+        problems=tuple(problem for problem in found if not isinstance(problem, Font)),
+    )
 
 
-def _unusable(reason: str, detail: object) -> CheckedFile:
-    if isinstance(detail, BaseException):
-        detail = " ".join(f"{type(detail).__name__}: {detail}".split())[:160]
-    return CheckedFile(problems=((reason, str(detail)),))
+def _fonts_of(path: Path, characters: str) -> Iterator[Font | tuple[str, str]]:
+    size = path.stat().st_size
+    if size > _MAX_FILE_BYTES:
+        yield "too_large", f"{size / 2**20:.0f} MB, at most {_MAX_FILE_BYTES >> 20}"
+        return
+    with path.open("rb") as file:
+        head = file.read(12)
+    count = int.from_bytes(head[8:12], "big") if head[:4] == b"ttcf" else 1  # of a collection
+    for index in range(count):
+        yield from _styles_of_font(path, index, characters)
 
 
-def _styles_of_font(path: Path, index: int, characters: str, compare: bool) -> list[Font | tuple[str, str]]:
+def _styles_of_font(path: Path, index: int, characters: str) -> Iterator[Font | tuple[str, str]]:
+    """Yield a font, its styles if it is variable, or why it cannot be used."""
     from fontTools.ttLib import TTFont
 
     # Opened here, as TTFont leaves a file open in which it finds no font.
     with path.open("rb") as file, TTFont(file, fontNumber=index, lazy=True) as opened:
         if any(table in opened for table in ("CBDT", "sbix", "COLR")):
-            return [("colour", f"font {index} has glyphs in colour")]
+            yield "colour", f"font {index} has glyphs in colour"
+            return
         if not any(table in opened for table in ("glyf", "CFF ", "CFF2")):
-            return [("bitmap_only", f"font {index} has no outlines")]
+            yield "bitmap_only", f"font {index} has no outlines"
+            return
         mapped = opened.getBestCmap() or {}
         present = "".join(c for c in characters if mapped.get(ord(c), ".notdef") != ".notdef")
         if not present:
-            return [("none_of_the_characters", f"font {index} maps none of them")]
-        family, names = _names(opened, path)
-        default = _default_style(opened, names)
-        styles = _variable_styles(opened) or [((), default)]
-    found: list[Font | tuple[str, str]] = []
-    drawn: str | None = None
+            yield "none_of_the_characters", f"font {index} maps none of them"
+            return
+        family, style = _names(opened, path)
+        styles = _variable_styles(opened) or [((), _default_style(opened, style))]
     for axes, (style, weight, italic) in styles:
         # All styles of a variable font draw the same characters.
-        glyphs = Glyphs(path, index, axes, present if drawn is None else drawn)
-        drawn = usable = glyphs.usable()
-        if not usable:
-            found.append(("draws_nothing", f"{family} {style}: empty or one box for all"))
+        glyphs = Glyphs(path, index, axes, present)
+        present = glyphs.characters
+        if not present:
+            yield "draws_nothing", f"{family} {style}: empty or one box for all"
             continue
-        found.append(
-            Font(
-                path=str(path), index=index, axes=axes, family=family, style=style, weight=weight, italic=italic,
-                characters=frozenset(usable), cap_height=glyphs.cap_height(usable),
-                readable=glyphs.readable(usable) if compare else 1.0, one_case=glyphs.one_case(usable),
-            )
+        yield Font(
+            path=str(path), index=index, axes=axes, family=family, style=style, weight=weight, italic=italic,
+            one_case=glyphs.one_case(), cap_height=glyphs.cap_height(), characters=frozenset(present),
+            readable=glyphs.readable(),
         )  # fmt: skip
-    return found
 
 
 # Added to a family's name by files with the four-style names alone.
@@ -368,76 +338,30 @@ def scan_files(
     paths: Sequence[Path], characters: str, *, workers: int | None = None, quiet: bool = False
 ) -> list[CheckedFile]:
     """Check font files, in order, in ``workers`` processes (default: one per core; 0: this one) or from the cache."""
-    wanted = checked_characters(characters)
+    wanted = "".join(sorted({*characters, *ALNUM}))  # fonts are judged by letters and digits
+    code = hashlib.sha256(f"{_CHECK_VERSION} {wanted}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    cache = cache_folder() / f"fonts-{code}.json"
+    known = _read(cache)
     keys = [_key(path) for path in paths]
-    cache = _Cache(wanted)
-    found: dict[str, CheckedFile] = {key: checked for key in keys if (checked := cache.get(key)) is not None}
-    todo = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in found]
+    todo = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
     if todo:
+        fresh = {}
         with counting_bar("checking fonts", len(todo), enabled=not quiet) as advance:
-            checked_now = _check([path for _, path in todo], wanted, workers, advance)
-        fresh = {key: checked for (key, _), checked in zip(todo, checked_now, strict=True)}
-        found |= fresh
-        cache.add({key: checked for key, checked in fresh.items() if checked.problems[:1] != _CRASHED[:1]})
-    return [found[key] for key in keys]
+            for key, checked in zip(todo, _check(list(todo.values()), wanted, workers), strict=True):
+                fresh[key] = checked
+                advance(1)
+        known |= fresh
+        # What crashed may have been the machine's fault, and is tried again. Others may have saved in between.
+        _save(cache, _read(cache) | {key: checked for key, checked in fresh.items() if checked.problems != _CRASHED})
+    return [known[key] for key in keys]
 
 
 def cache_folder() -> Path:
     """Return the user's cache folder."""
-    if sys.platform == "win32":
-        root = os.environ.get("LOCALAPPDATA")
-    elif sys.platform == "darwin":
-        root = os.path.expanduser("~/Library/Caches")  # noqa: PTH111 - leaves "~" where there is no home, no exception
-    else:
-        root = os.environ.get("XDG_CACHE_HOME")
-    return Path(root or os.path.expanduser("~/.cache")) / "crnn"  # noqa: PTH111
-
-
-def _check(
-    paths: list[Path], characters: str, workers: int | None, advance: Callable[[int], None]
-) -> list[CheckedFile]:
-    ours = shipped_folder()
-    if workers == 0 or (len(paths) <= _FEW_FILES and all(ours in path.parents for path in paths)):
-        checked = []
-        for path in paths:
-            checked.append(check_file(path, characters))
-            advance(1)
-        return checked
-    parts = [paths[start : start + _FILES_PER_PROCESS] for start in range(0, len(paths), _FILES_PER_PROCESS)]
-    with ThreadPoolExecutor(workers or usable_cores()) as pool:
-        results = pool.map(lambda part: _check_in_process(part, characters, advance), parts)
-        return [checked for part in results for checked in part]
-
-
-def _check_in_process(paths: list[Path], characters: str, advance: Callable[[int], None]) -> list[CheckedFile]:
-    """Run ``check_file`` on each in a child process, restarted after each file that ends it."""
-    checked: list[CheckedFile] = []
-    while len(checked) < len(paths):
-        request = {"characters": characters, "compare": True, "files": [str(path) for path in paths[len(checked) :]]}
-        # One thread each: there are as many processes as cores already.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        command = [sys.executable, "-m", "crnn.synth.font_check"]
-        # A file for stderr: FreeType's and fontTools' complaints are not for the user, and a full pipe would block.
-        with (
-            tempfile.TemporaryFile() as complaints,
-            subprocess.Popen(  # noqa: S603 - this interpreter, this package
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
-            ) as process,
-        ):
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin:
-                json.dump(request, process.stdin)
-            for line in process.stdout:
-                if not line.endswith("\n"):
-                    break
-                checked.append(CheckedFile.from_json(json.loads(line)))
-                advance(1)
-        if len(checked) < len(paths):
-            checked.append(CheckedFile(problems=_CRASHED))
-            advance(1)
-    return checked
+    root = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    if sys.platform == "darwin":
+        root = "~/Library/Caches"
+    return Path(os.path.expanduser(root or "~/.cache")) / "crnn"  # noqa: PTH111 - leaves "~" where there is no home
 
 
 def _key(path: Path) -> str:
@@ -448,54 +372,65 @@ def _key(path: Path) -> str:
     return f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
-class _Cache:
-    """Results by name, size and time of the file, in one cache file per set of characters."""
+def _read(cache: Path) -> dict[str, CheckedFile]:
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+        return {key: _from_json(values) for key, values in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # none yet, not readable, or damaged: everything is checked again
 
-    def __init__(self, characters: str) -> None:
-        code = hashlib.sha256(f"{CHECK_VERSION} {characters}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        self._path = cache_folder() / f"fonts-{code}.json"
-        self._known = self._read()
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # none yet, not readable, or damaged: everything is checked again
-        return known if isinstance(known, dict) else {}
+def _save(cache: Path, known: dict[str, CheckedFile]) -> None:
+    text = json.dumps({key: dataclasses.asdict(checked) for key, checked in known.items()}, default=sorted)
+    # A folder that cannot be written costs time, nothing else.
+    with contextlib.suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(cache, text.encode())
 
-    def get(self, key: str) -> CheckedFile | None:
-        try:
-            return CheckedFile.from_json(self._known[key])
-        except (KeyError, TypeError, ValueError):
-            return None
 
-    def add(self, fresh: dict[str, CheckedFile]) -> None:
-        """Save results, beside those that other processes saved in between."""
-        known = self._read() | {key: checked.as_json() for key, checked in fresh.items()}
-        # A folder that cannot be written costs time, nothing else.
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            number, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.stem}-", suffix=".json")
-            try:
-                with os.fdopen(number, "w", encoding="utf-8") as file:
-                    json.dump(known, file, ensure_ascii=True, separators=(",", ":"))
-                os.replace(name, self._path)  # noqa: PTH105 - names from mkstemp
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(name)  # noqa: PTH108
-                raise
+def _check(paths: list[Path], characters: str, workers: int | None) -> Iterator[CheckedFile]:
+    ours = shipped_folder()
+    if workers == 0 or (len(paths) <= _FEW_FILES and all(ours in path.parents for path in paths)):
+        yield from (check_file(path, characters) for path in paths)
+        return
+    parts = [paths[start : start + _FILES_PER_PROCESS] for start in range(0, len(paths), _FILES_PER_PROCESS)]
+    workers = workers or usable_cores()
+    for part in ordered_map(lambda part: _in_processes(part, characters), parts, workers=workers, ahead=workers):
+        yield from part
+
+
+def _in_processes(paths: list[Path], characters: str) -> list[CheckedFile]:
+    """Run ``main`` on files, again after each file that ends it."""
+    checked: list[CheckedFile] = []
+    # One thread each: there are as many processes as cores already.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    while len(checked) < len(paths):
+        done = subprocess.run(
+            [sys.executable, "-m", "crnn.synth.font_check"],
+            input=json.dumps({"characters": characters, "files": [str(path) for path in paths[len(checked) :]]}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # FreeType's and fontTools' complaints are not for the user
+            text=True,
+            env=environment,
+            check=False,
+        )
+        lines = done.stdout.splitlines(keepends=True)
+        checked += [_from_json(json.loads(line)) for line in lines if line.endswith("\n")]
+        if len(checked) < len(paths):
+            checked.append(CheckedFile(problems=_CRASHED))
+    return checked
 
 
 def main() -> None:
-    """Check the ``files`` of a JSON object on stdin (also ``characters``, ``compare``); print a JSON line for each."""
+    """Check the ``files`` of a JSON object on stdin for its ``characters``; print a JSON line for each."""
     request = json.load(sys.stdin)
     for name in request["files"]:
         if hasattr(signal, "alarm"):
             # A font in which FreeType never ends: the default action ends this process, in C code too.
-            signal.alarm(SECONDS_PER_FILE)
-        checked = check_file(Path(name), request["characters"], compare=request["compare"])
-        sys.stdout.write(json.dumps(checked.as_json()) + "\n")
-        sys.stdout.flush()
+            signal.alarm(_SECONDS_PER_FILE)
+        checked = check_file(Path(name), request["characters"])
+        print(json.dumps(dataclasses.asdict(checked), default=sorted), flush=True)
 
 
 if __name__ == "__main__":

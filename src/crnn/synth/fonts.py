@@ -1,25 +1,25 @@
-"""Find usable fonts and choose one for a text.
-
-``FontSet.pick`` draws a family, then one of its fonts, so that families with many styles are not seen more often.
-"""
+"""Find usable fonts and choose one for a text."""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import itertools
 import os
-import re
 import sys
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from crnn.config.synth import FontConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.font_check import CheckedFile, Font, scan_files, shipped_folder
+from crnn.synth.font_check import Font, scan_files, shipped_folder
+
+T = TypeVar("T")
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _EXAMPLES = 5  # of each reason for leaving something out
@@ -43,21 +43,13 @@ class FontSet:
         if not fonts:
             raise DataError("a set of fonts needs at least one font")
         self.fonts = tuple(sorted(fonts, key=_order))
-        self.skipped: Counter[str] = Counter(skipped or ())
-        self.examples = dict(examples or {})
-        self._groups: list[list[Font]] = []
-        for font in self.fonts:
-            if not self._groups or self._groups[-1][0].family != font.family:
-                self._groups.append([])
-            self._groups[-1].append(font)
+        self.skipped, self.examples = Counter(skipped), examples or {}
+        self._groups = [list(group) for _, group in itertools.groupby(self.fonts, key=lambda font: font.family)]
         self.families = tuple(group[0].family for group in self._groups)
         self.characters = frozenset[str]().union(*(font.characters for font in self.fonts))
 
     def __len__(self) -> int:
         return len(self.fonts)
-
-    def __repr__(self) -> str:
-        return f"FontSet({len(self.fonts)} fonts of {len(self.families)} families, {self.skipped.total()} left out)"
 
     @property
     def digest(self) -> str:
@@ -66,20 +58,20 @@ class FontSet:
         return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
     def pick(self, rng: np.random.Generator, text: str) -> Font | None:
-        """Draw uniformly a family that can write ``text``, then such a font of it; ``None`` where there is none."""
+        """Draw uniformly a family that can write ``text``, then such a font of it; ``None`` where there is none.
+
+        So families with many styles are not seen more often.
+        """
         needed = frozenset(text)
         if not needed <= self.characters:
             return None
         # Most families can write most texts, and drawing until one can is as fair as listing them all first.
         for _ in range(_TRIES):
-            able = [f for f in self._groups[_below(rng, len(self._groups))] if needed <= f.characters]
+            able = [font for font in _pick(rng, self._groups) if needed <= font.characters]
             if able:
-                return able[_below(rng, len(able))]
-        groups = [able for group in self._groups if (able := [f for f in group if needed <= f.characters])]
-        if not groups:
-            return None
-        able = groups[_below(rng, len(groups))]
-        return able[_below(rng, len(able))]
+                return _pick(rng, able)
+        groups = [able for group in self._groups if (able := [font for font in group if needed <= font.characters])]
+        return _pick(rng, _pick(rng, groups)) if groups else None
 
 
 def find_fonts(
@@ -118,7 +110,8 @@ def find_fonts(
     counts = Counter({reason: len(found) for reason, found in left_out.items()})
     examples = {reason: found[:_EXAMPLES] for reason, found in left_out.items()}
     if not fonts:
-        raise DataError(_nothing_usable(config, paths, checked, counts, examples, needed))
+        read = [font for result in checked for font in result.fonts]
+        raise DataError(_nothing_usable(config, read, counts, examples, "".join(sorted(needed))))
     return FontSet(list(fonts.values()), counts, examples)
 
 
@@ -134,13 +127,13 @@ def system_folders() -> list[Path]:
         shares = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
         mine = Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share")
         folders = [Path(share) / "fonts" for share in [*shares.split(":"), "/usr/local/share", "/usr/share"] if share]
-        folders += [mine / "fonts", home / ".fonts", *_fontconfig_folders(mine, home)]
+        folders += [mine / "fonts", home / ".fonts"]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _below(rng: np.random.Generator, count: int) -> int:
-    """Draw an integer in [0, count); four times faster than ``rng.integers`` for one number."""
-    return int(rng.random() * count)
+def _pick(rng: np.random.Generator, items: Sequence[T]) -> T:
+    """Draw an item uniformly; four times faster than by ``rng.integers``."""
+    return items[int(rng.random() * len(items))]
 
 
 def _order(font: Font) -> tuple[object, ...]:
@@ -176,22 +169,6 @@ def _font_files(config: FontConfig) -> list[Path]:
     return list(files)
 
 
-def _fontconfig_folders(mine: Path, home: Path) -> list[Path]:
-    """Return the folders of fontconfig's own settings."""
-    try:
-        text = Path("/etc/fonts/fonts.conf").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    folders = []
-    for prefix, name in re.findall(r"<dir(?:\s+prefix=\"(\w+)\")?[^>]*>([^<]+)</dir>", text):
-        place = name.strip()
-        if prefix == "xdg":
-            folders.append(mine / place)
-        else:
-            folders.append(home / place[2:] if place.startswith("~/") else Path(place))
-    return folders
-
-
 def _why_not(font: Font, config: FontConfig, num_needed: int) -> str | None:
     """Return the reason to leave a font out, in a word or two, or ``None``."""
     family = font.family.casefold()
@@ -211,31 +188,20 @@ def _why_not(font: Font, config: FontConfig, num_needed: int) -> str | None:
 
 
 def _nothing_usable(
-    config: FontConfig,
-    paths: list[Path],
-    checked: list[CheckedFile],
-    counts: Counter[str],
-    examples: dict[str, list[str]],
-    needed: frozenset[str],
+    config: FontConfig, read: list[Font], counts: Counter[str], examples: dict[str, list[str]], characters: str
 ) -> str:
     """Return an error message: files found, their problems, the remedy."""
-    where = ", ".join(repr(folder) for folder in config.folders)
-    if not paths:
+    where = ", ".join(map(repr, config.folders))
+    if not counts:
         return f"fonts.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
-    num_fonts = sum(len(result.fonts) for result in checked)
-    if num_fonts and counts["excluded"] == num_fonts:
-        families = sorted({font.family for result in checked for font in result.fonts})
-        shown = ", ".join(families[:_EXAMPLES]) + (", ..." if len(families) > _EXAMPLES else "")
+    if read and counts["excluded"] == len(read):
         return (
             f"fonts.families {list(config.families)} and fonts.exclude {list(config.exclude)} leave none of the "
-            f"{len(families)} families in {where} ({shown}); expected names of some, * stands for anything"
+            f"{len({font.family for font in read})} families in {where}; expected names of some, * stands for anything"
         )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    first = next(iter(examples.values()))[0] if examples else ""
-    wanted = "".join(sorted(needed))
-    shown = wanted if len(wanted) <= 40 else f"{wanted[:40]}..."
+    reasons = ", ".join(f"{count} {reason}, such as {examples[reason][0]}" for reason, count in counts.most_common())
+    shown = characters if len(characters) <= 40 else f"{characters[:40]}..."
     return (
-        f"fonts.folders: none of {len(paths)} font files ({num_fonts} fonts) in {where} can be used for the "
-        f"{len(needed)} characters {shown!r}: {reasons}; for example {first}. Add folders with fonts for these "
-        "characters, or lower fonts.min_coverage"
+        f"fonts.folders: no font in {where} can be used for the {len(characters)} characters {shown!r}: {reasons}. "
+        "Add folders with fonts for these characters, or lower fonts.min_coverage"
     )

@@ -33,7 +33,6 @@ class LabelCheck:
         self.longest = max_steps if rules.max_length is None else min(max_steps, rules.max_length)
         self._unlimited = dataclasses.replace(self.rules, max_length=None)
         self._allowed: set[str] = set()
-        self._refused: set[str] = set()
 
     def kept(self, character: str) -> str:
         """Return the label of one character: itself, its other case, its base letter, several, or nothing."""
@@ -44,16 +43,9 @@ class LabelCheck:
 
     def allows(self, text: str) -> bool:
         """Return whether labels keep all characters of a text, or leave them out as mere marks."""
-        if self._allowed.issuperset(text):
-            return True
-        for character in text:
-            if character in self._allowed:
-                continue
-            if character in self._refused or not self._judge(character):
-                self._refused.add(character)
-                return False
-            self._allowed.add(character)
-        return True
+        if not self._allowed.issuperset(text):
+            self._allowed.update(filter(self._judge, set(text) - self._allowed))
+        return self._allowed.issuperset(text)
 
     def _judge(self, character: str) -> bool:
         if unicodedata.category(character) in _UNDRAWABLE:

@@ -1,7 +1,4 @@
-"""Procedural patterns as square grey tiles: walls, wood, cloth, foliage, signs, streets out of focus.
-
-Each is a function of a numpy generator. Edges, scales and directions vary as on real surfaces.
-"""
+"""Procedural patterns as square grey tiles: walls, wood, cloth, foliage, signs, streets out of focus."""
 
 from __future__ import annotations
 
@@ -47,7 +44,8 @@ def _single(values: npt.ArrayLike) -> Tile:
 
 
 def _one(rng: np.random.Generator, size: int) -> Tile:
-    return PATTERNS[int(rng.choice(len(PATTERNS), p=_WEIGHTS))][0](rng, size)
+    weights = np.array([weight for _, weight in PATTERNS])
+    return PATTERNS[int(rng.choice(len(PATTERNS), p=weights / weights.sum()))][0](rng, size)
 
 
 def _axes(rng: np.random.Generator, size: int) -> tuple[Tile, Tile]:
@@ -318,5 +316,3 @@ PATTERNS: tuple[tuple[_Maker, float], ...] = (
     (_lights, 2.0), (_cells, 1.0), (_panes, 1.5), (_print, 0.4),
 )  # fmt: skip
 """Makers of patterns and their weights."""
-
-_WEIGHTS = np.array([weight for _, weight in PATTERNS]) / sum(weight for _, weight in PATTERNS)

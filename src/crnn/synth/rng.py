@@ -1,13 +1,9 @@
-"""Random numbers by name, for samples by number.
-
-``SampleRandom(seed, i).uniform("slant")`` is a function of seed, index and name alone: samples are the same in any
-batch, rank or process, effects are independent, and there is no state to save. Mixing is SplitMix64's (Steele, Lea,
-Flood 2014, "Fast splittable pseudorandom number generators").
-"""
+"""Random numbers by name for samples by number, and random choices from numpy's generators."""
 
 from __future__ import annotations
 
 import bisect
+import copy
 import functools
 import itertools
 import zlib
@@ -23,12 +19,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class SampleRandom:
-    """Counter-based random numbers for N samples.
+    """Counter-based random numbers for N samples, each a function of seed, index and name alone.
 
-    Example:
-        >>> both = SampleRandom(1, np.array([4, 9])).uniform("slant")
-        >>> bool(both[1] == SampleRandom(1, np.array([9])).uniform("slant")[0])
-        True
+    So samples are the same in any batch, rank or process, effects are independent, and there is no state to save.
+    Mixing is SplitMix64's (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
     """
 
     _without: frozenset[str] = frozenset()
@@ -44,14 +38,14 @@ class SampleRandom:
 
     def rows(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> SampleRandom:
         """Return the same numbers for some of the samples."""
-        some = SampleRandom.__new__(SampleRandom)
-        some.seed, some.indices, some._keys = self.seed, self.indices[rows], self._keys[rows]
-        some._without, some._where = self._without, None if self._where is None else self._where[rows]
+        some = copy.copy(self)
+        some.indices, some._keys = self.indices[rows], self._keys[rows]
+        some._where = None if self._where is None else self._where[rows]
         return some
 
     def without(self, names: frozenset[str], where: npt.NDArray[np.bool_]) -> SampleRandom:
         """Return the same numbers, with ``chance`` of these names false for the samples ``where``."""
-        some = self.rows(np.arange(len(self)))
+        some = copy.copy(self)
         some._without, some._where = names, where
         return some
 

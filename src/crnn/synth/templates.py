@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
+from crnn.synth.word_list import ALIKE, script
 
 # Digits of numbers: of 221 labels of digits alone in the training part of IIIT5K-Words; 8 to 10 smoothed
 _LENGTHS = WeightedChoice({1: 34.0, 2: 81.0, 3: 51.0, 4: 27.0, 5: 12.0, 6: 9.0, 7: 4.0, 8: 1.5, 9: 1.0, 10: 1.5})
-
 _CENTS = WeightedChoice({"99": 30.0, "00": 18.0, "95": 14.0, "50": 14.0, "49": 5.0, "25": 5.0, "75": 4.0})
-
 _CURRENCIES = WeightedChoice({"$": 50.0, "£": 15.0, "€": 15.0, "Rs.": 5.0, "₹": 4.0, "¥": 4.0, "US$": 2.0, "kr": 1.0})
+_CASE = WeightedChoice[Callable[[str], str]]([(str, 55.0), (str.upper, 40.0), (str.lower, 5.0)])  # 9am, 9AM
 
 _MONTHS = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "January", "February"),
@@ -115,14 +115,6 @@ _FIELD = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
-    """Characters to fill fields with."""
-
-    digits: str  # Digits kept by labels, in their drawn form
-    letters: tuple[str, ...]  # Strings of letters of one script each
-
-
-@dataclass(frozen=True, slots=True)
 class Template:
     """A template, split at its fields."""
 
@@ -135,52 +127,82 @@ class Template:
         parts = _FIELD.split(text)
         return cls(tuple(parts[::2]), "".join(parts[1::2]))
 
-
-def parse_templates(kind: str, writer: Writer, allows: Callable[[str], bool]) -> WeightedChoice[Template]:
-    """Return the templates of a kind that can be filled and may be drawn."""
-    return WeightedChoice(_usable(kind, writer, allows))
-
-
-def _usable(kind: str, writer: Writer, allows: Callable[[str], bool]) -> Iterable[tuple[Template, float]]:
-    ten = len(writer.digits) == 10
-    for text, weight in _entries(TEMPLATES[kind]):
-        template = Template.parse(text)
-        fields = set(template.fields)
-        literal = "".join(template.literals)
-        if not ten and (fields & _TEN_DIGITS or any(c.isdigit() for c in literal)):
-            continue
-        if ("n" in fields and not writer.digits) or ("L" in fields and not writer.letters):
-            continue
-        if "B" in fields and not allows("".join(_MONTHS)):
-            continue
-        if allows("".join(c for c in literal if not c.isdigit())):
-            yield template, weight
+    def fill(self, value: Callable[[str], str]) -> str:
+        """Replace each field by its value."""
+        text = self.literals[0]
+        for field, literal in zip(self.fields, self.literals[1:], strict=True):
+            text += value(field) + literal
+        return text
 
 
-def _entries(table: str) -> Iterable[tuple[str, float]]:
-    for line in table.strip().splitlines():
-        weight, *templates = line.split()
-        for text in templates:
-            yield text, float(weight)
+class FigureWriter:
+    """Texts of the kinds of ``TEMPLATES`` in the characters of a charset.
 
+    Args:
+        check: Decides which templates there are.
+        letters: Letters of the charset.
+        word: Draws a short word.
 
-def expand(template: Template, choices: Choices, writer: Writer, word: Callable[[Choices], str]) -> str:
-    """Fill a template."""
-    letters = choices.pick(writer.letters) if "L" in template.fields else ""
-    text = template.literals[0]
-    for field, literal in zip(template.fields, template.literals[1:], strict=True):
-        if field == "L":
-            text += choices.pick(letters)
-        elif field == "w":
-            text += word(choices)
-        elif field == "n":
-            text += _number(choices, "0123456789" if len(writer.digits) == 10 else writer.digits)
-        else:
-            text += _FIELDS[field](choices)
-        text += literal
-    if len(writer.digits) == 10 and writer.digits[0] != "0":
-        text = text.translate({ord("0") + value: digit for value, digit in enumerate(writer.digits)})
-    return text
+    Attributes:
+        letters: Strings of letters of one script each, in the case that labels keep.
+        digit_systems: Strings of digits of one script each, the empty one where there are none.
+        templates: Usable templates of each kind.
+    """
+
+    def __init__(self, check: LabelCheck, letters: Iterable[str], word: Callable[[Choices], str]) -> None:
+        self._check, self._word = check, word
+        groups: dict[str, dict[str, None]] = {}
+        for letter in letters:
+            upper = letter.upper()
+            shown = upper if len(upper) == 1 and check.allows(upper) else letter
+            if letter.isalpha() and shown not in ALIKE:  # as ISO 3779 omits I, O, Q in codes
+                groups.setdefault(script(letter), {})[shown] = None
+        self.letters = tuple("".join(group) for group in groups.values())
+        systems: defaultdict[int, list[str]] = defaultdict(list)
+        for digit in filter(str.isdecimal, check.charset.characters):
+            systems[ord(digit) - unicodedata.decimal(digit)].append(digit)
+        found = ["".join(sorted(system)) for system in systems.values()]
+        self.digit_systems = [system for system in found if len(system) == 10] or found[:1] or [""]
+        self.templates = {
+            kind: WeightedChoice(
+                (template, float(weight))
+                for weight, *texts in map(str.split, table.strip().splitlines())
+                for template in map(Template.parse, texts)
+                if self._is_usable(template)
+            )
+            for kind, table in TEMPLATES.items()
+        }
+
+    def draw(self, kind: str, choices: Choices) -> str:
+        """Draw a text of a kind that has templates."""
+        digits = choices.pick(self.digit_systems)
+        template = self.templates[kind].draw(choices)
+        letters = choices.pick(self.letters) if "L" in template.fields else ""
+
+        def value(field: str) -> str:
+            if field == "L":
+                return choices.pick(letters)
+            if field == "w":
+                return self._word(choices)
+            if field == "n":
+                return _number(choices, string.digits if len(digits) == 10 else digits)
+            return _FIELDS[field](choices)
+
+        text = template.fill(value)
+        if len(digits) == 10:
+            text = text.translate(str.maketrans(string.digits, digits))
+        if kind == "web":
+            return text.upper() if choices.chance(0.1) else text
+        return _CASE.draw(choices)(text)
+
+    def _is_usable(self, template: Template) -> bool:
+        fields, literal, digits = set(template.fields), "".join(template.literals), self.digit_systems[0]
+        if len(digits) < 10 and (fields & _TEN_DIGITS or any(map(str.isdigit, literal))):
+            return False
+        if ("n" in fields and not digits) or ("L" in fields and not self.letters):
+            return False
+        months = "".join(_MONTHS) if "B" in fields else ""
+        return self._check.allows(months + "".join(c for c in literal if not c.isdigit()))
 
 
 def _number(choices: Choices, digits: str) -> str:
@@ -192,36 +214,28 @@ def _number(choices: Choices, digits: str) -> str:
     return number
 
 
-def _minute(choices: Choices) -> str:
-    return f"{5 * choices.below(12):02d}" if choices.chance(0.75) else f"{choices.below(60):02d}"
-
-
 def _day_or_month(choices: Choices, last: int) -> str:
     value = choices.between(1, last)
     return f"{value:02d}" if choices.chance(0.7) else str(value)
 
 
-def _year(choices: Choices) -> int:
-    return choices.between(1985, 2030) if choices.chance(0.7) else choices.between(1800, 2035)
-
-
 _FIELDS: dict[str, Callable[[Choices], str]] = {
-    "d": lambda choices: choices.pick("0123456789"),
+    "d": lambda choices: choices.pick(string.digits),
     "p": lambda choices: choices.pick("123456789"),
     "c": _CENTS.draw,
     "S": _CURRENCIES.draw,
     "H": lambda choices: f"{choices.below(24):02d}",
     "h": lambda choices: str(choices.between(1, 12)),
-    "M": _minute,
+    "M": lambda choices: f"{5 * choices.below(12) if choices.chance(0.75) else choices.below(60):02d}",
     "D": lambda choices: _day_or_month(choices, 31),
     "O": lambda choices: _day_or_month(choices, 12),
     "B": lambda choices: choices.pick(_MONTHS),
-    "Y": lambda choices: str(_year(choices)),
+    "Y": lambda choices: str(choices.between(1985, 2030) if choices.chance(0.7) else choices.between(1800, 2035)),
     "y": lambda choices: f"{choices.between(1985, 2035) % 100:02d}",
 }
 
 
-_KINDS = {
+_LINES = {
     "sentence": r"""
         6 \W \w \w \w \w   4 \w \w \w \w \w   3 \w \w, \w \w   2 \W \w \w \w.   2 \w \w \w. \W \w   1 \w "\w \w" \w
         1 \w (\w \w) \w   1 \w \n \w \w   1 \w-\w \w \w   1 \W, \w \w!   1 \w \w; \w \w?   1 \W's \w \w   1 \w & \w
@@ -295,33 +309,34 @@ _TERMS = (
     *("Total Qty", "Total Item", "Total (Incl. GST)", "Total Excl. Tax", "Payment", "Payment Mode", "No", "Nett"),
 )
 
+_FIGURES = {  # Fields that are kinds of ``TEMPLATES``
+    "n": "number", "p": "price", "d": "date", "c": "time", "f": "telephone", "q": "quantity", "k": "code", "e": "web",
+}  # fmt: skip
+
 _UNITS = ("kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB")
 _GLUE = (
     *("-", "--", "---", "----", "*", "**", "***", "=", "==", "===", "."),
     *("..", "....", "~", "_", "+", "#", "##", "/", "//", ">", ">>"),
 )
 
-_LINE_CASE = WeightedChoice({"as_is": 55.0, "upper": 38.0, "lower": 4.0, "swapped": 1.0})
+_LINE_CASE = WeightedChoice[Callable[[str], str]](
+    [(str, 55.0), (str.upper, 38.0), (str.lower, 4.0), (str.swapcase, 1.0)]
+)
 _CUT = 0.12  # Share of lines that begin or end within a word, like crops of long lines
 _WIDE_SPACES = 0.15  # Share of lines with runs of spaces between their parts; labels have one
 
 
 class LineWriter:
-    """Lines in the characters of a charset.
+    """Lines in the characters of a charset; ``word`` draws a word of the lists."""
 
-    ``word`` returns a word of the lists; ``figures`` a text of a kind of ``TEMPLATES``, or ``None`` if impossible.
-    """
-
-    def __init__(
-        self, check: LabelCheck, word: Callable[[Choices], str], figures: Callable[[str, Choices], str | None]
-    ) -> None:
+    def __init__(self, check: LabelCheck, word: Callable[[Choices], str], figures: FigureWriter) -> None:
         self._check, self._word, self._figures = check, word, figures
-        self._terms = tuple(term for term in _TERMS if check.allows(term))
-        self._units = tuple(unit for unit in _UNITS if check.allows(unit))
+        self._terms = tuple(filter(check.allows, _TERMS))
+        self._units = tuple(filter(check.allows, _UNITS))
         self._glue = tuple(glue for glue in _GLUE if check.allows(glue) and check.kept(glue[0]))
         self._characters = [c for c in check.charset.characters if not c.isspace()]
         self._alphanumeric = [c for c in self._characters if c.isalnum()] or self._characters
-        self._templates = {kind: self._usable(table) for kind, table in _KINDS.items()}
+        self._templates = {kind: self._usable(table) for kind, table in _LINES.items()}
         self._kinds = WeightedChoice((kind, _WEIGHTS[kind]) for kind, found in self._templates.items() if len(found))
 
     def __len__(self) -> int:
@@ -334,7 +349,8 @@ class LineWriter:
         parts: list[str] = []
         size = -1
         while size < length - 1:
-            part = " ".join(self._expand(self._templates[kind].draw(choices), choices).split())
+            template = self._templates[kind].draw(choices)
+            part = " ".join(template.fill(lambda field: self._field(field, choices)).split())
             if not part:
                 break
             parts.append(part)
@@ -344,14 +360,12 @@ class LineWriter:
         line = " ".join(parts)
         if len(line) > length:
             line = self._shortened(line, length, choices)
-        case = _LINE_CASE.draw(choices)
-        cased = line.upper() if case == "upper" else line.lower() if case == "lower" else line
-        cased = line.swapcase() if case == "swapped" else cased
-        if wide and " " in cased:
-            words = cased.split(" ")
-            runs = [" " * (choices.between(2, 6) if choices.chance(0.4) else 1) for _ in words[1:]]
-            cased = words[0] + "".join(run + word for run, word in zip(runs, words[1:], strict=True))
-        return cased
+        line = _LINE_CASE.draw(choices)(line)
+        if wide:
+            first, *words = line.split(" ")
+            runs = [choices.between(2, 6) if choices.chance(0.4) else 1 for _ in words]
+            line = first + "".join(" " * run + word for run, word in zip(runs, words, strict=True))
+        return line
 
     def _shortened(self, line: str, length: int, choices: Choices) -> str:
         if choices.chance(_CUT):
@@ -369,45 +383,32 @@ class LineWriter:
             size += 1 + len(word)
         return " ".join(kept)
 
-    def _usable(self, table: str) -> WeightedChoice[tuple[tuple[str, ...], str]]:
-        found: list[tuple[tuple[tuple[str, ...], str], float]] = []
-        for entry in re.split(r"\s{2,}", table.strip()):
-            weight, _, text = entry.partition(" ")
-            pieces = _FIELD.split(text)
-            literals, fields = tuple(pieces[::2]), "".join(pieces[1::2])
-            if not self._check.allows("".join(literals).replace(" ", "")) or not all(map(self._can, set(fields))):
-                continue
-            found.append(((literals, fields), float(weight)))
-        return WeightedChoice(found)
+    def _usable(self, table: str) -> WeightedChoice[Template]:
+        entries = (entry.partition(" ") for entry in re.split(r"\s{2,}", table.strip()))
+        found = [(Template.parse(text), float(weight)) for weight, _, text in entries]
+        return WeightedChoice(
+            (template, weight)
+            for template, weight in found
+            if self._check.allows("".join(template.literals).replace(" ", "")) and all(map(self._can, template.fields))
+        )
 
     def _can(self, field: str) -> bool:
         if field in _FIGURES:
-            return self._figures(_FIGURES[field], Choices(np.random.default_rng(0))) is not None
+            return len(self._figures.templates[_FIGURES[field]]) > 0
         needed = {"t": self._terms, "u": self._units, "g": self._glue}
         characters = {"m": f"{string.digits}.", "1": string.digits, "i": f"{string.ascii_uppercase}.", "\\": "\\"}
         return bool(needed.get(field, True)) and self._check.allows(characters.get(field, ""))
 
-    def _expand(self, template: tuple[tuple[str, ...], str], choices: Choices) -> str:
-        literals, fields = template
-        text = literals[0]
-        for field, literal in zip(fields, literals[1:], strict=True):
-            text += self._field(field, choices) + literal
-        return text
-
     def _field(self, field: str, choices: Choices) -> str:
         if field in _FIGURES:
-            return self._figures(_FIGURES[field], choices) or ""
+            return self._figures.draw(_FIGURES[field], choices)
         if field == "1":
             return choices.pick(string.digits)
         if field == "m":
-            whole = str(choices.between(0, 10 ** choices.between(1, 4) - 1))
+            whole = choices.between(0, 10 ** choices.between(1, 4) - 1)
             return f"{whole}.{choices.below(100):02d}"
-        if field == "t":
-            return choices.pick(self._terms)
-        if field == "u":
-            return choices.pick(self._units)
-        if field == "g":
-            return choices.pick(self._glue)
+        if field in "tug":
+            return choices.pick({"t": self._terms, "u": self._units, "g": self._glue}[field])
         if field == "i":
             return choices.pick(string.ascii_uppercase) + ("." if choices.chance(0.7) else "")
         if field == "s":
@@ -418,11 +419,4 @@ class LineWriter:
         word = self._word(choices)
         if field == "A":
             return word.upper()
-        if field in "WN":
-            return word[:1].title() + word[1:]
-        return word
-
-
-_FIGURES = {
-    "n": "number", "p": "price", "d": "date", "c": "time", "f": "telephone", "q": "quantity", "k": "code", "e": "web",
-}  # fmt: skip
+        return word[:1].title() + word[1:] if field in "WN" else word

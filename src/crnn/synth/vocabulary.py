@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from crnn.config.synth import CorpusConfig
-from crnn.errors import ConfigError, DataError
+from crnn.errors import ConfigError
 from crnn.synth.label_check import LabelCheck, is_text
 from crnn.synth.rng import Choices, WeightedChoice
-from crnn.synth.word_list import SHIPPED, LetterChain, LetterStrings, WordTable, read_word_list, script
+from crnn.synth.word_list import LetterChain, LetterStrings, WordTable, read_word_list, script
 
 _CHAIN_WORDS = 25_000  # Models of pseudowords: enough for every usual sequence of letters, counted in 0.1 s
 
@@ -24,68 +24,57 @@ class Vocabulary:
     Attributes:
         letters: Letters and combining marks of the charset, in its order.
         characters: Every character of words, in the case of lists and charset.
+        lengths: Label lengths by the settings, regardless of the lists.
         notes: Remarks on the lists for the user.
+        table: Words of the lists.
     """
 
     def __init__(self, config: CorpusConfig, check: LabelCheck) -> None:
         self._check, self._balance = check, config.balance
-        self.notes: tuple[str, ...] = ()
         lists = [read_word_list(name) for name in config.words]
         ratios = config.word_ratios or [1.0] * len(lists)
-        self._table = WordTable(lists, ratios, config.frequency_power, check, as_listed=config.only_words)
-        self._check_lists(config.words)
+        self.table = WordTable(lists, ratios, config.frequency_power, check, as_listed=config.only_words)
+        self.notes = list(dict.fromkeys(self.table.notes))
         self.letters = tuple(c for c in check.charset.characters if is_text(c) and not c.isdecimal())
         self._prepare_strings(config.only_words)
         self._chain: LetterChain | None = None
-        own = self._table.length_weights() if len(self._table) else _NO_LENGTHS
+        own = self.table.length_weights if len(self.table) else _NO_LENGTHS
         weights = (config.length_weights or own)[: check.longest]
-        self._lengths = WeightedChoice(enumerate(weights, start=1))
-        self._listed = WeightedChoice(enumerate(self._with_longer(weights), start=1))
-        if not len(self._lengths):
+        self.lengths = WeightedChoice(enumerate(weights, start=1))
+        # Longer words of the user's lists, such as codes, keep their share in the lists.
+        share = sum(self.table.length_weights[: len(weights)])
+        unit = sum(weights) / share if share else 1.0
+        longer = [unit * weight for weight in self.table.own_length_weights[len(weights) :]]
+        pairs = enumerate([*weights, *longer], start=1)
+        self._listed = WeightedChoice((length, weight) for length, weight in pairs if length in self.table.lengths)
+        if not len(self.lengths):
             raise ConfigError(
                 f"corpus.length_weights has no weight up to {check.longest}, the longest label that fits; "
                 "expected one above 0 among the first numbers"
             )
-        self.characters = self._table.characters | (frozenset() if config.only_words else self._strings.characters)
+        self.characters = self.table.characters | (frozenset() if config.only_words else self._strings.characters)
 
     def length(self, choices: Choices) -> int:
         """Draw a label length by the settings among those in the lists."""
         # Lists of some lengths only, say of six-letter codes, are drawn with these lengths alone.
-        return (self._listed if len(self._listed) else self._lengths).draw(choices)
-
-    def listed(self, choices: Choices) -> str:
-        """Draw a word of the lists by frequency; they must not be empty."""
-        return self._table.draw_any(choices)
-
-    def any_length(self, choices: Choices) -> int:
-        """Draw a label length by the settings, regardless of the lists."""
-        return self._lengths.draw(choices)
+        return (self._listed if len(self._listed) else self.lengths).draw(choices)
 
     def word(self, choices: Choices, length: int) -> str:
         """Draw a word of a label length, a pseudoword where the lists have none, or a string of rare letters."""
         if self._string_share and choices.chance(self._string_share):
             return self._strings.draw(choices, length)
-        if self.has(length):
-            return self._table.draw(choices, length, self._balance)
+        if length in self.table.lengths:
+            return self.table.draw(choices, length, self._balance)
         return self.pseudoword(choices, length)
 
     def plain(self, choices: Choices, length: int) -> str:
         """Draw a word to be joined with others, without marks like the apostrophe of ``isn't``."""
-        if self.has(length):
+        if length in self.table.lengths:
             for _ in range(_PLAIN_TRIES):
-                word = self._table.draw(choices, length)
+                word = self.table.draw(choices, length)
                 if word.isalnum() or all(map(is_text, word)):
                     return word
         return self.plain_pseudoword(choices, length)
-
-    @property
-    def has_words(self) -> bool:
-        """Return whether the lists have any word."""
-        return bool(len(self._table))
-
-    def has(self, length: int) -> bool:
-        """Return whether the lists have a word with a label of ``length`` characters."""
-        return length in self._table.lengths
 
     def pseudoword(self, choices: Choices, length: int) -> str:
         """Draw a lower-case pseudoword, or a string of letters missing from the lists."""
@@ -97,35 +86,15 @@ class Vocabulary:
         """Draw a pseudoword to be joined with others, or a string where there are no lists."""
         if self._chain is None:
             # Made on first use, in the process that needs it: it is larger than the lists.
-            self._chain = LetterChain(self._table.most_frequent(_CHAIN_WORDS))
+            self._chain = LetterChain(self.table.most_frequent(_CHAIN_WORDS))
         return self._chain.draw(choices, length) if len(self._chain) else self._strings.draw(choices, length)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_chain": None}
 
-    def _check_lists(self, names: tuple[str, ...]) -> None:
-        table, longest = self._table, self._check.longest
-        for name in dict.fromkeys(names):
-            usable, outside, long = table.usable[name], table.outside[name], table.too_long[name]
-            why = f"{outside:,} have characters that labels would lose, {long:,} are longer than {longest}"
-            if not usable and name != SHIPPED:
-                raise DataError(
-                    f"word list {name}: none of its {outside + long:,} words can be a label: {why}. "
-                    "Extend charset.characters, or take the list out of corpus.words"
-                )
-            if outside or long:
-                self.notes += (f"word list {name}: {usable:,} of {usable + outside + long:,} words are used; {why}",)
-
-    def _with_longer(self, weights: Sequence[float]) -> list[float]:
-        """Return weights of the listed lengths; longer words, such as codes, keep their share in the lists."""
-        share = sum(self._table.length_weights()[: len(weights)])
-        unit = sum(weights) / share if share else 1.0
-        longer = [unit * weight for weight in self._table.length_weights(leave_out=SHIPPED)[len(weights) :]]
-        return [weight if self.has(n) else 0.0 for n, weight in enumerate([*weights, *longer], start=1)]
-
     def _prepare_strings(self, only_words: bool) -> None:
         """Find the charset's scripts that no word has; strings are made of them in proportion to their share."""
-        shown = self._table.characters
+        shown = self.table.characters
         held = {part for c in shown for part in self._check.kept(c) + ("" if only_words else c + c.lower() + c.upper())}
         scripts = {script(c) for c in held if is_text(c)}
         lacking = [c for c in self.letters if c not in held]
@@ -134,26 +103,20 @@ class Vocabulary:
         self._strings = LetterStrings(self.letters or [c for c in drawable if is_text(c)] or drawable, missing)
         # Of the letters; of all characters where the lists have no letter, as plates and meters may have.
         known = self.letters if len(missing) < len(self.letters) else drawable
-        self._string_share = len(missing) / len(known) if len(self._table) else 1.0
+        self._string_share = len(missing) / len(known) if len(self.table) else 1.0
         if only_words:
-            if lacking:
-                self.notes += (f"no list has a word with {_shown(lacking)}: no image shows them",)
-            return
-        if not len(self._table):
-            self.notes += ("no list has a word for this charset: strings of its own characters are drawn as words",)
-            return
-        if missing:
-            self.notes += (
-                f"no list has a word with {_shown(missing)}: {self._string_share:.0%} of the words are strings of "
-                "them. Add a list that has some to corpus.words",
-            )
-        if rare := [c for c in lacking if c not in missing]:
-            self.notes += (f"no list has a word with {_shown(rare)}: codes and single characters alone have them",)
+            self._note(lacking, "no image shows them")
+        elif not len(self.table):
+            self.notes.append("no list has a word for this charset: strings of its own characters are drawn as words")
+        else:
+            share = f"{self._string_share:.0%} of the words"
+            self._note(missing, f"{share} are strings of them. Add a list that has some to corpus.words")
+            self._note([c for c in lacking if c not in missing], "codes and single characters alone have them")
 
-
-def _shown(letters: list[str]) -> str:
-    rest = len(letters) - _SHOWN
-    return "".join(letters[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    def _note(self, letters: list[str], what: str) -> None:
+        more = f" and {len(letters) - _SHOWN} more" if len(letters) > _SHOWN else ""
+        if letters:
+            self.notes.append(f"no list has a word with {''.join(letters[:_SHOWN])}{more}: {what}")
 
 
 def _table(text: str) -> dict[str, float]:
@@ -182,56 +145,44 @@ _LOOK_ALIKE = ('"“”«»״', "'‘’`", ".…·•。", ":։", "?¿؟", "!¡
 _PLACES = WeightedChoice({"trailing": 55.0, "leading": 11.0, "around": 13.0, "inner": 21.0})
 
 _OF_SCRIPT = {  # Marks behind the words of some scripts, beside those of all
-    "ARABIC": "؟،؛",
-    "DEVANAGARI": "।",
-    "BENGALI": "।",
-    "GREEK": "·",
-    "ARMENIAN": "։",
-    "HEBREW": "״",
-    "CJK": "。、",
+    "ARABIC": "؟،؛", "DEVANAGARI": "।", "BENGALI": "।", "GREEK": "·", "ARMENIAN": "։", "HEBREW": "״", "CJK": "。、",
     "HIRAGANA": "。、",
-}
+}  # fmt: skip
 
 _OTHERS = 1.5  # Weight of each mark of the charset missing from the tables, behind or before a word, to learn all
 
 
-class Cases:
-    """Case of words: lower, upper, capitalised or mixed, as far as labels keep the letters."""
+def case_choice(config: CorpusConfig, letters: Iterable[str], check: LabelCheck) -> WeightedChoice[str]:
+    """Return the cases of words that labels keep, with their weights: lower, upper, capitalised, mixed."""
+    cased = [letter for letter in letters if letter.lower() != letter.upper()]
+    lower = all(check.allows(letter.lower()) for letter in cased)
+    upper = all(check.allows(letter.upper()) for letter in cased)
+    weights = {
+        "lower": config.case_lower * lower,
+        "upper": config.case_upper * upper,
+        "capitalised": config.case_capitalised * (lower and upper),
+        "mixed": config.case_mixed * (lower and upper),
+    }
+    if not any(weights.values()):
+        # The charset lacks the case in the settings, or some letters in both.
+        weights.update(lower=float(lower or not upper), upper=float(upper or not lower))
+    return WeightedChoice(weights)
 
-    def __init__(self, config: CorpusConfig, letters: Iterable[str], check: LabelCheck) -> None:
-        cased = [letter for letter in letters if letter.lower() != letter.upper()]
-        lower = all(check.allows(letter.lower()) for letter in cased)
-        upper = all(check.allows(letter.upper()) for letter in cased)
-        weights = {
-            "lower": config.case_lower * lower,
-            "upper": config.case_upper * upper,
-            "capitalised": config.case_capitalised * (lower and upper),
-            "mixed": config.case_mixed * (lower and upper),
-        }
-        if not any(weights.values()):
-            # The charset lacks the case in the settings, or some letters in both.
-            weights.update(lower=float(lower or not upper), upper=float(upper or not lower))
-        self._forms = WeightedChoice(weights)
 
-    def form(self, choices: Choices) -> str:
-        """Draw ``lower``, ``upper``, ``capitalised`` or ``mixed``."""
-        return self._forms.draw(choices)
-
-    @staticmethod
-    def apply(choices: Choices, word: str, form: str) -> str:
-        """Apply a form to a word; scripts without case stay as they are."""
-        if form == "upper":
-            return word.upper()
-        if form == "lower":
-            return word.lower()
-        if form == "capitalised":
-            return word[:1].title() + word[1:]
-        if len(word) > 2 and choices.chance(0.5):
-            # One capital inside, as in eBay and McKay.
-            place = choices.between(1, min(3, len(word) - 1))
-            head = word[:place].lower() if choices.chance(0.5) else word[:1].title() + word[1:place].lower()
-            return head + word[place].title() + word[place + 1 :].lower()
-        return "".join([letter.upper() if choices.chance(0.5) else letter.lower() for letter in word])
+def in_case(choices: Choices, word: str, case: str) -> str:
+    """Return a word in a case; scripts without case stay as they are."""
+    if case == "upper":
+        return word.upper()
+    if case == "lower":
+        return word.lower()
+    if case == "capitalised":
+        return word[:1].title() + word[1:]
+    if len(word) > 2 and choices.chance(0.5):
+        # One capital inside, as in eBay and McKay.
+        place = choices.between(1, min(3, len(word) - 1))
+        head = word[:place].lower() if choices.chance(0.5) else word[:1].title() + word[1:place].lower()
+        return head + word[place].title() + word[place + 1 :].lower()
+    return "".join([letter.upper() if choices.chance(0.5) else letter.lower() for letter in word])
 
 
 class Marks:
@@ -252,12 +203,12 @@ class Marks:
         )
         self._counted = {mark: len(check.kept(mark)) for mark in self._inner.items}
         tables = (self._trailing, self._leading, self._around, self._inner)
-        self.characters = frozenset("".join([mark for table in tables for mark in table.items]))
+        self.characters = frozenset("".join(mark for table in tables for mark in table.items))
 
-    def add(self, choices: Choices, length: int, word: Callable[[int], str], part: Callable[[int], str] | None) -> str:
-        """Draw a word with marks; ``part`` makes words beside a mark inside (``None``: no such marks)."""
+    def add(self, choices: Choices, length: int, word: Callable[[int], str], part: Callable[[int], str]) -> str:
+        """Draw a word with marks; ``part`` makes words beside a mark inside."""
         place = _PLACES.draw(choices)
-        if place == "inner" and length > 4 and len(self._inner) and part:
+        if place == "inner" and length > 4 and len(self._inner):
             mark = self._inner.draw(choices)
             rest = length - self._counted[mark]
             first = choices.between(2, rest - 2)

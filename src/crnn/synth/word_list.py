@@ -10,13 +10,12 @@ import functools
 import gzip
 import importlib.resources
 import itertools
+import math
 import unicodedata
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +24,18 @@ from crnn.errors import DataError, MissingExtraError
 from crnn.synth.label_check import LabelCheck, is_text
 from crnn.synth.rng import Choices, WeightedChoice
 
-S = TypeVar("S", bound=np.generic)
-
 SHIPPED = "shipped"  # Name of the list that comes with the package
-
 _WORDFREQ = "wordfreq:"  # Before a language of the package wordfreq, whose data (CC BY-SA) are never part of this one
-
 _CANDIDATES = 4  # Words from which the one with the rarest letter is chosen under ``corpus.balance``
 
 
 @dataclass(frozen=True, slots=True)
 class WordList:
-    """Words as read."""
+    """Words as read, with frequencies above 0."""
 
     name: str  # As given by the user
-    text: str  # The words, each followed by a line feed
-    frequencies: npt.NDArray[np.float64]  # ``(n,)`` float64, above 0
+    words: list[str]
+    frequencies: npt.NDArray[np.float64]  # (n,)
 
 
 def read_word_list(name: str) -> WordList:
@@ -68,6 +63,12 @@ def read_word_list(name: str) -> WordList:
     return _parse(name, content)
 
 
+@functools.cache
+def _shipped() -> WordList:
+    content = importlib.resources.files("crnn.synth").joinpath("words.txt.gz").read_bytes()
+    return _parse(SHIPPED, gzip.decompress(content))
+
+
 def _from_wordfreq(name: str) -> WordList:
     try:
         import wordfreq
@@ -82,48 +83,35 @@ def _from_wordfreq(name: str) -> WordList:
         for word, frequency in wordfreq.get_frequency_dict(language).items()
         if any(map(is_text, word)) and not any(map(str.isspace, word))
     }
-    return WordList(name, "\n".join([*found, ""]), np.array(list(found.values())))
-
-
-@functools.cache
-def _shipped() -> WordList:
-    content = importlib.resources.files("crnn.synth").joinpath("words.txt.gz").read_bytes()
-    return _parse(SHIPPED, gzip.decompress(content))
+    return WordList(name, list(found), np.array(list(found.values())))
 
 
 def _parse(name: str, content: bytes) -> WordList:
     try:
         text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _not_text(name, f"byte {error.start} is none") from None
+    except UnicodeDecodeError:
+        text = "\0"
     if "\0" in text:
-        raise _not_text(name, "it has zero bytes")
+        raise DataError(f"word list {name} is not UTF-8 text. Expected one word per line; save it as UTF-8")
     words, frequencies = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         word, tab, given = line.partition("\t")
-        word = word.strip()
-        if not word:
+        if not word.strip():
             continue
-        frequency = 1.0
-        if tab:
-            try:
-                frequency = float(given)
-            except ValueError:
-                frequency = 0.0
-            if not 0.0 < frequency < float("inf"):
-                raise DataError(
-                    f"word list {name}, line {number}: frequency {given.strip()!r}; expected a number above 0 behind "
-                    "the tab. Correct it, or leave the tab and the frequency out"
-                )
-        words.append(word)
+        try:
+            frequency = float(given) if tab else 1.0
+        except ValueError:
+            frequency = 0.0
+        if not 0.0 < frequency < float("inf"):
+            raise DataError(
+                f"word list {name}, line {number}: frequency {given.strip()!r}; expected a number above 0 behind "
+                "the tab. Correct it, or leave the tab and the frequency out"
+            )
+        words.append(word.strip())
         frequencies.append(frequency)
     if not words:
         raise DataError(f"word list {name} has no words; expected one word per line")
-    return WordList(name, "\n".join([*words, ""]), np.array(frequencies))
-
-
-def _not_text(name: str, what: str) -> DataError:
-    return DataError(f"word list {name} is not UTF-8 text: {what}. Expected one word per line; save it as UTF-8")
+    return WordList(name, words, np.array(frequencies))
 
 
 class WordTable:
@@ -138,8 +126,10 @@ class WordTable:
 
     Attributes:
         lengths: Lengths of labels, rising, for which there are words.
+        length_weights: Weights of the label lengths 1, 2, 3, ... in the lists.
+        own_length_weights: The same without the shipped list.
         characters: Characters of the words.
-        usable, outside, too_long: Counts of words per list: used, with characters that labels would lose, too long.
+        notes: Remarks for the user on unused words.
     """
 
     def __init__(
@@ -151,165 +141,106 @@ class WordTable:
         *,
         as_listed: bool = False,
     ) -> None:
-        self.usable: dict[str, int] = {}
-        self.outside: dict[str, int] = {}
-        self.too_long: dict[str, int] = {}
-        parts = [self._measure(words, power, check, as_listed) for words in lists]
-        self._text = "".join(part.text for part in parts)
-        shifts = np.cumsum([0, *(len(part.text) for part in parts)])
-        starts = _joined([part.starts + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
-        ends = _joined([part.ends + shift for part, shift in zip(parts, shifts[:-1], strict=True)], np.int64)
-        lengths = _joined([part.lengths for part in parts], np.int64)
-        shares = np.array(ratios, dtype=np.float64) / max(sum(ratios), 1e-9)
-        self._by_list = [
-            (words.name, share * part.by_length) for words, share, part in zip(lists, shares, parts, strict=True)
-        ]
-        self._longest = check.longest
-        own = sum((found for _, found in self._by_list), np.zeros(check.longest + 1))
-        weights = _joined(
-            [
-                # As listed, lists have their shares among all words; otherwise among the words of each length.
-                part.scaled(share * (part.by_length if as_listed else own))
-                for share, part in zip(shares, parts, strict=True)
-            ],
-            np.float64,
-        )
+        self.notes: list[str] = []
+        # Shares of each length in all words, and in those of the user's lists
+        every, own = np.zeros(check.longest + 1), np.zeros(check.longest + 1)
+        words: list[str] = []
+        all_lengths, all_weights = [np.empty(0, np.int64)], [np.empty(0)]
+        for found, ratio in zip(lists, ratios, strict=True):
+            usable, lengths, weights = self._usable(found, power, check, as_listed)
+            share = ratio / sum(ratios)
+            weights *= share / max(weights.sum(), 1e-30)
+            sums = np.bincount(lengths, weights, minlength=check.longest + 1)
+            every += sums
+            own += sums * (found.name != SHIPPED)
+            words += usable
+            all_lengths.append(lengths)
+            # As listed, lists have their shares among all words; otherwise among the words of each length.
+            all_weights.append(weights if as_listed else weights * (share / sums[lengths]))
+        lengths, weights = np.concatenate(all_lengths), np.concatenate(all_weights)
+        if not as_listed:
+            weights *= every[lengths]
+        self.length_weights: list[float] = every[1:].tolist()
+        self.own_length_weights: list[float] = own[1:].tolist()
         order = np.argsort(lengths, kind="stable")
-        self._starts, self._ends = _packed("i", starts[order]), _packed("i", ends[order])
-        self._sums = _packed("d", np.cumsum(weights[order]))
-        places = np.searchsorted(lengths[order], np.arange(check.longest + 2))
-        self._bounds = [(low, high) for low, high in itertools.pairwise(places.tolist())]
+        self._words: list[str] = [words[place] for place in order.tolist()]
+        self._sums: list[float] = np.cumsum(weights[order]).tolist()
+        places = np.searchsorted(lengths[order], np.arange(check.longest + 2)).tolist()
+        self._bounds = list(itertools.pairwise(places))
         self.lengths = tuple(length for length, (low, high) in enumerate(self._bounds) if high > low)
-        self.characters, rarity = self._rarity(starts[order], ends[order])
-        self._rarity_of = _packed("f", rarity)
+        counts = Counter("".join(self._words))
+        self.characters = frozenset(counts)
+        both_cases: Counter[str] = Counter()
+        for character, count in counts.items():
+            both_cases[character.lower()[0]] += count
+        self._letter_counts = {c: both_cases[c.lower()[0]] for c in counts if is_text(c)}
 
     def __len__(self) -> int:
-        return len(self._sums)
-
-    def __getitem__(self, place: int) -> str:
-        return self._text[self._starts[place] : self._ends[place]]
+        return len(self._words)
 
     def draw(self, choices: Choices, length: int, balance: float = 0.0) -> str:
         """Draw a word of a length in ``lengths``; a share ``balance`` is chosen from four by the rarest letter."""
-        place = self._place(choices, length)
+        word = self._draw(choices, *self._bounds[length])
         if balance and choices.chance(balance):
-            others = [self._place(choices, length) for _ in range(_CANDIDATES - 1)]
-            place = max([place, *others], key=self._rarity_of.__getitem__)
-        return self[place]
+            others = [self._draw(choices, *self._bounds[length]) for _ in range(_CANDIDATES - 1)]
+            word = min([word, *others], key=self._rarest)
+        return word
 
     def draw_any(self, choices: Choices) -> str:
         """Draw a word of any length by frequency; there must be one."""
-        return self[self._found(choices, 0, len(self._sums))]
-
-    def length_weights(self, leave_out: str = "") -> tuple[float, ...]:
-        """Return weights of the label lengths 1, 2, 3, ... in the lists, except the list ``leave_out``."""
-        found = sum((part for name, part in self._by_list if name != leave_out), np.zeros(self._longest + 1))
-        return tuple(found[1:].tolist())
+        return self._draw(choices, 0, len(self._sums))
 
     def most_frequent(self, count: int) -> list[str]:
         """Return up to ``count`` words, the most frequent first."""
         weights = np.diff(np.asarray(self._sums), prepend=0.0)
-        return [self[place] for place in np.argsort(-weights, kind="stable")[:count].tolist()]
+        return [self._words[place] for place in np.argsort(-weights, kind="stable")[:count].tolist()]
 
-    def _place(self, choices: Choices, length: int) -> int:
-        return self._found(choices, *self._bounds[length])
-
-    def _found(self, choices: Choices, low: int, high: int) -> int:
+    def _draw(self, choices: Choices, low: int, high: int) -> str:
         before = self._sums[low - 1] if low else 0.0
         wanted = before + choices.unit() * (self._sums[high - 1] - before)
-        return bisect.bisect_right(self._sums, wanted, low, high - 1)
+        return self._words[bisect.bisect_right(self._sums, wanted, low, high - 1)]
 
-    def _measure(self, words: WordList, power: float, check: LabelCheck, as_listed: bool) -> _Measured:
-        """Find the usable words of a list and the lengths of their labels, vectorised for speed."""
-        text = words.text if check.rules.unicode == "keep" else unicodedata.normalize("NFC", words.text)
-        codes = _code_points(text)
-        ends = np.flatnonzero(codes == ord("\n"))
-        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1] + 1])
-        allowed = np.zeros(int(codes.max()) + 1, dtype=bool)
-        sizes = np.zeros(len(allowed), dtype=np.int64)
-        allowed[ord("\n")] = True
-        for code in np.flatnonzero(np.bincount(codes)).tolist():
-            character = chr(code)
+    def _rarest(self, word: str) -> float:
+        """Return the count of the word's rarest letter in all words, either case."""
+        return min((self._letter_counts[c] for c in word if c in self._letter_counts), default=math.inf)
+
+    def _usable(
+        self, found: WordList, power: float, check: LabelCheck, as_listed: bool
+    ) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the usable words of a list, the lengths of their labels and their weights."""
+        words = found.words
+        if check.rules.unicode != "keep":
+            words = [unicodedata.normalize("NFC", word) for word in words]
+        signs: dict[int, str] = {}  # As many as a character has in labels, or one that is in no word
+        for character in set("".join(words)):
             # The case of a drawn word is mostly decided later, and one that fits is enough here.
             forms = (character,) if as_listed else (character, character.lower(), character.upper())
-            for form in forms:
-                if character != "\n" and check.allows(form):
-                    allowed[code], sizes[code] = True, sum(len(check.kept(part)) for part in form)
-                    break
-        inside = np.logical_and.reduceat(allowed[codes], starts)
-        lengths = np.add.reduceat(sizes[codes], starts)
-        chosen = inside & (lengths > 0) & (lengths <= check.longest)
-        self.usable[words.name] = int(chosen.sum())
-        self.too_long[words.name] = int((inside & (lengths > check.longest)).sum())
-        self.outside[words.name] = len(starts) - self.usable[words.name] - self.too_long[words.name]
-        # Relative to the largest, so that no power overflows; none so small that a length has no weight at all.
-        weights = np.maximum((words.frequencies[chosen] / words.frequencies.max()) ** power, 1e-30)
-        by_length = np.bincount(lengths[chosen], weights, minlength=check.longest + 1)
-        return _Measured(
-            text, starts[chosen], ends[chosen], lengths[chosen], weights, by_length / max(weights.sum(), 1e-30)
+            form = next(filter(check.allows, forms), None)
+            signs[ord(character)] = "\0" if form is None else "x" * sum(len(check.kept(part)) for part in form)
+        labels = "\n".join(words).translate(signs).split("\n")
+        lengths = np.array([-1 if "\0" in label else len(label) for label in labels])
+        chosen = (lengths > 0) & (lengths <= check.longest)
+        usable, long = int(chosen.sum()), int((lengths > check.longest).sum())
+        why = (
+            f"{len(words) - usable - long:,} have characters that labels would lose, {long:,} are longer than "
+            f"{check.longest}"
         )
-
-    def _rarity(
-        self, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
-    ) -> tuple[frozenset[str], npt.NDArray[np.float32]]:
-        """Return all characters, and for each word the negative log share of its rarest letter."""
-        if not len(starts):
-            return frozenset(), np.empty(0, dtype=np.float32)
-        codes = _code_points(self._text)
-        # Only characters of chosen words count: +1 at the start of one, -1 at its end.
-        steps = np.zeros(len(codes) + 1, dtype=np.int8)
-        steps[starts] += 1
-        steps[ends] -= 1
-        counts = np.bincount(codes[np.cumsum(steps[:-1]) > 0]).astype(np.float64)
-        found = [chr(code) for code in np.flatnonzero(counts).tolist()]
-        folded = {character: ord(character.lower()[0]) for character in found}
-        both = np.zeros(max(len(counts), max(folded.values()) + 1))
-        for character, fold in folded.items():
-            both[fold] += counts[ord(character)]
-        rare = np.zeros(int(codes.max()) + 1, dtype=np.float32)
-        for character in filter(is_text, found):
-            rare[ord(character)] = -np.log(both[folded[character]] / both.sum())
-        order = np.argsort(starts)
-        rarity = np.empty(len(starts), dtype=np.float32)
-        # Segments reach to the next word; left-out words in between must not count.
-        bounds = np.stack([starts[order], ends[order]], axis=1).ravel()
-        rarity[order] = np.maximum.reduceat(rare[codes], bounds)[::2]
-        return frozenset(found), rarity
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """Usable words of one list."""
-
-    text: str  # Of the whole list
-    starts: npt.NDArray[np.int64]  # Where the words start in it
-    ends: npt.NDArray[np.int64]  # Where they end
-    lengths: npt.NDArray[np.int64]  # Of their labels
-    weights: npt.NDArray[np.float64]  # Of the words, above 0
-    by_length: npt.NDArray[np.float64]  # Share of each length in the list
-
-    def scaled(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Scale the weights so that those of each length add up to ``sums`` there."""
-        found = np.bincount(self.lengths, self.weights, minlength=len(sums))
-        return self.weights * (sums / np.maximum(found, 1e-30))[self.lengths]
-
-
-def _code_points(text: str) -> npt.NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-
-
-def _joined(parts: list[npt.NDArray[S]], dtype: type[S]) -> npt.NDArray[S]:
-    return np.concatenate([np.empty(0, dtype=dtype), *parts]).astype(dtype)
-
-
-def _packed(code: str, values: npt.NDArray[np.generic]) -> array[Any]:
-    """Pack numbers to be read one by one, four times as fast from Python's arrays as from numpy's."""
-    return array(code, values.astype(code).tobytes())
+        if not usable and found.name != SHIPPED:
+            raise DataError(
+                f"word list {found.name}: none of its {len(words):,} words can be a label: {why}. "
+                "Extend charset.characters, or take the list out of corpus.words"
+            )
+        if usable < len(words):
+            self.notes.append(f"word list {found.name}: {usable:,} of {len(words):,} words are used; {why}")
+        # Relative to the largest, so that no power overflows; none so small that a length has no weight at all.
+        weights = np.maximum((found.frequencies[chosen] / found.frequencies.max()) ** power, 1e-30)
+        return [words[place] for place in np.flatnonzero(chosen).tolist()], lengths[chosen], weights
 
 
 _CONTEXT = 3  # Letters that decide on the next one; four would repeat the list, two are hard to pronounce
 _ATTEMPTS = 8  # Chains tried before one with an unusual end is taken
 
+ALIKE = "IOlo"  # Letters that look like digits where no others stand beside them
 _MARK_SHARE = 0.35  # Share of letters with a combining mark, in scripts with such marks; about that of Hindi
 
 
@@ -344,19 +275,13 @@ class LetterChain:
         """Draw a lower-case word of ``length`` code points, fewer where chains end earlier."""
         word = ""
         for _ in range(_ATTEMPTS):
-            word = self._chain(choices, length)
+            padded = " " * _CONTEXT
+            while len(padded) < _CONTEXT + length and padded[-_CONTEXT:] in self._next:
+                padded += self._next[padded[-_CONTEXT:]].draw(choices)
+            word = padded[_CONTEXT:]
             if len(word) == length and (length < _CONTEXT or word[-_CONTEXT:] in self._ends):
                 break
         return word
-
-    def _chain(self, choices: Choices, length: int) -> str:
-        padded = " " * _CONTEXT
-        while len(padded) < _CONTEXT + length:
-            letters = self._next.get(padded[-_CONTEXT:])
-            if letters is None:
-                break
-            padded += letters.draw(choices)
-        return padded[_CONTEXT:]
 
 
 class LetterStrings:
@@ -367,12 +292,16 @@ class LetterStrings:
     """
 
     def __init__(self, characters: Sequence[str], wanted: Sequence[str] = ()) -> None:
-        self._bases: dict[str, list[str]] = {}
-        self._marks: dict[str, list[str]] = {}
+        all_bases: defaultdict[str, list[str]] = defaultdict(list)
+        self._marks: defaultdict[str, list[str]] = defaultdict(list)
         for character in characters:
-            group = self._marks if unicodedata.category(character)[0] == "M" else self._bases
-            group.setdefault(script(character) if is_text(character) else "", []).append(character)
-        self._bases = {name: _without_alike(bases) for name, bases in self._bases.items()}
+            group = self._marks if unicodedata.category(character)[0] == "M" else all_bases
+            group[script(character) if is_text(character) else ""].append(character)
+        self._bases: dict[str, list[str]] = {}
+        for name, bases in all_bases.items():
+            # Random strings cannot tell letters like digits apart; they are dropped if enough others remain.
+            others = [letter for letter in bases if letter not in ALIKE]
+            self._bases[name] = others if others and len(others) >= len(bases) // 2 else bases
         # Marks of their own block (COMBINING ACUTE ACCENT) go with any script.
         self._shared = self._marks.get("COMBINING", [])
         usable = set(itertools.chain.from_iterable(self._bases.values()))
@@ -380,9 +309,6 @@ class LetterStrings:
             usable.update(marks if name in self._bases or marks is self._shared else ())
         self.characters = frozenset(usable)
         self._wanted = [c for c in (wanted or characters) if c in usable] or sorted(usable)
-
-    def __len__(self) -> int:
-        return len(self._wanted)
 
     def draw(self, choices: Choices, length: int) -> str:
         """Draw a string of ``length`` code points, or two where one is a mark that needs a letter."""
@@ -417,9 +343,3 @@ def _may_carry(letter: str, mark: str) -> bool:
     name = unicodedata.name(letter, " ").split(" ")
     # Independent vowels are named by the bare vowel, consonants with one behind them: LETTER AI, VOCALIC R; LETTER KA.
     return not is_sign or not (name[-1][:1] in ("A", "E", "I", "O", "U") or "VOCALIC" in name)
-
-
-def _without_alike(letters: list[str]) -> list[str]:
-    """Drop letters that look like digits, which random strings cannot tell apart, if enough others remain."""
-    others = [letter for letter in letters if letter not in "IOlo"]
-    return others if len(others) >= len(letters) // 2 and others else letters
