@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn.decoding import beam
 from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.ctc import DecodedText, decode_greedy, describe_texts, greedy, sequence_log_probs
 
@@ -54,13 +53,6 @@ def test_no_steps_and_no_samples():
     assert beam_search(np.zeros((0, 7, 5))) == best_texts(np.zeros((0, 7, 5)), 3) == []
 
 
-def test_certain_steps():
-    log_probs = np.full((1, 4, 3), -np.inf)
-    log_probs[0, range(4), [1, 1, 2, 1]] = 0.0
-    assert beam_search(log_probs, beam_width=5) == [[((1, 1), 0.0, 0.0)]]
-    assert best_texts(log_probs, 5) == decode_greedy(log_probs)
-
-
 def plain_beam_search(log_probs, width):
     """The search for one sample (T, V) with a dictionary: what survives the last step."""
     blank = log_probs.shape[1] - 1
@@ -102,21 +94,6 @@ def test_beam_scores_are_sequence_scores_in_order(peaked_log_probs):
         assert list(found) == sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
 
-def test_beam_is_never_worse_than_greedy_on_peaked_steps(peaked_log_probs):
-    log_probs = peaked_log_probs(6, num_samples=64)
-    best = [found[0][1] for found in beam_search(log_probs, beam_width=10)]
-    gain = np.array(best) - [reading.score for reading in decode_greedy(log_probs)]
-    assert gain.min() >= 0.0
-    assert gain.max() > 0.0
-
-
-def test_equal_hashes_do_not_merge_different_prefixes(monkeypatch, random_log_probs):
-    log_probs = random_log_probs(8, 16, 12, 5)
-    expected = beam_search(log_probs, beam_width=8)
-    monkeypatch.setattr(beam, "_HASH_FACTOR", np.uint64(0))  # the hash is now the last character alone
-    assert beam_search(log_probs, beam_width=8) == expected
-
-
 def test_texts_are_described_as_by_greedy_where_they_are_the_same(peaked_log_probs):
     log_probs = peaked_log_probs(6, num_samples=64)
     pairs = list(zip(best_texts(log_probs, 10), decode_greedy(log_probs), strict=True))
@@ -144,12 +121,3 @@ def test_a_batch_gives_exactly_what_its_samples_give(dtype, random_log_probs, pe
     for n in range(33):
         assert beam_search(log_probs[n : n + 1], beam_width=5) == found[n : n + 1]
         assert best_texts(log_probs[n : n + 1], 5) == texts[n : n + 1]
-
-
-def test_memory_layout_does_not_matter(peaked_log_probs):
-    log_probs = peaked_log_probs(10)
-    time_first = np.ascontiguousarray(log_probs.transpose(1, 0, 2)).transpose(1, 0, 2)
-    log_probs.flags.writeable = False
-    assert not time_first.flags.c_contiguous
-    assert beam_search(time_first) == beam_search(log_probs)
-    assert best_texts(time_first, 5) == best_texts(log_probs, 5)

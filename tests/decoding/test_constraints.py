@@ -85,15 +85,6 @@ def test_every_text_of_allowed_characters_and_no_other(small_log_probs, data, pa
         assert greedy.ids in sums or greedy.score == -math.inf
 
 
-def test_greedy_takes_the_best_path_of_what_is_allowed():
-    log_probs = np.log(np.array([[[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]]]))
-    assert decode_greedy(log_probs)[0].ids == (0,)
-    restricted = restrict(log_probs, np.array([False, True, True]))
-    assert decode_greedy(restricted)[0].ids == (1,)
-    assert decode_greedy(restricted)[0].score == pytest.approx(math.log(0.3 * 0.9 + 0.2 * 0.2))
-    assert np.isfinite(log_probs).all()  # the array itself is as it was
-
-
 @pytest.mark.parametrize(
     ("characters", "expression", "matching"),
     [

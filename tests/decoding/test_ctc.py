@@ -119,16 +119,6 @@ def test_score_is_minus_the_ctc_loss(sharpness, num_steps, random_log_probs):
     np.testing.assert_allclose(scores, -ctc_loss(log_probs, targets), rtol=1e-10, atol=1e-10)
 
 
-def test_one_batch_holds_probable_improbable_and_impossible_targets(random_log_probs):
-    log_probs = random_log_probs(1, 5, 6, 4, sharpness=500.0)
-    targets = [greedy(log_probs[:1])[0], [0, 0, 0], [0, 0, 0, 0], [], [0, 1, 2, 0, 1, 2, 0]]
-    scores = sequence_log_probs(log_probs, targets)
-    assert scores[0] > -1.0
-    assert scores[1] < -650.0  # summed as logarithms
-    assert scores[2] == scores[4] == -np.inf  # four equal characters need seven steps
-    np.testing.assert_allclose(scores, -ctc_loss(log_probs, targets), rtol=1e-10)
-
-
 def test_sums_agree_where_the_method_changes():
     # One character at step 0, at a log-probability on either side of the limit; the rest is certain.
     limit = math.log(1e-280)
@@ -139,37 +129,10 @@ def test_sums_agree_where_the_method_changes():
     np.testing.assert_allclose(sequence_log_probs(log_probs, [[0]] * 61), values, rtol=1e-14)
 
 
-def test_several_targets_of_one_sample(random_log_probs):
-    log_probs = random_log_probs(2, 3, 6, 4, sharpness=200.0)
-    rows = np.array([2, 0, 0, 2, 2])
-    targets = [[], [1, 2], [0, 0, 0], [2, 1], [0, 1, 2]]
-    scores = sequence_log_probs(log_probs, targets, rows)
-    assert scores.min() < -650.0  # summed as logarithms
-    assert scores.tolist() == sequence_log_probs(log_probs[rows], targets).tolist()
-    assert sequence_log_probs(log_probs, [], np.array([], dtype=np.intp)).shape == (0,)
-
-
 def test_rounding_does_not_put_a_score_above_zero():
     log_probs = np.array([[[1e-7, -20.0], [-20.0, 1e-7]]], dtype=np.float32)
     (reading,) = decode_greedy(log_probs)
     assert reading == DecodedText((0,), 0.0, ((0, 1),), (0.0,))
-
-
-def test_repeated_characters_need_a_blank_between_them():
-    log_probs = np.log(np.array([[[0.8, 0.1, 0.1], [0.7, 0.1, 0.2], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]]]))
-    (reading,) = decode_greedy(log_probs)
-    assert reading.ids == (0, 0)
-    assert reading.spans == ((0, 2), (3, 4))
-    assert reading.character_scores == pytest.approx((math.log(0.8), math.log(0.9)))
-    for target, spans in (([0, 0], [(0, 2), (3, 4)]), ([0], [(0, 4)]), ([1, 0], [(0, 1), (3, 4)])):
-        assert align(log_probs, [target]) == [spans]
-
-
-def test_runs_do_not_continue_into_the_next_sample():
-    log_probs = np.log(np.array([[[0.1, 0.9], [0.8, 0.2]], [[0.7, 0.3], [0.1, 0.9]]]))
-    first, second = decode_greedy(log_probs)
-    assert (first.spans, second.spans) == (((1, 2),), ((0, 1),))
-    assert first.character_scores + second.character_scores == pytest.approx((math.log(0.8), math.log(0.7)))
 
 
 def test_alignment_agrees_with_the_best_path_where_there_are_no_ties(peaked_log_probs):
@@ -177,12 +140,6 @@ def test_alignment_agrees_with_the_best_path_where_there_are_no_ties(peaked_log_
     readings = decode_greedy(log_probs)
     assert any(a == b for reading in readings for a, b in itertools.pairwise(reading.ids))  # "ll" is among them
     assert describe_texts(log_probs, [(reading.ids, reading.score) for reading in readings]) == readings
-
-
-def test_ties_go_to_the_lowest_class():
-    uniform = np.full((1, 3, 4), math.log(0.25))
-    assert greedy(uniform) == [[0]]
-    assert decode_greedy(uniform)[0].spans == ((0, 3),)
 
 
 def test_no_steps_and_no_samples():

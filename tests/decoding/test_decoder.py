@@ -90,15 +90,6 @@ def test_a_language_comes_as_name_file_or_object(tmp_path: Path, language: Langu
     assert plain.decode(log_probs) == decoder(lm="none").decode(log_probs)
 
 
-def test_greedy_is_the_best_path(log_probs: np.ndarray) -> None:
-    found = decoder().decode(log_probs)
-    assert [d.text for d in found] == decode_greedy(log_probs)
-    # Without a calibration confidences are the probabilities themselves.
-    assert [d.confidence for d in found] == pytest.approx([math.exp(d.text.score) for d in found], abs=1e-6)
-    assert all(d.others == () for d in found)
-    assert not decoder().calibrated
-
-
 def test_patterns_lists_and_lexicons_follow_the_rules_of_the_network() -> None:
     """A charset whose own rules would not take an accent apart, for a network that was trained with ones that do."""
     charset, rules = Charset("abe\u0301"), LabelRules(unicode="NFD")
@@ -157,12 +148,6 @@ def test_the_free_text_wins_by_more_than_the_margin(log_probs: np.ndarray) -> No
     rows = [n for n, is_free in enumerate(took) if is_free]
     expected = confidences([math.exp(free[n].score) for n in rows], FREE)
     assert [found[n].confidence for n in rows] == pytest.approx(expected.tolist())
-
-
-def test_a_pattern_binds_the_whole_text(log_probs: np.ndarray) -> None:
-    found = texts(decoder(pattern="A[bc]?").decode(log_probs))  # in the case that labels have
-    assert set(found) <= {"a", "ab", "ac"}
-    assert len(set(found)) == 3
 
 
 def test_a_pattern_goes_with_lists_and_a_language(log_probs: np.ndarray, language: Language) -> None:
@@ -265,11 +250,6 @@ def test_confidences_with_a_language_are_shares_on_its_own_curve(log_probs: np.n
 def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_probs: np.ndarray) -> None:
     for d in decoder(n_best=2, calibration=CALIBRATION, **options).decode(log_probs):
         assert (d.text.ids, d.text.score, d.others, d.confidence) == ((), -math.inf, (), 0.0)
-
-
-@pytest.mark.parametrize("options", [{}, {"decode": "beam"}, {"pattern": "a"}, {"lexicon": WORDS}], ids=str)
-def test_no_images_have_no_texts(options: dict[str, Any]) -> None:
-    assert decoder(calibration=CALIBRATION, **options).decode(np.zeros((0, 5, 4))) == []
 
 
 @pytest.mark.parametrize(

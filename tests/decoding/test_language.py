@@ -76,24 +76,6 @@ def test_case_accents_and_apostrophes_are_folded() -> None:
     assert english.symbol("7") == english.symbol("ж") == -1
 
 
-def test_weights_count_and_words_may_come_again() -> None:
-    many = train_language([("ab", 1.0)] * 3 + [("c", 1.0)], "test", 3)
-    once = train_language([("ab", 3.0), ("c", 1.0)], "test", 3)
-    assert (
-        many.word_log_prob("ab")
-        == once.word_log_prob("ab")
-        > train_language([("ab", 1.0), ("c", 1.0)], "test", 3).word_log_prob("ab")
-    )
-
-
-def test_the_likeliest_word_of_each_length_is_kept() -> None:
-    language = train_language(WORDS, "test", 6)
-    assert language.best[4] == pytest.approx(language.word_log_prob("house"), abs=1e-3)
-    assert language.best[2] == pytest.approx(language.word_log_prob("hot"), abs=1e-3)
-    assert len(language.best) == 40
-    assert min(language.best) == language.best[39] <= language.best[4]
-
-
 def test_a_file_gives_the_same_language(tmp_path: Path) -> None:
     language = train_language(WORDS, "test", 5)
     size = language.save(tmp_path / "words.lm")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from crnn.charset import Charset
-from crnn.decoding import language_search
 from crnn.decoding.beam import beam_search
 from crnn.decoding.ctc import sequence_log_probs
 from crnn.decoding.language import Language, train_language
@@ -80,12 +79,6 @@ def test_what_is_clear_stays_whatever_the_language_says(language: Language) -> N
         assert probability > 0.9
 
 
-def test_a_language_serves_charsets_of_one_case(language: Language) -> None:
-    assert read(shown("hcuse", LOWER, {1: "o"}), language, LOWER)[0] == "house"
-    upper = Charset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    assert read(shown("HCUSE", upper, {1: "O"}), language, upper)[0] == "HOUSE"
-
-
 def test_codes_are_not_bent_into_words(language: Language) -> None:
     """A text far from the dictionary pays one constant; the network needs little more to be believed."""
     prior = LanguagePrior(language, LOWER)
@@ -138,25 +131,6 @@ def test_readings_do_not_depend_on_what_is_read_with_them(language: Language, ra
         assert search_with_language([group], prior) == [expected]
         for n in range(len(group)):
             assert search_with_language([group[n : n + 1]], prior)[0] == expected[n : n + 1]
-
-
-def test_changed_texts_have_a_path_of_their_cost(random_log_probs: Draw) -> None:
-    log_probs = random_log_probs(3, 20, 9, 6, sharpness=2.0)
-    limits = np.full(20, 4.0)
-    owners, costs, ids, lengths = language_search._changed(log_probs, limits)
-    assert (np.diff(owners) >= 0).all()
-    assert (costs <= 4.0).all()
-    best = log_probs.max(axis=2).sum(axis=1)
-    scores = sequence_log_probs(
-        log_probs, [tuple(row[:length]) for row, length in zip(ids.tolist(), lengths, strict=True)], owners
-    )
-    assert (scores >= best[owners] - costs - 1e-4).all()
-    # The cheapest change of each step is among them.
-    top = np.sort(log_probs, axis=2)
-    margins = (top[:, :, -1] - top[:, :, -2]).min(axis=1)
-    for n in range(20):
-        mine = costs[(owners == n) & (costs > 0)]
-        assert mine.min() >= margins[n] - 1e-5
 
 
 def test_lines_are_cut_at_spaces_and_joined_again(language: Language) -> None:

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,22 +128,6 @@ def test_the_order_of_the_search_does_not_matter(monkeypatch, random_log_probs, 
 
 
 @pytest.mark.usefixtures("either_way")
-def test_scores_are_minus_the_loss_of_torch(peaked_log_probs):
-    log_probs = peaked_log_probs(13, 8, dtype=np.float64)
-    lexicon = Lexicon.from_words(random_words(14, 60, CHARSET.characters), CHARSET)
-    losses = torch.stack([
-        torch.nn.functional.ctc_loss(
-            torch.from_numpy(log_probs).transpose(0, 1), torch.tensor([lexicon.ids(i)] * 8), torch.full((8,), 24),
-            torch.full((8,), len(lexicon.ids(i))), blank=36, reduction="none",
-        ) for i in range(len(lexicon))
-    ])  # fmt: skip
-    best, index = losses.min(dim=0)
-    found = [row[0] for row in decode_lexicon(log_probs, lexicon)]
-    assert [match.index for match in found] == index.tolist()
-    np.testing.assert_allclose([match.score for match in found], -best.numpy(), rtol=1e-12)
-
-
-@pytest.mark.usefixtures("either_way")
 def test_of_equal_words_the_first_of_the_lexicon():
     uniform = np.full((2, 9, 9), -math.log(9))
     words = ["hag", "bed", "cab", "abc", "gaf", "aab"]
@@ -182,23 +165,6 @@ def test_no_steps_and_no_samples():
 
 
 @pytest.mark.usefixtures("either_way")
-def test_words_that_need_more_steps_are_never_found(random_log_probs):
-    log_probs = random_log_probs(17, 3, 4, 9)
-    lexicon = Lexicon.from_words(["abcde", "aab", "aabb", "aba"], Charset("abcdefgh"))
-    for matches in decode_lexicon(log_probs, lexicon, 9):
-        assert sorted(match.index for match in matches) == [1, 3]
-
-
-@pytest.mark.usefixtures("either_way")
-def test_posteriors_are_given_where_they_are_asked_for(peaked_log_probs):
-    lexicon = Lexicon.from_words(["a", "b"], CHARSET)
-    (matches,) = decode_lexicon(peaked_log_probs(18, 1), lexicon, 2, posterior=True)
-    assert sum(match.posterior for match in matches) == pytest.approx(1.0)
-    (matches,) = decode_lexicon(peaked_log_probs(18, 1), lexicon, 2)
-    assert [match.posterior for match in matches] == [None, None]
-
-
-@pytest.mark.usefixtures("either_way")
 def test_the_free_reading_where_it_is_likelier_by_the_margin(peaked_log_probs):
     log_probs = peaked_log_probs(19, 12)
     free = [tuple(text) for text in greedy(log_probs)]
@@ -215,12 +181,6 @@ def test_the_free_reading_where_it_is_likelier_by_the_margin(peaked_log_probs):
                 assert matches == [LexiconMatch(None, free[n], scores[n], None), plain[n][0]]
             else:
                 assert matches == plain[n]
-
-
-def test_the_free_reading_where_no_word_is_possible(peaked_log_probs):
-    log_probs = peaked_log_probs(21, 2)
-    free = decode_lexicon(log_probs, Lexicon.from_words(["a" * 20], CHARSET), margin=50.0)
-    assert [(row[0].index, list(row[0].ids)) for row in free] == [(None, text) for text in greedy(log_probs)]
 
 
 def test_lexicons_that_do_not_fit(peaked_log_probs):

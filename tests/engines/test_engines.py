@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 
 import crnn.engines.loading
-from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.engines.engine import Pixels
 from crnn.engines.loading import OpenedModel, installed_engines, open_model
 from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from crnn.export import export
-from crnn.model.checkpoint import load_weights, save_calibration, save_weights
-from crnn.recognizer import Reading, load
+from crnn.model.checkpoint import load_weights, save_weights
+from crnn.recognizer import load
 
 ENGINES = ("torch", "onnx", "openvino")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,17 +77,6 @@ def test_texts_and_places_are_those_of_torch_in_any_batch(engine: Any, trained_r
             assert [(c.text, c.start, c.end) for c in one.characters] == [
                 (c.text, c.start, c.end) for c in other.characters
             ]
-
-
-def test_openvino_computes_in_float32_unless_it_is_told_otherwise(opened: Any) -> None:
-    """Its own choice on CPUs with such units is bf16; there the exact engines would be 1e-2 apart."""
-    images = random_pixels(4)
-    exact, rounded = (opened("openvino", precision=p).engine for p in ("fp32", "bf16"))
-    held = exact._requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
-    assert held.get_type_name() == "f32"
-    told = rounded._requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if told == "bf16":  # on a CPU that has it
-        assert np.abs(exact.log_probs(images) - rounded.log_probs(images)).max() > 1e-4
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
@@ -217,19 +205,6 @@ def test_threads_are_those_of_the_variable_where_none_are_given(
     assert workers() == len(os.sched_getaffinity(0))
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert workers() == len(os.sched_getaffinity(0))
-
-
-def test_a_calibrated_model_keeps_its_confidences(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:
-    calibration = Calibration(ConfidenceCurve(0.7, 0.2, 100), None, ("a set",))
-    path = save_calibration(trained_run.folder, calibration, tmp_path / "w.safetensors")
-    plain = load(trained_run.folder, engine="torch", device="cpu").read(images[0])
-    confidences = {}
-    for engine in ENGINES:
-        reading: Reading = load(path, engine=engine, device="cpu", threads=1).read(images[0])
-        confidences[engine] = reading.confidence
-    assert 0 < confidences["torch"] < 1
-    assert confidences["torch"] != pytest.approx(plain.confidence, abs=1e-3)
-    assert confidences == pytest.approx(dict.fromkeys(ENGINES, confidences["torch"]), abs=1e-4)
 
 
 def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:

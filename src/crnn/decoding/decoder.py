@@ -37,12 +37,8 @@ _TAKES = {
     "lexicon": {"lexicon", "lexicon_margin", "n_best"},
 }  # options of each method
 
-_RANGES = {
-    "beam_width": (1, math.inf),
-    "n_best": (1, 1000),
-    "lexicon_margin": (0, math.inf),
-    "lm_weight": (0, MAX_WEIGHT),
-}
+_WHOLE = {"beam_width": (1, math.inf), "n_best": (1, 1000)}  # ranges of whole numbers
+_REAL = {"lexicon_margin": (0, math.inf), "lm_weight": (0, MAX_WEIGHT)}
 
 # Weight of a text outside the lexicon or the allowed characters: users mostly restrict texts correctly.
 _NONE_OF_THESE = math.log(0.02)
@@ -96,9 +92,7 @@ class DecodingOptions:
     def given(self) -> list[str]:
         """Return the names of options, but ``decode`` and ``beam_width``, that ask for something."""
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)[2:]}
-        return [
-            name for name, (value, default) in values.items() if value != default and (name, value) != ("lm", "none")
-        ]
+        return [n for n, (value, default) in values.items() if value != default and (n, value) != ("lm", "none")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +292,9 @@ def _share_of_these(total: float, rival: float) -> float:
 
 
 def _check_values(options: DecodingOptions, method: str) -> None:
-    for name, (least, most) in _RANGES.items():
+    for name, (least, most) in (_WHOLE | _REAL).items():
         value: Any = getattr(options, name)
-        whole = name in ("beam_width", "n_best")
+        whole = name in _WHOLE
         is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and math.isfinite(value)
         if not (is_number and least <= value <= most) and (value is not None or whole):
             limit = f"{least} or more" if most == math.inf else f"{least} to {most:g}"

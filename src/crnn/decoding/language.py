@@ -30,14 +30,10 @@ _Ints = npt.NDArray[np.int64]
 _Doubles = npt.NDArray[np.float64]
 
 # Longest n-gram, with the marks of the word's beginning and end (docs/log/experiments.md, 2026-11-29).
-DEFAULT_ORDER = 7
+DEFAULT_ORDER, MAX_ORDER = 7, 10
 
-MAX_ORDER = 10
-
-_FORMAT, _FORMAT_VERSION = "crnn-language", 2
-
+_FORMAT, _FORMAT_VERSION = "crnn-language", "2"
 _STEP, _BACKOFF_STEP = 1 / 16, 1 / 32  # of stored logarithms: 16 and 8 nats in a byte
-
 _LONGEST = 40  # characters up to which the likeliest word of each length is stored
 
 
@@ -189,12 +185,8 @@ class Language:
         return total + float(self._log_probs[row, self.end][0])
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Write the language atomically and return the number of bytes.
-
-        Raises:
-            DataError: It cannot be written.
-        """
-        metadata = {"format": _FORMAT, "format_version": str(_FORMAT_VERSION), "info": json.dumps(self.info)}
+        """Write the language atomically and return the number of bytes."""
+        metadata = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "info": json.dumps(self.info)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
         atomic_write(Path(path), data, error=DataError)
@@ -231,7 +223,7 @@ def load_language(name: str | os.PathLike[str]) -> Language:
             f"language {shown}: not a safetensors file, or cut short ({error}); expected one written by 'crnn lm'"
         ) from error
     found = (metadata.get("format"), metadata.get("format_version"))
-    if found != (_FORMAT, str(_FORMAT_VERSION)):
+    if found != (_FORMAT, _FORMAT_VERSION):
         raise DataError(
             f"language {shown}: has format {found[0]!r}, version {found[1]}; this version of crnn reads {_FORMAT!r}, "
             f"version {_FORMAT_VERSION}. Upgrade crnn, or make the file again with 'crnn lm'"

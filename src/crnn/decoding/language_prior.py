@@ -34,22 +34,16 @@ _WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.
 _ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -2.4, -2.4, -3.2, -5.0
 
 _DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6  # each character of a number, and its end
-
 # mark or digit before, in or after a word; space between two
 _MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -1.0
 
 _STRAY_SPACE = -12.0  # a space at an end of the text or after another one: labels have none
-
 _NOTHING = -6.0  # the empty text
-
 _COMMON_MARKS = frozenset(".,:;-'\"()!?/&%$#@*+")
 
 _CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.02])  # nothing yet, one capital, lower, Capitalized, UPPER, other
 
-_CASE_AFTER = np.array(
-    # uncased, lower, upper
-    [[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]]
-)
+_CASE_AFTER = np.array([[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]])  # uncased, lower, upper
 
 _WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE = range(4)
 
@@ -131,19 +125,15 @@ class LanguagePrior:
         kinds = self._kinds[classes][:, None, :]
         ended = state.word + self._end_cost(state)
         grams = self.language.log_prob(state.row[:, :, None], self._symbols[classes][:, None, :])
-        word = np.where(
-            kinds == _WORDLIKE,
-            state.word[:, :, None] + grams,
-            ended[:, :, None] + self._word_mark_cost[classes][:, None, :],
-        )
+        mark = ended[:, :, None] + self._word_mark_cost[classes][:, None, :]
+        word = np.where(kinds == _WORDLIKE, state.word[:, :, None] + grams, mark)
         digits = state.digits[:, :, None] + self._digit_cost[classes][:, None, :]
         anything = state.anything[:, :, None] + self._any_cost[classes][:, None, :]
         done = np.broadcast_to(state.done[:, :, None], word.shape)
         if self._cased:
-            pattern = state.case[:, :, None]
-            is_mark = kinds == _A_MARK
-            cost = _CASE_COSTS[np.where(is_mark, pattern, _CASE_AFTER[pattern, self._cases[classes][:, None, :]])]
-            done = done + cost
+            case = state.case[:, :, None]
+            after = _CASE_AFTER[case, self._cases[classes][:, None, :]]
+            done = done + _CASE_COSTS[np.where(kinds == _A_MARK, case, after)]
         totals = done + _sum(word, digits, anything)
         if self.space >= 0:
             after_space = state.done + self._token(state) + self._space_cost(state)

@@ -121,12 +121,13 @@ class _Search:
 
     def run(self) -> tuple[_Indices, _Indices, _Doubles]:
         """Return images, words and ``log_total`` of ``search_tries``."""
-        ahead = self._start()
-        waiting = []
+        ring, waiting = self._ring, []
+        blanks = np.full((self._num_steps + 1, self._num_rows), ring.one)
+        ring.times.accumulate(self._blanks, axis=0, out=blanks[1:])
+        ahead = self._promising(self._children(np.arange(self._num_rows), self._roots, blanks, None))
         while len(ahead):
             order = np.lexsort((-ahead.bounds, ahead.rows))
-            rows = ahead.rows[order]
-            rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+            rank = _rank_in_row(ahead.rows[order])
             waiting.append(ahead[order[rank >= _DIVE]])
             ahead = self._promising(self._expand(ahead[order[rank < _DIVE]]))
         # Last in, first out, so that no more is held than some parts of each depth.
@@ -147,20 +148,10 @@ class _Search:
         order = np.lexsort((words, rows))
         log_total = np.full(self._num_rows, np.nan)
         if self._tolerance is not None:
-            log_total = self._ring.plus(self._sum, self._left_out)
+            log_total = ring.plus(self._sum, self._left_out)
             with np.errstate(divide="ignore"):
-                log_total = np.log(log_total) if self._ring.take_exp else log_total
+                log_total = np.log(log_total) if ring.take_exp else log_total
         return rows[order], words[order], log_total
-
-    def _start(self) -> _Pairs:
-        """Return the children of the roots, after noting empty words."""
-        ring, shape = self._ring, (self._num_steps + 1, self._num_rows)
-        blanks = np.full(shape, ring.one)
-        for t in range(self._num_steps):
-            ring.times(blanks[t], self._blanks[t], out=blanks[t + 1])
-        rows = np.arange(self._num_rows)
-        self._note(rows, self._roots, blanks[-1])
-        return self._promising(self._children(rows, self._roots, blanks, None))
 
     def _expand(self, pairs: _Pairs) -> _Pairs:
         """Compute nodes, note their words, and return their children."""
@@ -210,8 +201,7 @@ class _Search:
         all_rows = np.concatenate([np.repeat(np.arange(self._num_rows), count), rows])
         all_scores = np.concatenate([self._best.ravel(), scores])
         order = np.lexsort((-all_scores, all_rows))
-        sorted_rows = all_rows[order]
-        kept = order[np.arange(len(order)) - np.searchsorted(sorted_rows, sorted_rows) < count]
+        kept = order[_rank_in_row(all_rows[order]) < count]
         self._best[...] = all_scores[kept].reshape(self._best.shape)
 
     def _lowest(self) -> _Doubles:
@@ -247,6 +237,11 @@ class _Search:
             shares = amounts / found if self._ring.take_exp else np.exp(amounts - found)
         nothing = amounts <= self._ring.zero
         return np.where(nothing, 0.0, np.where(found > self._ring.zero, shares, np.inf))
+
+
+def _rank_in_row(rows: _Indices) -> _Indices:
+    """Return 0, 1, ... for the entries of each row; ``rows`` ascend."""
+    return np.arange(len(rows)) - np.searchsorted(rows, rows)
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -338,8 +333,7 @@ def _search(log_probs: _Floats, given: Sequence[Lexicon], n_best: int, posterior
     if few and posterior:
         np.logaddexp.at(log_total, rows, scores)
     order = np.lexsort((indices, -scores, rows))
-    sorted_rows = rows[order]
-    kept = order[(np.arange(len(order)) - np.searchsorted(sorted_rows, sorted_rows) < n_best)]
+    kept = order[_rank_in_row(rows[order]) < n_best]
     kept = kept[scores[kept] > -np.inf]
     found: list[list[LexiconMatch]] = [[] for _ in given]
     shares = np.exp(np.minimum(scores[kept] - log_total[rows[kept]], 0.0)).tolist()
