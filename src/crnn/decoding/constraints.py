@@ -28,16 +28,10 @@ _TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", r
 
 
 def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = None, block: str = "") -> _Mask:
-    """Return the classes that a reading may have, ``(V,)``, the blank included.
+    """Return the classes that a reading may have, ``(V,)``: those of ``allow`` (default: all) but ``block``, the blank.
 
-    Args:
-        charset: Charset of the network.
-        allow: Characters that readings may have. Default: all.
-        block: Characters that they may not have; unknown ones are ignored.
-        rules: Label rules, which give the form of a character: a lower-case charset takes ``A`` as ``a``.
-
-    Raises:
-        CharsetError: A character of ``allow`` is not in the charset, or nothing is left.
+    The rules give the form of a character: a lower-case charset takes ``A`` as ``a``. ``CharsetError`` where one of
+    ``allow`` is not in the charset, or nothing is left; unknown ones of ``block`` are ignored.
     """
     mask = np.full(charset.num_classes, allow is None)
     mask[charset.blank] = True

@@ -111,11 +111,10 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
-        """Load a UTF-8 file with one word per line, plain or gzipped (``.gz``); what follows a tab is not read.
+        """Load a UTF-8 file with one word per line, plain or gzipped; what follows a tab is not read.
 
         Raises:
-            DataError: The file cannot be read, is not UTF-8 text, is too large, or has no word for the charset.
-            CharsetError: A character is unknown, and the rules say ``error``.
+            DataError: As of ``from_words``, or the file cannot be read or is not UTF-8 text.
         """
         name = f"lexicon {os.fspath(path)}"
         return cls.from_words(_lines_of_file(name, Path(path)), charset, rules=rules, name=name)

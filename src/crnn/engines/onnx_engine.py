@@ -14,16 +14,9 @@ from crnn.parallel import usable_cores
 
 
 class OnnxEngine:
-    """Log-probabilities by ONNX Runtime (``Engine``).
+    """Log-probabilities by ONNX Runtime (``Engine``) from a serialised graph; ``CheckpointError`` if it cannot run.
 
-    Args:
-        model: Serialised graph of ``crnn.engines.onnx_graph``.
-        channels: Image channels C.
-        threads: Default: ``OMP_NUM_THREADS``, else the processors of this process.
-        mode: ``throughput`` shares out the images of a batch over the threads.
-
-    Raises:
-        CheckpointError: ONNX Runtime cannot run the graph.
+    ``throughput`` shares out the images of a batch over the threads: by default one for each processor.
     """
 
     def __init__(self, model: bytes, *, channels: int, threads: int | None = None, mode: Mode = "throughput") -> None:

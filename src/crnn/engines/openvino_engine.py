@@ -20,17 +20,9 @@ _IMPORTING = threading.Lock()
 
 
 class OpenVinoEngine:
-    """Log-probabilities by OpenVINO (``Engine``); one batch at a time.
+    """Log-probabilities by OpenVINO (``Engine``) from a serialised graph; ``CheckpointError`` if it cannot run.
 
-    Args:
-        model: Serialised graph of ``crnn.engines.onnx_graph``; quantised for ``int8``.
-        channels: Image channels C.
-        precision: Type of the computation.
-        threads: Default: ``OMP_NUM_THREADS``, else OpenVINO's choice.
-        mode: ``throughput`` shares out the images of a batch over streams of threads.
-
-    Raises:
-        CheckpointError: OpenVINO cannot run the graph.
+    ``throughput`` shares out the images of a batch over streams of threads. One batch is computed at a time.
     """
 
     def __init__(
