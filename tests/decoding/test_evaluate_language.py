@@ -56,18 +56,6 @@ def test_readings_with_a_language_stand_beside_those_of_the_best_path(
     assert plain.sums == dataset.greedy
 
 
-def test_lexicons_alone_have_no_best_path_beside_them(
-    tmp_path: Path, barcode: Barcode, barcode_reader: MakeReader
-) -> None:
-    data = written(tmp_path / "words", barcode, SHOWN)
-    reader = barcode_reader(lm=LANGUAGE)
-    (dataset,) = evaluate(reader, [data], lexicons=["full"], lexicon_only=True).datasets
-    assert (dataset.greedy, dataset.sums.samples) == (None, 5)
-    (dataset,) = evaluate(reader, [data], lexicons=["full"]).datasets
-    assert dataset.greedy is not None
-    assert len(dataset.lexicons) == 1
-
-
 # -- lines ------------------------------------------------------------------------------------------------------------
 
 CHARACTERS = "ABCDabcd ,."

@@ -5,13 +5,11 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn.charset import Charset
 from crnn.decoding import lexicon_search
-from crnn.decoding import lexicon_search as trie_search
 from crnn.decoding.ctc import greedy, sequence_log_probs
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
@@ -62,20 +60,15 @@ def check_exact(log_probs, lexicon, n_best):
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Enumeration
-
-
 @pytest.mark.usefixtures("either_way")
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(data=st.data(), n_best=st.integers(1, 4))
 def test_words_are_those_of_the_largest_sums_over_all_paths(small_log_probs, path_sums, data, n_best):
     log_probs = data.draw(small_log_probs)
     letters = "abc"[: log_probs.shape[2] - 1]
-    texts = ["".join(text) for length in range(7) for text in itertools.product(letters, repeat=length)]
+    texts = ["".join(text) for length in range(1, 7) for text in itertools.product(letters, repeat=length)]
     words = data.draw(st.lists(st.sampled_from(texts), min_size=1, max_size=40, unique=True))
-    lexicon = Lexicon.from_words(words, Charset(letters), keep_empty=True)
-    assert lexicon.words == words
+    lexicon = Lexicon.from_words(words, Charset(letters))
     found = decode_lexicon(log_probs, lexicon, n_best, posterior=True)
     for sample, matches in zip(log_probs, found, strict=True):
         sums = path_sums(sample)
@@ -89,10 +82,6 @@ def test_words_are_those_of_the_largest_sums_over_all_paths(small_log_probs, pat
             assert match.ids == lexicon.ids(match.index)
             assert match.posterior == pytest.approx(-probability / sum(expected), rel=0.0101)
     check_exact(log_probs, lexicon, n_best)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# All words
 
 
 @pytest.mark.usefixtures("either_way")
@@ -132,39 +121,10 @@ def test_likely_and_next_to_impossible_words_in_one_batch(random_log_probs):
 @pytest.mark.usefixtures("searching")
 @pytest.mark.parametrize(("dive", "pairs"), [(1, 3), (2, 50), (100, 1000)])
 def test_the_order_of_the_search_does_not_matter(monkeypatch, random_log_probs, dive, pairs):
-    monkeypatch.setattr(trie_search, "_DIVE", dive)
-    monkeypatch.setattr(trie_search, "_MOST_PAIRS", pairs)
+    monkeypatch.setattr(lexicon_search, "_DIVE", dive)
+    monkeypatch.setattr(lexicon_search, "_MOST_PAIRS", pairs)
     log_probs = random_log_probs(9, 5, 10, 9, 1.5)
     check_exact(log_probs, Lexicon.from_words(random_words(10, 150), Charset("abcdefgh")), 4)
-
-
-def test_most_of_a_large_lexicon_is_not_looked_at(monkeypatch, peaked_log_probs):
-    looked_at = []
-    expand = trie_search._Search._expand
-    monkeypatch.setattr(
-        trie_search._Search, "_expand", lambda self, pairs: looked_at.append(len(pairs)) or expand(self, pairs)
-    )
-    log_probs = peaked_log_probs(11, 16)
-    words = [CHARSET.decode(text) for text in greedy(log_probs)] + random_words(12, 5000, CHARSET.characters, (3, 12))
-    lexicon = Lexicon.from_words(words, CHARSET)
-    assert [row[0].index for row in decode_lexicon(log_probs, lexicon)] == list(range(16))
-    assert sum(looked_at) < 16 * len(lexicon.trie) / 50
-
-
-@pytest.mark.usefixtures("either_way")
-def test_scores_are_minus_the_loss_of_torch(peaked_log_probs):
-    log_probs = peaked_log_probs(13, 8, dtype=np.float64)
-    lexicon = Lexicon.from_words(random_words(14, 60, CHARSET.characters), CHARSET)
-    losses = torch.stack([
-        torch.nn.functional.ctc_loss(
-            torch.from_numpy(log_probs).transpose(0, 1), torch.tensor([lexicon.ids(i)] * 8), torch.full((8,), 24),
-            torch.full((8,), len(lexicon.ids(i))), blank=36, reduction="none",
-        ) for i in range(len(lexicon))
-    ])  # fmt: skip
-    best, index = losses.min(dim=0)
-    found = [row[0] for row in decode_lexicon(log_probs, lexicon)]
-    assert [match.index for match in found] == index.tolist()
-    np.testing.assert_allclose([match.score for match in found], -best.numpy(), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("either_way")
@@ -197,33 +157,11 @@ def test_batches_do_not_matter(monkeypatch, peaked_log_probs):
     assert decode_lexicon(log_probs, given_, 3) == whole
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Cases by hand
-
-
 @pytest.mark.usefixtures("either_way")
 def test_no_steps_and_no_samples():
-    lexicon = Lexicon.from_words(["a", "", "bb"], CHARSET, keep_empty=True)
-    assert decode_lexicon(np.zeros((2, 0, 37)), lexicon, 3, posterior=True) == [[LexiconMatch(1, (), 0.0, 1.0)]] * 2
+    lexicon = Lexicon.from_words(["a", "bb"], CHARSET)
     assert decode_lexicon(np.zeros((0, 24, 37)), lexicon) == decode_lexicon(np.zeros((0, 24, 37)), []) == []
-    assert decode_lexicon(np.zeros((1, 0, 37)), Lexicon.from_words(["a"], CHARSET)) == [[]]
-
-
-@pytest.mark.usefixtures("either_way")
-def test_words_that_need_more_steps_are_never_found(random_log_probs):
-    log_probs = random_log_probs(17, 3, 4, 9)
-    lexicon = Lexicon.from_words(["abcde", "aab", "aabb", "aba"], Charset("abcdefgh"))
-    for matches in decode_lexicon(log_probs, lexicon, 9):
-        assert sorted(match.index for match in matches) == [1, 3]
-
-
-@pytest.mark.usefixtures("either_way")
-def test_posteriors_are_given_where_they_are_asked_for(peaked_log_probs):
-    lexicon = Lexicon.from_words(["a", "b"], CHARSET)
-    (matches,) = decode_lexicon(peaked_log_probs(18, 1), lexicon, 2, posterior=True)
-    assert sum(match.posterior for match in matches) == pytest.approx(1.0)
-    (matches,) = decode_lexicon(peaked_log_probs(18, 1), lexicon, 2)
-    assert [match.posterior for match in matches] == [None, None]
+    assert decode_lexicon(np.zeros((1, 0, 37)), lexicon, posterior=True) == [[]]
 
 
 @pytest.mark.usefixtures("either_way")
@@ -245,44 +183,12 @@ def test_the_free_reading_where_it_is_likelier_by_the_margin(peaked_log_probs):
                 assert matches == plain[n]
 
 
-def test_the_free_reading_where_no_word_is_possible(peaked_log_probs):
-    log_probs = peaked_log_probs(21, 2)
-    free = decode_lexicon(log_probs, Lexicon.from_words(["a" * 20], CHARSET), margin=50.0)
-    assert [(row[0].index, list(row[0].ids)) for row in free] == [(None, text) for text in greedy(log_probs)]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is refused
-
-
-def test_what_is_no_log_probability(peaked_log_probs):
-    lexicon = Lexicon.from_words(["a"], CHARSET)
-    log_probs = peaked_log_probs(25)
-    with pytest.raises(DataError, match=r"expected \(N, T, V\)"):
-        decode_lexicon(log_probs[0], lexicon)
-    with pytest.raises(DataError, match="expected the output of log_softmax"):
-        decode_lexicon(log_probs + 0.1, lexicon)
-    log_probs[1, 2, 3] = np.nan
-    with pytest.raises(DataError, match=r"\(n, t\) = \(1, 2\) the probabilities are not numbers"):
-        decode_lexicon(log_probs, lexicon)
-
-
 def test_lexicons_that_do_not_fit(peaked_log_probs):
     lexicon = Lexicon.from_words(["a"], CHARSET)
     with pytest.raises(DataError, match="there are 2 lexicons for 8 samples of log_probs"):
         decode_lexicon(peaked_log_probs(26), [lexicon] * 2)
-    with pytest.raises(DataError, match="so 37 classes, and a lexicon has 4"):
+    with pytest.raises(DataError, match="so 37 classes; expected lexicons made with the charset"):
         decode_lexicon(peaked_log_probs(26), Lexicon.from_words(["a"], Charset("abc")))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n_best": 0}, "n_best is 0; expected 1 or more"),
-        ({"margin": -0.5}, r"margin is -0\.5; expected nats, 0 or more"),
-        ({"margin": math.nan}, "margin is nan"),
-    ],
-)
-def test_numbers_out_of_range(options, message, peaked_log_probs):
-    with pytest.raises(ConfigError, match=message):
-        decode_lexicon(peaked_log_probs(27), Lexicon.from_words(["a"], CHARSET), **options)
+    for margin in (-0.5, math.nan):
+        with pytest.raises(ConfigError, match="margin is"):
+            decode_lexicon(peaked_log_probs(27), lexicon, margin=margin)

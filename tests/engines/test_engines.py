@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 
 import crnn.engines.loading
-from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.engines.engine import Pixels
-from crnn.engines.loading import OpenedModel, installed_engines, is_for_cpus, open_model
+from crnn.engines.loading import OpenedModel, installed_engines, open_model
 from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from crnn.export import export
-from crnn.model.checkpoint import load_weights, save_calibration, save_weights
-from crnn.recognizer import Reading, load
+from crnn.model.checkpoint import load_weights, save_weights
+from crnn.recognizer import load
 
 ENGINES = ("torch", "onnx", "openvino")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,10 +52,6 @@ def opened(trained_run: Any) -> Callable[..., OpenedModel]:
     return make
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What they say
-
-
 @pytest.mark.parametrize("mode", ["throughput", "latency"])
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_the_log_probabilities_are_those_of_torch(engine: str, mode: str, opened: Any) -> None:
@@ -69,47 +64,19 @@ def test_the_log_probabilities_are_those_of_torch(engine: str, mode: str, opened
         np.testing.assert_allclose(np.exp(found).sum(axis=2), 1.0, atol=1e-5)
 
 
-def test_the_texts_and_places_are_the_same(trained_run: Any, images: list[Path]) -> None:
-    by_engine = {e: load(trained_run.folder, engine=e, device="cpu", threads=1).read(images) for e in ENGINES}
-    assert [reading.text for reading in by_engine["torch"]] == trained_run.labels
-    for name in ("onnx", "openvino"):
-        for expected, found in zip(by_engine["torch"], by_engine[name], strict=True):
-            assert found.text == expected.text
-            assert found.score == pytest.approx(expected.score, abs=1e-3)
-            assert [(c.text, c.start, c.end) for c in found.characters] == [
-                (c.text, c.start, c.end) for c in expected.characters
-            ]
-
-
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_image_alone_and_in_any_batch(engine: Any, trained_run: Any, images: list[Path]) -> None:
-    threads = 1 if engine == "torch" else 2
-    together = load(trained_run.folder, engine=engine, device="cpu", threads=threads).read(images)
-    for batch_size in (1, 5):
+def test_texts_and_places_are_those_of_torch_in_any_batch(engine: Any, trained_run: Any, images: list[Path]) -> None:
+    expected = load(trained_run.folder, engine="torch", device="cpu", threads=1).read(images)
+    assert [reading.text for reading in expected] == trained_run.labels
+    for batch_size in (1, 5, 64):
+        threads = 1 if engine == "torch" else 2
         reader = load(trained_run.folder, engine=engine, device="cpu", threads=threads, batch_size=batch_size)
-        for one, other in zip(together, reader.read(images), strict=True):
+        for one, other in zip(expected, reader.read(images), strict=True):
             assert one.text == other.text
-            assert one.score == pytest.approx(other.score, abs=1e-4)
-            assert [c.start for c in one.characters] == [c.start for c in other.characters]
-
-
-def test_half_precision_in_openvino(trained_run: Any, opened: Any, images: list[Path]) -> None:
-    exact = load(trained_run.folder, engine="openvino", threads=1).read(images)
-    rounded = load(trained_run.folder, engine="openvino", threads=1, precision="bf16").read(images)
-    sure = [i for i, reading in enumerate(exact) if reading.score > -0.5]
-    assert len(sure) >= len(exact) // 2
-    assert [rounded[i].text for i in sure] == [exact[i].text for i in sure]
-
-
-def test_openvino_computes_in_float32_unless_it_is_told_otherwise(opened: Any) -> None:
-    """Its own choice on CPUs with such units is bf16; there the exact engines would be 1e-2 apart."""
-    images = random_pixels(4)
-    exact, rounded = (opened("openvino", precision=p).engine for p in ("fp32", "bf16"))
-    held = exact._requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
-    assert held.get_type_name() == "f32"
-    told = rounded._requests[0].get_compiled_model().get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if told == "bf16":  # on a CPU that has it
-        assert np.abs(exact.log_probs(images) - rounded.log_probs(images)).max() > 1e-4
+            assert one.score == pytest.approx(other.score, abs=1e-3)
+            assert [(c.text, c.start, c.end) for c in one.characters] == [
+                (c.text, c.start, c.end) for c in other.characters
+            ]
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
@@ -124,23 +91,10 @@ def test_one_thread_and_several_say_the_same(engine: str, opened: Any) -> None:
 def test_callers_in_several_threads_get_their_own(engine: str, opened: Any) -> None:
     compute = opened(engine).engine
     batches = [random_pixels(1 + seed % 3, 48, seed) for seed in range(12)]
-    expected = [compute.log_probs(batch) for batch in batches]
+    expected = [compute.log_probs(batch) for batch in batches]  # which later calls leave as they are
     with ThreadPoolExecutor(4) as pool:
         for found, wanted in zip(pool.map(compute.log_probs, batches), expected, strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-4)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_what_an_engine_gives_stays_as_it_is(engine: str, opened: Any) -> None:
-    compute = opened(engine).engine
-    first = compute.log_probs(random_pixels(2, seed=1))
-    kept = first.copy()
-    compute.log_probs(random_pixels(2, seed=2))
-    np.testing.assert_array_equal(first, kept)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What they refuse
 
 
 @pytest.mark.parametrize(
@@ -162,13 +116,10 @@ def test_arrays_that_are_no_images(engine: str, images: np.ndarray, opened: Any)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(OnnxEngine, "ONNX Runtime"), (OpenVinoEngine, "OpenVINO")])
-def test_a_graph_that_is_none(kind: Any, name: str, tmp_path: Path, capfd: Any) -> None:
+def test_a_graph_that_is_none(kind: Any, name: str, capfd: Any) -> None:
     with pytest.raises(CheckpointError, match=f"{name} cannot run this graph") as caught:
         kind(b"no graph at all", channels=1)
     assert "\n" not in str(caught.value)
-    (tmp_path / "damaged.onnx").write_bytes(b"no graph at all")
-    with pytest.raises(CheckpointError, match=r"damaged\.onnx: .* cannot run this graph"):
-        kind(tmp_path / "damaged.onnx", channels=1)
     assert capfd.readouterr().out == ""
 
 
@@ -190,10 +141,6 @@ def test_what_an_engine_cannot_do_is_said(options: dict[str, Any], message: str,
         open_model(trained_run.folder, **options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Which one is taken
 
 
 @pytest.fixture
@@ -225,7 +172,6 @@ def test_auto_takes_the_fastest_that_can_do_it(
 ) -> None:
     only_installed(*installed)
     opened = open_model(trained_run.folder, threads=1, **options)
-    assert opened.name == expected
     assert type(opened.engine).__module__ == f"crnn.engines.{expected}_engine"
     assert opened.config.model.lstm_size == 32
 
@@ -242,13 +188,6 @@ def test_what_is_missing_is_said_with_what_to_install(trained_run: Any, only_ins
         open_model(trained_run.folder, device="cuda")
     only_installed()
     assert installed_engines() == []
-
-
-def test_which_models_are_for_cpus_alone(trained_run: Any) -> None:
-    assert not is_for_cpus(trained_run.folder, "auto", "fp32")
-    assert not is_for_cpus(trained_run.folder, "torch", "fp32")
-    assert is_for_cpus(trained_run.folder, "onnx", "fp32")
-    assert is_for_cpus("some/where.onnx", "auto", "fp32")
 
 
 def test_threads_are_those_of_the_variable_where_none_are_given(
@@ -268,45 +207,22 @@ def test_threads_are_those_of_the_variable_where_none_are_given(
     assert workers() == len(os.sched_getaffinity(0))
 
 
-def test_a_calibrated_model_keeps_its_confidences(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:
-    calibration = Calibration(ConfidenceCurve(0.7, 0.2, 100), None, ("a set",))
-    path = save_calibration(trained_run.folder, calibration, tmp_path / "w.safetensors")
-    plain = load(trained_run.folder, engine="torch", device="cpu").read(images[0])
-    confidences = {}
-    for engine in ENGINES:
-        reading: Reading = load(path, engine=engine, device="cpu", threads=1).read(images[0])
-        confidences[engine] = reading.confidence
-    assert 0 < confidences["torch"] < 1
-    assert confidences["torch"] != pytest.approx(plain.confidence, abs=1e-3)
-    assert confidences == pytest.approx(dict.fromkeys(ENGINES, confidences["torch"]), abs=1e-4)
-
-
 def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:
     weights = load_weights(trained_run.folder)
     charset = weights.config.charset.model_copy(update={"language": "en"})
     path = tmp_path / "spoken.safetensors"
     save_weights(path, weights.tensors, weights.config.model_copy(update={"charset": charset}), weights.info)
-    assert load_weights(path).config.charset.language == "en"
-    assert load_weights(trained_run.folder).config.charset.language == "none"
     export(path, tmp_path / "spoken.onnx", samples=4)
-    files = [(path, engine) for engine in ENGINES]
-    files += [(tmp_path / "spoken.onnx", engine) for engine in ENGINES if engine != "torch"]
-    scores = {}
-    for model, engine in files:
+    scores = []
+    for model, engine in [(path, "torch"), (path, "onnx"), (tmp_path / "spoken.onnx", "openvino")]:
         reader = load(model, engine=engine, device="cpu", threads=1)  # type: ignore[arg-type]
         prior = reader.decoder.prior
         assert (reader.decoder.method, prior is not None and prior.language.name) == ("beam", "en")
         reading = reader.read(images[0])
-        scores[model.suffix, engine] = reading.score
+        scores.append(reading.score)
         assert reading.text == trained_run.labels[0]
-        plain = load(model, engine=engine, device="cpu", threads=1, lm="none")  # type: ignore[arg-type]
-        assert (plain.decoder.method, plain.decoder.prior) == ("greedy", None)
-    assert list(scores.values()) == pytest.approx([next(iter(scores.values()))] * len(files), abs=1e-3)
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-3)
     assert load(trained_run.folder, engine="torch", device="cpu").decoder.method == "greedy"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What they must not do
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])

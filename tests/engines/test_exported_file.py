@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +69,6 @@ def test_what_was_written_comes_back(exported: Path, trained_run: Any) -> None:
 
 def test_the_calibration_comes_along(path: Path) -> None:
     assert open_model(path).calibration is None
-    values = {
-        "temperature": 1.5,
-        "samples": 9,
-        "accuracy": 0.9,
-        "error_before": 0.1,
-        "error_after": 0.05,
-        "data": ["a"],
-    }
-    rewritten(path, calibration=values)
-    old = open_model(path).calibration  # of files of before, which had a temperature
-    assert old is not None
-    assert (old.greedy.slope, old.greedy.offset, old.language) == (pytest.approx(1 / 1.5), 0.0, None)
     both = Calibration(ConfidenceCurve(0.8, 0.1, 30, 0.9), ConfidenceCurve(1.2, -0.1, 30, 0.95), ("a", "b"))
     rewritten(path, calibration=both.as_dict())
     found = open_model(path).calibration
@@ -105,20 +91,14 @@ def test_any_engine_reads_a_file_whole(exported: Path, trained_run: Any) -> None
 
 
 def test_a_bit_that_changed_is_found(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="checksum does not fit, it is damaged"):
-        read_engine_file(path)
-
-
-def test_a_bit_of_the_checksum_itself_counts_too(path: Path) -> None:
     data = path.read_bytes()
-    digest = onnx.load(path).metadata_props[1].value.encode()
-    other = (b"1" if digest[:1] == b"0" else b"0") + digest[1:]
-    path.write_bytes(data.replace(digest, other))
-    with pytest.raises(CheckpointError, match="checksum does not fit"):
-        read_engine_file(path)
+    digest = data.index(onnx.load(path).metadata_props[1].value.encode())
+    for place in (len(data) // 2, digest):  # a bit of the checksum itself counts too
+        changed = bytearray(data)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"checksum does not fit|no metadata of crnn's"):
+            read_engine_file(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
@@ -129,24 +109,16 @@ def test_a_file_that_is_cut_short_is_refused(share: float, path: Path) -> None:
         read_engine_file(path)
 
 
-def test_openvino_s_own_files_are_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "words.xml").write_text("<net><rt_info/></net>")
-    for engine in ("auto", "onnx", "openvino"):
-        with pytest.raises(
-            CheckpointError, match=r"words\.xml: files of OpenVINO's own .*; expected \.onnx\. Export anew$"
-        ):
-            open_model(tmp_path / "words.xml", engine=engine)
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"none\.onnx: no such file; expected an exported file"):
+def test_other_files_are_refused(trained_run: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.onnx: cannot be read: No such file"):
         open_model(tmp_path / "none.onnx")
-
-
-def test_a_graph_of_another_program_is_refused(trained_run: Any, tmp_path: Path) -> None:
     path = tmp_path / "foreign.onnx"
     onnx.save(network_graph(read_weights(trained_run.folder)), path)
     with pytest.raises(CheckpointError, match="has no metadata of crnn's, or is cut short"):
+        open_model(path)
+    path = path.with_suffix(".xml")
+    path.write_text("<net><rt_info/></net>")
+    with pytest.raises(CheckpointError, match=r"foreign\.xml: files of OpenVINO's own format are not read"):
         open_model(path)
 
 
@@ -155,11 +127,9 @@ def test_a_graph_of_another_program_is_refused(trained_run: Any, tmp_path: Path)
     [
         ({"format": "crnn-weights"}, "is a 'crnn-weights' file; expected one written by crnn export"),
         ({"format_version": FORMAT_VERSION + 1, "crnn_version": "9.0"}, "has format version 2 of crnn 9.0; .* Upgrade"),
-        ({"format_version": None}, "has format version None"),
         ({"precision": "int4"}, "has precision 'int4'; expected one of: fp32, bf16, int8"),
         ({"characters": "abc"}, "the charset's name and its characters in the file contradict each other"),
         ({"config": {"model": {"backbone": "resnet"}}}, "settings in the file cannot be used"),
-        ({"config": 5}, "settings in the file cannot be used"),
         ({"calibration": {"temperature": -1}}, "Make it anew with crnn calibrate"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -187,15 +157,3 @@ def test_metadata_of_any_length_are_found(size: int, tmp_path: Path) -> None:
     path = tmp_path / "long.onnx"
     path.write_bytes(sealed(model.SerializeToString()))
     assert len(read_engine_file(path).info["note"]) == size
-
-
-def test_metadata_are_read_without_the_packages_of_engines(exported: Path) -> None:
-    """They cost a good part of a second, and what reads need not be what runs."""
-    code = (
-        "import sys\n"
-        "from crnn.engines.exported_file import read_engine_file\n"
-        f"assert read_engine_file({str(exported)!r}).precision == 'fp32'\n"
-        "print(sorted({'onnx', 'onnxruntime', 'openvino', 'torch'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "[]\n"

@@ -7,7 +7,7 @@ Networks"; Hannun et al. 2014, arXiv 1408.2873 (blank and non-blank endings apar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.decoding.constraints import Pattern
-from crnn.decoding.ctc import DecodedText, align_batch, log_probs_shape, sequence_log_probs
+from crnn.decoding.ctc import log_probs_shape, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, PriorState
-from crnn.errors import ConfigError, DataError
 
 _Floats = npt.NDArray[np.floating[Any]]
 _Doubles = npt.NDArray[np.float64]
@@ -54,19 +53,11 @@ def beam_search(
         Up to ``beam_width`` texts per sample, best first by rank, then by ids. Texts of probability 0 are left out.
 
     Raises:
-        DataError: The shape is wrong, or the prior has another number of classes.
-        ConfigError: ``beam_width`` is below 1, or the pattern takes too long to match.
+        ConfigError: The pattern takes too long to match.
     """
     num_samples, num_steps, num_classes = log_probs_shape(log_probs)
-    if beam_width < 1:
-        raise ConfigError(f"beam_width is {beam_width}; expected at least 1")
     if prior is not None and prior.weight == 0.0:
         prior = None
-    if prior is not None and prior.charset.num_classes != num_classes:
-        raise DataError(
-            f"log_probs have shape {log_probs.shape}, so {num_classes} classes, the language was prepared for "
-            f"{prior.charset.num_classes}; expected one for the charset of the network"
-        )
     # Extensions of a prefix rank as their classes do; a class that leads to a prefix already held counts for that one,
     # and only the class that repeats the last character may fall behind. So all survivors are among the beam_width + 1
     # likeliest classes of a step, and the result is that of all classes. Not so with a language, or with a pattern,
@@ -97,26 +88,6 @@ def beam_search(
     return [sorted(one, key=lambda h: (-h.rank, h.ids)) for one in found]
 
 
-def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], float]]) -> list[DecodedText]:
-    """Return texts that a search found, with the spans of their best alignments.
-
-    Args:
-        log_probs: ``(N, T, V)``.
-        texts: N pairs of ids and score; a text with the score -inf must be empty.
-    """
-    # What was found has an alignment, since its score is above -inf; so has the empty text, which shows no character.
-    spans = align_batch(log_probs, [ids for ids, _ in texts])
-    return [
-        DecodedText(ids, score, tuple(places), _character_scores(sample, ids, places))
-        for sample, (ids, score), places in zip(log_probs, texts, spans, strict=True)
-    ]
-
-
-def _character_scores(log_probs: _Floats, ids: tuple[int, ...], spans: list[tuple[int, int]]) -> tuple[float, ...]:
-    """Return the largest log-probability of each character in its span, at most 0."""
-    return tuple(min(float(log_probs[start:end, k].max()), 0.0) for k, (start, end) in zip(ids, spans, strict=True))
-
-
 @dataclass(frozen=True, slots=True)
 class _Beams:
     """Prefixes that a search holds, ``(N, B)``; those of probability 0 only fill places."""
@@ -135,20 +106,11 @@ class _Beams:
     @classmethod
     def start(cls, num_samples: int, num_steps: int, prior: LanguagePrior | None, pattern: Pattern | None) -> _Beams:
         shape = (num_samples, 1)
-        index, key = np.zeros(shape, dtype=np.intp), np.zeros(shape, dtype=np.uint64)
+        zeros, index, key = np.zeros(shape), np.zeros(shape, dtype=np.intp), np.zeros(shape, dtype=np.uint64)
         ids = np.full((*shape, num_steps), -1, dtype=np.int32)
-        return cls(
-            blanks=np.zeros(shape),
-            chars=np.full(shape, -np.inf),
-            totals=np.zeros(shape),
-            ids=ids,
-            lengths=index,
-            last=index,
-            hashes=key,
-            parent_hashes=key,
-            state=None if prior is None else prior.start(num_samples),
-            texts=None if pattern is None else np.full(shape, "", dtype=object),
-        )
+        state = None if prior is None else prior.start(num_samples)
+        texts = None if pattern is None else np.full(shape, "", dtype=object)
+        return cls(zeros, np.full(shape, -np.inf), zeros, ids, index, index, key, key, state, texts)
 
 
 def _advance(

@@ -18,9 +18,7 @@ import numpy.typing as npt
 
 from crnn.errors import ConfigError, DataError
 
-MIN_SAMPLES = 20
-"""Least number of readings for a fit; some hundreds make it reliable."""
-
+MIN_SAMPLES = 20  # least number of readings for a fit; some hundreds make it reliable
 _EDGE = 1e-7  # least distance of a probability from 0 and 1
 
 _Doubles = npt.NDArray[np.float64]
@@ -66,28 +64,23 @@ class Calibration:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
 
-        def known(curve: ConfidenceCurve) -> dict[str, Any]:
+        def known(curve: ConfidenceCurve) -> dict[str, Any]:  # NaN is not JSON
             return {name: None if value != value else value for name, value in dataclasses.asdict(curve).items()}
 
         language = None if self.language is None else known(self.language)
-        return {"greedy": known(self.greedy), "language": language, "data": list(self.data)}  # NaN is not JSON
+        return {"greedy": known(self.greedy), "language": language, "data": list(self.data)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Return the calibration of an ``as_dict``; the temperature of older files is a curve without offset."""
         try:
             if "temperature" in values:
-                numbers = {k: values[k] for k in ("samples", "accuracy", "error_before", "error_after") if k in values}
-                return cls(_curve({"slope": 1.0 / float(values["temperature"]), "offset": 0.0, **numbers}), None, ())
-            language = values.get("language")
-            return cls(
-                _curve(values["greedy"]),
-                None if language is None else _curve(language),
-                tuple(str(name) for name in values["data"]),
-            )
+                return cls(_curve({**values, "slope": 1.0 / float(values["temperature"])}))
+            language = None if values.get("language") is None else _curve(values["language"])
+            return cls(_curve(values["greedy"]), language, tuple(str(name) for name in values["data"]))
+        except ConfigError:
+            raise
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            if isinstance(error, ConfigError):
-                raise
             raise ConfigError(f"calibration {values!r} cannot be used: {error!r}; expected what crnn wrote") from None
 
 
@@ -96,11 +89,8 @@ UNCALIBRATED = Calibration(ConfidenceCurve())
 
 
 def _curve(values: Mapping[str, Any]) -> ConfidenceCurve:
-    names = [field.name for field in dataclasses.fields(ConfidenceCurve)]
-    known = {name: float(values[name]) for name in names if values.get(name) is not None}
-    if "samples" in known:
-        return ConfidenceCurve(**{**known, "samples": int(known["samples"])})  # type: ignore[arg-type]
-    return ConfidenceCurve(**known)  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(ConfidenceCurve) if values.get(field.name) is not None]
+    return ConfidenceCurve(**{name: (int if name == "samples" else float)(values[name]) for name in names})  # type: ignore[arg-type]
 
 
 def logit(probabilities: npt.ArrayLike) -> _Doubles:
@@ -129,7 +119,8 @@ def fit_curve(probabilities: Sequence[float], correct: Sequence[bool]) -> Confid
     Raises:
         DataError: There are fewer than ``MIN_SAMPLES`` readings, or all are right, or all wrong.
     """
-    odds, right = logit(probabilities), np.asarray(correct, dtype=np.bool_)
+    given, right = np.asarray(probabilities, dtype=np.float64), np.asarray(correct, dtype=np.bool_)
+    odds = logit(given)
     num_right = int(np.count_nonzero(right))
     if right.size < MIN_SAMPLES or num_right in (0, right.size):
         raise DataError(
@@ -141,16 +132,9 @@ def fit_curve(probabilities: Sequence[float], correct: Sequence[bool]) -> Confid
     first[np.random.default_rng(0).permutation(right.size)[::2]] = True
     after = np.empty(right.size)
     for half in (first, ~first):
-        after[~half] = confidences(np.asarray(probabilities)[~half], ConfidenceCurve(*_newton(odds[half], right[half])))
-    slope, offset = _newton(odds, right)
-    return ConfidenceCurve(
-        slope=slope,
-        offset=offset,
-        samples=right.size,
-        accuracy=num_right / right.size,
-        error_before=expected_calibration_error(np.asarray(probabilities, dtype=np.float64), right),
-        error_after=expected_calibration_error(after, right),
-    )
+        after[~half] = confidences(given[~half], ConfidenceCurve(*_newton(odds[half], right[half])))
+    errors = (expected_calibration_error(some, right) for some in (given, after))
+    return ConfidenceCurve(*_newton(odds, right), right.size, num_right / right.size, *errors)
 
 
 def _newton(odds: _Doubles, right: _Mask) -> tuple[float, float]:

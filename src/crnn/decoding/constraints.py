@@ -14,58 +14,31 @@ import numpy.typing as npt
 import regex
 
 from crnn.charset import Charset, LabelRules
-from crnn.config.model import CharsetConfig
-from crnn.decoding.ctc import log_probs_shape
-from crnn.errors import CharsetError, ConfigError, DataError
+from crnn.errors import CharsetError, ConfigError
 
 _Mask = npt.NDArray[np.bool_]
 
-
 _TIMEOUT_S = 1.0  # for one text; only patterns that try every division of a text into parts come near it
-
-_TRIED = 5_000  # texts tried when a pattern is given, to find one that matches
-
-_TRIED_LENGTH = 100
+_TRIED, _TRIED_LENGTH = 5_000, 100  # texts, and their characters, among which one that matches is looked for
 _REMEMBERED = 200_000  # prefixes whose answers are cached
+_MAX_REPEATS = 10_000  # of one part, through all groups around it: ``regex`` unrolls the least number of each
 
 # an escape, a set, a repeat with its least number as a group, or a character
 _TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
 
-_MAX_REPEATS = 10_000  # of one part, through all groups around it: ``regex`` unrolls the least number of each
 
+def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = None, block: str = "") -> _Mask:
+    """Return the classes that a reading may have, ``(V,)``: those of ``allow`` (default: all) but ``block``, the blank.
 
-def allowed_classes(
-    charset: Charset, allow: str | None = None, block: str = "", rules: LabelRules | None = None
-) -> _Mask:
-    """Return the classes that a reading may have.
-
-    Args:
-        charset: Charset of the network.
-        allow: Characters that readings may have. Default: all.
-        block: Characters that they may not have; unknown ones are ignored.
-        rules: Label rules, which give the form of a character (a lower-case charset takes ``A`` as ``a``). Default:
-            ``CharsetConfig.rules`` of the charset.
-
-    Returns:
-        ``(V,)``, true for allowed classes and the blank.
-
-    Raises:
-        CharsetError: A character of ``allow`` is not in the charset, or nothing is left.
-
-    Example:
-        >>> int(allowed_classes(Charset("36"), allow="0123456789").sum())
-        11
+    The rules give the form of a character: a lower-case charset takes ``A`` as ``a``. ``CharsetError`` where one of
+    ``allow`` is not in the charset, or nothing is left; unknown ones of ``block`` are ignored.
     """
-    rules = rules or CharsetConfig(characters=charset.characters).rules()
     mask = np.full(charset.num_classes, allow is None)
     mask[charset.blank] = True
     for character in allow or "":
         written = written_as(character, charset, rules)
         if not written:
-            raise CharsetError(
-                f"allowed is {character!r}, which is not in the charset {charset.characters!r}; expected characters "
-                "that the network can write"
-            )
+            raise CharsetError(f"allowed is {character!r}, which is not in the charset {charset.characters!r}")
         mask[charset.encode(written)] = True
     for character in block:
         mask[charset.encode(written_as(character, charset, rules))] = False
@@ -81,15 +54,8 @@ def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.ND
     """Return log-probabilities ``(N, T, V)`` with -inf for classes not allowed ``(V,)``, not renormalised.
 
     Decoders give the score -inf for a sample in which a step has nothing left.
-
-    Raises:
-        DataError: The shapes do not fit.
     """
-    if allowed.shape != (log_probs_shape(log_probs)[2],):
-        raise DataError(f"log_probs have shape {log_probs.shape}, allowed classes {allowed.shape}; expected (V,)")
-    if allowed.all():
-        return log_probs
-    return np.where(allowed, log_probs, log_probs.dtype.type(-np.inf))
+    return log_probs if allowed.all() else np.where(allowed, log_probs, log_probs.dtype.type(-np.inf))
 
 
 def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
@@ -118,15 +84,11 @@ class Pattern:
         CharsetError: No text of these characters was found to match.
     """
 
-    def __init__(
-        self, expression: str, charset: Charset, rules: LabelRules, allowed: npt.NDArray[np.bool_] | None = None
-    ) -> None:
+    def __init__(self, expression: str, charset: Charset, rules: LabelRules, allowed: _Mask | None = None) -> None:
         self.expression = expression
         self.characters = np.array(list(charset.characters), dtype=object)
         if _most_repeats(expression) > _MAX_REPEATS:
-            raise ConfigError(
-                f"pattern {expression!r}: repeats of repeats make more than {_MAX_REPEATS:,} of a part; expected fewer"
-            )
+            raise ConfigError(f"pattern {expression!r}: repeats of repeats make more than {_MAX_REPEATS:,} of a part")
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
         try:
             with warnings.catch_warnings():
@@ -137,10 +99,7 @@ class Pattern:
         self._begins: dict[str, bool] = {}
         own = self.characters if allowed is None else self.characters[allowed[: charset.blank]]
         if not self._may_match(own.tolist()):
-            raise CharsetError(
-                f"pattern {expression!r}: no text of the characters {''.join(own)!r} matches it; expected a form of "
-                "texts that the network can write"
-            )
+            raise CharsetError(f"pattern {expression!r}: no text of the characters {''.join(own)!r} matches it")
 
     def matches(self, text: str) -> bool:
         """Return true if the whole text matches."""

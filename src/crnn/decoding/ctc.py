@@ -16,22 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crnn.charset import min_time_steps
 from crnn.errors import DataError
 
 _Floats = npt.NDArray[np.floating[Any]]
-
-
 _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 _Mask = npt.NDArray[np.bool_]
+
 SAFE_PROBABILITY = 1e-280
 """Least probability for which the linear forward sum is exact: underflow loses below 1e-307 per state and step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Semiring:
-    """Semiring of the CTC recursions: sum-product or max-product; ``take_exp`` if values are not logarithms."""
+    """Operations of the CTC recursions: sum-product or max-product; ``take_exp`` if values are not logarithms."""
 
     plus: np.ufunc
     times: np.ufunc
@@ -41,46 +39,13 @@ class Semiring:
 
 
 LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
-"""Sums over all alignments, fast; below 1e-308 they underflow."""
+"""Sums over all alignments; below 1e-308 they underflow."""
 
 LOG = Semiring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
-"""Same with logarithms, about ten times slower; nothing underflows."""
+"""The same sums about ten times slower; nothing underflows."""
 
 BEST = Semiring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
 """Best alignment."""
-
-
-def check_log_probs(log_probs: _Floats, num_classes: int | None = None) -> None:
-    """Refuse an array that cannot be log-probabilities of the network.
-
-    Args:
-        log_probs: ``(N, T, V)``, float16, float32 or float64; N and T may be 0, entries may be -inf.
-        num_classes: Expected V, if known.
-
-    Raises:
-        DataError: The type or shape is wrong, there is a nan, or the probabilities of a step do not sum to 1 within
-            1e-3 (float16: 4e-3). The message names the first such sample and step.
-    """
-    if log_probs.dtype not in (np.float16, np.float32, np.float64):
-        raise DataError(f"log_probs have type {log_probs.dtype}; expected float16, float32 or float64")
-    classes = log_probs_shape(log_probs)[2]
-    if num_classes is not None and classes != num_classes:
-        raise DataError(
-            f"log_probs have shape {log_probs.shape}, so {classes} classes; expected {num_classes}: "
-            "the characters of the charset and the blank. Use the charset that the model was trained with"
-        )
-    with np.errstate(over="ignore"):  # logits by mistake: their sum is reported below
-        sums = np.exp(log_probs, dtype=np.float64).sum(axis=2)
-    # A float16 between -16 and -8 is rounded by up to 0.004, for all classes alike when they are equally likely.
-    tolerance = 4e-3 if log_probs.dtype == np.float16 else 1e-3
-    bad = np.argwhere(~(np.abs(sums - 1.0) <= tolerance))  # ~(<=) rather than >, so that nan is bad
-    if bad.size:
-        n, t = bad[0].tolist()
-        found = "are not numbers (nan)" if np.isnan(sums[n, t]) else f"sum to {sums[n, t]:.6g}, not to 1"
-        raise DataError(
-            f"log_probs of shape {log_probs.shape}: at (n, t) = ({n}, {t}) the probabilities {found}; "
-            "expected the output of log_softmax over the classes"
-        )
 
 
 def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
@@ -113,14 +78,7 @@ class DecodedText:
 
 
 def greedy(log_probs: _Floats) -> list[list[int]]:
-    """Return the class ids of the best path, with repeats merged and blanks removed.
-
-    Args:
-        log_probs: ``(N, T, V)``; ties go to the lowest id.
-
-    Reference:
-        Graves et al. 2006, section 3.2 (best path decoding).
-    """
+    """Return the class ids of the best path of ``(N, T, V)``, repeats merged, blanks removed; ties to the lowest id."""
     blank = log_probs_shape(log_probs)[2] - 1
     best = log_probs.argmax(axis=2)  # (N, T)
     starts = _run_starts(best, blank)
@@ -129,17 +87,17 @@ def greedy(log_probs: _Floats) -> list[list[int]]:
 
 def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
     """Return the texts of ``greedy`` with their scores and the spans of the best path."""
-    num_classes = log_probs_shape(log_probs)[2]
+    blank = log_probs_shape(log_probs)[2] - 1
     best = log_probs.argmax(axis=2)  # (N, T)
-    starts = _run_starts(best, num_classes - 1)
+    starts = _run_starts(best, blank)
     counts = np.count_nonzero(starts, axis=1)
     ids = _split(best[starts].tolist(), counts)
     # From one start to the next (in one row for all samples) there is the run and then only blanks, which are masked.
     peaks = np.take_along_axis(log_probs, best[:, :, None], axis=2)[:, :, 0].astype(np.float64)
-    peaks[best == num_classes - 1] = -np.inf
+    peaks[best == blank] = -np.inf
     peaks = np.minimum(np.maximum.reduceat(peaks.ravel(), np.flatnonzero(starts)), 0.0)
     character_scores = _split(peaks.tolist(), counts)
-    spans = _split(_spans(best, num_classes - 1), counts)
+    spans = _split(_spans(best, blank), counts)
     scores = sequence_log_probs(log_probs, ids).tolist()
     columns = zip(ids, scores, spans, character_scores, strict=True)
     return [DecodedText(tuple(i), score, tuple(s), tuple(c)) for i, score, s, c in columns]
@@ -158,16 +116,9 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
         target has no alignment in T steps.
 
     Raises:
-        DataError: The shape, a row or an id is out of range, or the number of targets is not that of rows.
-
-    Reference:
-        Graves et al. 2006, section 4.1 (forward algorithm).
+        DataError: The shape or an id is out of range, or the number of targets is not that of rows.
     """
-    num_samples = log_probs_shape(log_probs)[0]
-    if rows is None:
-        rows = np.arange(num_samples)
-    elif rows.size and not 0 <= rows.min() <= rows.max() < num_samples:
-        raise DataError(f"rows go from {rows.min()} to {rows.max()}; expected samples from 0 to {num_samples - 1}")
+    rows = np.arange(log_probs_shape(log_probs)[0]) if rows is None else rows
     totals = _total(_lattice(log_probs, rows, targets), LINEAR)
     safe = totals > SAFE_PROBABILITY
     scores = np.log(totals, where=safe, out=np.full(len(targets), -np.inf))
@@ -178,28 +129,11 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
     return np.minimum(scores, 0.0)
 
 
-def align(log_probs: _Floats, target: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the time steps ``[start, end)`` of each character of one target, for log-probabilities ``(T, V)``."""
-    if log_probs.ndim != 2:
-        raise DataError(f"log_probs have shape {log_probs.shape}; expected (T, V), or use align_batch")
-    return align_batch(log_probs[None], [target])[0]
-
-
-def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Return the time steps ``[start, end)`` of each character of each target in its best alignment.
-
-    Ties are broken the same way each time.
-
-    Args:
-        log_probs: ``(N, T, V)``.
-        targets: N sequences of class ids in [0, V - 1).
+def align(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """Return the time steps ``[start, end)`` of each character of N targets in their best alignments (Viterbi).
 
     Raises:
-        DataError: The shape or an id is wrong, there are not N targets, a target needs more than T steps, or all
-            its alignments has probability 0.
-
-    Reference:
-        Rabiner 1989, "A Tutorial on Hidden Markov Models", section III B (Viterbi).
+        DataError: As of ``sequence_log_probs``, or a target has no alignment with a probability above 0.
     """
     num_samples, num_steps, _ = log_probs_shape(log_probs)
     rows = np.arange(num_samples)
@@ -209,7 +143,7 @@ def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[li
     on_blank, on_char = (scores[rows, written] for scores in states[-1])
     unreachable = np.flatnonzero((np.maximum(on_blank, on_char) == -np.inf) & (written > 0))
     if unreachable.size:
-        raise DataError(_why_unreachable(int(unreachable[0]), targets, num_steps))
+        raise DataError(f"target {unreachable[0]} has no possible alignment with the {num_steps} steps of log_probs")
     is_char = on_char > on_blank
     path = np.zeros((num_samples, num_steps), dtype=np.intp)  # j where character j is shown, 0 for blank
     for t in range(num_steps - 1, -1, -1):
@@ -223,6 +157,16 @@ def align_batch(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[li
         was_char = np.where(is_char, ~entered | (from_char > from_blank), stay > blanks[rows, written])
         written, is_char = np.where(entered, before, written), was_char
     return _split(_spans(path, 0), lattice.lengths)
+
+
+def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], float]]) -> list[DecodedText]:
+    """Return N pairs of ids and score with the spans of their best alignments; the text of the score -inf is empty."""
+    described = []
+    spans_of_texts = align(log_probs, [ids for ids, _ in texts])
+    for sample, (ids, score), spans in zip(log_probs, texts, spans_of_texts, strict=True):
+        peaks = (min(float(sample[start:end, k].max()), 0.0) for k, (start, end) in zip(ids, spans, strict=True))
+        described.append(DecodedText(ids, score, tuple(spans), tuple(peaks)))
+    return described
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,18 +184,13 @@ class _Lattice:
 
 def _lattice(log_probs: _Floats, rows: _Indices, targets: Sequence[Sequence[int]]) -> _Lattice:
     if len(targets) != rows.size:
-        raise DataError(f"there are {len(targets)} targets for {rows.size} samples of log_probs; expected one for each")
+        raise DataError(f"there are {len(targets)} targets for {rows.size} samples of log_probs")
     _, num_steps, num_classes = log_probs.shape
     blank = num_classes - 1
     lengths = np.fromiter(map(len, targets), dtype=np.intp, count=len(targets))
     ids = np.fromiter(itertools.chain.from_iterable(targets), dtype=np.intp, count=int(lengths.sum()))
     if ids.size and (ids.min() < 0 or ids.max() >= blank):
-        position = int(np.flatnonzero((ids < 0) | (ids >= blank))[0])
-        n = int(np.searchsorted(np.cumsum(lengths), position, side="right"))
-        raise DataError(
-            f"target {n} has the class id {ids[position]}; expected ids of characters, from 0 to {blank - 1} "
-            f"({blank} is the blank)"
-        )
+        raise DataError(f"targets have class ids from {ids.min()} to {ids.max()}; expected 0 to {blank - 1}")
     longest = max(1, int(lengths.max(initial=0)))  # at least one column, so that every row can be indexed
     padded = np.full((len(targets), longest), blank, dtype=np.intp)
     padded[np.arange(longest) < lengths[:, None]] = ids
@@ -286,16 +225,6 @@ def _total(lattice: _Lattice, ring: Semiring) -> _Doubles:
     every = np.arange(lattice.lengths.size)
     total: _Doubles = ring.plus(blanks[every, lattice.lengths], chars[every, lattice.lengths])
     return total
-
-
-def _why_unreachable(n: int, targets: Sequence[Sequence[int]], num_steps: int) -> str:
-    needed = min_time_steps(list(targets[n]))
-    if needed > num_steps:
-        return (
-            f"target {n} has {len(targets[n])} characters and needs {needed} time steps with the blanks between equal "
-            f"neighbours, but log_probs have {num_steps}; use a wider image or a shorter target"
-        )
-    return f"target {n} cannot be aligned: each of its alignments meets a step where log_probs are -inf"
 
 
 def _run_starts(path: _Indices, blank: int) -> _Mask:

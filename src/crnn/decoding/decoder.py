@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules
-from crnn.decoding.beam import Hypothesis, beam_search, describe_texts
+from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.confidence import UNCALIBRATED, Calibration, ConfidenceCurve, confidences
 from crnn.decoding.constraints import Pattern, allowed_classes, restrict
-from crnn.decoding.ctc import DecodedText, decode_greedy
+from crnn.decoding.ctc import DecodedText, decode_greedy, describe_texts
 from crnn.decoding.language import Language, load_language
 from crnn.decoding.language_prior import DEFAULT_WEIGHT, MAX_WEIGHT, LanguagePrior
 from crnn.decoding.language_search import LanguageReading, search_with_language
@@ -37,10 +37,11 @@ _TAKES = {
     "lexicon": {"lexicon", "lexicon_margin", "n_best"},
 }  # options of each method
 
-_MAX_BEST = 1000
+_WHOLE = {"beam_width": (1, math.inf), "n_best": (1, 1000)}  # ranges of whole numbers
+_REAL = {"lexicon_margin": (0, math.inf), "lm_weight": (0, MAX_WEIGHT)}
 
+# Weight of a text outside the lexicon or the allowed characters: users mostly restrict texts correctly.
 _NONE_OF_THESE = math.log(0.02)
-"""Weight of a text outside the lexicon or the allowed characters: users mostly restrict texts correctly."""
 
 _LEAST = 1e-300
 
@@ -89,13 +90,9 @@ class DecodingOptions:
         return replace(self, **{n: defaults[n] if value is None else value for n, value in options.items()})
 
     def given(self) -> list[str]:
-        """Return the names of options, but ``decode`` and ``beam_width``, that are not at their defaults."""
-        return [
-            field.name
-            for field in fields(self)
-            if field.name not in ("decode", "beam_width")
-            and getattr(self, field.name) not in ((field.default, "none") if field.name == "lm" else (field.default,))
-        ]
+        """Return the names of options, but ``decode`` and ``beam_width``, that ask for something."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)[2:]}
+        return [n for n, (value, default) in values.items() if value != default and (n, value) != ("lm", "none")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +155,7 @@ class Decoder:
             self.prior = LanguagePrior(found, charset, weight)
         self._allowed = None
         if options.allow is not None or options.block is not None:
-            self._allowed = allowed_classes(charset, options.allow, options.block or "", rules)
+            self._allowed = allowed_classes(charset, rules, options.allow, options.block or "")
         self.pattern = None
         if options.pattern is not None:
             self.pattern = Pattern(options.pattern, charset, rules, self._allowed)
@@ -167,10 +164,10 @@ class Decoder:
         """Return ``decode`` of each group of images; with a language, groups cost less together."""
         if not self._in_pieces:
             return [self.decode(log_probs) for log_probs in groups]
-        return self._in_language(groups)
-
-    def _restricted(self, log_probs: _Floats) -> _Floats:
-        return log_probs if self._allowed is None else restrict(log_probs, self._allowed)
+        assert self.prior is not None
+        allowed = [self._restricted(log_probs) for log_probs in groups]
+        found = search_with_language(allowed, self.prior, self.options.beam_width, self.options.n_best)
+        return [self._with_language(*group) for group in zip(groups, allowed, found, strict=True)]
 
     def decode(self, log_probs: _Floats) -> list[Decoded]:
         """Return the text of each image; if there is none, the empty text with the score -inf.
@@ -186,14 +183,17 @@ class Decoder:
         if self.lexicon is not None:
             n_best, margin = self.options.n_best, self.options.lexicon_margin
             return self.matched(log_probs, decode_lexicon(log_probs, self.lexicon, n_best, margin, posterior=True))
+        if self._in_pieces:
+            return self.decode_groups([log_probs])[0]
         allowed = self._restricted(log_probs)
         if self.method == "greedy":
             texts = decode_greedy(allowed)
             values = confidences(np.exp([text.score for text in texts]), self._calibration.greedy).tolist()
             return [Decoded(text, confidence, ()) for text, confidence in zip(texts, values, strict=True)]
-        if self._in_pieces:
-            return self._in_language([log_probs])[0]
         return self._free(allowed, beam_search(allowed, self.options.beam_width, self.prior, self.pattern))
+
+    def _restricted(self, log_probs: _Floats) -> _Floats:
+        return log_probs if self._allowed is None else restrict(log_probs, self._allowed)
 
     @property
     def calibrated(self) -> bool:
@@ -212,13 +212,7 @@ class Decoder:
         """True if words may be searched apart: with a language and without a pattern."""
         return self.prior is not None and self.pattern is None
 
-    def _in_language(self, groups: Sequence[_Floats]) -> list[list[Decoded]]:
-        assert self.prior is not None
-        allowed = [self._restricted(log_probs) for log_probs in groups]
-        found = search_with_language(allowed, self.prior, self.options.beam_width, self.options.n_best)
-        return [self._spoken(*group) for group in zip(groups, allowed, found, strict=True)]
-
-    def _spoken(self, free: _Floats, log_probs: _Floats, readings: list[LanguageReading]) -> list[Decoded]:
+    def _with_language(self, free: _Floats, log_probs: _Floats, readings: list[LanguageReading]) -> list[Decoded]:
         best = [reading.probability for reading in readings]
         if self._allowed is not None:  # these are shares of the texts that may be, which may all be unlikely
             for n, (reading, rival) in enumerate(zip(readings, decode_greedy(free), strict=True)):
@@ -257,24 +251,18 @@ class Decoder:
             found: Matches of each image, best first.
         """
         free = decode_greedy(log_probs)
-        candidates = []
+        candidates: list[list[Candidate]] = []
         for row, text in zip(found, free, strict=True):
             words = [m for m in row if m.index is not None]
             total = math.exp(words[0].score) / max(words[0].posterior or 1.0, _LEAST) if words else 0.0
             is_word = any(m.ids == text.ids for m in words)
             inside = _share_of_these(total, -math.inf if is_word else text.score)
-            candidates.append(
-                [
-                    Candidate(
-                        m.ids,
-                        m.score,
-                        float(confidences(math.exp(m.score), self._calibration.greedy))
-                        if m.index is None
-                        else inside * math.exp(m.score) / max(total, _LEAST),
-                    )
-                    for m in row
-                ]
-            )
+            candidates.append([])
+            for m in row:
+                confidence = inside * math.exp(m.score) / max(total, _LEAST)
+                if m.index is None:  # the free text
+                    confidence = float(confidences(math.exp(m.score), self._calibration.greedy))
+                candidates[-1].append(Candidate(m.ids, m.score, confidence))
         return _placed(log_probs, candidates)
 
 
@@ -304,28 +292,21 @@ def _share_of_these(total: float, rival: float) -> float:
 
 
 def _check_values(options: DecodingOptions, method: str) -> None:
-    beam_width, n_best = options.beam_width, options.n_best
-    for name in ("beam_width", "n_best"):
+    for name, (least, most) in (_WHOLE | _REAL).items():
         value: Any = getattr(options, name)
-        if not isinstance(value, numbers.Integral):
-            raise ConfigError(f"{name} is {value!r}; expected a whole number")
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; expected 1 or more")
-    for name, most in (("lexicon_margin", math.inf), ("lm_weight", MAX_WEIGHT)):
-        value = getattr(options, name)
-        is_number = isinstance(value, numbers.Real) and math.isfinite(value)
-        if value is not None and not (is_number and 0 <= value <= most):
-            limit = "0 or more" if most == math.inf else f"0 to {most:g}"
-            raise ConfigError(f"{name} is {value!r}; expected a number, {limit}")
+        whole = name in _WHOLE
+        is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and math.isfinite(value)
+        if not (is_number and least <= value <= most) and (value is not None or whole):
+            limit = f"{least} or more" if most == math.inf else f"{least} to {most:g}"
+            raise ConfigError(f"{name} is {value!r}; expected a {'whole ' if whole else ''}number, {limit}")
     for name in ("pattern", "allow", "block"):
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"{name} is {value!r}; expected a text")
-    if n_best > _MAX_BEST:
-        raise ConfigError(f"n_best is {n_best}; expected at most {_MAX_BEST}")
-    if method == "beam" and n_best > beam_width:
+    if method == "beam" and options.n_best > options.beam_width:
         raise ConfigError(
-            f"n_best is {n_best}, and the beam holds {beam_width} prefixes (beam_width); expected no more than these"
+            f"n_best is {options.n_best}, and the beam holds {options.beam_width} prefixes (beam_width); expected no "
+            "more than these"
         )
 
 
@@ -336,10 +317,8 @@ def _lexicon(given: str | os.PathLike[str] | Sequence[str] | Lexicon, charset: C
                 f"the lexicon is in {given.charset!r}, the network writes {charset!r}; make the lexicon for the latter"
             )
         return given
-    rules = lexicon_rules(rules)
-    if isinstance(given, str | os.PathLike):
-        return Lexicon.load(given, charset, rules=rules)
-    return Lexicon.from_words(given, charset, rules=rules)
+    make = Lexicon.load if isinstance(given, str | os.PathLike) else Lexicon.from_words
+    return make(given, charset, rules=lexicon_rules(rules))  # type: ignore[arg-type]
 
 
 def lexicon_rules(rules: LabelRules) -> LabelRules:

@@ -8,6 +8,7 @@ study of smoothing techniques for language modeling" (its interpolated form).
 from __future__ import annotations
 
 import hashlib
+import heapq
 import importlib.resources
 import json
 import os
@@ -25,19 +26,14 @@ from safetensors.numpy import save
 from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
 
-_Floats = npt.NDArray[np.floating[Any]]
 _Ints = npt.NDArray[np.int64]
+_Doubles = npt.NDArray[np.float64]
 
-DEFAULT_ORDER = 7
-"""Longest n-gram, with the marks of the word's beginning and end (docs/log/experiments.md, 2026-11-29)."""
+# Longest n-gram, with the marks of the word's beginning and end (docs/log/experiments.md, 2026-11-29).
+DEFAULT_ORDER, MAX_ORDER = 7, 10
 
-MAX_ORDER = 10
-
-_FORMAT, _FORMAT_VERSION = "crnn-language", 2
-_TENSORS = {"symbols": "u", "log_probs": "u", "backoffs": "u", "children": "u"}
-
+_FORMAT, _FORMAT_VERSION = "crnn-language", "2"
 _STEP, _BACKOFF_STEP = 1 / 16, 1 / 32  # of stored logarithms: 16 and 8 nats in a byte
-
 _LONGEST = 40  # characters up to which the likeliest word of each length is stored
 
 
@@ -52,9 +48,6 @@ class Language:
         children: ``(E + 1,)`` unsigned, number of n-grams one symbol longer.
         info: ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of the
             likeliest word of 1, 2, ... characters).
-
-    Raises:
-        DataError: The arrays contradict themselves.
     """
 
     def __init__(
@@ -72,14 +65,12 @@ class Language:
         self.arrays = {"symbols": symbols, "log_probs": log_probs, "backoffs": backoffs, "children": children}
         self.end, self.begin = len(self.characters), len(self.characters) + 1
         self._base = len(self.characters) + 2
-        self._levels = self._unfolded(symbols, children)
+        self._levels = self._unfolded(symbols, children.astype(np.int64))
         self._ids = {character: symbol for symbol, character in enumerate(self.characters)}
         self._lock = threading.Lock()
         self._starts = np.cumsum([0, *(level.size for level in self._levels)])
         self._firsts = np.cumsum(children, dtype=np.int64) - children
         self._backoffs = np.zeros(children.size, dtype=np.uint8)
-        if np.count_nonzero(children) != backoffs.size:
-            raise DataError("the n-grams contradict themselves; expected those of 'crnn lm'")
         self._backoffs[children > 0] = backoffs
         # Rows are added when their contexts are met, 250 bytes each; readers meet some thousands of them.
         self._row_of: dict[tuple[int, int], int] = {}
@@ -94,30 +85,24 @@ class Language:
     def __setstate__(self, state: dict[str, Any]) -> None:
         Language.__init__(self, **state)
 
-    def _unfolded(self, symbols: npt.NDArray[Any], children: npt.NDArray[Any]) -> list[_Ints]:
+    def _unfolded(self, symbols: npt.NDArray[Any], children: _Ints) -> list[_Ints]:
         """Return the n-grams of each length as whole numbers in base S + 2, ascending."""
-        levels = [np.zeros(1, dtype=np.int64)]
-        counts, done = children.astype(np.int64), 0
-        ok = children.size == symbols.size + 1 and self._base ** max(self.order, 1) < 2**63
+        levels, done = [np.zeros(1, dtype=np.int64)], 0
         for _ in range(self.order):
             parents = levels[-1]
-            number = counts[done : done + parents.size] if ok else counts[:0]
-            start = done + parents.size - 1  # of this level in ``symbols``, which lack the empty n-gram
-            size = int(number.sum())
-            ok = ok and number.size == parents.size and start + size <= symbols.size
-            if not ok or not size:
-                break
-            level = np.repeat(parents, number) * self._base + symbols[start : start + size]
-            ok = bool((np.diff(level) > 0).all()) and int(symbols[start : start + size].max()) < self._base
-            levels.append(level)
+            number = children[done : done + parents.size]
+            last = symbols[done + parents.size - 1 :][: number.sum()]  # ``symbols`` lack the empty n-gram
             done += parents.size
-        if not ok or sum(level.size for level in levels) != children.size:
-            raise DataError("the n-grams contradict themselves; expected those of 'crnn lm'")
+            if not last.size:
+                break
+            levels.append(np.repeat(parents, number) * self._base + last)
+        if sum(level.size for level in levels) != children.size:
+            raise DataError("the n-grams contradict themselves")
         return levels
 
-    def log_prob(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any] | int) -> npt.NDArray[np.float64]:
+    def log_prob(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any] | int) -> _Doubles:
         """Return the log-probability of symbols in the contexts of rows; row 0 is the beginning of a word."""
-        found: npt.NDArray[np.float64] = self._log_probs[rows, symbols].astype(np.float64)
+        found: _Doubles = self._log_probs[rows, symbols].astype(np.float64)
         return found
 
     def following(self, rows: npt.NDArray[np.int32], symbols: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
@@ -132,20 +117,22 @@ class Language:
             found = self._next[rows, symbols]
         return found
 
+    def _node(self, length: int, key: int) -> int:
+        """Return the place of an n-gram among all, or -1."""
+        if length >= len(self._levels):
+            return -1
+        level = self._levels[length]
+        place = int(np.searchsorted(level, key))
+        return int(self._starts[length]) + place if place < level.size and level[place] == key else -1
+
     def _longer(self, row: int, symbol: int) -> tuple[int, int]:
         """Return length and number of the longest known context that ends in a symbol after a context."""
         length, key = self._contexts[row]
         length, key = length + 1, key * self._base + symbol
         while length > 0:
-            if length < self.order:
-                place = int(np.searchsorted(self._levels[length], key)) if length < len(self._levels) else 0
-                known = length < len(self._levels) and place < self._levels[length].size
-                if (
-                    known
-                    and self._levels[length][place] == key
-                    and self.arrays["children"][self._starts[length] + place]
-                ):
-                    return length, key
+            node = self._node(length, key)
+            if node >= 0 and self.arrays["children"][node]:
+                return length, key
             length -= 1
             key %= self._base**length
         return 0, 0
@@ -166,15 +153,13 @@ class Language:
             self._log_probs[len(self._contexts) - len(new) : len(self._contexts)] = log_probs
         return [self._row_of[context] for context in contexts]
 
-    def _expanded(self, length: int, key: int) -> _Floats:
+    def _expanded(self, length: int, key: int) -> _Doubles:
         """Return log-probabilities of all symbols in a context, backed off from the shortest."""
         row = np.full(self.end + 1, -np.log(self.end + 1.0))
         for size in range(length + 1):
-            part = key % self._base**size
-            place = int(np.searchsorted(self._levels[size], part))
-            if place >= self._levels[size].size or self._levels[size][place] != part:
+            node = self._node(size, key % self._base**size)
+            if node < 0:
                 continue
-            node = self._starts[size] + place
             row -= float(self._backoffs[node]) * _BACKOFF_STEP
             first, count = int(self._firsts[node]), int(self.arrays["children"][node])
             symbols = self.arrays["symbols"][first : first + count]
@@ -200,20 +185,11 @@ class Language:
         return total + float(self._log_probs[row, self.end][0])
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Write the language atomically and return the number of bytes.
-
-        Raises:
-            DataError: It cannot be written.
-        """
-        metadata = {"format": _FORMAT, "format_version": str(_FORMAT_VERSION), "info": json.dumps(self.info)}
+        """Write the language atomically and return the number of bytes."""
+        metadata = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "info": json.dumps(self.info)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
-        try:
-            atomic_write(Path(path), data)
-        except OSError as error:
-            raise DataError(
-                f"{os.fspath(path)}: cannot be written: {error.strerror}; expected a file in a folder that exists"
-            ) from error
+        atomic_write(Path(path), data, error=DataError)
         return len(data)
 
 
@@ -243,30 +219,22 @@ def load_language(name: str | os.PathLike[str]) -> Language:
             metadata = dict(file.metadata() or {})
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"language {shown}: not a safetensors file, or cut short ({why}); expected one written by 'crnn lm'"
+            f"language {shown}: not a safetensors file, or cut short ({error}); expected one written by 'crnn lm'"
         ) from error
-    _check_file(shown, metadata, arrays)
-    try:
-        return Language(**arrays, info=json.loads(metadata["info"]))
-    except (KeyError, TypeError, ValueError, RecursionError, DataError) as error:
-        raise DataError(f"language {shown}: {error}. The file was changed; make it again with 'crnn lm'") from error
-
-
-def _check_file(name: str, metadata: dict[str, str], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    if metadata.get("format") != _FORMAT:
-        what = f"a {metadata['format']!r} file" if "format" in metadata else "a safetensors file of another program"
-        raise DataError(f"language {name}: is {what}; expected one written by 'crnn lm' of this version")
-    if metadata.get("format_version") != str(_FORMAT_VERSION):
+    found = (metadata.get("format"), metadata.get("format_version"))
+    if found != (_FORMAT, _FORMAT_VERSION):
         raise DataError(
-            f"language {name}: has format version {metadata.get('format_version')}; this version of crnn reads "
-            f"{_FORMAT_VERSION}. Upgrade crnn, or make the file again with 'crnn lm'"
+            f"language {shown}: has format {found[0]!r}, version {found[1]}; this version of crnn reads {_FORMAT!r}, "
+            f"version {_FORMAT_VERSION}. Upgrade crnn, or make the file again with 'crnn lm'"
         )
     expected = metadata.pop("sha256", None)
-    kinds = {key: array.dtype.kind for key, array in arrays.items() if array.ndim == 1}
-    if kinds != _TENSORS or _digest(arrays, metadata) != expected:
-        raise DataError(f"language {name}: checksum does not fit, the file is damaged; make it again")
+    if _digest(arrays, metadata) != expected:
+        raise DataError(f"language {shown}: checksum does not fit, the file is damaged; make it again")
+    try:
+        return Language(**arrays, info=json.loads(metadata["info"]))
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:  # a DataError is a ValueError
+        raise DataError(f"language {shown}: {error}. The file was changed; make it again with 'crnn lm'") from error
 
 
 def _digest(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, str]) -> str:
@@ -320,7 +288,7 @@ def train_language(
     for word, weight in weights.items():
         for character in set(word):
             by_character[character] = by_character.get(character, 0.0) + weight
-    kept = sorted(sorted(by_character, key=lambda c: -by_character[c])[:max_characters])
+    kept = sorted(heapq.nlargest(max_characters, by_character, key=by_character.__getitem__))
     while order > 1 and (len(kept) + 2) ** order >= 2**63:
         order -= 1
     ids = {character: symbol for symbol, character in enumerate(kept)}
@@ -349,9 +317,8 @@ def _counted(
     places = np.arange(flat.size) - np.repeat(starts, lengths)  # in the word
     weight = np.repeat(np.fromiter(weights.values(), dtype=np.float64), lengths)
 
-    keys: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+    keys: list[npt.NDArray[Any]] = [np.zeros(1, dtype=np.int64)]  # of the n-grams of each length
     sums: list[npt.NDArray[Any]] = [np.zeros(1)]
-    node = np.zeros(flat.size, dtype=np.int64)
     number = np.zeros(flat.size, dtype=np.int64)
     for length in range(1, order + 1):
         here = np.flatnonzero(places >= length - 1)
@@ -362,40 +329,29 @@ def _counted(
             total[found == begin] = 0.0  # the beginning of a word is never predicted
         keys.append(found)
         sums.append(total)
-        node[here] = which
         progress(1)
     children: list[npt.NDArray[Any]] = []
-    backoffs: list[npt.NDArray[np.float64]] = []
-    log_probs: list[npt.NDArray[np.float64]] = []
-    before = np.full(1, 1.0)  # of each n-gram of the last length, its probability
-    probabilities = [before]
+    backoffs: list[_Doubles] = []
+    probabilities = [np.full(1, 1.0 / (end + 1))]
     for length in range(order):
         parent = np.searchsorted(keys[length], keys[length + 1] // base)
         count = np.bincount(parent, minlength=keys[length].size)
         seen = np.bincount(parent, sums[length + 1], minlength=keys[length].size)
         kinds = np.bincount(parent, sums[length + 1] > 0, minlength=keys[length].size)
-        left = np.where(seen > 0, kinds / np.maximum(seen + kinds, 1e-300), 1.0)
-        symbol = keys[length + 1] % base
-        if length == 0:
-            shorter = np.full(symbol.size, 1.0 / (end + 1))
-        else:
-            # Every end of an n-gram was counted with it.
-            ends = keys[length + 1] % base**length
-            shorter = probabilities[length][np.searchsorted(keys[length], ends)]
-        own = sums[length + 1] / np.maximum(seen + kinds, 1e-300)[parent]
-        probabilities.append(own + left[parent] * shorter)
+        both = np.maximum(seen + kinds, 1e-300)
+        left = np.where(seen > 0, kinds / both, 1.0)
+        # Every end of an n-gram was counted with it.
+        shorter = probabilities[length][np.searchsorted(keys[length], keys[length + 1] % base**length)]
+        probabilities.append(sums[length + 1] / both[parent] + left[parent] * shorter)
         children.append(count)
-        backoffs.append(left)
-        log_probs.append(probabilities[-1])
+        backoffs.append(left[count > 0])
     children.append(np.zeros(keys[order].size, dtype=np.int64))
-    backoffs.append(np.ones(keys[order].size))
     info = {"name": name, "characters": "".join(ids), "order": order, "words": len(weights), "best": []}
-    every = np.concatenate(children)
     language = Language(
         _small(np.concatenate([level % base for level in keys[1:]])),
-        np.clip(np.rint(-np.log(np.maximum(np.concatenate(log_probs), 1e-30)) / _STEP), 0, 255).astype(np.uint8),
-        np.clip(np.rint(-np.log(np.concatenate(backoffs)[every > 0]) / _BACKOFF_STEP), 0, 255).astype(np.uint8),
-        _small(every),
+        _in_a_byte(np.maximum(np.concatenate(probabilities[1:]), 1e-30), _STEP),
+        _in_a_byte(np.concatenate(backoffs), _BACKOFF_STEP),
+        _small(np.concatenate(children)),
         info,
     )
     likeliest: dict[int, str] = {}
@@ -410,3 +366,7 @@ def _counted(
 def _small(numbers: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Return whole numbers in the smallest unsigned type."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
+
+
+def _in_a_byte(probabilities: _Doubles, step: float) -> npt.NDArray[np.uint8]:
+    return np.clip(np.rint(-np.log(probabilities) / step), 0, 255).astype(np.uint8)

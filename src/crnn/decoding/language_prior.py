@@ -8,10 +8,10 @@ Shape letters: N images, B beams, K classes, M texts, V classes with the blank. 
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,12 @@ from crnn.charset import Charset
 from crnn.decoding.language import Language
 from crnn.errors import ConfigError
 
-_Floats = npt.NDArray[np.floating[Any]]
+_Doubles = npt.NDArray[np.float64]
+_Array = npt.NDArray[Any]
 _Bools = npt.NDArray[np.bool_]
 
-DEFAULT_WEIGHT = 0.4
-"""Default weight. From 0.4 to 0.7 real words gain about the same, and codes lose more the larger it is."""
-
-MAX_WEIGHT = 10.0
-"""Largest weight. From about 1 on the language invents texts."""
-
+DEFAULT_WEIGHT = 0.4  # from 0.4 to 0.7 real words gain about the same, and codes lose more the larger it is
+MAX_WEIGHT = 10.0  # from about 1 on the language invents texts
 
 # a dictionary word, a number, any string
 _WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
@@ -37,51 +34,35 @@ _WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.
 _ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -2.4, -2.4, -3.2, -5.0
 
 _DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6  # each character of a number, and its end
-
 # mark or digit before, in or after a word; space between two
 _MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -1.0
 
 _STRAY_SPACE = -12.0  # a space at an end of the text or after another one: labels have none
-
 _NOTHING = -6.0  # the empty text
-
 _COMMON_MARKS = frozenset(".,:;-'\"()!?/&%$#@*+")
 
 _CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.02])  # nothing yet, one capital, lower, Capitalized, UPPER, other
 
-_CASE_AFTER = np.array(
-    # uncased, lower, upper
-    [[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]]
-)
+_CASE_AFTER = np.array([[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]])  # uncased, lower, upper
 
 _WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE = range(4)
 
 
-@dataclass(frozen=True, slots=True)
-class PriorState:
-    """Log-probabilities of the finished words and of the last word, for each prefix of a beam, ``(N, B)``.
+class PriorState(NamedTuple):
+    """Log-probabilities of the finished words and of the last word, for each prefix of a beam, ``(N, B)``."""
 
-    Attributes:
-        done: Words before the last one, and the case of its finished parts.
-        word: Last word as a dictionary word; likewise ``digits`` as a number and ``anything`` as any string.
-        row: Context of the n-grams.
-        letters: Characters since the n-grams' word began.
-        size: Characters of the last word.
-        case: Pattern of capitals.
-    """
+    done: _Array  # words before the last one, and the case of its finished parts
+    word: _Array  # last word as a dictionary word
+    digits: _Array  # last word as a number
+    anything: _Array  # last word as any string
+    row: _Array  # context of the n-grams
+    letters: _Array  # characters since the n-grams' word began
+    size: _Array  # characters of the last word
+    case: _Array  # pattern of capitals
 
-    done: npt.NDArray[np.float64]
-    word: npt.NDArray[np.float64]
-    digits: npt.NDArray[np.float64]
-    anything: npt.NDArray[np.float64]
-    row: npt.NDArray[np.int32]
-    letters: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-    case: npt.NDArray[np.int64]
-
-    def take(self, rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> PriorState:
+    def take(self, rows: _Array, columns: _Array) -> PriorState:
         """Return the states of other prefixes."""
-        return PriorState(*(getattr(self, name)[rows, columns] for name in PriorState.__slots__))
+        return PriorState._make(values[rows, columns] for values in self)
 
 
 class LanguagePrior:
@@ -104,91 +85,67 @@ class LanguagePrior:
         if not 0.0 <= weight <= MAX_WEIGHT:
             raise ConfigError(f"lm_weight is {weight}; expected a number, 0 to {MAX_WEIGHT:g}")
         self.language, self.charset, self.weight, self.bonus = language, charset, weight, weight * 7.0 / 3.0
-        symbols, kinds, cases = [], [], []
-        cased = charset.characters != charset.characters.lower() and charset.characters != charset.characters.upper()
-        for character in charset.characters:
-            symbol = language.symbol(character)
-            kind = _A_MARK
-            if character == " ":
-                kind = _A_SPACE
-            elif symbol >= 0:
-                kind = _WORDLIKE
-            elif character.isdecimal():
-                kind = _A_DIGIT
-            symbols.append(max(symbol, 0))
-            kinds.append(kind)
-            cases.append(0 if not cased else 1 if character.islower() else 2 if character.isupper() else 0)
-        # The blank stands for nothing that follows.
-        self._symbols = np.array([*symbols, 0])
-        self._kinds = np.array([*kinds, _A_MARK])
-        self._cased = cased
+        self._cased = charset.characters not in (charset.characters.lower(), charset.characters.upper())
         self.space = charset.encode(" ")[0] if " " in charset else -1
-        self._cases = np.array([*cases, 0])
-        is_letter = np.array([c.isalnum() for c in charset.characters] + [False])
-        mark = ~is_letter & (self._kinds != _A_SPACE)
-        common = np.array([c in _COMMON_MARKS for c in charset.characters] + [False])
-        # Digits that the n-grams know are digits as well.
-        digit = np.array([c.isdecimal() for c in charset.characters] + [False])
-        self._digit_cost = np.where(digit, _DIGIT, np.where(mark & common, _MARK_AMONG_DIGITS, -np.inf))
-        self._any_cost = np.where(
-            digit, _ANY_DIGIT, np.where(mark, np.where(common, _ANY_MARK, _ANY_RARE_MARK), _ANY_LETTER)
-        )
-        at_word = np.where(mark, np.where(common, _MARK_AT_WORD, _RARE_MARK_AT_WORD), -np.inf)
-        self._word_mark_cost = np.where(digit, _DIGIT_AT_WORD, at_word)
+        characters = [*charset.characters, ""]  # the blank stands for nothing that follows
+
+        def which(holds: Callable[[str], bool]) -> _Bools:
+            return np.array([holds(character) for character in characters])
+
+        symbols = np.array([language.symbol(character) for character in characters])
+        self._symbols = np.maximum(symbols, 0)
+        space, digit = which(" ".__eq__), which(str.isdecimal)  # digits that the n-grams know are digits as well
+        self._kinds = np.select([space, symbols >= 0, digit], [_A_SPACE, _WORDLIKE, _A_DIGIT], _A_MARK)
+        self._cases = np.select([which(str.islower), which(str.isupper)], [1, 2], 0) * self._cased
+        mark, common = ~which(str.isalnum) & ~space, which(_COMMON_MARKS.__contains__)
+        kinds = [digit, mark & common, mark]
+        self._digit_cost = np.select(kinds, [_DIGIT, _MARK_AMONG_DIGITS, -np.inf], -np.inf)
+        self._any_cost = np.select(kinds, [_ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK], _ANY_LETTER)
+        self._word_mark_cost = np.select(kinds, [_DIGIT_AT_WORD, _MARK_AT_WORD, _RARE_MARK_AT_WORD], -np.inf)
 
     def start(self, num_samples: int) -> PriorState:
         """Return the state of the empty text of each image."""
         shape = (num_samples, 1)
-        return PriorState(
-            np.zeros(shape), np.full(shape, _WORD), np.full(shape, _DIGITS), np.full(shape, _ANYTHING),
-            np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int64),
-            np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64),
-        )  # fmt: skip
+        scores = (np.full(shape, value) for value in (0.0, _WORD, _DIGITS, _ANYTHING))
+        zeros = np.zeros(shape, dtype=np.int64)
+        return PriorState._make((*scores, np.zeros(shape, dtype=np.int32), zeros, zeros, zeros))
 
-    def total(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def total(self, state: PriorState, lengths: _Array) -> _Doubles:
         """Return the score added to prefixes, ``(N, B)``, whose last word may go on."""
         token = _sum(state.word, state.digits, state.anything)
         return self.weight * (state.done + token + _CASE_COSTS[state.case]) + self.bonus * lengths
 
-    def final(self, state: PriorState, lengths: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def final(self, state: PriorState, lengths: _Array) -> _Doubles:
         """Return the score added to whole texts, ``(N, B)``."""
         stray = np.where(state.size == 0, np.where(lengths > 0, _STRAY_SPACE, _NOTHING), 0.0)
         return self.weight * (state.done + self._token(state) + stray) + self.bonus * lengths
 
-    def extended(self, state: PriorState, classes: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> _Floats:
+    def extended(self, state: PriorState, classes: _Array, lengths: _Array) -> _Doubles:
         """Return ``total`` of prefixes with ``classes`` ``(N, K)`` behind them, ``(N, B, K)``, without their states."""
         kinds = self._kinds[classes][:, None, :]
         ended = state.word + self._end_cost(state)
         grams = self.language.log_prob(state.row[:, :, None], self._symbols[classes][:, None, :])
-        word = np.where(
-            kinds == _WORDLIKE,
-            state.word[:, :, None] + grams,
-            ended[:, :, None] + self._word_mark_cost[classes][:, None, :],
-        )
+        mark = ended[:, :, None] + self._word_mark_cost[classes][:, None, :]
+        word = np.where(kinds == _WORDLIKE, state.word[:, :, None] + grams, mark)
         digits = state.digits[:, :, None] + self._digit_cost[classes][:, None, :]
         anything = state.anything[:, :, None] + self._any_cost[classes][:, None, :]
         done = np.broadcast_to(state.done[:, :, None], word.shape)
         if self._cased:
-            pattern = state.case[:, :, None]
-            is_mark = kinds == _A_MARK
-            cost = _CASE_COSTS[np.where(is_mark, pattern, _CASE_AFTER[pattern, self._cases[classes][:, None, :]])]
-            done = done + cost
-        totals: _Floats = done + _sum(word, digits, anything)
+            case = state.case[:, :, None]
+            after = _CASE_AFTER[case, self._cases[classes][:, None, :]]
+            done = done + _CASE_COSTS[np.where(kinds == _A_MARK, case, after)]
+        totals = done + _sum(word, digits, anything)
         if self.space >= 0:
             after_space = state.done + self._token(state) + self._space_cost(state)
             totals = np.where(kinds == _A_SPACE, after_space[:, :, None], totals)
         return self.weight * totals + self.bonus * (lengths[:, :, None] + 1)
 
-    def advanced(self, state: PriorState, added: npt.NDArray[Any], is_new: _Bools) -> PriorState:
+    def advanced(self, state: PriorState, added: _Array, is_new: _Bools) -> PriorState:
         """Return the states after the classes ``added`` ``(N, B)``, where ``is_new``."""
         after = self._after(state, added)
-        return PriorState(
-            *(np.where(is_new, getattr(after, name), getattr(state, name)) for name in PriorState.__slots__)
-        )
+        return PriorState._make(np.where(is_new, new, old) for new, old in zip(after, state, strict=True))
 
-    def score(
-        self, ids: npt.NDArray[Any], lengths: npt.NDArray[Any]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def score(self, ids: _Array, lengths: _Array) -> tuple[_Doubles, _Doubles]:
         """Return the score added to texts ``(M, L)`` of ``padded``, and a bound on what another text gets beyond it.
 
         The bound, ``(M,)`` like the score, is the gap between each word and the likeliest of about its length.
@@ -205,15 +162,14 @@ class LanguagePrior:
         gaps += self._gap(state)[:, 0]
         return self.final(state, lengths[:, None])[:, 0], gaps
 
-    def _gap(self, state: PriorState) -> npt.NDArray[np.float64]:
+    def _gap(self, state: PriorState) -> _Doubles:
         best = np.array([0.0, *self.language.best])
         size = np.minimum(state.size, best.size - 1)
-        around = np.maximum(best[np.maximum(size - 1, 1)], best[np.minimum(size + 1, best.size - 1)])
-        around = np.maximum(around, best[size])
-        gap: npt.NDArray[np.float64] = self.weight * np.maximum(around + _WORD - self._token(state), 0.0)
-        return gap
+        shorter, longer = best[np.maximum(size - 1, 1)], best[np.minimum(size + 1, best.size - 1)]
+        around: _Doubles = np.maximum(np.maximum(shorter, longer), best[size])
+        return self.weight * np.maximum(around + _WORD - self._token(state), 0.0)
 
-    def least(self, texts: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def least(self, texts: Sequence[Sequence[int]]) -> tuple[_Doubles, _Doubles]:
         """Return a lower bound of ``score`` and an upper one of its gap, cheaply: every word is at least any string."""
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         flat = np.fromiter(itertools.chain.from_iterable(texts), dtype=np.int64, count=int(lengths.sum()))
@@ -226,24 +182,19 @@ class LanguagePrior:
         return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case - spaces * _STRAY_SPACE, 0.0)
 
     @staticmethod
-    def _space_cost(state: PriorState) -> npt.NDArray[np.float64]:
-        cost: npt.NDArray[np.float64] = np.where(state.size > 0, _SPACE, _STRAY_SPACE)
-        return cost
+    def _space_cost(state: PriorState) -> _Doubles:
+        return np.where(state.size > 0, _SPACE, _STRAY_SPACE)
 
-    def _end_cost(self, state: PriorState) -> npt.NDArray[np.float64]:
+    def _end_cost(self, state: PriorState) -> _Doubles:
         """Return the log-probability that the n-grams' word ends here; 0 before it begins."""
-        end: npt.NDArray[np.float64] = np.where(
-            state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0
-        )
-        return end
+        return np.where(state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0)
 
-    def _token(self, state: PriorState) -> npt.NDArray[np.float64]:
+    def _token(self, state: PriorState) -> _Doubles:
         """Return the log-probability of the last word ending here; 0 before it begins."""
         token = _sum(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS, state.anything)
-        result: npt.NDArray[np.float64] = np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
-        return result
+        return np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
 
-    def _after(self, state: PriorState, added: npt.NDArray[Any]) -> PriorState:
+    def _after(self, state: PriorState, added: _Array) -> PriorState:
         kind, symbol = self._kinds[added], self._symbols[added]
         is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
         is_other = is_mark | (kind == _A_DIGIT)  # ends a word of the dictionary, and another may follow
@@ -277,13 +228,10 @@ def padded(texts: Sequence[Sequence[int]], longest: int = 1) -> tuple[npt.NDArra
     return ids, lengths
 
 
-def _sum(*parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _sum(*parts: _Doubles) -> _Doubles:
     """Return log(sum(exp)) of parts, of which at least one is finite."""
-    largest = parts[0]
-    for part in parts[1:]:
-        largest = np.maximum(largest, part)
+    largest = functools.reduce(np.maximum, parts)
     total = np.exp(parts[0] - largest)
     for part in parts[1:]:
         total += np.exp(part - largest)
-    result: npt.NDArray[np.float64] = largest + np.log(total)
-    return result
+    return largest + np.log(total)

@@ -25,13 +25,9 @@ _Doubles = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.intp]
 
 _SURE_SPACE = float(np.log(0.9))  # from here on a space cuts a line
-
 _SURE_STEP = float(np.log(0.999))  # steps as sure that repeat the one before are skipped
-
 _LEAST_REST = 1e-9  # rounding error of a probability of 1
-
-# pieces at a time: more save calls of numpy, until arrays leave the cache
-_SEARCHED_TOGETHER, _CHANGED_TOGETHER = 96, 256
+_SEARCHED_TOGETHER, _CHANGED_TOGETHER = 96, 256  # pieces; more save calls of numpy, until arrays leave the cache
 
 # of the best path, tried in all combinations; each run of steps may change to its 2 next characters
 _CHANGES, _CHANGES_OF_A_RUN = 5, 2
@@ -84,9 +80,8 @@ def search_with_language(
                 unsure[i][0].shares[unsure[i][1]] = share
         order = order[searched[order]]
     for some in _parts(order, _SEARCHED_TOGETHER):
-        for i, hypotheses in zip(
-            some, beam_search(_stacked([packed[i] for i in some]), beam_width, prior), strict=True
-        ):
+        found = beam_search(_stacked([packed[i] for i in some]), beam_width, prior)
+        for i, hypotheses in zip(some, found, strict=True):
             unsure[i][0].add(unsure[i][1], hypotheses, float(added[i]))
     return [group.readings(n_best) for group in cut]
 
@@ -200,18 +195,8 @@ class _Group:
         added, gaps = prior.least(ids)
         unsure = np.flatnonzero((rest + gaps + prior.bonus >= scores) | search_all)
         known = [Hypothesis(*one) for one in zip(ids, scores.tolist(), (scores + added).tolist(), strict=True)]
-        return cls(
-            log_probs,
-            greedy,
-            pieces,
-            steps,
-            images,
-            known,
-            unsure,
-            [[one] for one in known],
-            np.exp(scores).tolist(),
-            prior.space,
-        )
+        found, shares = [[one] for one in known], np.exp(scores).tolist()
+        return cls(log_probs, greedy, pieces, steps, images, known, unsure, found, shares, prior.space)
 
     def packed(self) -> list[_Floats]:
         """Return log-probabilities ``(T'', V)`` of the unsure pieces, without repeated sure steps."""
@@ -243,25 +228,15 @@ class _Group:
             ]
             texts[image] = made if len(made) == 1 else sorted(made, key=lambda pair: (-pair[1], pair[0]))[:n_best]
             probabilities[image] *= self.shares[p]
-        return self._scored(texts, probabilities)
-
-    def _scored(
-        self, texts: list[list[tuple[tuple[int, ...], float]]], probabilities: list[float]
-    ) -> list[LanguageReading]:
-        """Return readings with CTC scores of whole texts; those of best paths are known."""
+        # CTC scores of whole texts; those of best paths are known.
         places = [(image, ids) for image, row in enumerate(texts) for ids, _ in row if ids != self.greedy[image].ids]
         rows = np.array([image for image, _ in places], dtype=np.intp)
-        computed = (
-            iter(sequence_log_probs(self.log_probs, [ids for _, ids in places], rows).tolist()) if places else None
-        )
+        computed = sequence_log_probs(self.log_probs, [ids for _, ids in places], rows).tolist() if places else []
+        scores = dict(zip(places, computed, strict=True))
         readings = []
-        for image, row in enumerate(texts):
-            known = self.greedy[image]
-            found = tuple(
-                Hypothesis(ids, known.score if ids == known.ids or computed is None else next(computed), rank)
-                for ids, rank in row
-            )
-            same = known if found[0].ids == known.ids else None
+        for image, (row, greedy) in enumerate(zip(texts, self.greedy, strict=True)):
+            found = tuple(Hypothesis(ids, scores.get((image, ids), greedy.score), rank) for ids, rank in row)
+            same = greedy if found[0].ids == greedy.ids else None
             readings.append(LanguageReading(found, probabilities[image], same))
         return readings
 
@@ -269,41 +244,32 @@ class _Group:
 def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
     """Return the steps ``(N, T)`` of spaces: whole runs with one sure step."""
     runs = log_probs.argmax(axis=2) == space
-    sure = runs & (log_probs[:, :, space] > _SURE_SPACE)
-    for ahead in (1, -1):
-        # Along each run, from its sure steps on.
-        order = slice(None) if ahead == 1 else slice(None, None, -1)
-        for before, step in itertools.pairwise(range(log_probs.shape[1])[order]):
+    sure: npt.NDArray[np.bool_] = runs & (log_probs[:, :, space] > _SURE_SPACE)
+    steps = range(log_probs.shape[1])
+    for order in (steps, reversed(steps)):  # along each run, from its sure steps on
+        for before, step in itertools.pairwise(order):
             sure[:, step] |= sure[:, before] & runs[:, step]
-    result: npt.NDArray[np.bool_] = sure
-    return result
+    return sure
 
 
 def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Indices, _Indices]:
     """Return pieces between certain spaces, ``(P, T', V)``, with their steps and images, ``(P,)``."""
-    num_steps, num_classes = log_probs.shape[1:]
-    images, starts, ends = [], [], []
-    for image in range(len(log_probs)):
+    images, pieces = [], []
+    for image, (sample, at) in enumerate(zip(log_probs, cuts, strict=True)):
         start = 0
-        for place in [*np.flatnonzero(cuts[image]).tolist(), num_steps]:
+        for place in [*np.flatnonzero(at).tolist(), len(sample)]:
             if place > start:  # several steps show one space
                 images.append(image)
-                starts.append(start)
-                ends.append(place)
+                pieces.append(sample[start:place])
             start = place + 1
-    steps = np.array(ends, dtype=np.intp) - np.array(starts, dtype=np.intp)
-    pieces = _stacked([log_probs[image, start:end] for image, start, end in zip(images, starts, ends, strict=True)])
-    if not images:
-        pieces = log_probs[:0]
-    assert pieces.shape[2] == num_classes
-    return pieces, steps, np.array(images, dtype=np.intp)
+    stacked = _stacked(pieces) if pieces else log_probs[:0]
+    return stacked, np.array([len(piece) for piece in pieces], dtype=np.intp), np.array(images, dtype=np.intp)
 
 
 def _stacked(pieces: Sequence[_Floats]) -> _Floats:
     """Stack pieces ``(T', V)``, padded with certain blanks."""
-    longest = max((len(piece) for piece in pieces), default=1)
-    num_classes = pieces[0].shape[1] if pieces else 1
-    stacked = np.full((len(pieces), max(longest, 1), num_classes), -np.inf, dtype=np.float32)
+    longest = max(1, *map(len, pieces))
+    stacked = np.full((len(pieces), longest, pieces[0].shape[1]), -np.inf, dtype=np.float32)
     stacked[:, :, -1] = 0.0
     for row, piece in enumerate(pieces):
         stacked[row, : len(piece)] = piece

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crnn.decoding.ctc import LINEAR, LOG, SAFE_PROBABILITY, Semiring, check_log_probs, greedy, sequence_log_probs
+from crnn.decoding.ctc import LINEAR, LOG, SAFE_PROBABILITY, Semiring, decode_greedy, sequence_log_probs
 from crnn.decoding.lexicon import Lexicon, WordTrie
 from crnn.errors import ConfigError, DataError
 
@@ -27,32 +27,14 @@ _MARGIN = 1e-9  # words and nodes less likely by at most this share are kept: tw
 
 _DIVE = 4  # nodes of each image that go ahead, at each depth; 2 to 8 take about the same time
 _MOST_PAIRS = 1 << 15  # expanded at a time: 13 MB of numbers at 24 time steps
-
-
 _FEW_WORDS = 64  # so many are scored one by one in less time than a search takes
 _BATCH = 128  # images that are searched together
-_TOTAL_ERROR = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Words of some images.
-
-    Attributes:
-        rows: ``(M,)`` images, ascending.
-        words: ``(M,)`` indices of words: the ``count`` likeliest of each image and those equal to the last but for
-            rounding; fewer where others have probability 0.
-        log_total: ``(N,)`` log-probability of all words together; NaN if not asked for.
-    """
-
-    rows: _Indices
-    words: _Indices
-    log_total: _Doubles
+_TOTAL_ERROR = 0.01  # of the sum over all words, for posteriors
 
 
 def search_tries(
     log_probs: _Floats, tries: Sequence[WordTrie], trie_of: _Indices, count: int, tolerance: float | None = None
-) -> Found:
+) -> tuple[_Indices, _Indices, _Doubles]:
     """Return the likeliest words of each image.
 
     Args:
@@ -60,21 +42,23 @@ def search_tries(
         tries: Tries of words.
         trie_of: ``(N,)`` trie of each image.
         count: Words per image, at least 1.
-        tolerance: Largest relative error, upwards, of ``log_total``'s probability; ``None`` skips it, which is faster.
+        tolerance: Largest relative error, upwards, of the total probability; ``None`` skips it, which is faster.
+
+    Returns:
+        ``(M,)`` images, ascending, and ``(M,)`` words: the ``count`` likeliest of each image and those equal to the
+        last but for rounding, fewer where others have probability 0. ``(N,)`` log-probability of all words together,
+        NaN if not asked for.
     """
     search = _Search(log_probs, tries, trie_of, count, tolerance, LINEAR)
-    found = search.run()
+    rows, words, log_total = search.run()
     unsafe = np.flatnonzero(search.threshold < SAFE_PROBABILITY)
-    if not unsafe.size:
-        return found
-    # Some ten times slower, and needed where the likeliest word is next to impossible.
-    again = _Search(log_probs[unsafe], tries, trie_of[unsafe], count, tolerance, LOG).run()
-    safe = search.threshold[found.rows] >= SAFE_PROBABILITY
-    rows = np.concatenate([found.rows[safe], unsafe[again.rows]])
-    order = np.argsort(rows, kind="stable")
-    log_total = found.log_total.copy()
-    log_total[unsafe] = again.log_total
-    return Found(rows[order], np.concatenate([found.words[safe], again.words])[order], log_total)
+    if unsafe.size:  # the likeliest word is next to impossible: search again, some ten times slower
+        again, more, log_total[unsafe] = _Search(log_probs[unsafe], tries, trie_of[unsafe], count, tolerance, LOG).run()
+        safe = search.threshold[rows] >= SAFE_PROBABILITY
+        rows, words = np.concatenate([rows[safe], unsafe[again]]), np.concatenate([words[safe], more])
+        order = np.argsort(rows, kind="stable")
+        rows, words = rows[order], words[order]
+    return rows, words, log_total
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +91,15 @@ class _Search:
         ring: Semiring,
     ) -> None:
         self._num_rows, self._num_steps, self._num_classes = log_probs.shape
-        self._ring = ring
-        self._tolerance = tolerance
-        self._join(tries)
-        self._roots = self._offsets[trie_of]
+        self._ring, self._tolerance = ring, tolerance
+        offsets = np.cumsum([0, *map(len, tries)])
+        self._roots = offsets[trie_of]
+        # All tries in the same arrays; a single one is not copied.
+        children = [trie.children + at if at else trie.children for trie, at in zip(tries, offsets, strict=False)]
+        self._characters = _joined([trie.characters for trie in tries])
+        self._words = _joined([trie.words for trie in tries])
+        self._first = _joined([some[:-1] for some in children])
+        self._last = _joined([some[1:] for some in children])
         steps = log_probs.transpose(1, 0, 2).astype(np.float64)  # (T, N, V)
         if ring.take_exp:
             np.exp(steps, out=steps)
@@ -125,34 +114,26 @@ class _Search:
         self._bounding = ring.times(steps, after[:, :, None]).reshape(flat)
         self._best = np.full((self._num_rows, count), ring.zero)
         self.threshold = self._best[:, -1]
-        self._found: list[tuple[_Indices, _Indices, _Doubles]] = []
+        nothing = np.empty(0, dtype=np.intp)
+        self._found: list[tuple[_Indices, _Indices, _Doubles]] = [(nothing, nothing, np.empty(0))]
         self._sum = np.full(self._num_rows, ring.zero)  # of all words found
         self._left_out = np.full(self._num_rows, ring.zero)  # of all nodes left out
 
-    def _join(self, tries: Sequence[WordTrie]) -> None:
-        """Join all tries into the same arrays."""
-        self._offsets = np.cumsum([0, *map(len, tries)])[:-1]
-        if len(tries) == 1:
-            self._characters, self._words = tries[0].characters, tries[0].words
-            self._first, self._last = tries[0].children[:-1], tries[0].children[1:]
-            return
-        self._characters = np.concatenate([trie.characters for trie in tries])
-        self._words = np.concatenate([trie.words for trie in tries])
-        pairs = list(zip(tries, self._offsets, strict=True))
-        self._first = np.concatenate([trie.children[:-1] + offset for trie, offset in pairs])
-        self._last = np.concatenate([trie.children[1:] + offset for trie, offset in pairs])
-
-    def run(self) -> Found:
-        ahead = self._start()
-        waiting = []
+    def run(self) -> tuple[_Indices, _Indices, _Doubles]:
+        """Return images, words and ``log_total`` of ``search_tries``."""
+        ring, waiting = self._ring, []
+        blanks = np.full((self._num_steps + 1, self._num_rows), ring.one)
+        ring.times.accumulate(self._blanks, axis=0, out=blanks[1:])
+        ahead = self._promising(self._children(np.arange(self._num_rows), self._roots, blanks, None))
         while len(ahead):
             order = np.lexsort((-ahead.bounds, ahead.rows))
-            rows = ahead.rows[order]
-            rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+            rank = _rank_in_row(ahead.rows[order])
             waiting.append(ahead[order[rank >= _DIVE]])
             ahead = self._promising(self._expand(ahead[order[rank < _DIVE]]))
         # Last in, first out, so that no more is held than some parts of each depth.
-        stack = [_merged([self._promising(pairs) for pairs in waiting])] if waiting else []
+        parts = [self._promising(pairs) for pairs in waiting]
+        columns = ([getattr(part, name) for part in parts] for name in _Pairs.__slots__)
+        stack = [_Pairs(*(np.concatenate(column, axis=-1) for column in columns))] if parts else []
         while stack:
             pairs = self._promising(stack.pop())
             if len(pairs) > _MOST_PAIRS:
@@ -161,22 +142,21 @@ class _Search:
                 pairs = pairs[order[:_MOST_PAIRS]]
             if len(pairs):
                 stack.append(self._expand(pairs))
-        return self._result()
-
-    def _start(self) -> _Pairs:
-        """Return the children of the roots, after noting empty words."""
-        ring, shape = self._ring, (self._num_steps + 1, self._num_rows)
-        blanks = np.full(shape, ring.one)
-        for t in range(self._num_steps):
-            ring.times(blanks[t], self._blanks[t], out=blanks[t + 1])
-        rows = np.arange(self._num_rows)
-        self._note(rows, self._roots, blanks[-1])
-        return self._promising(self._children(rows, self._roots, blanks, None))
+        rows, words, scores = (np.concatenate(column) for column in zip(*self._found, strict=True))
+        kept = scores >= self._lowest()[rows]
+        rows, words = rows[kept], words[kept]
+        order = np.lexsort((words, rows))
+        log_total = np.full(self._num_rows, np.nan)
+        if self._tolerance is not None:
+            log_total = ring.plus(self._sum, self._left_out)
+            with np.errstate(divide="ignore"):
+                log_total = np.log(log_total) if ring.take_exp else log_total
+        return rows[order], words[order], log_total
 
     def _expand(self, pairs: _Pairs) -> _Pairs:
         """Compute nodes, note their words, and return their children."""
         ring, rows = self._ring, pairs.rows
-        emissions = self._emissions.take(self._places(rows, pairs.nodes), axis=1)  # (T, P)
+        emissions = self._emissions.take(rows * self._num_classes + self._characters[pairs.nodes], axis=1)  # (T, P)
         blank = self._blanks.take(rows, axis=1)  # (T, P)
         blanks = np.empty((self._num_steps + 1, len(pairs)))  # of exactly the prefix, with a blank at the end
         totals = np.empty_like(blanks)  # of exactly the prefix
@@ -199,14 +179,9 @@ class _Search:
         if blanks is not None:  # a character is shown again only after a blank
             again = np.flatnonzero(self._characters[children] == self._characters[nodes[parents]])
             entering[:, again] = blanks[:-1].take(parents[again], axis=1)
-        bounding = self._bounding.take(self._places(rows[parents], children), axis=1)
+        bounding = self._bounding.take(rows[parents] * self._num_classes + self._characters[children], axis=1)
         bounds = self._ring.plus.reduce(self._ring.times(entering, bounding, out=bounding), axis=0)
         return _Pairs(rows[parents], children, bounds, entering)
-
-    def _places(self, rows: _Indices, nodes: _Indices) -> _Indices:
-        """Return the columns of ``_emissions`` for the characters of nodes."""
-        places: _Indices = rows * self._num_classes + self._characters[nodes]
-        return places
 
     def _note(self, rows: _Indices, nodes: _Indices, scores: _Doubles) -> None:
         """Keep the words of nodes that may be among the likeliest, and raise the threshold."""
@@ -226,39 +201,32 @@ class _Search:
         all_rows = np.concatenate([np.repeat(np.arange(self._num_rows), count), rows])
         all_scores = np.concatenate([self._best.ravel(), scores])
         order = np.lexsort((-all_scores, all_rows))
-        sorted_rows = all_rows[order]
-        kept = order[np.arange(len(order)) - np.searchsorted(sorted_rows, sorted_rows) < count]
+        kept = order[_rank_in_row(all_rows[order]) < count]
         self._best[...] = all_scores[kept].reshape(self._best.shape)
 
     def _lowest(self) -> _Doubles:
         """Return the threshold with its margin, ``(N,)``."""
-        if self._ring.take_exp:
-            return self.threshold * (1.0 - _MARGIN)
-        return self.threshold - _MARGIN
+        return self.threshold * (1.0 - _MARGIN) if self._ring.take_exp else self.threshold - _MARGIN
 
     def _promising(self, pairs: _Pairs) -> _Pairs:
         """Drop nodes that are impossible, or less likely than the threshold."""
         out = pairs.bounds <= self._ring.zero
         out |= pairs.bounds < self._lowest()[pairs.rows]
         if self._tolerance is not None and out.any():
-            out[out] = self._may_be_left_out(pairs[out])
+            out[out] = self._may_be_left_out(pairs[out], self._tolerance)
         return pairs[~out]
 
-    def _may_be_left_out(self, pairs: _Pairs) -> _Mask:
+    def _may_be_left_out(self, pairs: _Pairs, tolerance: float) -> _Mask:
         """Mark the smallest bounds, as far as the tolerance of the total allows."""
         rows = pairs.rows
-        share = np.minimum(
-            self._share(pairs.bounds, rows), 2.0
-        )  # finite, so that sums of one image do not reach others
+        share = np.minimum(self._share(pairs.bounds, rows), 2.0)  # finite: sums of one image do not reach others
         order = np.lexsort((share, rows))
         sums = np.cumsum(share[order])
         starts = np.searchsorted(rows[order], np.arange(self._num_rows))
         before = np.concatenate([np.zeros(1), sums])[starts]
-        every = np.arange(self._num_rows)
-        held = self._share(self._left_out, every)
+        held = self._share(self._left_out, np.arange(self._num_rows))
         small = np.empty(len(pairs), dtype=np.bool_)
-        assert self._tolerance is not None
-        small[order] = sums - before[rows[order]] + held[rows[order]] <= self._tolerance
+        small[order] = sums - before[rows[order]] + held[rows[order]] <= tolerance
         self._ring.plus.at(self._left_out, rows[small], pairs.bounds[small])
         return small
 
@@ -270,29 +238,14 @@ class _Search:
         nothing = amounts <= self._ring.zero
         return np.where(nothing, 0.0, np.where(found > self._ring.zero, shares, np.inf))
 
-    def _result(self) -> Found:
-        log_total = np.full(self._num_rows, np.nan)
-        if self._tolerance is not None:
-            total = self._ring.plus(self._sum, self._left_out)
-            with np.errstate(divide="ignore"):
-                log_total = np.log(total) if self._ring.take_exp else total
-        if not self._found:
-            nothing = np.empty(0, dtype=np.intp)
-            return Found(nothing, nothing, log_total)
-        rows, words, scores = (np.concatenate(column) for column in zip(*self._found, strict=True))
-        kept = scores >= self._lowest()[rows]
-        rows, words = rows[kept], words[kept]
-        order = np.lexsort((words, rows))
-        return Found(rows[order], words[order], log_total)
+
+def _rank_in_row(rows: _Indices) -> _Indices:
+    """Return 0, 1, ... for the entries of each row; ``rows`` ascend."""
+    return np.arange(len(rows)) - np.searchsorted(rows, rows)
 
 
-def _merged(parts: Sequence[_Pairs]) -> _Pairs:
-    return _Pairs(
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.nodes for part in parts]),
-        np.concatenate([part.bounds for part in parts]),
-        np.concatenate([part.entering for part in parts], axis=1),
-    )
+def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,90 +289,55 @@ def decode_lexicon(
         are left out: those that need more than T steps or meet -inf.
 
     Raises:
-        DataError: ``check_log_probs`` refuses ``log_probs``, or the lexicons do not fit them.
-        ConfigError: A number is out of range.
+        DataError: The lexicons do not fit ``log_probs``.
+        ConfigError: The margin is out of range.
     """
-    lexicons, which = _checked(log_probs, lexicon, n_best)
     if margin is not None and not margin >= 0.0:
         raise ConfigError(f"margin is {margin}; expected nats, 0 or more")
+    lexicons = [lexicon] * len(log_probs) if isinstance(lexicon, Lexicon) else lexicon
+    if len(lexicons) != len(log_probs):
+        raise DataError(f"there are {len(lexicons)} lexicons for {len(log_probs)} samples of log_probs")
     results: list[list[LexiconMatch]] = []
     for start in range(0, len(log_probs), _BATCH):
-        some, of_some = log_probs[start : start + _BATCH], which[start : start + _BATCH]
-        results += _search(some, lexicons, of_some, n_best, posterior)
+        some = slice(start, start + _BATCH)
+        results += _search(log_probs[some], lexicons[some], n_best, posterior)
     if margin is None:
         return results
+    free = [LexiconMatch(None, text.ids, text.score, None) for text in decode_greedy(log_probs)]
     return [
-        [free, *matches][:n_best] if not matches or free.score > matches[0].score + margin else matches
-        for free, matches in zip(_free_readings(log_probs), results, strict=True)
+        [text, *matches][:n_best] if not matches or text.score > matches[0].score + margin else matches
+        for text, matches in zip(free, results, strict=True)
     ]
 
 
-def _checked(log_probs: _Floats, lexicon: Lexicon | Sequence[Lexicon], n_best: int) -> tuple[list[Lexicon], _Indices]:
-    """Return the different lexicons, and which of them each image has."""
-    if n_best < 1:
-        raise ConfigError(f"n_best is {n_best}; expected 1 or more")
-    check_log_probs(log_probs)
-    num_samples, _, num_classes = log_probs.shape
-    given = [lexicon] * num_samples if isinstance(lexicon, Lexicon) else list(lexicon)
-    if len(given) != num_samples:
-        raise DataError(
-            f"there are {len(given)} lexicons for {num_samples} samples of log_probs; expected one for each"
-        )
+def _search(log_probs: _Floats, given: Sequence[Lexicon], n_best: int, posterior: bool) -> list[list[LexiconMatch]]:
     number: dict[int, int] = {}
     which = np.array([number.setdefault(id(one), len(number)) for one in given], dtype=np.intp)
     lexicons = list({id(one): one for one in given}.values())
-    for one in lexicons:
-        if one.charset.num_classes != num_classes:
-            raise DataError(
-                f"log_probs have shape {log_probs.shape}, so {num_classes} classes, and a lexicon has "
-                f"{one.charset.num_classes}; expected one made with the charset of the network"
-            )
-    return lexicons, which
-
-
-def _free_readings(log_probs: _Floats) -> list[LexiconMatch]:
-    ids = greedy(log_probs)
-    scores = sequence_log_probs(log_probs, ids).tolist()
-    return [LexiconMatch(None, tuple(text), score, None) for text, score in zip(ids, scores, strict=True)]
-
-
-def _search(
-    log_probs: _Floats, lexicons: Sequence[Lexicon], which: _Indices, n_best: int, posterior: bool
-) -> list[list[LexiconMatch]]:
-    sizes = np.array([len(one) for one in lexicons], dtype=np.intp)[which]
-    if sizes.max(initial=0) <= _FEW_WORDS:
-        rows, unknown = np.repeat(np.arange(len(which)), sizes), np.full(len(log_probs), np.nan)
+    if any(one.charset.num_classes != log_probs.shape[2] for one in lexicons):
+        raise DataError(
+            f"log_probs have shape {log_probs.shape}, so {log_probs.shape[2]} classes; expected lexicons made with the "
+            "charset of the network"
+        )
+    few = max(map(len, lexicons)) <= _FEW_WORDS
+    if few:
+        sizes = np.array([len(one) for one in given], dtype=np.intp)
+        rows = np.repeat(np.arange(len(given)), sizes)
         indices = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return _matches(log_probs, lexicons, which, rows, indices, n_best, None if posterior else unknown)
-    used, trie_of = np.unique(which, return_inverse=True)
-    tries = [lexicons[number].trie for number in used.tolist()]
-    found = search_tries(log_probs, tries, trie_of, n_best, _TOTAL_ERROR if posterior else None)
-    return _matches(log_probs, lexicons, which, found.rows, found.words, n_best, found.log_total)
-
-
-def _matches(
-    log_probs: _Floats,
-    lexicons: Sequence[Lexicon],
-    which: _Indices,
-    rows: _Indices,
-    indices: _Indices,
-    n_best: int,
-    log_total: _Doubles | None,
-) -> list[list[LexiconMatch]]:
-    """Return the ``n_best`` likeliest words of each image; ``log_total`` is by default the sum over these words."""
-    texts = [lexicons[number].ids(index) for number, index in zip(which[rows].tolist(), indices.tolist(), strict=True)]
+        log_total = np.full(len(given), -np.inf if posterior else np.nan)
+    else:
+        tolerance = _TOTAL_ERROR if posterior else None
+        rows, indices, log_total = search_tries(log_probs, [one.trie for one in lexicons], which, n_best, tolerance)
+    texts = [given[row].ids(index) for row, index in zip(rows.tolist(), indices.tolist(), strict=True)]
     scores = sequence_log_probs(log_probs, texts, rows)
-    if log_total is None:
-        log_total = np.full(len(log_probs), -np.inf)
+    if few and posterior:
         np.logaddexp.at(log_total, rows, scores)
     order = np.lexsort((indices, -scores, rows))
-    sorted_rows = rows[order]
-    kept = order[(np.arange(len(order)) - np.searchsorted(sorted_rows, sorted_rows) < n_best)]
+    kept = order[_rank_in_row(rows[order]) < n_best]
     kept = kept[scores[kept] > -np.inf]
-    found: list[list[LexiconMatch]] = [[] for _ in range(len(log_probs))]
+    found: list[list[LexiconMatch]] = [[] for _ in given]
     shares = np.exp(np.minimum(scores[kept] - log_total[rows[kept]], 0.0)).tolist()
     for at, share in zip(kept.tolist(), shares, strict=True):
-        n = int(rows[at])
-        posterior = None if math.isnan(share) else share
-        found[n].append(LexiconMatch(int(indices[at]), texts[at], float(scores[at]), posterior))
+        match = LexiconMatch(int(indices[at]), texts[at], float(scores[at]), None if math.isnan(share) else share)
+        found[rows[at]].append(match)
     return found

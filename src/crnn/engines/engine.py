@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, DataError
 
 EngineName = Literal["torch", "onnx", "openvino"]
@@ -19,7 +18,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]
 """``throughput``: each thread has its own images. ``latency``: all threads share each operation."""
 
-_MIN_WIDTH = 8  # pixels of the first time step
+_HEIGHT, _MIN_WIDTH = 32, 8  # pixels; the width of the first time step
 
 Pixels = npt.NDArray[np.uint8]
 LogProbs = npt.NDArray[np.float32]
@@ -41,32 +40,18 @@ class Engine(Protocol):
 
 
 def check_pixels(images: Pixels, channels: int) -> None:
-    """Refuse an array that is not a batch of images; engines would treat it differently.
-
-    Raises:
-        DataError: The shape or type is wrong, or the images are too narrow for one time step.
-    """
-    height = ImageConfig().image_height
-    fits = images.ndim == 4 and images.shape[1:3] == (channels, height) and images.shape[3] >= _MIN_WIDTH
+    """Raise ``DataError`` for an array that is not a batch of images; engines would treat it differently."""
+    fits = images.ndim == 4 and images.shape[1:3] == (channels, _HEIGHT) and images.shape[3] >= _MIN_WIDTH
     if not fits or images.dtype != np.uint8 or not len(images):
         raise DataError(
             f"images have shape {images.shape} and type {images.dtype}; "
-            f"expected (N >= 1, {channels}, {height}, W >= {_MIN_WIDTH}) of uint8"
+            f"expected (N >= 1, {channels}, {_HEIGHT}, W >= {_MIN_WIDTH}) of uint8"
         )
 
 
 def cpu_threads(threads: int | None) -> int | None:
-    """Return the given number of threads, else ``OMP_NUM_THREADS`` (set by ``torchrun`` and clusters), else ``None``.
-
-    Raises:
-        ConfigError: The number is below 1.
-    """
+    """Return the given number of threads, else ``OMP_NUM_THREADS`` (``torchrun`` and clusters set it), or ``None``."""
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; expected 1 or more, or none for the engine's own choice")
     variable = os.environ.get("OMP_NUM_THREADS", "")
     return threads or (int(variable) if variable.isdecimal() and int(variable) > 0 else None)
-
-
-def in_parts(images: Pixels, count: int) -> list[Pixels]:
-    """Split images into at most ``count`` parts of nearly equal size, in order; views where possible."""
-    return np.array_split(images, min(count, len(images)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -23,14 +22,9 @@ from crnn.model.weights import WEIGHTS_FORMAT, weights_metadata
 ENGINE_FORMAT = "crnn-engine"
 FORMAT_VERSION = 1
 
-METADATA_KEY = "crnn_metadata"
-"""Key of the metadata in ``metadata_props``: JSON, ASCII only."""
-
-SHA256_KEY = "crnn_sha256"
-"""Key of the checksum: 64 digits."""
-
-UNSEALED = "0" * 64
-"""Value of ``SHA256_KEY`` while the checksum is computed."""
+METADATA_KEY = "crnn_metadata"  # of ``metadata_props``: JSON, ASCII only
+SHA256_KEY = "crnn_sha256"  # 64 digits
+UNSEALED = "0" * 64  # value of ``SHA256_KEY`` while the checksum is computed
 
 # A StringStringEntryProto of an ONNX file: key (field 1), value (field 2), each with its length in front.
 _ONNX_SHA256 = re.compile(rb"\x0a\x0b" + SHA256_KEY.encode() + rb"\x12\x40([0-9a-f]{64})")
@@ -39,21 +33,13 @@ _ONNX_METADATA = re.compile(rb"\x0a\x0d" + METADATA_KEY.encode() + rb"\x12([\x80
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EngineFile:
-    """Content of an exported file.
-
-    Attributes:
-        model: The bytes that were checked.
-        config: Settings of the network: charset and image.
-        calibration: Calibration of the weights, if any.
-        info: Origin: crnn's version, checksum of the weights, quantisation.
-    """
+    """Content of an exported file: its bytes, as they were checked, and what a weights file says of the network."""
 
     model: bytes
-    config: ReaderConfig
     precision: Precision
-    calibration: Calibration | None
+    config: ReaderConfig
     info: dict[str, Any]
-    path: Path
+    calibration: Calibration | None
 
 
 def read_engine_file(source: str | Path) -> EngineFile:
@@ -67,23 +53,33 @@ def read_engine_file(source: str | Path) -> EngineFile:
         raise CheckpointError(f"{path}: files of OpenVINO's own format are not read; expected .onnx. Export anew")
     try:
         model = path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; expected an exported file, .onnx") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}; expected an exported file, .onnx") from error
-    seal, text = _ONNX_SHA256.search(model), _onnx_metadata(model)
-    if seal is None or text is None:
-        raise CheckpointError(
-            f"{path}: has no metadata of crnn's, or is cut short; expected a file written by crnn export. "
-            "Export the weights anew"
-        )
+    seal, start = _ONNX_SHA256.search(model), _ONNX_METADATA.search(model)
+    if seal is None or start is None:
+        raise CheckpointError(f"{path}: has no metadata of crnn's, or is cut short; expected a file of crnn export")
     if _digest(model, seal) != seal[1].decode():
         raise CheckpointError(f"{path}: checksum does not fit, it is damaged; use another copy, or export anew")
+    size = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(start[1]))  # a varint of protobuf's
     try:
-        metadata = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: metadata is not JSON ({error}); expected a file written by crnn") from error
-    return _checked(path, model, metadata)
+        metadata: dict[str, Any] = dict(json.loads(model[start.end() : start.end() + size]))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: metadata is no JSON object ({error}); expected a file of crnn export"
+        ) from error
+    if metadata.get("format") != ENGINE_FORMAT:
+        raise CheckpointError(f"{path}: is a {metadata.get('format')!r} file; expected one written by crnn export")
+    if metadata.get("format_version") not in range(1, FORMAT_VERSION + 1):
+        raise CheckpointError(
+            f"{path}: has format version {metadata.get('format_version')!r} of crnn {metadata.get('crnn_version')}; "
+            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
+        )
+    precision: Any = metadata.get("precision")
+    if precision not in get_args(Precision):
+        raise CheckpointError(f"{path}: has precision {precision!r}; expected one of: {', '.join(get_args(Precision))}")
+    # Settings, characters and calibration are those of a weights file, and so are the rules for them.
+    as_weights = {**metadata, "format": WEIGHTS_FORMAT, "format_version": WEIGHTS_VERSION}
+    return EngineFile(model, precision, *weights_metadata(path, as_weights))
 
 
 def sealed(model: bytes) -> bytes:
@@ -99,30 +95,3 @@ def _digest(model: bytes, seal: re.Match[bytes]) -> str:
     digest.update(UNSEALED.encode())
     digest.update(memoryview(model)[seal.end(1) :])
     return digest.hexdigest()
-
-
-def _onnx_metadata(model: bytes) -> str | None:
-    found = _ONNX_METADATA.search(model)
-    if found is None:
-        return None
-    size = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(found[1]))  # a varint of protobuf's
-    return model[found.end() : found.end() + size].decode(errors="replace")
-
-
-def _checked(path: Path, model: bytes, metadata: Any) -> EngineFile:
-    values: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
-    if values.get("format") != ENGINE_FORMAT:
-        raise CheckpointError(f"{path}: is a {values.get('format')!r} file; expected one written by crnn export")
-    if values.get("format_version") not in range(1, FORMAT_VERSION + 1):
-        raise CheckpointError(
-            f"{path}: has format version {values.get('format_version')!r} of crnn {values.get('crnn_version')}; "
-            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
-        )
-    if values.get("precision") not in get_args(Precision):
-        raise CheckpointError(
-            f"{path}: has precision {values.get('precision')!r}; expected one of: {', '.join(get_args(Precision))}"
-        )
-    # Settings, characters and calibration are those of a weights file, and so are the rules for them.
-    as_weights = {**values, "format": WEIGHTS_FORMAT, "format_version": WEIGHTS_VERSION}
-    config, info, calibration = weights_metadata(path, as_weights)
-    return EngineFile(model, config, values["precision"], calibration, info, path)

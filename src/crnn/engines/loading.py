@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,13 +15,17 @@ from crnn.model.weights import read_weights, shipped_engine_file, shipped_names
 
 EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
 
+# Packages of the engines, the fastest on CPUs first.
+_PACKAGES: dict[EngineName, tuple[str, ...]] = {
+    "openvino": ("openvino", "onnx"), "onnx": ("onnxruntime", "onnx"), "torch": ("torch",),
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """A network ready to compute: engine, its name, settings of the weights, and their calibration, if any."""
+    """A network ready to compute: engine, settings of the weights, and their calibration, if any."""
 
     engine: Engine
-    name: EngineName
     config: ReaderConfig
     calibration: Calibration | None
 
@@ -35,21 +39,9 @@ def open_model(
     threads: int | None = None,
     mode: Mode = "throughput",
 ) -> OpenedModel:
-    """Open a network in an engine.
+    """Open a network in an engine; arguments and errors are those of ``crnn.load``.
 
-    Args:
-        model: Name of shipped weights, a weights file, a run folder, or an exported file (``.onnx``).
-        engine: ``auto``: the first of OpenVINO, ONNX Runtime and torch that is installed and can do it.
-        device: ``auto``, ``cpu``, or an accelerator's name (torch only).
-        precision: ``int8`` needs an exported file or shipped weights that have one. An exported file keeps its own,
-            unless it is ``fp32`` and ``bf16`` is asked for.
-        threads: Threads on the CPU. Default: ``OMP_NUM_THREADS``, else the engine's choice.
-        mode: Whether threads share out images or each operation (``crnn.engines.engine.Mode``).
-
-    Raises:
-        CheckpointError: The model is missing, damaged, foreign, or from a newer version.
-        ConfigError: A choice is unknown, the engine cannot do it, or choices contradict each other.
-        MissingExtraError: A package is not installed.
+    An exported file keeps its own precision, unless it is ``fp32`` and ``bf16`` is asked for.
     """
     for name, value, choices in (
         ("engine", engine, EngineChoice), ("precision", precision, Precision), ("mode", mode, Mode),
@@ -66,12 +58,12 @@ def open_model(
             f"{' or '.join(f'the shipped {name}' for name in shipped) or 'shipped weights that have them'}, or a file "
             f"written by: crnn export {model} OUT.onnx --precision int8"
         )
-    return chosen.open(asked)
+    return _open_in_torch(asked) if chosen == "torch" else _open_graph(chosen, asked)
 
 
 def installed_engines() -> list[EngineName]:
     """Return the names of installed engines, the fastest on CPUs first; imports none."""
-    return [candidate.name for candidate in _CANDIDATES if not candidate.missing()]
+    return [name for name in _PACKAGES if not _missing(name)]
 
 
 def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -> bool:
@@ -104,119 +96,82 @@ class _Request:
     exported: Path | None  # the exported file, where that and no weights are meant
 
 
-class _Candidate:
-    """An engine to choose from; by default one for graphs on CPUs."""
-
-    name: EngineName
-    packages: tuple[str, ...]
-
-    def missing(self) -> list[str]:
-        return [package for package in self.packages if not _is_installed(package)]
-
-    def unsuitable(self, asked: _Request) -> str | None:
-        """Return why it cannot do the request, or ``None``."""
-        if asked.device not in ("auto", "cpu"):
-            return f"which computes on the CPU, and device is {asked.device!r}"
-        return None
-
-    def open(self, asked: _Request) -> OpenedModel:
-        if asked.exported is not None:
-            from crnn.engines.exported_file import read_engine_file
-
-            file = read_engine_file(asked.exported)
-            precision = _computed_precision(file.precision, asked.precision, asked.exported)
-            model, config, calibration = file.model, file.config, file.calibration
-        else:
-            from crnn.engines.onnx_graph import network_graph
-
-            weights = read_weights(asked.model)
-            precision, config, calibration = asked.precision, weights.config, weights.calibration
-            model = network_graph(weights).SerializeToString()
-            del weights  # engines make copies of their own of every array
-        return OpenedModel(
-            self.engine(model, config, replace(asked, precision=precision)), self.name, config, calibration
-        )
-
-    def engine(self, model: bytes, config: ReaderConfig, asked: _Request) -> Engine:
-        raise NotImplementedError
+def _missing(engine: EngineName) -> list[str]:
+    return [package for package in _PACKAGES[engine] if not _is_installed(package)]
 
 
-class _OpenVino(_Candidate):
-    name = "openvino"
-    packages = ("openvino", "onnx")
-
-    def engine(self, model: bytes, config: ReaderConfig, asked: _Request) -> Engine:
-        from crnn.engines.openvino_engine import OpenVinoEngine
-
-        channels = config.image.image_channels
-        return OpenVinoEngine(
-            model, channels=channels, precision=asked.precision, threads=asked.threads, mode=asked.mode
-        )
-
-
-class _Onnx(_Candidate):
-    name = "onnx"
-    packages = ("onnxruntime", "onnx")
-
-    def unsuitable(self, asked: _Request) -> str | None:
-        bf16 = "which does not compute in bf16 on CPUs" if asked.precision == "bf16" else None
-        return super().unsuitable(asked) or bf16
-
-    def engine(self, model: bytes, config: ReaderConfig, asked: _Request) -> Engine:
-        from crnn.engines.onnx_engine import OnnxEngine
-
-        return OnnxEngine(model, channels=config.image.image_channels, threads=asked.threads, mode=asked.mode)
-
-
-class _Torch(_Candidate):
-    name = "torch"
-    packages = ("torch",)
-
-    def unsuitable(self, asked: _Request) -> str | None:
+def _unsupported(engine: EngineName, asked: _Request) -> str | None:
+    """Return why an engine cannot do the request, or ``None``."""
+    if engine == "torch":
         if asked.exported is not None:
             return f"which reads weights files, and {asked.exported} is an exported one"
         return "which does not compute in int8" if asked.precision == "int8" else None
-
-    def open(self, asked: _Request) -> OpenedModel:
-        import torch
-
-        from crnn.distributed import resolve_device
-        from crnn.engines.torch_engine import TorchEngine
-        from crnn.model.checkpoint import build_network, load_weights
-
-        if asked.threads is not None:
-            torch.set_num_threads(asked.threads)
-        weights = load_weights(asked.model)
-        device = str(resolve_device(asked.device))
-        engine = TorchEngine(build_network(weights), device, "bf16" if asked.precision == "bf16" else "fp32")
-        return OpenedModel(engine, self.name, weights.config, weights.calibration)
+    if asked.device not in ("auto", "cpu"):
+        return f"which computes on the CPU, and device is {asked.device!r}"
+    return "which does not compute in bf16 on CPUs" if engine == "onnx" and asked.precision == "bf16" else None
 
 
-_CANDIDATES = (_OpenVino(), _Onnx(), _Torch())  # the fastest on CPUs first
-
-
-def _choose(engine: EngineChoice, asked: _Request) -> _Candidate:
-    """Return the named engine; for ``auto`` the first suitable and installed one."""
-    reasons = [(candidate, candidate.unsuitable(asked)) for candidate in _CANDIDATES]
-    suitable = [candidate for candidate, reason in reasons if reason is None]
-    for candidate, reason in reasons:
-        if engine == candidate.name and reason is not None:
-            others = f"; expected engine {' or '.join(c.name for c in suitable)}, or auto" if suitable else ""
-            raise ConfigError(f"engine is {engine!r}, {reason}{others}")
-        if reason is None and engine in ("auto", candidate.name) and not candidate.missing():
-            return candidate
+def _choose(engine: EngineChoice, asked: _Request) -> EngineName:
+    """Return the named engine; for ``auto`` the first that can do the request and is installed."""
+    reasons = {name: _unsupported(name, asked) for name in _PACKAGES}
+    suitable = [name for name, reason in reasons.items() if reason is None]
+    if engine != "auto" and reasons[engine] is not None:
+        others = f"; expected engine {' or '.join(suitable)}, or auto" if suitable else ""
+        raise ConfigError(f"engine is {engine!r}, {reasons[engine]}{others}")
     if not suitable:
         raise ConfigError(
             f"device is {asked.device!r}, and {asked.exported} is a file for CPUs; expected device auto or cpu"
         )
-    first = next(c for c in suitable if engine in ("auto", c.name))
+    wanted = [name for name in suitable if engine in ("auto", name)]
+    for name in wanted:
+        if not _missing(name):
+            return name
     use = "no engine that can do it is installed;" if engine == "auto" else "reading with the engine"
-    raise MissingExtraError(first.missing()[0], first.name, f"{use} {first.name}")
+    raise MissingExtraError(_missing(wanted[0])[0], wanted[0], f"{use} {wanted[0]}")
 
 
-def _computed_precision(held: Precision, asked: Precision, path: Path) -> Precision:
-    if held == asked or asked == "fp32":  # the default: as the file is
-        return held
-    if held == "fp32" and asked == "bf16":
-        return "bf16"
-    raise ConfigError(f"precision is {asked!r}, and {path} is exported as {held}; leave precision out, or export anew")
+def _open_graph(engine: EngineName, asked: _Request) -> OpenedModel:
+    precision = asked.precision
+    if asked.exported is not None:
+        from crnn.engines.exported_file import read_engine_file
+
+        file = read_engine_file(asked.exported)
+        model, config, calibration = file.model, file.config, file.calibration
+        if precision == "fp32":  # the default: as the file is
+            precision = file.precision
+        elif precision != file.precision and (precision, file.precision) != ("bf16", "fp32"):
+            raise ConfigError(
+                f"precision is {precision!r}, and {asked.exported} is exported as {file.precision}; leave precision "
+                "out, or export anew"
+            )
+    else:
+        from crnn.engines.onnx_graph import network_graph
+
+        weights = read_weights(asked.model)
+        config, calibration = weights.config, weights.calibration
+        model = network_graph(weights).SerializeToString()
+        del weights  # engines make copies of their own of every array
+    channels, threads, mode = config.image.image_channels, asked.threads, asked.mode
+    if engine == "onnx":
+        from crnn.engines.onnx_engine import OnnxEngine
+
+        return OpenedModel(OnnxEngine(model, channels=channels, threads=threads, mode=mode), config, calibration)
+    from crnn.engines.openvino_engine import OpenVinoEngine
+
+    opened = OpenVinoEngine(model, channels=channels, precision=precision, threads=threads, mode=mode)
+    return OpenedModel(opened, config, calibration)
+
+
+def _open_in_torch(asked: _Request) -> OpenedModel:
+    import torch
+
+    from crnn.distributed import resolve_device
+    from crnn.engines.torch_engine import TorchEngine
+    from crnn.model.checkpoint import build_network, load_weights
+
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    weights = load_weights(asked.model)
+    device = str(resolve_device(asked.device))
+    engine = TorchEngine(build_network(weights), device, "bf16" if asked.precision == "bf16" else "fp32")
+    return OpenedModel(engine, weights.config, weights.calibration)

@@ -4,49 +4,33 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_threads, in_parts
+from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_threads
 from crnn.errors import CheckpointError, MissingExtraError
 from crnn.parallel import usable_cores
 
-_ONLY_ERRORS = 3  # of ONNX Runtime's levels of logging: its warnings are about graphs, and for those who write them
-
 
 class OnnxEngine:
-    """Log-probabilities by ONNX Runtime (``crnn.engines.engine.Engine``).
+    """Log-probabilities by ONNX Runtime (``Engine``) from a serialised graph; ``CheckpointError`` if it cannot run.
 
-    Args:
-        model: Serialised graph of ``crnn.engines.onnx_graph``, or its file.
-        channels: Image channels C.
-        threads: Default: ``OMP_NUM_THREADS``, else the processors of this process.
-        mode: ``throughput`` shares out the images of a batch over the threads.
-
-    Raises:
-        CheckpointError: ONNX Runtime cannot run the graph.
+    ``throughput`` shares out the images of a batch over the threads: by default one for each processor.
     """
 
-    name = "onnx"
-
-    def __init__(
-        self, model: bytes | Path, *, channels: int, threads: int | None = None, mode: Mode = "throughput"
-    ) -> None:
+    def __init__(self, model: bytes, *, channels: int, threads: int | None = None, mode: Mode = "throughput") -> None:
         threads = cpu_threads(threads) or usable_cores()
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
-        options.log_severity_level = _ONLY_ERRORS
+        options.log_severity_level = 3  # only errors: its warnings are for those who write graphs
         # With one thread a run computes in the thread that calls it, and several may call at once.
         options.intra_op_num_threads = 1 if mode == "throughput" else threads
         options.inter_op_num_threads = 1
-        source = model if isinstance(model, bytes) else str(model)
         try:
-            self._session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common class but this one
-            where = "" if isinstance(model, bytes) else f"{model}: "
-            raise CheckpointError(f"{where}ONNX Runtime cannot run this graph: {str(error).splitlines()[0]}") from error
+            raise CheckpointError(f"ONNX Runtime cannot run this graph: {str(error).splitlines()[0]}") from error
         (given,) = self._session.get_inputs()
         self._input = given.name
         self._channels = channels
@@ -56,7 +40,7 @@ class OnnxEngine:
     def log_probs(self, images: Pixels) -> LogProbs:
         """Return log-probabilities; see ``Engine``."""
         check_pixels(images, self._channels)
-        parts = in_parts(images, self._workers)
+        parts = np.array_split(images, min(self._workers, len(images)))
         if len(parts) == 1:
             return self._run(images)
         if self._pool is None:  # one image needs none
@@ -70,11 +54,7 @@ class OnnxEngine:
 
 
 def import_onnxruntime() -> Any:
-    """Import ``onnxruntime`` without its telemetry, unless the user's environment says otherwise.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """Import ``onnxruntime`` without its telemetry, unless the user's environment says otherwise."""
     # Releases (1.32 on Linux) report every import to their vendor and leave an id in the user's cache without this.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:

@@ -37,8 +37,16 @@ def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
     Raises:
         CheckpointError: The tensors do not fit the network of the settings.
     """
-    _check_tensors(weights)
-    config, arrays = weights.config, weights.tensors
+    try:
+        return _built(weights.config, weights.tensors)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"weights {weights.path}: tensors do not fit the network of its settings ({error}); the file was written "
+            "by another program or was changed"
+        ) from error
+
+
+def _built(config: ReaderConfig, arrays: Mapping[str, npt.NDArray[Any]]) -> onnx.ModelProto:
     graph = _Graph(config.image.image_channels, config.charset.charset().num_classes)
     pixels = graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
     # The difference is exact and the division rounded once, as in ``crnn.image.normalize``.
@@ -90,14 +98,8 @@ def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapp
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
         kernel, bias = _folded(arrays, number, is_normalized(number, config.model.batch_norm))
         inputs = [values, graph.constant(f"conv{number}.weight", kernel), graph.constant(f"conv{number}.bias", bias)]
-        values = graph.add(
-            "Conv",
-            inputs,
-            f"conv{number}",
-            kernel_shape=[layer.kernel] * 2,
-            strides=[layer.stride] * 2,
-            pads=[layer.padding] * 4,
-        )
+        sizes = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
+        values = graph.add("Conv", inputs, f"conv{number}", **sizes)
         # ReLU first: engines join it to the convolution. The maximum afterwards gives the same, bit for bit.
         values = graph.add("Relu", [values], f"relu{number}")
         if layer.pool is not None:
@@ -151,39 +153,3 @@ def _linear(graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDAr
     matrix = graph.constant(f"{name}.weight", arrays[f"{name}.weight"].T)
     product = graph.add("MatMul", [values, matrix], f"{name}.product")
     return graph.add("Add", [product, graph.constant(f"{name}.bias", arrays[f"{name}.bias"])], name)
-
-
-def _check_tensors(weights: Weights[Any]) -> None:
-    """Refuse tensors that do not fit the settings, as ``crnn.model.checkpoint`` does."""
-    expected = _shapes(weights.config)
-    arrays = weights.tensors
-    wrong = [name for name, shape in expected.items() if name not in arrays or arrays[name].shape != shape]
-    # torch counts the batches of running averages; nothing reads that.
-    wrong += [n for n in arrays if n not in expected and not n.endswith(".num_batches_tracked")]
-    if wrong:
-        raise CheckpointError(
-            f"weights {weights.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
-            f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
-        )
-
-
-def _shapes(config: ReaderConfig) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    depth: int = config.image.image_channels
-    for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
-        shapes[f"backbone.conv{number}.weight"] = (layer.channels, depth, layer.kernel, layer.kernel)
-        if is_normalized(number, config.model.batch_norm):
-            for name in ("weight", "bias", "running_mean", "running_var"):
-                shapes[f"backbone.norm{number}.{name}"] = (layer.channels,)
-        else:
-            shapes[f"backbone.conv{number}.bias"] = (layer.channels,)
-        depth = layer.channels
-    hidden, num_classes = config.model.lstm_size, config.charset.charset().num_classes
-    for name, inputs in (("rnn1", BACKBONE_CHANNELS[config.model.backbone]), ("rnn2", hidden)):
-        for direction in ("", "_reverse"):
-            shapes[f"{name}.weight_ih_l0{direction}"] = (4 * hidden, inputs)
-            shapes[f"{name}.weight_hh_l0{direction}"] = (4 * hidden, hidden)
-            shapes[f"{name}.bias_ih_l0{direction}"] = shapes[f"{name}.bias_hh_l0{direction}"] = (4 * hidden,)
-    for name, inputs, outputs in (("neck", 2 * hidden, hidden), ("head", 2 * hidden, num_classes)):
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs), (outputs,)
-    return shapes

@@ -5,40 +5,29 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads, in_parts
+from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads
 from crnn.errors import CheckpointError, MissingExtraError
 
+# Types for all that is not int8 in the graph; the first that the processor has (bf16 makes int8 almost twice as fast as
+# f32 does, for the LSTMs). OpenVINO's own default is bf16 wherever it exists.
 _TYPES: dict[Precision, tuple[str, ...]] = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("bf16", "f32")}
-"""Types for all that is not int8 in the graph; the first that the processor has (bf16 makes int8 almost twice as fast
-as f32 does, for the LSTMs). OpenVINO's own default is bf16 wherever it exists."""
 
 _IMPORTING = threading.Lock()
 
 
 class OpenVinoEngine:
-    """Log-probabilities by OpenVINO (``crnn.engines.engine.Engine``); one batch at a time.
+    """Log-probabilities by OpenVINO (``Engine``) from a serialised graph; ``CheckpointError`` if it cannot run.
 
-    Args:
-        model: Serialised graph of ``crnn.engines.onnx_graph``, or its file.
-        channels: Image channels C.
-        precision: ``int8`` needs a quantised graph.
-        threads: Default: ``OMP_NUM_THREADS``, else OpenVINO's choice.
-        mode: ``throughput`` shares out the images of a batch over streams of threads.
-
-    Raises:
-        CheckpointError: OpenVINO cannot run the graph.
+    ``throughput`` shares out the images of a batch over streams of threads. One batch is computed at a time.
     """
-
-    name = "openvino"
 
     def __init__(
         self,
-        model: bytes | Path,
+        model: bytes,
         *,
         channels: int,
         precision: Precision = "fp32",
@@ -60,9 +49,8 @@ class OpenVinoEngine:
             compiled = core.compile_model(core.read_model(model), "CPU", options)
             requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         except RuntimeError as error:
-            where = "" if isinstance(model, bytes) else f"{model}: "
             why = [line for line in str(error).splitlines() if line][-1]
-            raise CheckpointError(f"{where}OpenVINO cannot run this graph: {why}") from error
+            raise CheckpointError(f"OpenVINO cannot run this graph: {why}") from error
         self._requests = [compiled.create_infer_request() for _ in range(max(1, requests))]
         self._channels = channels
         self._busy = threading.Lock()
@@ -70,7 +58,7 @@ class OpenVinoEngine:
     def log_probs(self, images: Pixels) -> LogProbs:
         """Return log-probabilities; see ``Engine``."""
         check_pixels(images, self._channels)
-        parts = [np.ascontiguousarray(part) for part in in_parts(images, len(self._requests))]
+        parts = [np.ascontiguousarray(part) for part in np.array_split(images, min(len(self._requests), len(images)))]
         with self._busy:
             started = self._requests[: len(parts)]
             for request, part in zip(started, parts, strict=True):
@@ -102,9 +90,6 @@ def import_openvino() -> Any:
 
     It reports its import to the vendor and leaves files in the user's home, unless ``openvino_telemetry`` is missing;
     so that package is hidden during the import.
-
-    Raises:
-        MissingExtraError: It is not installed.
     """
     with _IMPORTING:
         if "openvino" in sys.modules:

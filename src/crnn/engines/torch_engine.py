@@ -12,16 +12,7 @@ from crnn.model.crnn import CRNN
 
 
 class TorchEngine:
-    """Log-probabilities by torch (``crnn.engines.engine.Engine``).
-
-    Args:
-        network: Moved to the device.
-        device: Device of the computation.
-        precision: ``bf16`` is autocast.
-        channels_last: Memory order of images and convolutions.
-    """
-
-    name = "torch"
+    """Log-probabilities by torch (``Engine``); ``bf16`` is autocast. The network is moved to the device."""
 
     def __init__(
         self,
