@@ -8,7 +8,7 @@ import fnmatch
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -249,6 +249,31 @@ class FolderWriter:
 
     def _write_error(self, error: OSError) -> DataError:
         return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")
+
+
+def text_lines(path: Path, name: str = "") -> Iterator[tuple[int, bytes]]:
+    """Yield the non-blank lines of a text file with their numbers, without line ends (LF or CRLF) and byte order mark.
+
+    Nothing is held. ``name`` stands for the path in messages.
+
+    Raises:
+        DataError: The file cannot be read, is none (a pipe would be waited for), or has a NUL near its beginning.
+    """
+    name = name or str(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{name}: is not a file; expected a text file. Check the path")
+        with path.open("rb") as file:
+            if b"\0" in file.read(4096):  # before an archive or an image is read as one long line
+                raise DataError(f"{name}: is not text in UTF-8; expected lines of text. Save it as UTF-8")
+            file.seek(0)
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if not line.isspace() and line:
+                    yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}; expected a text file. Check the path") from error
 
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024

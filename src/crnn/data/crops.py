@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from crnn.data.augment import unit_square_map
 from crnn.data.formats.records import Box, Quad
 from crnn.errors import ConfigError, ImageError
 from crnn.image import MAX_PIXELS, image_size, load_image, open_image, pillow_error
@@ -41,13 +41,7 @@ def decode_scene(data: bytes, name: str) -> Image.Image:
         return image
     bare = image.copy()
     bare.info = {key: value for key, value in image.info.items() if key == "transparency"}  # without the orientation
-    return Image.fromarray(_squeezed(bare, image.mode))
-
-
-def decode_upright(data: bytes, name: str) -> Image.Image:
-    """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
-    mode = open_image(data, name).mode
-    return Image.fromarray(_squeezed(data, mode))
+    return _upright(bare, image.mode)
 
 
 def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
@@ -66,28 +60,11 @@ def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
     return _crop_box(image, region) if isinstance(region, Box) else _crop_quad(image, region.points)
 
 
-def limit_height(image: Image.Image, max_height: int | None) -> Image.Image:
-    """Return the image, shrunk in proportion if it is higher than ``max_height`` pixels."""
-    if max_height is None or image.height <= max_height:
-        return image
-    width = max(1, round(image.width * max_height / image.height))
-    return image.resize((width, max_height), Image.Resampling.BICUBIC)
-
-
-def encode(image: Image.Image, encoding: Literal["png", "jpeg"], quality: int) -> bytes:
-    """Encode an image (``L`` or ``RGB``); JPEG color is not subsampled, so that colored letters keep their edges."""
-    file = io.BytesIO()
-    if encoding == "jpeg":
-        image.save(file, "JPEG", quality=quality, subsampling=0)
-    else:
-        image.save(file, "PNG")
-    return file.getvalue()
-
-
-def _squeezed(source: bytes | Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+def _upright(source: bytes | Image.Image, mode: str) -> Image.Image:
+    """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
     if mode in _GREY_MODES or mode.startswith("I;16"):
-        return load_image(source, 1)[:, :, 0]
-    return load_image(source, 3)
+        return Image.fromarray(load_image(source, 1)[:, :, 0])
+    return Image.fromarray(load_image(source, 3))
 
 
 def _crop_box(image: Image.Image, box: Box) -> Image.Image:
@@ -127,10 +104,12 @@ def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
     if (x1 - x0) * (y1 - y0) > MAX_PIXELS:
         raise ImageError(f"the quadrilateral {tuple(points)} is too large to cut out", reason="too_large")
     patch = _with_edges(image, (x0, y0, x1, y1))
+    w, h = width * columns, height * rows
+    a, b, c, d, e, f, g, k = unit_square_map([(x - x0, y - y0) for x, y in points])
     warped = patch.transform(
-        (width * columns, height * rows),
+        (w, h),
         Image.Transform.PERSPECTIVE,
-        _coefficients([(x - x0, y - y0) for x, y in points], width * columns, height * rows),
+        (a / w, b / h, c, d / w, e / h, f, g / w, k / h),
         Image.Resampling.BICUBIC,
     )
     return warped.reduce((columns, rows)) if columns * rows > 1 else warped
@@ -190,30 +169,8 @@ def _with_edges(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Ima
     if inside == box:
         return patch
     left, top, right, bottom = inside[0] - box[0], inside[1] - box[1], box[2] - inside[2], box[3] - inside[3]
-    whole = Image.new(image.mode, (box[2] - box[0], box[3] - box[1]))
-    whole.paste(patch, (left, top))
-    width, height = patch.size
-    for strip, at, size in (
-        ((left, top, left + 1, top + height), (0, top), (left, height)),
-        ((left + width - 1, top, left + width, top + height), (left + width, top), (right, height)),
-        ((0, top, whole.width, top + 1), (0, 0), (whole.width, top)),
-        ((0, top + height - 1, whole.width, top + height), (0, top + height), (whole.width, bottom)),
-    ):
-        if min(size) > 0:
-            whole.paste(whole.crop(strip).resize(size, Image.Resampling.NEAREST), at)
-    return whole
-
-
-def _coefficients(points: Sequence[Point], width: int, height: int) -> tuple[float, ...]:
-    """Return Pillow's coefficients of the map from the output to the quadrilateral (Heckbert 1989, section 2.2.3)."""
-    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points
-    dx1, dy1, dx2, dy2 = x1 - x2, y1 - y2, x3 - x2, y3 - y2
-    sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
-    determinant = dx1 * dy2 - dx2 * dy1
-    g, h = (sx * dy2 - dx2 * sy) / determinant, (dx1 * sy - sx * dy1) / determinant
-    a, b, c = x1 - x0 + g * x1, x3 - x0 + h * x3, x0
-    d, e, f = y1 - y0 + g * y1, y3 - y0 + h * y3, y0
-    return (a / width, b / height, c, d / width, e / height, f, g / width, h / height)
+    pixels = np.asarray(patch)
+    return Image.fromarray(np.pad(pixels, ((top, bottom), (left, right), (0, 0))[: pixels.ndim], mode="edge"))
 
 
 _TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if somebody put zeros behind them
@@ -223,26 +180,18 @@ _TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if someb
 class CropOptions:
     """Treatment of images on their way into a store.
 
-    Attributes:
-        check: ``header`` checks header and last bytes of unchanged images and decodes only those that look cut short;
-            ``full`` decodes all, at several times the cost.
-        max_height: Higher images are shrunk to this number of pixels; ``None``: none are.
-        encoding: Encoding of cut or shrunk images; ``png`` is lossless, ``jpeg`` about a third of its size.
-        quality: Quality of JPEG, 1 to 100.
+    ``check="header"`` checks header and last bytes of unchanged images and decodes only those that look cut short;
+    ``full`` decodes all, at several times the cost.
     """
 
     check: Literal["header", "full"] = "header"
-    max_height: int | None = None
-    encoding: Literal["png", "jpeg"] = "png"
-    quality: int = 95
+    max_height: int | None = None  # pixels, to which higher images are shrunk
+    encoding: Literal["png", "jpeg"] = "png"  # of cut or shrunk images; jpeg has about a third of the size
+    quality: int = 95  # of JPEG, 1 to 100
 
     def __post_init__(self) -> None:
-        if self.check not in ("header", "full"):
-            raise ConfigError(f"check is {self.check!r}; expected header or full")
         if self.max_height is not None and self.max_height < 1:
             raise ConfigError(f"max_height is {self.max_height}; expected at least 1 pixel")
-        if self.encoding not in ("png", "jpeg"):
-            raise ConfigError(f"encoding is {self.encoding!r}; expected png or jpeg")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
 
@@ -286,39 +235,38 @@ class Prepare:
         return [self._prepare(request) for request in requests]
 
     def _prepare(self, request: Request) -> Prepared:
+        settings = self._settings
         try:
-            if request.region is None:
-                return self._whole(request)
-            return self._part(request, request.region)
+            if request.region is not None:
+                image = crop(self._decoded_scene(request), request.region)
+            else:
+                data = self._sources[request.source](request.path)
+                width, height = image_size(data)
+                if settings.max_height is None or height <= settings.max_height:
+                    if settings.check == "full" or not _ends_well(data):
+                        load_image(data, 3)
+                    return Prepared(data, width, height)
+                image = _upright(data, open_image(data, request.path).mode)
         except ImageError as error:
             return Prepared(b"", reason=error.reason, message=str(error))
+        if settings.max_height is not None and image.height > settings.max_height:
+            width = max(1, round(image.width * settings.max_height / image.height))
+            image = image.resize((width, settings.max_height), Image.Resampling.BICUBIC)
+        file = io.BytesIO()
+        if settings.encoding == "jpeg":
+            image.save(file, "JPEG", quality=settings.quality, subsampling=0)  # colored letters keep their edges
+        else:
+            image.save(file, "PNG")
+        return Prepared(file.getvalue(), *image.size)
 
-    def _bytes(self, request: Request) -> bytes:
-        return self._sources[request.source](request.path)
-
-    def _whole(self, request: Request) -> Prepared:
-        data, settings = self._bytes(request), self._settings
-        width, height = image_size(data)
-        if settings.max_height is not None and height > settings.max_height:
-            image = limit_height(decode_upright(data, request.path), settings.max_height)
-            return Prepared(encode(image, settings.encoding, settings.quality), *image.size)
-        if settings.check == "full" or not _ends_well(data):
-            load_image(data, 3)
-        return Prepared(data, width, height)
-
-    def _part(self, request: Request, region: Box | Quad) -> Prepared:
-        image = limit_height(crop(self._decoded(request), region), self._settings.max_height)
-        return Prepared(encode(image, self._settings.encoding, self._settings.quality), *image.size)
-
-    def _decoded(self, request: Request) -> Image.Image:
+    def _decoded_scene(self, request: Request) -> Image.Image:
         key = (request.source, request.path)
         if self._scene_key != key:
-            self._scene_key, self._scene = None, None  # two decoded scenes at once would be twice the memory
+            self._scene_key, self._scene = key, None  # two decoded scenes at once would be twice the memory
             try:
-                self._scene = decode_scene(self._bytes(request), request.path)
+                self._scene = decode_scene(self._sources[request.source](request.path), request.path)
             except ImageError as error:
                 self._scene = error  # so are all other words in it
-            self._scene_key = key
         if isinstance(self._scene, ImageError):
             raise ImageError(str(self._scene), reason=self._scene.reason)
         assert self._scene is not None
