@@ -84,18 +84,6 @@ def test_batches_do_not_depend_on_workers(source, workers, start):
         assert (batch.keys, batch.skipped) == (expected.keys, expected.skipped)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_batches_come_in_order_from_any_number_on(workers):
-    assert numbers(Numbered(), 0, 12, workers=workers) == list(range(12))
-    assert numbers(Numbered(), 7, 12, workers=workers) == list(range(7, 12))
-    assert numbers(Numbered(), 11, 12, workers=workers) == [11]
-    assert numbers(Numbered(), 5, 5, workers=workers) == []
-
-
-def test_a_slow_batch_is_waited_for():
-    assert numbers(Numbered(at_1=lambda: time.sleep(0.3)), workers=2) == list(range(6))
-
-
 def test_workers_end_when_the_batches_are_closed():
     batches = iterate_batches(Numbered(), 0, 1000, DataConfig(workers=2))
     next(batches)
@@ -173,18 +161,6 @@ def test_a_worker_that_hangs_is_ended(monkeypatch):
     with pytest.raises(TrainingError, match=r"^no data worker gave the next batch for 2 s, so they were ended; is"):
         next(batches)
     assert time.monotonic() - began < 60.0
-
-
-@pytest.mark.slow
-def test_slow_batches_and_slow_users_are_no_hanging_workers(monkeypatch):
-    """Three seconds are too long for one batch, not for several, and not where nobody waits."""
-    slow = Numbered(**{f"at_{number}": lambda: time.sleep(1.2) for number in range(1, 4)})
-    batches = iterate_batches(slow, 0, 5, DataConfig(workers=1))
-    assert next(batches).keys == ("0",)
-    monkeypatch.setattr("crnn.data.loader.WAIT_SECONDS", 3.0)
-    assert [next(batches).keys for _ in range(3)] == [("1",), ("2",), ("3",)]
-    time.sleep(4.0)
-    assert [batch.keys for batch in batches] == [("4",)]
 
 
 def test_a_batch_that_cannot_be_sent_ends_the_run(capfd):
