@@ -43,18 +43,10 @@ _QUANTILES /= _QUANTILES.std()
 
 
 def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
-    """Change an image at random, up to the strengths of ``config``.
+    """Change an image ``(H, W, 1 or 3)`` at random, up to the strengths of ``config``, to ``(H', W', C)`` uint8.
 
-    The result depends on ``pixels``, ``config`` and the state of ``rng`` alone. Each change has its own random numbers:
-    switching one off does not alter the others. With probability 0 none is drawn.
-
-    Args:
-        pixels: ``(H, W, C)`` uint8, ``C`` 1 (grey) or 3 (red, green, blue).
-        config: Probability and strengths.
-        rng: Random numbers of this image.
-
-    Returns:
-        ``(H', W', C)`` uint8, contiguous. An unchanged image is not copied.
+    The result is contiguous and depends on the arguments alone; an unchanged image is not copied. Each change has its
+    own random numbers: switching one off does not alter the others. With probability 0 none is drawn.
     """
     moves = bool(config.rotate_degrees or config.shear or config.perspective or config.crop)
     tones = config.contrast or config.invert
@@ -85,7 +77,9 @@ def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> 
     if moves or image.shape[:2] != (new_height, max(1, round(new_width))):
         image = _warped(image, new_width, new_height, config, pose)
     if config.noise:
-        image = _noisy(image, config.noise * noise, rng)
+        table = np.rint(_QUANTILES * (config.noise * noise)).astype(np.int16)
+        steps = np.frombuffer(rng.bytes(image.size), dtype=np.uint8).reshape(image.shape)
+        image = np.clip(table.take(steps) + image, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(image).reshape(*image.shape[:2], channels)
 
 
@@ -115,13 +109,6 @@ def _toned(image: Pixels, contrast: float, brightness: float, invert: bool) -> P
         table = 255.0 - table
     toned: Pixels = np.clip(np.rint(table), 0, 255).astype(np.uint8).take(image)
     return toned
-
-
-def _noisy(image: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
-    table = np.rint(_QUANTILES * deviation).astype(np.int16)
-    steps = np.frombuffer(rng.bytes(image.size), dtype=np.uint8).reshape(image.shape)
-    noisy: Pixels = np.clip(table.take(steps) + image, 0, 255).astype(np.uint8)
-    return noisy
 
 
 def _warped(image: Pixels, new_width: float, new_height: int, config: AugmentConfig, pose: list[float]) -> Pixels:

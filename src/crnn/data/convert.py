@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from crnn.data.crops import CropOptions, Prepare, Prepared, Request
-from crnn.data.formats.records import Reader, Record, Skipped
+from crnn.data.formats.records import Reader, Record, Skipped, printable
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, CrnnError, DataError
@@ -82,13 +82,12 @@ def convert(
     """Write the samples of one reader, or of several in turn.
 
     The partial result, ``path`` with ``.partial`` at the end, stays when the conversion stops or fails, and the same
-    conversion goes on with it. Worker processes are spawned: in a script, call this under ``if __name__ ==
-    "__main__"``.
+    conversion goes on with it. Processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
 
     Args:
         readers: The samples. A reader with a method ``read_image(path)`` gives image bytes itself (it is pickled);
             otherwise images are files below its root.
-        path: The store or folder to write; it must not exist yet, or be empty.
+        path: A new or empty folder.
         to: ``lmdb``, or ``list`` for image folders with a list file.
         images: Treatment of the images.
         origin: Everything else that decides the result (format, source, reader's options), compared as text before
@@ -98,16 +97,11 @@ def convert(
         max_bad_share: In [0, 1]; a larger share of unusable samples is an error.
         restart: Discard a partial result.
         progress: Called with the number of samples done since the last call, those of an earlier conversion included.
-        stop: Polled; once true, the conversion ends and keeps its partial result.
-
-    Returns:
-        The result; not ``complete`` after ``stop``.
+        stop: Polled; once true, the conversion ends and keeps its partial result, which is not ``complete``.
 
     Raises:
-        ConfigError: A setting has an impossible value.
         DataError: ``path`` is not empty, or another conversion is at it; the partial result has other settings or
             another source; too many samples are unusable, or all; the disk is full; a worker process died.
-        MissingExtraError: The package ``lmdb`` is not installed.
     """
     if not 0 <= max_bad_share <= 1:
         raise ConfigError(f"max_bad_share is {max_bad_share}; expected a share from 0 to 1")
@@ -253,8 +247,8 @@ class _Tally:
         skips = self.skips.setdefault(reason, Skips())
         skips.count += 1
         if len(skips.examples) < _MAX_EXAMPLES:
-            skips.examples.append(_shortened(key))
-            skips.message = skips.message or _shortened(message)
+            skips.examples.append(printable(key, 200))
+            skips.message = skips.message or printable(message, 200)
 
     def check_share(self, path: str, total: int, max_bad_share: float) -> None:
         """Raise ``DataError`` if too many samples are unusable, without unwanted ones."""
@@ -324,12 +318,6 @@ def _mark(item: Record | Skipped, checksum: int) -> int:
     """Return the checksum with one more sample."""
     text = f"{item.label}\t{item.region}" if isinstance(item, Record) else item.reason
     return zlib.crc32(f"{item.key}\t{text}\n".encode("utf-8", "surrogatepass"), checksum)
-
-
-def _shortened(text: str) -> str:
-    # Keys of files whose names are not UTF-8 have half surrogates, which JSON keeps and terminals do not print.
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _is_text(text: str) -> bool:

@@ -25,7 +25,6 @@ MAX_CROP_PIXELS = 16_000_000
 
 _MAX_SIDE = 65_500  # JPEG's own limit, nearly
 _MARGIN = 2  # pixels around a point that bicubic interpolation reads
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 Point = tuple[float, float]
 
@@ -62,9 +61,8 @@ def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
 
 def _upright(source: bytes | Image.Image, mode: str) -> Image.Image:
     """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
-    if mode in _GREY_MODES or mode.startswith("I;16"):
-        return Image.fromarray(load_image(source, 1)[:, :, 0])
-    return Image.fromarray(load_image(source, 3))
+    grey = Image.getmodebase(mode) == "L"
+    return Image.fromarray(load_image(source, 1)[:, :, 0] if grey else load_image(source, 3))
 
 
 def _crop_box(image: Image.Image, box: Box) -> Image.Image:
@@ -84,9 +82,9 @@ def _crop_box(image: Image.Image, box: Box) -> Image.Image:
 
 def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
     _check_shape(points)
-    top, right, bottom, left = (math.dist(points[i], points[(i + 1) % 4]) for i in range(4))
-    _check_crop_size((top + bottom) / 2, (left + right) / 2)
-    width, height = max(1, round((top + bottom) / 2)), max(1, round((left + right) / 2))
+    above, right_side, below, left_side = (math.dist(points[i], points[(i + 1) % 4]) for i in range(4))
+    _check_crop_size((above + below) / 2, (left_side + right_side) / 2)
+    width, height = max(1, round((above + below) / 2)), max(1, round((left_side + right_side) / 2))
     if 2 * _area(_inside(points, image.size)) < _area(points):
         raise ImageError(
             f"the quadrilateral {tuple(points)} lies outside of the image of {image.width} x {image.height} pixels",
@@ -94,16 +92,19 @@ def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
         )
     # Where a side is longer than the output is wide, interpolation would jump over pixels: there more points are taken,
     # and averaged.
-    columns, rows = (
-        min(4, max(1, math.ceil(ratio - 0.25))) for ratio in (max(top, bottom) / width, max(left, right) / height)
-    )
+    steps = max(above, below) / width, max(left_side, right_side) / height
+    columns, rows = (min(4, max(1, math.ceil(step - 0.25))) for step in steps)
     _check_crop_size(width * columns, height * rows)
 
     x0, y0 = (math.floor(min(p[axis] for p in points)) - _MARGIN for axis in (0, 1))
     x1, y1 = (math.ceil(max(p[axis] for p in points)) + _MARGIN for axis in (0, 1))
     if (x1 - x0) * (y1 - y0) > MAX_PIXELS:
         raise ImageError(f"the quadrilateral {tuple(points)} is too large to cut out", reason="too_large")
-    patch = _with_edges(image, (x0, y0, x1, y1))
+    # Outside of the image its edge pixels are repeated.
+    left, top, right, bottom = max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1)
+    pixels = np.asarray(image.crop((left, top, right, bottom)))
+    outside = ((top - y0, y1 - bottom), (left - x0, x1 - right), (0, 0))[: pixels.ndim]
+    patch = Image.fromarray(np.pad(pixels, outside, mode="edge"))
     w, h = width * columns, height * rows
     a, b, c, d, e, f, g, k = unit_square_map([(x - x0, y - y0) for x, y in points])
     warped = patch.transform(
@@ -160,17 +161,6 @@ def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
                 at = a / (a - b)
                 kept.append((point[0] + at * (following[0] - point[0]), point[1] + at * (following[1] - point[1])))
     return kept
-
-
-def _with_edges(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """Return the pixels of ``box``, with edge pixels repeated outside of the image."""
-    inside = (max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
-    patch = image.crop(inside)
-    if inside == box:
-        return patch
-    left, top, right, bottom = inside[0] - box[0], inside[1] - box[1], box[2] - inside[2], box[3] - inside[3]
-    pixels = np.asarray(patch)
-    return Image.fromarray(np.pad(pixels, ((top, bottom), (left, right), (0, 0))[: pixels.ndim], mode="edge"))
 
 
 _TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if somebody put zeros behind them

@@ -149,13 +149,9 @@ def network_input(images: Tensor) -> Tensor:
 
 
 class StoredBatches:
-    """Batches of stored samples, for one rank; they can be pickled.
+    """Batches of stored samples for one of the ranks that share each batch; they can be pickled.
 
-    Args:
-        config: Sources, ratios, charset, image, augmentation, batch size and seed.
-        rank: Number of this process.
-        world_size: Processes that share each batch.
-        progress: Called with the number of labels checked since the last call.
+    ``progress`` is called with the number of labels checked since the last call.
 
     Raises:
         DataError: A source is missing, empty, has no usable sample, or too few labels that are used unchanged.
@@ -175,14 +171,8 @@ class StoredBatches:
         self.stores = [open_source(spec) for spec in config.data.train]
         self.scans: list[LabelScan] = []
         for store in self.stores:
-            scan = scan_labels(store, self._charset, self._rules, config.image, progress)
-            if not len(scan.indices):
-                raise DataError(
-                    f"{store.path}: none of its {len(store)} samples can be trained on ({describe_skipped(scan)}); "
-                    "check charset.characters, charset.max_text_length and image.image_width"
-                )
-            _check_lost(scan, config.data.max_lost_share)
-            self.scans.append(scan)
+            self.scans.append(scan_labels(store, self._charset, self._rules, config.image, progress))
+            _check_lost(self.scans[-1], config.data.max_lost_share)
         widths = [scan.widths for scan in self.scans if scan.widths is not None]
         self._order = SampleOrder(
             [len(scan.indices) for scan in self.scans],
@@ -235,14 +225,14 @@ def _check_lost(found: LabelScan, limit: float) -> None:
     """Refuse a mistyped charset (37 is a charset of two digits), which would train on remnants of the labels."""
     left_out = sum(found.skipped.values())
     total = len(found.indices) + left_out
-    if left_out + found.changed <= limit * total:
+    if len(found.indices) and left_out + found.changed <= limit * total:
         return
     reasons = [f"left out {describe_skipped(found)}"] if left_out else []
     if found.changed:
         reasons.append(f"{found.changed} labels lose {''.join(c for c, _ in found.lost.most_common(20))!r}")
     raise DataError(
         f"{found.path}: {left_out + found.changed} of {total} labels cannot be used as they are "
-        f"({'; '.join(reasons)}), a larger share than data.max_lost_share {limit:g}; check charset.characters, "
+        f"({'; '.join(reasons)}), with data.max_lost_share {limit:g}; check charset.characters, "
         "charset.max_text_length and image.image_width, or raise data.max_lost_share"
     )
 
@@ -255,19 +245,19 @@ def check_training_data(data: DataConfig) -> None:
     for spec in data.train:
         open_source(spec).close()
     for spec in data.validation:
+        faults = []
         with open_source(spec) as store:
-            why = ""
-            for index in range(min(len(store), _FIRST_IMAGES)):
+            first = range(min(len(store), _FIRST_IMAGES))
+            for index in first:
                 try:
                     store.image_bytes(index)
                     break
                 except DataError as error:
-                    why = why or str(error)
-            else:
-                raise DataError(
-                    f"data.validation: none of the first images can be read: {why}; expected paths relative to the "
-                    "list file"
-                )
+                    faults.append(error)
+        if len(faults) == len(first):
+            raise DataError(
+                f"data.validation: no image of the first can be read: {faults[0]}; expected paths below the list file"
+            )
 
 
 def collate(

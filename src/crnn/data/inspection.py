@@ -1,8 +1,7 @@
 """Inspection of a set: contents, faults, and overlap with other sets.
 
-Worker processes examine ranges of samples; their flags and hashes are merged in order. A *fault* makes training leave a
-sample out, or contradicts another sample; a *remark* is only worth knowing. Some 30 bytes per sample are kept, so that
-millions fit in memory.
+A *fault* makes training leave a sample out, or contradicts another sample; a *remark* is only worth knowing. Some 30
+bytes per sample are kept, so that millions fit in memory.
 """
 
 from __future__ import annotations
@@ -477,11 +476,9 @@ def write_clean(
     workers: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Conversion:
-    """Write the samples without faults; all contradicting and overlapping ones are left out.
+    """Write the samples without faults, as ``crnn.data.convert.convert`` does; a partial result is removed.
 
-    Image bytes are unchanged, and lexicons kept where the form has a place for them. A partial result is removed. The
-    conversion's ``skipped`` counts each sample under its first fault. Arguments and errors are those of
-    ``crnn.data.convert.convert``.
+    All contradicting and overlapping samples are left out; each is counted under its first fault.
     """
     check_destination(path)
     reader = _FaultlessReader(store, inspection)

@@ -111,24 +111,13 @@ _SUFFIXES = (
 
 
 class ListWriter(FolderWriter):
-    """Context manager that writes a folder of images and their list.
+    """Context manager that writes a folder of images and their list, with the interface of ``LmdbWriter``.
 
     Images are numbered in order, a thousand to a folder, with their bytes unchanged. An exception leaves the partial
     folder, and the next writer goes on behind the last ``commit``; a crash of the machine may damage it.
-
-    Args:
-        path: The folder to write; it must not exist yet, or be empty.
-
-    Attributes:
-        num_samples: Samples added so far, by earlier writers too.
-        state: Argument of an earlier writer's last ``commit``, or ``None``.
-        pending_bytes: Always 0: images are written at once.
-
-    Raises:
-        DataError: The folder is not empty, another writer is at it, nothing was added, or the disk is full.
     """
 
-    pending_bytes = 0
+    pending_bytes = 0  # images are written at once
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, _NAMES)

@@ -53,7 +53,6 @@ class SampleOrder:
         sizes: Usable samples per source.
         ratios: Share of each batch per source, or empty.
         batch_size: Samples B per batch, all ranks together.
-        seed: Seed of the order.
         widths: ``(size,)`` widths in pixels per source, for batches of one width (``keep_ratio``), or ``None``.
         bucket_batches: Batches whose samples are sorted by width together.
     """

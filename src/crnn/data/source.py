@@ -31,12 +31,6 @@ def split_name(spec: str) -> tuple[str, str]:
 
     An existing path is a path, even with ``=`` in it. A list file called ``labels`` is named by its folder, any other
     by its stem. An empty path is a ``DataError``.
-
-    Example:
-        >>> split_name("svt=sets/SVT/test")
-        ('svt', 'sets/SVT/test')
-        >>> split_name("svt_train/labels.tsv")
-        ('svt_train', 'svt_train/labels.tsv')
     """
     if not spec:
         raise DataError("the path of the data is empty; expected an LMDB folder or a list file")

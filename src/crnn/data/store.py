@@ -268,18 +268,11 @@ _RECORDS_AT_ONCE = 48
 
 
 class LmdbWriter(FolderWriter):
-    """Context manager that writes an LMDB folder.
+    """Context manager that writes an LMDB folder, which must not exist yet, or be empty.
 
     Samples go to ``path`` with ``.partial`` at the end, which is renamed when whole. After an exception or a kill it
     stays, without ``num-samples``, and the next writer goes on behind the last ``commit``; each commit waits for the
     disk, so that even a crash of the machine spoils nothing.
-
-    Args:
-        path: The folder to write; it must not exist yet, or be empty.
-
-    Attributes:
-        num_samples: Samples added so far, by earlier writers too.
-        pending_bytes: Bytes of the samples added since the last commit, held in memory.
 
     Raises:
         DataError: The folder is not empty, another writer is at it, nothing was added, the disk is full, or the partial
@@ -288,8 +281,8 @@ class LmdbWriter(FolderWriter):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, ("data.mdb", "lock.mdb"))
-        self.num_samples = 0
-        self.pending_bytes = 0
+        self.num_samples = 0  # those of earlier writers included
+        self.pending_bytes = 0  # of samples since the last commit, held in memory
         self._pending: list[tuple[bytes, bytes]] = []
         self._map_size = _MAP_BYTES
         self._environment: Environment | None = None
