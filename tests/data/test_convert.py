@@ -97,17 +97,6 @@ def test_too_many_bad_samples_stop_with_examples(mixed_words, tmp_path):
     assert done.skipped["not_an_image"].examples == [f"a folder/wörd {n}.jpg" for n in range(10, 15)]
 
 
-def test_a_bad_beginning_of_a_long_set_does_not_stop_it(tmp_path, image_of, given_reader):
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "good.png").write_bytes(image_of("good"))
-    good = [Record(f"good {n}", "good", "good.png") for n in range(1500)]
-    bad: list[Record | Skipped] = [Skipped(f"bad {n}", "no_label") for n in range(90)]
-    assert convert(given_reader(tmp_path / "set", bad + good), str(tmp_path / "a"), workers=0).written == 1500
-    bad += [Skipped("one", "no_label")] * 11
-    with pytest.raises(DataError, match=r"101 of \d{3} samples"):
-        convert(given_reader(tmp_path / "set", bad + good), str(tmp_path / "b"), workers=0)
-
-
 def test_when_nothing_can_be_used_nothing_is_kept(tmp_path, given_reader):
     items = [Record("a.png", "a", "a.png"), Skipped("b", "no_label")]
     with pytest.raises(DataError, match=r"none of 2 samples can be written: .*1 missing \(a.png: cannot be read"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn.data.crops as crops_module
-from crnn.data.crops import CropOptions, Prepare, Prepared, Request, crop, decode_scene
+from crnn.data.crops import CropOptions, Prepared, Request, crop, decode_scene, prepare
 from crnn.data.formats.records import Box, Quad, Record
 from crnn.errors import ImageError
 from crnn.files import ImageFolder
@@ -197,12 +197,6 @@ def test_any_quadrilateral_is_cut_out_or_counted(points):
         assert (np.asarray(found) == 77).all()  # nothing but the image and its edge
 
 
-def test_large_regions_cost_no_memory():
-    image = Image.new("L", (5000, 5000))
-    assert reason_of(image, Box(0, 0, 5000, 5000)) == "too_large"
-    assert crop(image, Box(0, 0, 4000, 4000)).size == (4000, 4000)
-
-
 def test_scenes_are_decoded_as_they_are_stored(encode_image, smooth_image):
     upright = smooth_image(40, 24)
     exif = Image.Exif()
@@ -226,8 +220,8 @@ def test_scenes_are_decoded_as_they_are_stored(encode_image, smooth_image):
 
 
 def prepared(folder, *records: Record, **settings) -> list[Prepared]:
-    prepare = Prepare([ImageFolder(folder).read], CropOptions(**settings))
-    results = list(prepare([Request(0, record.path, record.region) for record in records]))
+    requests = [Request(0, record.path, record.region) for record in records]
+    results = prepare([ImageFolder(folder).read], CropOptions(**settings), requests)
     assert len(results) == len(records)
     assert all("\n" not in result.message for result in results)
     return results

@@ -157,13 +157,6 @@ def test_what_is_just_right_is_no_finding(tmp_path: Path, data: bytes, label: st
     assert counts(inspect_store(list_of(tmp_path / "set", [(data, label)]), settings(**values))) == {}
 
 
-def test_a_sample_with_several_faults_is_one_faulty_sample(tmp_path: Path) -> None:
-    found = inspect_store(list_of(tmp_path / "set", [(None, ""), (image(1), "")]))
-    assert counts(found) == {"missing": 1, "empty_label": 2}
-    assert (found.faulty, found.fault_share) == (2, 1.0)
-    assert found.fault(0) == "missing"
-
-
 def test_damaged_records_of_a_store(tmp_path: Path) -> None:
     store = store_of(tmp_path / "set", [(image(n), "word", (40, 20)) for n in range(6)])
     store.close()
@@ -246,17 +239,6 @@ def test_groups_are_counted_in_full_and_shown_in_part(tmp_path: Path) -> None:
     assert [len(members) for members in found.same_bytes.examples] == [4] * 5
     assert [member.key for member in found.same_bytes.examples[1]] == ["1.png", "8.png", "15.png", "22.png"]
     assert (found.faulty, found.same_pixels.groups) == (0, 0)
-
-
-def test_grey_and_colour_of_the_same_look_are_equal_and_another_shape_is_not(tmp_path: Path) -> None:
-    pixels = np.arange(240, dtype=np.uint8).reshape(12, 20)
-    samples = []
-    for image in (pixels, np.repeat(pixels[..., None], 3, axis=2), pixels.reshape(20, 12)):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        samples.append((buffer.getvalue(), "x"))
-    found = inspect_store(list_of(tmp_path / "set", samples))
-    assert (found.same_bytes.groups, found.same_pixels.groups, found.same_pixels.samples) == (0, 1, 2)
 
 
 def test_overlap_with_other_sets(tmp_path: Path) -> None:

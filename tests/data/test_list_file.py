@@ -323,27 +323,6 @@ def test_folders_hold_a_thousand_images(tmp_path, monkeypatch):
     assert ListFile(tmp_path / "set" / "labels.tsv").image_bytes(9) == b"9"
 
 
-def test_a_writer_goes_on_behind_the_last_commit(tmp_path):
-    def write(numbers, end) -> None:
-        with ListWriter(tmp_path / "set") as writer:
-            assert writer.num_samples == numbers[0]
-            for number in numbers:
-                writer.add(b"P%d" % number, f"wörd {number}")
-                if number == end:
-                    writer.commit(f"bis {end} ü".encode())
-            raise KeyboardInterrupt
-
-    for numbers, end in (([0, 1, 2, 3], 1), ([2, 3], 2), ([3], 9)):
-        with pytest.raises(KeyboardInterrupt):
-            write(numbers, end)
-    with ListWriter(tmp_path / "set") as writer:
-        assert (writer.num_samples, writer.state) == (3, "bis 2 ü".encode())
-        writer.add(b"P3", "end")
-    with ListFile(tmp_path / "set" / "labels.tsv") as store:
-        assert [store.label(i) for i in range(len(store))] == ["wörd 0", "wörd 1", "wörd 2", "end"]
-        assert [store.image_bytes(i) for i in range(4)] == [b"P0", b"P1", b"P2", b"P3"]
-
-
 def test_what_a_list_cannot_hold_is_refused(tmp_path):
     with ListWriter(tmp_path / "set") as writer:
         for label in ("two\nlines", "end\r", "end\r\n"):

@@ -137,14 +137,6 @@ def test_ratios_give_places_in_the_batch(ratios, batch_size, places):
     assert places_per_source(ratios, batch_size) == places
 
 
-@given(st.lists(st.floats(0.5, 4.0), min_size=1, max_size=6), st.integers(40, 300))
-def test_places_are_in_proportion_and_none_is_lost(ratios, batch_size):
-    places = places_per_source(ratios, batch_size)
-    assert sum(places) == batch_size
-    for place, ratio in zip(places, ratios, strict=True):
-        assert abs(place - ratio / sum(ratios) * batch_size) < 1 + 1e-9
-
-
 def test_a_source_without_a_place_is_refused():
     with pytest.raises(ConfigError) as caught:
         SampleOrder([10, 10], [99, 1], 8, seed=1)
@@ -189,14 +181,3 @@ def test_a_bucket_is_cut_into_full_batches_of_one_width_each(sizes, batch_size, 
         # Sorted: the ranges of widths of two batches do not overlap.
         ranges = sorted((min(w), max(w)) for w in ([int(widths[s][i]) for s, i in samples(plan)] for plan in plans))
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
-
-
-def test_more_batches_in_a_bucket_distort_less():
-    widths = widths_of([2000])
-    stretched = []
-    for bucket_batches in (1, 4, 16):
-        order = SampleOrder([2000], [], 32, 1, widths, bucket_batches)
-        plans = [order.plan(number) for number in range(48)]
-        stretched.append(np.mean([plan.width / widths[0][plan.indices] for plan in plans]))
-    assert stretched[0] > stretched[1] > stretched[2]
-    assert stretched[2] < 1.1

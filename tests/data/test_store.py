@@ -142,12 +142,6 @@ def test_threads_open_a_store_once(store_folder):
             assert not is_open(store_folder)
 
 
-def test_a_store_left_open_does_not_disturb_the_end_of_the_process(store_folder):
-    code = f"from crnn.data.store import LmdbStore; store = LmdbStore({str(store_folder)!r}); print(store.label(0))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "one", "")
-
-
 def test_labels_are_not_held(tmp_path):
     records = {f"label-{number:09d}": b"some label" for number in range(1, 20001)}
     path = write_raw(tmp_path / "many", {"num-samples": b"20000", **records})
@@ -295,7 +289,7 @@ def test_the_writer_s_keys_are_the_field_s(tmp_path, records_of):
     assert LmdbStore(tmp_path / "store").large_lexicon(0) == ("one", "two")
 
 
-@pytest.mark.parametrize(("smallest", "largest", "limit"), [(700, 1900, 1.45), (300, 600, 1.6), (3000, 9000, 1.45)])
+@pytest.mark.parametrize(("smallest", "largest", "limit"), [(700, 1900, 1.45), (3000, 9000, 1.45)])
 def test_pages_are_well_filled(tmp_path, records_of, smallest, largest, limit):
     rng = random.Random(1)
     size = 0
@@ -308,21 +302,6 @@ def test_pages_are_well_filled(tmp_path, records_of, smallest, largest, limit):
                 writer.commit(b"")
     assert (tmp_path / "store" / "data.mdb").stat().st_size < limit * size
     assert len(records_of(tmp_path / "store")) == 3 * 6000 + 1  # nothing is left of what kept the pages full
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows gives the file the size of the map")
-def test_the_file_grows_with_its_contents(tmp_path, monkeypatch):
-    monkeypatch.setattr("crnn.data.store._MAP_BYTES", 1 << 16)
-    image = os.urandom(100_000)
-    with LmdbWriter(tmp_path / "store") as writer:
-        for number in range(60):
-            writer.add(image, str(number))
-            if number % 10 == 9:
-                writer.commit(b"")
-    size = (tmp_path / "store" / "data.mdb").stat().st_size
-    assert 60 * len(image) < size < 1.1 * 60 * len(image)
-    with LmdbStore(tmp_path / "store") as store:
-        assert all(store.image_bytes(i) == image and store.label(i) == str(i) for i in range(60))
 
 
 def test_the_writer_overwrites_nothing(tmp_path):
@@ -373,57 +352,6 @@ def test_the_writer_refuses_what_it_cannot_store(tmp_path):
         pass
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-def test_a_full_disk_is_a_data_error(tmp_path):
-    code = f"""
-import resource
-from crnn.data.store import LmdbWriter
-from crnn.errors import DataError
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-try:
-    with LmdbWriter({str(tmp_path / "store")!r}) as writer:
-        for number in range(100):
-            writer.add(bytes(100_000), str(number))
-            writer.commit(b"")
-except DataError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "store: cannot be written" in done.stdout
-    assert "MiB left, the next records need 1 MiB. Make room" in done.stdout
-    assert [entry.name for entry in tmp_path.iterdir()] == ["store.partial"]
-
-
-@needs_fork
-def test_a_killed_writer_goes_on_behind_the_last_commit(tmp_path, records_of):
-    def write_and_die(numbers: list[int], last: int) -> None:
-        with LmdbWriter(tmp_path / "store") as writer:
-            assert writer.num_samples == numbers[0]
-            for number in numbers:
-                writer.add(bytes(50_000), str(number))
-                assert writer.pending_bytes > 50_000
-                if number == last:
-                    writer.commit(b"up to %d" % last)
-                    assert writer.pending_bytes == 0
-            os._exit(9)
-
-    for numbers, last in (([0, 1, 2, 3], 2), ([3, 4, 5], 4), ([5], 99)):
-        worker = multiprocessing.get_context("fork").Process(target=write_and_die, args=(numbers, last))
-        worker.start()
-        worker.join(30)
-        assert worker.exitcode == 9
-        assert [entry.name for entry in tmp_path.iterdir()] == ["store.partial"]
-        with pytest.raises(DataError, match="num-samples"):
-            LmdbStore(tmp_path / "store.partial")
-    with LmdbWriter(tmp_path / "store") as writer:
-        assert (writer.num_samples, writer.state) == (5, b"up to 4")
-        writer.add(b"end", "end")
-    assert [entry.name for entry in (tmp_path / "store").iterdir()] == ["data.mdb"]
-    assert len(records_of(tmp_path / "store")) == 13  # the state has gone
-    with LmdbStore(tmp_path / "store") as store:
-        assert [store.label(i) for i in range(6)] == ["0", "1", "2", "3", "4", "end"]
-
-
 def test_only_what_a_writer_left_is_gone_on_with_or_removed(tmp_path):
     write_raw(tmp_path / "store.partial", {"image-000000001": b"image"})
     with pytest.raises(DataError, match="left by a writer that nobody can go on for"):
@@ -434,12 +362,3 @@ def test_only_what_a_writer_left_is_gone_on_with_or_removed(tmp_path):
     (tmp_path / "store.partial").write_text("a file")
     with pytest.raises(DataError, match="cannot be removed"):
         LmdbWriter(tmp_path / "store").discard_earlier()
-
-
-def test_a_second_writer_is_refused_while_the_first_is_at_it(tmp_path):
-    with LmdbWriter(tmp_path / "store") as writer:
-        writer.add(b"image", "label")
-        for act in (LmdbWriter.__enter__, LmdbWriter.discard_earlier):
-            with pytest.raises(DataError, match="another process is writing there"):
-                act(LmdbWriter(tmp_path / "store"))
-    assert len(LmdbStore(tmp_path / "store")) == 1

@@ -7,6 +7,7 @@ the position in the reader and the skips, and the same conversion goes on from t
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
-from crnn.data.crops import CropOptions, Prepare, Prepared, Request
+from crnn.data.crops import CropOptions, ImageReader, Prepared, Request, prepare
 from crnn.data.formats.records import Reader, Record, Skipped, printable
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
@@ -126,7 +127,7 @@ def convert(
         complete = tally.skip_done(items, f"{path}.partial", stop)
         written, committed_at = writer.num_samples, time.monotonic()
         try:
-            with contextlib.closing(_prepared_jobs(items, Prepare(sources, images), workers)) as jobs:
+            with contextlib.closing(_prepared_jobs(items, sources, images, workers)) as jobs:
                 while complete and (job := next(jobs, None)) is not None:
                     for item, prepared in job:
                         tally.write(writer, item, prepared)
@@ -167,18 +168,19 @@ def convert(
 
 
 def _prepared_jobs(
-    items: Iterator[tuple[int, Record | Skipped]], prepare: Prepare, workers: int
+    items: Iterator[tuple[int, Record | Skipped]], sources: Sequence[ImageReader], images: CropOptions, workers: int
 ) -> Generator[list[tuple[Record | Skipped, Prepared | None]], None, None]:
     """Yield the items of each job in order, records with their image."""
     jobs, ahead = itertools.tee(_jobs(items))
     requests = (
         [Request(source, item.path, item.region) for source, item in job if isinstance(item, Record)] for job in ahead
     )
-    results = ordered_map(prepare, requests, workers=workers, ahead=_JOBS_AHEAD * workers, kind="processes")
+    function = functools.partial(prepare, sources, images)
+    results = ordered_map(function, requests, workers=workers, ahead=_JOBS_AHEAD * workers, kind="processes")
     with contextlib.closing(results):
-        for prepared, job in zip(results, jobs, strict=True):
-            images = iter(prepared)
-            yield [(item, next(images) if isinstance(item, Record) else None) for _, item in job]
+        for result, job in zip(results, jobs, strict=True):
+            prepared = iter(result)
+            yield [(item, next(prepared) if isinstance(item, Record) else None) for _, item in job]
 
 
 def _jobs(items: Iterable[tuple[int, Record | Skipped]]) -> Iterator[list[tuple[int, Record | Skipped]]]:

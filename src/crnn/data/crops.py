@@ -7,8 +7,9 @@ y) covers the area from (x, y) to (x + 1, y + 1).
 from __future__ import annotations
 
 import io
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -163,9 +164,6 @@ def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
     return kept
 
 
-_TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if somebody put zeros behind them
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropOptions:
     """Treatment of images on their way into a store.
@@ -208,63 +206,46 @@ class Prepared(NamedTuple):
     message: str = ""
 
 
-class Prepare:
-    """Prepares images of records, whose requests name a source by number; it can be pickled.
-
-    The last scene is kept decoded, for consecutive words of one scene.
-    """
-
-    def __init__(self, sources: Sequence[ImageReader], settings: CropOptions) -> None:
-        self._sources = sources
-        self._settings = settings
-        self._scene_key: tuple[int, str] | None = None
-        self._scene: Image.Image | ImageError | None = None
-
-    def __call__(self, requests: Sequence[Request]) -> list[Prepared]:
-        """Return one result per request, in order."""
-        return [self._prepare(request) for request in requests]
-
-    def _prepare(self, request: Request) -> Prepared:
-        settings = self._settings
-        try:
-            if request.region is not None:
-                image = crop(self._decoded_scene(request), request.region)
-            else:
-                data = self._sources[request.source](request.path)
-                width, height = image_size(data)
-                if settings.max_height is None or height <= settings.max_height:
-                    if settings.check == "full" or not _ends_well(data):
-                        load_image(data, 3)
-                    return Prepared(data, width, height)
-                image = _upright(data, open_image(data, request.path).mode)
-        except ImageError as error:
-            return Prepared(b"", reason=error.reason, message=str(error))
-        if settings.max_height is not None and image.height > settings.max_height:
-            width = max(1, round(image.width * settings.max_height / image.height))
-            image = image.resize((width, settings.max_height), Image.Resampling.BICUBIC)
-        file = io.BytesIO()
-        if settings.encoding == "jpeg":
-            image.save(file, "JPEG", quality=settings.quality, subsampling=0)  # colored letters keep their edges
-        else:
-            image.save(file, "PNG")
-        return Prepared(file.getvalue(), *image.size)
-
-    def _decoded_scene(self, request: Request) -> Image.Image:
-        key = (request.source, request.path)
-        if self._scene_key != key:
-            self._scene_key, self._scene = key, None  # two decoded scenes at once would be twice the memory
+def prepare(sources: Sequence[ImageReader], options: CropOptions, requests: Iterable[Request]) -> list[Prepared]:
+    """Prepare images, whose requests name a source by number; a scene is decoded once for consecutive words of it."""
+    found = []
+    for (source, path), group in itertools.groupby(requests, lambda request: request[:2]):
+        scene: Image.Image | None = None
+        for request in group:
             try:
-                self._scene = decode_scene(self._sources[request.source](request.path), request.path)
+                if request.region is None:
+                    found.append(_prepare_whole(sources[source](path), path, options))
+                else:
+                    scene = scene or decode_scene(sources[source](path), path)
+                    found.append(_encoded(crop(scene, request.region), options))
             except ImageError as error:
-                self._scene = error  # so are all other words in it
-        if isinstance(self._scene, ImageError):
-            raise ImageError(str(self._scene), reason=self._scene.reason)
-        assert self._scene is not None
-        return self._scene
+                found.append(Prepared(b"", reason=error.reason, message=str(error)))
+    return found
+
+
+def _prepare_whole(data: bytes, path: str, options: CropOptions) -> Prepared:
+    width, height = image_size(data)
+    if options.max_height is not None and height > options.max_height:
+        return _encoded(_upright(data, open_image(data, path).mode), options)
+    if options.check == "full" or not _ends_well(data):
+        load_image(data, 3)
+    return Prepared(data, width, height)
+
+
+def _encoded(image: Image.Image, options: CropOptions) -> Prepared:
+    if options.max_height is not None and image.height > options.max_height:
+        width = max(1, round(image.width * options.max_height / image.height))
+        image = image.resize((width, options.max_height), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    if options.encoding == "jpeg":
+        image.save(file, "JPEG", quality=options.quality, subsampling=0)  # colored letters keep their edges
+    else:
+        image.save(file, "PNG")
+    return Prepared(file.getvalue(), *image.size)
 
 
 def _ends_well(data: bytes) -> bool:
-    """Return whether a JPEG or PNG has its end marker."""
+    """Return whether a JPEG or PNG has its end marker, behind which somebody may have put zeros."""
     if data.startswith(b"\xff\xd8\xff"):
-        return data.endswith(b"\xff\xd9") or b"\xff\xd9" in data[-_TAIL_BYTES:]
-    return data.startswith(b"\x89PNG") and b"IEND" in data[-_TAIL_BYTES:]
+        return data.endswith(b"\xff\xd9") or b"\xff\xd9" in data[-64:]
+    return data.startswith(b"\x89PNG") and b"IEND" in data[-64:]

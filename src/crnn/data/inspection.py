@@ -295,7 +295,15 @@ class _Examine:
         for place, index in enumerate(indices):
             flags: set[str] = set()
             label = self._label(index, found.counts, flags)
-            size = self._trained_size(index, self._image(index, place, found, flags), flags)
+            size = self._image(index, place, found, flags)
+            try:
+                stored = self._store.stored_size(index)
+            except DataError:
+                stored = None
+                flags |= {"wrong_stored_size"} | ({"unreadable_image"} if image.resize == "keep_ratio" else set())
+            if stored is not None and size is not None and stored != size:
+                flags.add("wrong_stored_size")
+            size = stored or size  # the one that training uses
             if label is not None:
                 width = image.image_width if image.resize == "squash" else size and target_width(size, image)
                 if width and not fits_steps(label, self._charset, time_steps(width)):
@@ -349,19 +357,6 @@ class _Examine:
         if max(width, height) > self._settings.huge_above:
             flags.add("huge")
         return width, height
-
-    def _trained_size(self, index: int, size: tuple[int, int] | None, flags: set[str]) -> tuple[int, int] | None:
-        """Return the size that training uses: the stored one, if any."""
-        try:
-            stored = self._store.stored_size(index)
-        except DataError:
-            flags.add("wrong_stored_size")
-            if self._settings.image.resize == "keep_ratio":
-                flags.add("unreadable_image")
-            return size
-        if stored is not None and size is not None and stored != size:
-            flags.add("wrong_stored_size")
-        return stored or size
 
 
 def _hash(*parts: bytes | memoryview) -> int:
