@@ -98,17 +98,13 @@ def test_a_set_without_faults(tmp_path: Path) -> None:
     assert (found.overlaps, found.flags.tolist()) == ((), [0, 0, 0])
 
 
-def jpeg_cut_short() -> bytes:
-    return image(0, 60, 60, "JPEG")[:-900]
-
-
 @pytest.mark.parametrize(
     ("data", "label", "values", "name"),
     [
         (None, "word", {}, "missing"),
         (b"", "word", {}, "empty"),
         (b"<html>", "word", {}, "not_an_image"),
-        (jpeg_cut_short(), "word", {}, "truncated"),
+        (image(0, 60, 60, "JPEG")[:-900], "word", {}, "truncated"),
         (image(1)[:-30], "word", {}, "truncated"),
         (image(1), "", {}, "empty_label"),
         (image(1), " ", {}, "empty_label"),
@@ -139,22 +135,6 @@ def test_each_finding_is_made_in_its_sample_alone(
     assert found.flags.tolist() == [0, FLAGS[name], 0]
     assert found.faulty == (name in FAULTS)
     assert [found.fault(index) for index in range(3)] == ["", name if name in FAULTS else "", ""]
-
-
-@pytest.mark.parametrize(
-    ("data", "label", "values"),
-    [
-        (image(1), "a" * 25, {"image_width": 200}),
-        (image(1), "abcde", {"image_width": 24}),
-        (image(1), "abcdefg", {"resize": "keep_ratio", "max_width": 32}),
-        (image(1, 8, 8), "A B", {}),  # white space and case are brought into form
-        (image(1, 8, 8), "café ﬁ", {}),
-        (image(1, 2000, 8), "word", {}),
-        (image(1), "a" * 30, {"truncate": True, "max_text_length": 3}),
-    ],
-)
-def test_what_is_just_right_is_no_finding(tmp_path: Path, data: bytes, label: str, values: dict[str, object]) -> None:
-    assert counts(inspect_store(list_of(tmp_path / "set", [(data, label)]), settings(**values))) == {}
 
 
 def test_damaged_records_of_a_store(tmp_path: Path) -> None:
@@ -230,15 +210,6 @@ def test_equal_files_equal_pixels_and_contradictions(tmp_path: Path) -> None:
     # In a charset with capitals the first two differ.
     found = inspect_store(ListFile(tmp_path / "set" / "labels.tsv"), settings(characters="62"))
     assert found.contradictions.groups == 2
-
-
-def test_groups_are_counted_in_full_and_shown_in_part(tmp_path: Path) -> None:
-    samples = [(image(n % 7), "same") for n in range(7 * 6)]
-    found = inspect_store(list_of(tmp_path / "set", [*samples, (image(99), "other")]))
-    assert (found.same_bytes.groups, found.same_bytes.samples) == (7, 42)
-    assert [len(members) for members in found.same_bytes.examples] == [4] * 5
-    assert [member.key for member in found.same_bytes.examples[1]] == ["1.png", "8.png", "15.png", "22.png"]
-    assert (found.faulty, found.same_pixels.groups) == (0, 0)
 
 
 def test_overlap_with_other_sets(tmp_path: Path) -> None:
@@ -328,22 +299,15 @@ def test_the_text_says_all_of_it_in_lines_that_fit(tmp_path: Path) -> None:
     assert f"overlap with {other.path} (10 samples): {found.overlaps[0].same_pixels} samples here" in text
     assert "U+0007 1" in text
     assert "a side below 8 pixels" in text
-    assert text.isprintable() or set(text) - set("\n") == {c for c in text if c.isprintable()}
     charts, _, _ = text.partition("different characters")
     assert max(len(line) for line in charts.splitlines()[1:]) <= 100
     assert charts.count("█") > 50
-    assert inspection_text(found, bar="#").replace("█", "").isascii() is False  # labels are what they are
-    assert "█" not in inspection_text(found, bar="#")
-    kept = inspection_text(inspect_store(other, settings(resize="keep_ratio", huge_above=20, tiny_below=0)))
-    assert "ratios kept, 32 to 512 pixels wide" in kept
-    assert "a side above 20 pixels" in kept
 
 
 def test_bounds_that_exclude_every_size() -> None:
-    with pytest.raises(ConfigError, match=r"tiny below 9 and huge above 8 pixels; expected a bound"):
-        InspectionSettings(tiny_below=9, huge_above=8)
-    with pytest.raises(ConfigError, match="tiny below -1"):
-        InspectionSettings(tiny_below=-1)
+    for bounds in ({"tiny_below": 9, "huge_above": 8}, {"tiny_below": -1}):
+        with pytest.raises(ConfigError, match=f"tiny below {bounds['tiny_below']} and huge above .*; expected a bound"):
+            InspectionSettings(**bounds)
 
 
 # ---- the set without its faults

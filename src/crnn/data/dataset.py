@@ -129,7 +129,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``, copied asynchronously (``crnn.distributed``)."""
-        return self._moved(lambda tensor: on_device(tensor, device))
+        there = all(tensor.device == device for tensor in self.tensors())
+        return self if there else self._moved(lambda tensor: on_device(tensor, device))
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; the data loader calls it for accelerators."""
