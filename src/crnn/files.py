@@ -57,7 +57,7 @@ def _sync_folder(path: Path) -> None:
 
 try:
     import fcntl
-except ImportError:  # Windows: there only the making of the folder keeps two writers apart
+except ImportError:  # Windows: there nothing keeps two writers apart
     fcntl = None  # type: ignore[assignment]
 
 _LOCK_NAME = "writer.lock"
@@ -82,18 +82,16 @@ class PartialFolder:
         self._names = {*names, _LOCK_NAME}
         self._lock: IO[bytes] | None = None
 
-    def open(self, *, go_on: bool = False) -> None:
-        """Make the partial folder, or take over an earlier writer's where ``go_on`` is true.
+    def open(self) -> None:
+        """Make the partial folder, or take over an earlier writer's.
 
         Raises:
-            DataError: The folder is not empty, another writer is at the partial one, or was killed there and ``go_on``
-                is false, or nothing can be written.
+            DataError: The folder is not empty, another writer is at the partial one, or nothing can be written.
         """
         self.check_free()
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
-            # Fails where it exists: of two writers at once, one is refused.
-            self.partial.mkdir(exist_ok=go_on)
+            self.partial.mkdir(exist_ok=True)
             foreign = self._foreign()
             if foreign:
                 raise DataError(
@@ -102,11 +100,6 @@ class PartialFolder:
                 )
             self._take_lock()
         except OSError as error:
-            if self.partial.exists() and not go_on:
-                raise DataError(
-                    f"{self.partial}: exists already; another writer is at it, or was killed. "
-                    "If none is running, remove that folder and start again"
-                ) from None
             raise DataError(f"{self.path}: cannot be written: {error}. Choose another folder") from error
 
     def check_free(self) -> None:
@@ -131,11 +124,6 @@ class PartialFolder:
             ) from error
         finally:
             self.release()
-
-    def discard(self) -> None:
-        """Remove the partial folder."""
-        self.release()
-        shutil.rmtree(self.partial, ignore_errors=True)
 
     def discard_earlier(self) -> None:
         """Remove an earlier writer's partial folder before ``open``.
@@ -190,21 +178,19 @@ class FolderWriter:
     Args:
         path: The folder to write; it must not exist yet, or be empty.
         names: See ``PartialFolder``.
-        go_on: Go on with the partial folder of an earlier writer.
 
     Attributes:
         state: Argument of an earlier writer's last ``commit``, or ``None``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], names: Collection[str], *, go_on: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], names: Collection[str]) -> None:
         self.path = os.fspath(path)
         self.state: bytes | None = None
         self._folder = PartialFolder(path, names)
-        self._goes_on = go_on
         self._paused = False
 
     def __enter__(self) -> Self:
-        self._folder.open(go_on=self._goes_on)
+        self._folder.open()
         try:
             self._begin()
         except BaseException as error:
@@ -244,7 +230,7 @@ class FolderWriter:
         raise NotImplementedError
 
     def _leave(self) -> None:
-        """Close everything and release or discard the partial folder."""
+        """Close everything and release the partial folder."""
         raise NotImplementedError
 
     def _write_error(self, error: OSError) -> DataError:

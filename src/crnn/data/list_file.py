@@ -128,7 +128,7 @@ class ListWriter(FolderWriter):
         """Append one sample; lexicons and size, as of ``LmdbWriter.add``, are ignored.
 
         Raises:
-            DataError: The label has a line break or a lone surrogate in it, or the disk is full.
+            DataError: The label has a line break in it, or the disk is full.
         """
         assert self._list is not None
         if "\n" in label or label.endswith("\r"):
@@ -143,10 +143,6 @@ class ListWriter(FolderWriter):
                 place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(image)
             self._list.write(line)
-        except UnicodeEncodeError:
-            raise DataError(
-                f"{self.path}: {label!r} has half of a surrogate pair, which UTF-8 cannot hold. Correct the text"
-            ) from None
         except OSError as error:
             raise self._write_error(error) from error
         self.num_samples = number

@@ -297,24 +297,14 @@ class LmdbWriter(FolderWriter):
         large_lexicon: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
-        """Append one sample: the bytes of an image file, its text, lexicons without white space, width and height.
-
-        Raises:
-            DataError: The label or a word cannot be stored.
-        """
+        """Append one sample: the bytes of an image file, its text, words without white space, width and height."""
         digits = b"%09d" % (self.num_samples + 1)
-        records = [(b"image-" + digits, image), (b"label-" + digits, self._encoded(label))]
+        records = [(b"image-" + digits, image), (b"label-" + digits, label.encode())]
         if size is not None:
             records.append((b"wh-" + digits, b"%d_%d" % size))
         for key, words in ((b"lexicon-", lexicon), (b"large-lexicon-", large_lexicon)):
-            unfit = next((word for word in words or () if word.split() != [word]), None)
-            if unfit is not None:
-                raise DataError(
-                    f"{self.path}: {unfit!r} is a word of a lexicon; expected words without white space, which joins "
-                    "them. Split or drop it"
-                )
             if words:
-                records.append((key + digits, self._encoded(" ".join(words))))
+                records.append((key + digits, " ".join(words).encode()))
         self._pending += records
         self.pending_bytes += sum(len(value) for _, value in records)
         self.num_samples += 1
@@ -323,14 +313,6 @@ class LmdbWriter(FolderWriter):
         """Write all added samples, and the next writer's ``state``, in one transaction."""
         self._pending.append((STATE_KEY.encode(), b"%d %s" % (self.num_samples, state)))
         self._write()
-
-    def _encoded(self, text: str) -> bytes:
-        try:
-            return text.encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"{self.path}: {text!r} has half of a surrogate pair, which UTF-8 cannot hold. Correct the text"
-            ) from None
 
     def _begin(self) -> None:
         partial = self._folder.partial
