@@ -250,18 +250,6 @@ def test_what_is_cut_short_is_found_without_decoding_the_rest(tmp_path, encode_i
     assert prepared(tmp_path, whole("damaged"), check="full")[0].reason == "truncated"
 
 
-def test_everything_that_is_wrong_has_a_word(tmp_path, image_of):
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("no image")
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "good.png").write_bytes(image_of("good"))
-    names = ["empty.png", "text.png", "folder.png", "none.png", "good.png/x", "n" * 5000, "\ud800", "good.png", "."]
-    reasons = [result.reason for result in prepared(tmp_path, *map(whole, names))]
-    assert reasons == ["empty", "not_an_image", *["missing"] * 5, "", "missing"]
-    boxes = [Record(name, "label", name, Box(0, 0, 5, 5)) for name in ("empty.png", "text.png", "none.png", "good.png")]
-    assert [result.reason for result in prepared(tmp_path, *boxes)] == ["empty", "not_an_image", "missing", ""]
-
-
 def test_a_scene_is_decoded_once_for_the_words_that_follow_each_other(tmp_path, encode_image, noise, monkeypatch):
     pixels = noise(40, 60)
     for name in ("a.png", "b.png"):
