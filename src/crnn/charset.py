@@ -208,3 +208,9 @@ def min_time_steps(target: Sequence[int]) -> int:
     """
     repeats = sum(a == b for a, b in itertools.pairwise(target))
     return len(target) + repeats
+
+
+def fits_steps(label: str, charset: Charset, max_steps: int) -> bool:
+    """Return whether CTC can write a label, in characters of the charset, in that many time steps."""
+    # Most labels fit even with a blank between all characters.
+    return 2 * len(label) - 1 <= max_steps or min_time_steps(charset.encode(label)) <= max_steps

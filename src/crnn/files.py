@@ -8,7 +8,7 @@ import fnmatch
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Self
 from weakref import WeakSet
@@ -107,20 +107,14 @@ class PartialFolder:
         self._names = {*names, _LOCK_NAME}
         self._lock: IO[bytes] | None = None
 
-    def open(self, *, go_on: bool = False) -> None:
-        """Make the partial folder, or take over an earlier writer's where ``go_on`` is true; else ``DataError``."""
+    def open(self) -> None:
+        """Make the partial folder, or take over an earlier writer's; ``DataError`` if there is no free place for it."""
         self.check_free()
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
-            # Fails where it exists: of two writers at once, one is refused.
-            self.partial.mkdir(exist_ok=go_on)
+            self.partial.mkdir(exist_ok=True)
             self._take()
         except OSError as error:
-            if self.partial.exists() and not go_on:
-                raise DataError(
-                    f"{self.partial}: exists already; another writer is at it, or was killed. "
-                    "If none is running, remove that folder and start again"
-                ) from None
             raise DataError(f"{self.path}: cannot be written: {error}. Choose another folder") from error
 
     def check_free(self) -> None:
@@ -145,11 +139,6 @@ class PartialFolder:
             ) from error
         finally:
             self.release()
-
-    def discard(self) -> None:
-        """Remove the partial folder."""
-        self.release()
-        shutil.rmtree(self.partial, ignore_errors=True)
 
     def discard_earlier(self) -> None:
         """Remove an earlier writer's partial folder; ``DataError`` if a writer is at it, or it holds foreign names."""
@@ -187,19 +176,18 @@ class PartialFolder:
 class FolderWriter:
     """Context manager that writes a new or empty folder, and names it when left without an exception.
 
-    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``. With ``go_on`` they go on with the partial
-    folder of an earlier writer; ``state`` is then the argument of its last ``commit``.
+    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``. They go on with the partial folder of an
+    earlier writer; ``state`` is then the argument of its last ``commit``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], names: Collection[str], *, go_on: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], names: Collection[str]) -> None:
         self.path = os.fspath(path)
         self.state: bytes | None = None
         self._folder = PartialFolder(path, names)
-        self._goes_on = go_on
         self._paused = False
 
     def __enter__(self) -> Self:
-        self._folder.open(go_on=self._goes_on)
+        self._folder.open()
         try:
             self._begin()
         except BaseException as error:
@@ -237,11 +225,36 @@ class FolderWriter:
         raise NotImplementedError
 
     def _leave(self) -> None:
-        """Close everything and release or discard the partial folder."""
+        """Close everything and release the partial folder."""
         raise NotImplementedError
 
     def _write_error(self, error: OSError) -> DataError:
         return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")
+
+
+def text_lines(path: Path, name: str = "") -> Iterator[tuple[int, bytes]]:
+    """Yield the non-blank lines of a text file with their numbers, without line ends (LF or CRLF) and byte order mark.
+
+    Nothing is held. ``name`` stands for the path in messages.
+
+    Raises:
+        DataError: The file cannot be read, is none (a pipe would be waited for), or has a NUL near its beginning.
+    """
+    name = name or str(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{name}: is not a file; expected a text file. Check the path")
+        with path.open("rb") as file:
+            if b"\0" in file.read(4096):  # before an archive or an image is read as one long line
+                raise DataError(f"{name}: is not text in UTF-8; expected lines of text. Save it as UTF-8")
+            file.seek(0)
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if not line.isspace() and line:
+                    yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}; expected a text file. Check the path") from error
 
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024  # larger files are not read: no crop of a word has this size

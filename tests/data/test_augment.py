@@ -9,30 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from crnn.config.training import AugmentConfig
 from crnn.data.augment import MAX_GROWTH, MAX_HEIGHT, augment
 
-OFF = {
-    "rotate_degrees": 0.0,
-    "shear": 0.0,
-    "perspective": 0.0,
-    "crop": 0.0,
-    "stretch": 0.0,
-    "contrast": 0.0,
-    "invert": 0.0,
-    "blur": 0.0,
-    "noise": 0.0,
-    "low_resolution": 1.0,
-}
 STRONGEST = {
-    "rotate_degrees": 45.0,
-    "shear": 1.0,
-    "perspective": 0.5,
-    "crop": 0.3,
-    "stretch": 0.9,
-    "contrast": 1.0,
-    "invert": 1.0,
-    "blur": 5.0,
-    "noise": 64.0,
-    "low_resolution": 8.0,
-}
+    "rotate_degrees": 45.0, "shear": 1.0, "perspective": 0.5, "crop": 0.3, "stretch": 0.9, "contrast": 1.0,
+    "invert": 1.0, "blur": 5.0, "noise": 64.0, "low_resolution": 8.0,
+}  # fmt: skip
+OFF = {name: float(name == "low_resolution") for name in STRONGEST}
 GEOMETRY = ("rotate_degrees", "shear", "perspective", "crop", "stretch")
 
 
@@ -73,18 +54,12 @@ seeds = st.integers(0, 2**32 - 1)
 
 def test_a_seed_decides_the_result() -> None:
     pixels, config = word(), AugmentConfig(probability=1.0, stretch=0.2)
+    before = pixels.copy()
     results = [run(pixels, config, seed) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(pixels, before)
     assert results[0].shape == results[1].shape
     assert results[0].tobytes() == results[1].tobytes()
     assert results[0].tobytes() != results[2].tobytes()
-
-
-def test_the_image_given_is_left_alone() -> None:
-    pixels = word()
-    before = pixels.copy()
-    for seed in range(10):
-        run(pixels, AugmentConfig(probability=1.0), seed)
-    np.testing.assert_array_equal(pixels, before)
 
 
 def test_probability_zero_returns_the_image_and_draws_nothing() -> None:
@@ -92,12 +67,6 @@ def test_probability_zero_returns_the_image_and_draws_nothing() -> None:
     state = rng.bit_generator.state
     assert augment(pixels, AugmentConfig(), rng) is pixels
     assert rng.bit_generator.state == state
-
-
-def test_probability_is_the_share_of_changed_images() -> None:
-    pixels, config = word(height=8), AugmentConfig(probability=0.3)
-    changed = sum(run(pixels, config, seed) is not pixels for seed in range(1000))
-    assert 250 < changed < 350
 
 
 def test_a_change_keeps_its_draws_when_another_is_switched_on() -> None:
@@ -118,18 +87,6 @@ def test_each_strength_alone_changes_the_image(name: str, height: int) -> None:
     pixels = word(height=height)
     result = run(pixels, only(**{name: min(STRONGEST[name], 3 * (OFF[name] + 1.0))}))
     assert result.shape != pixels.shape or (result != pixels).any()
-
-
-@pytest.mark.parametrize("name", OFF)
-def test_each_strength_alone_can_be_switched_off(name: str) -> None:
-    # All the others on, so that the result shows whether this one has any part in it.
-    pixels = word()
-    on = AugmentConfig(
-        probability=1.0, **{**STRONGEST, "perspective": 0.1, "stretch": 0.3, "contrast": 0.5, "noise": 9.0}
-    )
-    off = on.model_copy(update={name: OFF[name]})
-    pairs = [(run(pixels, on, seed), run(pixels, off, seed)) for seed in range(5)]
-    assert any(first.shape != second.shape or (first != second).any() for first, second in pairs)
 
 
 @pytest.mark.parametrize("shape", [(32, 100, 1), (300, 200, 3), (1, 1, 1)])
@@ -193,16 +150,6 @@ def test_crop_cuts_and_adds_margins_of_the_stated_size() -> None:
     assert (np.diff(added[:, 50, 0].astype(int)) >= 0).all()
 
 
-def test_stretch_changes_the_width_alone() -> None:
-    pixels = word(height=32)
-    results = [run(pixels, only(stretch=0.4), seed) for seed in range(60)]
-    shares = np.array([result.shape[1] / pixels.shape[1] for result in results])
-    assert {result.shape[0] for result in results} == {32}
-    assert 0.59 < shares.min() < 0.7
-    assert 1.3 < shares.max() < 1.41
-    assert min(correlation(pixels, result) for result in results) > 0.9
-
-
 def test_a_strong_shrink_is_filtered() -> None:
     stripes = np.tile(np.array([0, 255], dtype=np.uint8), (32, 200))[:, :, np.newaxis]
     narrow = next(
@@ -228,16 +175,6 @@ def test_contrast_changes_spread_and_level_within_the_stated_ranges() -> None:
     assert 1.3 < gains.max() < 1.42
     assert -52 < shifts.min() < -40
     assert 40 < shifts.max() < 52
-
-
-def test_contrast_beyond_the_range_is_lost_evenly_at_both_ends() -> None:
-    ramp = np.tile(np.arange(256, dtype=np.uint8), (32, 1))[:, :, np.newaxis]
-    results = [run(ramp, only(contrast=1.0), seed) for seed in range(60)]
-    # A gain of 1.6 leaves 160 of the 256 levels of a ramp inside the range: no room for brightness.
-    steep = [result for result in results if np.ptp(result) == 255 and len(np.unique(result)) < 160]
-    assert len(steep) > 5
-    for result in steep:
-        assert abs(int((result == 255).sum()) - int((result == 0).sum())) < 0.02 * result.size
 
 
 @pytest.mark.parametrize(("ground", "ink"), [(225, 250), (30, 5), (128, 255)])
@@ -281,23 +218,10 @@ def test_low_resolution_takes_detail_and_keeps_the_size() -> None:
     assert np.mean(left) < 0.5
 
 
-def test_low_resolution_spares_images_that_have_no_more() -> None:
-    pixels = word(height=16)
-    for seed in range(20):
-        np.testing.assert_array_equal(run(pixels, only(low_resolution=2.0), seed), pixels)
-
-
-def test_high_images_are_changed_at_a_useful_size() -> None:
-    pixels = word(height=200)
-    result = run(pixels, only(blur=0.5))
-    assert result.shape == (MAX_HEIGHT, round(pixels.shape[1] * MAX_HEIGHT / 200), 1)
-    assert correlation(result, pixels) > 0.95
-
-
 # --- what must never happen ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(size=sizes, channels=st.sampled_from([1, 3]), seed=seeds, share=st.floats(0.0, 1.0))
 def test_any_size_gives_an_image(size: tuple[int, int], channels: int, seed: int, share: float) -> None:
     strengths = {name: OFF[name] + share * (STRONGEST[name] - OFF[name]) for name in OFF}
@@ -314,7 +238,7 @@ def test_any_size_gives_an_image(size: tuple[int, int], channels: int, seed: int
     assert max(result.shape[:2]) <= 4 * long
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(
     size=sizes,
     colour=st.tuples(*[st.integers(0, 255)] * 3),
@@ -348,30 +272,3 @@ def test_channels_share_the_geometry_and_the_tones() -> None:
         one, three = run(grey, config, seed), run(np.repeat(grey, 3, axis=2), config, seed)
         assert three.shape == (*one.shape[:2], 3)
         np.testing.assert_allclose(three.astype(int), np.broadcast_to(one, three.shape).astype(int), atol=1)
-
-
-def test_colours_keep_their_hue() -> None:
-    pixels = np.zeros((32, 64, 3), dtype=np.uint8)
-    pixels[:, :] = 90, 120, 150
-    pixels[8:24, 8:56] = 160, 130, 100
-    for seed in range(30):
-        result = run(pixels, only(contrast=0.3, rotate_degrees=5.0), seed).astype(int)
-        middle, corner = result[result.shape[0] // 2, result.shape[1] // 2], result[0, 0]
-        assert middle[0] > middle[1] > middle[2]
-        assert corner[0] < corner[1] < corner[2]
-
-
-def test_mild_settings_leave_the_text_as_it_was() -> None:
-    pixels = word()
-    mild = only(rotate_degrees=0.5, shear=0.02, perspective=0.01, crop=0.01, contrast=0.2, blur=0.4, noise=4.0)
-    likeness = [correlation(pixels, run(pixels, mild, seed)) for seed in range(50)]
-    assert min(likeness) > 0.65
-    assert np.median(likeness) > 0.85
-
-
-def test_default_tones_leave_the_text_as_it_was() -> None:
-    pixels = word()
-    tones = AugmentConfig(probability=1.0, **dict.fromkeys(GEOMETRY, 0.0))
-    likeness = [abs(correlation(pixels, run(pixels, tones, seed))) for seed in range(100)]
-    assert min(likeness) > 0.7
-    assert np.median(likeness) > 0.85

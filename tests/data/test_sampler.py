@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn.data.sampler import SampleOrder, places_per_source
@@ -39,6 +39,7 @@ def widths_of(sizes, seed=0):
 def test_every_epoch_draws_every_sample_once(sizes, batch_size, seed):
     order = SampleOrder(sizes, [], batch_size, seed)
     total = sum(sizes)
+    assert order.epoch_batches == max(1, total // batch_size)
     everything = {(source, index) for source, size in enumerate(sizes) for index in range(size)}
     num_batches = -(-3 * total // batch_size)
     sequence = [sample for number in range(num_batches) for sample in samples(order.plan(number))]
@@ -46,27 +47,6 @@ def test_every_epoch_draws_every_sample_once(sizes, batch_size, seed):
         part = sequence[epoch * total : (epoch + 1) * total]
         assert len(part) == total
         assert set(part) == everything
-
-
-def test_epochs_are_shuffled_and_each_differently():
-    order = SampleOrder([50], [], 50, seed=1)
-    epochs = [samples(order.plan(number)) for number in range(4)]
-    assert all(epoch != sorted(epoch) for epoch in epochs)
-    assert all(a != b for i, a in enumerate(epochs) for b in epochs[:i])
-
-
-@given(SIZES, st.integers(1, 16))
-def test_an_epoch_has_as_many_batches_as_it_fills(sizes, batch_size):
-    order = SampleOrder(sizes, [], batch_size, seed=1)
-    assert order.epoch_batches == max(1, sum(sizes) // batch_size)
-
-
-def test_sources_are_shuffled_together():
-    order = SampleOrder([300, 100], [], 40, seed=1)
-    shares = [np.mean(order.plan(number).sources == 1) for number in range(10)]
-    assert sum(shares) == pytest.approx(2.5)  # a quarter of an epoch's samples
-    assert len(set(shares)) > 1
-    assert all(0.0 < share < 0.6 for share in shares)
 
 
 def test_a_batch_may_be_larger_than_the_data():
@@ -80,6 +60,7 @@ def test_a_batch_may_be_larger_than_the_data():
 # ---- what decides the order
 
 
+@settings(max_examples=40)
 @given(SIZES, st.integers(1, 12), st.booleans(), st.booleans())
 def test_only_the_seed_and_the_number_decide(sizes, batch_size, with_widths, with_ratios):
     ratios = [1.0] * len(sizes) if with_ratios else []
@@ -96,6 +77,7 @@ def test_only_the_seed_and_the_number_decide(sizes, batch_size, with_widths, wit
     assert all(content(scattered.plan(number)) == expected[number] for number in numbers)
     assert all(content(make().plan(number)) == expected[number] for number in (0, 7, 23))
     assert content(pickle.loads(pickle.dumps(scattered)).plan(11)) == expected[11]
+    assert sum(sizes) < 20 or expected != [content(make(seed=4).plan(number)) for number in range(24)]
 
 
 def test_the_order_is_that_of_earlier_versions():
@@ -108,28 +90,6 @@ def test_the_order_is_that_of_earlier_versions():
     assert plan.draws.tolist() == [47, 12, 41, 39, 45, 40, 46, 14, 37, 43, 44, 42]
 
 
-def test_another_seed_is_another_order():
-    for widths in (None, widths_of([200])):
-        one, other = (SampleOrder([200], [], 20, seed, widths) for seed in (1, 2))
-        assert content(one.plan(0)) != content(other.plan(0))
-
-
-def test_the_order_leaves_the_global_generator_alone():
-    np.random.seed(1)  # noqa: NPY002 - the global generator is what must not be touched
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
-    SampleOrder([50], [], 8, 1, widths_of([50])).plan(3)
-    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
-
-
-def test_only_the_epochs_in_use_are_remembered():
-    order = SampleOrder([100, 50], [1, 1], 10, seed=1)
-    for number in range(200):
-        order.plan(number)
-    held = order._permutations
-    assert len(held) <= 4
-    assert all(permutation.dtype == np.uint32 for permutation in held.values())
-
-
 # ---- draws
 
 
@@ -140,13 +100,6 @@ def test_every_draw_of_a_run_has_its_own_number(sizes, batch_size, with_widths, 
     order = SampleOrder(sizes, ratios, batch_size, 1, widths_of(sizes) if with_widths else None, 4)
     draws = [draw for number in range(16) for draw in order.plan(number).draws.tolist()]
     assert sorted(draws) == list(range(16 * batch_size))
-
-
-def test_draws_of_a_sample_differ_between_epochs():
-    order = SampleOrder([5], [], 5, seed=1)
-    draws = [dict(zip(plan.indices.tolist(), plan.draws.tolist(), strict=True)) for plan in map(order.plan, range(3))]
-    for index in range(5):
-        assert len({epoch[index] for epoch in draws}) == 3
 
 
 # ---- ranks
@@ -182,14 +135,6 @@ def test_ranks_share_out_exactly_the_batch(world_size, with_widths):
 )
 def test_ratios_give_places_in_the_batch(ratios, batch_size, places):
     assert places_per_source(ratios, batch_size) == places
-
-
-@given(st.lists(st.floats(0.5, 4.0), min_size=1, max_size=6), st.integers(40, 300))
-def test_places_are_in_proportion_and_none_is_lost(ratios, batch_size):
-    places = places_per_source(ratios, batch_size)
-    assert sum(places) == batch_size
-    for place, ratio in zip(places, ratios, strict=True):
-        assert abs(place - ratio / sum(ratios) * batch_size) < 1 + 1e-9
 
 
 def test_a_source_without_a_place_is_refused():
@@ -236,32 +181,3 @@ def test_a_bucket_is_cut_into_full_batches_of_one_width_each(sizes, batch_size, 
         # Sorted: the ranges of widths of two batches do not overlap.
         ranges = sorted((min(w), max(w)) for w in ([int(widths[s][i]) for s, i in samples(plan)] for plan in plans))
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
-
-
-def test_batches_of_a_bucket_and_samples_of_a_batch_are_shuffled():
-    widths = [np.repeat(np.arange(32, 512, 16, dtype=np.uint16), 16)]
-    order = SampleOrder([480], [], 16, 1, widths, 30)
-    plans = [order.plan(number) for number in range(30)]
-    found = [plan.width for plan in plans]
-    assert sorted(found) == list(range(32, 512, 16))
-    assert found != sorted(found)
-    mixed = SampleOrder([480], [], 48, 1, widths, 10).plan(0)
-    members = [int(widths[0][index]) for index in mixed.indices]
-    assert len(set(members)) > 1
-    assert members != sorted(members)
-
-
-def test_more_batches_in_a_bucket_distort_less():
-    widths = widths_of([2000])
-    stretched = []
-    for bucket_batches in (1, 4, 16):
-        order = SampleOrder([2000], [], 32, 1, widths, bucket_batches)
-        plans = [order.plan(number) for number in range(48)]
-        stretched.append(np.mean([plan.width / widths[0][plan.indices] for plan in plans]))
-    assert stretched[0] > stretched[1] > stretched[2]
-    assert stretched[2] < 1.1
-
-
-def test_sources_of_one_size_are_shuffled_each_in_its_own_way():
-    plan = SampleOrder([50, 50], [1, 1], 100, seed=1).plan(0)
-    assert plan.indices[plan.sources == 0].tolist() != plan.indices[plan.sources == 1].tolist()

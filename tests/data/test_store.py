@@ -1,12 +1,13 @@
-"""Stores of samples: what is there is read, in every process, and what is damaged says so."""
+"""LMDB stores: what goes in comes out, in every process; what is damaged says so; what is not whole is not there."""
 
-import gc
 import multiprocessing
 import os
 import pickle
+import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crnn.data.source import open_source, split_name
-from crnn.data.store import LmdbStore
+from crnn.data.store import LmdbStore, LmdbWriter
 from crnn.errors import DataError, ImageError, MissingExtraError
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -43,13 +46,23 @@ def store_folder(tmp_path: Path) -> Path:
     return write_raw(tmp_path / "words", numbered(["one", "zwei", "três"]))
 
 
+def is_open(folder: Path) -> bool:
+    try:
+        lmdb.open(str(folder), readonly=True, lock=False).close()
+    except lmdb.Error:
+        return True
+    return False
+
+
+# ---- reading
+
+
 def test_the_field_s_layout_is_read(tmp_path):
     records = numbered(["Hello", "naïve", "日本"])
     records["lexicon-000000002"] = "naive naïve native".encode()
     records["wh-000000003"] = b"100_32"
     with LmdbStore(write_raw(tmp_path / "field", records)) as store:
-        assert store.path == str(tmp_path / "field")
-        assert len(store) == 3
+        assert (store.path, len(store)) == (str(tmp_path / "field"), 3)
         assert [store.label(i) for i in range(3)] == ["Hello", "naïve", "日本"]
         assert store.image_bytes(1) == records["image-000000002"]
         assert store.key(2) == "image-000000003"
@@ -60,15 +73,18 @@ def test_the_field_s_layout_is_read(tmp_path):
                 store.label(index)
 
 
-def test_spawned_workers_read(store_folder):
+def test_spawned_workers_and_pickled_stores_read(store_folder):
     store = LmdbStore(store_folder)
+    assert not is_open(store_folder)  # before the first read
     assert store.label(0) == "one"  # open here, which must not travel
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(store.label, range(3)) == ["one", "zwei", "três"]
         pool.close()
         pool.join()
-    assert store.label(2) == "três"
+    twin = pickle.loads(pickle.dumps(store))
     store.close()
+    assert (twin.path, len(twin), twin.label(1)) == (store.path, 3, "zwei")
+    twin.close()
 
 
 def in_a_fork(read: Callable[[], list[object]]) -> list[object]:
@@ -85,51 +101,21 @@ def in_a_fork(read: Callable[[], list[object]]) -> list[object]:
 
 
 @needs_fork
-def test_forked_workers_read_through_their_own_environment(store_folder):
+def test_forked_workers_read_and_close_nothing_of_others(store_folder):
     first, second = LmdbStore(store_folder), LmdbStore(store_folder)
     assert first.label(0) == "one"
-    inherited = first._environment()
-
-    def read() -> list[object]:
-        labels = [first.label(1), second.label(2)]
-        return [*labels, first._environment() is second._environment(), first._environment() is inherited]
-
-    assert in_a_fork(read) == ["zwei", "três", True, False]
-    assert first._environment() is inherited
-    assert first.label(1) == "zwei"
-    first.close()
-
-
-@needs_fork
-def test_closing_what_was_inherited_closes_nothing_else(store_folder):
-    first, second = LmdbStore(store_folder), LmdbStore(store_folder)
-    assert first.label(0) == "one"
+    inherited = first._opened
 
     def read() -> list[object]:
         label = second.label(1)
         first.close()
-        return [label, second.label(2), LmdbStore(store_folder).label(0), first.label(0)]
+        labels = [label, second.label(2), LmdbStore(store_folder).label(0), first.label(0)]
+        return [*labels, first._opened[1] is second._opened[1], first._opened[1] is inherited[1]]
 
-    assert in_a_fork(read) == ["zwei", "três", "one", "one"]
+    assert in_a_fork(read) == ["zwei", "três", "one", "one", True, False]
+    assert first._opened is inherited
     assert first.label(1) == "zwei"
     first.close()
-
-
-def test_a_store_that_was_not_read_has_nothing_open(store_folder):
-    store = LmdbStore(store_folder)
-    lmdb.open(str(store_folder), readonly=True, lock=False).close()
-    assert store.label(0) == "one"
-    store.close()
-
-
-def test_a_pickled_store_opens_for_itself(store_folder):
-    store = LmdbStore(store_folder)
-    assert store.label(0) == "one"
-    twin = pickle.loads(pickle.dumps(store))
-    assert (twin.path, len(twin), twin.label(1)) == (store.path, 3, "zwei")
-    store.close()
-    assert twin.label(2) == "três"
-    twin.close()
 
 
 def test_stores_on_one_folder_share_it_until_the_last_is_closed(store_folder, tmp_path):
@@ -141,10 +127,9 @@ def test_stores_on_one_folder_share_it_until_the_last_is_closed(store_folder, tm
     assert stores[1].label(1) == "zwei"
     stores[1].close()
     assert stores[2].label(2) == "três"
-    with pytest.raises(lmdb.Error, match="already open"):
-        lmdb.open(str(store_folder), readonly=True, lock=False)
+    assert is_open(store_folder)
     stores[2].close()
-    lmdb.open(str(store_folder), readonly=True, lock=False).close()
+    assert not is_open(store_folder)
     assert stores[0].label(0) == "one"  # reading opens it again
     stores[0].close()
 
@@ -154,28 +139,12 @@ def test_threads_open_a_store_once(store_folder):
         for _ in range(20):
             assert list(pool.map(store.label, [0, 1, 2] * 8)) == ["one", "zwei", "três"] * 8
             store.close()
-            lmdb.open(str(store_folder), readonly=True, lock=False).close()  # nobody has it open
-
-
-def test_a_forgotten_store_is_closed_with_its_last_reference(store_folder):
-    store = LmdbStore(store_folder)
-    assert store.label(0) == "one"
-    store = None
-    gc.collect()
-    lmdb.open(str(store_folder), readonly=True, lock=False).close()
-
-
-def test_a_store_left_open_does_not_disturb_the_end_of_the_process(store_folder):
-    code = f"from crnn.data.store import LmdbStore; store = LmdbStore({str(store_folder)!r}); print(store.label(0))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "one", "")
+            assert not is_open(store_folder)
 
 
 def test_labels_are_not_held(tmp_path):
-    path = write_raw(
-        tmp_path / "many",
-        {"num-samples": b"20000"} | {f"label-{number:09d}": b"some label" for number in range(1, 20001)},
-    )
+    records = {f"label-{number:09d}": b"some label" for number in range(1, 20001)}
+    path = write_raw(tmp_path / "many", {"num-samples": b"20000", **records})
     tracemalloc.start()
     with LmdbStore(path) as store:
         assert all(store.label(i) == "some label" for i in range(20000))
@@ -192,52 +161,34 @@ def test_labels_are_not_held(tmp_path):
         ({"num-samples": b"-3"}, "expected a whole number"),
         ({"num-samples": b"9" * 5000}, "expected a whole number"),
         ({"num-samples": b"0"}, "expected at least 1 sample"),
-        ({"num-samples": b"4"}, "num-samples is 4, but the last label in it is 'label-000000003'"),
-        (
-            {"num-samples": b"4", "label-000000000": b"zero"},
-            "and the first 'label-000000000', where this layout counts from 1",
-        ),
-        (
-            {f"label-{number:09d}": None for number in (1, 2, 3)},
-            "num-samples is 3, but there is no label in it",
-        ),
+        ({"num-samples": b"4", "label-000000000": b"zero"}, "num-samples is 4, but there is no 'label-000000004'"),
     ],
 )
 def test_a_wrong_count_is_refused(tmp_path, change, message):
     records = {key: value for key, value in (numbered(["one", "two", "three"]) | change).items() if value is not None}
     path = write_raw(tmp_path / "words", records)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         LmdbStore(path)
-    assert message in str(caught.value)
     assert str(caught.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("size", [0, 100, 4096, 8192, 20_000])
+@pytest.mark.parametrize("size", [0, 100, 4096, 8192, 20_000, -1])
 def test_a_truncated_file_is_refused(store_folder, size):
     whole = (store_folder / "data.mdb").stat().st_size
-    assert whole > 20_000
-    os.truncate(store_folder / "data.mdb", size)
+    os.truncate(store_folder / "data.mdb", size % whole)
     for _ in range(2):  # the failed attempt leaves nothing open
         with pytest.raises(
-            DataError, match=r"words: data\.mdb .*[Cc]opy or (download|write) it again|Copy or download"
+            DataError, match=r"words: (there is no data\.mdb that can be|data\.mdb has \d+ bytes, \d+ expected)"
         ):
             LmdbStore(store_folder)
 
 
-def test_a_file_truncated_by_its_last_page_is_refused(store_folder):
-    whole = (store_folder / "data.mdb").stat().st_size
-    os.truncate(store_folder / "data.mdb", whole - 1)
-    with pytest.raises(DataError, match=f"has {whole - 1} bytes, {whole} expected: it was cut short"):
-        LmdbStore(store_folder)
-
-
 def test_what_is_not_a_store_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"nothere: there is no data\.mdb"):
-        LmdbStore(tmp_path / "nothere")
-    with pytest.raises(DataError, match="expected an LMDB folder"):
-        LmdbStore(tmp_path)
+    for path in (tmp_path / "nothere", tmp_path):
+        with pytest.raises(DataError, match=rf"^{path}: there is no data\.mdb .*No such file.*an LMDB folder"):
+            LmdbStore(path)
     (tmp_path / "data.mdb").write_bytes(b"an image, say" * 1000)
-    with pytest.raises(DataError, match=r"data.mdb \(13000 bytes\) cannot be opened"):
+    with pytest.raises(DataError, match=r"there is no data\.mdb that can be read"):
         LmdbStore(tmp_path)
 
 
@@ -246,9 +197,9 @@ def test_bad_records_say_which(tmp_path):
         "image-000000002": b"",
         "label-000000002": b"caf\xe9",
         "wh-000000001": b"12x4",
+        "lexicon-000000001": b"\xff",
     }
     del records["image-000000001"], records["label-000000001"]
-    records["lexicon-000000001"] = b"\xff"
     with LmdbStore(write_raw(tmp_path / "bad", records)) as store:
         for index, reason in [(0, "missing"), (1, "empty")]:
             with pytest.raises(ImageError, match=f"image-00000000{index + 1}") as caught:
@@ -264,30 +215,140 @@ def test_bad_records_say_which(tmp_path):
             store.stored_size(0)
 
 
-def test_without_lmdb_the_message_says_what_to_install(store_folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(MissingExtraError, match=r"reading LMDB stores needs the package 'lmdb'.*crnn\[data\]"):
-        LmdbStore(store_folder)
-
-
-def test_neither_lmdb_nor_torch_is_imported_before_a_store_is_opened():
+def test_lmdb_is_imported_on_demand_and_its_absence_says_what_to_install(store_folder, monkeypatch):
     code = "import sys, crnn.data.source; print(sorted({'lmdb', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    for make, what in ((LmdbStore, "reading"), (LmdbWriter, "writing")):
+        with pytest.raises(MissingExtraError, match=rf"{what} LMDB stores needs the package 'lmdb'.*crnn\[data\]"):
+            make(store_folder)
 
 
 def test_a_source_may_be_a_store(tmp_path, store_folder):
-    with open_source(str(store_folder)) as store:
-        assert isinstance(store, LmdbStore)
-        assert store.path == str(store_folder)
-    with open_source(f"w={store_folder}") as store:
-        assert store.path == str(store_folder)
+    for spec in (str(store_folder), f"w={store_folder}"):
+        with open_source(spec) as store:
+            assert isinstance(store, LmdbStore)
+            assert store.path == str(store_folder)
     assert split_name(f"{store_folder}/") == ("words", f"{store_folder}/")
     with pytest.raises(DataError, match="expected the folder"):
         open_source(str(store_folder / "data.mdb"))
-    for name in "abcde":
+    for name in "ab":
         shutil.copytree(store_folder, tmp_path / "sets" / "training" / name)
-    with pytest.raises(DataError) as caught:
+    named = ", ".join(str(tmp_path / "sets" / "training" / name) for name in "ab")
+    with pytest.raises(DataError, match=f"Below it are: {named}"):
         open_source(str(tmp_path / "sets"))
-    named = ", ".join(str(tmp_path / "sets" / "training" / name) for name in "abcd")
-    assert f"Name the one to use: {named}, ..." in str(caught.value)
+
+
+# ---- writing
+
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(lambda word: word.split() == [word])
+SAMPLES = st.lists(
+    st.tuples(
+        st.binary(min_size=1, max_size=6000),
+        st.text(st.characters(codec="utf-8"), max_size=30),
+        st.lists(WORDS, max_size=4).map(tuple),
+        st.none() | st.tuples(st.integers(1, 9999), st.integers(1, 9999)),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples=SAMPLES, commit_every=st.integers(1, 5), map_size=st.sampled_from([1, 1 << 14, 1 << 24]))
+def test_what_is_written_is_read_back(samples, commit_every, map_size):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crnn.data.store._MAP_BYTES", map_size)
+        path = Path(folder) / "new" / "store"
+        with LmdbWriter(path) as writer:
+            for number, (image, label, lexicon, size) in enumerate(samples, start=1):
+                writer.add(image, label, lexicon=lexicon, size=size)
+                if number % commit_every == 0:
+                    writer.commit(b"")
+        assert writer.num_samples == len(samples)
+        assert [entry.name for entry in path.parent.iterdir()] == ["store"]
+        with LmdbStore(path) as store:
+            assert [
+                (store.image_bytes(i), store.label(i), store.lexicon(i) or (), store.stored_size(i))
+                for i in range(len(store))
+            ] == samples
+
+
+def test_the_writer_s_keys_are_the_field_s(tmp_path, records_of):
+    with LmdbWriter(tmp_path / "store") as writer:
+        writer.add(b"image", "wörd", lexicon=["word", "wörd"], large_lexicon=["one", "two"], size=(100, 32))
+    assert records_of(tmp_path / "store") == {
+        b"image-000000001": b"image",
+        b"label-000000001": "wörd".encode(),
+        b"large-lexicon-000000001": b"one two",
+        b"lexicon-000000001": "word wörd".encode(),
+        b"wh-000000001": b"100_32",
+        b"num-samples": b"1",
+    }
+    assert LmdbStore(tmp_path / "store").large_lexicon(0) == ("one", "two")
+
+
+@pytest.mark.parametrize(("smallest", "largest", "limit"), [(700, 1900, 1.45), (3000, 9000, 1.45)])
+def test_pages_are_well_filled(tmp_path, records_of, smallest, largest, limit):
+    rng = random.Random(1)
+    size = 0
+    with LmdbWriter(tmp_path / "store") as writer:
+        for number in range(6000):
+            image = bytes(rng.randint(smallest, largest))
+            size += len(image)
+            writer.add(image, "word", size=(100, 32))
+            if number % 1500 == 1499:
+                writer.commit(b"")
+    assert (tmp_path / "store" / "data.mdb").stat().st_size < limit * size
+    assert len(records_of(tmp_path / "store")) == 3 * 6000 + 1  # nothing is left of what kept the pages full
+
+
+def test_the_writer_overwrites_nothing(tmp_path):
+    store_folder = tmp_path / "words"
+    with LmdbWriter(store_folder) as writer:
+        writer.add(b"image", "word")
+    before = (store_folder / "data.mdb").read_bytes()
+    (tmp_path / "file").write_text("x")
+    for path, message in (
+        (store_folder, "words: exists already; expected a new or empty folder"),
+        (tmp_path / "file", "exists already"),
+        (tmp_path / "file" / "store", "cannot be written"),
+    ):
+        with pytest.raises(DataError, match=message):
+            LmdbWriter(path).__enter__()
+    assert (store_folder / "data.mdb").read_bytes() == before
+    (tmp_path / "empty").mkdir()
+    with LmdbWriter(f"{tmp_path}/empty/") as writer:
+        writer.add(b"image", "label")
+    assert LmdbStore(tmp_path / "empty").label(0) == "label"
+
+
+def test_a_name_taken_while_writing_loses_nothing(tmp_path):
+    writer = LmdbWriter(tmp_path / "store").__enter__()
+    writer.add(b"image", "label")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "other").touch()
+    with pytest.raises(DataError, match=r"The store is whole: rename .*store\.partial"):
+        writer.__exit__(None, None, None)
+    assert LmdbStore(tmp_path / "store.partial").label(0) == "label"
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(DataError, match="is a whole store that has not got its name; rename it"):
+        LmdbWriter(tmp_path / "store").__enter__()
+
+
+def test_a_store_without_samples_is_not_written(tmp_path):
+    with pytest.raises(DataError, match="no sample was added"), LmdbWriter(tmp_path / "none"):
+        pass
+
+
+def test_only_what_a_writer_left_is_gone_on_with_or_removed(tmp_path):
+    write_raw(tmp_path / "store.partial", {"image-000000001": b"image"})
+    with pytest.raises(DataError, match="left by a writer that nobody can go on for"):
+        LmdbWriter(tmp_path / "store").__enter__()
+    LmdbWriter(tmp_path / "store").discard_earlier()
+    assert list(tmp_path.iterdir()) == []
+    LmdbWriter(tmp_path / "store").discard_earlier()  # nothing is there, which is as well
+    (tmp_path / "store.partial").write_text("a file")
+    with pytest.raises(DataError, match="cannot be removed"):
+        LmdbWriter(tmp_path / "store").discard_earlier()

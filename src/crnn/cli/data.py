@@ -12,8 +12,7 @@ import typer
 from crnn.cli.arguments import add_command, command_group
 from crnn.data.formats import FORMATS, open_reader, published_count
 from crnn.errors import ConfigError, DataError
-from crnn.files import atomic_write
-from crnn.terminal import check_writable, counting_bar, print_json, signals_collected
+from crnn.terminal import check_image_writable, counting_bar, print_json, save_image, signals_collected
 
 if TYPE_CHECKING:
     from crnn.config.model import CharsetConfig, ImageConfig
@@ -71,7 +70,6 @@ def inspect(
     from crnn.cli.inspection_text import inspection_text, sample_sheet
     from crnn.contact_sheet import contact_sheet
     from crnn.data.convert import summary
-    from crnn.data.crops import encode
     from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
     from crnn.data.source import open_source
 
@@ -83,7 +81,8 @@ def inspect(
         config, {"resize": resize, "image_width": image_width}, charset, {"max_text_length": max_text_length}
     )
     settings = InspectionSettings(image=image, charset=characters, tiny_below=tiny_below, huge_above=huge_above)
-    check_writable("--sheet", sheet, "sheet.png")
+    if sheet:
+        check_image_writable("--sheet", sheet)
     contact_sheet([], [], font_path=sheet_font or None)  # a face that cannot be read is told of now, and not at the end
     if write:
         check_destination(write)
@@ -95,7 +94,7 @@ def inspect(
             found = inspect_store(store, settings, against=others, workers=workers, progress=progress)
         if sheet:
             pixels = sample_sheet(store, found, sheet_samples, seed=seed, font_path=sheet_font or None)
-            atomic_write(Path(sheet), encode(Image.fromarray(pixels), "png", 0), DataError)
+            save_image(sheet, Image.fromarray(pixels))
         if write:
             with counting_bar("writing", len(store)) as progress:
                 written = write_clean(store, found, write, to=to, workers=workers, progress=progress)

@@ -9,6 +9,7 @@ section 2.2.3.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -21,62 +22,36 @@ from crnn.config.training import AugmentConfig
 Pixels = npt.NDArray[np.uint8]
 Point = tuple[float, float]
 
-NETWORK_HEIGHT = 32
-"""Pixels; the height for which the settings state lengths."""
-
 MAX_HEIGHT = 40
 """Pixels; higher images are shrunk to it. The largest default cut leaves as many as the network sees."""
-
-MAX_MINIFICATION = 1.2
-"""Pixels that the warp may step over per output pixel; finer images are filtered first."""
-
-SHARP_HEIGHT = 24
-"""Pixels; images up to this height are warped bicubically, which is slower, as they have no detail to lose."""
 
 MAX_GROWTH = 1.5
 """Largest growth of the shorter side by rotation, as a share of it; a long line turned further becomes illegible."""
 
-MIN_DEPTH_RATIO = 0.25
-"""Smallest ratio of the depths of two corners of the canvas, so that the image does not fold."""
+_NETWORK_HEIGHT = 32  # pixels, for which the settings state lengths
+_MAX_MINIFICATION = 1.2  # pixels that the warp may step over per output pixel; finer images are filtered first
+_SHARP_HEIGHT = 24  # images up to it are warped bicubically, which is slower, as they have no detail to lose
+_MIN_DEPTH_RATIO = 0.25  # smallest ratio of the depths of two corners of the canvas, so that the image does not fold
+_PERSPECTIVE_DAMPING = (1.0, 0.5, 0.25, 0.125, 0.0)  # of the corners' moves, in order until the map is sound
+_OUTLIERS = 0.01  # share of pixels at either end of the grey levels that is neither ink nor ground
+_UNIT_SQUARE = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 
-PERSPECTIVE_DAMPING = (1.0, 0.5, 0.25, 0.125, 0.0)
-"""Factors on the corners' moves, tried in order until the map is sound; usually the first is."""
-
-OUTLIERS = 0.01
-"""Share of pixels at either end of the grey levels that is neither ink nor ground."""
-
-NOISE_STEPS = 256
-UNIT_SQUARE = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
-LEVELS = np.arange(256)
-
-
-def _normal_quantiles() -> npt.NDArray[np.float64]:
-    normal = NormalDist()
-    steps = np.array([normal.inv_cdf((step + 0.5) / NOISE_STEPS) for step in range(NOISE_STEPS)])
-    # The middles of the steps spread a little less than the distribution they stand for.
-    quantiles: npt.NDArray[np.float64] = steps / steps.std()
-    return quantiles
-
-
-# A random byte picks one of these, several times faster than drawing normal numbers; they end at 2.9 deviations.
-NORMAL_QUANTILES = _normal_quantiles()
+# A random byte picks one of these, several times faster than drawing normal numbers; they end at 2.9 deviations. The
+# middles of the steps spread a little less than the distribution they stand for.
+_QUANTILES = np.array([NormalDist().inv_cdf((step + 0.5) / 256) for step in range(256)])
+_QUANTILES /= _QUANTILES.std()
 
 
 def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
-    """Change an image at random, up to the strengths of ``config``.
+    """Change an image ``(H, W, 1 or 3)`` at random, up to the strengths of ``config``, to ``(H', W', C)`` uint8.
 
-    The result depends on ``pixels``, ``config`` and the state of ``rng`` alone. Each change has its own random numbers:
-    switching one off does not alter the others. With probability 0 none is drawn.
-
-    Args:
-        pixels: ``(H, W, C)`` uint8, ``C`` 1 (grey) or 3 (red, green, blue).
-        config: Probability and strengths.
-        rng: Random numbers of this image.
-
-    Returns:
-        ``(H', W', C)`` uint8, contiguous. An unchanged image is not copied.
+    The result is contiguous and depends on the arguments alone; an unchanged image is not copied. Each change has its
+    own random numbers: switching one off does not alter the others. With probability 0 none is drawn.
     """
-    if config.probability == 0 or rng.random() >= config.probability or _is_off(config):
+    moves = bool(config.rotate_degrees or config.shear or config.perspective or config.crop)
+    tones = config.contrast or config.invert
+    off = not (moves or tones or config.stretch or config.blur or config.noise or config.low_resolution > 1)
+    if config.probability == 0 or rng.random() >= config.probability or off:
         return pixels
     pose = rng.uniform(-1.0, 1.0, 14).tolist()
     stretch, contrast, brightness = rng.uniform(-1.0, 1.0, 3).tolist()
@@ -88,31 +63,24 @@ def augment(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> 
     coarsening = 1.0
     if config.low_resolution > 1:
         factor = 1.0 + (config.low_resolution - 1.0) * coarseness
-        coarsening = max(1.0, factor * new_height / NETWORK_HEIGHT)
+        coarsening = max(1.0, factor * new_height / _NETWORK_HEIGHT)
     # Low resolution is a smaller image to start from, which the warp enlarges. It, tones and blur do not depend on
     # the pose, and there are fewer pixels before the canvas grows.
     image = pixels[:, :, 0] if channels == 1 else pixels
-    tolerance = 1.0 if coarsening > 1 else MAX_MINIFICATION
+    tolerance = 1.0 if coarsening > 1 else _MAX_MINIFICATION
     image = _reduced(image, new_width / coarsening, new_height / coarsening, tolerance)
     if config.contrast or flip < config.invert:
         image = _toned(image, config.contrast * contrast, config.contrast * brightness, flip < config.invert)
     if config.blur:
-        image = _blurred(image, config.blur * blur * image.shape[0] / NETWORK_HEIGHT)
-    if _moves(config) or image.shape[:2] != (new_height, max(1, round(new_width))):
+        sigma = config.blur * blur * image.shape[0] / _NETWORK_HEIGHT
+        image = np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+    if moves or image.shape[:2] != (new_height, max(1, round(new_width))):
         image = _warped(image, new_width, new_height, config, pose)
     if config.noise:
-        image = _noisy(image, config.noise * noise, rng)
+        table = np.rint(_QUANTILES * (config.noise * noise)).astype(np.int16)
+        steps = np.frombuffer(rng.bytes(image.size), dtype=np.uint8).reshape(image.shape)
+        image = np.clip(table.take(steps) + image, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(image).reshape(*image.shape[:2], channels)
-
-
-def _moves(config: AugmentConfig) -> bool:
-    return bool(config.rotate_degrees or config.shear or config.perspective or config.crop)
-
-
-def _is_off(config: AugmentConfig) -> bool:
-    tones = config.contrast or config.invert
-    sharpness = config.blur or config.noise or config.low_resolution > 1
-    return not (_moves(config) or config.stretch or tones or sharpness)
 
 
 def _reduced(image: Pixels, width: float, height: float, tolerance: float) -> Pixels:
@@ -127,10 +95,10 @@ def _reduced(image: Pixels, width: float, height: float, tolerance: float) -> Pi
 
 def _toned(image: Pixels, contrast: float, brightness: float, invert: bool) -> Pixels:
     """Apply contrast about the middle grey, brightness in half ranges, and inversion, as one table."""
-    table = LEVELS.astype(np.float64)
+    table = np.arange(256.0)
     if contrast or brightness:
         shares = np.cumsum(np.bincount(image.ravel(), minlength=256))
-        dark, bright = np.searchsorted(shares, (OUTLIERS * image.size, (1 - OUTLIERS) * image.size)).tolist()
+        dark, bright = np.searchsorted(shares, (_OUTLIERS * image.size, (1 - _OUTLIERS) * image.size)).tolist()
         middle = (dark + bright) / 2
         # A sixth of the distance between ink and ground may be lost beyond black and white, as in a real exposure; text
         # that is bright on bright or dark on dark would be wiped out otherwise.
@@ -141,17 +109,6 @@ def _toned(image: Pixels, contrast: float, brightness: float, invert: bool) -> P
         table = 255.0 - table
     toned: Pixels = np.clip(np.rint(table), 0, 255).astype(np.uint8).take(image)
     return toned
-
-
-def _blurred(image: Pixels, sigma: float) -> Pixels:
-    return np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
-
-
-def _noisy(image: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
-    table = np.rint(NORMAL_QUANTILES * deviation).astype(np.int16)
-    steps = np.frombuffer(rng.bytes(image.size), dtype=np.uint8).reshape(image.shape)
-    noisy: Pixels = np.clip(table.take(steps) + image, 0, 255).astype(np.uint8)
-    return noisy
 
 
 def _warped(image: Pixels, new_width: float, new_height: int, config: AugmentConfig, pose: list[float]) -> Pixels:
@@ -170,18 +127,15 @@ def _warped(image: Pixels, new_width: float, new_height: int, config: AugmentCon
     # From the unit square to pixels of the padded image.
     x_row = (width * a + left * g, width * b + left * h, width * c + left)
     y_row = (height * d + top * g, height * e + top * h, height * f + top)
-    resample = Resampling.BICUBIC if new_height <= SHARP_HEIGHT else Resampling.BILINEAR
+    resample = Resampling.BICUBIC if new_height <= _SHARP_HEIGHT else Resampling.BILINEAR
     return np.array(padded.transform(size, Image.Transform.PERSPECTIVE, (*x_row, *y_row, g, h), resample))
 
 
 def _map_to_image(
     width: float, height: float, config: AugmentConfig, pose: list[float]
 ) -> tuple[tuple[int, int], tuple[float, ...]]:
-    """Return the canvas size in pixels, and the map from it to the image as a unit square.
-
-    ``x' = (a x + b y + c) / (g x + h y + 1)`` and ``y' = (d x + e y + f) / (g x + h y + 1)``.
-    """
-    for damping in PERSPECTIVE_DAMPING:
+    """Return the canvas size in pixels, and the map from it to the image as a unit square."""
+    for damping in _PERSPECTIVE_DAMPING:
         quad = _posed(width, height, config, pose[:10], damping)
         left, right = min(x for x, _ in quad), max(x for x, _ in quad)
         top, bottom = min(y for _, y in quad), max(y for _, y in quad)
@@ -193,7 +147,7 @@ def _map_to_image(
         x_scale, y_scale = size[0] / (right - left), size[1] / (bottom - top)
         coefficients = _inverse_map([((x - left) * x_scale, (y - top) * y_scale) for x, y in quad])
         depths = [coefficients[6] * x + coefficients[7] * y + 1.0 for x, y in _corners_of(size)]
-        if min(depths) >= MIN_DEPTH_RATIO * max(depths):
+        if min(depths) >= _MIN_DEPTH_RATIO * max(depths):
             break
     # Without perspective every depth is 1, so the last damping is always sound.
     return size, coefficients
@@ -208,7 +162,7 @@ def _posed(width: float, height: float, config: AugmentConfig, pose: list[float]
     slant = pose[1] * config.shear
     reach = config.perspective * damping * short
     quad = []
-    for (unit_x, unit_y), move_x, move_y in zip(UNIT_SQUARE, pose[2:6], pose[6:10], strict=True):
+    for (unit_x, unit_y), move_x, move_y in zip(_UNIT_SQUARE, pose[2:6], pose[6:10], strict=True):
         x, y = unit_x * width + reach * move_x, unit_y * height + reach * move_y
         x -= slant * y
         quad.append((cosine * x - sine * y, sine * x + cosine * y))
@@ -220,16 +174,23 @@ def _corners_of(size: tuple[int, int]) -> tuple[Point, ...]:
     return (0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))
 
 
-def _inverse_map(quad: list[Point]) -> tuple[float, ...]:
+def _inverse_map(quad: Sequence[Point]) -> tuple[float, ...]:
     """Return the eight coefficients of the map from ``quad``, clockwise from the upper left, to the unit square."""
+    a, b, c, d, e, f, g, h = unit_square_map(quad)
+    # The adjugate is the inverse but for a factor, which the division by the last coefficient removes.
+    adjugate = (e - f * h, c * h - b, b * f - c * e, f * g - d, a - c * g, c * d - a * f, d * h - e * g, b * g - a * h)
+    last = a * e - b * d
+    return tuple(value / last for value in adjugate)
+
+
+def unit_square_map(quad: Sequence[Point]) -> tuple[float, ...]:
+    """Return the coefficients a to h of the map from the unit square to ``quad``, clockwise from the upper left.
+
+    ``x' = (a x + b y + c) / (g x + h y + 1)`` and ``y' = (d x + e y + f) / (g x + h y + 1)``.
+    """
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad
     ux, uy, vx, vy = x1 - x2, y1 - y2, x3 - x2, y3 - y2
     sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
     area = ux * vy - uy * vx
     g, h = (sx * vy - sy * vx) / area, (ux * sy - uy * sx) / area
-    a, b, c = x1 - x0 + g * x1, x3 - x0 + h * x3, x0
-    d, e, f = y1 - y0 + g * y1, y3 - y0 + h * y3, y0
-    # The adjugate is the inverse but for a factor, which the division by the last coefficient removes.
-    adjugate = (e - f * h, c * h - b, b * f - c * e, f * g - d, a - c * g, c * d - a * f, d * h - e * g, b * g - a * h)
-    last = a * e - b * d
-    return tuple(value / last for value in adjugate)
+    return (x1 - x0 + g * x1, x3 - x0 + h * x3, x0, y1 - y0 + g * y1, y3 - y0 + h * y3, y0, g, h)

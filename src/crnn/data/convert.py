@@ -7,205 +7,62 @@ the position in the reader and the skips, and the same conversion goes on from t
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from crnn.data.crops import CropOptions, Prepare, Prepared, Request
-from crnn.data.formats.records import Reader, Record, Skipped
+from crnn.data.crops import CropOptions, ImageReader, Prepared, Request, prepare
+from crnn.data.formats.records import Reader, Record, Skipped, printable
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, CrnnError, DataError
 from crnn.parallel import ordered_map, usable_cores
 
-LEFT_OUT = frozenset({"not_in_variant", "other_share"})
-"""Reasons that the user wished, which are no faults."""
-
+_LEFT_OUT = frozenset({"not_in_variant", "other_share"})  # reasons that the user wished, which are no faults
 _MAX_EXAMPLES = 5
-_MAX_EXAMPLE_LENGTH = 200
 _VERSION = 1
 
+_COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
+_JOB_SIZE = 128  # whole images of one job; a skipped sample counts as a thirtieth of one
+_HEAVY = 2  # work of a scene's word, and memory of a record with lexicons, in whole images
+_SCENE_JOBS = 8  # jobs that are made one for the words of one scene, which is decoded again for more than these
+_JOBS_AHEAD = 4  # per worker, finished or not
+_FEW_SAMPLES = 200  # done before worker processes would have started
+_SHARE_FROM = 1000  # samples that a share of bad ones is told from, before the end
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Skips:
     """Samples skipped for one reason: count, first keys, and the first one's fault where the reason is not enough."""
 
     count: int = 0
-    examples: tuple[str, ...] = ()
+    examples: list[str] = field(default_factory=list)
     message: str = ""
-
-    def plus(self, key: str, message: str) -> Skips:
-        """Return the skips with one more."""
-        if len(self.examples) == _MAX_EXAMPLES:
-            return replace(self, count=self.count + 1)
-        return Skips(self.count + 1, (*self.examples, _shortened(key)), self.message or _shortened(message))
-
-    def first(self) -> str:
-        """Return the first key and its fault, for messages."""
-        key = self.examples[0]
-        if not self.message or key in self.message:
-            return self.message or key
-        return f"{key}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """Result of a conversion.
+    """Result of a conversion."""
 
-    Attributes:
-        path: The store or folder, as asked for.
-        complete: Whether it is whole; otherwise it was stopped, and the same conversion goes on.
-        written: Samples in it.
-        skipped: Unusable samples, by reason.
-        left_out: Unwanted samples (``LEFT_OUT``), by reason.
-        lexicon_words_left_out: Words with white space, which the layout cannot hold.
-        lexicons_left_out: Samples whose lexicons a list file cannot hold.
-        expected: Samples of the published set, where known.
-        begun_at: Samples done by an earlier, stopped conversion.
-        total: Samples of the reader.
-    """
-
-    path: str
-    complete: bool
-    written: int
-    skipped: dict[str, Skips]
-    left_out: dict[str, Skips]
-    lexicon_words_left_out: int
-    lexicons_left_out: int
-    expected: int | None
-    begun_at: int
-    total: int
+    path: str  # as asked for
+    complete: bool  # otherwise it was stopped, and the same conversion goes on
+    written: int  # samples in it
+    skipped: dict[str, Skips]  # unusable samples, by reason
+    left_out: dict[str, Skips]  # samples that the user did not want, by reason
+    lexicon_words_left_out: int  # words with white space, which the layout cannot hold
+    lexicons_left_out: int  # samples whose lexicons a list file cannot hold
+    expected: int | None  # samples of the published set, where known
+    begun_at: int  # samples done by an earlier, stopped conversion
+    total: int  # samples of the reader
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
         return asdict(self)
-
-
-@dataclass(slots=True)
-class Tally:
-    """Progress and counts of a conversion: samples done, their checksum, and skips by reason."""
-
-    position: int = 0
-    checksum: int = 0
-    skips: dict[str, Skips] = field(default_factory=dict)
-    lexicon_words_left_out: int = 0
-    lexicons_left_out: int = 0
-
-    def done(self, item: Record | Skipped) -> None:
-        """Count one more sample of the reader as done."""
-        self.position += 1
-        self.checksum = mark(item, self.checksum)
-
-    def skip(self, key: str, reason: str, message: str = "") -> None:
-        """Count a sample that is skipped."""
-        self.skips[reason] = self.skips.get(reason, Skips()).plus(key, message)
-
-    @property
-    def bad(self) -> int:
-        """Unusable samples, without unwanted ones."""
-        return sum(skips.count for reason, skips in self.skips.items() if reason not in LEFT_OUT)
-
-    def to_state(self, settings: Mapping[str, str]) -> bytes:
-        """Return the tally and the settings for the partial store."""
-        return json.dumps({"version": _VERSION, "settings": dict(settings), "tally": asdict(self)}).encode()
-
-    @classmethod
-    def from_state(cls, state: bytes, settings: Mapping[str, str], partial: str) -> Tally:
-        """Return the tally of an earlier conversion; ``partial`` names its place in messages.
-
-        Raises:
-            DataError: It had other settings, or cannot be parsed.
-        """
-        try:
-            values = json.loads(state)
-            if values["version"] != _VERSION:
-                raise ValueError(f"version {values['version']}")
-            begun, tally = values["settings"], values["tally"]
-            skips = {
-                reason: Skips(int(found["count"]), tuple(found["examples"]), found["message"])
-                for reason, found in tally.pop("skips").items()
-            }
-            result = cls(**tally, skips=skips)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{partial}: was left by another version of this program ({error}); expected one to go on with. "
-                "Begin anew with --restart"
-            ) from error
-        keys = [key for key in {**begun, **settings} if begun.get(key) != settings.get(key)]
-        if keys:
-            clash = ", ".join(
-                f"{key} {begun.get(key, 'not given')} (now {settings.get(key, 'not given')})" for key in keys
-            )
-            raise DataError(
-                f"{partial}: was begun with {clash}. Give the settings of then to go on, or begin anew with --restart"
-            )
-        return result
-
-    def skip_done(
-        self, items: Iterator[tuple[int, Record | Skipped]], partial: str, stop: Callable[[], object]
-    ) -> bool:
-        """Drop the samples that are done; return False if asked to stop, raise ``DataError`` if they have changed."""
-        checksum = 0
-        for count in range(self.position):
-            _, item = next(items, (0, None))
-            if item is None:
-                break
-            checksum = mark(item, checksum)
-            if count % 4096 == 0 and stop():
-                return False
-        if checksum != self.checksum:
-            raise DataError(
-                f"{partial}: the first {self.position} samples of the source are not what they were when this was "
-                "begun. Begin anew with --restart"
-            )
-        return True
-
-
-def summary(done: Conversion) -> str:
-    """Return lines for the user: samples written, skipped and left out, by reason."""
-    counts = f"{done.path}: {done.written} samples written"
-    if done.expected is not None:
-        counts += f"; the published set has {done.expected}"
-        difference = done.written - done.expected
-        counts += "" if difference == 0 else f", {abs(difference)} {'more' if difference > 0 else 'fewer'}"
-    lines = [counts]
-    lines += [_line("skipped", reason, skips) for reason, skips in done.skipped.items()]
-    lines += [_line("left out", reason, skips) for reason, skips in done.left_out.items()]
-    if done.lexicon_words_left_out:
-        lines.append(f"  {done.lexicon_words_left_out} lexicon words left out: they have white space in them")
-    if done.lexicons_left_out:
-        lines.append(f"  the lexicons of {done.lexicons_left_out} samples left out: a list has no place for them")
-    return "\n".join(lines)
-
-
-def _line(what: str, reason: str, skips: Skips) -> str:
-    more = ", ..." if skips.count > len(skips.examples) else ""
-    return f"  {what} {skips.count}: {reason} ({', '.join(skips.examples)}{more})"
-
-
-def mark(item: Record | Skipped, checksum: int) -> int:
-    """Return the checksum with one more sample."""
-    text = f"{item.label}\t{item.region}" if isinstance(item, Record) else item.reason
-    return zlib.crc32(f"{item.key}\t{text}\n".encode("utf-8", "surrogatepass"), checksum)
-
-
-def _shortened(text: str) -> str:
-    # Keys of files whose names are not UTF-8 have half surrogates, which JSON keeps and terminals do not print.
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _MAX_EXAMPLE_LENGTH else text[: _MAX_EXAMPLE_LENGTH - 3] + "..."
-
-
-_COMMIT_BYTES, _COMMIT_SAMPLES, _COMMIT_SECONDS = 32 << 20, 10_000, 10.0
-_JOB_RECORDS, _JOB_ITEMS = 128, 4096
-_JOBS_AHEAD = 4  # per worker, finished or not
-_HEAVIER = 2  # work of a scene's word against a whole image; memory of a record with lexicons against one without
-_MAX_SCENE_RECORDS = 512  # words of one scene that go to one worker; for more than these it is decoded again
-_FEW_SAMPLES = 200  # done before worker processes would have started
-_SHARE_FROM = 1000  # samples that a share of bad ones is told from, before the end
 
 
 def convert(
@@ -225,12 +82,11 @@ def convert(
     """Write the samples of one reader, or of several in turn.
 
     The partial result, ``path`` with ``.partial`` at the end, stays when the conversion stops or fails, and the same
-    conversion goes on with it. Worker processes are spawned: in a script, call this under ``if __name__ ==
-    "__main__"``.
+    conversion goes on with it. Processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
 
     Args:
         readers: The samples.
-        path: The store or folder to write; it must not exist yet, or be empty.
+        path: A new or empty folder.
         to: ``lmdb``, or ``list`` for image folders with a list file.
         images: Treatment of the images.
         origin: Everything else that decides the result (format, source, reader's options), compared as text before
@@ -240,19 +96,12 @@ def convert(
         max_bad_share: In [0, 1]; a larger share of unusable samples is an error.
         restart: Discard a partial result.
         progress: Called with the number of samples done since the last call, those of an earlier conversion included.
-        stop: Polled; once true, the conversion ends and keeps its partial result.
-
-    Returns:
-        The result; not ``complete`` after ``stop``.
+        stop: Polled; once true, the conversion ends and keeps its partial result, which is not ``complete``.
 
     Raises:
-        ConfigError: A setting has an impossible value.
         DataError: ``path`` is not empty, or another conversion is at it; the partial result has other settings or
             another source; too many samples are unusable, or all; the disk is full; a worker process died.
-        MissingExtraError: The package ``lmdb`` is not installed.
     """
-    if to not in ("lmdb", "list"):
-        raise ConfigError(f"to is {to!r}; expected lmdb or list")
     if not 0 <= max_bad_share <= 1:
         raise ConfigError(f"max_bad_share is {max_bad_share}; expected a share from 0 to 1")
     if workers is not None and workers < 0:
@@ -264,40 +113,50 @@ def convert(
         workers = 0 if total < _FEW_SAMPLES else usable_cores()
     origin = {"roots": [str(reader.root) for reader in readers]} if origin is None else origin
     settings = {key: str(value) for key, value in {**origin, "to": to, **asdict(images), "samples": total}.items()}
-    writer = ListWriter(path) if to == "list" else LmdbWriter(path, keep_partial=True)
+    sources = [reader.image_source() for reader in readers]
+    writer = ListWriter(path) if to == "list" else LmdbWriter(path)
     if restart:
         writer.discard_earlier()
-    tally = Tally()
     with writer:
-        partial = f"{path}.partial"
-        if writer.state is not None:
-            tally = Tally.from_state(writer.state, settings, partial)
+        tally = _Tally() if writer.state is None else _Tally.from_state(writer.state, settings, f"{path}.partial")
         begun_at = tally.position
         progress(begun_at)
         items = ((number, item) for number, reader in enumerate(readers) for item in reader)
-        complete = tally.skip_done(items, partial, stop)
-        if complete:
-            prepare = Prepare([reader.image_source() for reader in readers], images)
-            try:
-                jobs = _prepared_jobs(items, prepare, workers)
-                complete = _write(writer, jobs, tally, settings, total, max_bad_share, progress, stop)
-            except CrnnError:
-                # Raised between two samples: those done can be committed. If that fails, the last commit remains.
-                with contextlib.suppress(CrnnError):
-                    writer.commit(tally.to_state(settings))
-                raise
+        complete = tally.skip_done(items, f"{path}.partial", stop)
+        written, committed_at = writer.num_samples, time.monotonic()
+        try:
+            with contextlib.closing(_prepared_jobs(items, sources, images, workers)) as jobs:
+                while complete and (job := next(jobs, None)) is not None:
+                    for item, prepared in job:
+                        tally.write(writer, item, prepared)
+                    progress(len(job))
+                    tally.check_share(path, total, max_bad_share)
+                    complete = not stop()
+                    if (
+                        not complete
+                        or writer.pending_bytes >= _COMMIT_BYTES
+                        or writer.num_samples - written >= _COMMIT_SAMPLES
+                        or time.monotonic() - committed_at >= _COMMIT_SECONDS
+                    ):
+                        writer.commit(tally.to_state(settings))
+                        written, committed_at = writer.num_samples, time.monotonic()
+        except CrnnError:
+            # Raised between two samples: those done can be committed. If that fails, the last commit remains.
+            with contextlib.suppress(CrnnError):
+                writer.commit(tally.to_state(settings))
+            raise
         if not complete or not writer.num_samples:
             writer.pause()
     if complete and not writer.num_samples:
         writer.discard_earlier()
-        raise DataError(f"{path}: none of {total} samples can be written{_reasons(tally)}")
-    skips = tally.skips
+        raise DataError(f"{path}: none of {total} samples can be written{tally.reasons()}")
+    skips = dict(sorted(tally.skips.items()))
     return Conversion(
         path=writer.path,
         complete=complete,
         written=writer.num_samples,
-        skipped={reason: skips[reason] for reason in sorted(skips) if reason not in LEFT_OUT},
-        left_out={reason: skips[reason] for reason in sorted(skips) if reason in LEFT_OUT},
+        skipped={reason: found for reason, found in skips.items() if reason not in _LEFT_OUT},
+        left_out={reason: found for reason, found in skips.items() if reason in _LEFT_OUT},
         lexicon_words_left_out=tally.lexicon_words_left_out,
         lexicons_left_out=tally.lexicons_left_out,
         expected=expected,
@@ -306,123 +165,159 @@ def convert(
     )
 
 
-def _write(
-    writer: LmdbWriter | ListWriter,
-    jobs: Generator[list[tuple[Record | Skipped, Prepared | None]], None, None],
-    tally: Tally,
-    settings: Mapping[str, str],
-    total: int,
-    max_bad_share: float,
-    progress: Callable[[int], None],
-    stop: Callable[[], object],
-) -> bool:
-    """Write the remaining samples, job by job; return False if asked to stop."""
-    committed_samples, committed_at = writer.num_samples, time.monotonic()
-    with contextlib.closing(jobs):
-        while not (stopped := bool(stop())) and (job := next(jobs, None)) is not None:
-            for item, prepared in job:
-                if isinstance(item, Skipped):
-                    tally.skip(item.key, item.reason)
-                else:
-                    assert prepared is not None
-                    _add(writer, item, prepared, tally)
-                tally.done(item)
-            progress(len(job))
-            _check_share(writer.path, tally, total, max_bad_share)
-            if (
-                writer.pending_bytes >= _COMMIT_BYTES
-                or writer.num_samples - committed_samples >= _COMMIT_SAMPLES
-                or time.monotonic() - committed_at >= _COMMIT_SECONDS
-            ):
-                writer.commit(tally.to_state(settings))
-                committed_samples, committed_at = writer.num_samples, time.monotonic()
-    if stopped:
-        writer.commit(tally.to_state(settings))
-        return False
-    return True
-
-
 def _prepared_jobs(
-    items: Iterator[tuple[int, Record | Skipped]], prepare: Prepare, workers: int
+    items: Iterator[tuple[int, Record | Skipped]], sources: Sequence[ImageReader], images: CropOptions, workers: int
 ) -> Generator[list[tuple[Record | Skipped, Prepared | None]], None, None]:
     """Yield the items of each job in order, records with their image."""
-    drawn: deque[list[Record | Skipped]] = deque()
-
-    def requests() -> Iterator[list[Request]]:
-        for job in _jobs(items):
-            drawn.append([item for _, item in job])
-            yield [Request(source, item.path, item.region) for source, item in job if isinstance(item, Record)]
-
-    results = ordered_map(prepare, requests(), workers=workers, ahead=_JOBS_AHEAD * workers, kind="processes")
+    jobs, ahead = itertools.tee(_jobs(items))
+    requests = (
+        [Request(source, item.path, item.region) for source, item in job if isinstance(item, Record)] for job in ahead
+    )
+    function = functools.partial(prepare, sources, images)
+    results = ordered_map(function, requests, workers=workers, ahead=_JOBS_AHEAD * workers, kind="processes")
     with contextlib.closing(results):
-        for job_results in results:
-            images = iter(job_results)
-            yield [(item, next(images) if isinstance(item, Record) else None) for item in drawn.popleft()]
+        for result, job in zip(results, jobs, strict=True):
+            prepared = iter(result)
+            yield [(item, next(prepared) if isinstance(item, Record) else None) for _, item in job]
 
 
 def _jobs(items: Iterable[tuple[int, Record | Skipped]]) -> Iterator[list[tuple[int, Record | Skipped]]]:
     """Yield the items in parts for one worker, the words of a scene together."""
     job: list[tuple[int, Record | Skipped]] = []
-    num_records = 0
+    size = 0.0
     scene: tuple[int, str] | None = None
     for source, item in items:
+        cost = 1 / 30
+        limit = _JOB_SIZE
         if isinstance(item, Record):
-            heavy = bool(item.region or item.lexicon or item.large_lexicon)
-            full = num_records >= (_JOB_RECORDS // _HEAVIER if heavy else _JOB_RECORDS)
-            same_scene = item.region is not None and (source, item.path) == scene
-            if num_records and full and (not same_scene or num_records >= _MAX_SCENE_RECORDS):
-                yield job
-                job, num_records = [], 0
-            num_records += 1
+            cost = _HEAVY if item.region or item.lexicon or item.large_lexicon else 1
+            if item.region and scene == (source, item.path):
+                limit *= _SCENE_JOBS
             scene = (source, item.path)
-        job.append((source, item))
-        if len(job) - num_records >= _JOB_ITEMS:  # so many that are skipped that they must not pile up
+        if size >= limit:
             yield job
-            job, num_records, scene = [], 0, None
+            job, size = [], 0.0
+        job.append((source, item))
+        size += cost
     if job:
         yield job
 
 
-def _add(writer: LmdbWriter | ListWriter, record: Record, prepared: Prepared, tally: Tally) -> None:
-    keeps_lexicons = isinstance(writer, LmdbWriter)
-    reason = prepared.reason
-    if not reason and not _is_text(record.label):
-        reason = "encoding"
-    # With a NUL the whole list would be no text.
-    if not (reason or keeps_lexicons) and ("\n" in record.label or "\0" in record.label or record.label.endswith("\r")):
-        reason = "line_break"
-    if reason:
-        tally.skip(record.key, reason, prepared.message)
-        return
-    lexicon, large_lexicon = (
-        tuple(word for word in words if word.split() == [word] and _is_text(word))
-        for words in (record.lexicon, record.large_lexicon)
-    )
-    writer.add(
-        prepared.image,
-        record.label,
-        lexicon=lexicon or None,
-        large_lexicon=large_lexicon or None,
-        size=(prepared.width, prepared.height),
-    )
-    tally.lexicon_words_left_out += len(record.lexicon) + len(record.large_lexicon) - len(lexicon) - len(large_lexicon)
-    tally.lexicons_left_out += bool(lexicon or large_lexicon) and not keeps_lexicons
+@dataclass(slots=True)
+class _Tally:
+    """Progress and counts of a conversion: samples done, their checksum, and skips by reason."""
 
+    position: int = 0
+    checksum: int = 0
+    skips: dict[str, Skips] = field(default_factory=dict)
+    lexicon_words_left_out: int = 0
+    lexicons_left_out: int = 0
 
-def _check_share(path: str, tally: Tally, total: int, max_bad_share: float) -> None:
-    if tally.bad > max_bad_share * max(tally.position, min(total, _SHARE_FROM)):
-        raise DataError(
-            f"{path}: {tally.bad} of {tally.position} samples cannot be used, more than the share of {max_bad_share} "
-            f"that is allowed{_reasons(tally)}. Correct the source and begin anew with --restart, or raise "
-            "--max-bad-share to go on"
+    def write(self, writer: LmdbWriter | ListWriter, item: Record | Skipped, prepared: Prepared | None) -> None:
+        """Write a sample or count its skip."""
+        if isinstance(item, Skipped):
+            self._skip(item.key, item.reason)
+        elif prepared is not None:
+            self._add(writer, item, prepared)
+        self.position += 1
+        self.checksum = _mark(item, self.checksum)
+
+    def _add(self, writer: LmdbWriter | ListWriter, record: Record, prepared: Prepared) -> None:
+        keeps_lexicons = isinstance(writer, LmdbWriter)
+        label, reason = record.label, prepared.reason
+        if not reason and not _is_text(label):
+            reason = "encoding"
+        # With a NUL the whole list would be no text.
+        if not (reason or keeps_lexicons) and ("\n" in label or "\0" in label or label.endswith("\r")):
+            reason = "line_break"
+        if reason:
+            self._skip(record.key, reason, prepared.message)
+            return
+        lexicon, large_lexicon = (
+            [word for word in words if word.split() == [word] and _is_text(word)]
+            for words in (record.lexicon, record.large_lexicon)
         )
+        size = (prepared.width, prepared.height)
+        writer.add(prepared.image, label, lexicon=lexicon, large_lexicon=large_lexicon, size=size)
+        kept = len(lexicon) + len(large_lexicon)
+        self.lexicon_words_left_out += len(record.lexicon) + len(record.large_lexicon) - kept
+        self.lexicons_left_out += bool(kept) and not keeps_lexicons
+
+    def _skip(self, key: str, reason: str, message: str = "") -> None:
+        skips = self.skips.setdefault(reason, Skips())
+        skips.count += 1
+        if len(skips.examples) < _MAX_EXAMPLES:
+            skips.examples.append(printable(key, 200))
+            skips.message = skips.message or printable(message, 200)
+
+    def check_share(self, path: str, total: int, max_bad_share: float) -> None:
+        """Raise ``DataError`` if too many samples are unusable, without unwanted ones."""
+        bad = sum(skips.count for reason, skips in self.skips.items() if reason not in _LEFT_OUT)
+        if bad > max_bad_share * max(self.position, min(total, _SHARE_FROM)):
+            raise DataError(
+                f"{path}: {bad} of {self.position} samples cannot be used, more than the share of {max_bad_share} "
+                f"that is allowed{self.reasons()}. Correct the source and begin anew with --restart, or raise "
+                "--max-bad-share to go on"
+            )
+
+    def reasons(self) -> str:
+        """Return the commonest reasons of skips with an example each, for messages."""
+        shown = []
+        for reason, skips in sorted(self.skips.items(), key=lambda entry: -entry[1].count)[:3]:
+            key, fault = skips.examples[0], skips.message
+            shown.append(f"{skips.count} {reason} ({fault if key in fault else f'{key}: {fault}' if fault else key})")
+        return ": " + "; ".join(shown) if shown else ""
+
+    def to_state(self, settings: Mapping[str, str]) -> bytes:
+        """Return the tally and the settings for the partial store."""
+        return json.dumps({"version": _VERSION, "settings": settings, "tally": asdict(self)}).encode()
+
+    @classmethod
+    def from_state(cls, state: bytes, settings: Mapping[str, str], partial: str) -> _Tally:
+        """Return the tally of an earlier conversion, or raise ``DataError`` where it had other settings."""
+        try:
+            values = json.loads(state)
+            if values["version"] != _VERSION:
+                raise ValueError(f"version {values['version']}")
+            begun, tally = values["settings"], values["tally"]
+            result = cls(**{**tally, "skips": {reason: Skips(**found) for reason, found in tally["skips"].items()}})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{partial}: was left by another version of this program ({error}); expected one to go on with. "
+                "Begin anew with --restart"
+            ) from error
+        clash = ", ".join(
+            f"{key} {begun.get(key, 'not given')} (now {settings.get(key, 'not given')})"
+            for key in {**begun, **settings}
+            if begun.get(key) != settings.get(key)
+        )
+        if clash:
+            raise DataError(
+                f"{partial}: was begun with {clash}. Give the settings of then to go on, or begin anew with --restart"
+            )
+        return result
+
+    def skip_done(
+        self, items: Iterator[tuple[int, Record | Skipped]], partial: str, stop: Callable[[], object]
+    ) -> bool:
+        """Drop the samples that are done; return False if asked to stop, raise ``DataError`` if they have changed."""
+        checksum = 0
+        for count, (_, item) in enumerate(itertools.islice(items, self.position)):
+            checksum = _mark(item, checksum)
+            if count % 4096 == 0 and stop():
+                return False
+        if checksum != self.checksum:
+            raise DataError(
+                f"{partial}: the first {self.position} samples of the source are not what they were when this was "
+                "begun. Begin anew with --restart"
+            )
+        return True
 
 
-def _reasons(tally: Tally) -> str:
-    """Return the commonest reasons of skips with an example each."""
-    found = sorted(tally.skips.items(), key=lambda entry: -entry[1].count)
-    shown = [f"{skips.count} {reason} ({skips.first()})" for reason, skips in found[:3]]
-    return ": " + "; ".join(shown) if shown else ""
+def _mark(item: Record | Skipped, checksum: int) -> int:
+    """Return the checksum with one more sample."""
+    text = f"{item.label}\t{item.region}" if isinstance(item, Record) else item.reason
+    return zlib.crc32(f"{item.key}\t{text}\n".encode("utf-8", "surrogatepass"), checksum)
 
 
 def _is_text(text: str) -> bool:
@@ -431,3 +326,22 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def summary(done: Conversion) -> str:
+    """Return lines for the user: samples written, skipped and left out, by reason."""
+    counts = f"{done.path}: {done.written} samples written"
+    if done.expected is not None:
+        counts += f"; the published set has {done.expected}"
+        difference = done.written - done.expected
+        counts += "" if difference == 0 else f", {abs(difference)} {'more' if difference > 0 else 'fewer'}"
+    lines = [counts]
+    for what, found in (("skipped", done.skipped), ("left out", done.left_out)):
+        for reason, skips in found.items():
+            more = ", ..." if skips.count > len(skips.examples) else ""
+            lines.append(f"  {what} {skips.count}: {reason} ({', '.join(skips.examples)}{more})")
+    if done.lexicon_words_left_out:
+        lines.append(f"  {done.lexicon_words_left_out} lexicon words left out: they have white space in them")
+    if done.lexicons_left_out:
+        lines.append(f"  the lexicons of {done.lexicons_left_out} samples left out: a list has no place for them")
+    return "\n".join(lines)

@@ -7,15 +7,16 @@ y) covers the area from (x, y) to (x + 1, y + 1).
 from __future__ import annotations
 
 import io
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from crnn.data.augment import unit_square_map
 from crnn.data.formats.records import Box, Quad
 from crnn.errors import ConfigError, ImageError
 from crnn.image import MAX_PIXELS, image_size, load_image, open_image, pillow_error
@@ -25,7 +26,6 @@ MAX_CROP_PIXELS = 16_000_000
 
 _MAX_SIDE = 65_500  # JPEG's own limit, nearly
 _MARGIN = 2  # pixels around a point that bicubic interpolation reads
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 Point = tuple[float, float]
 
@@ -41,13 +41,7 @@ def decode_scene(data: bytes, name: str) -> Image.Image:
         return image
     bare = image.copy()
     bare.info = {key: value for key, value in image.info.items() if key == "transparency"}  # without the orientation
-    return Image.fromarray(_squeezed(bare, image.mode))
-
-
-def decode_upright(data: bytes, name: str) -> Image.Image:
-    """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
-    mode = open_image(data, name).mode
-    return Image.fromarray(_squeezed(data, mode))
+    return _upright(bare, image.mode)
 
 
 def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
@@ -66,28 +60,10 @@ def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
     return _crop_box(image, region) if isinstance(region, Box) else _crop_quad(image, region.points)
 
 
-def limit_height(image: Image.Image, max_height: int | None) -> Image.Image:
-    """Return the image, shrunk in proportion if it is higher than ``max_height`` pixels."""
-    if max_height is None or image.height <= max_height:
-        return image
-    width = max(1, round(image.width * max_height / image.height))
-    return image.resize((width, max_height), Image.Resampling.BICUBIC)
-
-
-def encode(image: Image.Image, encoding: Literal["png", "jpeg"], quality: int) -> bytes:
-    """Encode an image (``L`` or ``RGB``); JPEG color is not subsampled, so that colored letters keep their edges."""
-    file = io.BytesIO()
-    if encoding == "jpeg":
-        image.save(file, "JPEG", quality=quality, subsampling=0)
-    else:
-        image.save(file, "PNG")
-    return file.getvalue()
-
-
-def _squeezed(source: bytes | Image.Image, mode: str) -> npt.NDArray[np.uint8]:
-    if mode in _GREY_MODES or mode.startswith("I;16"):
-        return load_image(source, 1)[:, :, 0]
-    return load_image(source, 3)
+def _upright(source: bytes | Image.Image, mode: str) -> Image.Image:
+    """Return the image as trained on: EXIF orientation applied, over white, ``L`` or ``RGB``."""
+    grey = Image.getmodebase(mode) == "L"
+    return Image.fromarray(load_image(source, 1)[:, :, 0] if grey else load_image(source, 3))
 
 
 def _crop_box(image: Image.Image, box: Box) -> Image.Image:
@@ -107,9 +83,9 @@ def _crop_box(image: Image.Image, box: Box) -> Image.Image:
 
 def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
     _check_shape(points)
-    top, right, bottom, left = (math.dist(points[i], points[(i + 1) % 4]) for i in range(4))
-    _check_crop_size((top + bottom) / 2, (left + right) / 2)
-    width, height = max(1, round((top + bottom) / 2)), max(1, round((left + right) / 2))
+    above, right_side, below, left_side = (math.dist(points[i], points[(i + 1) % 4]) for i in range(4))
+    _check_crop_size((above + below) / 2, (left_side + right_side) / 2)
+    width, height = max(1, round((above + below) / 2)), max(1, round((left_side + right_side) / 2))
     if 2 * _area(_inside(points, image.size)) < _area(points):
         raise ImageError(
             f"the quadrilateral {tuple(points)} lies outside of the image of {image.width} x {image.height} pixels",
@@ -117,20 +93,25 @@ def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
         )
     # Where a side is longer than the output is wide, interpolation would jump over pixels: there more points are taken,
     # and averaged.
-    columns, rows = (
-        min(4, max(1, math.ceil(ratio - 0.25))) for ratio in (max(top, bottom) / width, max(left, right) / height)
-    )
+    steps = max(above, below) / width, max(left_side, right_side) / height
+    columns, rows = (min(4, max(1, math.ceil(step - 0.25))) for step in steps)
     _check_crop_size(width * columns, height * rows)
 
     x0, y0 = (math.floor(min(p[axis] for p in points)) - _MARGIN for axis in (0, 1))
     x1, y1 = (math.ceil(max(p[axis] for p in points)) + _MARGIN for axis in (0, 1))
     if (x1 - x0) * (y1 - y0) > MAX_PIXELS:
         raise ImageError(f"the quadrilateral {tuple(points)} is too large to cut out", reason="too_large")
-    patch = _with_edges(image, (x0, y0, x1, y1))
+    # Outside of the image its edge pixels are repeated.
+    left, top, right, bottom = max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1)
+    pixels = np.asarray(image.crop((left, top, right, bottom)))
+    outside = ((top - y0, y1 - bottom), (left - x0, x1 - right), (0, 0))[: pixels.ndim]
+    patch = Image.fromarray(np.pad(pixels, outside, mode="edge"))
+    w, h = width * columns, height * rows
+    a, b, c, d, e, f, g, k = unit_square_map([(x - x0, y - y0) for x, y in points])
     warped = patch.transform(
-        (width * columns, height * rows),
+        (w, h),
         Image.Transform.PERSPECTIVE,
-        _coefficients([(x - x0, y - y0) for x, y in points], width * columns, height * rows),
+        (a / w, b / h, c, d / w, e / h, f, g / w, k / h),
         Image.Resampling.BICUBIC,
     )
     return warped.reduce((columns, rows)) if columns * rows > 1 else warped
@@ -183,66 +164,22 @@ def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
     return kept
 
 
-def _with_edges(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """Return the pixels of ``box``, with edge pixels repeated outside of the image."""
-    inside = (max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
-    patch = image.crop(inside)
-    if inside == box:
-        return patch
-    left, top, right, bottom = inside[0] - box[0], inside[1] - box[1], box[2] - inside[2], box[3] - inside[3]
-    whole = Image.new(image.mode, (box[2] - box[0], box[3] - box[1]))
-    whole.paste(patch, (left, top))
-    width, height = patch.size
-    for strip, at, size in (
-        ((left, top, left + 1, top + height), (0, top), (left, height)),
-        ((left + width - 1, top, left + width, top + height), (left + width, top), (right, height)),
-        ((0, top, whole.width, top + 1), (0, 0), (whole.width, top)),
-        ((0, top + height - 1, whole.width, top + height), (0, top + height), (whole.width, bottom)),
-    ):
-        if min(size) > 0:
-            whole.paste(whole.crop(strip).resize(size, Image.Resampling.NEAREST), at)
-    return whole
-
-
-def _coefficients(points: Sequence[Point], width: int, height: int) -> tuple[float, ...]:
-    """Return Pillow's coefficients of the map from the output to the quadrilateral (Heckbert 1989, section 2.2.3)."""
-    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points
-    dx1, dy1, dx2, dy2 = x1 - x2, y1 - y2, x3 - x2, y3 - y2
-    sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
-    determinant = dx1 * dy2 - dx2 * dy1
-    g, h = (sx * dy2 - dx2 * sy) / determinant, (dx1 * sy - sx * dy1) / determinant
-    a, b, c = x1 - x0 + g * x1, x3 - x0 + h * x3, x0
-    d, e, f = y1 - y0 + g * y1, y3 - y0 + h * y3, y0
-    return (a / width, b / height, c, d / width, e / height, f, g / width, h / height)
-
-
-_TAIL_BYTES = 64  # in which the last bytes of a JPEG or PNG are found, if somebody put zeros behind them
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropOptions:
     """Treatment of images on their way into a store.
 
-    Attributes:
-        check: ``header`` checks header and last bytes of unchanged images and decodes only those that look cut short;
-            ``full`` decodes all, at several times the cost.
-        max_height: Higher images are shrunk to this number of pixels; ``None``: none are.
-        encoding: Encoding of cut or shrunk images; ``png`` is lossless, ``jpeg`` about a third of its size.
-        quality: Quality of JPEG, 1 to 100.
+    ``check="header"`` checks header and last bytes of unchanged images and decodes only those that look cut short;
+    ``full`` decodes all, at several times the cost.
     """
 
     check: Literal["header", "full"] = "header"
-    max_height: int | None = None
-    encoding: Literal["png", "jpeg"] = "png"
-    quality: int = 95
+    max_height: int | None = None  # pixels, to which higher images are shrunk
+    encoding: Literal["png", "jpeg"] = "png"  # of cut or shrunk images; jpeg has about a third of the size
+    quality: int = 95  # of JPEG, 1 to 100
 
     def __post_init__(self) -> None:
-        if self.check not in ("header", "full"):
-            raise ConfigError(f"check is {self.check!r}; expected header or full")
         if self.max_height is not None and self.max_height < 1:
             raise ConfigError(f"max_height is {self.max_height}; expected at least 1 pixel")
-        if self.encoding not in ("png", "jpeg"):
-            raise ConfigError(f"encoding is {self.encoding!r}; expected png or jpeg")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
 
@@ -269,64 +206,46 @@ class Prepared(NamedTuple):
     message: str = ""
 
 
-class Prepare:
-    """Prepares images of records, whose requests name a source by number; it can be pickled.
-
-    The last scene is kept decoded, for consecutive words of one scene.
-    """
-
-    def __init__(self, sources: Sequence[ImageReader], settings: CropOptions) -> None:
-        self._sources = sources
-        self._settings = settings
-        self._scene_key: tuple[int, str] | None = None
-        self._scene: Image.Image | ImageError | None = None
-
-    def __call__(self, requests: Sequence[Request]) -> list[Prepared]:
-        """Return one result per request, in order."""
-        return [self._prepare(request) for request in requests]
-
-    def _prepare(self, request: Request) -> Prepared:
-        try:
-            if request.region is None:
-                return self._whole(request)
-            return self._part(request, request.region)
-        except ImageError as error:
-            return Prepared(b"", reason=error.reason, message=str(error))
-
-    def _bytes(self, request: Request) -> bytes:
-        return self._sources[request.source](request.path)
-
-    def _whole(self, request: Request) -> Prepared:
-        data, settings = self._bytes(request), self._settings
-        width, height = image_size(data)
-        if settings.max_height is not None and height > settings.max_height:
-            image = limit_height(decode_upright(data, request.path), settings.max_height)
-            return Prepared(encode(image, settings.encoding, settings.quality), *image.size)
-        if settings.check == "full" or not _ends_well(data):
-            load_image(data, 3)
-        return Prepared(data, width, height)
-
-    def _part(self, request: Request, region: Box | Quad) -> Prepared:
-        image = limit_height(crop(self._decoded(request), region), self._settings.max_height)
-        return Prepared(encode(image, self._settings.encoding, self._settings.quality), *image.size)
-
-    def _decoded(self, request: Request) -> Image.Image:
-        key = (request.source, request.path)
-        if self._scene_key != key:
-            self._scene_key, self._scene = None, None  # two decoded scenes at once would be twice the memory
+def prepare(sources: Sequence[ImageReader], options: CropOptions, requests: Iterable[Request]) -> list[Prepared]:
+    """Prepare images, whose requests name a source by number; a scene is decoded once for consecutive words of it."""
+    found = []
+    for (source, path), group in itertools.groupby(requests, lambda request: request[:2]):
+        scene: Image.Image | None = None
+        for request in group:
             try:
-                self._scene = decode_scene(self._bytes(request), request.path)
+                if request.region is None:
+                    found.append(_prepare_whole(sources[source](path), path, options))
+                else:
+                    scene = scene or decode_scene(sources[source](path), path)
+                    found.append(_encoded(crop(scene, request.region), options))
             except ImageError as error:
-                self._scene = error  # so are all other words in it
-            self._scene_key = key
-        if isinstance(self._scene, ImageError):
-            raise ImageError(str(self._scene), reason=self._scene.reason)
-        assert self._scene is not None
-        return self._scene
+                found.append(Prepared(b"", reason=error.reason, message=str(error)))
+    return found
+
+
+def _prepare_whole(data: bytes, path: str, options: CropOptions) -> Prepared:
+    width, height = image_size(data)
+    if options.max_height is not None and height > options.max_height:
+        return _encoded(_upright(data, open_image(data, path).mode), options)
+    if options.check == "full" or not _ends_well(data):
+        load_image(data, 3)
+    return Prepared(data, width, height)
+
+
+def _encoded(image: Image.Image, options: CropOptions) -> Prepared:
+    if options.max_height is not None and image.height > options.max_height:
+        width = max(1, round(image.width * options.max_height / image.height))
+        image = image.resize((width, options.max_height), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    if options.encoding == "jpeg":
+        image.save(file, "JPEG", quality=options.quality, subsampling=0)  # colored letters keep their edges
+    else:
+        image.save(file, "PNG")
+    return Prepared(file.getvalue(), *image.size)
 
 
 def _ends_well(data: bytes) -> bool:
-    """Return whether a JPEG or PNG has its end marker."""
+    """Return whether a JPEG or PNG has its end marker, behind which somebody may have put zeros."""
     if data.startswith(b"\xff\xd8\xff"):
-        return data.endswith(b"\xff\xd9") or b"\xff\xd9" in data[-_TAIL_BYTES:]
-    return data.startswith(b"\x89PNG") and b"IEND" in data[-_TAIL_BYTES:]
+        return data.endswith(b"\xff\xd9") or b"\xff\xd9" in data[-64:]
+    return data.startswith(b"\x89PNG") and b"IEND" in data[-64:]

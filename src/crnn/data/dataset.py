@@ -1,8 +1,6 @@
 """Batches of stored samples: labels checked once; images read, augmented and resized per batch.
 
 The training loop knows only ``Batch``, and sources with ``source[number] -> Batch`` and ``epoch_batches``.
-
-Shape letters: N batch, C image channels, H height, W width, T time steps, S target length.
 """
 
 from __future__ import annotations
@@ -11,14 +9,14 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crnn.charset import Charset, LabelRules, LabelSkip, characters_outside, min_time_steps
+from crnn.charset import Charset, LabelRules, LabelSkip, characters_outside, fits_steps
 from crnn.config.model import ImageConfig, time_steps
 from crnn.config.run import Config
 from crnn.config.training import DataConfig
@@ -32,29 +30,18 @@ from crnn.image import image_size, load_image, load_resized, resize, target_widt
 _MAX_EXAMPLES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LabelScan:
-    """Result of checking all labels of a source.
+    """Result of checking all labels of a source."""
 
-    Attributes:
-        path: The source, as the user typed it.
-        indices: ``(n,)`` uint32: the usable samples.
-        skipped: Samples left out, by reason.
-        examples: Keys of the first three, by reason.
-        changed: Labels that lost characters outside of the charset.
-        lost: Occurrences of each such character.
-        digest: CRC-32 of the usable samples' numbers and labels, not of their images.
-        widths: ``(n,)`` uint16: width of each usable sample under ``keep_ratio``, else ``None``.
-    """
-
-    path: str
-    indices: npt.NDArray[np.uint32]
-    skipped: Counter[str]
-    examples: dict[str, list[str]]
-    changed: int
-    lost: Counter[str]
-    digest: int
-    widths: npt.NDArray[np.uint16] | None
+    path: str  # as the user typed it
+    indices: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))  # the n usable samples
+    skipped: Counter[str] = field(default_factory=Counter)  # samples by reason
+    examples: dict[str, list[str]] = field(default_factory=dict)  # keys of the first three, by reason
+    changed: int = 0  # labels that lost characters outside of the charset
+    lost: Counter[str] = field(default_factory=Counter)  # occurrences of each such character
+    digest: int = 0  # CRC-32 of the usable samples' numbers and labels, not of their images
+    widths: npt.NDArray[np.uint16] | None = None  # (n,), under keep_ratio
 
 
 def scan_labels(
@@ -73,19 +60,9 @@ def scan_labels(
     Raises:
         CharsetError: The rules say ``error`` for unknown characters, and there is one; the message names the sample.
     """
-    usable = array("I")  # four bytes a sample: there may be many millions
-    widths = array("H")
-    skipped: Counter[str] = Counter()
-    lost: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    changed = digest = 0
-    fixed_steps = time_steps(image.image_width) if image.resize == "squash" else None
-
-    def skip(index: int, reason: str) -> None:
-        skipped[reason] += 1
-        if len(examples.setdefault(reason, [])) < _MAX_EXAMPLES:
-            examples[reason].append(store.key(index))
-
+    scan = LabelScan(store.path)
+    usable, widths = array("I"), array("H")  # four and two bytes a sample: there may be many millions
+    width = image.image_width
     for index in range(len(store)):
         if index % 1024 == 1023:
             progress(1024)
@@ -94,42 +71,29 @@ def scan_labels(
             label = rules.apply(raw, charset)
             if label != raw:
                 gone = characters_outside(raw, charset, rules)
-                changed += bool(gone)
-                lost.update(gone)
-            width = image.image_width
-            if fixed_steps is None:
-                size = store.stored_size(index) or image_size(store.image_bytes(index))
-                width = target_width(size, image)
-        except LabelSkip as left_out:
-            skip(index, left_out.reason)
-            continue
+                scan.changed += bool(gone)
+                scan.lost.update(gone)
+            if image.resize == "keep_ratio":
+                width = target_width(store.stored_size(index) or image_size(store.image_bytes(index)), image)
+            if not fits_steps(label, charset, time_steps(width)):
+                raise LabelSkip("too_long_for_width")
         except CharsetError as error:
             raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
-        except ImageError as error:
-            skip(index, error.reason)
-            continue
-        except DataError:
-            skip(index, "unreadable_record")
-            continue
-        steps = fixed_steps or time_steps(width)
-        if 2 * len(label) - 1 > steps and min_time_steps(charset.encode(label)) > steps:
-            skip(index, "too_long_for_width")
+        except (LabelSkip, DataError) as error:
+            reason = getattr(error, "reason", "unreadable_record")
+            scan.skipped[reason] += 1
+            if len(scan.examples.setdefault(reason, [])) < _MAX_EXAMPLES:
+                scan.examples[reason].append(store.key(index))
             continue
         usable.append(index)
-        digest = zlib.crc32(label.encode("utf-8", "surrogatepass"), zlib.crc32(index.to_bytes(8, "little"), digest))
-        if fixed_steps is None:
-            widths.append(width)
+        widths.append(width)
+        number = index.to_bytes(8, "little")
+        scan.digest = zlib.crc32(label.encode("utf-8", "surrogatepass"), zlib.crc32(number, scan.digest))
     progress(len(store) % 1024)
-    return LabelScan(
-        store.path,
-        np.frombuffer(usable, dtype=np.uint32),
-        skipped,
-        examples,
-        changed,
-        lost,
-        digest,
-        np.frombuffer(widths, dtype=np.uint16) if fixed_steps is None else None,
-    )
+    scan.indices = np.frombuffer(usable, dtype=np.uint32)
+    if image.resize == "keep_ratio":
+        scan.widths = np.frombuffer(widths, dtype=np.uint16)
+    return scan
 
 
 def describe_skipped(scan: LabelScan) -> str:
@@ -147,50 +111,34 @@ _FIRST_IMAGES = 16  # of a validation set, looked for before a run begins
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples of one training step.
+    """Samples of one training step."""
 
-    Attributes:
-        images: ``(N, C, 32, W)`` uint8 as resized, or float32 in [-1, 1].
-        widths: ``(N,)`` int64: columns of each image without padding.
-        targets: ``(N, S)`` int64 class ids, zero behind each target's end.
-        target_lengths: ``(N,)`` int64.
-        keys: Names of the samples in messages.
-        skipped: Samples that could not be read: (key, reason).
-    """
-
-    images: Tensor
-    widths: Tensor
-    targets: Tensor
-    target_lengths: Tensor
-    keys: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...] = ()
+    images: Tensor  # (N, C, 32, W) uint8 as resized, or float32 in [-1, 1]
+    widths: Tensor  # (N,) int64: columns of each image without padding
+    targets: Tensor  # (N, S) int64 class ids, zero behind each target's end
+    target_lengths: Tensor  # (N,) int64
+    keys: tuple[str, ...]  # names of the samples in messages
+    skipped: tuple[tuple[str, str], ...] = ()  # samples that could not be read: (key, reason)
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on ``device``, copied asynchronously (``crnn.distributed``)."""
-        return replace(
-            self,
-            images=on_device(self.images, device),
-            widths=on_device(self.widths, device),
-            targets=on_device(self.targets, device),
-            target_lengths=on_device(self.target_lengths, device),
-        )
-
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return all tensors of the batch."""
         return self.images, self.widths, self.targets, self.target_lengths
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``, copied asynchronously (``crnn.distributed``)."""
+        there = all(tensor.device == device for tensor in self.tensors())
+        return self if there else self._moved(lambda tensor: on_device(tensor, device))
+
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; the data loader calls it for accelerators."""
-        return replace(
-            self,
-            images=self.images.pin_memory(),
-            widths=self.widths.pin_memory(),
-            targets=self.targets.pin_memory(),
-            target_lengths=self.target_lengths.pin_memory(),
-        )
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        images, widths, targets, target_lengths = map(move, self.tensors())
+        return Batch(images, widths, targets, target_lengths, self.keys, self.skipped)
 
 
 def network_input(images: Tensor) -> Tensor:
@@ -202,13 +150,9 @@ def network_input(images: Tensor) -> Tensor:
 
 
 class StoredBatches:
-    """Batches of stored samples, for one rank; they can be pickled.
+    """Batches of stored samples for one of the ranks that share each batch; they can be pickled.
 
-    Args:
-        config: Sources, ratios, charset, image, augmentation, batch size and seed.
-        rank: Number of this process.
-        world_size: Processes that share each batch.
-        progress: Called with the number of labels checked since the last call.
+    ``progress`` is called with the number of labels checked since the last call.
 
     Raises:
         DataError: A source is missing, empty, has no usable sample, or too few labels that are used unchanged.
@@ -228,14 +172,8 @@ class StoredBatches:
         self.stores = [open_source(spec) for spec in config.data.train]
         self.scans: list[LabelScan] = []
         for store in self.stores:
-            scan = scan_labels(store, self._charset, self._rules, config.image, progress)
-            if not len(scan.indices):
-                raise DataError(
-                    f"{store.path}: none of its {len(store)} samples can be trained on ({describe_skipped(scan)}); "
-                    "check charset.characters, charset.max_text_length and image.image_width"
-                )
-            _check_lost(scan, config.data.max_lost_share)
-            self.scans.append(scan)
+            self.scans.append(scan_labels(store, self._charset, self._rules, config.image, progress))
+            _check_lost(self.scans[-1], config.data.max_lost_share)
         widths = [scan.widths for scan in self.scans if scan.widths is not None]
         self._order = SampleOrder(
             [len(scan.indices) for scan in self.scans],
@@ -288,14 +226,14 @@ def _check_lost(found: LabelScan, limit: float) -> None:
     """Refuse a mistyped charset (37 is a charset of two digits), which would train on remnants of the labels."""
     left_out = sum(found.skipped.values())
     total = len(found.indices) + left_out
-    if left_out + found.changed <= limit * total:
+    if len(found.indices) and left_out + found.changed <= limit * total:
         return
     reasons = [f"left out {describe_skipped(found)}"] if left_out else []
     if found.changed:
         reasons.append(f"{found.changed} labels lose {''.join(c for c, _ in found.lost.most_common(20))!r}")
     raise DataError(
         f"{found.path}: {left_out + found.changed} of {total} labels cannot be used as they are "
-        f"({'; '.join(reasons)}), a larger share than data.max_lost_share {limit:g}; check charset.characters, "
+        f"({'; '.join(reasons)}), with data.max_lost_share {limit:g}; check charset.characters, "
         "charset.max_text_length and image.image_width, or raise data.max_lost_share"
     )
 
@@ -308,19 +246,19 @@ def check_training_data(data: DataConfig) -> None:
     for spec in data.train:
         open_source(spec).close()
     for spec in data.validation:
+        faults = []
         with open_source(spec) as store:
-            why = ""
-            for index in range(min(len(store), _FIRST_IMAGES)):
+            first = range(min(len(store), _FIRST_IMAGES))
+            for index in first:
                 try:
                     store.image_bytes(index)
                     break
                 except DataError as error:
-                    why = why or str(error)
-            else:
-                raise DataError(
-                    f"data.validation: none of the first images can be read: {why}; expected paths relative to the "
-                    "list file"
-                )
+                    faults.append(error)
+        if len(faults) == len(first):
+            raise DataError(
+                f"data.validation: no image of the first can be read: {faults[0]}; expected paths below the list file"
+            )
 
 
 def collate(

@@ -22,9 +22,7 @@ from crnn.config.training import DataConfig
 from crnn.errors import CrnnError, TrainingError
 
 WAIT_SECONDS = 600.0
-"""Longest wait for one batch; after it the workers are taken to hang."""
-
-_NAP_SECONDS = 1.0  # step in which that time is counted
+"""Longest wait for one batch; after it the workers are taken to hang, on a dead disk, say."""
 
 _CANNOT_SEND = 74  # exit status (EX_IOERR) of a worker whose batch cannot be sent
 
@@ -90,18 +88,28 @@ def iterate_batches(
     workers = [process for process in multiprocessing.active_children() if process not in others]
     end = functools.partial(_end, workers)
     atexit.register(end)  # for a program that ends while batches are left
-    watch = _Watch(workers)
+    hangs = threading.Event()
     try:
-        while (batch := watch.next(batches)) is not None:
+        while True:
+            # The loader's own time limit would notice a dead worker only at its end.
+            watch = threading.Timer(WAIT_SECONDS, _kill, (workers, hangs))
+            watch.daemon = True
+            if workers:
+                watch.start()
+            try:
+                batch = next(batches, None)
+            finally:
+                watch.cancel()
+            if batch is None:
+                return
             if isinstance(batch, CrnnError):
                 raise batch
             yield batch
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):  # a worker's own exception is "Caught ... in" one
             raise
-        raise TrainingError(_why_dead(error, workers, watch)) from error
+        raise TrainingError(_why_dead(error, workers, hangs.is_set())) from error
     finally:
-        watch.close()
         # This asks the workers to end; but not yet, if the traceback of an exception still holds the iterator.
         del batches
         end()
@@ -123,47 +131,15 @@ def _started(loader: DataLoader[_Item | CrnnError]) -> Iterator[_Item | CrnnErro
     return batches
 
 
-class _Watch:
-    """Ends workers that give no batch for ``WAIT_SECONDS``, so that the waiting process finds them dead.
-
-    A worker can hang on a dead disk, or on a lock held at the fork. Time is counted in short naps: a stopped process or
-    a sleeping machine does not count as hanging.
-    """
-
-    def __init__(self, workers: Sequence[BaseProcess]) -> None:
-        self.fired = False
-        self._workers = workers
-        self._closed = threading.Event()
-        self._waiting: object | None = None
-        if workers:
-            threading.Thread(target=self._run, name="watch", daemon=True).start()
-
-    def next(self, items: Iterator[_Item]) -> _Item | None:
-        """Return the next item, or ``None`` behind the last one."""
-        self._waiting = object()
-        try:
-            return next(items, None)
-        finally:
-            self._waiting = None
-
-    def close(self) -> None:
-        self._closed.set()
-
-    def _run(self) -> None:
-        seen, naps = None, 0
-        while not self._closed.wait(_NAP_SECONDS):
-            waiting = self._waiting
-            naps = naps + 1 if waiting is not None and waiting is seen else 0
-            seen = waiting
-            if naps * _NAP_SECONDS >= WAIT_SECONDS:
-                self.fired = True
-                for worker in self._workers:
-                    worker.kill()
-                return
+def _kill(workers: Sequence[BaseProcess], hangs: threading.Event) -> None:
+    """End workers that give no batch, so that the waiting process finds them dead."""
+    hangs.set()
+    for worker in workers:
+        worker.kill()
 
 
-def _why_dead(error: RuntimeError, workers: Sequence[BaseProcess], watch: _Watch) -> str:
-    if watch.fired:
+def _why_dead(error: RuntimeError, workers: Sequence[BaseProcess], hang: bool) -> str:
+    if hang:
         return (
             f"no data worker gave the next batch for {WAIT_SECONDS:g} s, so they were ended; is the disk that the data "
             "are on still there? Continue with --resume"

@@ -20,19 +20,12 @@ _ORDER, _BUCKETS = 0, 1  # first words of the seeds of the two shuffles
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The samples of one batch, or of one rank's part of it.
+    """The B samples of one batch, or of one rank's part of it."""
 
-    Attributes:
-        sources: ``(B,)`` int64: source of each sample.
-        indices: ``(B,)`` int64: position among the usable samples of that source.
-        draws: ``(B,)`` int64: number among all samples drawn in the run; seeds the augmentation.
-        width: Pixels that all images of the batch are resized to; ``None``: the width of the settings.
-    """
-
-    sources: npt.NDArray[np.int64]
-    indices: npt.NDArray[np.int64]
-    draws: npt.NDArray[np.int64]
-    width: int | None
+    sources: npt.NDArray[np.int64]  # (B,): source of each sample
+    indices: npt.NDArray[np.int64]  # (B,): position among the usable samples of that source
+    draws: npt.NDArray[np.int64]  # (B,): number among all samples drawn in the run; seeds the augmentation
+    width: int | None  # pixels that all images of the batch are resized to; None: the width of the settings
 
     def share(self, rank: int, world_size: int) -> BatchPlan:
         """Return the part of one rank; all ranks have equally many samples."""
@@ -60,7 +53,6 @@ class SampleOrder:
         sizes: Usable samples per source.
         ratios: Share of each batch per source, or empty.
         batch_size: Samples B per batch, all ranks together.
-        seed: Seed of the order.
         widths: ``(size,)`` widths in pixels per source, for batches of one width (``keep_ratio``), or ``None``.
         bucket_batches: Batches whose samples are sorted by width together.
     """

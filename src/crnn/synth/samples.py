@@ -75,7 +75,7 @@ def write_samples(
         "shape": shape, "encoding": encoding, "fonts": source.renderer.fonts.digest,
     }  # fmt: skip
     state = json.dumps(settings, sort_keys=True).encode()
-    with LmdbWriter(path, keep_partial=True) if to == "lmdb" else ListWriter(path) as writer:
+    with LmdbWriter(path) if to == "lmdb" else ListWriter(path) as writer:
         if writer.state is not None and writer.state != state:
             raise DataError(
                 f"{os.fspath(path)}: a set with other settings was begun there; expected the same command, which goes "

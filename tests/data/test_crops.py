@@ -1,17 +1,21 @@
-"""Words cut out of scenes: the right pixels, upright, at their natural size, and nothing where there is nothing."""
+"""Words cut out of scenes: the right pixels, upright, or a reason; images prepared for a store."""
 
 import io
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from crnn.data.crops import crop, decode_scene, decode_upright, encode, limit_height
-from crnn.data.formats.records import Box, Quad
+import crnn.data.crops as crops_module
+from crnn.data.crops import CropOptions, Prepared, Request, crop, decode_scene, prepare
+from crnn.data.formats.records import Box, Quad, Record
 from crnn.errors import ImageError
+from crnn.files import ImageFolder
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +59,6 @@ def test_a_box_without_pixels_is_outside_of_the_image(scene, box):
     assert reason_of(scene, box) == "outside_image"
 
 
-@given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4))
-def test_any_box_is_cut_out_or_counted(values):
-    image = Image.new("L", (9, 7))
-    try:
-        width, height = crop(image, Box(*values)).size
-    except ImageError as error:
-        assert error.reason == "outside_image"  # noqa: PT017 - both outcomes are good
-    else:
-        assert 1 <= width <= 9
-        assert 1 <= height <= 7
-
-
 def test_an_upright_quadrilateral_is_the_box(scene):
     box, quad = crop(scene, Box(10, 20, 30, 15)), crop(scene, quad_of(10, 20, 40, 35))
     np.testing.assert_array_equal(box, quad)
@@ -82,30 +74,6 @@ def test_a_quadrilateral_is_turned_upright(scene):
     np.testing.assert_array_equal(up, np.rot90(pixels, -1))
     over = crop(scene, Quad(((40, 35), (10, 35), (10, 20), (40, 20))))
     np.testing.assert_array_equal(over, np.rot90(pixels, 2))
-
-
-def word(size: tuple[int, int] = (120, 40)) -> Image.Image:
-    image = Image.new("L", size, 220)
-    ImageDraw.Draw(image).text((8, 4), "Warped", fill=30, font=ImageFont.load_default(28))
-    return image
-
-
-@pytest.mark.parametrize("angle", [-35, -10, 20, 60])
-def test_a_turned_word_comes_back(angle):
-    straight = word()
-    scene = Image.new("L", (260, 260), 220)
-    scene.paste(straight, (70, 110))
-    turned = scene.rotate(angle, Image.Resampling.BICUBIC, fillcolor=220)
-
-    def moved(x: float, y: float) -> tuple[float, float]:
-        turn = -math.radians(angle)
-        dx, dy = x - 130, y - 130
-        return 130 + dx * math.cos(turn) - dy * math.sin(turn), 130 + dx * math.sin(turn) + dy * math.cos(turn)
-
-    found = crop(turned, Quad((moved(70, 110), moved(190, 110), moved(190, 150), moved(70, 150))))
-    assert found.size == straight.size
-    difference = np.abs(np.asarray(found, float) - np.asarray(straight, float))
-    assert difference.mean() < 6  # twice interpolated; another crop of the same scene differs by 40 and more
 
 
 def test_the_size_is_the_mean_of_opposite_sides():
@@ -193,19 +161,12 @@ def test_any_quadrilateral_is_cut_out_or_counted(points):
         assert (np.asarray(found) == 77).all()  # nothing but the image and its edge
 
 
-def test_large_regions_cost_no_memory():
-    image = Image.new("L", (5000, 5000))
-    assert reason_of(image, Box(0, 0, 5000, 5000)) == "too_large"
-    assert crop(image, Box(0, 0, 4000, 4000)).size == (4000, 4000)
-
-
 def test_scenes_are_decoded_as_they_are_stored(encode_image, smooth_image):
     upright = smooth_image(40, 24)
     exif = Image.Exif()
     exif[0x0112] = 6  # on its side
     data = encode_image(upright, "PNG", exif=exif)
     np.testing.assert_array_equal(decode_scene(data, "scene"), upright)
-    np.testing.assert_array_equal(decode_upright(data, "scene"), np.rot90(upright, -1))
     grey = upright.convert("L")
     palette = encode_image(upright.quantize(16), "PNG", exif=exif)
     assert (decode_scene(encode_image(grey), "grey").mode, decode_scene(palette, "palette").mode) == ("L", "RGB")
@@ -219,25 +180,95 @@ def test_scenes_are_decoded_as_they_are_stored(encode_image, smooth_image):
     assert caught.value.reason == "truncated"
 
 
-def test_height_is_limited_and_the_ratio_kept():
-    image = Image.new("L", (100, 50))
-    assert limit_height(image, 32).size == (64, 32)
-    assert limit_height(image, 50) is image
-    assert limit_height(image, None) is image
-    assert limit_height(Image.new("L", (1, 1000)), 10).size == (1, 10)
-    # Averaged, not picked out: lines of one pixel become grey.
-    lines = np.zeros((64, 64), np.uint8)
-    lines[::2] = 255
-    assert np.asarray(limit_height(Image.fromarray(lines), 16), float)[2:-2].std() < 20
+# ---- preparing whole images and crops for a store
 
 
-def test_encoding(scene):
-    png, jpeg, small = encode(scene, "png", 95), encode(scene, "jpeg", 95), encode(scene, "jpeg", 20)
-    assert len(small) < len(jpeg)
-    np.testing.assert_array_equal(Image.open(io.BytesIO(png)), scene)
-    opened = Image.open(io.BytesIO(jpeg))
-    assert (opened.format, opened.size) == ("JPEG", scene.size)
-    red = Image.new("RGB", (16, 16), "white")
-    red.paste("red", (7, 0, 8, 16))  # one column: with halved colour it would be half as red
-    found = np.asarray(Image.open(io.BytesIO(encode(red, "jpeg", 95))), int)
-    assert found[8, 7, 0] - found[8, 7, 1] > 200
+def prepared(folder, *records: Record, **settings) -> list[Prepared]:
+    requests = [Request(0, record.path, record.region) for record in records]
+    results = prepare([ImageFolder(folder).read], CropOptions(**settings), requests)
+    assert len(results) == len(records)
+    assert all("\n" not in result.message for result in results)
+    return results
+
+
+def whole(path: str) -> Record:
+    return Record(path, "label", path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("check", ["header", "full"])
+def test_whole_images_are_kept_byte_by_byte(tmp_path, encode_image, smooth_image, form, check):
+    data = encode_image(smooth_image(40, 24), form)
+    (tmp_path / "x").write_bytes(data)
+    assert prepared(tmp_path, whole("x"), check=check) == [Prepared(data, 40, 24)]
+
+
+def test_sizes_are_those_that_training_sees(tmp_path, encode_image, smooth_image):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode_image(smooth_image(40, 24), "JPEG", exif=exif)
+    (tmp_path / "x").write_bytes(data)
+    assert prepared(tmp_path, whole("x")) == [Prepared(data, 24, 40)]
+    (small,) = prepared(tmp_path, whole("x"), max_height=20)
+    assert (small.width, small.height) == (12, 20)
+    image = Image.open(io.BytesIO(small.image))
+    assert image.size == (12, 20)
+    assert not image.getexif()
+
+
+def test_only_higher_images_are_made_smaller(tmp_path, encode_image, smooth_image):
+    data = encode_image(smooth_image(40, 24))
+    (tmp_path / "x").write_bytes(data)
+    assert prepared(tmp_path, whole("x"), max_height=24)[0].image == data
+    png = prepared(tmp_path, whole("x"), max_height=12)[0]
+    jpeg = prepared(tmp_path, whole("x"), max_height=12, encoding="jpeg", quality=30)[0]
+    assert (png.width, png.height, png.image[1:4]) == (20, 12, b"PNG")
+    assert (jpeg.width, jpeg.height, jpeg.image[:2]) == (20, 12, b"\xff\xd8")
+    grey = encode_image(smooth_image(40, 24).convert("L"))
+    (tmp_path / "grey").write_bytes(grey)
+    assert Image.open(io.BytesIO(prepared(tmp_path, whole("grey"), max_height=12)[0].image)).mode == "L"
+
+
+def test_what_is_cut_short_is_found_without_decoding_the_rest(tmp_path, encode_image, smooth_image, monkeypatch):
+    for form in ("JPEG", "PNG"):
+        data = encode_image(smooth_image(200, 100), form)
+        (tmp_path / f"{form} good").write_bytes(data)
+        (tmp_path / f"{form} padded").write_bytes(data + bytes(20))
+        (tmp_path / f"{form} cut").write_bytes(data[: len(data) // 2])
+    names = [f"{form} {kind}" for form in ("JPEG", "PNG") for kind in ("good", "padded", "cut")]
+    decoded = []
+    load = crops_module.load_image
+    monkeypatch.setattr(crops_module, "load_image", lambda data, channels: decoded.append(1) or load(data, channels))
+    results = prepared(tmp_path, *map(whole, names))
+    assert [result.reason for result in results] == ["", "", "truncated"] * 2
+    assert len(decoded) == 2
+    # Damage in the middle is found by a full check only.
+    data = bytearray(encode_image(smooth_image(200, 100)))
+    data[len(data) // 2] ^= 255
+    (tmp_path / "damaged").write_bytes(data)
+    assert prepared(tmp_path, whole("damaged"))[0].reason == ""
+    assert prepared(tmp_path, whole("damaged"), check="full")[0].reason == "truncated"
+
+
+def test_a_scene_is_decoded_once_for_the_words_that_follow_each_other(tmp_path, encode_image, noise, monkeypatch):
+    pixels = noise(40, 60)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(encode_image(Image.fromarray(pixels)))
+    decoded = []
+    decode = crops_module.decode_scene
+    monkeypatch.setattr(crops_module, "decode_scene", lambda data, name: decoded.append(name) or decode(data, name))
+    boxes = [Box(10 * n, 5, 10, 20) for n in range(3)]
+    records = [Record(f"{name}#{n}", "x", name, box) for name in ("a.png", "b.png") for n, box in enumerate(boxes)]
+    records += [Record("c", "x", "gone.png", boxes[0])] * 3 + records[:1]
+    results = prepared(tmp_path, *records)
+    assert decoded == ["a.png", "b.png", "a.png"]
+    assert [result.reason for result in results] == [""] * 6 + ["missing"] * 3 + [""]
+    for result, box in zip(results[:3], boxes, strict=True):
+        left = int(box.left)
+        np.testing.assert_array_equal(Image.open(io.BytesIO(result.image)), pixels[5:25, left : left + 10])
+
+
+def test_nothing_heavy_is_imported():
+    code = "import sys, crnn.data.convert; print(sorted({'torch', 'lmdb', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
