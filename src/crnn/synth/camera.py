@@ -24,25 +24,18 @@ LEAST_SIGMA = 0.3  # Pixels; a sampled Gaussian of less changes nothing
 LEAST_SHRUNK_HEIGHT = 10.0  # Pixels; the settings may not shrink a crop below that. Text of less is hardly readable
 LEAST_SIZE = 4  # Pixels on either axis
 APERTURE = (0.2, 0.42)  # Sigma of the area averaged by a pixel, in its size; 0.29 is a square as large as the pixel
-
 ENLARGEMENTS = (0.7, 0.25, 0.05)  # Weights of bicubic (as in ``crnn.image`` and most programs), bilinear and nearest
-
 CONTRAST_FACTORS = (0.1, 3.0)  # Least and largest factor on an image's contrast
-
 NOISE_LIMIT = 0.35  # Largest deviation of noise over the image's, so that faint text stays visible
-
 LOST = 0.15  # Share of the range between the darkest and the brightest pixel that a change of brightness may cut off
 
 
 @torch.no_grad()
 def apply_camera(images: Tensor, random: SampleRandom, config: CameraConfig, native: Floats) -> Tensor:
-    """Return images as a camera stores them, ``(N, C, H, W)`` float32 in [0, 1].
+    """Return images ``(N, C, H, W)`` float32, about in [0, 1], as a camera stores them, in [0, 1].
 
-    Args:
-        images: ``(N, C, H, W)`` float32 in about [0, 1], C 1 (grey) or 3 (red, green, blue); not changed.
-        random: Of these N samples.
-        config: Shares and strengths. With every share at 0 the result is the input, clipped.
-        native: ``(N, 2)`` height and width in pixels of each crop's file.
+    C is 1 (grey) or 3 (red, green, blue); ``native`` (N, 2) is the height and width in pixels of each crop's file. With
+    every share at 0 the result is the input, clipped.
     """
     # On the CPU so many at a time that they stay in the cache; fresh memory costs more than most effects.
     parts = -(-images.numel() // BLOCK_NUMBERS) if images.device.type == "cpu" else 1

@@ -17,15 +17,13 @@ from torch import Tensor
 
 from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
-from crnn.synth.filters import Part, smooth_noise
+from crnn.synth.filters import Flags, Floats, Part, smooth_noise
 from crnn.synth.geometry import SIDES, Geometry, text_coordinates
 from crnn.synth.masks import averaged, dilated, letter_gap, lookup, shifted
 from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
 
-Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # Weights of red, green and blue in grey (ITU-R BT.601), as Pillow converts
 
@@ -100,10 +98,10 @@ def _tinted(random: SampleRandom, name: str, level: Floats, grey: Flags, channel
     return np.asarray((level + amount[:, None] * direction).clip(0.0, 1.0), dtype=np.float32)
 
 
+# (rows, place) -> masks ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the words beside these samples
 Neighbors = Callable[[Rows, int], tuple[Tensor, Floats]]
-"""(rows, place) -> masks ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the words beside these samples."""
 
-_GROUND_PAD = 0.12  # Least space between a word and its neighbor or a line, in text heights, to be read apart
+Trace = Callable[[str, Tensor], None]  # Called with the name of each stage and its images
 
 _SCENE_EFFECTS = frozenset(  # Absent from printed documents
     (
@@ -123,52 +121,38 @@ class Scene:
 
 
 def compose(
-    masks: Tensor,
-    ratios: Floats,
+    masks: Tensor,  # ``(N, Hc, Wc)`` uint8
+    ratios: Floats,  # ``(N,)`` width over height of their ink
     neighbors: Neighbors,
     random: SampleRandom,
     style: StyleConfig,
     textures: TextureBank,
-    shape: tuple[int, int],
-    channels: int,
-    trace: Callable[[str, Tensor], None] | None = None,
-    fit: tuple[float, float] | None = None,
+    shape: tuple[int, int],  # H, W
+    channels: int,  # C, 1 or 3
+    trace: Trace = lambda *_: None,
+    fit: tuple[float, float] | None = None,  # As for ``Geometry.draw``
 ) -> Scene:
-    """Compose images ``(N, channels, *shape)`` of words.
-
-    Args:
-        masks: ``(N, Hc, Wc)`` uint8: the words.
-        ratios: ``(N,)`` width over height of their ink.
-        neighbors: Source of other words, for crops that show parts of them.
-        random: Of the N samples.
-        style: Shares and strengths.
-        textures: For backgrounds and fills.
-        shape: H and W.
-        channels: C, 1 or 3.
-        trace: Called with the name of each stage and its images.
-        fit: As for ``Geometry.draw``.
-    """
+    """Compose images of N words and of the words beside them."""
     random = random.without(_SCENE_EFFECTS, random.chance("printed", style.print_share))
-    show = trace or (lambda _stage, _images: None)
     plan = _NeighborPlan.draw(random, style)
     geometry = Geometry.draw(random, ratios, style, shape, plan.room, fit)
     u, v = text_coordinates(geometry, masks.device)
     palette = Palette.draw(random, style, channels, masks.device)
     painter = _Painter(random, style, textures, geometry, palette, u, v)
     coverage = painter.coverage(masks)
-    show("shape", coverage[:, None])
+    trace("shape", coverage[:, None])
     painter.background(neighbors)
-    show("ground", painter.images)
+    trace("ground", painter.images)
     painter.neighbors(neighbors, plan)
     painter.lines()
-    show("beside it", painter.images)
+    trace("beside it", painter.images)
     painter.shadows(coverage)
     painter.extrusions(coverage)
     painter.outlines(coverage)
-    show("shadow, border", painter.images)
+    trace("shadow, border", painter.images)
     painter.text(coverage)
     painter.second_tone(masks, coverage)
-    show("letters", painter.images)
+    trace("letters", painter.images)
     painter.occlusions()
     painter.blend()
     return Scene(painter.images.clamp_(0.0, 1.0), geometry, coverage)
@@ -269,7 +253,7 @@ class _Painter:
         """Paint rules and frames: lines through the whole crop, beside the text."""
         part = self._part("frame", self.style.frame_share)
         kind = part.random.choice("frame kind", (0.3, 0.25, 0.1, 0.1, 0.25))  # below, above, left, right, all around
-        gap = part.random.uniform("frame gap", _GROUND_PAD, 0.35)
+        gap = part.random.uniform("frame gap", 0.12, 0.35)  # nearer it would not be read apart
         u, v = part.take(self.u), part.take(self.v)
         # Distance outside the text's box, towards the side where the line is.
         vertical, across = part.tensor(0.5 + gap), part.tensor(self.geometry.ratio[part.rows] / 2 + gap)

@@ -23,22 +23,17 @@ from crnn.synth.rng import SampleRandom
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 class Part:
-    """Samples of a batch that have an effect, and their draws; there may be none.
+    """Samples of a batch that have an effect, ``chosen`` (N,), and their draws; there may be none.
 
-    Args:
-        random: Of all samples.
-        chosen: ``(N,)`` bool.
-        device: Of the images.
-        axes: Of the images with that of the batch; numbers of samples get as many, to be multiplied with pixels.
+    Numbers of samples get as many ``axes`` as the images have, the batch among them, to be multiplied with pixels.
     """
 
-    def __init__(
-        self, random: SampleRandom, chosen: npt.NDArray[np.bool_], device: torch.device, axes: int = 3
-    ) -> None:
-        self.rows, self.axes = np.flatnonzero(chosen), axes
+    def __init__(self, random: SampleRandom, chosen: Flags, device: torch.device, axes: int = 3) -> None:
+        self.rows, self._axes = np.flatnonzero(chosen), axes
         self.random, self.index = random.rows(self.rows), on_device(self.rows, device)
 
     def take(self, values: Tensor) -> Tensor:
@@ -47,7 +42,7 @@ class Part:
 
     def tensor(self, values: npt.NDArray[Any]) -> Tensor:
         """Return values ``(n, ...)`` as ``(n, ..., 1, 1)``, numbers as float32."""
-        values = values.reshape(values.shape + (1,) * (self.axes - values.ndim))
+        values = values.reshape(values.shape + (1,) * (self._axes - values.ndim))
         return on_device(values if values.dtype == np.bool_ else values.astype(np.float32), self.index.device)
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -74,12 +69,10 @@ JOIN = 0.5  # Spread of each point on a path, in steps between two of them: enou
 
 
 def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
-    """Blur with Gaussians along both axes, along a straight path, or both.
+    """Blur images ``(N, C, H, W)`` with Gaussians along both axes, along a straight path, or both.
 
-    Args:
-        images: ``(N, C, H, W)`` float32, clipped to [-2, 2]; edges are replicated.
-        sigma: ``(N, 2)`` standard deviations in pixels, down and across, clipped to ``MAX_SIGMA``.
-        motion: ``(N, 2)`` the path in pixels, down and across, clipped to the kernel.
+    ``sigma`` (N, 2) are standard deviations and ``motion`` (N, 2) the path, in pixels down and across, clipped to
+    ``MAX_SIGMA`` and to the kernel. Images are clipped to [-2, 2]; edges are replicated.
     """
     channels = images.shape[1]
     levels = images.mul(LEVELS).round_().clamp_(-2.0 * LEVELS, 2.0 * LEVELS)
@@ -214,22 +207,13 @@ _SIGNED_FACTORS = (0x7FEB352D, 0x846CA68B - (1 << 32))
 
 _UNIFORM, _NORMAL, _SMOOTH = 0, 1 << 30, 1 << 31  # where each function's counter begins
 
-_BYTES_PER_WORD = 4
 
-
-def _normal_quantiles() -> Tensor:
+@functools.cache  # per device, as copying waits for it
+def _quantiles(device: torch.device) -> Tensor:
     normal = NormalDist()
     steps = torch.tensor([normal.inv_cdf((step + 0.5) / 256) for step in range(256)], dtype=torch.float64)
     # The middles of the steps spread a little less than the distribution they stand for.
-    return (steps / steps.square().mean().sqrt()).float()
-
-
-_QUANTILES = _normal_quantiles()
-
-
-@functools.cache
-def _quantiles(device: torch.device) -> Tensor:
-    return _QUANTILES.to(device)  # once: copying waits for the device
+    return (steps / steps.square().mean().sqrt()).float().to(device)
 
 
 def hash_uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -246,7 +230,7 @@ def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     count = math.prod(shape)
     quantiles = _quantiles(seeds.device)
     result = torch.empty((len(seeds), count), device=seeds.device)
-    for rows, words in _words(seeds, -(-count // _BYTES_PER_WORD), _NORMAL):
+    for rows, words in _words(seeds, -(-count // 4), _NORMAL):
         places = words.view(torch.uint8)[:, :count].reshape(-1).int()
         torch.index_select(quantiles, 0, places, out=result[rows].view(-1))
     return result.view(len(seeds), *shape)

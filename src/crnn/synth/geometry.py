@@ -16,10 +16,8 @@ from torch import Tensor
 
 from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
-from crnn.synth.filters import smooth_noise
+from crnn.synth.filters import Floats, smooth_noise
 from crnn.synth.rng import SampleRandom
-
-Floats = npt.NDArray[np.float64]
 
 SIDES = 4  # Left, right, above, below, in this order everywhere
 
@@ -65,16 +63,10 @@ class Geometry:
         room: Floats,
         fit: tuple[float, float] | None = None,
     ) -> Geometry:
-        """Draw random geometry.
+        """Draw shapes for ink of ``ratios`` (N,), with ``room`` (N, 4) at each side for other things, in text heights.
 
-        Args:
-            random: Of the N samples.
-            ratios: ``(N,)`` width over height of the ink as it was drawn.
-            style: Shares and strengths.
-            shape: Rows and columns of the images.
-            room: ``(N, 4)`` space to leave at each side for other things, in text heights.
-            fit: Least and largest width over height of the crop as a share of the image's, reached by more margin.
-                Default: crops are stretched to the image.
+        ``fit`` are the least and largest width over height of a crop as a share of the image's, reached by more margin.
+        Default: crops are stretched to the image.
         """
         ratio = ratios * np.exp(random.normal("stretch", 0.0, style.stretch)).clip(0.6, 1.7)
         height, width = shape
