@@ -23,10 +23,9 @@ from crnn.config.model import ImageConfig, time_steps
 from crnn.config.run import Config
 from crnn.config.synth import SynthConfig
 from crnn.data.dataset import Batch
-from crnn.errors import ConfigError, DataError, TrainingError
+from crnn.errors import DataError, TrainingError
 from crnn.synth.batches import NUM_NEIGHBORS, BatchWidths, PoolPlan, SynthBatches, WordFeed, WordPool
 from crnn.synth.font_check import shipped_folder
-from crnn.synth.fonts import system_folders
 from crnn.synth.rasterizer import MASK_HEIGHT, render_mask
 from crnn.synth.words import CLASS_BITS, Words, WordWriter, width_classes
 
@@ -148,21 +147,16 @@ def test_a_batch_has_one_width_and_its_labels_say_what_was_drawn(synth_config: C
     assert spaces > 20
 
 
-CHARSETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "36": ("36", {}),
-    "62": ("62", {"max_text_length": 9}),
-    "94": ("94", {}),
-    "capitals": ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", {}),
-    "digits": ("0123456789", {}),
-    "with a space": (" abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,-", {}),
-    "umlauts": ("abcdefghijklmnopqrstuvwxyzäöüß", {}),
-}
-
-
-@pytest.mark.parametrize("name", CHARSETS)
-def test_labels_are_what_was_drawn_under_the_rules(synth_config: Configs, name: str) -> None:
-    characters, rules = CHARSETS[name]
-    words = {"corpus": {"words": ["shipped"]}} if name == "digits" else {}  # there are none of digits alone
+@pytest.mark.parametrize(
+    "characters",
+    [
+        "36", "62", "94", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789", "abcdefghijklmnopqrstuvwxyzäöüß",
+        " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,-",
+    ],
+)  # fmt: skip
+def test_labels_are_what_was_drawn_under_the_rules(synth_config: Configs, characters: str) -> None:
+    words = {"corpus": {"words": ["shipped"]}} if characters == "0123456789" else {}  # there are none of digits alone
+    rules = {"max_text_length": 9} if characters == "62" else {}
     config = synth_config(charset={"characters": characters, **rules}, train={"batch_size": 100}, **words)
     charset = config.charset.charset()
     (batch,) = batches(config, 0, 1)
@@ -171,33 +165,13 @@ def test_labels_are_what_was_drawn_under_the_rules(synth_config: Configs, name: 
     for label, text in zip(labels, texts, strict=True):
         assert label == config.charset.rules().apply(text, charset), text
     assert max(map(len, labels)) <= min(config.charset.max_text_length, 15)
-    assert sum(label != text for label, text in zip(labels, texts, strict=True)) > (0 if name != "94" else -1)
     if " " in characters:
         assert any(" " in label for label in labels)
-    if name in ("36", "62"):
-        assert any(not text.isalnum() for text in texts)
-        assert all(label.isalnum() for label in labels)
-    if name == "94":
+    elif characters == "94":
         assert any(not label.isalnum() for label in labels)
-
-
-def test_another_script(synth_config: Configs, tmp_path: Path) -> None:
-    letters = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
-    names = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "arial.ttf")
-    paths = [path for folder in system_folders() for path in sorted(folder.rglob("*.ttf")) if path.name in names]
-    if not paths:
-        pytest.skip("no font of this system has Cyrillic letters")
-    (tmp_path / "russian.txt").write_text("хлеб\nмолоко\nулица\nвыход\nаптека\nключ\n", encoding="utf-8")
-    config = synth_config(
-        charset={"characters": letters},
-        corpus={"words": [str(tmp_path / "russian.txt")]},
-        fonts={"folders": [str(paths[0])], "min_readable": 0.0},
-        train={"batch_size": 50},
-    )
-    (batch,) = batches(config, 0, 1)
-    assert any("хлеб" in text.lower() for text in drawn_texts(batch))
-    for label, text in zip(labels_of(batch, config), drawn_texts(batch), strict=True):
-        assert label == config.charset.rules().apply(text, config.charset.charset())
+    else:
+        assert labels != texts
+        assert all(label.isalnum() for label in labels)
 
 
 # ---- the same batches
@@ -264,24 +238,6 @@ def test_files_may_lie_elsewhere(synth_config: Configs, tmp_path: Path) -> None:
 
 
 # ---- what is refused, and what is said
-
-
-@pytest.mark.parametrize(
-    ("sections", "said"),
-    [
-        ({"fonts": {"folders": ["nowhere"]}}, "fonts.folders: 'nowhere' does not exist"),
-        ({"fonts": {"families": ["No Such*"]}}, r"leave none of the 4 families in .* expected names of some"),
-        ({"corpus": {"words": ["nowhere.txt"]}}, "word list nowhere.txt: No such file"),
-        ({"style": {"backgrounds": ["nowhere"]}}, "style.backgrounds: .*nowhere"),
-        ({"charset": {"characters": "漢字"}}, "漢字|font files|word"),
-    ],
-)
-def test_settings_that_leave_nothing_are_refused_in_one_line(
-    synth_config: Configs, sections: dict[str, Any], said: str
-) -> None:
-    with pytest.raises((ConfigError, DataError), match=said) as caught:
-        batches(synth_config(**sections), 0, 1)
-    assert "\n" not in str(caught.value)
 
 
 def test_what_it_is_made_of_is_said(synth_config: Configs) -> None:

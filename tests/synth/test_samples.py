@@ -117,9 +117,7 @@ def test_images_may_be_jpeg(config: Config, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "jpeg" / "images" / "000000").iterdir())[0] == "000000001.jpg"
 
 
-@pytest.mark.parametrize("name", ["config", "keep_ratio"])
-def test_a_sample_is_the_same_in_any_set(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
-    config = request.getfixturevalue(name)
+def test_a_sample_is_the_same_in_any_set(config: Config, tmp_path: Path) -> None:
     write_samples(config, tmp_path / "one", 80)
     write_samples(config, tmp_path / "other", 30, first=50)
     assert samples_of(tmp_path / "one")[50:80] == samples_of(tmp_path / "other")
@@ -202,8 +200,7 @@ def test_an_interrupted_set_goes_on_where_it_ended(synth_config: Configs, tmp_pa
     "change",
     [
         {"count": 150}, {"first": 1}, {"shape": "network"}, {"encoding": "jpeg"}, {"train": {"seed": 9}},
-        {"style": {"margin": 0.2}}, {"charset": {"characters": "62"}}, {"fonts": {"italics": False}},
-        {"camera": {"noise": 1.0}},
+        {"style": {"margin": 0.2}}, {"fonts": {"italics": False}}, {"camera": {"noise": 1.0}},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
@@ -351,25 +348,15 @@ def test_without_settings_there_is_a_preset(tmp_path: Path, capsys: pytest.Captu
     ("arguments", "said"),
     [
         (["nonsense"], "'nonsense'"),
-        (["preview"], "OUT.png"),
         (["preview", "out.txt"], "out.txt: expected an image file to write, such as preview.png"),
         (["preview", "missing/out.png"], "OUT missing/out.png: there is no such folder to write it in"),
         (["preview", "folder.png"], "OUT folder.png: is a folder; expected a file in a folder that exists"),
-        (["preview", "out.png", "--count", "many"], "'--count'"),
-        (["preview", "out.png", "--count", "0"], "--count is 0; expected 1 to 4000"),
         (["preview", "out.png", "--count", "4001"], "--count is 4001; expected 1 to 4000"),
         (["preview", "out.png", "--first", str(10**20)], f"--first is {10**20}; expected 0 to 1000000000000"),
         (["preview", "out.png", "nonsense"], "config 'nonsense' is neither a file nor a preset"),
-        (["preview", "out.png", "tiny", "more"], "more"),
-        (["preview", "out.png", "--to", "list"], "unknown key 'to'"),
-        (["preview", "out.png", "--style.arc_share", "2"], "style.arc_share is 2"),
         (["preview", "out.png", "--fonts.folders", "nowhere"], "fonts.folders: 'nowhere' does not exist"),
-        (["write"], "DST"),
         (["write", "set"], "'--count'"),
         (["write", "set", "--count", "0"], "--count is 0; expected 1 to 1000000000"),
-        (["write", "set", "--count", str(10**10)], "--count is 10000000000; expected 1 to 1000000000"),
-        (["write", "set", "--count", "3", "--to", "folder"], "'folder' is not one of 'lmdb', 'list'"),
-        (["write", "set", "--count", "3", "--shape", "square"], "'square' is not one of"),
         (["write", "set", "--count", "3", "--format", "gif"], "'gif' is not one of"),
         # Before fonts are looked for:
         (["write", "folder.png", "--count", "3", "--fonts.families", "Nobody"], "folder.png: exists already"),

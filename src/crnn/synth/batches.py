@@ -249,6 +249,11 @@ class SynthBatches:
             lines.append(f"rendered text: {self.skipped.total()} texts were passed over: {reasons}")
         return lines
 
+    def __getitem__(self, number: int) -> Batch:
+        """Return this rank's part of a batch."""
+        feed = WordFeed(self._plans, self._widths, self._renderer.writer, number)
+        return self._batch(number, feed[number])
+
     def iterate(self, first: int, last: int) -> Generator[Batch]:
         """Yield batches ``first`` to ``last - 1``, their words drawn ahead by ``data.workers`` processes."""
         feed = WordFeed(self._plans, self._widths, self._renderer.writer, first)

@@ -8,13 +8,14 @@ fused ones (``lerp``, ``addcmul``) round differently. Shapes: N images, C channe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from crnn.config.synth import CameraConfig
-from crnn.synth.filters import Floats, Integers, Part, blur, enlarge, hash_normal, hash_uniform, shrink
+from crnn.synth.filters import Flags, Floats, Integers, Part, blur, enlarge, hash_normal, hash_uniform, shrink
 from crnn.synth.jpeg import jpeg
 from crnn.synth.rng import SampleRandom
 
@@ -54,60 +55,63 @@ class _Camera:
         self.shape = np.array(images.shape[2:], dtype=np.float64)
 
     def take(self, native: Floats) -> Tensor:
-        deviation = self._expose()
-        self._shade()
-        self._glare()
+        config = self.config
+        self._expose()
+        self._apply("shade", config.shade_share, self._shade)
+        self._apply("glare", config.glare_share, self._glare)
 
-        size = self._file_sizes(native)
-        pixels = np.clip(np.rint(size), np.minimum(LEAST_SIZE, self.shape), self.shape).astype(np.int64)
+        self.size = self._file_sizes(native)
+        pixels = np.clip(np.rint(self.size), np.minimum(LEAST_SIZE, self.shape), self.shape).astype(np.int64)
         coarse = np.any(pixels < self.shape, axis=1)
-        self._focus(size, pixels)
-        part = self._chosen(coarse)
-        self._put(part, shrink(part.take(self.images), pixels[coarse]))
-        self._sense(size, deviation)
+        self._focus(pixels)
+        self._change(coarse, lambda part, images: shrink(images, pixels[part.rows]))
+        self._apply("noise", config.noise_share, self._noise)
+        self._apply("salt", config.salt_share, self._salt)
         self.images.clamp_(0.0, 1.0)
 
-        self._sharpen()
-        self._change_tones()
-        self._compress(size)
-        part = self._chosen(coarse)
-        kind = part.random.choice("camera/enlargement", ENLARGEMENTS)
-        self._put(part, enlarge(part.take(self.images), pixels[coarse], kind))
+        self._apply("sharpen", config.sharpen_share, self._sharpen)
+        self._apply("gamma", config.gamma_share, self._gamma)
+        self._apply("cast", config.cast_share if self.images.shape[1] == 3 else 0.0, self._cast)
+        self._apply("invert", config.invert_share, lambda _, images: 1.0 - images)
+        self._apply("posterise", config.posterize_share, self._posterize)
+        self._apply("jpeg", config.jpeg_share, self._compress)
+        self._change(coarse, lambda part, images: self._enlarge(part, images, pixels[part.rows]))
         return self.images.clamp_(0.0, 1.0)
 
-    def _part(self, effect: str, share: float) -> tuple[Part, Tensor]:
-        """Return the samples with an effect and a copy of their pixels ``(n, C, H, W)``."""
-        part = self._chosen(self.random.chance(f"camera/{effect}", share))
-        return part, part.take(self.images)
+    def _apply(self, effect: str, share: float, change: Callable[[Part, Tensor], Tensor]) -> None:
+        self._change(self.random.chance(f"camera/{effect}", share), change)
 
-    def _chosen(self, which: npt.NDArray[np.bool_]) -> Part:
-        return Part(self.random, which, self.images.device, axes=4)
+    def _change(self, chosen: Flags, change: Callable[[Part, Tensor], Tensor]) -> None:
+        """Replace the pixels of chosen samples; ``change`` gets a copy of them."""
+        if chosen.any():
+            part = Part(self.random, chosen, self.images.device, axes=4)
+            self.images.index_copy_(0, part.index, change(part, part.take(self.images)))
 
-    def _put(self, part: Part, pixels: Tensor) -> None:
-        self.images.index_copy_(0, part.index, pixels)
-
-    def _expose(self) -> Tensor:
-        """Set contrast and brightness; return the pixels' new standard deviation, ``(N,)``, in grey levels."""
+    def _expose(self) -> None:
+        """Set contrast and brightness; note the pixels' standard deviation in grey levels, ``(N, 1, 1, 1)``."""
         # A quarter of the pixels, as whole numbers: their sums are exact, so they do not depend on their order.
         levels = self.images[:, :, ::2, ::2].mul(255.0).round_().flatten(1).int()
-        extremes = [extreme.float() for extreme in levels.aminmax(dim=1)]
+        darkest, brightest = (extreme.float().view(-1, 1, 1, 1) for extreme in levels.aminmax(dim=1))
         mean = levels.sum(dim=1).float().div_(levels.shape[1])
         square = levels.mul_(levels).sum(dim=1).float().div_(levels.shape[1])
-        deviation = square.sub_(mean * mean).clamp_min_(1.0).sqrt_()
+        self.deviation = square.sub_(mean * mean).clamp_min_(1.0).sqrt_().view(-1, 1, 1, 1)
         config = self.config
-        part, pixels = self._part("contrast", config.contrast_share)
-        before, darkest, brightest = (part.take(values).view(-1, 1, 1, 1) for values in (deviation, *extremes))
-        aim = config.contrast_middle * np.exp(part.random.normal("camera/contrast/aim", 0.0, config.contrast_spread))
-        factor = part.tensor(np.maximum(aim, config.contrast_least)).div_(before).clamp_(*CONTRAST_FACTORS)
-        middle = (darkest + brightest).div_(2.0)
-        room = (brightest - darkest).mul_(factor).mul_(0.5 - LOST).clamp_max_(127.5)
-        shift = part.uniform("camera/contrast/shift", -255.0 * config.brightness, 255.0 * config.brightness)
-        offset = shift.add_(middle).maximum(room).minimum(255.0 - room).sub_(middle * factor).div_(255.0)
-        self._put(part, pixels.mul_(factor).add_(offset))
-        return deviation.index_copy_(0, part.index, (before * factor).flatten())
 
-    def _shade(self) -> None:
-        part, pixels = self._part("shade", self.config.shade_share)
+        def change(part: Part, pixels: Tensor) -> Tensor:
+            before, low, high = (part.take(values) for values in (self.deviation, darkest, brightest))
+            spread = part.random.normal("camera/contrast/aim", 0.0, config.contrast_spread)
+            aim = np.maximum(config.contrast_middle * np.exp(spread), config.contrast_least)
+            factor = part.tensor(aim).div_(before).clamp_(*CONTRAST_FACTORS)
+            middle = (low + high).div_(2.0)
+            room = (high - low).mul_(factor).mul_(0.5 - LOST).clamp_max_(127.5)
+            shift = part.uniform("camera/contrast/shift", -255.0 * config.brightness, 255.0 * config.brightness)
+            offset = shift.add_(middle).maximum(room).minimum(255.0 - room).sub_(middle * factor).div_(255.0)
+            self.deviation.index_copy_(0, part.index, before * factor)
+            return pixels.mul_(factor).add_(offset)
+
+        self._apply("contrast", config.contrast_share, change)
+
+    def _shade(self, part: Part, pixels: Tensor) -> Tensor:
         strength = part.random.uniform("camera/shade/strength", 0.0, self.config.shade)[:, None] / 2.0
         curves = []
         for axis in (2, 3):
@@ -116,10 +120,9 @@ class _Camera:
             turn = part.random.uniform(f"camera/shade/axis-{axis}", 0.0, 2.0 * np.pi)[:, None]
             curves.append(strength * (np.cos(turn) * at + np.sin(turn) * (at**2 - 0.5)) / np.sqrt(1.25))
         down, across = part.tensor(1.0 + curves[0][:, None, :, None]), part.tensor(curves[1][:, None, None, :])
-        self._put(part, pixels.mul_(down + across))
+        return pixels.mul_(down + across)
 
-    def _glare(self) -> None:
-        part, pixels = self._part("glare", self.config.glare_share)
+    def _glare(self, part: Part, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[2:]
         rows = torch.arange(height, device=pixels.device)[:, None] - part.uniform("camera/glare/row", 0.0, height)
         columns = torch.arange(width, device=pixels.device) - part.uniform("camera/glare/column", 0.0, width)
@@ -127,7 +130,7 @@ class _Camera:
         columns /= part.uniform("camera/glare/width", 0.3 * height, 2.0 * height)
         spot = (1.0 - (rows * rows + columns * columns)).clamp_min_(0.0)
         spot *= spot
-        self._put(part, pixels.add_(spot.mul_(part.uniform("camera/glare/strength", 0.0, self.config.glare))))
+        return pixels.add_(spot.mul_(part.uniform("camera/glare/strength", 0.0, self.config.glare)))
 
     def _file_sizes(self, native: Floats) -> Floats:
         """Return the stored height and width of each image, ``(N, 2)``, not rounded."""
@@ -138,11 +141,11 @@ class _Camera:
         small = random.chance("camera/low_resolution", config.low_resolution)[:, None]
         return np.asarray(np.where(small, native / factor[:, None], np.maximum(native, self.shape)))
 
-    def _focus(self, size: Floats, pixels: Integers) -> None:
+    def _focus(self, pixels: Integers) -> None:
         """Blur by lens and motion, and average within coarse pixels."""
         random, config = self.random, self.config
-        scale = self.shape / size  # the network's pixels per pixel of the file
-        unit = self.shape[0] / REFERENCE_HEIGHT * np.stack([np.ones(len(size)), scale[:, 1] / scale[:, 0]], axis=1)
+        scale = self.shape / self.size  # the network's pixels per pixel of the file
+        unit = self.shape[0] / REFERENCE_HEIGHT * np.stack([np.ones(len(scale)), scale[:, 1] / scale[:, 0]], axis=1)
 
         def some(name: str, share: float, low: float, high: float) -> Floats:
             drawn = random.uniform(f"camera/{name}/strength", min(low, high), high)
@@ -157,56 +160,52 @@ class _Camera:
         angle = random.uniform("camera/motion/angle", 0.0, np.pi)
         path = np.stack([np.sin(angle), np.cos(angle)], axis=1)
         path *= some("motion", config.motion_share, 1.0, config.motion) * unit
-        part = self._chosen((sigma > LEAST_SIGMA).any(axis=1) | path.any(axis=1))
-        self._put(part, blur(part.take(self.images), sigma[part.rows], path[part.rows]))
+        chosen = (sigma > LEAST_SIGMA).any(axis=1) | path.any(axis=1)
+        self._change(chosen, lambda part, images: blur(images, sigma[part.rows], path[part.rows]))
 
-    def _sense(self, size: Floats, deviation: Tensor) -> None:
-        """Add sensor noise and dead pixels."""
-        config = self.config
-        part, pixels = self._part("noise", config.noise_share)
+    def _noise(self, part: Part, pixels: Tensor) -> Tensor:
         # Shrinking a larger file to the network's size averages pixels.
-        finer = np.sqrt(np.maximum(size[part.rows] / self.shape, 1.0).prod(axis=1))
-        read = config.noise / 255.0 * part.random.uniform("camera/noise/read") ** 2 / finer
-        shot = config.shot_noise / 255.0 * part.random.uniform("camera/noise/shot") ** 2 / finer
+        finer = np.sqrt(np.maximum(self.size[part.rows] / self.shape, 1.0).prod(axis=1))
+        read = self.config.noise / 255.0 * part.random.uniform("camera/noise/read") ** 2 / finer
+        shot = self.config.shot_noise / 255.0 * part.random.uniform("camera/noise/shot") ** 2 / finer
         amount = pixels.clamp(0.0, 1.0).mul_(part.tensor(shot**2)).add_(part.tensor(read**2)).sqrt_()
-        amount = amount.minimum(part.take(deviation).mul_(NOISE_LIMIT / 255.0).view(-1, 1, 1, 1))
+        amount = amount.minimum(part.take(self.deviation).mul_(NOISE_LIMIT / 255.0))
         noise = hash_normal(part.seeds("camera/noise/pixels"), tuple(pixels.shape[1:]))
-        self._put(part, pixels.add_(amount.mul_(noise)))
-        part, pixels = self._part("salt", config.salt_share)
-        chance = hash_uniform(part.seeds("camera/salt/pixels"), (1, *pixels.shape[2:]))
-        half = part.uniform("camera/salt/density", 0.0, config.salt) / 2.0
-        self._put(part, pixels.masked_fill_(chance < half, 0.0).masked_fill_(chance >= 1.0 - half, 1.0))
+        return pixels.add_(amount.mul_(noise))
 
-    def _sharpen(self) -> None:
-        part, pixels = self._part("sharpen", self.config.sharpen_share)
+    def _salt(self, part: Part, pixels: Tensor) -> Tensor:
+        """Set dead pixels to black or white."""
+        chance = hash_uniform(part.seeds("camera/salt/pixels"), (1, *pixels.shape[2:]))
+        half = part.uniform("camera/salt/density", 0.0, self.config.salt) / 2.0
+        return pixels.masked_fill_(chance < half, 0.0).masked_fill_(chance >= 1.0 - half, 1.0)
+
+    def _sharpen(self, part: Part, pixels: Tensor) -> Tensor:
         soft = nn.functional.pad(pixels, (1, 1, 1, 1), mode="replicate")
         soft = soft[:, :, 1:-1].mul(2.0).add_(soft[:, :, :-2]).add_(soft[:, :, 2:])
         soft = soft[..., 1:-1].mul(2.0).add_(soft[..., :-2]).add_(soft[..., 2:]).div_(16.0)
         edges = pixels.sub(soft).mul_(part.uniform("camera/sharpen/strength", 0.0, self.config.sharpen))
-        self._put(part, pixels.add_(edges))
+        return pixels.add_(edges)
 
-    def _change_tones(self) -> None:
-        config = self.config
-        part, pixels = self._part("gamma", config.gamma_share)
+    def _gamma(self, part: Part, pixels: Tensor) -> Tensor:
         # x + k x (1 - x): as a power, but cheap, monotonous for k in [-1, 1], with black and white in their places.
         pixels = pixels.clamp_(0.0, 1.0)
-        change = (1.0 - pixels).mul_(pixels).mul_(part.uniform("camera/gamma/strength", -config.gamma, config.gamma))
-        self._put(part, pixels.add_(change))
-        if self.images.shape[1] == 3:
-            part, pixels = self._part("cast", config.cast_share)
-            gains = [part.random.signed(f"camera/cast/{color}", config.cast) for color in ("red", "green", "blue")]
-            self._put(part, pixels.mul_(part.tensor(1.0 + np.stack(gains, axis=1))))
-        part, pixels = self._part("invert", config.invert_share)
-        self._put(part, 1.0 - pixels)
-        part, pixels = self._part("posterise", config.posterize_share)
-        steps = part.tensor(3.0 + part.random.integers("camera/posterise/levels", 21))
-        self._put(part, pixels.clamp_(0.0, 1.0).mul_(steps).round_().div_(steps))
+        strength = part.uniform("camera/gamma/strength", -self.config.gamma, self.config.gamma)
+        return pixels.add_((1.0 - pixels).mul_(pixels).mul_(strength))
 
-    def _compress(self, size: Floats) -> None:
-        """Store as JPEG."""
-        config = self.config
-        part, pixels = self._part("jpeg", config.jpeg_share)
-        steps = part.random.integers("camera/jpeg/quality", config.jpeg_best - config.jpeg_worst + 1)
+    def _cast(self, part: Part, pixels: Tensor) -> Tensor:
+        gains = [part.random.signed(f"camera/cast/{color}", self.config.cast) for color in ("red", "green", "blue")]
+        return pixels.mul_(part.tensor(1.0 + np.stack(gains, axis=1)))
+
+    def _posterize(self, part: Part, pixels: Tensor) -> Tensor:
+        steps = part.tensor(3.0 + part.random.integers("camera/posterise/levels", 21))
+        return pixels.clamp_(0.0, 1.0).mul_(steps).round_().div_(steps)
+
+    def _compress(self, part: Part, pixels: Tensor) -> Tensor:
+        worst, best = self.config.jpeg_worst, self.config.jpeg_best
+        quality = worst + part.random.integers("camera/jpeg/quality", best - worst + 1)
         shift = np.stack([part.random.integers(f"camera/jpeg/{axis}", 8) for axis in ("rows", "columns")], axis=1)
-        finer = np.clip(np.rint(np.log2(size[part.rows] / self.shape)), 0, 2).astype(np.int64)
-        self._put(part, jpeg(pixels, config.jpeg_worst + steps, shift, finer))
+        finer = np.clip(np.rint(np.log2(self.size[part.rows] / self.shape)), 0, 2).astype(np.int64)
+        return jpeg(pixels, quality, shift, finer)
+
+    def _enlarge(self, part: Part, pixels: Tensor, sizes: Integers) -> Tensor:
+        return enlarge(pixels, sizes, part.random.choice("camera/enlargement", ENLARGEMENTS))
