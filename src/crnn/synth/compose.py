@@ -138,24 +138,25 @@ def compose(
     geometry = Geometry.draw(random, ratios, style, shape, plan.room, fit)
     u, v = text_coordinates(geometry, masks.device)
     palette = Palette.draw(random, style, channels, masks.device)
-    painter = _Painter(random, style, textures, geometry, palette, u, v)
-    coverage = painter.coverage(masks)
-    trace("shape", coverage[:, None])
-    painter.background(neighbors)
+    painter = _Painter(random, style, textures, geometry, palette, u, v, masks)
+    trace("shape", painter.coverage[:, None])
+    painter.background()
+    painter.apply("split", style.split_share, painter.split)
+    painter.apply("ghost", style.ghost_share, lambda part: painter.ghosts(part, neighbors))
     trace("ground", painter.images)
     painter.neighbors(neighbors, plan)
-    painter.lines()
+    painter.apply("frame", style.frame_share, painter.lines)
     trace("beside it", painter.images)
-    painter.shadows(coverage)
-    painter.extrusions(coverage)
-    painter.outlines(coverage)
+    painter.apply("shadow", style.shadow_share, painter.shadows)
+    painter.apply("extrusion", style.extrusion_share, painter.extrusions)
+    painter.outlines()
     trace("shadow, border", painter.images)
-    painter.text(coverage)
-    painter.second_tone(masks, coverage)
+    painter.text()
+    painter.second_tone(masks)
     trace("letters", painter.images)
-    painter.occlusions()
-    painter.blend()
-    return Scene(painter.images.clamp_(0.0, 1.0), geometry, coverage)
+    painter.apply("occlusion", style.occlusion_share, painter.occlusions)
+    painter.apply("blend", style.blend_share, painter.blend)
+    return Scene(painter.images.clamp_(0.0, 1.0), geometry, painter.coverage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,43 +196,72 @@ class _Painter:
         palette: Palette,
         u: Tensor,
         v: Tensor,
+        masks: Tensor,
     ) -> None:
         self.random, self.style, self.textures, self.geometry = random, style, textures, geometry
         self.palette, self.u, self.v = palette, u, v
         self.hollow = random.chance("hollow", style.hollow_share)
         self.images = palette.background[:, :, None, None].expand(-1, -1, *geometry.shape).clone()
+        self.coverage = lookup(masks, u, v, geometry.ratio, geometry.text_height, geometry.text_width)
+        self.apply("weight", style.weight_share, self._weigh)
+        self.apply("fade", style.fade_share, self._fade)
+        self.apply("dots", style.dots_share, self._dot)
 
-    def coverage(self, masks: Tensor) -> Tensor:
-        """Return the coverage by the text ``(N, H, W)``; strokes may be bolder or thinner, paler, or of dots."""
-        geometry = self.geometry
-        coverage = lookup(masks, self.u, self.v, geometry.ratio, geometry.text_height, geometry.text_width)
-        part = self._part("weight", self.style.weight_share)
+    def apply(self, effect: str, share: float, paint: Callable[[Part], None]) -> None:
+        """Paint on the samples that have an effect."""
+        part = self._part(effect, share)
+        if len(part.rows):
+            paint(part)
+
+    def _weigh(self, part: Part) -> None:
+        """Make strokes bolder or thinner."""
         change = part.random.uniform("weight change", -0.4, 1.0) * self.style.weight
         thinner = part.tensor(change <= 0.0)
-        strokes = part.take(coverage)
+        strokes = part.take(self.coverage)
         strokes = torch.where(thinner, 1.0 - strokes, strokes)
         strokes = dilated(strokes, part.tensor(np.abs(change)), self.style.weight)
-        coverage.index_copy_(0, part.index, torch.where(thinner, 1.0 - strokes, strokes))
+        self.coverage.index_copy_(0, part.index, torch.where(thinner, 1.0 - strokes, strokes))
 
-        part = self._part("fade", self.style.fade_share)
-        # Streaks along the line or blotches, a few letters wide.
-        grid = (3, max(2, geometry.shape[1] // 24))
-        noise = smooth_noise(part.seeds("fade field"), grid, geometry.shape)
+    def _fade(self, part: Part) -> None:
+        """Make ink paler in streaks along the line or blotches, a few letters wide."""
+        grid = (3, max(2, self.geometry.shape[1] // 24))
+        noise = smooth_noise(part.seeds("fade field"), grid, self.geometry.shape)
         ink = 1.0 - part.uniform("fade strength", 0.2, 0.75) * (0.5 + noise).clamp_(0.0, 1.0)
-        coverage.index_copy_(0, part.index, part.take(coverage) * ink)
+        self.coverage.index_copy_(0, part.index, part.take(self.coverage) * ink)
 
-        part = self._part("dots", self.style.dots_share)  # in rows and columns
+    def _dot(self, part: Part) -> None:
+        """Make letters of dots, in rows and columns."""
         turns = part.tensor(2.0 * np.pi * part.random.uniform("dots number", 6.5, 9.5))
         dots = torch.cos(part.take(self.u) * turns) + torch.cos(part.take(self.v) * turns)
         dots = (dots + part.uniform("dots size", 0.2, 1.2)).clamp_(0.0, 1.0)
-        return coverage.index_copy_(0, part.index, part.take(coverage) * dots)
+        self.coverage.index_copy_(0, part.index, part.take(self.coverage) * dots)
 
-    def background(self, neighbors: Neighbors) -> None:
-        """Add gradient, texture, a second area and faint words to the color."""
+    def background(self) -> None:
+        """Add gradient and texture to the color."""
         self._add(*self._gradient("ground", self.style.gradient_share))
         self._add(*self._texture("ground", self.style.texture_share))
-        self._split()
-        self._ghosts(neighbors)
+
+    def split(self, part: Part) -> None:
+        """Paint a second area of the background, behind a straight edge."""
+        random, ratio = part.random, self.geometry.ratio[part.rows]
+        angle = random.uniform("split angle", 0.0, 2.0 * np.pi)
+        through = random.chance("split through the text", 0.3)
+        reach = np.abs(np.cos(angle)) * ratio / 2 + np.abs(np.sin(angle)) / 2
+        place = reach * np.where(through, random.uniform("split place", 0.0, 0.9), random.uniform("place", 1.0, 1.3))
+        u, v = part.take(self.u) * part.tensor(np.cos(angle)), part.take(self.v) * part.tensor(np.sin(angle))
+        strength = random.signed("split strength", 1.0) * np.where(through, 0.3, 1.0) * self.palette.contrast[part.rows]
+        self._add(part, self._inside(part, u + v - part.tensor(place)) * part.tensor(strength))
+
+    def ghosts(self, part: Part, neighbors: Neighbors) -> None:
+        """Paint faint words of another size across the background."""
+        random, rows = part.random, part.rows
+        scale = random.log_uniform("ghost scale", 0.7, 3.0)
+        u = (part.take(self.u) - part.tensor(random.signed("ghost across", 1.0))) * part.tensor(1.0 / scale)
+        v = (part.take(self.v) - part.tensor(random.signed("ghost down", 0.7))) * part.tensor(1.0 / scale)
+        masks, ratio = neighbors(rows, 1)
+        width = self.geometry.text_width[rows] * scale * ratio / self.geometry.ratio[rows]
+        coverage = lookup(masks, u, v, ratio, self.geometry.text_height[rows] * scale, width)
+        self._add(part, coverage * part.tensor(random.signed("ghost strength", 0.25) * self.palette.contrast[rows]))
 
     def neighbors(self, neighbors: Neighbors, plan: _NeighborPlan) -> None:
         """Paint parts of other words, usually in the color of the text."""
@@ -249,9 +279,8 @@ class _Painter:
             coverage = lookup(masks, u, v, other, self.geometry.text_height[part.rows], width)
             self._cover(part, coverage, self._text_or_other(part, f"neighbour {place} colour", 0.8))
 
-    def lines(self) -> None:
+    def lines(self, part: Part) -> None:
         """Paint rules and frames: lines through the whole crop, beside the text."""
-        part = self._part("frame", self.style.frame_share)
         kind = part.random.choice("frame kind", (0.3, 0.25, 0.1, 0.1, 0.25))  # below, above, left, right, all around
         gap = part.random.uniform("frame gap", 0.12, 0.35)  # nearer it would not be read apart
         u, v = part.take(self.u), part.take(self.v)
@@ -265,43 +294,41 @@ class _Painter:
         coverage = self._inside(part, torch.where(filled, distance + half, half - distance.abs()))
         self._cover(part, coverage, self._text_or_other(part, "frame colour", 0.5))
 
-    def shadows(self, coverage: Tensor) -> None:
+    def shadows(self, part: Part) -> None:
         """Paint shadows of the letters."""
-        part = self._part("shadow", self.style.shadow_share)
-        shadow = shifted(part.take(coverage), *_offsets(part, "shadow", self.style.shadow))
+        shadow = shifted(part.take(self.coverage), *_offsets(part, "shadow", self.style.shadow))
         shadow = shadow + part.uniform("shadow soft") * (averaged(averaged(shadow, 2), 1) - shadow)
         self._cover(part, shadow * part.uniform("shadow opacity", 0.3, 0.9), part.take(self.palette.shadow))
 
-    def extrusions(self, coverage: Tensor) -> None:
+    def extrusions(self, part: Part) -> None:
         """Paint the depth of the letters."""
-        part = self._part("extrusion", self.style.extrusion_share)
         offsets = _offsets(part, "extrusion", self.style.shadow)
-        depth = front = part.take(coverage)
+        depth = front = part.take(self.coverage)
         for share in (1.0 / 3.0, 2.0 / 3.0, 1.0):
             right, down = (np.rint(offset * share).astype(np.int64) for offset in offsets)
             depth = torch.maximum(depth, shifted(front, right, down))
         self._cover(part, depth, part.take(self.palette.side))
 
-    def outlines(self, coverage: Tensor) -> None:
+    def outlines(self) -> None:
         """Paint borders around the letters."""
         outlined = self.random.chance("outline", self.style.outline_share)
         part = Part(self.random, outlined | self.hollow, self.u.device)
         color = self._where_hollow(self.palette.text, self.palette.outline)
         widths = part.uniform("outline width", 0.7, max(0.7, self.style.outline))
-        self._cover(part, dilated(part.take(coverage), widths, self.style.outline), part.take(color))
+        self._cover(part, dilated(part.take(self.coverage), widths, self.style.outline), part.take(color))
 
-    def text(self, coverage: Tensor) -> None:
+    def text(self) -> None:
         """Paint the letters, with gradient, texture and relief."""
         color = self._where_hollow(self.palette.background, self.palette.text)[:, :, None, None]
-        self.images += coverage[:, None] * (color - self.images)
+        self.images += self.coverage[:, None] * (color - self.images)
         for part, change in (
             self._gradient("text", self.style.gradient_share),
             self._texture("text", self.style.fill_texture_share),
-            self._relief(coverage),
+            self._relief(),
         ):
-            self._add(part, change * part.take(coverage))
+            self._add(part, change * part.take(self.coverage))
 
-    def second_tone(self, masks: Tensor, coverage: Tensor) -> None:
+    def second_tone(self, masks: Tensor) -> None:
         """Paint the first or last letters of some words in another tone, as in names of two parts."""
         toned = self.random.chance("tone", self.style.tone_share) & ~self.hollow
         part = Part(self.random, toned, self.u.device)
@@ -310,11 +337,10 @@ class _Painter:
         last = self._inside(part, part.take(self.u) - begins)
         chosen = torch.where(part.chance("tone last", 0.5), last, 1.0 - last)
         change = part.take(self.palette.second - self.palette.text)[:, :, None, None]
-        self.images.index_add_(0, part.index, change * (chosen * part.take(coverage))[:, None])
+        self.images.index_add_(0, part.index, change * (chosen * part.take(self.coverage))[:, None])
 
-    def occlusions(self) -> None:
+    def occlusions(self, part: Part) -> None:
         """Paint poles, wires and branches in front of the text."""
-        part = self._part("occlusion", self.style.occlusion_share)
         lean = part.random.normal("occlusion lean", 0.0, 0.35)
         place = part.random.signed("occlusion place", 0.5) * self.geometry.ratio[part.rows]
         u, v = part.take(self.u) - part.tensor(place), part.take(self.v)
@@ -322,9 +348,8 @@ class _Painter:
         half = part.tensor(part.random.log_uniform("occlusion width", 0.02, 0.15))
         self._cover(part, self._inside(part, half - distance), part.take(self.palette.front))
 
-    def blend(self) -> None:
+    def blend(self, part: Part) -> None:
         """Blend light and dirt over text and background alike."""
-        part = self._part("blend", self.style.blend_share)
         strength = part.tensor(part.random.uniform("blend strength", 0.1, 1.0) * self.style.blend)
         field = self._texture_field(part, "blend") * strength * 0.5
         self.images.index_copy_(0, part.index, part.take(self.images) * (1.0 + field[:, None]))
@@ -354,40 +379,14 @@ class _Painter:
             self.geometry.shape,
         )
 
-    def _relief(self, coverage: Tensor) -> tuple[Part, Tensor]:
+    def _relief(self) -> tuple[Part, Tensor]:
         """Return light on the edges towards it and shade on the others; the reverse for letters cut in."""
         part = self._part("relief", self.style.relief_share)
-        letters = part.take(coverage)
+        letters = part.take(self.coverage)
         right, down = _offsets(part, "relief", 1.5)
         edges = shifted(letters, right, down) - shifted(letters, -right, -down)
         strength = part.random.uniform("relief strength", 0.15, 0.6) * self.palette.contrast[part.rows]
         return part, edges * part.tensor(strength * np.where(part.random.chance("relief cut in", 0.5), 1.0, -1.0))
-
-    def _split(self) -> None:
-        """Paint a second area of the background, behind a straight edge."""
-        part = self._part("split", self.style.split_share)
-        random, ratio = part.random, self.geometry.ratio[part.rows]
-        angle = random.uniform("split angle", 0.0, 2.0 * np.pi)
-        through = random.chance("split through the text", 0.3)
-        reach = np.abs(np.cos(angle)) * ratio / 2 + np.abs(np.sin(angle)) / 2
-        place = reach * np.where(through, random.uniform("split place", 0.0, 0.9), random.uniform("place", 1.0, 1.3))
-        u, v = part.take(self.u) * part.tensor(np.cos(angle)), part.take(self.v) * part.tensor(np.sin(angle))
-        strength = random.signed("split strength", 1.0) * np.where(through, 0.3, 1.0) * self.palette.contrast[part.rows]
-        self._add(part, self._inside(part, u + v - part.tensor(place)) * part.tensor(strength))
-
-    def _ghosts(self, neighbors: Neighbors) -> None:
-        """Paint faint words of another size across the background."""
-        part = self._part("ghost", self.style.ghost_share)
-        if not len(part.rows):
-            return
-        random, rows = part.random, part.rows
-        scale = random.log_uniform("ghost scale", 0.7, 3.0)
-        u = (part.take(self.u) - part.tensor(random.signed("ghost across", 1.0))) * part.tensor(1.0 / scale)
-        v = (part.take(self.v) - part.tensor(random.signed("ghost down", 0.7))) * part.tensor(1.0 / scale)
-        masks, ratio = neighbors(rows, 1)
-        width = self.geometry.text_width[rows] * scale * ratio / self.geometry.ratio[rows]
-        coverage = lookup(masks, u, v, ratio, self.geometry.text_height[rows] * scale, width)
-        self._add(part, coverage * part.tensor(random.signed("ghost strength", 0.25) * self.palette.contrast[rows]))
 
     def _part(self, name: str, share: float) -> Part:
         return Part(self.random, self.random.chance(name, share), self.u.device)
