@@ -10,14 +10,13 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib.tables.TupleVariation import TupleVariation
-from PIL import Image, ImageFont, features
+from PIL import Image, ImageDraw, ImageFont, features
 
 from crnn.config.synth import FontConfig, StyleConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth import rasterizer as glyphs
 from crnn.synth.font_check import Font
 from crnn.synth.fonts import FontSet, find_fonts, system_folders
-from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN, Lettering, mask_width, needs_shaping, render_mask
+from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN, Lettering, needs_shaping, render_mask
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .,-"
 WIDTH = 132
@@ -52,7 +51,7 @@ def ink_of(text: str, font: Font, size: int = 400) -> Image.Image:
     font = ImageFont.truetype(font.path, size, index=font.index)
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (right - left + 40, bottom - top + 40))
-    glyphs.ImageDraw.Draw(image).text((20 - left, 20 - top), text, fill=255, font=font)
+    ImageDraw.Draw(image).text((20 - left, 20 - top), text, fill=255, font=font)
     box = image.getbbox()
     assert box is not None
     return image.crop(box)
@@ -60,9 +59,6 @@ def ink_of(text: str, font: Font, size: int = 400) -> Image.Image:
 
 def likeness(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
-
-
-# ---- the cell
 
 
 @pytest.mark.parametrize("text", ["Word", "i", "MMMMMMMMMMMMMMMM", "gyp", "x", "1,234.50", "two words", "j.j"])
@@ -77,30 +73,10 @@ def test_ink_fills_its_cell_and_is_that_of_the_face(fonts: FontSet, text: str) -
             assert edge.max() > 20, font.family
 
 
-def test_a_wide_cell_shows_the_same(font: Font) -> None:
-    narrow, ratio = drawn("Breite", font)
-    wide, same = drawn("Breite", font, width=260)
-    assert ratio == same
-    shrunk = Image.fromarray(wide).resize(narrow.shape[::-1], Image.Resampling.BOX)
-    assert likeness(narrow, np.asarray(shrunk)) > 0.98
-
-
-@pytest.mark.parametrize("image_width", [16, 64, 90, 100, 128, 160, 512])
-def test_a_cell_is_a_quarter_wider_than_an_image(image_width: int) -> None:
-    width = mask_width(image_width)
-    assert width % 4 == 0
-    assert -1 < width - 2 * MASK_MARGIN - 1.25 * image_width < 4
-
-
-@pytest.mark.parametrize("text", [" ", "   "])
-def test_without_ink_there_is_no_cell(font: Font, text: str) -> None:
-    for lettering in (PLAIN, Lettering(tracking=0.3), Lettering(underline=0.05)):
-        assert render_mask(text, font, lettering, WIDTH, np.random.default_rng(0)) is None
-
-
-@pytest.mark.parametrize("lettering", [PLAIN, Lettering(tracking=0.1)])
-def test_what_is_too_large_to_draw_is_left_out(font: Font, lettering: Lettering) -> None:
-    assert render_mask("W" * 2000, font, lettering, WIDTH, np.random.default_rng(0)) is None
+@pytest.mark.parametrize("text", ["   ", "W" * 2000])
+@pytest.mark.parametrize("lettering", [PLAIN, Lettering(tracking=0.3), Lettering(underline=0.05)])
+def test_there_is_no_mask_without_ink_and_of_what_is_too_large(font: Font, text: str, lettering: Lettering) -> None:
+    assert render_mask(text, font, lettering, WIDTH, np.random.default_rng(0)) is None
 
 
 def test_a_letter_far_from_its_place_is_drawn_whole(tmp_path: Path) -> None:
@@ -115,9 +91,6 @@ def test_a_letter_far_from_its_place_is_drawn_whole(tmp_path: Path) -> None:
         assert ratio == pytest.approx((900 + 500 + 3000) / 4100, rel=0.05)
 
 
-# ---- how letters are set
-
-
 def test_tracking_widens_by_what_is_set(font: Font) -> None:
     for text in ("Track", "MM", "a long line"):
         in_ems = 1.0 / (ink_of(text, font).height / 400)
@@ -130,10 +103,6 @@ def test_tracking_widens_by_what_is_set(font: Font) -> None:
         assert tight < plain
 
 
-def test_a_letter_alone_is_not_tracked(font: Font) -> None:
-    assert drawn("K", font, Lettering(tracking=1.0))[1] == pytest.approx(drawn("K", font)[1], rel=0.05)
-
-
 def test_letters_are_shaken_by_the_generator(font: Font) -> None:
     level = drawn("HHHHHH", font)[0]
     for lettering in (Lettering(kerning_jitter=0.1), Lettering(baseline_jitter=0.1)):
@@ -144,13 +113,10 @@ def test_letters_are_shaken_by_the_generator(font: Font) -> None:
     up_and_down = drawn("HHHHHH", font, Lettering(baseline_jitter=0.1))[0]
     tops = (up_and_down > 128).argmax(axis=0)[up_and_down.max(axis=0) > 128]
     assert tops.max() - tops.min() >= 2
-    across = drawn("HHHHHH", font, Lettering(kerning_jitter=0.1))[0]
-    assert np.ptp((across > 128).argmax(axis=0)[across.max(axis=0) > 128]) <= np.ptp((level > 128).argmax(axis=0)) + 1
 
 
-@pytest.mark.parametrize("length", [3, 6, 12])
-def test_small_capitals_are_smaller_at_any_length(font: Font, length: int) -> None:
-    ink, _ = drawn("H" + "h" * length, font, Lettering(small_caps=True))
+def test_small_capitals_are_smaller(font: Font) -> None:
+    ink, _ = drawn("H" + "h" * 6, font, Lettering(small_caps=True))
     filled = ink > 128
     columns = np.flatnonzero(filled.any(axis=0))
     tops = filled.argmax(axis=0)
@@ -188,9 +154,8 @@ def test_lettering_is_as_often_and_as_strong_as_the_settings_say() -> None:
     some = [Lettering.draw(rng, style) for _ in range(4000)]
     wide = np.array([s.tracking for s in some])
     assert (wide > 0.0).mean() == pytest.approx(style.tracking_share, abs=0.03)
-    assert wide.max() <= style.tracking
+    assert -0.07 <= wide.min() < wide.max() <= style.tracking
     assert (wide < 0.0).mean() == pytest.approx(style.tight_share, abs=0.015)
-    assert wide.min() >= -0.07
     for values, share in (
         ([s.kerning_jitter for s in some], style.letter_jitter_share),
         ([s.baseline_jitter for s in some], style.letter_jitter_share),
@@ -209,9 +174,6 @@ def test_settings_do_not_change_what_else_is_drawn() -> None:
             assert Lettering.draw(one, none) == PLAIN
             assert Lettering.draw(other, StyleConfig(**{**dict.fromkeys(shares, 0.0), name: 1.0})) != PLAIN
             assert one.random() == other.random()
-
-
-# ---- scripts
 
 
 @pytest.mark.parametrize(
@@ -264,9 +226,6 @@ def test_a_script_that_cannot_be_shaped_is_refused(font: Font, monkeypatch: pyte
         render_mask("سلام", font, PLAIN, WIDTH, np.random.default_rng(0))
     assert "\n" not in str(caught.value)
     assert render_mask("latin", font, PLAIN, WIDTH, np.random.default_rng(0)) is not None
-
-
-# ---- files
 
 
 def box_face(path: Path, boxes: dict[str, tuple[int, int, int, int]], wider: int = 0) -> Font:

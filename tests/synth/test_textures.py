@@ -1,5 +1,8 @@
-"""The bank of textures: what its tiles are, and that a crop is the part of the tile that was asked for."""
+"""Textures: crops are the parts of tiles that were asked for; images of the user become tiles, or are refused."""
 
+import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,10 @@ import torch
 from PIL import Image
 
 from crnn.config.synth import StyleConfig
+from crnn.errors import ConfigError
+from crnn.synth import textures
 from crnn.synth.patterns import PATTERNS, normalize, pattern
-from crnn.synth.textures import TILE_SIZE, TextureBank
+from crnn.synth.textures import MIN_DEVIATION, TILE_SIZE, TextureBank, background_tiles
 
 CPU = torch.device("cpu")
 SHAPE = (32, 100)
@@ -77,9 +82,6 @@ def looked_up(tile: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return upper * (1 - down) + lower * down
 
 
-# --- tiles -----------------------------------------------------------------------------------------------------------
-
-
 def test_tiles_differ_and_none_is_flat(tiles: np.ndarray) -> None:
     assert len(tiles) == COUNT
     assert tiles.min() >= -1.0
@@ -87,42 +89,19 @@ def test_tiles_differ_and_none_is_flat(tiles: np.ndarray) -> None:
     flat = tiles.reshape(COUNT, -1)
     assert np.abs(flat.mean(axis=1)).max() < 0.1
     assert 0.3 < flat.std(axis=1).min() <= flat.std(axis=1).max() < 0.45
+    assert np.array_equal(whole(make(6)), tiles[:6])
+    assert not np.array_equal(whole(make(6, seed=1)), tiles[:6])
     likeness = np.corrcoef(flat) - np.eye(COUNT)
     assert np.abs(likeness).max() < 0.9  # two lights from the same side are alike, and no more
 
 
-@pytest.mark.parametrize("place", range(len(PATTERNS)), ids=[maker.__name__ for maker, _ in PATTERNS])
-def test_every_pattern_varies_and_is_never_flat(place: int) -> None:
-    maker = PATTERNS[place][0]
+@pytest.mark.parametrize("maker", [maker for maker, _ in PATTERNS])
+def test_every_pattern_varies_and_is_never_flat(maker: Callable[[np.random.Generator, int], np.ndarray]) -> None:
     made = [maker(np.random.default_rng(seed), 64) for seed in range(12)]
-    for tile in made:
-        assert tile.shape == (64, 64)
-        assert tile.dtype == np.float32
-        assert np.isfinite(tile).all()
-        assert normalize(tile).std() > 0.25
-    again = maker(np.random.default_rng(3), 64)
-    assert np.array_equal(again, made[3])
+    assert {(tile.shape, tile.dtype) for tile in made} == {((64, 64), np.dtype(np.float32))}
+    assert min(normalize(tile).std() for tile in made) > 0.25
+    assert np.array_equal(maker(np.random.default_rng(3), 64), made[3])
     assert all(not np.array_equal(made[0], other) for other in made[1:])
-
-
-def test_a_bank_has_surfaces_of_every_fineness() -> None:
-    made = [pattern(np.random.default_rng(seed), 128) for seed in range(60)]
-    fine = np.array([np.abs(np.diff(tile, axis=1)).mean() / tile.std() for tile in made])
-    assert np.quantile(fine, 0.15) < 0.06  # light, things out of focus
-    assert np.quantile(fine, 0.85) > 0.25  # cloth, gravel, leaves
-
-
-def test_seed_and_number_decide_a_tile(tiles: np.ndarray) -> None:
-    assert np.array_equal(whole(make(6)), tiles[:6])
-    assert all(not np.array_equal(one, two) for one, two in zip(whole(make(6, seed=1)), tiles, strict=False))
-
-
-def test_memory_is_what_the_setting_says(bank: TextureBank) -> None:
-    held = sum(value.nbytes for value in vars(bank).values() if isinstance(value, torch.Tensor))
-    assert held <= 350_000 * COUNT
-
-
-# --- crops -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_crop_of_scale_1_is_the_tile_itself(bank: TextureBank) -> None:
@@ -162,12 +141,6 @@ def test_crops_are_those_of_plain_interpolation(bank: TextureBank, shape: tuple[
         assert np.abs(found[row] - looked_up(tile, y, x)).max() < 6 * STEP
 
 
-def test_a_quarter_turn_turns_the_crop(bank: TextureBank) -> None:
-    upright = crops(bank, [3], (40, 40), origin=(0.25, 0.25))[0].numpy()
-    turned = crops(bank, [3], (40, 40), origin=(0.25, 0.25 + 39 / TILE_SIZE), angle=np.pi / 2)[0].numpy()
-    assert np.abs(turned - np.rot90(upright)).max() < 2 * STEP
-
-
 @pytest.mark.parametrize(("scale", "block"), [(2.0, 2), (4.0, 4), (8.0, 8)])
 def test_crops_from_far_away_are_means_and_not_picks(
     bank: TextureBank, tiles: np.ndarray, scale: float, block: int
@@ -177,22 +150,6 @@ def test_crops_from_far_away_are_means_and_not_picks(
     means = tiles.reshape(COUNT, size, block, size, block).mean(axis=(2, 4))
     assert np.abs(found - means).max() < 2 * STEP
     assert np.abs(found - tiles[:, ::block, ::block]).max() > 0.5
-
-
-def test_aspect_shrinks_across_only(bank: TextureBank, tiles: np.ndarray) -> None:
-    found = crops(bank, [2], (50, 40), scale=0.7, aspect=2.0)[0].numpy()
-    down, across = np.arange(50)[:, None] * 0.7 + np.zeros((1, 40)), np.arange(40) * 1.4 + np.zeros((50, 1))
-    assert np.abs(found - looked_up(tiles[2], down, across)).max() < 6 * STEP
-
-
-def test_the_farthest_crops_are_still_crops(bank: TextureBank) -> None:
-    found = crops(bank, [0, 1, 2], scale=[1e-3, 100.0, 5000.0], aspect=[0.01, 1.0, 30.0]).numpy()
-    assert np.isfinite(found).all()
-    assert np.abs(found).max() <= 1.0
-    assert found[0].std() < 0.3
-
-
-# --- batches ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (7, 13), (32, 333)])
@@ -205,36 +162,124 @@ def test_a_crop_is_the_same_alone_and_in_a_batch(bank: TextureBank, shape: tuple
         assert torch.equal(together[row], crops(bank, tiles[row : row + 1], shape, **part)[0])
 
 
-def test_no_crops(bank: TextureBank) -> None:
-    assert crops(bank, [], origin=np.zeros((0, 2))).shape == (0, *SHAPE)
+SIZE = 64
 
 
-def test_what_is_given_is_left_alone(bank: TextureBank) -> None:
-    rows = random_rows(8)
-    before = {name: values.copy() for name, values in rows.items()}
-    first = crops(bank, list(range(8)), **rows)
-    assert all(np.array_equal(rows[name], before[name]) for name in rows)
-    assert torch.equal(first, crops(bank, list(range(8)), **rows))
+def photograph(path: Path, size: tuple[int, int] = (200, 150), seed: int = 0, low: int = 0, high: int = 255) -> Path:
+    """Smooth random greys, from ``low`` to ``high``."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(low, high + 1, (12, 16), dtype=np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse.resize(size, Image.Resampling.BICUBIC).convert("RGB").save(path)
+    return path
 
 
-# --- images among them ---------------------------------------------------------------------------------------------
+def take(folder: Path, count: int = 8, seed: int = 0) -> np.ndarray:
+    return np.stack(background_tiles((str(folder),), count, SIZE, np.random.default_rng(seed)))
 
 
-def test_images_take_their_share(tmp_path: Path, tiles: np.ndarray) -> None:
-    for number in range(5):
-        pixels = np.zeros((120, 160), dtype=np.uint8)
-        pixels[:, : 50 + 12 * number] = 200
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    Image.new("L", (8, 8)).save(tmp_path / "small.png")
-    mixed = make(12, backgrounds=(str(tmp_path),), background_share=0.5)
-    found = whole(mixed)
+def test_more_images_than_parts_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        photograph(tmp_path / f"{number}.png", (80, 80), seed=number)
+    opened: list[str] = []
+    read = textures.read_image_file
+    monkeypatch.setattr(textures, "read_image_file", lambda name: opened.append(name) or read(name))
+    take(tmp_path, 5)
+    assert len(set(opened)) == len(opened) == 5
+    assert sorted(opened) != sorted(map(str, tmp_path.iterdir()))[:5]  # a random five
+
+
+def test_parts_are_upright_grey_and_of_many_scales(tmp_path: Path) -> None:
+    # Dark above and light below, stored lying on its side with the orientation that says so.
+    slope = np.repeat(np.linspace(0, 255, 400).astype(np.uint8)[:, None], 400, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(slope).rotate(90).convert("RGB").save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    tiles = take(tmp_path, 30)
+    rises = tiles[:, -1].mean(axis=1) - tiles[:, 0].mean(axis=1)
+    assert rises.min() > 0.25 * 255
+    assert rises.max() > 2 * rises.min()
+    assert np.abs(np.diff(tiles.astype(int), axis=2)).max() < 8
+
+
+def test_huge_jpeg_files_are_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photograph(tmp_path / "photo.jpg", (4200, 4200))
+    decoded: list[tuple[int, ...]] = []
+    load = textures.load_image
+
+    def watched(source: object, channels: int) -> np.ndarray:
+        pixels = load(source, channels)
+        decoded.append(pixels.shape)
+        return pixels
+
+    monkeypatch.setattr(textures, "load_image", watched)
+    take(tmp_path, 2)
+    assert decoded == [(1050, 1050, 1)]
+
+
+def test_of_too_many_files_the_first_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(textures, "MAX_LISTED", 3)
+    for name in "abc":
+        photograph(tmp_path / name / "photo.png", low=0, high=40)
+    for name in "de":
+        photograph(tmp_path / name / "photo.png", low=200, high=255)
+    tiles = take(tmp_path, 20)
+    assert tiles.max() < 100
+    assert "more than 3 files" in caplog.text
+
+
+def test_parts_of_all_images_and_none_twice(tmp_path: Path) -> None:
+    for number in range(4):
+        photograph(tmp_path / f"deep{number}" / "er" / "photo.jpg", seed=number, low=60 * number, high=60 * number + 50)
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    tiles = take(tmp_path, 8)
+    assert (tiles.shape, tiles.dtype) == ((8, SIZE, SIZE), np.uint8)
+    assert sorted(int(tile.mean()) // 60 for tile in tiles) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert len(np.unique(tiles.reshape(8, -1), axis=0)) == 8
+    assert min(tile.std() for tile in tiles) >= MIN_DEVIATION
+    assert np.array_equal(take(tmp_path, 8), tiles)
+    assert not np.array_equal(take(tmp_path, 8, seed=1), tiles)
+
+
+def test_images_take_their_share_and_what_cannot_be_used_is_told_in_one_line(
+    tmp_path: Path, tiles: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = photograph(tmp_path / "good.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    photograph(tmp_path / "icon.png", (16, 16))
+    Image.new("L", (100, 100), 77).save(tmp_path / "sky.png")
+    (tmp_path / ".hidden").write_text("left by a file manager")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")  # is not waited for
+    with caplog.at_level(logging.WARNING):
+        found = whole(make(12, backgrounds=(str(tmp_path),), background_share=0.5))
     assert np.array_equal(found[:6], tiles[:6])
-    for tile in found[6:]:
-        assert tile.std() > 0.3
-        assert np.abs(tile.mean(axis=0) - tile).max() < 2 * STEP  # columns of one grey
-    assert mixed.skipped == {"too_small": 1}
-    assert np.array_equal(found, whole(make(12, backgrounds=(str(tmp_path),), background_share=0.5)))
+    assert min(tile.std() for tile in found[6:]) > 0.25
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("style.backgrounds: left out 5 files (")
+    assert all(f"1 {reason}" in message for reason in ("not_an_image", "empty", "truncated", "too_small", "flat"))
+    assert message.count(str(tmp_path)) == 3  # examples, by path
 
 
-def test_a_share_of_no_images_opens_no_folder(tiles: np.ndarray) -> None:
-    assert np.array_equal(whole(make(3, backgrounds=("nowhere",), background_share=0.0)), tiles[:3])
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("nowhere", r"style\.backgrounds: .*nowhere: no such folder"),
+        ("good.png", "no such folder"),
+        ("empty", r"style\.backgrounds: .*empty: holds no file"),
+        ("texts", r"no image in .* can be used \(2 not_an_image: .*\.txt: "),
+    ],
+)
+def test_folders_without_one_good_image_are_refused(tmp_path: Path, folder: str, said: str) -> None:
+    photograph(tmp_path / "good.png")
+    (tmp_path / "empty" / "within").mkdir(parents=True)
+    (tmp_path / "texts").mkdir()
+    for name in ("notes.txt", "more.txt"):
+        (tmp_path / "texts" / name).write_text("not an image")
+    with pytest.raises(ConfigError, match=said):
+        take(tmp_path / folder)

@@ -1,6 +1,8 @@
-"""Rendered text as an endless source of batches, ``source[number] -> Batch``.
+"""Rendered text as an endless source of batches.
 
-Worker processes draw words ahead of their batch; all else is done in batches on the training device.
+Worker processes draw words ahead of their batch, and each is used several times; all else is done in batches on the
+training device. Under ``image.resize = "keep_ratio"`` all images of a batch have one width, and a batch of wide images
+has fewer. All are functions of the settings and the number of the batch.
 """
 
 from __future__ import annotations
@@ -21,15 +23,74 @@ from crnn.config.synth import SynthConfig
 from crnn.data.dataset import Batch
 from crnn.data.loader import iterate_batches
 from crnn.distributed import on_device
-from crnn.synth.rasterizer import MASK_HEIGHT, Words, WordWriter, mask_width
+from crnn.synth.rasterizer import MASK_HEIGHT, mask_width
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.rng import SampleRandom
-from crnn.synth.widths import CLASS_BITS, BatchWidths
+from crnn.synth.words import CLASS_BITS, WidthClass, Words, WordWriter
 
+Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
+
+_CYCLE = 128  # Batches after which the numbers of batches of each class repeat
+_ORDER = 5  # First word of the seeds of the order of batches, distinct from those of words and data
 
 _LANES = 64  # Most lanes of a batch; any number of ranks that divides it draws no word twice
 NUM_NEIGHBORS = 2  # Other words for each sample, for crops that show parts of them
+
+_CPU_ROWS = 128  # Images composed at a time on a CPU, to stay in its cache
+
+
+class BatchWidths:
+    """Class, width and size of each batch over all ranks; ``shares`` (classes,) are those of the crops.
+
+    The narrowest batches have ``batch_size`` samples, wider ones about as many pixels; every size is a multiple of
+    ``world_size``. Where that divides a small power of two, sizes are the same.
+
+    Attributes:
+        sizes: Samples of a batch of each class.
+        samples: Share of each class among all samples.
+        mean_size: Samples per batch on average.
+    """
+
+    def __init__(
+        self, classes: Sequence[WidthClass], shares: Floats, batch_size: int, world_size: int, seed: int
+    ) -> None:
+        self._classes, self._seed = classes, seed
+        exact = [batch_size * classes[0].low / kind.high for kind in classes]
+        # Sizes divisible among several numbers of ranks, so that all have the same batches.
+        shared = math.gcd(batch_size, 1 << int(math.log2(max(exact[-1] / 2.0, 1.0))))
+        unit = math.lcm(shared, world_size)
+        self.sizes = [max(round(size / unit), 1) * unit for size in exact]
+        weights = shares / np.array(self.sizes)
+        wanted = weights / weights.sum() * _CYCLE
+        counts = np.floor(wanted).astype(np.int64)
+        # A class that has crops has batches, too.
+        counts[(counts == 0) & (wanted > 0.0)] = 1
+        while counts.sum() != _CYCLE:
+            step = 1 if counts.sum() < _CYCLE else -1
+            allowed = np.where(counts + step > 0, step * (wanted - counts), -np.inf)
+            counts[int(allowed.argmax())] += step
+        self._counts = counts
+        self._members = np.repeat(np.arange(len(counts)), counts)
+        samples = counts * np.array(self.sizes)
+        self.mean_size = float(samples.sum() / _CYCLE)
+        self.samples = samples / samples.sum()
+
+    def of_batch(self, number: int) -> tuple[int, int, int]:
+        """Return the class of a batch, its number among the batches of that class, and its width in pixels."""
+        if len(self._classes) == 1:
+            return 0, number, self._classes[0].low
+        cycle, place = divmod(number, _CYCLE)
+        order, widths = self._cycle(cycle)
+        kind = int(order[place])
+        before = cycle * int(self._counts[kind]) + int((order[:place] == kind).sum())
+        found = self._classes[kind]
+        return kind, before, found.low + 4 * int(widths[place] * ((found.high - found.low) // 4 + 1))
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  - one per source, which lives as long as the process
+    def _cycle(self, cycle: int) -> tuple[Numbers, Floats]:
+        rng = np.random.default_rng([self._seed, _ORDER, cycle])
+        return rng.permutation(self._members), rng.random(_CYCLE)
 
 
 class PoolPlan:
@@ -75,7 +136,7 @@ class PoolPlan:
         lane, place = np.divmod(self._positions, self.per_lane)
         random = SampleRandom(self.seed, self.samples(batch))
         oldest = max(0, after - self.window)
-        held = np.full(len(lane), after - oldest)
+        held = after - oldest
         old = oldest + random.integers("word", held)
         own = np.where(place < after - before, before + place, old)
         others = [oldest + random.integers(f"word beside {i}", held) for i in range(NUM_NEIGHBORS)]
@@ -84,28 +145,7 @@ class PoolPlan:
     def slot(self, numbers: Numbers) -> Numbers:
         """Return the place of words in the pool; two that one batch can show never share one."""
         within, lane = np.divmod(numbers - self.first, self.lanes)
-        slots: Numbers = (lane - self._first_lane) * self.window + within % self.window
-        return slots
-
-
-class _HeldWords:
-    """Numbers of the words in the pool of one rank."""
-
-    def __init__(self, plan: PoolPlan) -> None:
-        self._plan = plan
-        self._held = np.full(plan.slots, -1, dtype=np.int64)
-
-    def missing(self, numbers: Numbers) -> Numbers:
-        """Return the words missing from the pool, each once."""
-        wanted = np.unique(numbers)
-        missing: Numbers = wanted[self._held[self._plan.slot(wanted)] != wanted]
-        return missing
-
-    def hold(self, numbers: Numbers) -> Numbers:
-        """Note words as held; return their slots."""
-        slots = self._plan.slot(numbers)
-        self._held[slots] = numbers
-        return slots
+        return np.asarray((lane - self._first_lane) * self.window + within % self.window)
 
 
 class WordFeed:
@@ -115,27 +155,29 @@ class WordFeed:
     """
 
     def __init__(self, plans: Sequence[PoolPlan], widths: BatchWidths, writer: WordWriter, first: int) -> None:
-        self._plans, self._held = plans, [_HeldWords(plan) for plan in plans]
-        self._widths, self._writer, self._next = widths, writer, first
+        self._plans, self._widths, self._writer, self._next = plans, widths, writer, first
+        self._held = [np.full(plan.slots, -1, dtype=np.int64) for plan in plans]
 
     def __getitem__(self, batch: int) -> Words:
-        if batch < self._next:
-            raise ValueError(f"batch {batch} was passed; the next one is {self._next}")
-        missing = np.empty(0, dtype=np.int64)
+        new = np.empty(0, dtype=np.int64)
+        assert batch >= self._next
         while self._next <= batch:
             kind, number, _ = self._widths.of_batch(self._next)
-            missing = self._held[kind].missing(self._plans[kind].words(number))
-            self._held[kind].hold(missing)
+            plan, held = self._plans[kind], self._held[kind]
+            words = np.unique(plan.words(number))
+            slots = plan.slot(words)
+            new = words[held[slots] != words]
+            held[slots] = words
             self._next += 1
-        return self._writer.write(missing)
+        return self._writer.write(new)
 
 
-class WordPool(_HeldWords):
+class WordPool:
     """Preallocated masks and targets of drawn words; masks on the device, all else on the CPU."""
 
     def __init__(self, plan: PoolPlan, width: int, max_length: int, device: torch.device) -> None:
-        super().__init__(plan)
-        self._width, self._device = width, device
+        self._plan, self._width, self._device = plan, width, device
+        self._numbers = np.full(plan.slots, -1, dtype=np.int64)
         self._ratios = np.ones(plan.slots)
         self._targets = np.zeros((plan.slots, max_length), dtype=np.int32)
         self._lengths = np.zeros(plan.slots, dtype=np.int64)
@@ -149,18 +191,17 @@ class WordPool(_HeldWords):
 
     def put(self, words: Words) -> None:
         """Keep words, in the place of older ones."""
-        slots = self.hold(words.numbers)
+        slots = self._plan.slot(words.numbers)
         self._masks.index_copy_(0, on_device(slots, self._device), on_device(words.masks, self._device))
-        self._ratios[slots] = words.ratios
-        self._targets[slots] = words.targets
-        self._lengths[slots] = words.lengths
+        self._numbers[slots], self._ratios[slots] = words.numbers, words.ratios
+        self._targets[slots], self._lengths[slots] = words.targets, words.lengths
         for slot, text in zip(slots.tolist(), words.texts, strict=True):
             self._texts[slot] = text
 
-    def masks(self, numbers: Numbers) -> tuple[Tensor, npt.NDArray[np.float64]]:
+    def masks(self, numbers: Numbers) -> tuple[Tensor, Floats]:
         """Return ``(n, MASK_HEIGHT, Wc)`` uint8 masks on the device and ``(n,)`` width over height."""
         slots = self._plan.slot(numbers)
-        assert (self._held[slots] == numbers).all()
+        assert (self._numbers[slots] == numbers).all()
         return self._masks.index_select(0, on_device(slots, self._device)), self._ratios[slots]
 
     def targets(self, numbers: Numbers) -> tuple[Numbers, Numbers, list[str]]:
@@ -169,9 +210,6 @@ class WordPool(_HeldWords):
         lengths = self._lengths[slots]
         targets = self._targets[slots, : int(lengths.max(initial=0))].astype(np.int64)
         return targets, lengths, [self._texts[slot] for slot in slots.tolist()]
-
-
-_CPU_ROWS = 128  # Images composed at a time on a CPU, to stay in its cache
 
 
 class SynthBatches:
@@ -198,22 +236,10 @@ class SynthBatches:
             WordPool(plan, mask_width(kind.high), self._renderer.max_length, self._renderer.device)
             for plan, kind in zip(self._plans, classes, strict=True)
         ]
+        self.num_samples = config.synth.epoch_samples  # of an epoch
+        self.epoch_batches = max(1, int(self.num_samples / self._widths.mean_size))
+        self.digest = self._renderer.fonts.digest  # the settings name only the folders of fonts
         self.skipped: Counter[str] = Counter()
-
-    @property
-    def epoch_batches(self) -> int:
-        """Batches of an epoch, ``synth.epoch_samples``."""
-        return max(1, int(self._config.synth.epoch_samples / self._widths.mean_size))
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of an epoch."""
-        return self._config.synth.epoch_samples
-
-    @property
-    def digest(self) -> str:
-        """Checksum of the fonts; the settings name only their folders."""
-        return self._renderer.fonts.digest
 
     def remarks(self) -> list[str]:
         """Return lines on the fonts and texts used and skipped so far."""
@@ -224,51 +250,43 @@ class SynthBatches:
         return lines
 
     def __getitem__(self, number: int) -> Batch:
-        """Return this rank's part of a batch; missing words are drawn at once."""
-        kind, place, _ = self._widths.of_batch(number)
-        missing = self._pools[kind].missing(self._plans[kind].words(place))
-        if len(missing):
-            self._put(kind, self._renderer.writer.write(missing))
-        return self._batch(number)
+        """Return this rank's part of a batch."""
+        feed = WordFeed(self._plans, self._widths, self._renderer.writer, number)
+        return self._batch(number, feed[number])
 
     def iterate(self, first: int, last: int) -> Generator[Batch]:
         """Yield batches ``first`` to ``last - 1``, their words drawn ahead by ``data.workers`` processes."""
         feed = WordFeed(self._plans, self._widths, self._renderer.writer, first)
         with contextlib.closing(iterate_batches(feed, first, last, self._config.data)) as drawn:
             for number, words in zip(range(first, last), drawn, strict=True):
-                self._put(self._widths.of_batch(number)[0], words)
-                yield self._batch(number)
-
-    def _put(self, kind: int, words: Words) -> None:
-        self.skipped.update(words.skipped)
-        if len(words.numbers):
-            self._pools[kind].put(words)
+                self.skipped.update(words.skipped)
+                yield self._batch(number, words)
 
     @torch.no_grad()
-    def _batch(self, number: int) -> Batch:
+    def _batch(self, number: int, new: Words) -> Batch:
         kind, place, width = self._widths.of_batch(number)
         plan, pool = self._plans[kind], self._pools[kind]
+        if len(new.numbers):
+            pool.put(new)
         samples, words = plan.samples(place), plan.words(place)
         step = _CPU_ROWS if self._renderer.device.type == "cpu" else len(samples)
-        parts = [
-            to_bytes(self._images(samples[start : start + step], words[start : start + step], pool, width))
-            for start in range(0, len(samples), step)
-        ]
+        chunks = [slice(start, start + step) for start in range(0, len(samples), step)]
+        images = torch.cat([self._images(samples[rows], words[rows], pool, width) for rows in chunks])
         targets, lengths, texts = pool.targets(words[:, 0])
         return Batch(
-            torch.cat(parts),
+            images,
             torch.full((len(samples),), width, dtype=torch.int64),
             torch.from_numpy(targets),
             torch.from_numpy(lengths),
             tuple(f"rendered {sample}: {text!r}" for sample, text in zip(samples.tolist(), texts, strict=True)),
         )
 
-    def _images(
-        self, samples: npt.NDArray[np.int64], words: npt.NDArray[np.int64], pool: WordPool, width: int
-    ) -> Tensor:
+    def _images(self, samples: Numbers, words: Numbers, pool: WordPool, width: int) -> Tensor:
         random = SampleRandom(self._config.train.seed, samples)
         masks, ratios = pool.masks(words[:, 0])
-        scene = self._renderer.scene(
-            random, masks, ratios, lambda rows, place: pool.masks(words[rows, 1 + place]), width=width
-        )
-        return self._renderer.apply_camera(random, scene)
+
+        def neighbors(rows: Numbers, place: int) -> tuple[Tensor, Floats]:
+            return pool.masks(words[rows, 1 + place])
+
+        scene = self._renderer.scene(random, masks, ratios, neighbors, width=width)
+        return to_bytes(self._renderer.apply_camera(random, scene))

@@ -1,4 +1,4 @@
-"""Filters and noise for images, batched, with parameters per sample: blur, resampling, hash-based noise.
+"""Effects on batches of images with parameters per sample: chosen samples, blur, resampling, hash-based noise.
 
 Results are the same in any batch and on any device: blur kernels are whole numbers that add up to a power of 2, and
 pixels are rounded to whole levels first, so that sums are exact in float32 and TF32.
@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,44 @@ import torch
 from torch import Tensor, nn
 
 from crnn.distributed import on_device
+from crnn.synth.rng import SampleRandom
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Part:
+    """Samples of a batch that have an effect, ``chosen`` (N,), and their draws; there may be none.
+
+    Numbers of samples get as many ``axes`` as the images have, the batch among them, to be multiplied with pixels.
+    """
+
+    def __init__(self, random: SampleRandom, chosen: Flags, device: torch.device, axes: int = 3) -> None:
+        self.rows, self._axes = np.flatnonzero(chosen), axes
+        self.random, self.index = random.rows(self.rows), on_device(self.rows, device)
+
+    def take(self, values: Tensor) -> Tensor:
+        """Return the rows of these samples."""
+        return values.index_select(0, self.index)
+
+    def tensor(self, values: npt.NDArray[Any]) -> Tensor:
+        """Return values ``(n, ...)`` as ``(n, ..., 1, 1)``, numbers as float32."""
+        values = values.reshape(values.shape + (1,) * (self._axes - values.ndim))
+        return on_device(values if values.dtype == np.bool_ else values.astype(np.float32), self.index.device)
+
+    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Draw ``SampleRandom.uniform`` as a tensor."""
+        return self.tensor(self.random.uniform(name, low, high))
+
+    def chance(self, name: str, share: float) -> Tensor:
+        """Draw ``SampleRandom.chance`` as a tensor."""
+        return self.tensor(self.random.chance(name, share))
+
+    def seeds(self, name: str) -> Tensor:
+        """Draw ``SampleRandom.seeds`` as a tensor."""
+        return on_device(self.random.seeds(name), self.index.device)
+
 
 RADII = (3, 7)  # Of the kernels; a blur takes the smallest sufficient one
 REACH = 2.5  # Standard deviations up to which a kernel holds a Gaussian: all but 1 % of it along an axis
@@ -32,14 +69,12 @@ JOIN = 0.5  # Spread of each point on a path, in steps between two of them: enou
 
 
 def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
-    """Blur with Gaussians along both axes, along a straight path, or both.
+    """Blur images ``(N, C, H, W)`` with Gaussians along both axes, along a straight path, or both.
 
-    Args:
-        images: ``(N, C, H, W)`` float32, clipped to [-2, 2]; edges are replicated.
-        sigma: ``(N, 2)`` standard deviations in pixels, down and across, clipped to ``MAX_SIGMA``.
-        motion: ``(N, 2)`` the path in pixels, down and across, clipped to the kernel.
+    ``sigma`` (N, 2) are standard deviations and ``motion`` (N, 2) the path, in pixels down and across, clipped to
+    ``MAX_SIGMA`` and to the kernel. Images are clipped to [-2, 2]; edges are replicated.
     """
-    channels, height, width = images.shape[1:]
+    channels = images.shape[1]
     levels = images.mul(LEVELS).round_().clamp_(-2.0 * LEVELS, 2.0 * LEVELS)
     blurred = torch.empty_like(levels)
     reach = (REACH * np.minimum(sigma, MAX_SIGMA) + np.abs(motion) / 2.0).max(axis=1, initial=0.0)
@@ -57,8 +92,7 @@ def blur(images: Tensor, sigma: Floats, motion: Floats) -> Tensor:
         # One group, and so one kernel, per channel of a sample.
         kernels = kernels[:, None].expand(-1, channels, -1, -1).reshape(-1, 1, *kernels.shape[1:])
         found = nn.functional.conv2d(padded.view(1, -1, *padded.shape[2:]), kernels, groups=len(filled) * channels)
-        found = found.view(-1, channels, height, width)[: len(chosen)]
-        blurred.index_copy_(0, rows[: len(chosen)], found)
+        blurred.index_copy_(0, rows[: len(chosen)], found.view(-1, *images.shape[1:])[: len(chosen)])
     return blurred.div_(UNIT).div_(LEVELS)
 
 
@@ -85,15 +119,12 @@ def _gaussians(places: Floats, centre: Floats, sigma: Floats) -> Floats:
     return np.asarray(down[:, :, None] * across[:, None, :])
 
 
-Integers = npt.NDArray[np.int64]
-
-
 def take_rows(images: Tensor, places: Tensor) -> Tensor:
     """Gather rows ``places`` (N, K) of each image, clamped to its edges: ``(N, C, K, W)``, contiguous."""
     count, channels, height, width = images.shape
     starts = torch.arange(count * channels, device=images.device).mul_(height).view(count, channels, 1)
     index = starts + places.clamp(0, height - 1)[:, None]
-    return images.reshape(-1, width).index_select(0, index.flatten()).view(count, channels, -1, width)
+    return images.reshape(-1, width).index_select(0, index.flatten()).view(count, channels, places.shape[1], width)
 
 
 def shrink(images: Tensor, sizes: Integers) -> Tensor:
@@ -104,12 +135,9 @@ def shrink(images: Tensor, sizes: Integers) -> Tensor:
     for axis in (0, 1):
         size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
         length = images.shape[2]
-        steps = length / size.float()
         index = torch.arange(length, device=images.device).minimum(size - 1)  # (N, H)
-        positions = (index.float().add_(0.5).mul_(steps)).sub_(0.5)
-        low = positions.floor()
-        after = positions.sub_(low)
-        images = _sum_of_rows(images, low.long(), [1.0 - after, after])
+        low, after = _split(index, length / size.float())
+        images = _sum_of_rows(images, low, [1.0 - after, after])
     return images
 
 
@@ -123,23 +151,21 @@ def enlarge(images: Tensor, sizes: Integers, kind: Integers) -> Tensor:
     for axis in (0, 1):
         size = on_device(sizes[:, axis], images.device)[:, None]  # (N, 1)
         length = images.shape[2]
-        steps = size.float() / length
-        index = torch.arange(length, device=images.device)
-        positions = (index.float().add_(0.5).mul(steps)).sub_(0.5)  # (N, H)
-        low = positions.floor()
-        t = positions.sub_(low)
+        low, t = _split(torch.arange(length, device=images.device), size.float() / length)
         t = torch.where(nearest, t.round(), t)
         outer, inner = _cubic_weights(t)
-        other_inner, other_outer = _cubic_weights(1.0 - t)[::-1]
-        zero = torch.zeros_like(t)
-        weights = (
-            torch.where(cubic, outer, zero),
-            torch.where(cubic, inner, 1.0 - t),
-            torch.where(cubic, other_inner, t),
-            torch.where(cubic, other_outer, zero),
-        )
-        images = _sum_of_rows(images, low.long().sub_(1), weights, size - 1)
+        other_outer, other_inner = _cubic_weights(1.0 - t)
+        of_cubic, of_linear = (outer, inner, other_inner, other_outer), (torch.zeros_like(t), 1.0 - t, t)
+        weights = [torch.where(cubic, *pair) for pair in zip(of_cubic, (*of_linear, of_linear[0]), strict=True)]
+        images = _sum_of_rows(images, low - 1, weights, size - 1)
     return images
+
+
+def _split(index: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the whole and the fractional part of where pixels ``index`` of another size lie."""
+    positions = index.float().add(0.5).mul(step).sub_(0.5)  # (N, H)
+    low = positions.floor()
+    return low.long(), positions.sub_(low)
 
 
 def _cubic_weights(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +181,7 @@ def _sum_of_rows(images: Tensor, first: Tensor, weights: Sequence[Tensor], last:
     if last is not None:
         places = places.minimum(last[:, None])
     # Products and sums one by one: a fused step rounds differently in the odd pixels at the end of a tensor.
-    parts = take_rows(images, places.flatten(1)).view(count, channels, len(weights), -1, width)
+    parts = take_rows(images, places.flatten(1)).view(count, channels, *places.shape[1:], width)
     parts *= torch.stack(tuple(weights), dim=1)[:, None, :, :, None]
     total = parts[:, :, 0]
     for tap in range(1, len(weights)):
@@ -181,22 +207,13 @@ _SIGNED_FACTORS = (0x7FEB352D, 0x846CA68B - (1 << 32))
 
 _UNIFORM, _NORMAL, _SMOOTH = 0, 1 << 30, 1 << 31  # where each function's counter begins
 
-_BYTES_PER_WORD = 4
 
-
-def _normal_quantiles() -> Tensor:
+@functools.cache  # per device, as copying waits for it
+def _quantiles(device: torch.device) -> Tensor:
     normal = NormalDist()
     steps = torch.tensor([normal.inv_cdf((step + 0.5) / 256) for step in range(256)], dtype=torch.float64)
     # The middles of the steps spread a little less than the distribution they stand for.
-    return (steps / steps.square().mean().sqrt()).float()
-
-
-_QUANTILES = _normal_quantiles()
-
-
-@functools.cache
-def _quantiles(device: torch.device) -> Tensor:
-    return _QUANTILES.to(device)  # once: copying waits for the device
+    return (steps / steps.square().mean().sqrt()).float().to(device)
 
 
 def hash_uniform(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -213,7 +230,7 @@ def hash_normal(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     count = math.prod(shape)
     quantiles = _quantiles(seeds.device)
     result = torch.empty((len(seeds), count), device=seeds.device)
-    for rows, words in _words(seeds, -(-count // _BYTES_PER_WORD), _NORMAL):
+    for rows, words in _words(seeds, -(-count // 4), _NORMAL):
         places = words.view(torch.uint8)[:, :count].reshape(-1).int()
         torch.index_select(quantiles, 0, places, out=result[rows].view(-1))
     return result.view(len(seeds), *shape)

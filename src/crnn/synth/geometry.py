@@ -16,11 +16,8 @@ from torch import Tensor
 
 from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
-from crnn.synth.filters import smooth_noise
+from crnn.synth.filters import Floats, smooth_noise
 from crnn.synth.rng import SampleRandom
-
-Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 
 SIDES = 4  # Left, right, above, below, in this order everywhere
 
@@ -39,13 +36,10 @@ class Geometry:
 
     ratio: Floats  # ``(N,)`` width over height of the ink
     inverse: Floats  # ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous
-    arc_rows: Rows  # Words on a circle; ``radius``, one each, in text heights, below 0 for a valley
-    radius: Floats
-    wave_rows: Rows  # Words on a wave; ``wave``, ``(n, 3)``: height, length in text heights, phase
-    wave: Floats
-    elastic_rows: Rows  # Words whose surface is uneven; ``elastic`` their largest move, ``elastic_seeds``
-    elastic: Floats
-    elastic_seeds: npt.NDArray[np.int64]
+    radius: Floats  # ``(N,)`` of words on a circle, in text heights, below 0 for a valley; infinite where straight
+    wave: Floats  # ``(N, 3)`` height, 0 for words on no wave, length in text heights, phase
+    elastic: Floats  # ``(N,)`` largest move of an uneven surface; 0 where it is even
+    elastic_seeds: npt.NDArray[np.int64]  # ``(N,)``
     crop: Floats  # ``(N, 2)`` height and width of the crop in text heights
     shape: tuple[int, int]  # Rows and columns of the images
 
@@ -66,19 +60,13 @@ class Geometry:
         ratios: Floats,
         style: StyleConfig,
         shape: tuple[int, int],
-        room: Floats | None = None,
+        room: Floats,
         fit: tuple[float, float] | None = None,
     ) -> Geometry:
-        """Draw random geometry.
+        """Draw shapes for ink of ``ratios`` (N,), with ``room`` (N, 4) at each side for other things, in text heights.
 
-        Args:
-            random: Of the N samples.
-            ratios: ``(N,)`` width over height of the ink as it was drawn.
-            style: Shares and strengths.
-            shape: Rows and columns of the images.
-            room: ``(N, 4)`` space to leave at each side for other things, in text heights.
-            fit: Least and largest width over height of the crop as a share of the image's, reached by more margin.
-                Default: crops are stretched to the image.
+        ``fit`` are the least and largest width over height of a crop as a share of the image's, reached by more margin.
+        Default: crops are stretched to the image.
         """
         ratio = ratios * np.exp(random.normal("stretch", 0.0, style.stretch)).clip(0.6, 1.7)
         height, width = shape
@@ -89,18 +77,18 @@ class Geometry:
         keeps_ratio = fit is not None and fit[0] > 0.0
         if keeps_ratio:
             angle = np.minimum(angle, 8.0 * _MAX_RISE / ratio)
-        radius = np.where(random.uniform("arc side") < 0.65, 1.0, -1.0) * ratio / angle
+        radius = np.where(arc, np.where(random.uniform("arc side") < 0.65, 1.0, -1.0) * ratio / angle, np.inf)
         waved = random.chance("wave", style.wave_share) & ~arc
         wave = np.stack(
             [
-                random.uniform("wave height", 0.3, 1.0) * style.wave,
+                random.uniform("wave height", 0.3, 1.0) * style.wave * waved,
                 ratio * random.log_uniform("wave length", 0.5, 2.0),
                 random.uniform("wave phase", 0.0, 2.0 * np.pi),
             ],
             axis=1,
         )
         outline = _OUTLINE * np.stack([ratio, np.ones_like(ratio)], axis=1)[:, None, :]
-        bent = _bend(outline, np.where(arc, radius, np.inf), wave * waved[:, None])
+        bent = _bend(outline, radius, wave)
         least, most = np.zeros_like(ratio), np.full_like(ratio, np.inf)
         if keeps_ratio:
             most = np.arctan(_MAX_RISE / ratio)
@@ -109,11 +97,11 @@ class Geometry:
             wanted = width / height * 1.05
             long = (ratio > 1.25 * wanted) & ~arc
             leaning = np.arctan((ratio - wanted) / np.maximum(ratio * wanted - 1.0, 0.1))
-            least = np.where(long, random.uniform("lean", leaning, np.maximum(leaning, 0.9)), 0.0)
+            least = random.uniform("lean", leaning, np.maximum(leaning, 0.9)) * long
         forward = _projective(random, style, bent, least, most)
         scene = _apply(forward, bent)
         low, high = scene.min(axis=1), scene.max(axis=1)
-        margins = _margins(random, style) + (0.0 if room is None else room)
+        margins = _margins(random, style) + room
         # Lengths in the scene are about text heights; a word seen from afar gets its margins smaller.
         scale = np.minimum(1.0, (high - low)[:, 1])[:, None]
         low = low - margins[:, [0, 2]] * scale
@@ -123,11 +111,10 @@ class Geometry:
             found = size[:, 0] / size[:, 1] * (height / width)
             more = np.stack([np.maximum(fit[0] / found, 1.0), np.maximum(found / fit[1], 1.0)], axis=1)
             before = np.stack([random.uniform("fit across"), random.uniform("fit down")], axis=1)
-            if room is not None:
-                # More margin beside another word would show all of it, so it goes to the other side.
-                first, last = room[:, [0, 2]] > 0.0, room[:, [1, 3]] > 0.0
-                before = np.where(first, 0.0, np.where(last, 1.0, before))
-                more = np.where(first & last, 1.0, more)
+            # More margin beside another word would show all of it, so it goes to the other side.
+            first, last = room[:, [0, 2]] > 0.0, room[:, [1, 3]] > 0.0
+            before = np.where(first, 0.0, np.where(last, 1.0, before))
+            more = np.where(first & last, 1.0, more)
             low = low - before * (more - 1.0) * size
             size = more * size
         # From pixel edges 0..W, 0..H to the scene; a pixel's middle is at the half.
@@ -136,21 +123,10 @@ class Geometry:
         to_scene[:, 0, 2] = low[:, 0] + 0.5 * to_scene[:, 0, 0]
         to_scene[:, 1, 2] = low[:, 1] + 0.5 * to_scene[:, 1, 1]
         to_scene[:, 2, 2] = 1.0
-        arc_rows, wave_rows = np.flatnonzero(arc), np.flatnonzero(waved)
-        elastic_rows = np.flatnonzero(random.chance("elastic", style.elastic_share))
-        return cls(
-            ratio,
-            np.einsum("nij,njk->nik", _inverse(forward), to_scene),
-            arc_rows,
-            radius[arc_rows],
-            wave_rows,
-            wave[wave_rows],
-            elastic_rows,
-            random.uniform("elastic strength", 0.3, 1.0)[elastic_rows] * style.elastic,
-            random.seeds("elastic field")[elastic_rows],
-            size[:, ::-1],
-            shape,
-        )
+        inverse = np.einsum("nij,njk->nik", _inverse(forward), to_scene)
+        elastic = random.uniform("elastic strength", 0.3, 1.0) * style.elastic
+        elastic *= random.chance("elastic", style.elastic_share)
+        return cls(ratio, inverse, radius, wave, elastic, random.seeds("elastic field"), size[:, ::-1], shape)
 
 
 def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -163,15 +139,17 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
     depth = ((m[:, 2, 0] * column + m[:, 2, 2]) + m[:, 2, 1] * row).clamp_min_(_LEAST_SCALE)
     x = ((m[:, 0, 0] * column + m[:, 0, 2]) + m[:, 0, 1] * row) / depth
     y = ((m[:, 1, 0] * column + m[:, 1, 2]) + m[:, 1, 1] * row) / depth
-    if len(geometry.elastic_rows):
-        rows = _tensor(geometry.elastic_rows, device)
-        strength = _tensor(geometry.elastic, device, torch.float32)[:, None, None]
-        seeds = on_device(geometry.elastic_seeds, device)
+
+    def per_word(values: Floats) -> Tensor:
+        return on_device(values.astype(np.float32), device)[:, None, None]
+
+    if len(some := np.flatnonzero(geometry.elastic)):
+        rows, strength = on_device(some, device), per_word(geometry.elastic[some])
+        seeds = on_device(geometry.elastic_seeds[some], device)
         x.index_add_(0, rows, strength * smooth_noise(seeds, (3, 7), geometry.shape))
         y.index_add_(0, rows, strength * smooth_noise(seeds + 1, (2, 6), geometry.shape))
-    if len(geometry.arc_rows):
-        rows = _tensor(geometry.arc_rows, device)
-        radius = _tensor(geometry.radius, device, torch.float32)[:, None, None]
+    if len(some := np.flatnonzero(np.isfinite(geometry.radius))):
+        rows, radius = on_device(some, device), per_word(geometry.radius[some])
         side = torch.sign(radius)
         across, down = x.index_select(0, rows) * side, (radius - y.index_select(0, rows)) * side
         away = (across * across + down * down).sqrt_()
@@ -179,9 +157,8 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
         angle = 2.0 * torch.atan(across / (away + down).clamp_min_(1e-6))
         x.index_copy_(0, rows, radius * angle)
         y.index_copy_(0, rows, radius - side * away)
-    if len(geometry.wave_rows):
-        rows = _tensor(geometry.wave_rows, device)
-        size, length, phase = (_tensor(geometry.wave[:, i], device, torch.float32)[:, None, None] for i in range(3))
+    if len(some := np.flatnonzero(geometry.wave[:, 0])):
+        rows, (size, length, phase) = on_device(some, device), map(per_word, geometry.wave[some].T)
         y.index_add_(0, rows, -size * torch.sin(x.index_select(0, rows) * (2.0 * torch.pi / length) + phase))
     return x, y
 
@@ -190,7 +167,7 @@ def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
     """Bend points (N, P, 2) to circle and wave; an infinite radius is straight."""
     u, v = points[..., 0], points[..., 1]
     size, length, phase = (wave[:, i, None] for i in range(3))
-    v = v + size * np.sin(u * (2.0 * np.pi / np.where(length == 0.0, 1.0, length)) + phase)
+    v = v + size * np.sin(u * (2.0 * np.pi / length) + phase)
     curved = np.isfinite(radius)[:, None]
     r = np.where(curved, radius[:, None], 1.0)
     x = np.where(curved, (r - v) * np.sin(u / r), u)
@@ -243,7 +220,3 @@ def _margins(random: SampleRandom, style: StyleConfig) -> Floats:
         more = np.where(random.chance(f"loose {side}", 0.6), random.uniform(f"loose by {side}", 0.1, 1.0), 0.0)
         sides.append(np.maximum(own, -style.cut) + np.where(loose, more * style.loose, 0.0))
     return np.stack(sides, axis=1)
-
-
-def _tensor(values: npt.NDArray[np.generic], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    return on_device(np.ascontiguousarray(values), device).to(dtype=dtype)

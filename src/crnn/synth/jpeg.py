@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from crnn.distributed import on_device
-from crnn.synth.filters import take_rows
+from crnn.synth.filters import Floats, Integers, take_rows
 
 BLOCK = 8
-
 SCALE = 8192.0  # Makes the transform whole numbers below 2048, exact in TF32, with sums below 2**24
 
-LUMINANCE = (
+LUMINANCE = (  # T.81, table K.1
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
     (14, 13, 16, 24, 40, 57, 69, 56),
@@ -31,21 +30,16 @@ LUMINANCE = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-"""T.81, table K.1."""
-
-CHROMINANCE = (
+CHROMINANCE = (  # T.81, table K.2
     (17, 18, 24, 47, 99, 99, 99, 99),
     (18, 21, 26, 66, 99, 99, 99, 99),
     (24, 26, 56, 99, 99, 99, 99, 99),
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99,) * 8,) * 4,
 )
-"""T.81, table K.2."""
 
 
-def jpeg(
-    images: Tensor, quality: npt.NDArray[np.int64], shift: npt.NDArray[np.int64], finer: npt.NDArray[np.int64]
-) -> Tensor:
+def jpeg(images: Tensor, quality: Integers, shift: Integers, finer: Integers) -> Tensor:
     """Return images after baseline JPEG, ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
 
     Args:
@@ -58,35 +52,26 @@ def jpeg(
         return images.clone()
     # Images of one block shape lie together, so that one product transforms them.
     order = np.lexsort((finer[:, 1], finer[:, 0]))
+    quality, shift, finer = quality[order], shift[order], finer[order]
     device = images.device
     rows = on_device(order, device)
     levels = images.index_select(0, rows).clamp_(0.0, 1.0).mul_(255.0).round_()
     if levels.shape[1] == 3:
         levels = _luminance_first(levels)
     levels -= 128.0
-    tops, lefts = (on_device(shift[order, axis], device)[:, None] for axis in (0, 1))
+    tops, lefts = (on_device(shift[:, axis], device)[:, None] for axis in (0, 1))
     blocks = _blocks(levels, tops, lefts)
-    steps = on_device(_steps(quality[order], finer[order], levels.shape[1]), device)[:, :, None]
-    blocks = _rounded(blocks.view(*levels.shape[:2], -1, BLOCK * BLOCK), steps, finer[order]).view_as(blocks)
+    flat = blocks.view(*levels.shape[:2], -1, BLOCK * BLOCK)
+    steps = on_device(_steps(quality, finer, levels.shape[1]), device)[:, :, None]
+    shapes, starts = np.unique(finer, axis=0, return_index=True)
+    for (high, wide), start, end in zip(shapes.tolist(), starts, [*starts[1:], len(finer)], strict=True):
+        transform, step = _transform(high, wide, device), steps[start:end]
+        coefficients = flat[start:end].matmul(transform).div_(step * SCALE).round_().mul_(step / SCALE)
+        flat[start:end] = coefficients.matmul(transform.T)
     levels = _image(blocks, tops, lefts, *images.shape[2:])
     levels += 128.0
     levels = _red_first(levels) if levels.shape[1] == 3 else levels.round_()
     return torch.empty_like(levels).index_copy_(0, rows, levels.clamp_(0.0, 255.0).div_(255.0))
-
-
-def _rounded(blocks: Tensor, steps: Tensor, finer: npt.NDArray[np.int64]) -> Tensor:
-    """Round coefficients of B blocks, ``(N, C, B, 64)`` levels about zero, to multiples of ``steps``."""
-    shapes = finer[:, 0] * 3 + finer[:, 1]
-    ends = np.flatnonzero(np.diff(shapes, append=-1)) + 1
-    parts = []
-    start = 0
-    for end in ends.tolist():
-        transform = _transform(int(finer[start, 0]), int(finer[start, 1]), blocks.device)
-        step = steps[start:end]
-        coefficients = blocks[start:end].matmul(transform).div_(step * SCALE).round_().mul_(step / SCALE)
-        parts.append(coefficients.matmul(transform.T))
-        start = end
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _blocks(levels: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
@@ -108,7 +93,7 @@ def _image(blocks: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int)
     return take_rows(levels, inside[:height] + tops)
 
 
-def _steps(quality: npt.NDArray[np.int64], finer: npt.NDArray[np.int64], channels: int) -> npt.NDArray[np.float32]:
+def _steps(quality: Integers, finer: Integers, channels: int) -> npt.NDArray[np.float32]:
     """Return the rounding steps of the coefficients, ``(N, C, 64)``, columns before rows."""
     percent = np.where(quality < 50, 5000 // np.maximum(quality, 1), 200 - 2 * quality)[:, None, None]
     inside = np.arange(BLOCK)
@@ -130,7 +115,7 @@ def _transform(finer_rows: int, finer_columns: int, device: torch.device) -> Ten
     return torch.from_numpy(np.rint(SCALE * np.kron(across, down)).T.astype(np.float32).copy()).to(device)
 
 
-def _cosines(size: int) -> npt.NDArray[np.float64]:
+def _cosines(size: int) -> Floats:
     """Return the orthonormal DCT of ``size`` points, repeated along the diagonal: ``(8, 8)``, a row per frequency."""
     k = np.arange(size)
     matrix = np.cos(np.pi * np.outer(k, 2 * k + 1) / (2 * size)) * np.sqrt(2.0 / size)

@@ -8,33 +8,26 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from crnn.distributed import on_device
+from crnn.synth.filters import Floats, Integers
 from crnn.synth.rasterizer import MASK_MARGIN
-
-Floats = npt.NDArray[np.float64]
 
 
 def lookup(masks: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
-    """Return the coverage in [0, 1] of words at (u, v), ``(n, H, W)``; 0 outside of them.
+    """Return the coverage in [0, 1] by words, ``(n, H, W)``, at (u, v), across and down in heights of the words.
 
-    Args:
-        masks: ``(n, Hc, Wc)`` uint8.
-        u: ``(n, H, W)`` float32: across, in heights of the words.
-        v: ``(n, H, W)`` float32: down, likewise.
-        ratios: ``(n,)`` width over height of the words.
-        heights: ``(n,)`` height of the words in pixels of the image.
-        widths: ``(n,)`` width, likewise.
+    ``masks`` (n, Hc, Wc) are uint8, ``ratios`` (n,) their width over height, ``heights`` and ``widths`` (n,) their size
+    in pixels of the image.
     """
     rows, columns = masks.shape[-2:]
     x = u * _ends(columns, ratios, u.device)[:, None, None]
     y = v * (2.0 * (1.0 - 2.0 * MASK_MARGIN / rows))
     masks = masks.to(torch.float32).mul_(1.0 / 255.0)[:, None]
-    # A lookup reads four neighbouring pixels of a cell. Where a step is longer, the cell is smoothed first.
+    # A lookup reads four neighboring pixels of a cell. Where a step is longer, the cell is smoothed first.
     for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
         for step in (1.8, 3.0):
             at = on_device(np.flatnonzero(shrinking > step), u.device)
@@ -65,18 +58,18 @@ def dilated(coverage: Tensor, widths: Tensor, most: float) -> Tensor:
 
 
 def _largest(fields: Tensor, axis: int) -> Tensor:
-    """Return the largest of three neighbours along an axis."""
-    size = fields.shape[axis] - 1
-    pairs = torch.maximum(fields.narrow(axis, 0, size), fields.narrow(axis, 1, size))
+    """Return the largest of three neighbors along an axis."""
+    before, after = (fields.narrow(axis, start, fields.shape[axis] - 1) for start in (0, 1))
+    pairs = torch.maximum(before, after)
     result = fields.clone()
-    result.narrow(axis, 0, size).copy_(pairs)
-    ahead = result.narrow(axis, 1, size)
+    result.narrow(axis, 0, pairs.shape[axis]).copy_(pairs)
+    ahead = result.narrow(axis, 1, pairs.shape[axis])
     torch.maximum(ahead, pairs, out=ahead)
     return result
 
 
 def averaged(fields: Tensor, axis: int) -> Tensor:
-    """Return averages of three neighbours along an axis, with 0 beyond the ends."""
+    """Return averages of three neighbors along an axis, with 0 beyond the ends."""
     size = fields.shape[axis] - 1
     result = fields * (1.0 / 3.0)
     thirds = result.clone()
@@ -85,7 +78,7 @@ def averaged(fields: Tensor, axis: int) -> Tensor:
     return result
 
 
-def shifted(coverage: Tensor, right: npt.NDArray[np.int64], down: npt.NDArray[np.int64]) -> Tensor:
+def shifted(coverage: Tensor, right: Integers, down: Integers) -> Tensor:
     """Move each image by whole pixels; vacated ones become empty."""
     count, height, width = coverage.shape
     y = torch.arange(height, device=coverage.device)[None, :, None] - on_device(down, coverage.device)[:, None, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +13,16 @@ from crnn.config.model import time_steps
 from crnn.config.run import Config
 from crnn.distributed import on_device
 from crnn.synth.camera import apply_camera
-from crnn.synth.compose import Neighbors, Scene, compose
+from crnn.synth.compose import Neighbors, Scene, Trace, compose
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import find_fonts
-from crnn.synth.geometry import Geometry
-from crnn.synth.rasterizer import Words, WordWriter
 from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
-from crnn.synth.widths import CLASS_BITS, width_classes
+from crnn.synth.words import CLASS_BITS, Words, WordWriter, width_classes
+
+Numbers = npt.NDArray[np.int64]
 
 _NEIGHBORS_FROM = 1 << 40  # Words beside sample i have this plus 2i, 2i + 1, numbers that no sample has
-
 
 _CAMERA_EFFECTS = frozenset(  # Absent from scanners
     f"camera/{name}" for name in ("shade", "glare", "contrast", "defocus", "motion", "cast", "salt", "invert")
@@ -68,14 +67,14 @@ class Renderer:
             fonts += "; left out " + ", ".join(f"{count} {why}" for why, count in self.fonts.skipped.most_common())
         return [fonts, *self.writer.corpus.notes]
 
-    def numbers(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def numbers(self, samples: Numbers) -> Numbers:
         """Return samples with their class of widths, drawn by ``shares``, as ``WordWriter`` takes them."""
         if len(self.classes) == 1:
             return samples
         kinds = SampleRandom(self.config.train.seed, samples).choice("width class", self.shares.tolist())
         return samples + (kinds << CLASS_BITS)
 
-    def groups(self, samples: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    def groups(self, samples: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
         """Yield the places and numbers, as for ``samples``, of the samples of each class of widths."""
         numbers = self.numbers(samples)
         kinds = numbers >> CLASS_BITS
@@ -84,24 +83,24 @@ class Renderer:
             yield rows, numbers[rows]
 
     @torch.no_grad()
-    def samples(self, numbers: npt.NDArray[np.int64]) -> tuple[Tensor, Words, Scene]:
-        """Render samples of one class: ``(n, C, H, W)`` float32 in [0, 1], words, scenes."""
+    def samples(self, numbers: Numbers, trace: Trace = lambda *_: None) -> tuple[Tensor, Words, Scene]:
+        """Render samples of one class: ``(n, C, H, W)`` float32 in [0, 1], words, scenes; see ``compose``."""
         words = self.writer.write(numbers)
-        random = SampleRandom(self.config.train.seed, numbers)
-        masks = on_device(words.masks, self.device)
-        scene = self.scene(random, masks, words.ratios, self.neighbors(numbers))
-        return self.apply_camera(random, scene), words, scene
-
-    def neighbors(self, numbers: npt.NDArray[np.int64]) -> Neighbors:
-        """Return a function that draws the words beside these samples."""
         samples = numbers & ((1 << CLASS_BITS) - 1)
         others_of = numbers - samples + _NEIGHBORS_FROM + 2 * samples
 
-        def drawn(rows: npt.NDArray[np.int64], place: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
+        def neighbors(rows: Numbers, place: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
             others = self.writer.write(others_of[rows] + place)
             return on_device(others.masks, self.device), others.ratios
 
-        return drawn
+        random = SampleRandom(self.config.train.seed, numbers)
+        masks = on_device(words.masks, self.device)
+        trace("word", masks[:, None].float() / 255.0)
+        scene = self.scene(random, masks, words.ratios, neighbors, trace)
+        trace("light", scene.images)
+        images = self.apply_camera(random, scene)
+        trace("camera", images)
+        return images, words, scene
 
     def scene(
         self,
@@ -109,37 +108,25 @@ class Renderer:
         masks: Tensor,
         ratios: npt.NDArray[np.float64],
         neighbors: Neighbors,
-        trace: Callable[[str, Tensor], None] | None = None,
+        trace: Trace = lambda *_: None,
         width: int | None = None,
     ) -> Scene:
         """Compose scenes of words of one class of widths; see ``compose``."""
         kind = self.classes[int(random.indices[0]) >> CLASS_BITS if len(random) else 0]
+        shape, channels = (self.height, width or kind.middle), self.config.image.image_channels
         return compose(
-            masks,
-            ratios,
-            neighbors,
-            random,
-            self.config.style,
-            self._textures,
-            (self.height, width or kind.middle),
-            self.config.image.image_channels,
-            trace,
-            kind.fit,
+            masks, ratios, neighbors, random, self.config.style, self._textures, shape, channels, trace, kind.fit
         )
 
     def apply_camera(self, random: SampleRandom, scene: Scene) -> Tensor:
         """Return scenes as a camera stores them, ``(n, C, H, W)`` float32 in [0, 1]."""
         random = random.without(_CAMERA_EFFECTS, random.chance("printed", self.config.style.print_share))
-        return apply_camera(scene.images, random, self.config.camera, native_size(random, scene.geometry))
-
-
-def native_size(random: SampleRandom, geometry: Geometry) -> npt.NDArray[np.float64]:
-    """Return the height and width of crops in their files in pixels, ``(N, 2)``.
-
-    Heights follow the training parts of IIIT5K-Words and SVT: median 34, a tenth below 18, a tenth above 80.
-    """
-    height = np.exp(random.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
-    return np.stack([height, height * geometry.crop[:, 1] / geometry.crop[:, 0]], axis=1)
+        # Heights of crops in their files follow the training parts of IIIT5K-Words and SVT: median 34, a tenth below
+        # 18, a tenth above 80.
+        height = np.exp(random.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
+        crop = scene.geometry.crop
+        native = np.stack([height, height * crop[:, 1] / crop[:, 0]], axis=1)
+        return apply_camera(scene.images, random, self.config.camera, native)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -23,18 +22,22 @@ from crnn.data.store import LmdbWriter
 from crnn.errors import DataError
 from crnn.files import PartialFolder
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.rng import SampleRandom
+from crnn.synth.words import Words
 
 Shape = Literal["natural", "network"]
 Encoding = Literal["png", "jpeg"]
 
 _CHUNK = 64  # Samples that a process makes at a time
-
 _NATURAL_WIDTH = 160  # Width of composed words before they get their proportions: eight letters 32 pixels high
-
 _MAX_WIDTH = 640  # Widest natural image under ``squash``; under ``keep_ratio`` it is twice ``image.max_width``
+_QUALITY = 90  # Of JPEG files
+_COLUMNS = 8  # Of a sheet
+_PACKED_WIDTH = 1600  # Pixels of a sheet with images of many widths, at least
 
-_QUALITY = 90
+_T = TypeVar("_T")
+Numbers = npt.NDArray[np.int64]
+_Encoded = tuple[bytes, str, tuple[int, int]]  # A file, its label, and width and height
+_Captioned = tuple[npt.NDArray[np.uint8], str]  # An image ``(H, W, C)`` and its caption
 
 
 def write_samples(
@@ -101,48 +104,47 @@ class _Chunks:
         width = max(config.image.image_width, _NATURAL_WIDTH) if shape == "natural" else None
         self.renderer = Renderer(config, width=width)
         self._first, self._count, self._shape, self._encoding = first, count, shape, encoding
-        self._charset = config.charset.charset()
         keeps_ratio = config.image.resize == "keep_ratio"
         self._max_width = 2 * config.image.max_width if keeps_ratio else _MAX_WIDTH
 
-    def __getitem__(self, number: int) -> list[tuple[bytes, str, tuple[int, int]]]:
-        start = number * _CHUNK
-        samples = self._first + np.arange(start, min(start + _CHUNK, self._count), dtype=np.int64)
-        found: dict[int, tuple[bytes, str, tuple[int, int]]] = {}
-        for places, numbers in self.renderer.groups(samples):
-            found.update(zip(places.tolist(), self._rendered(numbers), strict=True))
-        return [found[place] for place in range(len(samples))]
+    def __getitem__(self, number: int) -> list[_Encoded]:
+        start, end = number * _CHUNK, min((number + 1) * _CHUNK, self._count)
+        return _in_order(self.renderer, self._first + start, end - start, self._rendered)
 
-    def _rendered(self, numbers: npt.NDArray[np.int64]) -> list[tuple[bytes, str, tuple[int, int]]]:
-        """Render and encode samples of one class of widths."""
-        with torch.no_grad():
-            images, words, scene = self.renderer.samples(numbers)
-        pixels = to_bytes(images).permute(0, 2, 3, 1).numpy()
+    def _rendered(self, numbers: Numbers) -> list[_Encoded]:
+        images, words, scene = self.renderer.samples(numbers)
         result = []
-        for row in range(len(numbers)):
-            image = Image.fromarray(pixels[row, :, :, 0] if pixels.shape[-1] == 1 else pixels[row])
+        for pixels, label, (high, wide) in zip(
+            _pixels(images), _labels(self.renderer, words), scene.geometry.crop, strict=True
+        ):
+            image = Image.fromarray(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
             if self._shape == "natural":
-                high, wide = scene.geometry.crop[row]
                 width = int(np.clip(round(image.height * wide / high), 8, self._max_width))
                 image = image.resize((width, image.height), Image.Resampling.BICUBIC)
-            target = words.targets[row, : words.lengths[row]].tolist()
-            result.append((self._encoded(image), self._charset.decode(target), image.size))
+            data = io.BytesIO()
+            options = {"compress_level": 3} if self._encoding == "png" else {"quality": _QUALITY}
+            image.save(data, self._encoding.upper(), **options)
+            result.append((data.getvalue(), label, image.size))
         return result
 
-    def _encoded(self, image: Image.Image) -> bytes:
-        data = io.BytesIO()
-        if self._encoding == "png":
-            image.save(data, "PNG", compress_level=3)
-        else:
-            image.save(data, "JPEG", quality=_QUALITY)
-        return data.getvalue()
+
+def _in_order(renderer: Renderer, first: int, count: int, render: Callable[[Numbers], list[_T]]) -> list[_T]:
+    """Return results of ``render``, which takes samples of one class of widths, in the order of the samples."""
+    found: dict[int, _T] = {}
+    for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
+        found.update(zip(places.tolist(), render(numbers), strict=True))
+    return [found[place] for place in range(count)]
 
 
-_Captioned = tuple[npt.NDArray[np.uint8], str]  # An image ``(H, W, C)`` and its caption
+def _labels(renderer: Renderer, words: Words) -> list[str]:
+    rows = zip(words.targets.tolist(), words.lengths.tolist(), strict=True)
+    return [renderer.writer.charset.decode(target[:length]) for target, length in rows]
 
-_COLUMNS = 8
 
-_PACKED_WIDTH = 1600  # Pixels of a sheet with images of many widths, at least
+def _pixels(images: Tensor) -> npt.NDArray[np.uint8]:
+    """Return ``(N, H, W, C)`` uint8."""
+    pixels: npt.NDArray[np.uint8] = to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
 
 
 def preview_sheet(
@@ -150,19 +152,19 @@ def preview_sheet(
 ) -> Image.Image:
     """Show samples from ``first``, each with its label and, where it differs, the drawn text."""
     renderer = _renderer(config, say)
-    shown: list[_Captioned] = []
-    charset = config.charset.charset()
-    for start in range(first, first + count, 64):
-        samples = np.arange(start, min(start + 64, first + count), dtype=np.int64)
-        found: dict[int, _Captioned] = {}
-        for places, numbers in renderer.groups(samples):
-            rendered, words, _ = renderer.samples(numbers)
-            for place, image, text, target, length in zip(
-                places.tolist(), _pixels(rendered), words.texts, words.targets, words.lengths, strict=True
-            ):
-                label = charset.decode(target[:length].tolist())
-                found[place] = image, label if text == label else f"{label}   ({text})"
-        shown += [found[place] for place in range(len(samples))]
+
+    def render(numbers: Numbers) -> list[_Captioned]:
+        images, words, _ = renderer.samples(numbers)
+        labels = zip(_labels(renderer, words), words.texts, strict=True)
+        captions = [label if text == label else f"{label}   ({text})" for label, text in labels]
+        return list(zip(_pixels(images), captions, strict=True))
+
+    end = first + count
+    shown = [
+        sample
+        for start in range(first, end, _CHUNK)
+        for sample in _in_order(renderer, start, min(_CHUNK, end - start), render)
+    ]
     return _sheet(renderer, shown, min(_COLUMNS, count))
 
 
@@ -171,37 +173,27 @@ def explain_sheet(
 ) -> Image.Image:
     """Show samples stage by stage, one in a row, from the drawn word to the finished image."""
     renderer = _renderer(config, say)
-    found: dict[int, list[_Captioned]] = {}
-    for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
-        found.update(zip(places.tolist(), _stages(renderer, numbers), strict=True))
-    samples = [found[place] for place in range(count)]
-    if len(renderer.classes) > 1:
-        return Image.fromarray(
-            np.concatenate([np.asarray(_sheet(renderer, stages, len(stages))) for stages in samples])
-        )
-    return _sheet(renderer, [stage for stages in samples for stage in stages], len(samples[0]))
+
+    def render(numbers: Numbers) -> list[list[_Captioned]]:
+        stages: list[tuple[str, npt.NDArray[np.uint8]]] = []
+        _, words, _ = renderer.samples(numbers, lambda stage, images: stages.append((stage, _pixels(images))))
+        return [
+            [(pixels[row], text if stage == "word" else stage) for stage, pixels in stages]
+            for row, text in enumerate(words.texts)
+        ]
+
+    samples = _in_order(renderer, first, count, render)
+    if len(renderer.classes) == 1:
+        return _sheet(renderer, [stage for stages in samples for stage in stages], len(samples[0]))
+    sheets = [np.asarray(_sheet(renderer, stages, len(stages))) for stages in samples]
+    return Image.fromarray(np.concatenate(sheets))
 
 
-def _stages(renderer: Renderer, numbers: npt.NDArray[np.int64]) -> list[list[_Captioned]]:
-    """Return the captioned stages of samples of one class of widths."""
-    words = renderer.writer.write(numbers)
-    random = SampleRandom(renderer.config.train.seed, numbers)
-    masks = torch.from_numpy(words.masks)
-    stages: list[tuple[str, Tensor]] = [("word", masks[:, None].float() / 255.0)]
-    with torch.no_grad():
-        scene = renderer.scene(
-            random,
-            masks,
-            words.ratios,
-            renderer.neighbors(numbers),
-            lambda stage, images: stages.append((stage, images.clone())),
-        )
-        stages.append(("light", scene.images.clone()))
-        stages.append(("camera", renderer.apply_camera(random, scene)))
-    return [
-        [(_pixels(rendered[row : row + 1])[0], text if stage == "word" else stage) for stage, rendered in stages]
-        for row, text in enumerate(words.texts)
-    ]
+def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
+    renderer = Renderer(config)
+    for line in renderer.remarks():
+        say(line)
+    return renderer
 
 
 def _sheet(renderer: Renderer, shown: Sequence[_Captioned], columns: int) -> Image.Image:
@@ -215,13 +207,6 @@ def _sheet(renderer: Renderer, shown: Sequence[_Captioned], columns: int) -> Ima
     return Image.fromarray(contact_sheet(images, captions, columns=columns, cell=cell, font_path=font))
 
 
-def _renderer(config: Config, say: Callable[[str], None]) -> Renderer:
-    renderer = Renderer(config)
-    for line in renderer.remarks():
-        say(line)
-    return renderer
-
-
 def _caption_font(renderer: Renderer, captions: Sequence[str]) -> str | None:
     """Return the font that can write most of the captions; ``None`` (Pillow's font) for ASCII."""
     needed = {c for caption in captions for c in caption if not c.isspace()}
@@ -230,9 +215,3 @@ def _caption_font(renderer: Renderer, captions: Sequence[str]) -> str | None:
     return max(
         renderer.fonts.fonts, key=lambda font: (len(needed & font.characters), not font.italic, -abs(font.weight - 400))
     ).path
-
-
-def _pixels(images: Tensor) -> npt.NDArray[np.uint8]:
-    """Return ``(N, H, W, C)`` uint8."""
-    pixels: npt.NDArray[np.uint8] = to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
-    return pixels

@@ -7,9 +7,11 @@ one exact conversion: a crop is the same in any batch and on every device.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from crnn.image import load_image, open_image, read_image_file
 from crnn.synth.filters import row_chunks
 from crnn.synth.patterns import normalize, pattern
 
+Floats = npt.NDArray[np.float64]
 Grey = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
@@ -33,61 +36,58 @@ MAX_LISTED = 100_000  # Files of a folder, first by path, that are considered
 MIN_SIDE = 64  # Pixels; smaller images have no structure left when they are as large as a tile
 MIN_DEVIATION = 4.0  # Grey levels; parts with less, sky or paper, would become tiles of compression noise
 SIDES = (0.3, 1.0)  # A part's side, as a share of its image's shorter side: the same things are seen near and far
-
 _TRIES_PER_PART = 4
 _DECODED_SIDE = 1024  # JPEG files are decoded at a half, quarter or eighth where that leaves as much as this
-_EXAMPLES = 3
+
+TILE_SIZE = 256  # Pixels; a power of two
+LEVELS = 4  # Sizes of each tile, each half of the one before
+_SIZES = [TILE_SIZE >> level for level in range(LEVELS)]
+_WORDS = sum(size * size for size in _SIZES)  # of a tile, in all its sizes
+_STARTS = np.cumsum([0, *(size * size for size in _SIZES)])[:-1]
+_TEXTURES = 4  # first word of the seeds of textures, apart from those of words and of `crnn.data`
+
+# Positions are in 1/65536 of a pixel. Overflow is harmless: twice a tile's size divides 2**32.
+_FRACTION_BITS = 16
+_ONE = 1 << _FRACTION_BITS
+_PAIR = 0x00FF00FF  # two bytes, with room above each for a product with a weight of up to 256
+_WHITE = 255 << 16  # a byte after both interpolations
 
 
-def background_tiles(
-    folders: tuple[str, ...], count: int, size: int, rng: np.random.Generator
-) -> tuple[Grey, Counter[str]]:
-    """Cut parts of random images, from random places and of random sizes.
-
-    Args:
-        folders: Folders of images, at any depth; links to folders are not followed.
-        count: Number of parts, at least 1.
-        size: Their height and width in pixels.
-        rng: For order and places.
+def background_tiles(folders: tuple[str, ...], count: int, size: int, rng: np.random.Generator) -> list[Grey]:
+    """Cut parts of random images below folders, from random places and of random sizes.
 
     Returns:
-        ``(count, size, size)`` uint8, none of them flat; and counts of skipped files, by reason: those of
-        ``ImageError``, ``too_small`` (a side below ``MIN_SIDE``) and ``flat``.
+        ``count`` parts of ``(size, size)`` uint8, none of them flat. Files that cannot be used are logged by reason.
 
     Raises:
         ConfigError: A folder is missing or holds no file, or no file of all of them can be used.
     """
     paths = [path for folder in folders for path in _files(folder)]
     paths = [paths[place] for place in rng.permutation(len(paths)).tolist()]
-    tiles = np.empty((count, size, size), dtype=np.uint8)
+    tiles: list[Grey] = []
     problems: list[ImageError] = []
-    filled = 0
-    while paths and filled < count:
+    while paths and len(tiles) < count:
         usable = []
         for number, path in enumerate(paths):
-            if filled == count:
-                break
-            wanted = -(-(count - filled) // (len(paths) - number))
+            wanted = -(-(count - len(tiles)) // (len(paths) - number))
             try:
-                parts = _parts(path, wanted, size, rng)
+                tiles += _parts(path, wanted, size, rng)
+                usable.append(path)
             except ImageError as error:
                 problems.append(error)
-                continue
-            tiles[filled : filled + len(parts)] = parts
-            filled += len(parts)
-            usable.append(path)
+            if len(tiles) == count:
+                break
         paths = usable
-    skipped = Counter(error.reason for error in problems)
-    told = ", ".join(f"{number} {reason}" for reason, number in skipped.most_common())
-    if filled < count:
+    skipped = ", ".join(f"{n} {reason}" for reason, n in Counter(e.reason for e in problems).most_common())
+    if len(tiles) < count:
         raise ConfigError(
-            f"style.backgrounds: no image in {', '.join(folders)} can be used ({told}: {problems[0]}); expected "
+            f"style.backgrounds: no image in {', '.join(folders)} can be used ({skipped}: {problems[0]}); expected "
             f"folders with photographs of at least {MIN_SIDE} x {MIN_SIDE} pixels"
         )
     if problems:
-        examples = "; ".join(str(error) for error in problems[:_EXAMPLES])
-        _log.warning("style.backgrounds: left out %d files (%s), for example: %s", len(problems), told, examples)
-    return tiles, skipped
+        examples = "; ".join(str(error) for error in problems[:3])
+        _log.warning("style.backgrounds: left out %d files (%s), for example: %s", len(problems), skipped, examples)
+    return tiles
 
 
 def _files(folder: str) -> list[Path]:
@@ -110,15 +110,19 @@ def _files(folder: str) -> list[Path]:
 
 def _parts(path: Path, count: int, size: int, rng: np.random.Generator) -> list[Grey]:
     """Return at least one part, and usually ``count``."""
-    grey = _grey(path)
-    height, width = grey.shape
-    if min(height, width) < MIN_SIDE:
-        raise ImageError(f"{path}: is {width} x {height} pixels; expected at least {MIN_SIDE}", reason="too_small")
-    image = Image.fromarray(grey)
+    file = open_image(read_image_file(str(path)), str(path))
+    file.draft(None, (_DECODED_SIDE, _DECODED_SIDE))
+    try:
+        image = Image.fromarray(load_image(file, 1)[:, :, 0])
+    except ImageError as error:  # it knows the path no longer
+        raise ImageError(f"{path}: {error}", reason=error.reason) from error
+    shorter = min(image.size)
+    if shorter < MIN_SIDE:
+        raise ImageError(f"{path}: has a side of {shorter} pixels; expected at least {MIN_SIDE}", reason="too_small")
     parts: list[Grey] = []
     for _ in range(_TRIES_PER_PART * count):
-        side = min(height, width) * rng.uniform(*SIDES)
-        left, top = rng.uniform(0.0, width - side), rng.uniform(0.0, height - side)
+        side = shorter * rng.uniform(*SIDES)
+        left, top = rng.uniform(0.0, image.width - side), rng.uniform(0.0, image.height - side)
         box = (left, top, left + side, top + side)
         part = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
         if part.std() >= MIN_DEVIATION:
@@ -130,51 +134,23 @@ def _parts(path: Path, count: int, size: int, rng: np.random.Generator) -> list[
     return parts
 
 
-def _grey(path: Path) -> Grey:
-    name = str(path)
-    image = open_image(read_image_file(name), name)
-    image.draft(None, (_DECODED_SIDE, _DECODED_SIDE))
-    try:
-        return load_image(image, 1)[:, :, 0]
-    except ImageError as error:  # it knows the path no longer
-        raise ImageError(f"{name}: {error}", reason=error.reason) from error
-
-
-Floats = npt.NDArray[np.float64]
-
-TILE_SIZE = 256  # Pixels; a power of two
-LEVELS = 4  # Sizes of each tile, each half of the one before
-
-_TEXTURES = 4  # first word of the seeds of textures, apart from those of words and of `crnn.data`
-
-_SIZES = [TILE_SIZE >> level for level in range(LEVELS)]
-_WORDS = sum(size * size for size in _SIZES)  # of a tile, in all its sizes
-_STARTS = np.cumsum([0, *(size * size for size in _SIZES)])[:-1]
-
-# Positions are in 1/65536 of a pixel. Overflow is harmless: twice a tile's size divides 2**32.
-_FRACTION_BITS = 16
-_ONE = 1 << _FRACTION_BITS
-
-_PAIR = 0x00FF00FF  # two bytes, with room above each for a product with a weight of up to 256
-_WHITE = 255 << 16  # a byte after both interpolations
-
-
 class TextureBank:
-    """Square grey tiles, and crops of them; ``skipped`` counts unused background images by reason."""
+    """Square grey tiles, procedural and from the user's images, and crops of them."""
 
     def __init__(self, style: StyleConfig, seed: int, device: torch.device) -> None:
-        self.skipped: Counter[str] = Counter()
         self._count = style.texture_tiles
         photographed = round(self._count * style.background_share) if style.backgrounds else 0
-        drawn = self._count - photographed
-        words = np.empty((self._count, _WORDS), dtype=np.int32)
-        for number in range(drawn):
-            words[number] = _packed(pattern(np.random.default_rng([seed, _TEXTURES, number]), TILE_SIZE))
+        tiles: Iterable[npt.NDArray[np.float32]] = (
+            pattern(np.random.default_rng([seed, _TEXTURES, number]), TILE_SIZE)
+            for number in range(self._count - photographed)
+        )
         if photographed:
             rng = np.random.default_rng([seed, _TEXTURES])
-            parts, self.skipped = background_tiles(style.backgrounds, photographed, TILE_SIZE, rng)
-            for number, part in enumerate(parts, start=drawn):
-                words[number] = _packed(normalize(part.astype(np.float32)))
+            parts = background_tiles(style.backgrounds, photographed, TILE_SIZE, rng)
+            tiles = itertools.chain(tiles, (normalize(part.astype(np.float32)) for part in parts))
+        words = np.empty((self._count, _WORDS), dtype=np.int32)
+        for row, tile in zip(words, tiles, strict=True):
+            row[:] = _packed(tile)
         self._words = torch.from_numpy(words).to(device).view(-1)
 
     def __len__(self) -> int:
@@ -183,15 +159,10 @@ class TextureBank:
     def sample(
         self, tile: Tensor, origin: Floats, scale: Floats, angle: Floats, aspect: Floats, shape: tuple[int, int]
     ) -> Tensor:
-        """Return crops of tiles, turned and stretched, ``(n, H, W)`` float32 in [-1, 1]; tiles go on mirrored.
+        """Return crops of tiles, turned and stretched, ``(n, *shape)`` float32 in [-1, 1]; tiles go on mirrored.
 
-        Args:
-            tile: ``(n,)`` int64 in [0, ``len``), on the device.
-            origin: ``(n, 2)`` in [0, 1): place of the upper left corner in the tile, down and across.
-            scale: ``(n,)`` pixels of the tile per pixel of the crop, down.
-            angle: ``(n,)`` radians.
-            aspect: ``(n,)`` shrinking of the tile across over that down.
-            shape: H and W of the crops.
+        ``origin`` (n, 2) is the place of the upper left corner in the tile, down and across, in [0, 1), ``scale`` (n,)
+        in pixels of the tile per pixel of the crop, down, ``aspect`` (n,) the shrinking across over that down.
         """
         # Between the steps down and across, so that neither is far from its best size.
         level = np.clip(np.rint(np.log2(scale * np.sqrt(aspect))), 0, LEVELS - 1).astype(np.int64)
