@@ -1,7 +1,5 @@
 """Characters and class ids: ``Charset`` maps them, ``LabelRules`` turn labels into text that a charset can write."""
 
-from __future__ import annotations
-
 import itertools
 import string
 import unicodedata

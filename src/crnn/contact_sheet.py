@@ -4,8 +4,6 @@ Captions may be of any script: characters missing in the font become boxes, undr
 of surrogate pairs) escapes.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import unicodedata

@@ -1,7 +1,5 @@
 """Ranks: this process among all (one without ``torchrun``), its device, sums and statistics over all ranks."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

@@ -3,8 +3,6 @@
 Shape letters: H height, W width, C channels of the crop; T time steps, V classes, the blank last.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """Atomic writing of files and folders, and reading of image files below one folder."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fnmatch

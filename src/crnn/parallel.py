@@ -1,7 +1,5 @@
 """Map a function over an iterable in threads or processes: results in order, bounded look-ahead."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

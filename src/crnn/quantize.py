@@ -6,8 +6,6 @@ Kernels (int8, a scale per channel), activations (uint8, a scale per layer) and 
 al. 2018, arXiv 1712.05877 (integers, zero points); Krishnamoorthi 2018, arXiv 1806.08342 (scales per channel).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Images of one width are batched without padding. Log-probabilities come from an 
 from a ``Decoder`` (``crnn.decoding``).
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

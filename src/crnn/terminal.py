@@ -1,7 +1,5 @@
 """Common parts of commands: JSON results, checks of files and packages, progress, signals."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

@@ -5,8 +5,6 @@ a setting is bad (one line; ``--debug`` adds the traceback), 128 + n ended by si
 when they run: ``crnn --help`` imports no torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

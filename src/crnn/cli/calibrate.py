@@ -1,7 +1,5 @@
 """``crnn calibrate``: fit the confidences of a weights file on labelled images."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import asdict
 from typing import Annotated, Literal

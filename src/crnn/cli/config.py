@@ -1,7 +1,5 @@
 """``crnn config``: settings, resolved and explained."""
 
-from __future__ import annotations
-
 import textwrap
 from typing import Annotated
 

@@ -12,7 +12,7 @@ import typer
 from crnn.cli.arguments import add_command, command_group
 from crnn.data.formats import FORMATS, open_reader, published_count
 from crnn.errors import ConfigError, DataError
-from crnn.terminal import check_image_writable, counting_bar, print_json, save_image, signals_collected
+from crnn.terminal import check_image_writable, check_writable, counting_bar, print_json, save_image, signals_collected
 
 if TYPE_CHECKING:
     from crnn.config.model import CharsetConfig, ImageConfig

@@ -1,7 +1,5 @@
 """Results of ``crnn data inspect`` as text and as a sheet of samples."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """``crnn lm``: a language for reading, from word lists and from the labels of sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``crnn train``."""
 
-from __future__ import annotations
-
 import os
 
 import typer

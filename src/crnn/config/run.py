@@ -3,8 +3,6 @@
 Precedence: defaults < one TOML file or preset < command-line flags (``--section.key VALUE``, see ``crnn.cli``).
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from importlib import resources

@@ -1,7 +1,5 @@
 """Base class of the sections of the settings, and their errors."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar

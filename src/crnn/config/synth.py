@@ -5,8 +5,6 @@ SynthTIGER (Yim et al. 2021, arXiv 2107.09313; its published configuration), SVT
 here, by looking at sheets of images or by the experiments in docs/log/experiments.md.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator

@@ -1,7 +1,5 @@
 """Settings of training: data, augmentation, objective, optimiser, loop, validation and checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 

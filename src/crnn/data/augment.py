@@ -6,8 +6,6 @@ arXiv:2207.06966 (rotation with a growing canvas); Heckbert 1989, "Fundamentals 
 section 2.2.3.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import NormalDist

@@ -4,8 +4,6 @@ Coordinates are those of the stored image, without its EXIF orientation, as publ
 y) covers the area from (x, y) to (x + 1, y + 1).
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import math

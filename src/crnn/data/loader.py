@@ -1,7 +1,5 @@
 """Batches in order, made by worker processes ahead of the training step."""
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import functools

@@ -1,7 +1,5 @@
 """Opening of a data source by its path: an LMDB folder or a list file, behind one interface."""
 
-from __future__ import annotations
-
 import os
 from itertools import chain, islice
 from pathlib import Path

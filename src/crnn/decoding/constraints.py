@@ -4,8 +4,6 @@
 Letters follow the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

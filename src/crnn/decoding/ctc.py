@@ -5,8 +5,6 @@ One lattice serves all targets: ``j`` characters are written, and the last step 
 Reference: Graves et al. 2006, "Connectionist Temporal Classification" (best path, forward algorithm).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ problem", IEEE Transactions on Information Theory 37(4), method C (the smoothing
 study of smoothing techniques for language modeling" (its interpolated form).
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import importlib.resources

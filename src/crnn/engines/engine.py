@@ -3,8 +3,6 @@
 Shape letters: N batch, C image channels, W width, T time steps, V classes with the blank.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Literal, Protocol
 

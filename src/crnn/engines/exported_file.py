@@ -3,8 +3,6 @@
 Nothing here imports an engine, nor the package ``onnx``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Choice of an engine and opening of networks: weights in any engine, exported files in ONNX Runtime or OpenVINO."""
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Engine with ONNX Runtime, on the CPU; the only module that imports it."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

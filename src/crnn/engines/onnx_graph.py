@@ -6,8 +6,6 @@ T time steps, D feature depth, V classes with the blank. Reference: ONNX specifi
 order input, output, forget, cell; the two biases apart) and LogSoftmax (version 13).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Engine with OpenVINO, on the CPU; the only module that imports it."""
 
-from __future__ import annotations
-
 import functools
 import sys
 import threading

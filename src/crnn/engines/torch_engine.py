@@ -1,7 +1,5 @@
 """Engine with torch, on the CPU and accelerators, also during training."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

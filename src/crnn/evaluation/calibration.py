@@ -4,8 +4,6 @@ References: Guo et al. 2017, arXiv 1706.04599, section 2 (reliability diagrams, 
 and El-Yaniv 2017, arXiv 1705.08500 (accuracy against coverage).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

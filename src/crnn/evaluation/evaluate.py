@@ -3,8 +3,6 @@
 The network runs once per image; its output is decoded without a lexicon and with each lexicon.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections import Counter

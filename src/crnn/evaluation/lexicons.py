@@ -5,8 +5,6 @@ Alahari and Jawahar 2012, "Scene text recognition using higher order language pr
 Shi, Bai and Yao 2015, arXiv 1507.05717, section 3.2 (the columns of table 2).
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections import Counter

@@ -6,8 +6,6 @@ deep-text-recognition-benchmark, dataset.py, test.py; ``modelzoo``: mindspore-ai
 {ic03,ic13,svt,iiit5k}_dataset.py, metric.py. ``lines``, for whole lines, is ours.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable

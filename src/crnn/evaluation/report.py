@@ -3,8 +3,6 @@
 The page is one file without scripts, with style and images inside. The same evaluation gives the same bytes.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import html

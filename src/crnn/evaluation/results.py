@@ -1,7 +1,5 @@
 """Results of an evaluation: compared samples, counts per set, published figures."""
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """Tables of the backbones, built by ``crnn.model.crnn`` (torch) and ``crnn.engines.onnx_graph`` (ONNX)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -4,8 +4,6 @@ A *weights file* (``crnn.model.weights``) rebuilds its network alone; a *checkpo
 continues a run. Both are written atomically, so that an existing file is whole, and carry a SHA-256 against changes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

@@ -5,8 +5,6 @@
 Reference: Shi, Bai and Yao 2015, arXiv 1507.05717, table 1; ModelZoo ``official/cv/CRNN/src/crnn.py`` (Apache-2.0).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

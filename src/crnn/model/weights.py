@@ -4,8 +4,6 @@ A weights file is a safetensors file; its metadata has the settings (model, imag
 the version, and a SHA-256 over everything. ``crnn.model.checkpoint`` writes such files and reads them into torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ training device. Under ``image.resize = "keep_ratio"`` all images of a batch hav
 has fewer. All are functions of the settings and the number of the batch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

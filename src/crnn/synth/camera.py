@@ -6,8 +6,6 @@ in any batch, bit by bit: sums are exact (``filters``, ``jpeg``), all else is si
 fused ones (``lerp``, ``addcmul``) round differently. Shapes: N images, C channels, H height, W width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

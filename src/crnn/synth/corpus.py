@@ -1,7 +1,5 @@
 """Texts to render, with their labels: words, numbers, codes, prices, dates, names, lines and more."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections import Counter

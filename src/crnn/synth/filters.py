@@ -5,8 +5,6 @@ pixels are rounded to whole levels first, so that sums are exact in float32 and 
 Shapes: N images, C channels, H height, W width.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Find usable fonts and choose one for a text."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 import itertools

@@ -5,8 +5,6 @@ batch and device. Blocks of crops stored in finer pixels are 4 or 2 pixels, with
 ITU-T T.81 (1992), A.3.3 (DCT), Annex K (tables); libjpeg: jcparam.c (quality), scaled decoding; JFIF 1.02 (YCbCr).
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

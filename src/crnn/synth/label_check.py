@@ -4,8 +4,6 @@ Labels may leave out marks in the image, as readers of 36 characters are judged 
 digits: that would teach the network to pass over them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import unicodedata
 

@@ -3,8 +3,6 @@
 Shape letters: n words, Hc and Wc the size of a mask, H and W that of an image.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

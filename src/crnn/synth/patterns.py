@@ -1,7 +1,5 @@
 """Procedural patterns as square grey tiles: walls, wood, cloth, foliage, signs, streets out of focus."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

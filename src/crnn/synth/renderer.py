@@ -1,7 +1,5 @@
 """Render samples by number, from settings to finished images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

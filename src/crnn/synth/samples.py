@@ -1,7 +1,5 @@
 """Rendered samples as a stored set or as a sheet to look at."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

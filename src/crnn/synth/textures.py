@@ -5,8 +5,6 @@ interpolation, and tiles are there in several sizes (Williams 1983, "Pyramidal P
 one exact conversion: a crop is the same in any batch and on every device.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import os

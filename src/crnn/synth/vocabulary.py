@@ -1,7 +1,5 @@
 """Words of a wanted length: from the lists, pseudowords after them, or strings of letters missing from the lists."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from crnn.config.synth import CorpusConfig

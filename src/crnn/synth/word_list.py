@@ -3,8 +3,6 @@
 The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``tools/word_list.py``.
 """
 
-from __future__ import annotations
-
 import bisect
 import functools
 import gzip

@@ -4,8 +4,6 @@ Under ``image.resize = "keep_ratio"`` images of a batch have one width, so texts
 ``squash`` there is one class.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from dataclasses import dataclass

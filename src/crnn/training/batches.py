@@ -1,7 +1,5 @@
 """Batches of a run: stored samples, rendered text, or both, in one batch or in turn."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -4,8 +4,6 @@ torch's ``reduction="mean"`` would also divide each sample by its label length, 
 authors trace about one point of accuracy to that (clovaai, pull request 209).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

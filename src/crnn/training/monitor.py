@@ -1,7 +1,5 @@
 """Logs of a run: progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import importlib.util

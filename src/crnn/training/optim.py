@@ -1,7 +1,5 @@
 """Optimizers, learning-rate schedules, gradient clipping, the running average of the weights."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 No random states are kept: every random choice of a step follows from seed, step and rank (``crnn.training.loop``).
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

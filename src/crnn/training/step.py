@@ -3,8 +3,6 @@
 Its loss is the sum over the samples of all ranks and all accumulated batches, divided by their number.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import inspect

@@ -1,7 +1,5 @@
 """The convertible formats by the names that users type; readers are imported on demand."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

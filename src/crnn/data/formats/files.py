@@ -5,8 +5,6 @@ Checked against PaddlePaddle/PaddleOCR (``simple_dataset.py``: first tab, CRLF, 
 the file).
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -5,8 +5,6 @@ mindspore-ai/models, mmocr, mindocr, aster's ports and datumaro; supervisely (``
 challenge 2 only; other readers of challenge 4 (mmocr, mindocr, PaddleOCR) remove every quote and keep backslashes.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -5,8 +5,6 @@ Reference: Mishra, Alahari and Jawahar 2012, "Scene text recognition using highe
 archive. Read against mindspore-ai/models (order of the fields) and docTR (boxes of characters in ``*CharBound.mat``).
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

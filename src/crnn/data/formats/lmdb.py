@@ -1,7 +1,5 @@
 """An LMDB folder as a set to convert: to copy, merge, split, filter or re-encode it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ A damaged file can crash scipy with a segmentation fault; in a child that become
 the content and sends it in pieces.
 """
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import warnings

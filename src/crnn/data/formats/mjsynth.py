@@ -6,8 +6,6 @@
 mindspore-ai/models, mmocr, docTR.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import Literal

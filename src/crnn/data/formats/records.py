@@ -3,8 +3,6 @@
 Readers look at annotations only; images are opened later, by the worker processes of ``crnn.data.convert``.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import re

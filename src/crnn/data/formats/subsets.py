@@ -5,8 +5,6 @@ References: Baek et al. 2019, arXiv:1904.01906, section 3 (counts, rules); minds
 (rules); baudm/parseq issue 121 (no label rule gives 1811).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -5,8 +5,6 @@ MindOCR and ABINet, which all split texts at white space; ABINet, MindOCR and is
 degenerate boxes and scenes with unequal numbers of words and boxes.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator
