@@ -1,7 +1,5 @@
 """What several tests share: drawn words, small sets of them, images of all kinds, log-probabilities."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import math

@@ -4,8 +4,6 @@ FOLDER has ``crops``. One of the two readers kills itself, once. What was read i
 same of images in Parquet files, to ``packed.json``.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

@@ -1,7 +1,5 @@
 """tools/average_weights.py: the mean by hand, and errors."""
 
-from __future__ import annotations
-
 import runpy
 from collections.abc import Callable
 from pathlib import Path

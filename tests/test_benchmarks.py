@@ -1,7 +1,5 @@
 """The benchmarks measure all that they say, at the smallest sizes."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Contact sheets: every image in its place with its ratio kept, captions of any script, marks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

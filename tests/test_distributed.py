@@ -3,8 +3,6 @@
 Most checks run in ``on_two_ranks.py``, which is started once, as two processes that talk over the loopback device.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """Explanations: the numbers are those of the reading, and the image shows them where they belong."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

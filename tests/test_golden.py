@@ -1,7 +1,5 @@
 """Behaviour that refactoring must keep: rendered samples, texts and scores of each engine, printed fields."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The ModelZoo's three scripts: logs where it has them, lines as it writes them, clear refusals."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

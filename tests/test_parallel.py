@@ -1,7 +1,5 @@
 """Functions mapped in threads and processes: order, bounds, exceptions in their place, and nothing left behind."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """The plates that examples/plates.py makes up."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from pathlib import Path

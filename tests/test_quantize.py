@@ -1,7 +1,5 @@
 """The graph in 8 bits: integers where they should be, and outputs near to those of float32, in both engines."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """examples/read_with_ray.py, on a cluster of two nodes: every image has its row, whatever happens to its reader."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

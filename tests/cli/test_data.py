@@ -1,7 +1,5 @@
 """``crnn data`` as it is typed, and the ModelZoo's converters: output, files, exit status, signals, wrong arguments."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

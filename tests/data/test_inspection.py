@@ -1,7 +1,5 @@
 """Inspection: sets made to have each finding, with exact counts; equal images; the set without its faults."""
 
-from __future__ import annotations
-
 import io
 import json
 import random

@@ -1,7 +1,5 @@
 """Confidences: the curve, its fit, and what files have of it."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """The ways to find texts: what each option means, what goes together, and that scores and confidences are one thing."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -1,7 +1,5 @@
 """Evaluation with a language beside the best path, and of lines; by hand."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

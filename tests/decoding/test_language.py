@@ -1,7 +1,5 @@
 """Languages: what n-grams say of words, their files, and what a file that is none says."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

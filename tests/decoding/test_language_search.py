@@ -1,7 +1,5 @@
 """Reading with a language: what it adds to a text, when it searches, how lines are cut and joined."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What training leaves in the best weights: confidences fitted on its validation sets, or a line that says why not."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Callable

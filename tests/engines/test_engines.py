@@ -1,7 +1,5 @@
 """Engines: the same readings from each of them, which one is taken, and what they refuse."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

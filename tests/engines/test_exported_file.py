@@ -1,7 +1,5 @@
 """Exported files: what is in them comes back, and none that is damaged, foreign or too new is opened."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The network as an ONNX graph: the same numbers as torch's, for every kind of network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """examples/read_plain.py and .mjs: exported networks read without crnn, and as crnn reads them."""
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Bins, calibration error and coverage, counted by hand; curves fitted on sets, dropped where they better nothing."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """Lexicons of an evaluation beside the free reading; full lexicons: which words, in which form, and their file."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Counts against the definitions and by hand; sums that are exact in any order; intervals of a share."""
 
-from __future__ import annotations
-
 import math
 import pickle
 from fractions import Fraction

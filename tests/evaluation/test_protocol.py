@@ -1,7 +1,5 @@
 """The protocols against cases worked out by hand from the projects' code; each names the line of code it follows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

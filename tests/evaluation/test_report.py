@@ -1,7 +1,5 @@
 """The report: the page as a browser's parser sees it."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

@@ -1,7 +1,5 @@
 """The results of an evaluation: figures over several sets, warnings, JSON, lengths, confusions, worst errors."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Weights files: what is written is read back whole, what is not whole is refused, nothing is unpickled."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

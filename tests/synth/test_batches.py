@@ -1,7 +1,5 @@
 """Rendered text as batches: the same whatever the workers, ranks and where it begins; which words they show."""
 
-from __future__ import annotations
-
 import ast
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Masks to images: effects change what they shall and nothing else, and an image is the same in any batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Texts: shares, lengths, labels that always fit, any charset, patterns, lists alone, bad input."""
 
-from __future__ import annotations
-
 import functools
 import pickle
 import re

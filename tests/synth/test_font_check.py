@@ -1,7 +1,5 @@
 """Checking font files in processes, and remembering what was found."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

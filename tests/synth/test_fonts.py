@@ -1,7 +1,5 @@
 """Fonts: which are found, which are left out and why, and which is picked."""
 
-from __future__ import annotations
-
 import string
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Shapes of words: pixels look at where the word's own bends and turns put them, and the crop holds the ink."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

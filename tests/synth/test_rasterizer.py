@@ -1,7 +1,5 @@
 """Texts drawn with fonts: the ink fills its cell, its proportions are kept, letters are set as asked for."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Random numbers by name: pure functions of seed, index and name, in whatever company they are drawn."""
 
-from __future__ import annotations
-
 import zlib
 from collections import Counter
 from statistics import NormalDist

@@ -1,7 +1,5 @@
 """``crnn synth``: sets that other tools and ``crnn train`` read, the same however written, and sheets to look at."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Callable

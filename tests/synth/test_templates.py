@@ -1,7 +1,5 @@
 """Lines of text by templates: each can be drawn, lengths are met, charsets decide which there are."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any

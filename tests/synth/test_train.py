@@ -1,7 +1,5 @@
 """Runs that learn from rendered text, alone or beside stored sets: from the command line, stopped, resumed."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Word lists as they are read, the script that builds the shipped one, and the parts that words are drawn with."""
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 import string

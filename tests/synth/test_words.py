@@ -1,7 +1,5 @@
 """Words by number, in classes of widths: classes cover all widths once, and texts belong to their class."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Callable

@@ -8,8 +8,6 @@ All ranks are forked from here, so that torch is loaded once. Rank 0 takes a por
 the others: a port that is looked for first and bound later may be taken in between by somebody else.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

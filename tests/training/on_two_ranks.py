@@ -4,8 +4,6 @@ Usage: ``python on_two_ranks.py RESULTS FOLDER PORT...`` with torchrun's variabl
 ``RESULTS.RANK``: for every check up to the first that fails, ``passed`` or its traceback.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

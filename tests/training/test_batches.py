@@ -1,7 +1,5 @@
 """What a run trains on: stored sets, rendered text, or both in every batch, by ratio."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import threading

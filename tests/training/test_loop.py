@@ -1,7 +1,5 @@
 """The training loop: what it learns and keeps, what stops it and what is said then."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

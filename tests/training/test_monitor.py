@@ -1,7 +1,5 @@
 """What a run says: metrics.jsonl, the ModelZoo's lines, plain progress lines, TensorBoard."""
 
-from __future__ import annotations
-
 import json
 import re
 import resource

@@ -1,7 +1,5 @@
 """One, two and four ranks learn the same from the same samples, and none waits for ever for one that is gone."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,7 +1,5 @@
 """Runs that are stopped, killed and resumed: they end as one that never was."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The folder of a run: what is kept of it, what is used when files are damaged, who may write there."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Compiled steps compute what plain ones do; settings that cannot be are refused in words."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any
