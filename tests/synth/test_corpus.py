@@ -18,11 +18,9 @@ from pydantic import ValidationError
 
 from crnn.charset import LabelRules, min_time_steps
 from crnn.config.model import CharsetConfig
-from crnn.config.run import Config
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.corpus import Corpus, Text
-from crnn.synth.renderer import Renderer
 from crnn.synth.templates import TEMPLATES
 
 CYRILLIC = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
@@ -322,43 +320,6 @@ def test_a_list_of_figures_is_drawn_where_the_charset_has_no_letters_or_others(t
     assert 0.4 < sum(text.label in words for text in texts) / 300 < 0.8  # corpus.word_weight is 0.56 of the possible
     alone = draws(corpus(only("word", words=(path,)), characters), 100)
     assert sum(text.label in words for text in alone) > 80
-
-
-# --- short words first ------------------------------------------------------------------------------------------------
-
-
-def lengths(source: Corpus, number: int, count: int) -> Counter[int]:
-    longest = source.longest(number)
-    return Counter(
-        len(source.draw(np.random.default_rng([number, seed]), None, longest).label) for seed in range(count)
-    )
-
-
-def test_the_first_words_are_short(tmp_path: Path) -> None:
-    source = corpus(CorpusConfig(short_first=1000))
-    assert [source.longest(number) for number in (0, 99, 100, 550, 999, 1000)] == [3, 3, 4, 8, 12, None]
-    assert corpus().longest(0) is None
-    first, later, last = (lengths(source, number, 300) for number in (0, 350, 1000))
-    assert (max(first), max(later)) == (3, 6)
-    assert len(first) > 1
-    assert max(last) > 9
-    # Lists without short words give their shortest.
-    path = word_file(tmp_path, "abcdefgh", "abcdefghij", "abcdefghijkl")
-    source = corpus(only("word", words=(path,), short_first=100, length_weights=()))
-    assert set(lengths(source, 0, 50)) == {8}
-    assert set(lengths(source, 100, 50)) == {8, 10, 12}
-
-
-def test_words_by_number_are_short_at_first_and_the_others_as_they_were(synth_config: Callable[..., Config]) -> None:
-    plain, short = (
-        Renderer(synth_config(corpus={"words": ["shipped"], "short_first": count})).writer for count in (0, 60)
-    )
-    first, after = np.arange(0, 12), np.arange(60, 72)
-    texts = short.write(first).texts
-    assert max(map(len, texts)) <= 4
-    assert max(plain.write(first).lengths) > 4
-    assert short.write(after).texts == plain.write(after).texts
-    assert short.write(first).texts == texts  # whatever was written in between
 
 
 # --- corpus.pattern ---------------------------------------------------------------------------------------------------

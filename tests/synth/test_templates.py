@@ -41,10 +41,12 @@ def test_every_template_can_be_drawn() -> None:
         usable = made._templates[kind].items
         assert len(usable) == len(re.split(r"\s{2,}", table.strip())), kind
         # A letter that stands for nothing would be drawn as a word, without a complaint.
-        assert set().union(*(template.fields for template in usable)) <= set("wWNAitusgmnpdcfqke1\\"), kind
+        assert {field for template in usable for field in templates._FIELD.findall(template)} <= set(
+            "wWNAitusgmnpdcfqke1\\"
+        ), kind
         for number, template in enumerate(usable):
             fixed = choices(7, number)
-            text = template.fill(lambda field, fixed=fixed: made._field(field, fixed))
+            text = templates.fill(template, lambda field, fixed=fixed: made._field(field, fixed))
             assert made._check.label(text)
             assert made._check.label(text) == " ".join(text.split()) or not text.isascii()  # a euro is left out
 
@@ -60,14 +62,14 @@ def test_lines_have_the_wanted_length(length: int) -> None:
 
 
 def test_a_charset_decides_which_templates_there_are() -> None:
-    def usable(made: LineWriter) -> list[templates.Template]:
+    def usable(made: LineWriter) -> list[str]:
         return [template for found in made._templates.values() for template in found.items]
 
     digits = usable(writer(check("0123456789 ", unknown="drop_sample")))
     assert digits
-    assert not any(c.isalpha() for template in digits for c in "".join(template.literals))
+    assert not any(c.isalpha() for template in digits for c in templates.literals(template))
     without = LineWriter(check(), word, FigureWriter(check("()", unknown="drop_sample"), "", word))
-    fields = {field for template in usable(without) for field in template.fields}
+    fields = {field for template in usable(without) for field in templates._FIELD.findall(template)}
     assert not fields & set(templates._FIGURES)
     assert fields >= set("wWNAitgs")
 

@@ -60,8 +60,8 @@ def test_script_writes_the_same_bytes_again(tmp_path: Path, monkeypatch: pytest.
     ("content", "message"),
     [
         (b"\n \n\t\n", "has no words"),
-        (b"word\0list\n", "is not UTF-8 text"),
-        ("wörter\n".encode("latin-1"), "is not UTF-8 text"),
+        (b"word\0list\n", "is not text in UTF-8"),
+        ("wörter\n".encode("latin-1"), "line 1: is not text in UTF-8"),
         (b"one\t5\ntwo\tmany\n", "line 2: frequency 'many'; expected a number above 0"),
         (b"one\t-1\n", "line 1: frequency '-1'"),
         (b"one\tnan\n", "line 1: frequency 'nan'"),

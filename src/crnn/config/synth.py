@@ -5,7 +5,8 @@ SynthTIGER (Yim et al. 2021, arXiv 2107.09313; its published configuration), SVT
 here, by looking at sheets of images or by the experiments in docs/log/experiments.md.
 """
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +28,8 @@ class SynthConfig(Section):
 
 class CorpusConfig(Section):
     """Texts to render."""
+
+    removed: ClassVar[Mapping[str, Any]] = {"short_first": 0}
 
     words: tuple[str, ...] = ("shipped",)
     """Word lists: ``shipped`` (English, from SCOWL) and UTF-8 files with a word per line, or word, tab, frequency."""
@@ -51,10 +54,6 @@ class CorpusConfig(Section):
 
     uniform_longest: Annotated[int, Field(ge=1, le=256)] = 18
     """Longest label of ``joined_weight``, where it fits (ST: 25; 4 pixels a letter are not readable; own)."""
-
-    short_first: Annotated[int, Field(ge=0)] = 0
-    """Number of words at the start with short labels: 3 characters at first, one more after every tenth of these words.
-    CTC gives blanks alone at first, and short labels end that sooner (own). 0: all lengths at once."""
 
     balance: Share = 0.25
     """Share of words chosen from four by the rarest letter (after ST's character augmentation; own)."""

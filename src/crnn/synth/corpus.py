@@ -15,7 +15,7 @@ from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
-from crnn.synth.templates import TEMPLATES, FigureWriter, LineWriter
+from crnn.synth.templates import TEMPLATES, FigureWriter, LineWriter, literals
 from crnn.synth.vocabulary import Marks, Vocabulary, case_choice, in_case
 from crnn.synth.word_list import ALIKE
 
@@ -106,8 +106,6 @@ class PatternText:
 _TRIES = 200  # Refused texts in a row that count as an error in the settings
 _TRIES_OF_A_KIND = 8  # Refused texts before another kind is drawn; enough to keep the shares
 _SIZED_TRIES = 400  # Draws for a text of a wanted length
-_SHORT_TRIES = 32  # Too long texts before the shortest of them is taken: lists may have nothing shorter
-_FIRST_LONGEST = 3  # Longest label of the first words under ``corpus.short_first``
 _SHORTEST_LINE, _LONGEST_LINE = 4, 64  # Characters of lines
 
 _LARGE_SIGNS = "&@#%$+?!€£*"  # Signs that can be told when they stand alone
@@ -175,42 +173,25 @@ class Corpus:
         self._kinds = self._possible_kinds()
         self.characters = self._all_characters()
 
-    def longest(self, number: int) -> int | None:
-        """Return the longest label of word ``number`` of a run under ``corpus.short_first``, or ``None``."""
-        until = self._config.short_first
-        return None if number >= until else _FIRST_LONGEST + 10 * number // until
-
-    def draw(
-        self, rng: np.random.Generator, writable: frozenset[str] | None = None, longest: int | None = None
-    ) -> Text:
-        """Draw a text: a function of the settings, the generator's state, ``writable`` and ``longest``.
+    def draw(self, rng: np.random.Generator, writable: frozenset[str] | None = None) -> Text:
+        """Draw a text: a function of the settings, the generator's state and ``writable``.
 
         Args:
             rng: Used in blocks, so that its state afterwards says nothing.
             writable: Characters that the fonts can write. Default: everything.
-            longest: Longest label; the shortest of several texts where none is that short.
 
         Raises:
             DataError: All of many texts are refused; the message has the reasons.
         """
         choices = Choices(rng)
         refused: Counter[str] = Counter()
-        shortest: Text | None = None
         kind = ""
         for attempt in range(_TRIES):
             if attempt % _TRIES_OF_A_KIND == 0:
                 kind = self._kinds.draw(choices)
             text = self._labelled(kind, self._make(kind, choices), writable, refused)
-            if text is None:
-                continue
-            if longest is None or len(text.label) <= longest:
+            if text is not None:
                 return text
-            refused["not_short"] += 1
-            shortest = text if shortest is None or len(text.label) < len(shortest.label) else shortest
-            if refused["not_short"] == _SHORT_TRIES:
-                return shortest
-        if shortest is not None:
-            return shortest
         counts = ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
         raise DataError(
             f"{refused.total()} texts in a row were refused: {counts}. Check that the fonts can write the charset "
@@ -219,7 +200,7 @@ class Corpus:
         )
 
     def draw_sized(
-        self, rng: np.random.Generator, writable: frozenset[str], longest: int | None, letters: tuple[float, float]
+        self, rng: np.random.Generator, writable: frozenset[str], letters: tuple[float, float]
     ) -> Text | None:
         """Draw a text of ``letters[0]`` to ``letters[1]`` characters, or ``None``; quicker than repeated ``draw``."""
         choices = Choices(rng)
@@ -234,7 +215,7 @@ class Corpus:
                 drawn = self._make(kind, choices)
             if letters[0] <= len(drawn) <= letters[1]:
                 text = self._labelled(kind, drawn, writable, Counter())
-                if text is not None and (longest is None or len(text.label) <= longest):
+                if text is not None:
                     return text
         return None
 
@@ -381,7 +362,7 @@ class Corpus:
     def _all_characters(self) -> str:
         found = set(self._check.charset.characters) | self._vocabulary.characters | self._marks.characters
         for templates in self._figures.templates.values():
-            found.update(*(literal for template in templates.items for literal in template.literals))
+            found.update(*map(literals, templates.items))
         found.update("$£€₹¥", *_ENDINGS, *self._figures.digit_systems)
         forms = {form for c in found for form in (*c, *c.lower(), *c.upper(), *c.title())}
         return "".join(sorted(filter(self._check.allows, forms)))

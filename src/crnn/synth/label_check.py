@@ -7,7 +7,7 @@ digits: that would teach the network to pass over them.
 import dataclasses
 import unicodedata
 
-from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.charset import Charset, LabelRules, LabelSkip, fits_steps
 from crnn.errors import CharsetError
 
 _UNDRAWABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")  # Unicode: control, unassigned, private, surrogates, line breaks
@@ -68,6 +68,6 @@ class LabelCheck:
         if not drawn.isascii() and any(c not in self.charset and is_text(c) for c in self.rules.form(drawn)):
             # Letters may change with their place, like the sigma at the end of a Greek word.
             raise LabelSkip("lost_character")
-        if 2 * len(label) - 1 > self.max_steps and min_time_steps(self.charset.encode(label)) > self.max_steps:
+        if not fits_steps(label, self.charset, self.max_steps):
             raise LabelSkip("too_many_steps")
         return label

@@ -14,8 +14,7 @@ import re
 import string
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
@@ -114,25 +113,14 @@ _TEN_DIGITS = frozenset("dpcHhMDOYyS")  # Fields that need all ten digits; ``n``
 _FIELD = re.compile(r"\\(.)")
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A template, split at its fields."""
+def fill(template: str, value: Callable[[str], str]) -> str:
+    """Replace each field of a template by its value."""
+    return _FIELD.sub(lambda field: value(field[1]), template)
 
-    literals: tuple[str, ...]  # Text before, between and behind the fields; one more than ``fields``
-    fields: str  # Letters of the fields
 
-    @classmethod
-    def parse(cls, text: str) -> Template:
-        """Parse a written template."""
-        parts = _FIELD.split(text)
-        return cls(tuple(parts[::2]), "".join(parts[1::2]))
-
-    def fill(self, value: Callable[[str], str]) -> str:
-        """Replace each field by its value."""
-        text = self.literals[0]
-        for field, literal in zip(self.fields, self.literals[1:], strict=True):
-            text += value(field) + literal
-        return text
+def literals(template: str) -> str:
+    """Return the text around the fields of a template."""
+    return _FIELD.sub("", template)
 
 
 class FigureWriter:
@@ -167,7 +155,7 @@ class FigureWriter:
             kind: WeightedChoice(
                 (template, float(weight))
                 for weight, *texts in map(str.split, table.strip().splitlines())
-                for template in map(Template.parse, texts)
+                for template in texts
                 if self._is_usable(template)
             )
             for kind, table in TEMPLATES.items()
@@ -177,7 +165,7 @@ class FigureWriter:
         """Draw a text of a kind that has templates."""
         digits = choices.pick(self.digit_systems)
         template = self.templates[kind].draw(choices)
-        letters = choices.pick(self.letters) if "L" in template.fields else ""
+        letters = choices.pick(self.letters) if r"\L" in template else ""
 
         def value(field: str) -> str:
             if field == "L":
@@ -188,15 +176,15 @@ class FigureWriter:
                 return _number(choices, string.digits if len(digits) == 10 else digits)
             return _FIELDS[field](choices)
 
-        text = template.fill(value)
+        text = fill(template, value)
         if len(digits) == 10:
             text = text.translate(str.maketrans(string.digits, digits))
         if kind == "web":
             return text.upper() if choices.chance(0.1) else text
         return _CASE.draw(choices)(text)
 
-    def _is_usable(self, template: Template) -> bool:
-        fields, literal, digits = set(template.fields), "".join(template.literals), self.digit_systems[0]
+    def _is_usable(self, template: str) -> bool:
+        fields, literal, digits = set(_FIELD.findall(template)), literals(template), self.digit_systems[0]
         if len(digits) < 10 and (fields & _TEN_DIGITS or any(map(str.isdigit, literal))):
             return False
         if ("n" in fields and not digits) or ("L" in fields and not self.letters):
@@ -313,7 +301,7 @@ _FIGURES = {  # Fields that are kinds of ``TEMPLATES``
     "n": "number", "p": "price", "d": "date", "c": "time", "f": "telephone", "q": "quantity", "k": "code", "e": "web",
 }  # fmt: skip
 
-_UNITS = ("kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB")
+_UNITS = ["kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB"]
 _GLUE = (
     *("-", "--", "---", "----", "*", "**", "***", "=", "==", "===", "."),
     *("..", "....", "~", "_", "+", "#", "##", "/", "//", ">", ">>"),
@@ -331,9 +319,12 @@ class LineWriter:
 
     def __init__(self, check: LabelCheck, word: Callable[[Choices], str], figures: FigureWriter) -> None:
         self._check, self._word, self._figures = check, word, figures
-        self._terms = tuple(filter(check.allows, _TERMS))
-        self._units = tuple(filter(check.allows, _UNITS))
-        self._glue = tuple(glue for glue in _GLUE if check.allows(glue) and check.kept(glue[0]))
+        self._pools: dict[str, Sequence[str]] = {
+            "t": tuple(filter(check.allows, _TERMS)),
+            "u": tuple(filter(check.allows, _UNITS)),
+            "g": tuple(glue for glue in _GLUE if check.allows(glue) and check.kept(glue[0])),
+            "1": string.digits if check.allows(string.digits) else "",
+        }
         self._characters = [c for c in check.charset.characters if not c.isspace()]
         self._alphanumeric = [c for c in self._characters if c.isalnum()] or self._characters
         self._templates = {kind: self._usable(table) for kind, table in _LINES.items()}
@@ -350,7 +341,7 @@ class LineWriter:
         size = -1
         while size < length - 1:
             template = self._templates[kind].draw(choices)
-            part = " ".join(template.fill(lambda field: self._field(field, choices)).split())
+            part = " ".join(fill(template, lambda field: self._field(field, choices)).split())
             if not part:
                 break
             parts.append(part)
@@ -383,32 +374,30 @@ class LineWriter:
             size += 1 + len(word)
         return " ".join(kept)
 
-    def _usable(self, table: str) -> WeightedChoice[Template]:
+    def _usable(self, table: str) -> WeightedChoice[str]:
         entries = (entry.partition(" ") for entry in re.split(r"\s{2,}", table.strip()))
-        found = [(Template.parse(text), float(weight)) for weight, _, text in entries]
         return WeightedChoice(
-            (template, weight)
-            for template, weight in found
-            if self._check.allows("".join(template.literals).replace(" ", "")) and all(map(self._can, template.fields))
+            (template, float(weight))
+            for weight, _, template in entries
+            if self._check.allows(literals(template).replace(" ", "")) and all(map(self._can, _FIELD.findall(template)))
         )
 
     def _can(self, field: str) -> bool:
         if field in _FIGURES:
             return len(self._figures.templates[_FIGURES[field]]) > 0
-        needed = {"t": self._terms, "u": self._units, "g": self._glue}
-        characters = {"m": f"{string.digits}.", "1": string.digits, "i": f"{string.ascii_uppercase}.", "\\": "\\"}
-        return bool(needed.get(field, True)) and self._check.allows(characters.get(field, ""))
+        if field in self._pools:
+            return bool(self._pools[field])
+        characters = {"m": f"{string.digits}.", "i": f"{string.ascii_uppercase}.", "\\": "\\"}
+        return self._check.allows(characters.get(field, ""))
 
     def _field(self, field: str, choices: Choices) -> str:
         if field in _FIGURES:
             return self._figures.draw(_FIGURES[field], choices)
-        if field == "1":
-            return choices.pick(string.digits)
+        if field in self._pools:
+            return choices.pick(self._pools[field])
         if field == "m":
             whole = choices.between(0, 10 ** choices.between(1, 4) - 1)
             return f"{whole}.{choices.below(100):02d}"
-        if field in "tug":
-            return choices.pick({"t": self._terms, "u": self._units, "g": self._glue}[field])
         if field == "i":
             return choices.pick(string.ascii_uppercase) + ("." if choices.chance(0.7) else "")
         if field == "s":

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.errors import DataError, MissingExtraError
+from crnn.files import text_lines
 from crnn.synth.label_check import LabelCheck, is_text
 from crnn.synth.rng import Choices, WeightedChoice
 
@@ -52,19 +53,13 @@ def read_word_list(name: str) -> WordList:
         return _shipped()
     if name.startswith(_WORDFREQ):
         return _from_wordfreq(name)
-    try:
-        content = Path(name).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"word list {name}: {error.strerror or error}. Expected a text file with one word per line, or {SHIPPED!r}"
-        ) from None
-    return _parse(name, content)
+    return _parse(name, text_lines(Path(name), f"word list {name}"))
 
 
 @functools.cache
 def _shipped() -> WordList:
     content = importlib.resources.files("crnn.synth").joinpath("words.txt.gz").read_bytes()
-    return _parse(SHIPPED, gzip.decompress(content))
+    return _parse(SHIPPED, enumerate(gzip.decompress(content).splitlines(), start=1))
 
 
 def _from_wordfreq(name: str) -> WordList:
@@ -84,16 +79,13 @@ def _from_wordfreq(name: str) -> WordList:
     return WordList(name, list(found), np.array(list(found.values())))
 
 
-def _parse(name: str, content: bytes) -> WordList:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise DataError(f"word list {name} is not UTF-8 text. Expected one word per line; save it as UTF-8")
+def _parse(name: str, lines: Iterable[tuple[int, bytes]]) -> WordList:
     words, frequencies = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        word, tab, given = line.partition("\t")
+    for number, line in lines:
+        try:
+            word, tab, given = line.decode().partition("\t")
+        except UnicodeDecodeError:
+            raise DataError(f"word list {name}, line {number}: is not text in UTF-8; save the file as UTF-8") from None
         if not word.strip():
             continue
         try:
