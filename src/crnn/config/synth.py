@@ -108,8 +108,6 @@ class CorpusConfig(Section):
     def _check(self) -> Self:
         if self.word_ratios and len(self.word_ratios) != len(self.words):
             raise ValueError(f"word_ratios has {len(self.word_ratios)} numbers for {len(self.words)} lists in words")
-        if self.length_weights and not any(self.length_weights):
-            raise ValueError("length_weights has no weight above 0; expected at least one, or no weights at all")
         if self.only_words and self.pattern:
             raise ValueError(f"only_words is on and pattern is {self.pattern!r}; expected one of them at most")
         for ending in ("case_", "_weight"):
@@ -122,7 +120,7 @@ class CorpusConfig(Section):
 class FontConfig(Section):
     """Fonts to write with."""
 
-    folders: tuple[str, ...] = ("shipped",)
+    folders: Annotated[tuple[str, ...], Field(min_length=1)] = ("shipped",)
     """Folders searched for fonts, at any depth: paths, ``shipped`` (those of the package), ``system``."""
 
     families: tuple[str, ...] = ("*",)
@@ -145,8 +143,6 @@ class FontConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.folders:
-            raise ValueError('folders is empty; name at least one, or "shipped"')
         if self.min_weight > self.max_weight:
             raise ValueError(f"min_weight {self.min_weight} is above max_weight {self.max_weight}")
         return self

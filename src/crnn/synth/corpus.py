@@ -96,8 +96,7 @@ class PatternText:
         if not found:
             what = repr(chr(value)) if str(kind) == "LITERAL" else "one of its sets"
             raise ConfigError(
-                f"corpus.pattern {self._expression!r}: {what} is not in the charset {self._own!r}; expected characters "
-                "that labels have, or leave out as mere marks. Change the pattern, or charset.characters"
+                f"corpus.pattern {self._expression!r}: {what} is not in the charset {self._own!r}; change one of them"
             )
         self.characters |= set(found)
         return found
@@ -128,14 +127,7 @@ class Text:
 
 
 class Corpus:
-    """Endless texts with labels in a network's charset. May be pickled.
-
-    Args:
-        config: Kinds of texts and their weights.
-        charset: Of the network.
-        rules: Normalization of labels; they are never truncated.
-        max_steps: Time steps of the network: no label needs more.
-        lines: Write lines, too, if the charset has the space.
+    """Endless texts with labels in a network's charset, for at most ``max_steps`` time steps. May be pickled.
 
     Attributes:
         characters: Every character that may be drawn, sorted.
@@ -157,10 +149,7 @@ class Corpus:
         self.notes = self._vocabulary.notes
         if config.only_words:
             if not len(self._vocabulary.table):
-                raise ConfigError(
-                    f"corpus.only_words: no list has a word for the charset {charset!r}; expected lists in "
-                    "corpus.words whose words labels can have"
-                )
+                raise ConfigError(f"corpus.only_words: no list has a word for {charset!r}; give one in corpus.words")
             self._kinds = WeightedChoice({"listed": 1.0})
             self.characters = "".join(sorted(self._vocabulary.characters))
             return
@@ -174,15 +163,7 @@ class Corpus:
         self.characters = self._all_characters()
 
     def draw(self, rng: np.random.Generator, writable: frozenset[str] | None = None) -> Text:
-        """Draw a text: a function of the settings, the generator's state and ``writable``.
-
-        Args:
-            rng: Used in blocks, so that its state afterwards says nothing.
-            writable: Characters that the fonts can write. Default: everything.
-
-        Raises:
-            DataError: All of many texts are refused; the message has the reasons.
-        """
+        """Draw a text of characters that the fonts can write, or raise ``DataError`` if all of many are refused."""
         choices = Choices(rng)
         refused: Counter[str] = Counter()
         kind = ""
@@ -194,9 +175,8 @@ class Corpus:
                 return text
         counts = ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
         raise DataError(
-            f"{refused.total()} texts in a row were refused: {counts}. Check that the fonts can write the charset "
-            f"(not_writable), that labels of {self._check.longest} characters are long enough (too_long, "
-            "too_many_steps) and that charset.unknown drops characters (unknown_character)"
+            f"{refused.total()} texts in a row were refused: {counts}. Give fonts for the charset (not_writable), "
+            "allow longer labels (too_long, too_many_steps), or let charset.unknown drop characters (unknown_character)"
         )
 
     def draw_sized(
@@ -286,7 +266,7 @@ class Corpus:
         return string
 
     def _brand(self, choices: Choices) -> str:
-        style = choices.below(10)
+        style = choices.between(0, 9)
         if style < 2 and self._figures.letters:
             letters = choices.pick(self._figures.letters)
             return choices.pick(letters) + (choices.pick(letters) if style else "") + "&" + choices.pick(letters)
@@ -338,8 +318,7 @@ class Corpus:
         return WeightedChoice((group, weight * bool(group)) for group, weight in groups)
 
     def _possible_kinds(self) -> WeightedChoice[str]:
-        names = [name for name in type(self._config).model_fields if name.endswith("_weight")]
-        weights = {name.removesuffix("_weight"): float(getattr(self._config, name)) for name in names}
+        weights = {name.removesuffix("_weight"): value for name, value in self._config if name.endswith("_weight")}
         possible = dict.fromkeys(weights, True)
         possible |= {kind: len(found) > 0 for kind, found in self._figures.templates.items()}
         possible["single"] = len(self._singles) > 0
