@@ -82,15 +82,6 @@ def test_fonts_are_chosen_by_style_and_family() -> None:
     assert "Oswald" in chosen
 
 
-def test_faces_without_small_letters_give_them_up_where_case_matters() -> None:
-    config = FontConfig(families=("Bangers", "Anton"))
-    either, strict = (find_fonts(config, ALNUM, case_matters=m, workers=0, quiet=True).fonts for m in (False, True))
-    assert [font.one_case for font in either] == [False, True]
-    assert all(font.characters == frozenset(ALNUM) for font in either)
-    capitals = frozenset(string.ascii_uppercase + string.digits)
-    assert [font.characters for font in strict] == [frozenset(ALNUM), capitals]
-
-
 # --- what is left out -------------------------------------------------------------------------------------------------
 
 

@@ -54,11 +54,7 @@ class LabelCheck:
         return self.rules.unknown == "drop_character" or all(part in self.charset for part in form)
 
     def label(self, drawn: str) -> str:
-        """Return the label of a text.
-
-        Raises:
-            LabelSkip: It has none; ``reason`` is ``lost_character``, ``too_many_steps``, or one of ``LabelRules``.
-        """
+        """Return the label of a text; ``LabelSkip`` for ``lost_character``, ``too_many_steps`` or by ``LabelRules``."""
         if not self.allows(drawn):
             raise LabelSkip("lost_character")
         try:
