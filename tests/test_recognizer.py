@@ -173,7 +173,7 @@ def test_errors_count_as_held():
 
 @pytest.mark.parametrize("option", ["batch_size", "beam_width", "threads"])
 def test_sizes_below_one_are_refused(option, barcode_reader):
-    with pytest.raises(ConfigError, match=f"{option} is 0; expected 1 or more"):
+    with pytest.raises(ConfigError, match=f"{option} is 0; expected .*1 or more"):
         barcode_reader(decode="beam", **{option: 0})
 
 
@@ -512,7 +512,7 @@ def test_none_takes_an_option_away(barcode_reader, barcode):
         ({"lexicon": ["a"], "pattern": "a"}, ConfigError, "lexicon and pattern do not go together"),
         ({"allow": "ж"}, CharsetError, "'ж', which is not in the charset"),
         ({"patern": "a"}, ConfigError, "patern: no such option; expected some of: decode, beam_width, lexicon, "),
-        ({"n_best": 0}, ConfigError, "n_best is 0; expected 1 or more"),
+        ({"n_best": 0}, ConfigError, "n_best is 0; expected a whole number, 1 to 1000"),
         ({"n_best": "3"}, ConfigError, "n_best is '3'; expected a whole number"),
         ({"lm": "en", "lm_weight": 1e9}, ConfigError, "expected a number, 0 to 10"),
         ({"lm": "xx"}, DataError, "language xx: there is no such file"),

@@ -25,7 +25,7 @@ from crnn.engines.loading import EngineChoice, open_model
 from crnn.errors import CheckpointError, ConfigError, ImageError
 from crnn.image import BinaryFile, ImageSource, LineWarning, line_warning, load_fitted
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.parallel import available_threads, ordered_map
+from crnn.parallel import available_threads, ordered_map, until_failure
 
 _R = TypeVar("_R")
 _Floats = npt.NDArray[np.float32]
@@ -120,24 +120,21 @@ def batches_by_width(
     is raised after the batches of the images before it.
     """
     waiting: dict[int, list[tuple[int, FittedImage]]] = {}  # by width, that of the oldest image first
-    failure: Exception | None = None
-    try:
-        for place, item in enumerate(items):
-            if isinstance(item, ImageError):
-                yield place, item
-            else:
-                width = item.pixels.shape[2]
-                waiting.setdefault(width, []).append((place, item))
-                if len(waiting[width]) == batch_size:
-                    yield waiting.pop(width)
-            oldest = next(iter(waiting), None)
-            if oldest is not None and place + 1 - waiting[oldest][0][0] >= held:
-                yield waiting.pop(oldest)
-    except Exception as error:  # whatever the caller's iterable raises
-        failure = error
+    failure: list[Exception] = []
+    for place, item in enumerate(until_failure(items, failure)):
+        if isinstance(item, ImageError):
+            yield place, item
+        else:
+            width = item.pixels.shape[2]
+            waiting.setdefault(width, []).append((place, item))
+            if len(waiting[width]) == batch_size:
+                yield waiting.pop(width)
+        oldest = next(iter(waiting), None)
+        if oldest is not None and place + 1 - waiting[oldest][0][0] >= held:
+            yield waiting.pop(oldest)
     yield from waiting.values()
-    if failure is not None:
-        raise failure
+    if failure:
+        raise failure[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +239,9 @@ class Recognizer:
         """Yield readings in order, decoding several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
-        failure: Exception | None = None
-        while True:
-            held: list[NetworkOutput | ImageError] = []
-            try:
-                held.extend(itertools.islice(outputs, most))
-            except Exception as error:  # the images before it still have readings
-                failure = error
-            if not held:
-                break
+        failure: list[Exception] = []
+        outputs = until_failure(outputs, failure)
+        while held := list(itertools.islice(outputs, most)):
             by_steps: dict[int, list[tuple[int, NetworkOutput]]] = {}
             for place, output in enumerate(held):
                 if isinstance(output, NetworkOutput):
@@ -261,8 +252,8 @@ class Recognizer:
                 readings.update((place, self.reading(d, o)) for (place, o), d in zip(group, decoded, strict=True))
             for place, output in enumerate(held):
                 yield output if isinstance(output, ImageError) else readings[place]
-        if failure is not None:
-            raise failure
+        if failure:
+            raise failure[0]
 
     def _decoder(self, options: DecodingOptions) -> Decoder:
         section = self.config.charset

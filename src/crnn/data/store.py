@@ -315,7 +315,7 @@ class LmdbWriter(FolderWriter):
         self._write()
 
     def _begin(self) -> None:
-        partial = self._folder.partial
+        partial = self.partial
         try:
             # No lock: the folder is this writer's alone.
             self._environment = self._lmdb.open(str(partial), map_size=self._map_size, lock=False, metasync=False)
@@ -367,10 +367,6 @@ class LmdbWriter(FolderWriter):
         self._write(last=True)
         self._close()
 
-    def _leave(self) -> None:
-        self._close()
-        self._folder.release()
-
     def _close(self) -> None:
         if self._environment is not None:
             self._environment.close()
@@ -378,7 +374,7 @@ class LmdbWriter(FolderWriter):
 
     def _write_error(self, error: Exception) -> DataError:
         # LMDB reports a full disk as an input/output error, so the message says how much room there is.
-        free_mib = shutil.disk_usage(self._folder.partial.parent).free // MIB
+        free_mib = shutil.disk_usage(self.partial.parent).free // MIB
         return DataError(
             f"{self.path}: cannot be written: {error}; its disk has {free_mib} MiB left, "
             f"the next records need {self.pending_bytes // MIB + 1} MiB. Make room or choose another folder"
