@@ -1,8 +1,4 @@
-"""Contact sheets: many images with captions in one image, for TensorBoard and to look at sets.
-
-Captions may be of any script: characters missing in the font become boxes, undrawable ones (control characters, halves
-of surrogate pairs) escapes.
-"""
+"""Contact sheets: many images with captions in one image, for TensorBoard and to look at sets."""
 
 import math
 import os
@@ -127,7 +123,7 @@ def _fitted(pixels: _Image, box: tuple[int, int]) -> Image.Image:
 
 def _shortened(text: str, width: int, font: _Font) -> str:
     """Escape and shorten a text to ``width`` pixels."""
-    undrawable = ("Cc", "Cs", "Zl", "Zp")
+    undrawable = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line separators
     text = "".join(
         c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in undrawable else c
         for c in text[: _MAX_CAPTION + 1]

@@ -115,11 +115,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
 
 @contextmanager
 def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[None]:
-    """Replace the errors of gloo or nccl when another rank ended or hangs; ``hint`` says how to wait longer.
-
-    Raises:
-        TrainingError: Another rank is gone, or did not answer in ``seconds``.
-    """
+    """Raise ``TrainingError`` if another rank is gone or hangs for ``seconds``; ``hint`` says how to wait longer."""
     try:
         yield
     except RuntimeError as error:
@@ -136,11 +132,11 @@ def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[No
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization over the images of all ranks, on any device; torch's ``SyncBatchNorm`` refuses the CPU.
+    """Batch normalization over the images of all ranks; torch's ``SyncBatchNorm`` refuses the CPU.
 
-    It gathers mean, squared distances from it and count of every rank, with gradients, so that n ranks compute the same
-    as one with the whole batch, up to rounding; sums of squares would lose all digits where the mean is large against
-    the deviation. Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance".
+    It gathers mean, squared distances from it and count of every rank, since sums of squares would lose all digits
+    where the mean is large against the deviation. Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing
+    the sample variance".
     """
 
     counted = True  # false under without_statistics
@@ -188,11 +184,8 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def sync_batch_norm(network: _Module) -> _Module:
-    """Share every batch normalization between the ranks; parameters and names stay.
-
-    Accelerators get torch's version, which is fused.
-    """
-    if next(network.parameters()).device.type != "cpu":
+    """Share every batch normalization between the ranks; parameters and names stay."""
+    if next(network.parameters()).device.type != "cpu":  # torch's version is fused
         converted: _Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return converted
     for module in network.modules():
@@ -225,16 +218,14 @@ def without_statistics(network: nn.Module) -> Iterator[None]:
 
 
 def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[str, Tensor] | None = None) -> None:
-    """Average the running statistics over all ranks in place, if each rank normalizes its own part of the batch.
+    """Average the running statistics over all ranks in place, lest every rank evaluate another network.
 
-    Otherwise every rank would evaluate another network. All ranks have to call this. ``averaged_weights``, a running
-    average under the network's names, gets the same.
+    ``averaged_weights``, a running average under the network's names, gets the same.
     """
     for name, buffer in network.named_buffers():
-        if buffer.is_floating_point():
-            ranks.sum(buffer).div_(ranks.world_size)
-            if averaged_weights is not None:
-                ranks.sum(averaged_weights[name]).div_(ranks.world_size)
+        for tensor in (buffer, averaged_weights[name]) if averaged_weights is not None else (buffer,):
+            if tensor.is_floating_point():
+                ranks.sum(tensor).div_(ranks.world_size)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -247,15 +238,11 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(supported is not None and supported())
 
 
-_PINNED = ("cuda", "npu", "xpu")  # copy from page-locked memory alone; with others torch waits
+_PINNED = ("cuda", "npu", "xpu")  # copy from page-locked memory without a wait
 
 
 def on_device(values: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
-    """Return numbers as a tensor on ``device``; arrays share memory with it on the CPU.
-
-    On accelerators the copy is queued in the current stream without a wait: a batch of rendered text has some 170 small
-    arrays.
-    """
+    """Return numbers as a tensor on ``device``, copied without a wait: rendered batches have some 170 small arrays."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if tensor.device.type == "cpu" and device.type in _PINNED and tensor.numel():
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,7 +1,4 @@
-"""Explain a reading: probabilities over time steps, alignment of the text, and runners-up.
-
-Shape letters: H height, W width, C channels of the crop; T time steps, V classes, the blank last.
-"""
+"""Explain a reading: probabilities over time steps, alignment of the text, and runners-up."""
 
 import contextlib
 import math
@@ -140,17 +137,10 @@ class Explanation:
 
 
 def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> Explanation:
-    """Explain the reading of one image.
+    """Explain the reading of one image; image and errors as for ``Recognizer.read``.
 
-    Args:
-        reader: Reader with its options (``decode``, ``lexicon``, ``pattern``, ...).
-        image: As for ``Recognizer.read``.
-        runners_up: Largest number of other texts: the reader's alternatives (``n_best``), else those of a beam search,
-            with the language if the reading used it.
-
-    Raises:
-        ImageError: The image cannot be read.
-        CheckpointError: The network gives nan.
+    ``runners_up`` is the largest number of other texts: the reader's alternatives (``n_best``), else those of a beam
+    search, with the language if the reading used it.
     """
     pixels = load_image(image, reader.config.image.image_channels)
     (found,) = reader.run([pixels], lambda batch: [(batch, reader.decoder.decode(batch.log_probs)[0])])

@@ -118,6 +118,7 @@ class FolderWriter:
         self.path = os.fspath(path)
         self.partial = partial_folder(path)
         self.state: bytes | None = None
+        self.num_samples = 0  # those of earlier writers included
         self._names = {*names, _LOCK_NAME}
         self._lock: IO[bytes] | None = None
         self._paused = False
@@ -143,6 +144,8 @@ class FolderWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None and not self._paused:
+                if self.num_samples == 0:
+                    raise DataError(f"{self.path}: no sample was added; expected at least one. Nothing was written")
                 self._finish()
                 self._publish()
         finally:
@@ -286,19 +289,22 @@ class ImageFolder:
                 return data
             finally:
                 os.close(descriptor)
-        except ImageError:
-            raise
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the path
+            if isinstance(error, ImageError):
+                raise
             why = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"{path}: cannot be read: {why}; expected an image", reason="missing") from error
 
     def _open(self, path: str) -> int:
-        if path.startswith("/"):
-            self._checked(os.path.realpath(path), path)
-        folder, _, name = path.rpartition("/")
+        folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
+        resolved = self._folders.get(folder)
+        if resolved is None:
+            resolved = self._resolved(os.path.join(self._resolved_root, folder), path)  # noqa: PTH118
+            if len(self._folders) >= _MAX_FOLDERS:
+                self._folders.clear()
+            self._folders[folder] = resolved
         if name in ("", ".", ".."):
             raise ImageError(f"{path!r}: is no path of a file; expected an image", reason="missing")
-        resolved = self._folders.get(folder) or self._resolve(folder, path)
         if hasattr(os, "O_NOFOLLOW"):
             try:
                 return os.open(f"{resolved}/{name}", _FLAGS)
@@ -306,17 +312,11 @@ class ImageFolder:
                 if error.errno not in (errno.ELOOP, errno.EMLINK):
                     raise
         # The file itself is a link, or may be one.
-        return os.open(self._checked(os.path.realpath(os.path.join(resolved, name)), path), _FLAGS)  # noqa: PTH118
+        return os.open(self._resolved(f"{resolved}/{name}", path), _FLAGS)
 
-    def _resolve(self, folder: str, path: str) -> str:
-        resolved = self._checked(os.path.realpath(os.path.join(self._resolved_root, folder)), path)  # noqa: PTH118
-        if len(self._folders) >= _MAX_FOLDERS:
-            self._folders.clear()
-        self._folders[folder] = resolved
-        return resolved
-
-    def _checked(self, resolved: str, path: str) -> str:
-        root = self._resolved_root
+    def _resolved(self, place: str, path: str) -> str:
+        """Follow all links; ``ImageError`` where they end outside of the root."""
+        resolved, root = os.path.realpath(place), self._resolved_root
         if resolved != root and not resolved.startswith(root if root.endswith(os.sep) else root + os.sep):
             raise ImageError(
                 f"{path}: lies outside of {self.root}; expected a path inside it. Move the images below it",

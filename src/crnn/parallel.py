@@ -67,7 +67,13 @@ def ordered_map(
         first = []
     source = chain(first, source)
     call: Callable[[_T], _R] = _call_in_worker if kind == "processes" else function
-    pool = _process_pool(function, workers) if kind == "processes" else ThreadPoolExecutor(workers, "ordered-map")
+    pool: Executor
+    if kind == "processes":
+        # Otherwise starting the first process would start the tracker, and that unblocks the signals (Python 3.11).
+        resource_tracker.ensure_running()
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (function,))
+    else:
+        pool = ThreadPoolExecutor(workers, "ordered-map")
     pending: deque[Future[tuple[list[_R], Exception | None]]] = deque()
     try:
         while True:
@@ -109,12 +115,6 @@ def _results(function: Callable[[_T], _R], items: list[_T]) -> tuple[list[_R], E
             raise  # from a process it brings its traceback only so
         return results, error
     return results, None
-
-
-def _process_pool(function: Callable[..., Any], workers: int) -> Executor:
-    # Otherwise starting the first process would start the tracker, and that unblocks the signals (Python 3.11).
-    resource_tracker.ensure_running()
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (function,))
 
 
 @contextlib.contextmanager

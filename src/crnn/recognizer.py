@@ -1,7 +1,6 @@
 """Reading of images with a trained network: ``load`` and ``Recognizer``.
 
-Images of one width are batched without padding. Log-probabilities come from an ``Engine`` (``crnn.engines``), texts
-from a ``Decoder`` (``crnn.decoding``).
+Images of one width are batched without padding.
 """
 
 import itertools
@@ -139,19 +138,12 @@ def batches_by_width(
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """Output of the network for one batch.
+    """Output of the network for one batch."""
 
-    Attributes:
-        log_probs: ``(N, T, V)`` float32, normalised over V.
-        places: Place of each image in the order of arrival, from 0.
-        width: Width of the network's images, in pixels.
-        original_sizes: Width and height of each image, as given.
-    """
-
-    log_probs: npt.NDArray[np.float32]
-    places: tuple[int, ...]
-    width: int
-    original_sizes: tuple[tuple[int, int], ...]
+    log_probs: npt.NDArray[np.float32]  # (N, T, V), normalized over V
+    places: tuple[int, ...]  # of each image in the order of arrival, from 0
+    width: int  # of the network's images, in pixels
+    original_sizes: tuple[tuple[int, int], ...]  # width and height of each image, as given
 
 
 class Recognizer:
@@ -185,17 +177,15 @@ class Recognizer:
         calibration: Calibration | None = None,
         **options: Any,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads is {threads}; expected 1 or more, or none for one for each processor")
-        self.config = config
+        self.config, self.batch_size = config, batch_size
+        self._engine, self._calibration = engine, calibration
         self._threads = available_threads() if threads is None else threads
+        for name, value in (("batch_size", batch_size), ("threads", self._threads)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more")
         self.charset: Charset = config.charset.charset()
-        self.batch_size = batch_size
-        self._calibration, self._options = calibration, DecodingOptions().changed(options)
+        self._options = DecodingOptions().changed(options)
         self.decoder = self._decoder(self._options)
-        self._engine = engine
 
     @overload
     def read(self, images: ImageSource, **options: Any) -> Reading: ...
@@ -213,14 +203,12 @@ class Recognizer:
             ImageError: An image cannot be read; ``stream`` still reads the others.
             CheckpointError: The network gives nan.
         """
-        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # other types are refused as images
-            return self.read([images], **options)[0]
         readings = []
         for reading in self.stream(images, **options):
             if isinstance(reading, ImageError):
                 raise reading
             readings.append(reading)
-        return readings
+        return readings[0] if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable) else readings
 
     def stream(self, images: ImageSource | Iterable[ImageSource], **options: Any) -> Iterator[Reading | ImageError]:
         """Read images in bounded memory, drawing from the iterable only as readings are taken; options as for ``read``.
@@ -228,7 +216,7 @@ class Recognizer:
         Yields:
             The ``Reading`` of each image, in order, or the ``ImageError`` that says why there is none.
         """
-        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):
+        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # other types are refused as images
             images = [images]
         decoder = self._decoder(self._options.changed(options)) if options else self.decoder
         return self._decoded(self.run(images, _apart), decoder)
@@ -275,16 +263,7 @@ class Recognizer:
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
     ) -> Iterator[_R | ImageError]:
-        """Run images through the network and a function from a batch to one result per image.
-
-        The iterable is drawn from only as results are taken.
-
-        Yields:
-            The result of each image, in order, or the ``ImageError`` that says why there is none.
-
-        Raises:
-            CheckpointError: The network gives nan.
-        """
+        """Run images through the network and a function from a batch to one result per image; else as ``stream``."""
         # With batches of one, a reading does not wait for the next image, which may be slow to come.
         threads = self._threads if self.batch_size > 1 else 1
         results: dict[int, _R | ImageError] = {}  # by place, until those before are there
@@ -363,11 +342,5 @@ def load(
         ``crnn.load().read("word.png").text``, ``crnn.load("runs/crnn", lexicon="towns.txt")``
     """
     opened = open_model(model, engine=engine, device=device, precision=precision, threads=threads, mode=mode)
-    return Recognizer(
-        opened.engine,
-        opened.config,
-        batch_size=batch_size,
-        threads=threads,
-        calibration=opened.calibration,
-        **options,
-    )
+    options |= {"batch_size": batch_size, "threads": threads, "calibration": opened.calibration}
+    return Recognizer(opened.engine, opened.config, **options)

@@ -124,7 +124,6 @@ class ListWriter(FolderWriter):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, _NAMES)
-        self.num_samples = 0
         self._list: IO[bytes] | None = None
 
     def add(self, image: bytes, label: str, **_: object) -> None:
@@ -181,8 +180,6 @@ class ListWriter(FolderWriter):
 
     def _finish(self) -> None:
         assert self._list is not None
-        if self.num_samples == 0:
-            raise DataError(f"{self.path}: no sample was added; expected at least one. Nothing was written")
         try:
             self._list.flush()
             os.fsync(self._list.fileno())

@@ -281,7 +281,6 @@ class LmdbWriter(FolderWriter):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, ("data.mdb", "lock.mdb"))
-        self.num_samples = 0  # those of earlier writers included
         self.pending_bytes = 0  # of samples since the last commit, held in memory
         self._pending: list[tuple[bytes, bytes]] = []
         self._map_size = _MAP_BYTES
@@ -362,8 +361,6 @@ class LmdbWriter(FolderWriter):
         self.pending_bytes = 0
 
     def _finish(self) -> None:
-        if self.num_samples == 0:
-            raise DataError(f"{self.path}: no sample was added; expected at least one. Nothing was written")
         self._write(last=True)
         self._close()
 
