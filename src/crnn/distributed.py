@@ -96,8 +96,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
         device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
         torch.accelerator.set_device_index(device.index)
     backend = dist.get_default_backend_for_device(device)
-    # gloo beside the accelerator's backend: gathered objects and barriers then need no device memory.
-    if device.type != "cpu":
+    if device.type != "cpu":  # with gloo beside it, gathered objects and barriers need no device memory
         backend = f"cpu:gloo,{device.type}:{backend}"
     rank = int(os.environ["RANK"])
     try:
@@ -169,7 +168,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over ranks; its gradient is the sum of the ranks' gradients. torch's own one is deprecated."""
+    """Sum over ranks, and of their gradients; torch's own one is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
@@ -230,8 +229,7 @@ def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Return true if ``device`` multiplies bf16 faster than fp32: CPUs with AVX512-BF16 or AMX, most accelerators."""
-    if device.type == "cpu":
-        # Public from torch 2.10 on; before, the answer is no, which is slower and never wrong.
+    if device.type == "cpu":  # public from torch 2.10 on; before, the answer is no, which is slower and never wrong
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)

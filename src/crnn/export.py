@@ -34,7 +34,6 @@ _DRAWN = 48  # drawn words, for comparisons only
 
 _Array = npt.NDArray[np.uint8]
 
-
 # Largest difference of a log-probability, mean distance of distributions, share of texts: see Comparison. On real crops
 # crnn-small has 0.0014 and 0.6 % in int8; rendered lines are long and hard, one character of forty makes another text.
 LIMITS: dict[Precision, tuple[float, float, float]] = {"fp32": (1e-3, 1e-4, 0.0), "int8": (math.inf, 0.02, 0.2)}
@@ -55,17 +54,17 @@ class Comparison:
 
     def problem(self, limits: tuple[float, float, float]) -> str | None:
         """Return a description of what is beyond the limits, or ``None``."""
-        log_probs, distribution, texts = limits
-        found = []
-        if not self.log_probs <= log_probs:  # also where it is no number
-            found.append(f"log-probabilities differ by {self.log_probs:.2g}, at most {log_probs:g} is allowed")
-        if not self.distribution <= distribution:
-            found.append(f"distributions by {self.distribution:.2g} on average, at most {distribution:g}")
-        if self.texts > texts * self.images:
-            found.append(f"{self.texts} of {self.images} texts, at most {100 * texts:g} %")
-        if self.alone_texts > texts * self.images:
-            found.append(f"{self.alone_texts} texts between an image alone and in a batch")
-        return "; ".join(found) or None
+        log_probs, distribution, share = limits
+        checks = (  # a nan is within nothing
+            (self.log_probs <= log_probs, f"log-probabilities differ by {self.log_probs:.2g}, at most {log_probs:g}"),
+            (self.distribution <= distribution, f"distributions by {self.distribution:.2g}, at most {distribution:g}"),
+            (self.texts <= share * self.images, f"{self.texts} of {self.images} texts, at most {100 * share:g} %"),
+            (
+                self.alone_texts <= share * self.images,
+                f"{self.alone_texts} texts between an image alone and in a batch",
+            ),
+        )
+        return "; ".join(text for within, text in checks if not within) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +127,12 @@ def export(
         # Number and kind only; folder names of this machine are of no use elsewhere.
         info |= {"quantized": quantized, "images": described.partition(" of ")[0]}
     metadata = {
-        "format": ENGINE_FORMAT,
-        "format_version": FORMAT_VERSION,
-        "crnn_version": version("crnn"),
-        "precision": precision,
-        "config": weights.config.model_dump(mode="json", exclude_none=True),
+        "format": ENGINE_FORMAT, "format_version": FORMAT_VERSION, "crnn_version": version("crnn"),
+        "precision": precision, "config": weights.config.model_dump(mode="json", exclude_none=True),
         "characters": weights.config.charset.charset().characters,
         "calibration": None if weights.calibration is None else weights.calibration.as_dict(),
         "info": info,
-    }
+    }  # fmt: skip
     for key, value in ((METADATA_KEY, json.dumps(metadata)), (SHA256_KEY, UNSEALED)):
         graph.metadata_props.add(key=key, value=value)
     content = sealed(graph.SerializeToString())
@@ -186,11 +182,7 @@ def _images(
 def stored_images(
     data: Sequence[str], image: ImageConfig, count: int, say: Callable[[str], None] = lambda _: None
 ) -> list[Pixels]:
-    """Load at most ``count`` images of sets, evenly spread over all; ``say`` gets a line on unreadable ones.
-
-    Raises:
-        DataError: A set cannot be opened, or no image can be read.
-    """
+    """Load at most ``count`` images of sets, evenly spread; ``say`` gets a line on unreadable ones."""
     images: list[_Array] = []
     left_out: list[str] = []
     with contextlib.ExitStack() as opened:
@@ -213,12 +205,7 @@ def stored_images(
 
 
 def rendered_images(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Render ``count`` words and lines in the characters of a network, as ``crnn synth`` does; always the same.
-
-    Raises:
-        ConfigError: No shipped font can write these characters.
-        MissingExtraError: A package for rendering is not installed.
-    """
+    """Render ``count`` words and lines in the characters of a network, as ``crnn synth`` does; always the same."""
     from crnn.config.run import Config
     from crnn.synth.renderer import Renderer, to_bytes
 
@@ -243,10 +230,7 @@ def rendered_images(config: ReaderConfig, count: int) -> list[Pixels]:
 
 
 def drawn_images(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Draw ``count`` words in Pillow's only font (unknown characters become boxes), dark on light or light on dark.
-
-    They do not resemble crops, but any image shows whether two forms of a network agree.
-    """
+    """Draw ``count`` words in Pillow's own font: any image shows whether two forms of a network agree."""
     rng = np.random.default_rng(0)
     characters = [c for c in config.charset.charset().characters if not c.isspace()]
     images: list[_Array] = []
@@ -288,17 +272,18 @@ def _compare(
         alone = [decode_greedy(engine.log_probs(batch[:1]))[0] for batch in batches]
         together = [given[0] for given, _ in texts]
         distances = [0.5 * np.abs(np.exp(given) - np.exp(wanted)).sum(axis=2).ravel() for given, wanted in pairs]
-        found = Comparison(
-            engine=name,
-            log_probs=max(float(np.abs(given - wanted).max()) for given, wanted in pairs),
-            distribution=float(np.concatenate(distances).mean()),
-            texts=sum(a.ids != b.ids for given, wanted in texts for a, b in zip(given, wanted, strict=True)),
-            images=_count(batches),
-            widths=tuple(sorted({batch.shape[3] for batch in batches})),
-            alone=max(abs(a.score - b.score) for a, b in zip(alone, together, strict=True)),
-            alone_texts=sum(a.ids != b.ids for a, b in zip(alone, together, strict=True)),
+        comparisons.append(
+            Comparison(
+                engine=name,
+                log_probs=max(float(np.abs(given - wanted).max()) for given, wanted in pairs),
+                distribution=float(np.concatenate(distances).mean()),
+                texts=sum(a.ids != b.ids for given, wanted in texts for a, b in zip(given, wanted, strict=True)),
+                images=_count(batches),
+                widths=tuple(sorted({batch.shape[3] for batch in batches})),
+                alone=max(abs(a.score - b.score) for a, b in zip(alone, together, strict=True)),
+                alone_texts=sum(a.ids != b.ids for a, b in zip(alone, together, strict=True)),
+            )
         )
-        comparisons.append(found)
     return source, tuple(comparisons)
 
 

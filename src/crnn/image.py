@@ -35,8 +35,7 @@ IMAGE_SUFFIXES = frozenset((
 _UNREADABLE = "not an image that can be read, or cut short"
 _WANTED = "expected a JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, JPEG 2000 or AVIF image"
 
-# Closed, because Pillow's own list has formats that start other programs (EPS runs Ghostscript), nest images, or have
-# no signature at all.
+# Pillow's own list has formats that start other programs (EPS runs Ghostscript), nest images, or have no signature.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 _ORIENTATION = 0x0112  # tag of TIFF 6.0 and EXIF 2.3
@@ -134,10 +133,7 @@ ImageSource: TypeAlias = (
 
 
 def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.uint8]:
-    """Load the pixels of an image, upright and without transparency.
-
-    The EXIF orientation is applied, the first frame of an animation taken (the current one of a Pillow image),
-    transparency laid over white, and 16 bits scaled to 8. Colour profiles are not applied.
+    """Load the pixels of an image: upright by its EXIF orientation, over white, the first frame, in 8 bits.
 
     Args:
         source: A path, the bytes of an image file, a Pillow image, or an array: ``(H, W)`` or ``(H, W, C)`` with 1, 3
@@ -148,24 +144,24 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
         A new array ``(H, W, channels)``, ``uint8``.
 
     Raises:
-        ImageError: The image cannot be read; ``reason`` is ``missing`` (no file, or not readable), ``empty`` (no bytes
-            or no pixels), ``not_an_image``, ``truncated`` (only the header can be read) or ``too_large`` (more than
-            ``MAX_PIXELS``).
-        ConfigError: ``channels`` is neither 1 nor 3.
+        ImageError: ``reason`` is ``missing`` (no file, or not readable), ``empty`` (no bytes or no pixels),
+            ``not_an_image``, ``truncated`` (only the header can be read) or ``too_large`` (above ``MAX_PIXELS``).
     """
     pixels = np.array(_decoded(source, channels))
     return pixels[:, :, np.newaxis] if channels == 1 else pixels
 
 
-def load_resized(source: ImageSource, config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
-    """Load an image as a new C-contiguous ``(C, image_height, width)`` uint8: ``resize`` of ``load_image``."""
-    return _resized(_decoded(source, config.image_channels), config, width)
-
-
-def load_fitted(source: ImageSource, config: ImageConfig) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Return ``load_resized`` of an image, and its own width and height in pixels."""
+def load_fitted(
+    source: ImageSource, config: ImageConfig, width: int | None = None
+) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """Return ``resize`` of ``load_image``, and the image's own width and height in pixels."""
     image = _decoded(source, config.image_channels)
-    return _resized(image, config, None), image.size
+    return _resized(image, config, width), image.size
+
+
+def load_resized(source: ImageSource, config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
+    """Return ``resize`` of ``load_image``."""
+    return load_fitted(source, config, width)[0]
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -205,10 +201,7 @@ def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None
 
 
 def normalize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Scale ``uint8`` pixels of any shape to ``float32`` in [-1, 1]: ``(x - 127.5) / 127.5``.
-
-    As the ModelZoo does. PARSeq's and DTRB's ``(x / 255 - 0.5) / 0.5`` is the same up to rounding.
-    """
+    """Scale ``uint8`` pixels of any shape to ``float32`` in [-1, 1]: ``(x - 127.5) / 127.5``, as the ModelZoo does."""
     # The difference is exact and the division rounded once: any engine that computes it in float32 gets these bits.
     # Multiplying by 1 / 127.5 would not have that.
     values = pixels.astype(np.float32)

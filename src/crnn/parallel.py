@@ -49,11 +49,9 @@ def ordered_map(
     """Map a function over an iterable in a pool of threads or processes; yield results in the order of the items.
 
     Items are drawn in the caller's thread, at most ``ahead`` (1 or more) before results are taken. An exception of
-    the iterable or of the function is raised in the place of its result. With 0 workers, and where one thread or one
-    item ahead gains nothing, results are computed on demand. Closing the generator drops pending items.
-
-    Processes are spawned: in a script, call this under ``if __name__ == "__main__"``. The function is pickled once per
-    worker; items and results are pickled, too. ``DataError`` if a process died.
+    the iterable or of the function is raised in the place of its result, ``DataError`` if a process died. With 0
+    workers, and where one thread or one item ahead gains nothing, results are computed on demand. Closing the generator
+    drops pending items. Processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
     """
     if workers == 0 or (kind == "threads" and min(workers, ahead) == 1):
         yield from map(function, items)

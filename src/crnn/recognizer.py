@@ -85,10 +85,9 @@ class Reading:
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
-    """Return the borders of each character in pixels of the network's image.
+    """Return the borders of each character in pixels of the network's image: time step t sees those around 4 (t + 1).
 
-    Time step t sees the pixels around 4 (t + 1): two poolings make columns of four pixels, and the last convolution
-    joins two. The outermost characters reach out by half the mean gap, or two pixels for a single character.
+    The outermost characters reach out by half the mean gap, or two pixels for a single character.
     """
     if not spans:
         return []
@@ -115,8 +114,7 @@ def batches_by_width(
 ) -> Iterator[list[tuple[int, FittedImage]] | tuple[int, ImageError]]:
     """Yield batches of images of one width, and errors at once, with their places, counted from 0 over all items.
 
-    An image waits until its batch is full, ``held`` items came after it, or the items end. An exception of the iterable
-    is raised after the batches of the images before it.
+    An image waits until its batch is full, ``held`` items came after it, or the items end or fail.
     """
     waiting: dict[int, list[tuple[int, FittedImage]]] = {}  # by width, that of the oldest image first
     failure: list[Exception] = []
@@ -151,16 +149,12 @@ class Recognizer:
 
     Args:
         engine: Engine for log-probabilities.
-        config: Settings of its weights: charset and image.
+        config: Settings of its weights.
         batch_size: Images per forward pass. With 1, each is read as it comes, and nothing is prepared ahead.
         threads: Threads that open and resize images ahead of the network; 1 uses the caller's. Default: one per
             processor, up to eight.
         calibration: Calibration of the weights. Without one, confidences are the network's probabilities.
         options: Options of ``crnn.decoding.decoder.DecodingOptions``.
-
-    Attributes:
-        charset: Charset of the network.
-        decoder: Decoder for the options.
 
     Raises:
         ConfigError: A number is out of range, an option cannot be used, or options contradict each other.
