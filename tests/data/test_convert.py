@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import lmdb
@@ -62,7 +63,7 @@ def test_samples_are_written_in_order_and_the_rest_is_counted(mixed_words, tmp_p
                 assert (image.format, image.size) == ("PNG", (40, 20))
                 assert store.lexicon(index) is None
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["store"]
-    assert json.loads(json.dumps(done.as_dict()))["skipped"]["missing"]["count"] == 1
+    assert json.loads(json.dumps(asdict(done)))["skipped"]["missing"]["count"] == 1
 
 
 def test_the_number_of_workers_changes_nothing(mixed_words, tmp_path, records_of):

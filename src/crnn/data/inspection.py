@@ -32,14 +32,10 @@ from crnn.parallel import ordered_map, usable_cores
 _IMAGE_FAULTS = ("missing", "empty", "not_an_image", "truncated", "too_large", "outside_root", "unreadable_image")
 _LABEL_FAULTS = ("unreadable_label", "empty_label", "too_long", "unknown_character", "too_long_for_width")
 
+# In the order in which one is chosen where a sample has several.
 FAULTS = (*_IMAGE_FAULTS, *_LABEL_FAULTS, "contradiction", "overlap")
-"""All faults, in the order in which one is chosen where a sample has several."""
-
 REMARKS = ("changed_label", "tiny", "huge", "wrong_stored_size")
-"""Findings that are no faults."""
-
-FLAGS = {name: 1 << bit for bit, name in enumerate((*FAULTS, *REMARKS))}
-"""Bit of each finding in a sample's flags."""
+FLAGS = {name: 1 << bit for bit, name in enumerate((*FAULTS, *REMARKS))}  # of a sample
 
 MAX_BINS = 12  # of a histogram
 _RATIO_PARTS = 10  # ratios of width to height are counted in tenths
@@ -173,19 +169,18 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON; ``docs/datasets.md`` explains the keys."""
-        image, charset = self.settings.image, self.settings.charset
-        settings = {
-            "characters": charset.charset().characters,
-            "max_text_length": charset.max_text_length,
-            "resize": image.resize,
-            "image_width": image.image_width,
+        first = {"path": self.path, "samples": self.samples, "faulty": self.faulty, "fault_share": self.fault_share}
+        values = {**first, **asdict(self)}
+        del values["flags"]
+        values["settings"] = {
+            "characters": self.settings.charset.charset().characters,
+            "max_text_length": self.settings.charset.max_text_length,
+            "resize": self.settings.image.resize,
+            "image_width": self.settings.image.image_width,
             "tiny_below": self.settings.tiny_below,
             "huge_above": self.settings.huge_above,
         }
-        values = asdict(self)
-        first = {"path": self.path, "samples": self.samples, "faulty": self.faulty, "fault_share": self.fault_share}
-        del values["flags"]
-        return {**first, **values, "settings": settings}
+        return values
 
 
 def inspect_store(
@@ -367,8 +362,8 @@ def _bits(names: Sequence[str] | set[str]) -> np.uint32:
 def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
     """Return index groups of samples with equal hashes, ascending, in the order of their first samples.
 
-    ``hashes`` and ``among``, which marks the samples that have one, are ``(n,)``. With 64 bits, two of 16 million
-    different images collide with a probability of 7 in a million.
+    ``among`` marks the samples that have one. With 64 bits, two of 16 million different images collide with a
+    probability of 7 in a million.
     """
     indices = np.flatnonzero(among)
     _, group_of, sizes = np.unique(hashes[indices], return_inverse=True, return_counts=True)
@@ -382,11 +377,7 @@ def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
 
 
 def in_common(hashes: _Hashes, among: _Mask, others: _Hashes, among_others: _Mask) -> _Indices:
-    """Return for each sample the first one of another set with an equal hash, or -1.
-
-    ``hashes`` and ``among`` are ``(n,)``, ``others`` and ``among_others`` ``(k,)``; ``among`` marks the samples that
-    have a hash.
-    """
+    """Return for each sample the first one of another set with an equal hash, or -1; arguments as above."""
     partners = np.full(len(hashes), -1, np.int64)
     theirs = np.flatnonzero(among_others)
     values, firsts = np.unique(others[theirs], return_index=True)

@@ -31,10 +31,8 @@ class SampleStore(ABC):
     but its place.
     """
 
-    path: str
-    """The path, as the user typed it."""
-
-    _num_samples = 0
+    path: str  # as the user typed it
+    _num_samples: int
 
     def __len__(self) -> int:
         return self._num_samples
@@ -255,9 +253,9 @@ def _open_environment(path: str, file: Path) -> Environment:
     return environment
 
 
-MIB = 1 << 20
-_MAP_BYTES = 16 * MIB  # at first; it grows by at most
-_MAX_GROWTH_BYTES = 1024 * MIB
+_MIB = 1 << 20
+_MAP_BYTES = 16 * _MIB  # at first
+_MAX_GROWTH_BYTES = 1024 * _MIB  # at once
 
 # When a full page of LMDB gets a new last record, the one before it moves to the new page, too: of three images that
 # fit, a page keeps one or two, and a store of MJSynth is half empty. With another record behind the images pages stay
@@ -354,7 +352,7 @@ class LmdbWriter(FolderWriter):
                 break
             except self._lmdb.MapFullError:  # the transaction is undone; all of it goes in again
                 growth = max(min(self._map_size, _MAX_GROWTH_BYTES), 2 * self.pending_bytes)
-                self._map_size += -(-growth // MIB) * MIB
+                self._map_size += -(-growth // _MIB) * _MIB
                 self._environment.set_mapsize(self._map_size)
             except self._lmdb.Error as error:
                 raise self._write_error(error) from error
@@ -378,8 +376,8 @@ class LmdbWriter(FolderWriter):
 
     def _write_error(self, error: Exception) -> DataError:
         # LMDB reports a full disk as an input/output error, so the message says how much room there is.
-        free_mib = shutil.disk_usage(self._folder.partial.parent).free // MIB
+        free_mib = shutil.disk_usage(self._folder.partial.parent).free // _MIB
         return DataError(
             f"{self.path}: cannot be written: {error}; its disk has {free_mib} MiB left, "
-            f"the next records need {self.pending_bytes // MIB + 1} MiB. Make room or choose another folder"
+            f"the next records need {self.pending_bytes // _MIB + 1} MiB. Make room or choose another folder"
         )

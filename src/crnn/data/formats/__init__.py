@@ -16,21 +16,13 @@ __all__ = ["FORMATS", "Format", "open_reader", "published_count"]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Reader of a format.
+    """Reader of a format."""
 
-    Attributes:
-        reader: Module below ``crnn.data.formats`` and class, whose arguments behind the source are the options.
-        summary: What it reads, for the help.
-        encoding: Default encoding of crops.
-        counts: Published samples by split.
-        default_split: Split that the reader takes by default; ``None``: files' and folders' names tell the split.
-    """
-
-    reader: str
-    summary: str
-    encoding: Literal["png", "jpeg"] = "png"
-    counts: Mapping[str, int] = field(default_factory=dict)
-    default_split: str | None = None
+    reader: str  # module below ``crnn.data.formats`` and class, whose arguments behind the source are the options
+    summary: str  # of what it reads, for the help
+    encoding: Literal["png", "jpeg"] = "png"  # default of crops
+    counts: Mapping[str, int] = field(default_factory=dict)  # published samples by split
+    default_split: str | None = None  # of the reader; ``None``: files' and folders' names tell the split
 
     def reader_class(self) -> type[Reader]:
         """Import the reader."""

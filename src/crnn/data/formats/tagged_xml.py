@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,10 +26,10 @@ _MAX_COORDINATE = 1e6  # pixels; more than any image has, and well within the pr
 class _XmlReader(Reader):
     """The words of all ``image`` elements of a file."""
 
-    def __init__(self, path: Path, words: Callable[[Element, int], Iterator[Record | Skipped]]) -> None:
+    def __init__(self, path: Path) -> None:
         self.root = path.parent
         images = read_xml(path).findall("image")
-        self._samples = [word for number, image in enumerate(images, start=1) for word in words(image, number)]
+        self._samples = [word for number, image in enumerate(images, start=1) for word in _words(image, number)]
         if not self._samples:
             raise DataError(f"{path}: has no words; expected <image> with <taggedRectangle>. Check the file")
 
@@ -45,7 +45,7 @@ class SvtReader(_XmlReader):
     """
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:
-        super().__init__(find_annotation(source, (f"{split}.xml", f"svt1/{split}.xml")), _tagged_words)
+        super().__init__(find_annotation(source, (f"{split}.xml", f"svt1/{split}.xml")))
 
 
 class Ic03Reader(_XmlReader):
@@ -67,7 +67,7 @@ class Ic03Reader(_XmlReader):
             raise ConfigError(f"ICDAR 2003 has no split {split!r}; expected train or test")
         folder = f"{'SceneTrial' if kind == 'scene' else 'Trial'}{split.capitalize()}"
         name = "words.xml" if kind == "scene" else "word.xml"
-        super().__init__(find_annotation(source, (name, f"{folder}/{name}")), _words)
+        super().__init__(find_annotation(source, (name, f"{folder}/{name}")))
 
 
 def read_xml(path: Path) -> Element:
@@ -93,16 +93,10 @@ def read_xml(path: Path) -> Element:
 
 
 def _words(image: Element, number: int) -> Iterator[Record | Skipped]:
-    """Yield the words of a scene, or the image that is a word."""
-    name = image.get("file")
-    if name is None:
-        yield from _tagged_words(image, number)
-    else:
-        yield sample(name.strip(), image.get("tag", "").strip(), place=f"image {number}")
-
-
-def _tagged_words(image: Element, number: int) -> Iterator[Record | Skipped]:
-    """Yield the words of one scene, which has ``imageName`` and ``taggedRectangles``."""
+    """Yield the words of a scene, which has ``imageName`` and ``taggedRectangles``, or the image that is a word."""
+    if "file" in image.attrib:
+        yield sample(image.attrib["file"].strip(), image.get("tag", "").strip(), place=f"image {number}")
+        return
     name = _text(image.find("imageName"))
     lexicon = tuple(word for part in (image.findtext("lex") or "").split(",") if (word := part.strip()))
     rectangles = [child for group in image.findall("taggedRectangles") for child in group.findall("taggedRectangle")]
