@@ -58,7 +58,7 @@ def test_samples_are_written_in_order_and_the_rest_is_counted(mixed_words, tmp_p
             if record.region is None:
                 assert store.image_bytes(index) == (mixed_words.root / record.path).read_bytes()
                 assert store.lexicon(index) == ("one", "two")
-                assert store.large_lexicon(index) == ("one", "two", "three")
+                assert store.lexicon(index, large=True) == ("one", "two", "three")
             else:
                 assert (image.format, image.size) == ("PNG", (40, 20))
                 assert store.lexicon(index) is None

@@ -338,7 +338,7 @@ def test_a_store_without_its_faults(tmp_path: Path, faulty_set: LmdbStore, image
         assert [clean.label(n) for n in range(len(clean))] == ["zero", "three", "four"]
         assert [clean.image_bytes(n) for n in range(3)] == [image_of(name) for name in "034"]
         assert clean.lexicon(1) == ("a", "three")
-        assert clean.large_lexicon(2) == ("x", "y", "z")
+        assert clean.lexicon(2, large=True) == ("x", "y", "z")
         assert clean.stored_size(0) == (20, 32)  # the right one, where the set had a wrong one
         assert inspect_store(clean, against=[open_source(str(tmp_path / "other"))]).faulty == 0
 

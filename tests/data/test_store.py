@@ -286,7 +286,7 @@ def test_the_writer_s_keys_are_the_field_s(tmp_path, records_of):
         b"wh-000000001": b"100_32",
         b"num-samples": b"1",
     }
-    assert LmdbStore(tmp_path / "store").large_lexicon(0) == ("one", "two")
+    assert LmdbStore(tmp_path / "store").lexicon(0, large=True) == ("one", "two")
 
 
 @pytest.mark.parametrize(("smallest", "largest", "limit"), [(700, 1900, 1.45), (3000, 9000, 1.45)])

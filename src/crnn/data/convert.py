@@ -208,32 +208,32 @@ class _Tally:
 
     def write(self, writer: LmdbWriter | ListWriter, item: Record | Skipped, prepared: Prepared | None) -> None:
         """Write a sample or count its skip."""
-        if isinstance(item, Record) and prepared is not None:
-            self._add(writer, item, prepared)
-        elif isinstance(item, Skipped):
+        if isinstance(item, Skipped):
             self._skip(item.key, item.reason)
-        self.position += 1
+        elif prepared is not None:
+            self._add(writer, item, prepared)
+        self.position += 1  # only now: an error of the writer is raised for a sample that is not done
         self.checksum = _mark(item, self.checksum)
 
-    def _add(self, writer: LmdbWriter | ListWriter, record: Record, prepared: Prepared) -> None:
+    def _add(self, writer: LmdbWriter | ListWriter, item: Record, prepared: Prepared) -> None:
         keeps_lexicons = isinstance(writer, LmdbWriter)
-        label, reason = record.label, prepared.reason
+        label, reason = item.label, prepared.reason
         if not reason and not_utf8(label):
             reason = "encoding"
         # With a NUL the whole list would be no text.
         if not (reason or keeps_lexicons) and ("\n" in label or "\0" in label or label.endswith("\r")):
             reason = "line_break"
         if reason:
-            self._skip(record.key, reason, prepared.message)
+            self._skip(item.key, reason, prepared.message)
             return
         lexicon, large_lexicon = (
             [word for word in words if word.split() == [word] and not not_utf8(word)]
-            for words in (record.lexicon, record.large_lexicon)
+            for words in (item.lexicon, item.large_lexicon)
         )
         size = (prepared.width, prepared.height)
         writer.add(prepared.image, label, lexicon=lexicon, large_lexicon=large_lexicon, size=size)
         kept = len(lexicon) + len(large_lexicon)
-        self.lexicon_words_left_out += len(record.lexicon) + len(record.large_lexicon) - kept
+        self.lexicon_words_left_out += len(item.lexicon) + len(item.large_lexicon) - kept
         self.lexicons_left_out += bool(kept) and not keeps_lexicons
 
     def _skip(self, key: str, reason: str, message: str = "") -> None:

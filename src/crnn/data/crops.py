@@ -47,9 +47,8 @@ def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
     warp (bicubic, averaged where it shrinks) to the mean lengths of its opposite sides; outside of the image its edge
     pixels are repeated.
 
-    Raises:
-        ImageError: With a reason of ``Quad.fault``, ``outside_image`` (a box has no pixel in common with the image, a
-            quadrilateral less than half of its area) or ``too_large`` (more than 16 million pixels).
+    The reasons of ``ImageError`` are those of ``Quad.fault``, ``outside_image`` (a box has no pixel in common with the
+    image, a quadrilateral less than half of its area) and ``too_large`` (more than 16 million pixels).
     """
     if isinstance(region, Box):
         return _crop_box(image, region)
@@ -163,12 +162,11 @@ class CropOptions:
             raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
 
 
+# From a record's ``path`` to image bytes, or an ``ImageError``; it can be pickled.
 ImageReader: TypeAlias = Callable[[str], bytes]
-"""Function from a record's ``path`` to image bytes, or an ``ImageError``; it can be pickled."""
 
-
+# One image to prepare: source number, path there, and the region to cut out (``None``: all, bytes unchanged).
 Request: TypeAlias = tuple[int, str, Box | Quad | None]
-"""One image to prepare: source number, path there, and the region to cut out (``None``: all, bytes unchanged)."""
 
 
 class Prepared(NamedTuple):

@@ -1,7 +1,6 @@
 """Inspection of a set: contents, faults, and overlap with other sets.
 
-A *fault* makes training leave a sample out, or contradicts another sample; a *remark* is only worth knowing. Some 30
-bytes per sample are kept, so that millions fit in memory.
+A *fault* makes training leave a sample out, or contradicts another sample; a *remark* is only worth knowing.
 """
 
 from __future__ import annotations
@@ -234,8 +233,8 @@ def inspect_store(
     )
 
 
-# Of a sample: flags, and hashes of the image bytes, of the pixels in red, green and blue, and of the label as trained
-# on; 0 where there is none.
+# Of each sample, of which there may be millions: flags, and hashes of the image bytes, of the pixels in red, green and
+# blue, and of the label as trained on; 0 where there is none.
 _SAMPLE = np.dtype([("flags", np.uint32), ("files", np.uint64), ("pixels", np.uint64), ("labels", np.uint64)])
 
 

@@ -19,11 +19,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from crnn.config.training import DataConfig
 from crnn.errors import CrnnError, TrainingError
 
-WAIT_SECONDS = 600.0
-"""Longest wait for one batch; after it the workers are taken to hang, on a dead disk, say."""
-
+WAIT_SECONDS = 600.0  # for one batch, after which the workers are taken to hang, on a dead disk, say
 _CANNOT_SEND = 74  # exit status (EX_IOERR) of a worker whose batch cannot be sent
-
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when the one that started it ends
 
 _Item_co = TypeVar("_Item_co", covariant=True)
@@ -64,10 +61,8 @@ def iterate_batches(
     """Yield batches ``first`` to ``last - 1`` in order, the same for any number of workers.
 
     The source is pickled to workers that are not forked; its errors are raised here. ``pin_memory`` puts batches into
-    page-locked memory, for accelerators.
-
-    Raises:
-        TrainingError: A worker process died, or none gave the next batch for ``WAIT_SECONDS``.
+    page-locked memory, for accelerators. A worker process that died, or gave no batch for ``WAIT_SECONDS``, is a
+    ``TrainingError``.
     """
     count = 1 if config.workers is None else config.workers
     loader = DataLoader(

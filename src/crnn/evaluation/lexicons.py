@@ -103,7 +103,7 @@ def full_lexicon(
 
 def _kept_words(store: SampleStore, index: int, spec: str) -> tuple[str, ...]:
     """Return the words of the lexicon ``50`` or ``1k`` that is kept with a sample."""
-    return (store.lexicon(index) if spec == "50" else store.large_lexicon(index)) or ()
+    return store.lexicon(index, large=spec == "1k") or ()
 
 
 def write_lexicon(path: str | os.PathLike[str], words: Sequence[str]) -> None:

@@ -69,12 +69,7 @@ FORMATS = {
 
 
 def open_reader(name: str, source: str | os.PathLike[str], options: Mapping[str, object] | None = None) -> Reader:
-    """Open the reader of a set; options that are ``None`` were not chosen.
-
-    Raises:
-        ConfigError: The format is unknown, or has no such option.
-        DataError: The source is no such set.
-    """
+    """Open the reader of a set; options that are ``None`` were not chosen."""
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; expected one of: {', '.join(FORMATS)}")
     reader = FORMATS[name].reader_class()

@@ -34,7 +34,7 @@ class StoreReader(Reader):
                 continue
             try:
                 label = self._store.label(index)
-                lexicon, large = self._store.lexicon(index) or (), self._store.large_lexicon(index) or ()
+                lexicon, large = (self._store.lexicon(index, large=large) or () for large in (False, True))
             except DataError as error:
                 if error.__cause__ is not None:  # the file is damaged, and not just this record of it
                     raise

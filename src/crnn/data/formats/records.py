@@ -78,18 +78,14 @@ class Reader(ABC):
     and yields ``sample(...)`` for each annotated word.
     """
 
-    root: Path
-    """Folder of the images; nothing outside it is read."""
-
-    notes: tuple[str, ...] = ()
-    """Sentences about the files for the user."""
+    root: Path  # folder of the images; nothing outside it is read
+    notes: tuple[str, ...] = ()  # sentences about the files for the user
 
     @abstractmethod
     def __iter__(self) -> Iterator[Record | Skipped]:
         """Iterate over the samples; may be called again."""
 
-    def __len__(self) -> int:
-        """Return the number of annotated samples, skipped ones included."""
+    def __len__(self) -> int:  # skipped samples included
         return self._num_samples
 
     @functools.cached_property
@@ -171,11 +167,7 @@ def not_utf8(text: str) -> bool:
 
 
 def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> Path:
-    """Return the file ``source``, or the one file in that folder that has one of the names (``*.csv``).
-
-    Raises:
-        DataError: ``source`` does not exist, or has none or several of these files in it.
-    """
+    """Return the file ``source``, or the one file in that folder that has one of the names (``*.csv``)."""
     path, expected = Path(source), " or ".join(patterns)
     if os.path.isfile(path):  # noqa: PTH113 - no error where the path is too long or forbidden
         return path
@@ -191,12 +183,7 @@ def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> 
 
 
 def printable(text: str, limit: int = 1000) -> str:
-    r"""Return a text of a file for messages: one line of at most ``limit`` characters.
-
-    Example:
-        >>> printable("two\nlines")
-        'two\\nlines'
-    """
+    """Return a text of a file for messages: one line of at most ``limit`` characters."""
     shown = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
@@ -206,12 +193,6 @@ def relative_path(path: str) -> str | None:
 
     Only the text is checked: links are resolved when the image is opened. ``\`` separates, too, for lists made under
     Windows. Any ``..`` is refused, as a link on the way would lead elsewhere.
-
-    Example:
-        >>> relative_path("./2425/1/115_Lube_45484.jpg")
-        '2425/1/115_Lube_45484.jpg'
-        >>> [relative_path(path) for path in ("/etc/passwd", "a/../../b", "C:/b", "..")]
-        [None, None, None, None]
     """
     path = path.replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]

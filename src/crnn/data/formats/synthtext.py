@@ -41,12 +41,10 @@ class SynthTextReader(Reader):
     They are held in memory. Boxes outside of a scene are left to ``crnn.data.crops``, which clips them; ABINet drops
     them. Skips are counted per box, one for a scene without boxes; both crops skip the same.
 
-    Args:
-        source: ``gt.mat``, its folder (``SynthText`` in the archive), or the folder around it.
-        crop: ``quad``: regions are ``Quad``. ``box``: the ``Box`` of whole pixels around each, as in
-            ``crop_by_word_bb_syn90k.py`` of ABINet, also used by parseq.
-        margin: Added on each side of a ``Box``, as a share of the mean of its width and height, rounded up to whole
-            pixels. ABINet and parseq have 0; the author's script draws up to 0.1.
+    ``source`` is ``gt.mat``, its folder (``SynthText`` in the archive), or the folder around it. ``crop="box"`` gives
+    the ``Box`` of whole pixels around each ``Quad``, as in ``crop_by_word_bb_syn90k.py`` of ABINet, used by parseq too.
+    ``margin`` is added on its sides, as a share of the mean of width and height, rounded up to whole pixels. ABINet and
+    parseq have 0; the author's script draws up to 0.1.
     """
 
     def __init__(
@@ -56,8 +54,7 @@ class SynthTextReader(Reader):
             raise ConfigError(f"the margin of crop {crop!r} is {margin}; expected 0 to 1 with box, and 0 with quad")
         path = find_annotation(source, ("gt.mat", "SynthText/gt.mat"))
         self.root = path.parent
-        self._crop = crop
-        self._margin = margin
+        self._crop, self._margin = crop, margin
         self._scenes = list(read_mat(path, _VARIABLES, _scenes))
 
     def __len__(self) -> int:

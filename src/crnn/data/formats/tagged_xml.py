@@ -1,8 +1,7 @@
 """Sets in XML with tagged rectangles: Street View Text, and ICDAR 2003, which also has sets of words.
 
-Labels of SVT are upper-case, and ``<lex>`` of a scene is the lexicon of about 50 words for all its words. Boxes are
-clipped to the image, as in mmocr and MindOCR. References: Wang, Babenko and Belongie 2011, "End-to-end scene text
-recognition"; Lucas et al. 2003, "ICDAR 2003 robust reading competitions".
+``<lex>`` of a scene of SVT is the lexicon for all its words. References: Wang, Babenko and Belongie 2011, "End-to-end
+scene text recognition"; Lucas et al. 2003, "ICDAR 2003 robust reading competitions".
 """
 
 from __future__ import annotations
@@ -38,11 +37,7 @@ class _XmlReader(Reader):
 
 
 class SvtReader(_XmlReader):
-    """The words of SVT, in the order of the file.
-
-    ``source`` is the folder with ``train.xml`` and ``test.xml`` (``svt1``, or its parent), or one of these files, for
-    which ``split`` is ignored.
-    """
+    """The words of SVT, of a file, or of that of ``split`` in ``svt1`` or its parent, in their order."""
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:
         super().__init__(find_annotation(source, (f"{split}.xml", f"svt1/{split}.xml")))
@@ -51,10 +46,8 @@ class SvtReader(_XmlReader):
 class Ic03Reader(_XmlReader):
     """The words of ICDAR 2003, in the order of the file.
 
-    Args:
-        source: The folder with ``words.xml`` or ``word.xml``, its parent, or one of these files.
-        kind: ``scene`` or ``word``; ignored where ``source`` is a file.
-        split: The part, where ``source`` is the parent of several.
+    ``source`` is the folder with ``words.xml`` or ``word.xml``, its parent, for which ``split`` is the part, or one of
+    these files, for which ``kind`` is ignored, too.
     """
 
     def __init__(
@@ -73,8 +66,7 @@ class Ic03Reader(_XmlReader):
 def read_xml(path: Path) -> Element:
     """Return the root element of an XML file, in its declared encoding, else UTF-8 or UTF-16.
 
-    Raises:
-        DataError: It cannot be read, is not well-formed, has more than 16 MiB, or has a document type or entities.
+    More than 16 MiB, a document type and entities are a ``DataError``.
     """
     try:
         from defusedxml.ElementTree import ParseError, parse
