@@ -74,17 +74,6 @@ def test_the_number_of_workers_changes_nothing(mixed_words, tmp_path, records_of
     assert done.skipped["missing"].count == 1
 
 
-def test_a_list_is_written_too(mixed_words, tmp_path):
-    done = convert(mixed_words, str(tmp_path / "folder"), to="list", workers=0)
-    assert (done.written, done.lexicons_left_out) == (37, 32)
-    store = ListFile(tmp_path / "folder" / "labels.tsv")
-    assert len(store) == 37
-    assert store.label(0) == "wörd0"
-    assert store.image_bytes(0) == (mixed_words.root / "a folder/wörd 0.jpg").read_bytes()
-    assert {Path(store.key(i)).suffix for i in range(37)} == {".jpg", ".png"}
-    assert sorted(entry.name for entry in (tmp_path / "folder").iterdir()) == ["images", "labels.tsv"]
-
-
 def test_too_many_bad_samples_stop_with_examples(mixed_words, tmp_path):
     for number in range(10, 20):
         (mixed_words.root / f"a folder/wörd {number}.jpg").write_bytes(b"\xff\xd8\xff no image")
@@ -181,15 +170,12 @@ def test_few_samples_are_in_memory_at_a_time(mixed_words, tmp_path, small_jobs):
 
 
 def test_impossible_settings_are_refused(mixed_words, tmp_path):
-    for changes, message in (
-        ({"max_bad_share": 1.5}, "max_bad_share is 1.5"),
-        ({"workers": -1}, "workers is -1"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            convert(mixed_words, str(tmp_path / "store"), **changes)
-    for changes, message in (({"max_height": 0}, "max_height is 0"), ({"quality": 101}, "quality is 101")):
-        with pytest.raises(ConfigError, match=message):
-            CropOptions(**changes)
+    for name, value in (("max_bad_share", 1.5), ("workers", -1)):
+        with pytest.raises(ConfigError, match=f"{name} is {value}"):
+            convert(mixed_words, str(tmp_path / "store"), **{name: value})
+    for name, value in (("max_height", 0), ("quality", 101)):
+        with pytest.raises(ConfigError, match=f"{name} is {value}"):
+            CropOptions(**{name: value})
     assert not (tmp_path / "store.partial").exists()
 
 

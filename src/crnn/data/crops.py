@@ -144,12 +144,9 @@ def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropOptions:
-    """Treatment of images on their way into a store.
+    """Treatment of images on their way into a store."""
 
-    ``check="header"`` checks header and last bytes of unchanged images and decodes only those that look cut short;
-    ``full`` decodes all, at several times the cost.
-    """
-
+    # Of unchanged images: header and last bytes, decoding those that look cut short, or all, at several times the cost.
     check: Literal["header", "full"] = "header"
     max_height: int | None = None  # pixels, to which higher images are shrunk
     encoding: Literal["png", "jpeg"] = "png"  # of cut or shrunk images; jpeg has about a third of the size

@@ -106,10 +106,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One sample of a group of equal images; an unreadable label is empty."""
+    """One sample of a group of equal images."""
 
     key: str
-    label: str
+    label: str  # empty where it cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +192,9 @@ def inspect_store(
 ) -> Inspection:
     """Check every sample of a set: its label as in training, its image fully decoded.
 
-    Worker processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
-
-    Args:
-        store: The set.
-        settings: Settings of the inspection.
-        against: Other sets; an image that is in one of them is a fault.
-        workers: Processes; 0: none. Default: one per core, 0 for few samples. The result is the same.
-        progress: Called with the number of samples done since the last call, those of other sets included.
+    An image that is in one of the sets ``against`` is a fault. ``progress`` is called with the number of samples done
+    since the last call, those of other sets included. Worker processes, by default one per core, and 0 for few samples,
+    are spawned: in a script, call this under ``if __name__ == "__main__"``.
     """
     settings = settings or InspectionSettings()
     if workers is not None and workers < 0:

@@ -22,8 +22,7 @@ class ListFile(SampleStore):
     """A list of images and labels.
 
     The lines are held in memory, with 8 bytes per line for its place. Forked processes share the memory, others read
-    the file again. Image files are opened one at a time, never outside of the list's folder. A line without path and
-    label is a ``DataError``.
+    the file again. Image files are never opened outside of the list's folder. A malformed line is a ``DataError``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

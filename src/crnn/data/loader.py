@@ -34,7 +34,7 @@ class Numbered(Protocol[_Item_co]):
 
 
 class _Numbers(Dataset[_Item | CrnnError]):
-    """View of a source for torch's loader: item ``i`` is batch ``first + i``, or its error.
+    """Items ``i``, for torch's loader, are batches ``first + i`` of a source, or their errors.
 
     An error raised in a worker would lose its arguments and carry a traceback in its message.
     """

@@ -237,8 +237,7 @@ def _open_environment(path: str, file: Path) -> Environment:
 
 
 _MIB = 1 << 20
-_MAP_BYTES = 16 * _MIB  # at first
-_MAX_GROWTH_BYTES = 1024 * _MIB  # at once
+_MAP_BYTES, _MAX_GROWTH_BYTES = 16 * _MIB, 1024 * _MIB  # at first, and at once
 
 # When a full page of LMDB gets a new last record, the one before it moves to the new page, too: of three images that
 # fit, a page keeps one or two, and a store of MJSynth is half empty. With another record behind the images pages stay

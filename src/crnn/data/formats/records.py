@@ -93,10 +93,7 @@ class Reader(ABC):
         return sum(1 for _ in self)
 
     def image_source(self) -> Callable[[str], bytes]:
-        """Return a function from a record's path to image bytes; errors as in ``ImageFolder.read``.
-
-        It is pickled for worker processes, so it should not hold the samples.
-        """
+        """Return a function from a record's path to image bytes, which is pickled: it should not hold the samples."""
         return ImageFolder(self.root).read
 
 

@@ -139,8 +139,7 @@ def samples_like(
 def share_of(reader: Reader, share: str) -> Subset:
     """Return the samples whose pseudorandom number lies in a share START:STOP; the others count as ``other_share``.
 
-    The number, in [0, 1), is a hash of the image's path: reproducible, independent of the order, and the same for all
-    words of a scene. Disjoint ranges share no sample.
+    The number, in [0, 1), is a hash of the image's path: independent of the order, the same for all words of a scene.
     """
     try:
         start, stop = (float(text or end) for text, end in zip(share.split(":"), (0, 1), strict=True))
