@@ -224,7 +224,7 @@ def inspect_store(
         same_pixels=_groups(store, [group for group in equal if _differ(files[group])]),
         contradictions=_groups(store, contradicting),
         overlaps=tuple(overlaps),
-        flags=flags,
+        flags=np.ascontiguousarray(flags),
     )
 
 

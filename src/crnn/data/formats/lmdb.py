@@ -34,13 +34,13 @@ class StoreReader(Reader):
                 continue
             try:
                 label = self._store.label(index)
-                lexicon, large = (self._store.lexicon(index, large=large) or () for large in (False, True))
+                small, large = (self._store.lexicon(index, large=is_large) or () for is_large in (False, True))
             except DataError as error:
                 if error.__cause__ is not None:  # the file is damaged, and not just this record of it
                     raise
                 yield Skipped(key, "bad_record")
             else:
-                yield Record(key, label, f"image-{index + 1:09d}", lexicon=lexicon, large_lexicon=large)
+                yield Record(key, label, f"image-{index + 1:09d}", lexicon=small, large_lexicon=large)
 
     def image_source(self) -> Callable[[str], bytes]:
         """Return a function from a record's path to image bytes; errors as in ``SampleStore.image_bytes``."""
