@@ -358,4 +358,7 @@ def test_convert_ic03_and_iiit5k(script: Callable[..., int], tmp_path: Path, mon
     assert script("convert_iiit5k.py", "-m", "testdata.mat", "-o", "lmdb", "--to", "lmdb") == 0
     with LmdbStore("lmdb") as store:
         assert store.image_bytes(0) == image_of("PRIVATE")
-        assert (store.label(0), store.lexicon(0), store.large_lexicon(0)) == ("PRIVATE", *[("PRIVATE", "PUBLIC")] * 2)
+        assert (store.label(0), store.lexicon(0), store.lexicon(0, large=True)) == (
+            "PRIVATE",
+            *[("PRIVATE", "PUBLIC")] * 2,
+        )

@@ -2,8 +2,6 @@
 
 import io
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import crnn.data.crops as crops_module
-from crnn.data.crops import CropOptions, Prepared, Request, crop, decode_scene, prepare
+from crnn.data.crops import CropOptions, Prepared, crop, decode_scene, prepare
 from crnn.data.formats.records import Box, Quad, Record
 from crnn.errors import ImageError
 from crnn.files import ImageFolder
@@ -134,7 +132,7 @@ def test_where_a_quadrilateral_leaves_the_image_its_edge_goes_on():
         (((10, 10), (50, 10), (30, 10), (20, 10)), "no_area"),
         (((10, 10), (10, 10), (10, 10), (10, 10)), "no_area"),
         (((50, 10), (10, 10), (10, 30), (50, 30)), "mirrored"),
-        (((10, 10), (50, 10), (10, 30), (50, 30)), "not_convex"),
+        (((10, 10), (50, 10), (10, 30), (50, 30)), "self_crossing"),
         (((10, 10), (50, 10), (20, 15), (10, 30)), "not_convex"),
         (((10, 10), (50, 10), (90, 10), (10, 30)), "not_convex"),  # a triangle has no corner to warp to
         (((100, 10), (150, 10), (150, 30), (100, 30)), "outside_image"),
@@ -155,7 +153,7 @@ def test_any_quadrilateral_is_cut_out_or_counted(points):
     try:
         found = crop(image, Quad(tuple(points)))
     except ImageError as error:
-        assert error.reason in ("no_area", "mirrored", "not_convex", "outside_image")  # noqa: PT017
+        assert error.reason in ("no_area", "mirrored", "not_convex", "self_crossing", "outside_image")  # noqa: PT017
     else:
         assert min(found.size) >= 1
         assert (np.asarray(found) == 77).all()  # nothing but the image and its edge
@@ -184,7 +182,7 @@ def test_scenes_are_decoded_as_they_are_stored(encode_image, smooth_image):
 
 
 def prepared(folder, *records: Record, **settings) -> list[Prepared]:
-    requests = [Request(0, record.path, record.region) for record in records]
+    requests = [(0, record.path, record.region) for record in records]
     results = prepare([ImageFolder(folder).read], CropOptions(**settings), requests)
     assert len(results) == len(records)
     assert all("\n" not in result.message for result in results)
@@ -266,9 +264,3 @@ def test_a_scene_is_decoded_once_for_the_words_that_follow_each_other(tmp_path, 
     for result, box in zip(results[:3], boxes, strict=True):
         left = int(box.left)
         np.testing.assert_array_equal(Image.open(io.BytesIO(result.image)), pixels[5:25, left : left + 10])
-
-
-def test_nothing_heavy_is_imported():
-    code = "import sys, crnn.data.convert; print(sorted({'torch', 'lmdb', 'scipy'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"

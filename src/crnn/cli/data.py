@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -102,7 +103,7 @@ def inspect(
         print("crnn data inspect: stopped before the end; nothing is kept", file=sys.stderr)
         return 128 + signal.SIGINT
     if json:
-        print_json({**found.as_dict(), "written": None if written is None else written.as_dict()})
+        print_json({**found.as_dict(), "written": None if written is None else asdict(written)})
     else:
         bar = "█" if "utf" in (sys.stdout.encoding or "utf-8").lower() else "#"
         print(inspection_text(found, bar=bar))
@@ -279,7 +280,7 @@ def convert(
             stop=lambda: caught,
         )
     if json:
-        print_json(done.as_dict())
+        print_json(asdict(done))
     elif done.complete:
         print(summary(done))
     if not done.complete:

@@ -20,12 +20,8 @@ from crnn.config.training import AugmentConfig
 Pixels = npt.NDArray[np.uint8]
 Point = tuple[float, float]
 
-MAX_HEIGHT = 40
-"""Pixels; higher images are shrunk to it. The largest default cut leaves as many as the network sees."""
-
-MAX_GROWTH = 1.5
-"""Largest growth of the shorter side by rotation, as a share of it; a long line turned further becomes illegible."""
-
+MAX_HEIGHT = 40  # pixels, to which higher images are shrunk; the largest default cut leaves as many as the network sees
+MAX_GROWTH = 1.5  # of the shorter side by rotation, as a share of it; a long line turned further becomes illegible
 _NETWORK_HEIGHT = 32  # pixels, for which the settings state lengths
 _MAX_MINIFICATION = 1.2  # pixels that the warp may step over per output pixel; finer images are filtered first
 _SHARP_HEIGHT = 24  # images up to it are warped bicubically, which is slower, as they have no detail to lose

@@ -14,10 +14,10 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from crnn.data.crops import CropOptions, ImageReader, Prepared, Request, prepare
-from crnn.data.formats.records import Reader, Record, Skipped, printable
+from crnn.data.crops import CropOptions, ImageReader, Prepared, prepare
+from crnn.data.formats.records import Reader, Record, Skipped, not_utf8, printable
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, CrnnError, DataError
@@ -60,10 +60,6 @@ class Conversion:
     begun_at: int  # samples done by an earlier, stopped conversion
     total: int  # samples of the reader
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result for JSON."""
-        return asdict(self)
-
 
 def convert(
     readers: Reader | Sequence[Reader],
@@ -79,14 +75,14 @@ def convert(
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], object] = lambda: False,
 ) -> Conversion:
-    """Write the samples of one reader, or of several in turn.
+    """Write the samples of one reader, or of several in turn, into a new or empty folder.
 
     The partial result, ``path`` with ``.partial`` at the end, stays when the conversion stops or fails, and the same
     conversion goes on with it. Processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
 
     Args:
         readers: The samples.
-        path: A new or empty folder.
+        path: The folder.
         to: ``lmdb``, or ``list`` for image folders with a list file.
         images: Treatment of the images.
         origin: Everything else that decides the result (format, source, reader's options), compared as text before
@@ -170,9 +166,7 @@ def _prepared_jobs(
 ) -> Generator[list[tuple[Record | Skipped, Prepared | None]], None, None]:
     """Yield the items of each job in order, records with their image."""
     jobs, ahead = itertools.tee(_jobs(items))
-    requests = (
-        [Request(source, item.path, item.region) for source, item in job if isinstance(item, Record)] for job in ahead
-    )
+    requests = ([(source, item.path, item.region) for source, item in job if isinstance(item, Record)] for job in ahead)
     function = functools.partial(prepare, sources, images)
     results = ordered_map(function, requests, workers=workers, ahead=_JOBS_AHEAD * workers, kind="processes")
     with contextlib.closing(results):
@@ -187,8 +181,7 @@ def _jobs(items: Iterable[tuple[int, Record | Skipped]]) -> Iterator[list[tuple[
     size = 0.0
     scene: tuple[int, str] | None = None
     for source, item in items:
-        cost = 1 / 30
-        limit = _JOB_SIZE
+        cost, limit = 1 / 30, _JOB_SIZE
         if isinstance(item, Record):
             cost = _HEAVY if item.region or item.lexicon or item.large_lexicon else 1
             if item.region and scene == (source, item.path):
@@ -219,28 +212,28 @@ class _Tally:
             self._skip(item.key, item.reason)
         elif prepared is not None:
             self._add(writer, item, prepared)
-        self.position += 1
+        self.position += 1  # only now: an error of the writer is raised for a sample that is not done
         self.checksum = _mark(item, self.checksum)
 
-    def _add(self, writer: LmdbWriter | ListWriter, record: Record, prepared: Prepared) -> None:
+    def _add(self, writer: LmdbWriter | ListWriter, item: Record, prepared: Prepared) -> None:
         keeps_lexicons = isinstance(writer, LmdbWriter)
-        label, reason = record.label, prepared.reason
-        if not reason and not _is_text(label):
+        label, reason = item.label, prepared.reason
+        if not reason and not_utf8(label):
             reason = "encoding"
         # With a NUL the whole list would be no text.
         if not (reason or keeps_lexicons) and ("\n" in label or "\0" in label or label.endswith("\r")):
             reason = "line_break"
         if reason:
-            self._skip(record.key, reason, prepared.message)
+            self._skip(item.key, reason, prepared.message)
             return
         lexicon, large_lexicon = (
-            [word for word in words if word.split() == [word] and _is_text(word)]
-            for words in (record.lexicon, record.large_lexicon)
+            [word for word in words if word.split() == [word] and not not_utf8(word)]
+            for words in (item.lexicon, item.large_lexicon)
         )
         size = (prepared.width, prepared.height)
         writer.add(prepared.image, label, lexicon=lexicon, large_lexicon=large_lexicon, size=size)
         kept = len(lexicon) + len(large_lexicon)
-        self.lexicon_words_left_out += len(record.lexicon) + len(record.large_lexicon) - kept
+        self.lexicon_words_left_out += len(item.lexicon) + len(item.large_lexicon) - kept
         self.lexicons_left_out += bool(kept) and not keeps_lexicons
 
     def _skip(self, key: str, reason: str, message: str = "") -> None:
@@ -318,14 +311,6 @@ def _mark(item: Record | Skipped, checksum: int) -> int:
     """Return the checksum with one more sample."""
     text = f"{item.label}\t{item.region}" if isinstance(item, Record) else item.reason
     return zlib.crc32(f"{item.key}\t{text}\n".encode("utf-8", "surrogatepass"), checksum)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def summary(done: Conversion) -> str:

@@ -19,9 +19,7 @@ from crnn.data.formats.records import Box, Quad
 from crnn.errors import ConfigError, ImageError
 from crnn.image import MAX_PIXELS, image_size, load_image, open_image, pillow_error
 
-MAX_CROP_PIXELS = 16_000_000
-"""Larger crops are refused before memory is spent: no word has this size."""
-
+_MAX_CROP_PIXELS = 16_000_000  # larger crops are refused before memory is spent: no word has this size
 _MAX_SIDE = 65_500  # JPEG's own limit, nearly
 _MARGIN = 2  # pixels around a point that bicubic interpolation reads
 
@@ -49,13 +47,19 @@ def crop(image: Image.Image, region: Box | Quad) -> Image.Image:
     warp (bicubic, averaged where it shrinks) to the mean lengths of its opposite sides; outside of the image its edge
     pixels are repeated.
 
-    Raises:
-        ImageError: With the reason ``outside_image`` (a box has no pixel in common with the image, a quadrilateral
-            less than half of its area), ``no_area`` (the corners lie on one line), ``mirrored`` (they are
-            counter-clockwise), ``not_convex`` (sides cross, or a corner points inwards) or ``too_large`` (more than
-            ``MAX_CROP_PIXELS``).
+    The reasons of ``ImageError`` are those of ``Quad.fault``, ``outside_image`` (a box has no pixel in common with the
+    image, a quadrilateral less than half of its area) and ``too_large`` (more than 16 million pixels).
     """
-    return _crop_box(image, region) if isinstance(region, Box) else _crop_quad(image, region.points)
+    if isinstance(region, Box):
+        return _crop_box(image, region)
+    given = f"the quadrilateral {region.points}"
+    if not all(math.isfinite(value) for point in region.points for value in point):
+        raise ImageError(f"{given} is not finite; expected pixels", reason="outside_image")
+    if fault := region.fault(1e-6):
+        raise ImageError(
+            f"{given} is {fault}; expected top left, top right, bottom right, bottom left of the text", reason=fault
+        )
+    return _crop_quad(image, region.points)
 
 
 def _upright(source: bytes | Image.Image, mode: str) -> Image.Image:
@@ -80,7 +84,6 @@ def _crop_box(image: Image.Image, box: Box) -> Image.Image:
 
 
 def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
-    _check_shape(points)
     above, right_side, below, left_side = (math.dist(points[i], points[(i + 1) % 4]) for i in range(4))
     _check_crop_size((above + below) / 2, (left_side + right_side) / 2)
     width, height = max(1, round((above + below) / 2)), max(1, round((left_side + right_side) / 2))
@@ -106,40 +109,17 @@ def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
     patch = Image.fromarray(np.pad(pixels, outside, mode="edge"))
     w, h = width * columns, height * rows
     a, b, c, d, e, f, g, k = unit_square_map([(x - x0, y - y0) for x, y in points])
-    warped = patch.transform(
-        (w, h),
-        Image.Transform.PERSPECTIVE,
-        (a / w, b / h, c, d / w, e / h, f, g / w, k / h),
-        Image.Resampling.BICUBIC,
-    )
+    coefficients = (a / w, b / h, c, d / w, e / h, f, g / w, k / h)
+    warped = patch.transform((w, h), Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
     return warped.reduce((columns, rows)) if columns * rows > 1 else warped
 
 
 def _check_crop_size(width: float, height: float) -> None:
-    if width * height > MAX_CROP_PIXELS or max(width, height) > _MAX_SIDE:
+    if width * height > _MAX_CROP_PIXELS or max(width, height) > _MAX_SIDE:
         raise ImageError(
-            f"the region is {width:.0f} x {height:.0f} pixels; expected at most {MAX_CROP_PIXELS:,}", reason="too_large"
+            f"the region is {width:.0f} x {height:.0f} pixels; expected {_MAX_CROP_PIXELS:,} at most",
+            reason="too_large",
         )
-
-
-def _check_shape(points: Sequence[Point]) -> None:
-    """Refuse quadrilaterals that have no upright view."""
-    given = f"the quadrilateral {tuple(points)}"
-    if not all(math.isfinite(value) for point in points for value in point):
-        raise ImageError(f"{given} is not finite; expected pixels", reason="outside_image")
-    turns = []
-    for i in range(4):
-        (ax, ay), (bx, by), (cx, cy) = points[i], points[(i + 1) % 4], points[(i + 2) % 4]
-        turns.append((bx - ax) * (cy - by) - (by - ay) * (cx - bx))  # above 0: a turn to the right, as y goes down
-    if min(turns) > 1e-6:
-        return
-    if max(turns) <= 1e-6 and min(turns) >= -1e-6:
-        raise ImageError(f"{given} has no area", reason="no_area")
-    if max(turns) < -1e-6:
-        raise ImageError(
-            f"{given} is mirrored; expected top left, top right, bottom right, bottom left", reason="mirrored"
-        )
-    raise ImageError(f"{given} is not convex", reason="not_convex")
 
 
 def _area(points: Sequence[Point]) -> float:
@@ -164,12 +144,9 @@ def _inside(points: Sequence[Point], size: tuple[int, int]) -> list[Point]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropOptions:
-    """Treatment of images on their way into a store.
+    """Treatment of images on their way into a store."""
 
-    ``check="header"`` checks header and last bytes of unchanged images and decodes only those that look cut short;
-    ``full`` decodes all, at several times the cost.
-    """
-
+    # Of unchanged images: header and last bytes, decoding those that look cut short, or all, at several times the cost.
     check: Literal["header", "full"] = "header"
     max_height: int | None = None  # pixels, to which higher images are shrunk
     encoding: Literal["png", "jpeg"] = "png"  # of cut or shrunk images; jpeg has about a third of the size
@@ -182,16 +159,11 @@ class CropOptions:
             raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
 
 
+# From a record's ``path`` to image bytes, or an ``ImageError``; it can be pickled.
 ImageReader: TypeAlias = Callable[[str], bytes]
-"""Function from a record's ``path`` to image bytes, or an ``ImageError``; it can be pickled."""
 
-
-class Request(NamedTuple):
-    """One image to prepare: source number, path there, and the region to cut out (``None``: all, bytes unchanged)."""
-
-    source: int
-    path: str
-    region: Box | Quad | None = None
+# One image to prepare: source number, path there, and the region to cut out (``None``: all, bytes unchanged).
+Request: TypeAlias = tuple[int, str, Box | Quad | None]
 
 
 class Prepared(NamedTuple):
@@ -209,13 +181,13 @@ def prepare(sources: Sequence[ImageReader], options: CropOptions, requests: Iter
     found = []
     for (source, path), group in itertools.groupby(requests, lambda request: request[:2]):
         scene: Image.Image | None = None
-        for request in group:
+        for _, _, region in group:
             try:
-                if request.region is None:
+                if region is None:
                     found.append(_prepare_whole(sources[source](path), path, options))
                 else:
                     scene = scene or decode_scene(sources[source](path), path)
-                    found.append(_encoded(crop(scene, request.region), options))
+                    found.append(_encoded(crop(scene, region), options))
             except ImageError as error:
                 found.append(Prepared(b"", reason=error.reason, message=str(error)))
     return found

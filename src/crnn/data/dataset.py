@@ -55,10 +55,7 @@ def scan_labels(
 
     Labels that the rules leave out, or that need more time steps than their image gives (``too_long_for_width``), are
     counted by reason. Under ``keep_ratio`` image headers are read where no size is stored. ``progress`` is called with
-    the number of labels checked since the last call.
-
-    Raises:
-        CharsetError: The rules say ``error`` for unknown characters, and there is one; the message names the sample.
+    the number of labels checked since the last call. If the rules say ``error``, a ``CharsetError`` names the sample.
     """
     scan = LabelScan(store.path)
     usable, widths = array("I"), array("H")  # four and two bytes a sample: there may be many millions
@@ -105,7 +102,6 @@ def describe_skipped(scan: LabelScan) -> str:
 
 
 _AUGMENT = 2  # first word of the augmentation's seed, apart from those of crnn.data.sampler
-
 _FIRST_IMAGES = 16  # of a validation set, looked for before a run begins
 
 
@@ -152,18 +148,11 @@ def network_input(images: Tensor) -> Tensor:
 class StoredBatches:
     """Batches of stored samples for one of the ranks that share each batch; they can be pickled.
 
-    ``progress`` is called with the number of labels checked since the last call.
-
-    Raises:
-        DataError: A source is missing, empty, has no usable sample, or too few labels that are used unchanged.
+    A source that has too few labels that can be used unchanged is a ``DataError``.
     """
 
     def __init__(
-        self,
-        config: Config,
-        rank: int = 0,
-        world_size: int = 1,
-        progress: Callable[[int], None] = lambda _: None,
+        self, config: Config, rank: int = 0, world_size: int = 1, progress: Callable[[int], None] = lambda _: None
     ) -> None:
         self._config = config
         self._charset = config.charset.charset()
@@ -246,19 +235,18 @@ def check_training_data(data: DataConfig) -> None:
     for spec in data.train:
         open_source(spec).close()
     for spec in data.validation:
-        faults = []
+        faults: list[DataError] = []
         with open_source(spec) as store:
-            first = range(min(len(store), _FIRST_IMAGES))
-            for index in first:
+            for index in range(min(len(store), _FIRST_IMAGES)):
                 try:
                     store.image_bytes(index)
                     break
                 except DataError as error:
                     faults.append(error)
-        if len(faults) == len(first):
-            raise DataError(
-                f"data.validation: no image of the first can be read: {faults[0]}; expected paths below the list file"
-            )
+            else:
+                raise DataError(
+                    f"data.validation: no image of the first can be read: {faults[0]}; expected paths below the list"
+                )
 
 
 def collate(

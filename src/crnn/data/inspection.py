@@ -1,19 +1,16 @@
 """Inspection of a set: contents, faults, and overlap with other sets.
 
-A *fault* makes training leave a sample out, or contradicts another sample; a *remark* is only worth knowing. Some 30
-bytes per sample are kept, so that millions fit in memory.
+A *fault* makes training leave a sample out, or contradicts another sample; a *remark* is only worth knowing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,7 +19,7 @@ import numpy.typing as npt
 from crnn.charset import LabelSkip, characters_outside, fits_steps
 from crnn.config.model import CharsetConfig, ImageConfig, time_steps
 from crnn.data.convert import Conversion, convert
-from crnn.data.formats.records import Reader, Record, Skipped
+from crnn.data.formats.lmdb import StoreReader
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter, SampleStore
 from crnn.errors import CharsetError, ConfigError, DataError
@@ -34,14 +31,10 @@ from crnn.parallel import ordered_map, usable_cores
 _IMAGE_FAULTS = ("missing", "empty", "not_an_image", "truncated", "too_large", "outside_root", "unreadable_image")
 _LABEL_FAULTS = ("unreadable_label", "empty_label", "too_long", "unknown_character", "too_long_for_width")
 
+# In the order in which one is chosen where a sample has several.
 FAULTS = (*_IMAGE_FAULTS, *_LABEL_FAULTS, "contradiction", "overlap")
-"""All faults, in the order in which one is chosen where a sample has several."""
-
 REMARKS = ("changed_label", "tiny", "huge", "wrong_stored_size")
-"""Findings that are no faults."""
-
-FLAGS = {name: 1 << bit for bit, name in enumerate((*FAULTS, *REMARKS))}
-"""Bit of each finding in a sample's flags."""
+FLAGS = {name: 1 << bit for bit, name in enumerate((*FAULTS, *REMARKS))}  # of a sample
 
 MAX_BINS = 12  # of a histogram
 _RATIO_PARTS = 10  # ratios of width to height are counted in tenths
@@ -113,10 +106,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One sample of a group of equal images; an unreadable label is empty."""
+    """One sample of a group of equal images."""
 
     key: str
-    label: str
+    label: str  # empty where it cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +168,18 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON; ``docs/datasets.md`` explains the keys."""
-        image, charset = self.settings.image, self.settings.charset
-        settings = {
-            "characters": charset.charset().characters,
-            "max_text_length": charset.max_text_length,
-            "resize": image.resize,
-            "image_width": image.image_width,
+        first = {"path": self.path, "samples": self.samples, "faulty": self.faulty, "fault_share": self.fault_share}
+        values = {**first, **asdict(self)}
+        del values["flags"]
+        values["settings"] = {
+            "characters": self.settings.charset.charset().characters,
+            "max_text_length": self.settings.charset.max_text_length,
+            "resize": self.settings.image.resize,
+            "image_width": self.settings.image.image_width,
             "tiny_below": self.settings.tiny_below,
             "huge_above": self.settings.huge_above,
         }
-        values = asdict(self)
-        first = {"path": self.path, "samples": self.samples, "faulty": self.faulty, "fault_share": self.fault_share}
-        del values["flags"]
-        return {**first, **values, "settings": settings}
+        return values
 
 
 def inspect_store(
@@ -200,63 +192,55 @@ def inspect_store(
 ) -> Inspection:
     """Check every sample of a set: its label as in training, its image fully decoded.
 
-    Worker processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
-
-    Args:
-        store: The set.
-        settings: Settings of the inspection.
-        against: Other sets; an image that is in one of them is a fault.
-        workers: Processes; 0: none. Default: one per core, 0 for few samples. The result is the same.
-        progress: Called with the number of samples done since the last call, those of other sets included.
+    An image that is in one of the sets ``against`` is a fault. ``progress`` is called with the number of samples done
+    since the last call, those of other sets included. Worker processes, by default one per core, and 0 for few samples,
+    are spawned: in a script, call this under ``if __name__ == "__main__"``.
     """
     settings = settings or InspectionSettings()
     if workers is not None and workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more processes")
     seen = _examine_all(store, settings, workers, progress)
-    equal = equal_groups(seen.pixels, seen.readable())
-    usable = (seen.flags & _bits(_LABEL_FAULTS)) == 0
-    contradicting = [group for group in equal if _differ(seen.labels[group[usable[group]]])]
+    flags, files, labels = (seen.samples[name] for name in ("flags", "files", "labels"))
+    equal = equal_groups(seen.samples["pixels"], seen.readable())
+    usable = (flags & _bits(_LABEL_FAULTS)) == 0
+    contradicting = [group for group in equal if _differ(labels[group[usable[group]]])]
     for group in contradicting:
-        seen.flags[group[usable[group]]] |= FLAGS["contradiction"]
+        flags[group[usable[group]]] |= FLAGS["contradiction"]
     overlaps = [_overlap(store, seen, other, _examine_all(other, settings, workers, progress)) for other in against]
     counts = seen.counts
     return Inspection(
         path=store.path,
         samples=len(store),
-        faulty=int(np.count_nonzero(seen.flags & _bits(FAULTS))),
+        faulty=int(np.count_nonzero(flags & _bits(FAULTS))),
         settings=settings,
-        faults=_findings(store, seen.flags, FAULTS),
-        remarks=_findings(store, seen.flags, REMARKS),
+        faults=_findings(store, flags, FAULTS),
+        remarks=_findings(store, flags, REMARKS),
         **{name: Histogram.of(counts[name]) for name in ("label_lengths", "widths", "heights")},
         ratios=Histogram.of(counts["ratios"], parts=_RATIO_PARTS),
         characters=_by_frequency(counts["characters"]),
         outside_charset=_by_frequency(counts["outside"]),
         unseen="".join(c for c in settings.charset.charset().characters if c not in counts["written"]),
-        same_bytes=_groups(store, equal_groups(seen.files, seen.readable())),
-        same_pixels=_groups(store, [group for group in equal if _differ(seen.files[group])]),
+        same_bytes=_groups(store, equal_groups(files, seen.readable())),
+        same_pixels=_groups(store, [group for group in equal if _differ(files[group])]),
         contradictions=_groups(store, contradicting),
         overlaps=tuple(overlaps),
-        flags=seen.flags,
+        flags=np.ascontiguousarray(flags),
     )
 
 
+# Of each sample, of which there may be millions: flags, and hashes of the image bytes, of the pixels in red, green and
+# blue, and of the label as trained on; 0 where there is none.
+_SAMPLE = np.dtype([("flags", np.uint32), ("files", np.uint64), ("pixels", np.uint64), ("labels", np.uint64)])
+
+
 class _Examined(NamedTuple):
-    """Findings in n samples: ``(n,)`` flags and hashes, 0 where there is none, and counts by what is counted."""
+    """Findings in n samples: ``(n,)`` of ``_SAMPLE``, and counts by what is counted."""
 
-    flags: npt.NDArray[np.uint32]
-    files: _Hashes  # of the image bytes
-    pixels: _Hashes  # in red, green and blue
-    labels: _Hashes  # as trained on
-    counts: dict[str, Counter[Any]]
-
-    @classmethod
-    def nothing(cls, count: int) -> _Examined:
-        files, pixels, labels = (np.zeros(count, np.uint64) for _ in range(3))
-        names = ("label_lengths", "widths", "heights", "ratios", "characters", "outside", "written")
-        return cls(np.zeros(count, np.uint32), files, pixels, labels, {name: Counter() for name in names})
+    samples: npt.NDArray[np.void]
+    counts: defaultdict[str, Counter[Any]]
 
     def readable(self) -> _Mask:
-        readable: _Mask = (self.flags & _bits(_IMAGE_FAULTS)) == 0
+        readable: _Mask = (self.samples["flags"] & _bits(_IMAGE_FAULTS)) == 0
         return readable
 
 
@@ -266,13 +250,12 @@ def _examine_all(
     num_samples = len(store)
     if workers is None:
         workers = 0 if num_samples < _FEW_SAMPLES else usable_cores()
-    whole = _Examined.nothing(num_samples)
+    whole = _Examined(np.zeros(num_samples, _SAMPLE), defaultdict(Counter))
     jobs = [range(start, min(start + _JOB_SAMPLES, num_samples)) for start in range(0, num_samples, _JOB_SAMPLES)]
     results = ordered_map(_Examine(store, settings), jobs, workers=workers, ahead=4 * workers, kind="processes")
     with contextlib.closing(results):
         for job, part in zip(jobs, results, strict=True):
-            for name in ("flags", "files", "pixels", "labels"):
-                getattr(whole, name)[job.start : job.stop] = getattr(part, name)
+            whole.samples[job.start : job.stop] = part.samples
             for name, counter in part.counts.items():
                 whole.counts[name].update(counter)
             progress(len(job))
@@ -290,7 +273,7 @@ class _Examine:
 
     def __call__(self, indices: range) -> _Examined:
         """Return one result for all samples of a range."""
-        found = _Examined.nothing(len(indices))
+        found = _Examined(np.zeros(len(indices), _SAMPLE), defaultdict(Counter))
         image = self._settings.image
         for place, index in enumerate(indices):
             flags: set[str] = set()
@@ -309,8 +292,8 @@ class _Examine:
                 if width and not fits_steps(label, self._charset, time_steps(width)):
                     flags.add("too_long_for_width")
                 else:
-                    found.labels[place] = _hash(label.encode("utf-8", "surrogatepass"))
-            found.flags[place] = _bits(flags)
+                    found.samples[place]["labels"] = _hash(label.encode("utf-8", "surrogatepass"))
+            found.samples[place]["flags"] = _bits(flags)
         return found
 
     def _label(self, index: int, counts: dict[str, Counter[Any]], flags: set[str]) -> str | None:
@@ -347,8 +330,8 @@ class _Examine:
             flags.add(reason if reason in _IMAGE_FAULTS else "unreadable_image")
             return None
         height, width = pixels.shape[:2]
-        found.files[place] = _hash(data)
-        found.pixels[place] = _hash(b"%d %d" % (width, height), pixels.data)
+        found.samples[place]["files"] = _hash(data)
+        found.samples[place]["pixels"] = _hash(b"%d %d" % (width, height), pixels.data)
         found.counts["widths"][width] += 1
         found.counts["heights"][height] += 1
         found.counts["ratios"][min(_RATIO_PARTS * width // height, 1000 * _RATIO_PARTS)] += 1
@@ -373,8 +356,8 @@ def _bits(names: Sequence[str] | set[str]) -> np.uint32:
 def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
     """Return index groups of samples with equal hashes, ascending, in the order of their first samples.
 
-    ``hashes`` and ``among``, which marks the samples that have one, are ``(n,)``. With 64 bits, two of 16 million
-    different images collide with a probability of 7 in a million.
+    ``among`` marks the samples that have one. With 64 bits, two of 16 million different images collide with a
+    probability of 7 in a million.
     """
     indices = np.flatnonzero(among)
     _, group_of, sizes = np.unique(hashes[indices], return_inverse=True, return_counts=True)
@@ -388,11 +371,7 @@ def equal_groups(hashes: _Hashes, among: _Mask) -> list[_Indices]:
 
 
 def in_common(hashes: _Hashes, among: _Mask, others: _Hashes, among_others: _Mask) -> _Indices:
-    """Return for each sample the first one of another set with an equal hash, or -1.
-
-    ``hashes`` and ``among`` are ``(n,)``, ``others`` and ``among_others`` ``(k,)``; ``among`` marks the samples that
-    have a hash.
-    """
+    """Return for each sample the first one of another set with an equal hash, or -1; arguments as above."""
     partners = np.full(len(hashes), -1, np.int64)
     theirs = np.flatnonzero(among_others)
     values, firsts = np.unique(others[theirs], return_index=True)
@@ -405,15 +384,17 @@ def in_common(hashes: _Hashes, among: _Mask, others: _Hashes, among_others: _Mas
 
 def _overlap(store: SampleStore, seen: _Examined, other: SampleStore, theirs: _Examined) -> Overlap:
     """Compare with another set, and flag the samples in common."""
-    partners = in_common(seen.pixels, seen.readable(), theirs.pixels, theirs.readable())
-    same_files = in_common(seen.files, seen.readable(), theirs.files, theirs.readable()) >= 0
+    same_files, partners = (
+        in_common(seen.samples[name], seen.readable(), theirs.samples[name], theirs.readable())
+        for name in ("files", "pixels")
+    )
     common = np.flatnonzero(partners >= 0)
-    seen.flags[common] |= FLAGS["overlap"]
+    seen.samples["flags"][common] |= FLAGS["overlap"]
     return Overlap(
         path=other.path,
         samples=len(other),
         unreadable=int(np.count_nonzero(~theirs.readable())),
-        same_bytes=int(np.count_nonzero(same_files)),
+        same_bytes=int(np.count_nonzero(same_files >= 0)),
         same_pixels=len(common),
         examples=tuple(
             (_member(store, index), _member(other, int(partners[index]))) for index in common[:_MAX_EXAMPLES].tolist()
@@ -476,7 +457,7 @@ def write_clean(
     All contradicting and overlapping samples are left out; each is counted under its first fault.
     """
     check_destination(path)
-    reader = _FaultlessReader(store, inspection)
+    reader = StoreReader(store, inspection.fault)
     origin = {"inspected": store.path}
     try:
         return convert(reader, path, to=to, origin=origin, workers=workers, max_bad_share=1.0, progress=progress)
@@ -484,36 +465,3 @@ def write_clean(
         with contextlib.suppress(DataError):
             (ListWriter(path) if to == "list" else LmdbWriter(path)).discard_earlier()
         raise
-
-
-class _FaultlessReader(Reader):
-    """The samples of any store as records, faulty ones as skipped."""
-
-    def __init__(self, store: SampleStore, inspection: Inspection) -> None:
-        self.root = Path(store.path)
-        self._store = store
-        self._inspection = inspection
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __iter__(self) -> Iterator[Record | Skipped]:
-        for index in range(len(self)):
-            key, fault = self._store.key(index), self._inspection.fault(index)
-            if fault:
-                yield Skipped(key, fault)
-                continue
-            label = self._store.label(index)
-            try:
-                lexicon, large = self._store.lexicon(index) or (), self._store.large_lexicon(index) or ()
-            except DataError:
-                yield Skipped(key, "bad_record")
-            else:
-                yield Record(key=key, label=label, path=str(index), lexicon=lexicon, large_lexicon=large)
-
-    def image_source(self) -> Callable[[str], bytes]:
-        return functools.partial(_stored_image, self._store)  # workers should not get the flags of all samples with it
-
-
-def _stored_image(store: SampleStore, path: str) -> bytes:
-    return store.image_bytes(int(path))

@@ -23,10 +23,7 @@ class ListFile(SampleStore):
     """A list of images and labels.
 
     The lines are held in memory, with 8 bytes per line for its place. Forked processes share the memory, others read
-    the file again. Image files are opened one at a time, never outside of the list's folder.
-
-    Raises:
-        DataError: The file is missing or has no samples, or a line is not UTF-8, has no tab, or no path before it.
+    the file again. Image files are never opened outside of the list's folder. A malformed line is a ``DataError``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -127,11 +124,7 @@ class ListWriter(FolderWriter):
         self._list: IO[bytes] | None = None
 
     def add(self, image: bytes, label: str, **_: object) -> None:
-        """Append one sample; lexicons and size, as of ``LmdbWriter.add``, are ignored.
-
-        Raises:
-            DataError: The label has a line break in it, or the disk is full.
-        """
+        """Append one sample; lexicons and size, as of ``LmdbWriter.add``, are ignored."""
         assert self._list is not None
         if "\n" in label or label.endswith("\r"):
             raise DataError(f"{self.path}: {label!r} has a line break; expected one line. Correct the text")

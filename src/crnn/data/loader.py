@@ -19,11 +19,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from crnn.config.training import DataConfig
 from crnn.errors import CrnnError, TrainingError
 
-WAIT_SECONDS = 600.0
-"""Longest wait for one batch; after it the workers are taken to hang, on a dead disk, say."""
-
+WAIT_SECONDS = 600.0  # for one batch, after which the workers are taken to hang, on a dead disk, say
 _CANNOT_SEND = 74  # exit status (EX_IOERR) of a worker whose batch cannot be sent
-
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when the one that started it ends
 
 _Item_co = TypeVar("_Item_co", covariant=True)
@@ -37,7 +34,7 @@ class Numbered(Protocol[_Item_co]):
 
 
 class _Numbers(Dataset[_Item | CrnnError]):
-    """View of a source for torch's loader: item ``i`` is batch ``first + i``, or its error.
+    """Items ``i``, for torch's loader, are batches ``first + i`` of a source, or their errors.
 
     An error raised in a worker would lose its arguments and carry a traceback in its message.
     """
@@ -64,10 +61,8 @@ def iterate_batches(
     """Yield batches ``first`` to ``last - 1`` in order, the same for any number of workers.
 
     The source is pickled to workers that are not forked; its errors are raised here. ``pin_memory`` puts batches into
-    page-locked memory, for accelerators.
-
-    Raises:
-        TrainingError: A worker process died, or none gave the next batch for ``WAIT_SECONDS``.
+    page-locked memory, for accelerators. A worker process that died, or gave no batch for ``WAIT_SECONDS``, is a
+    ``TrainingError``.
     """
     count = 1 if config.workers is None else config.workers
     loader = DataLoader(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,7 @@ class BatchPlan:
         return BatchPlan(self.sources[own], self.indices[own], self.draws[own], self.width)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stream:
+class _Stream(NamedTuple):
     """Endless shuffled epochs of samples ``first`` to ``first + size - 1``; each batch takes the next ``places``."""
 
     first: int
@@ -47,14 +47,9 @@ class SampleOrder:
     """The order of samples of one or several sources.
 
     Without ratios all sources are shuffled together, each sample once per epoch. With ratios each source has a fixed
-    number of places in every batch and its own epochs.
-
-    Args:
-        sizes: Usable samples per source.
-        ratios: Share of each batch per source, or empty.
-        batch_size: Samples B per batch, all ranks together.
-        widths: ``(size,)`` widths in pixels per source, for batches of one width (``keep_ratio``), or ``None``.
-        bucket_batches: Batches whose samples are sorted by width together.
+    number of places in every batch and its own epochs. With ``widths``, ``(size,)`` pixels per source, the samples of
+    ``bucket_batches`` batches are sorted by width together, and a batch has one width (``keep_ratio``). ``batch_size``
+    is that of all ranks together.
     """
 
     def __init__(

@@ -31,10 +31,8 @@ class SampleStore(ABC):
     but its place.
     """
 
-    path: str
-    """The path, as the user typed it."""
-
-    _num_samples = 0
+    path: str  # as the user typed it
+    _num_samples: int
 
     def __len__(self) -> int:
         return self._num_samples
@@ -57,13 +55,8 @@ class SampleStore(ABC):
     def image_bytes(self, index: int) -> bytes:
         """Return the bytes of the image file, at least one, not decoded, or raise ``ImageError`` with a reason."""
 
-    def lexicon(self, index: int) -> tuple[str, ...] | None:
-        """Return the words that the sample may be, or ``None`` where not stored."""
-        self._number(index)
-        return None
-
-    def large_lexicon(self, index: int) -> tuple[str, ...] | None:
-        """Return the words of the larger lexicon, or ``None`` where not stored."""
+    def lexicon(self, index: int, *, large: bool = False) -> tuple[str, ...] | None:  # noqa: ARG002
+        """Return the words of the smaller or larger lexicon of the sample, or ``None`` where not stored."""
         self._number(index)
         return None
 
@@ -88,12 +81,7 @@ STATE_KEY = "conversion-state"  # in partial stores only: the number of samples 
 
 
 class LmdbStore(SampleStore):
-    """An LMDB folder (with ``data.mdb``), opened for reading.
-
-    Raises:
-        DataError: The folder or a whole LMDB file is missing, or ``num-samples`` is missing, no number, 0, or too
-            large.
-    """
+    """An LMDB folder (with ``data.mdb``), opened for reading; one that is not whole is a ``DataError``."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
@@ -132,13 +120,10 @@ class LmdbStore(SampleStore):
             raise ImageError(f"{self.path}: {found.format(key)}; expected an image", reason=reason)
         return image
 
-    def lexicon(self, index: int) -> tuple[str, ...] | None:
-        """Return the words of ``lexicon-``, if any."""
-        return self._words(f"lexicon-{self._number(index):09d}")
-
-    def large_lexicon(self, index: int) -> tuple[str, ...] | None:
-        """Return the words of ``large-lexicon-``, if any."""
-        return self._words(f"large-lexicon-{self._number(index):09d}")
+    def lexicon(self, index: int, *, large: bool = False) -> tuple[str, ...] | None:
+        """Return the words of ``lexicon-`` or ``large-lexicon-``, if any."""
+        text = self._text(f"{'large-' if large else ''}lexicon-{self._number(index):09d}")
+        return None if text is None else tuple(text.split())
 
     def stored_size(self, index: int) -> tuple[int, int] | None:
         """Return the numbers of ``wh-``, if any."""
@@ -150,10 +135,6 @@ class LmdbStore(SampleStore):
         if not (len(raw) <= 20 and width.isdigit() and height.isdigit() and int(width) and int(height)):
             raise self._unfit(key, raw, "'{width}_{height}' in pixels")
         return int(width), int(height)
-
-    def _words(self, key: str) -> tuple[str, ...] | None:
-        text = self._text(key)
-        return None if text is None else tuple(text.split())
 
     def _text(self, key: str) -> str | None:
         raw = self._get(key)
@@ -255,9 +236,8 @@ def _open_environment(path: str, file: Path) -> Environment:
     return environment
 
 
-MIB = 1 << 20
-_MAP_BYTES = 16 * MIB  # at first; it grows by at most
-_MAX_GROWTH_BYTES = 1024 * MIB
+_MIB = 1 << 20
+_MAP_BYTES, _MAX_GROWTH_BYTES = 16 * _MIB, 1024 * _MIB  # at first, and at once
 
 # When a full page of LMDB gets a new last record, the one before it moves to the new page, too: of three images that
 # fit, a page keeps one or two, and a store of MJSynth is half empty. With another record behind the images pages stay
@@ -272,11 +252,7 @@ class LmdbWriter(FolderWriter):
 
     Samples go to ``path`` with ``.partial`` at the end, which is renamed when whole. After an exception or a kill it
     stays, without ``num-samples``, and the next writer goes on behind the last ``commit``; each commit waits for the
-    disk, so that even a crash of the machine spoils nothing.
-
-    Raises:
-        DataError: The folder is not empty, another writer is at it, nothing was added, the disk is full, or the partial
-            store cannot be continued.
+    disk, so that even a crash of the machine spoils nothing. A store without samples is a ``DataError``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -296,7 +272,7 @@ class LmdbWriter(FolderWriter):
         large_lexicon: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
-        """Append one sample: the bytes of an image file, its text, words without white space, width and height."""
+        """Append one sample: an image file, its text, words without white space, width and height."""
         digits = b"%09d" % (self.num_samples + 1)
         records = [(b"image-" + digits, image), (b"label-" + digits, label.encode())]
         if size is not None:
@@ -353,7 +329,7 @@ class LmdbWriter(FolderWriter):
                 break
             except self._lmdb.MapFullError:  # the transaction is undone; all of it goes in again
                 growth = max(min(self._map_size, _MAX_GROWTH_BYTES), 2 * self.pending_bytes)
-                self._map_size += -(-growth // MIB) * MIB
+                self._map_size += -(-growth // _MIB) * _MIB
                 self._environment.set_mapsize(self._map_size)
             except self._lmdb.Error as error:
                 raise self._write_error(error) from error
@@ -371,8 +347,8 @@ class LmdbWriter(FolderWriter):
 
     def _write_error(self, error: Exception) -> DataError:
         # LMDB reports a full disk as an input/output error, so the message says how much room there is.
-        free_mib = shutil.disk_usage(self.partial.parent).free // MIB
+        free_mib = shutil.disk_usage(self.partial.parent).free // _MIB
         return DataError(
             f"{self.path}: cannot be written: {error}; its disk has {free_mib} MiB left, "
-            f"the next records need {self.pending_bytes // MIB + 1} MiB. Make room or choose another folder"
+            f"the next records need {self.pending_bytes // _MIB + 1} MiB. Make room or choose another folder"
         )

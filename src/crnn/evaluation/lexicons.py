@@ -79,7 +79,7 @@ def full_lexicon(
                     num_labels += 1
                     take(store.label(index))
                 for spec in _PER_SAMPLE if words_from != "labels" else ():
-                    for word in _kept_words(store, index, spec):
+                    for word in store.lexicon(index, large=spec == "1k") or ():
                         num_kept += 1
                         if word not in raw_words:
                             raw_words.add(word)
@@ -99,12 +99,6 @@ def full_lexicon(
             "expected some. Name the characters of the labels (--charset)"
         )
     return FullLexicon(words=tuple(sorted(words)), labels=num_labels, kept=num_kept, left_out=dict(left_out))
-
-
-def _kept_words(store: SampleStore, index: int, spec: str) -> tuple[str, ...]:
-    """Return the words of the lexicon ``50`` or ``1k`` that is kept with a sample."""
-    large = getattr(store, "large_lexicon", lambda _: None)  # LMDB stores alone have it
-    return (store.lexicon(index) if spec == "50" else large(index)) or ()
 
 
 def write_lexicon(path: str | os.PathLike[str], words: Sequence[str]) -> None:
@@ -173,7 +167,7 @@ def open_lexicon(
             except DataError:  # none of them can be written; the sample is counted among those without a lexicon
                 return None
 
-        return SetLexicon(name, None, lambda index: built(_kept_words(store, index, spec)), margin)
+        return SetLexicon(name, None, lambda index: built(store.lexicon(index, large=spec == "1k") or ()), margin)
     if spec == "full":
         words = full_lexicon([store], charset, rules, words_from="labels").words
         lexicon = Lexicon.from_words(words, charset, rules=rules)

@@ -1,8 +1,6 @@
 """Lists, tables, folders with texts and images named by their words: read as they are written, every fault counted."""
 
 import collections
-import csv
-import io
 import json
 import os
 import tempfile
@@ -21,20 +19,14 @@ from crnn.errors import DataError
 ENDS = pytest.mark.parametrize("end", ["\n", "\r\n"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# list
+# ---- list
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-@ENDS
-def test_lines_are_read_as_they_are_written(tmp_path, write, samples, mark, end):
-    lines = ["a.png\tone", "", "my crops/ß 1.png\t two\twords ", "c.png\t", "./d\\e.png\tMaß 日本", "   "]
-    path = write(tmp_path / "set" / "labels.tsv", mark + end.join(lines))
-    expected = [("a.png", "one"), ("my crops/ß 1.png", " two\twords "), ("c.png", ""), ("d/e.png", "Maß 日本")]
+def test_a_list_is_found_in_its_folder(tmp_path, write, samples):
+    path = write(tmp_path / "set" / "labels.tsv", "\ufeffa.png\tone\n\n./d\\e.png\tMaß 日本\r\n")
     for reader in (ListReader(path), ListReader(str(path.parent))):
-        assert samples(reader) == samples(reader) == expected
+        assert samples(reader) == samples(reader) == [("a.png", "one"), ("d/e.png", "Maß 日本")]
         assert reader.root == tmp_path / "set"
-        assert next(iter(reader)) == Record(key="a.png", label="one", path="a.png")
     assert ListReader(path, root=tmp_path / "images").root == tmp_path / "images"
 
 
@@ -42,7 +34,7 @@ FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\0\ufeff"
 LINES = st.lists(st.none() | st.tuples(FIELD.filter(str.strip), FIELD), min_size=1, max_size=12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(lines=LINES.filter(any), end=st.sampled_from(["\n", "\r\n"]), last=st.booleans())
 def test_any_list_file_is_read_as_training_reads_it(write, lines, end, last):
     content = end.join("" if line is None else "\t".join(line) for line in lines) + (end if last else "")
@@ -50,6 +42,7 @@ def test_any_list_file_is_read_as_training_reads_it(write, lines, end, last):
         path = write(Path(folder, "labels.tsv"), content)
         with ListFile(path) as file:
             expected = [(file.key(i), file.label(i)) for i in range(len(file))]
+        assert expected == [line for line in lines if line is not None]
         found = list(ListReader(path))
     assert len(found) == len(expected)
     for sample, (key, label) in zip(found, expected, strict=True):
@@ -89,19 +82,6 @@ def test_bad_lines_are_counted(tmp_path, write, samples):
     assert samples(ListReader(write(tmp_path / "labels.tsv", b"\r\n".join(lines)))) == list(lines.values())
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", r"labels\.tsv: no line has a tab; expected lines of the form path<TAB>label"),
-        (b"a.png,one\nb.png,two\n", "no line has a tab"),
-        ("a.png\tone\n".encode("utf-16"), "is not text in UTF-8"),
-    ],
-)
-def test_what_is_no_list_is_refused(tmp_path, write, content, message):
-    with pytest.raises(DataError, match=message):
-        ListReader(write(tmp_path / "labels.tsv", content))
-
-
 def test_nothing_is_held_for_a_line(tmp_path, write):
     lines = [f"images/{i:08d}.png\tlabel {i}" for i in range(10_000)]
     listed = write(tmp_path / "labels.tsv", "\n".join(lines))
@@ -116,15 +96,13 @@ def test_nothing_is_held_for_a_line(tmp_path, write):
         assert peak < 200_000  # the file has 0.35 MB
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# csv
+# ---- csv
 
 
 @pytest.mark.parametrize(
     ("header", "row", "expected"),
     [
         ("filename,words", "a.png,one", ("a.png", "one")),
-        ("image_path,plate_text,plate_region", "a.png,AB1,es", ("a.png", "AB1")),
         ("id,Label,Path", "7,one,a.png", ("a.png", "one")),
         ("text;filename", "one;a.png", ("a.png", "one")),
         ("filename\ttext", "a.png\tone", ("a.png", "one")),
@@ -144,29 +122,6 @@ def test_tables_are_read_by_the_names_of_their_columns(tmp_path, write, samples,
     for source in (path, path.parent):
         reader = CsvReader(source)
         assert (samples(reader), reader.root) == ([expected], tmp_path / "set")
-
-
-CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=10)
-
-
-@settings(max_examples=60)
-@given(
-    rows=st.lists(st.tuples(CELL.filter(str.strip), CELL, CELL), min_size=1, max_size=8),
-    delimiter=st.sampled_from([",", ";", "\t"]),
-    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
-    end=st.sampled_from(["\n", "\r\n"]),
-)
-def test_any_table_is_read_back(write, rows, delimiter, quoting, end):
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter=delimiter, quoting=quoting, lineterminator=end)
-    writer.writerows([("path", "comment", "label"), *rows])
-    with tempfile.TemporaryDirectory() as folder:
-        found = list(CsvReader(write(Path(folder, "words.csv"), stream.getvalue())))
-    for sample, (path, _, label) in zip(found, rows, strict=True):
-        if isinstance(sample, Record):
-            assert (sample.label, Path(sample.path)) == (label, Path(path.strip().replace("\\", "/")))
-        else:
-            assert sample.reason in ("outside_root", "malformed")
 
 
 def test_bad_rows_are_counted(tmp_path, write, samples):
@@ -197,8 +152,6 @@ def test_columns_may_be_named(tmp_path, write, samples):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "its columns are none"),
-        (b"a.png,one\nb.png,two\n", "no columns are named filename or image_path or path; its columns are a.png, one"),
         (b"filename,words\n", "has no rows below its header"),
         (b'filename,words\na.png,one\nb.png,"two\nc.png,three\n', r"labels\.csv, after line 2: is not CSV"),
         (b'filename,words\na.png,"one" two\n', "after line 0: is not CSV"),
@@ -206,13 +159,14 @@ def test_columns_may_be_named(tmp_path, write, samples):
         ("filename,words\na.png,one\n".encode("utf-16"), "is not text in UTF-8"),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path, write, content, message):
+def test_what_is_no_table_or_list_is_refused(tmp_path, write, content, message):
     with pytest.raises(DataError, match=message):
         CsvReader(write(tmp_path / "labels.csv", content))
+    with pytest.raises(DataError, match=r"labels\.tsv: no line has a tab; expected lines"):
+        ListReader(write(tmp_path / "labels.tsv", b"a.png,one\nb.png,two\n"))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# folder
+# ---- folder
 
 
 def test_pairs_are_read_in_the_order_of_their_names(tmp_path, write, samples):
@@ -239,9 +193,7 @@ def test_pairs_are_read_in_the_order_of_their_names(tmp_path, write, samples):
         ("7.png", ["7.gt.txt", "7.txt"], "7.gt.txt"),
         ("7.bin.png", ["7.bin.gt.txt", "7.bin.txt", "7.gt.txt", "7.txt"], "7.bin.gt.txt"),
         ("7.bin.png", ["7.bin.txt", "7.gt.txt", "7.txt"], "7.bin.txt"),
-        ("7.bin.png", ["7.gt.txt"], "7.gt.txt"),
         ("7.bin.png", ["7.txt"], "7.txt"),
-        ("7.bin.png", ["7.bin.png.txt"], "!no_label"),
         ("7.bin.png", ["8.gt.txt"], "!no_label"),
     ],
 )
@@ -297,8 +249,7 @@ def test_no_text_outside_of_the_folder_is_read(tmp_path, write, samples):
     assert ("b.png", "b_kept_1") in samples(FolderReader(tmp_path / "alias"))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# names
+# ---- names
 
 
 def test_words_are_taken_from_names(tmp_path, write, samples):

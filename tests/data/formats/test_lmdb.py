@@ -67,8 +67,3 @@ def test_a_store_that_is_damaged_stops_the_reading(tmp_path, monkeypatch):
     assert [next(samples).label for _ in range(2)] == ["one", "two"]
     with pytest.raises(DataError, match=r"data\.mdb is damaged"):
         next(samples)
-
-
-def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: there is no data\.mdb that can be read in it"):
-        StoreReader(tmp_path / "nowhere")

@@ -5,7 +5,6 @@ import itertools
 import random
 from pathlib import Path
 
-import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from crnn.data.formats.files import ListReader
 from crnn.data.formats.lmdb import StoreReader
 from crnn.data.formats.records import Box, Reader, Record, Skipped
 from crnn.data.formats.subsets import VARIANTS, _in_order, find_variant, samples_like, share_of, variant_of
+from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, DataError
 
 OUT = "!not_in_variant"
@@ -45,12 +45,9 @@ def write_words(folder: Path, labels: list[str], images: list[bytes] | None = No
 
 
 def write_store(folder: Path, samples: list[tuple[str, bytes]]) -> Path:
-    """A reference store as the field's tools write it."""
-    with lmdb.open(str(folder), map_size=1 << 26) as environment, environment.begin(write=True) as transaction:
-        transaction.put(b"num-samples", b"%d" % len(samples))
-        for number, (label, data) in enumerate(samples, 1):
-            transaction.put(b"label-%09d" % number, label.encode())
-            transaction.put(b"image-%09d" % number, data)
+    with LmdbWriter(folder) as writer:
+        for label, data in samples:
+            writer.add(data, label)
     return folder
 
 
@@ -71,7 +68,6 @@ LABELS = ["Tiredness", "a", "It", "62-03", "KILLS!", "100%", "the", "3pm", "cafÃ
     ("name", "kept"),
     [
         ("IC13_1095", LABELS),
-        ("IC15_2077", LABELS),
         ("IC13_1015", ["Tiredness", "a", "It", "the", "3pm", "007"]),
         ("IC13_857", ["Tiredness", "the", "3pm", "007"]),
         ("ic03 867", ["Tiredness", "the", "3pm", "007"]),

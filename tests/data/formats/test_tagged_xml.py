@@ -3,28 +3,22 @@
 import os
 import socket
 import sys
-import tempfile
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import quoteattr
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from crnn.data.formats.records import Box, Record, Skipped
 from crnn.data.formats.tagged_xml import Ic03Reader, SvtReader, read_xml
 from crnn.errors import ConfigError, DataError, MissingExtraError
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The published files to the letter: declarations, indents, order of elements and of attributes.
+# ---- The published files to the letter: declarations, indents, order of elements and of attributes.
 
 SVT = """<?xml version="1.0" encoding="utf-8"?>
 <tagset>
    <image>
       <imageName>img/18_01.jpg</imageName>
-      <address>? 216 High Street Anytown WA</address>
       <lex>THE,THREE,DOORS,WILD,GINGER,THE,MARKET</lex>
-      <Resolution x="1280" y="800"/>
       <taggedRectangles>
          <taggedRectangle height="79" width="186" x="539" y="349">
             <tag>DOORS</tag>
@@ -36,9 +30,7 @@ SVT = """<?xml version="1.0" encoding="utf-8"?>
    </image>
    <image>
       <imageName>img/13_11.jpg</imageName>
-      <address>1636 South Street Anytown AZ</address>
       <lex>MAGIC,AUTO</lex>
-      <Resolution x="1024" y="768"/>
       <taggedRectangles>
          <taggedRectangle height="34" width="106" x="474" y="452">
             <tag>AUTO</tag>
@@ -58,17 +50,13 @@ SCENES = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <tagset>
   <image>
     <imageName>ryoungt_05.08.2002/aPICT0034.JPG</imageName>
-    <resolution x="960" y="1280" />
     <taggedRectangles>
       <taggedRectangle x="196.0" y="901.0" width="111.0" height="67.0" offset="0.0" rotation="0.0" userName="admin">
         <tag>311</tag>
-        <segmentation />
       </taggedRectangle>
       <taggedRectangle x="18.0" y="107.0" width="471.0" height="62.0" offset="6.5" rotation="0.0" userName="admin">
         <tag>£5-OFF!</tag>
-        <segmentation>
-          <xOff>55.0</xOff>
-        </segmentation>
+        <segmentation><xOff>55.0</xOff></segmentation>
       </taggedRectangle>
     </taggedRectangles>
   </image>
@@ -106,7 +94,6 @@ def test_words_of_svt_with_the_lexicon_of_their_scene(tmp_path, write, ending):
     ("lex", "expected"),
     [
         ("<lex>\n  LIVING, ROOM ,,HALF\n  </lex>", ("LIVING", "ROOM", "HALF")),
-        ("<lex></lex>", ()),
         ("", ()),
         ("<lex>CAFÉ,A&amp;P</lex>", ("CAFÉ", "A&P")),
     ],
@@ -138,8 +125,7 @@ def test_scenes_and_word_sets_of_ic03(tmp_path, write):
         Ic03Reader(tmp_path, "word", "val")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Words that cannot be used
+# ---- Words that cannot be used
 
 
 def scene(name: str, *rectangles: str) -> str:
@@ -165,10 +151,7 @@ def rectangle(tag: str | None = "<tag>WORD</tag>", **numbers: object) -> str:
 )
 def test_rectangles_that_cannot_be_used_are_counted(tmp_path, write, numbers, reason):
     path = write(tmp_path / "test.xml", f"<tagset>{scene('a.jpg', rectangle(**numbers), rectangle())}</tagset>")
-    assert list(SvtReader(path)) == [
-        Skipped("a.jpg#1", reason),
-        Record("a.jpg#2", "WORD", "a.jpg", Box(1, 2, 30, 10)),
-    ]
+    assert list(SvtReader(path)) == [Skipped("a.jpg#1", reason), Record("a.jpg#2", "WORD", "a.jpg", Box(1, 2, 30, 10))]
 
 
 def test_names_that_are_none_or_lead_elsewhere_are_counted(tmp_path, write, samples):
@@ -189,31 +172,7 @@ def test_names_that_are_none_or_lead_elsewhere_are_counted(tmp_path, write, samp
     ]  # fmt: skip
 
 
-LABEL = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), max_size=10)
-
-
-@settings(max_examples=60)
-@given(
-    labels=st.lists(LABEL, min_size=1, max_size=4),
-    corner=st.tuples(st.floats(-500, 5000), st.floats(-500, 5000)),
-    size=st.tuples(st.floats(0.5, 900), st.floats(0.5, 900)),
-    encoding=st.sampled_from(["utf-8", "utf-16"]),
-)
-def test_any_labels_and_boxes_come_back(write, labels, corner, size, encoding):
-    numbers = {"x": corner[0], "y": corner[1], "width": size[0], "height": size[1]}
-    text = scene("a.jpg", *(rectangle(f"<tag>{escape(label)}</tag>", **numbers) for label in labels))
-    with tempfile.TemporaryDirectory() as folder:
-        found = list(SvtReader(write(Path(folder, "test.xml"), f"<tagset>{text}</tagset>".encode(encoding))))
-    assert found == [
-        Record(f"a.jpg#{n}", label.strip(), "a.jpg", Box(*corner, *size))
-        if label.strip()
-        else Skipped(f"a.jpg#{n}", "no_label")
-        for n, label in enumerate(labels, start=1)
-    ]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What an XML file can do to whoever reads it, and damage
+# ---- What an XML file can do to whoever reads it, and damage
 
 LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
 ATTACKS = {
@@ -251,11 +210,9 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"<a>&lt;&amp;&quot;&#163;&#x20AC;</a>", '<&"£€'),
         ("\ufeff<a>Maß £</a>".encode(), "Maß £"),
         ('<?xml version="1.0" encoding="utf-8"?>\r\n<a>Maß\r\n£</a>'.encode(), "Maß\n£"),
         ('<?xml version="1.0" encoding="ISO-8859-1"?><a>Maß £</a>'.encode("latin-1"), "Maß £"),
-        ('<?xml version="1.0" encoding="windows-1252"?><a>€</a>'.encode("cp1252"), "€"),
         ("<a>Maß €</a>".encode("utf-16"), "Maß €"),
     ],
 )
@@ -267,15 +224,11 @@ def test_encodings(tmp_path, write, content, expected):
     "content",
     [
         "<a>Maß</a>".encode("latin-1"),
-        b'<?xml version="1.0" encoding="klingon"?><a/>',
         b'<?xml version="1.0" encoding="shift_jis"?><a>\x83\x41</a>',
         b"",
-        b"\0" * 100,
         b"<a><b></a>",
         b"<a>&pound;</a>",
-        b"<a>1 & 2</a>",
         b"word_1.png, 'x'\r\n",
-        b"\x89PNG\r\n\x1a\n",
     ],
 )
 def test_damage_is_one_clear_line(tmp_path, write, content):

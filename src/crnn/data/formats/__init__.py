@@ -1,8 +1,8 @@
 """The convertible formats by the names that users type; readers are imported on demand."""
 
-import importlib
 import inspect
 import os
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,73 +16,59 @@ __all__ = ["FORMATS", "Format", "open_reader", "published_count"]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Reader of a format.
+    """Reader of a format."""
 
-    Attributes:
-        reader: Module below ``crnn.data.formats`` and class, whose arguments behind the source are the options.
-        summary: What it reads, for the help.
-        encoding: Default encoding of crops.
-        counts: Published samples by split.
-        default_split: Split that the reader takes by default; ``None``: files' and folders' names tell the split.
-    """
-
-    reader: str
-    summary: str
-    encoding: Literal["png", "jpeg"] = "png"
-    counts: Mapping[str, int] = field(default_factory=dict)
-    default_split: str | None = None
+    reader: str  # module below ``crnn.data.formats`` and class, whose arguments behind the source are the options
+    summary: str  # of what it reads, for the help
+    encoding: Literal["png", "jpeg"] = "png"  # default of crops
+    counts: Mapping[str, int] = field(default_factory=dict)  # published samples by split
+    default_split: str | None = None  # of the reader; ``None``: files' and folders' names tell the split
 
     def reader_class(self) -> type[Reader]:
         """Import the reader."""
-        module, _, name = self.reader.partition(".")
-        found: type[Reader] = getattr(importlib.import_module(f"crnn.data.formats.{module}"), name)
+        found: type[Reader] = pkgutil.resolve_name(f"crnn.data.formats.{self.reader}")
         return found
 
 
 FORMATS = {
     "mjsynth": Format(
-        "mjsynth.MjsynthReader",
+        "mjsynth:MjsynthReader",
         "90kDICT32px with annotation_*.txt and lexicon.txt",
         counts={"train": 7_224_612, "val": 802_734, "test": 891_927, "all": 8_919_273},
         default_split="train",
     ),
     "synthtext": Format(
-        "synthtext.SynthTextReader",
+        "synthtext:SynthTextReader",
         "gt.mat and its scenes, each word cut out",
         encoding="jpeg",  # seven million crops: as PNG they would be three times as large as the scenes
         counts={"all": 7_266_866},
         default_split="all",
     ),
-    "ic03": Format("tagged_xml.Ic03Reader", "words.xml with scenes, or word.xml with words"),
-    "ic13": Format("icdar.IcdarReader", "word images with gt.txt", counts={"train": 848, "test": 1095}),
-    "ic15": Format("icdar.IcdarReader", "word images with gt.txt", counts={"train": 4468, "test": 2077}),
+    "ic03": Format("tagged_xml:Ic03Reader", "words.xml with scenes, or word.xml with words"),
+    "ic13": Format("icdar:IcdarReader", "word images with gt.txt", counts={"train": 848, "test": 1095}),
+    "ic15": Format("icdar:IcdarReader", "word images with gt.txt", counts={"train": 4468, "test": 2077}),
     "iiit5k": Format(
-        "iiit5k.Iiit5kReader",
+        "iiit5k:Iiit5kReader",
         "traindata.mat, testdata.mat with their lexicons",
         counts={"train": 2000, "test": 3000},
         default_split="test",
     ),
     "svt": Format(
-        "tagged_xml.SvtReader",
+        "tagged_xml:SvtReader",
         "train.xml, test.xml with scenes and lexicons",
         counts={"train": 257, "test": 647},
         default_split="test",
     ),
-    "list": Format("files.ListReader", "path<TAB>label lines"),
-    "csv": Format("files.CsvReader", "a table with a header"),
-    "folder": Format("files.FolderReader", "images with a .txt or .gt.txt each"),
-    "names": Format("files.LabelledNamesReader", "images named NUMBER_LABEL_NUMBER"),
-    "lmdb": Format("lmdb.StoreReader", "an LMDB store: to copy, merge, filter or re-encode it"),
+    "list": Format("files:ListReader", "path<TAB>label lines"),
+    "csv": Format("files:CsvReader", "a table with a header"),
+    "folder": Format("files:FolderReader", "images with a .txt or .gt.txt each"),
+    "names": Format("files:LabelledNamesReader", "images named NUMBER_LABEL_NUMBER"),
+    "lmdb": Format("lmdb:StoreReader", "an LMDB store: to copy, merge, filter or re-encode it"),
 }
 
 
 def open_reader(name: str, source: str | os.PathLike[str], options: Mapping[str, object] | None = None) -> Reader:
-    """Open the reader of a set; options that are ``None`` were not chosen.
-
-    Raises:
-        ConfigError: The format is unknown, or has no such option.
-        DataError: The source is no such set.
-    """
+    """Open the reader of a set; options that are ``None`` were not chosen."""
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; expected one of: {', '.join(FORMATS)}")
     reader = FORMATS[name].reader_class()

@@ -24,12 +24,9 @@ from crnn.errors import DataError, ImageError
 from crnn.files import ImageFolder, text_lines
 from crnn.image import IMAGE_SUFFIXES
 
-PATH_COLUMNS = ("filename", "image_path", "path")
-"""Default names of the column of paths; case does not matter."""
-
-LABEL_COLUMNS = ("words", "label", "text", "plate_text")
-"""Default names of the column of labels; case does not matter."""
-
+# Default names of columns; case does not matter.
+_PATH_COLUMNS = ("filename", "image_path", "path")
+_LABEL_COLUMNS = ("words", "label", "text", "plate_text")
 _DELIMITERS = (",", ";", "\t")
 
 
@@ -66,16 +63,10 @@ def _paths(head: str) -> list[str]:
 
 
 class CsvReader(Reader):
-    """The samples of a CSV table, one per row, with column names in the first line.
+    """The samples of a CSV table (a file, or the only ``*.csv`` of a folder), with column names in the first line.
 
     Separated by commas, semicolons or tabs; in quotes, ``""`` is a quote. If the label is the last column, it takes the
-    rest of the row: unquoted commas stay in labels.
-
-    Args:
-        source: The file, or a folder with one ``*.csv``.
-        path_column: Column of the image paths; default: the one of ``PATH_COLUMNS``.
-        label_column: Column of the labels; default: the one of ``LABEL_COLUMNS``.
-        root: Folder of the paths; default: the file's.
+    rest of the row: unquoted commas stay in labels. ``root`` is the folder of the paths; default: the file's.
     """
 
     def __init__(
@@ -91,8 +82,8 @@ class CsvReader(Reader):
         header = next(annotation_lines(self._path), "")
         self._delimiter = max(_DELIMITERS, key=header.count)
         self._columns = [name.strip() for name in next(csv.reader([header], delimiter=self._delimiter), [])]
-        self._path_index = self._column(path_column, PATH_COLUMNS, "path_column")
-        self._label_index = self._column(label_column, LABEL_COLUMNS, "label_column")
+        self._path_index = self._column(path_column, _PATH_COLUMNS, "path_column")
+        self._label_index = self._column(label_column, _LABEL_COLUMNS, "label_column")
         if len(self) == 0:
             raise DataError(f"{self._path}: has no rows below its header; expected a sample a row. Check the file")
 
@@ -199,14 +190,7 @@ class LabelledNamesReader(Reader):
 
 
 def label_of_name(path: str) -> str:
-    """Return the word between the first ``_`` and the last of an image's name, or an empty text.
-
-    Example:
-        >>> label_of_name("7_snake_case_1.png")
-        'snake_case'
-        >>> label_of_name("word_1.png")
-        ''
-    """
+    """Return the word between the first ``_`` and the last of an image's name, or an empty text."""
     stem = path[path.rfind("/") + 1 :].rpartition(".")[0]
     first, last = stem.find("_"), stem.rfind("_")
     return stem[first + 1 : last] if first < last else ""

@@ -34,15 +34,11 @@ class IcdarReader(Reader):
     """The words of ICDAR 2013 or 2015, in the order of the text file.
 
     Each line is an image and its word (``word_1.png, "Tiredness"``). A line that is not UTF-8 is read as Windows-1252
-    and counted in ``notes``.
+    and counted in ``notes``. ``source`` is the text file, or the folder with it.
 
-    Args:
-        source: The text file, or the folder with it: ``gt.txt`` in the training archives, ``*_GT.txt`` beside the test
-            archives.
-        images: The folder of the images. Default: that of the text file, or else the only folder below it that has
-            the first image and no text file.
-        upright: Cut each word out by its corners in ``coords.txt``, among the images. Those of ICDAR 2015 are upright
-            boxes around slanted words.
+    ``images`` is by default the folder of the text file, or else the only folder below it that has the first image and
+    no text file. ``upright`` cuts each word out by its corners in ``coords.txt``, among the images; those of ICDAR 2015
+    are upright boxes around slanted words.
     """
 
     def __init__(
@@ -73,12 +69,6 @@ def parse_line(line: str) -> tuple[str, str] | None:
 
     The word is all after the first comma. In quotes ``\"`` is a quote and ``\\`` a backslash; without quotes it is
     taken literally.
-
-    Example:
-        >>> parse_line('word_1.png, "Tiredness"')
-        ('word_1.png', 'Tiredness')
-        >>> parse_line(r'word_2.png, "\"Kills,\" he said"')
-        ('word_2.png', '"Kills," he said')
     """
     name, _, text = line.partition(",")
     name, text = name.strip(), text.strip()

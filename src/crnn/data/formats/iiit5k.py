@@ -21,11 +21,7 @@ _FIELDS = ("ImgName", "GroundTruth", "smallLexi", "mediumLexi")
 
 
 class Iiit5kReader(Reader):
-    """The words of IIIT5k, in the order of the file.
-
-    ``source`` is the folder with ``traindata.mat`` and ``testdata.mat`` (``IIIT5K``, or its parent), or one of these
-    files, for which ``split`` is ignored.
-    """
+    """The words of a file, or of that of ``split`` in ``IIIT5K`` or its parent, in their order."""
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:
         path = find_annotation(source, (f"{split}data.mat", f"IIIT5K/{split}data.mat"))

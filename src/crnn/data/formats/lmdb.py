@@ -1,24 +1,27 @@
-"""An LMDB folder as a set to convert: to copy, merge, split, filter or re-encode it."""
+"""A store as a set to convert: to copy, merge, split, filter or re-encode it."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crnn.data.formats.records import Reader, Record, Skipped
-from crnn.data.store import LmdbStore
+from crnn.data.store import LmdbStore, SampleStore
 from crnn.errors import DataError
 
 
 class StoreReader(Reader):
-    """The samples of an LMDB folder, in its order, with their lexicons; a record's ``path`` is a key of the store.
+    """The samples of an LMDB folder, or of a store, in its order, with their lexicons.
 
-    Raises:
-        DataError: The store is missing or not whole.
+    A record's ``path`` is its image's key in an LMDB. ``fault`` returns why a sample is skipped, or an empty text.
     """
 
-    def __init__(self, source: str | os.PathLike[str]) -> None:
-        self.root = Path(source)
-        self._store = LmdbStore(source)
+    def __init__(
+        self, source: str | os.PathLike[str] | SampleStore, fault: Callable[[int], str] = lambda _: ""
+    ) -> None:
+        self._store = source if isinstance(source, SampleStore) else LmdbStore(source)
+        self.root = Path(self._store.path)
+        self._fault = fault
 
     def __len__(self) -> int:
         return len(self._store)
@@ -26,20 +29,23 @@ class StoreReader(Reader):
     def __iter__(self) -> Iterator[Record | Skipped]:
         for index in range(len(self)):
             key = self._store.key(index)
+            if fault := self._fault(index):
+                yield Skipped(key, fault)
+                continue
             try:
                 label = self._store.label(index)
-                lexicon = self._store.lexicon(index) or ()
-                large_lexicon = self._store.large_lexicon(index) or ()
+                small, large = (self._store.lexicon(index, large=is_large) or () for is_large in (False, True))
             except DataError as error:
                 if error.__cause__ is not None:  # the file is damaged, and not just this record of it
                     raise
                 yield Skipped(key, "bad_record")
             else:
-                yield Record(key=key, label=label, path=key, lexicon=lexicon, large_lexicon=large_lexicon)
+                yield Record(key, label, f"image-{index + 1:09d}", lexicon=small, large_lexicon=large)
 
     def image_source(self) -> Callable[[str], bytes]:
-        """Return a function from a key to image bytes; errors as in ``LmdbStore.image_bytes``."""
-        return self._image_bytes
+        """Return a function from a record's path to image bytes; errors as in ``SampleStore.image_bytes``."""
+        return functools.partial(_stored_image, self._store)
 
-    def _image_bytes(self, key: str) -> bytes:
-        return self._store.image_bytes(int(key.removeprefix("image-")) - 1)
+
+def _stored_image(store: SampleStore, path: str) -> bytes:
+    return store.image_bytes(int(path.removeprefix("image-")) - 1)

@@ -1,9 +1,8 @@
 """MJSynth ("Synth90k"): 8.9 million synthetic words in the folder ``90kDICT32px``.
 
 ``annotation_*.txt`` has lines ``./2425/1/115_Lube_45484.jpg 45484``: path, with the word as drawn, and line of
-``lexicon.txt``, from 0. 32 images are damaged (issue 117 of YCG09/chinese_ocr); clovaai's LMDBs lack them, and have
-7,224,586, 802,731 and 891,924 samples. Reference: Jaderberg et al. 2014, arXiv:1406.2227; read against
-mindspore-ai/models, mmocr, docTR.
+``lexicon.txt``, from 0. 32 images are damaged (issue 117 of YCG09/chinese_ocr), which clovaai's LMDBs lack.
+Reference: Jaderberg et al. 2014, arXiv:1406.2227; read against mindspore-ai/models, mmocr, docTR.
 """
 
 import os
@@ -28,13 +27,9 @@ _FOLDERS = ("", "90kDICT32px/", "max/90kDICT32px/", "ramdisk/max/90kDICT32px/", 
 class MjsynthReader(Reader):
     """The words of one split of MJSynth, in the order of its annotation file.
 
-    The annotation is read lazily; only the lexicon (88,000 words) is held.
-
-    Args:
-        source: ``90kDICT32px``, a folder above it (``mnt/ramdisk/max`` in the archive), or an annotation file.
-        split: ``train``, ``val``, ``test``, or ``all``, which is one after the other.
-        labels: ``lexicon``: the lower-case word of ``lexicon.txt``, as in the ModelZoo; ``name``: the word in the
-            image's name, with its capitals, also used where ``lexicon.txt`` is missing.
+    The annotation is read lazily; only the lexicon (88,000 words) is held. ``source`` is ``90kDICT32px``, a folder
+    above it (``mnt/ramdisk/max`` in the archive), or an annotation file. ``labels`` are the lower-case words of
+    ``lexicon.txt``, as in the ModelZoo, or those in the images' names, with their capitals, as without that file.
     """
 
     def __init__(

@@ -29,33 +29,38 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Quad:
-    """A quadrilateral to be rectified.
-
-    Attributes:
-        points: (x, y) in pixels of the text's top left, top right, bottom right, bottom left.
-    """
+    """A quadrilateral to be rectified: (x, y) of the text's top left, top right, bottom right, bottom left."""
 
     points: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
+    def fault(self, tolerance: float, min_area: float = 0.0) -> str:
+        """Return why it has no upright view, or an empty text; numbers up to ``tolerance`` (square pixels) are 0.
+
+        The signs of the turns tell (y points down): four to the right are an upright view, four to the left a mirrored
+        one, two of each crossing sides, one against three a dent.
+        """
+        a, b, c, d = self.points
+        corners = ((d, a, b), (a, b, c), (b, c, d), (c, d, a))
+        turns = [(bx - ax) * (cy - by) - (by - ay) * (cx - bx) for (ax, ay), (bx, by), (cx, cy) in corners]
+        right, left = sum(turn > tolerance for turn in turns), sum(turn < -tolerance for turn in turns)
+        if right == left == 2:
+            return "self_crossing"
+        if right == left == 0 or abs(turns[0] + turns[2]) < 2 * min_area:  # twice the area
+            return "no_area"
+        if left == 4:
+            return "mirrored"
+        return "" if right == 4 else "not_convex"
+
 
 class Record(NamedTuple):  # of millions; a frozen dataclass takes four times as long to make and to send
-    """One sample of a published set, its image not yet opened.
+    """One sample of a published set, its image not yet opened."""
 
-    Attributes:
-        key: Reproducible name in messages: the image's path, with ``#n`` for the nth word in it.
-        label: The text as published.
-        path: Path of the image, relative to the reader's root, with ``/``.
-        region: Part of the image; ``None``: all of it, bytes unchanged.
-        lexicon: The set's smaller lexicon for this sample (50 words), or empty.
-        large_lexicon: The larger one (1,000 words), or empty.
-    """
-
-    key: str
-    label: str
-    path: str
-    region: Box | Quad | None = None
-    lexicon: tuple[str, ...] = ()
-    large_lexicon: tuple[str, ...] = ()
+    key: str  # reproducible name in messages: the image's path, with ``#n`` for the nth word in it
+    label: str  # as published
+    path: str  # of the image, relative to the reader's root, with ``/``
+    region: Box | Quad | None = None  # part of the image; ``None``: all of it, bytes unchanged
+    lexicon: tuple[str, ...] = ()  # the set's smaller one for this sample (50 words)
+    large_lexicon: tuple[str, ...] = ()  # the larger one (1,000 words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +78,14 @@ class Reader(ABC):
     and yields ``sample(...)`` for each annotated word.
     """
 
-    root: Path
-    """Folder of the images; nothing outside it is read."""
-
-    notes: tuple[str, ...] = ()
-    """Sentences about the files for the user."""
+    root: Path  # folder of the images; nothing outside it is read
+    notes: tuple[str, ...] = ()  # sentences about the files for the user
 
     @abstractmethod
     def __iter__(self) -> Iterator[Record | Skipped]:
         """Iterate over the samples; may be called again."""
 
-    def __len__(self) -> int:
-        """Return the number of annotated samples, skipped ones included."""
+    def __len__(self) -> int:  # skipped samples included
         return self._num_samples
 
     @functools.cached_property
@@ -92,10 +93,7 @@ class Reader(ABC):
         return sum(1 for _ in self)
 
     def image_source(self) -> Callable[[str], bytes]:
-        """Return a function from a record's path to image bytes; errors as in ``ImageFolder.read``.
-
-        It is pickled for worker processes, so it should not hold the samples.
-        """
+        """Return a function from a record's path to image bytes, which is pickled: it should not hold the samples."""
         return ImageFolder(self.root).read
 
 
@@ -121,16 +119,8 @@ def sample(
     The reason is ``malformed`` without a name, ``outside_root`` if it leads out of the root, the format's ``fault``,
     ``encoding`` for a label that was not UTF-8, or ``no_label``.
 
-    Args:
-        name: Path of the image as published.
-        label: The text; surrogates stand for bytes that are not UTF-8.
-        word: Number of the word in its image, from 1; 0: the image is the word.
-        region: As in ``Record``.
-        lexicon: As in ``Record``.
-        large_lexicon: As in ``Record``.
-        fault: Reason that the format has found, or empty.
-        place: What is named in messages if the name is empty.
-        empty_label: Accept an empty label.
+    ``label`` has surrogates for bytes that are not UTF-8, ``word`` is the number of the word in its image, from 1 (0:
+    the image is the word), and ``place`` is named in messages if the name is empty; the rest is as in ``Record``.
     """
     named = bool(name.strip())
     path = relative_path(name) if named else None
@@ -159,11 +149,7 @@ def not_utf8(text: str) -> bool:
 
 
 def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> Path:
-    """Return the file ``source``, or the one file in that folder that has one of the names (``*.csv``).
-
-    Raises:
-        DataError: ``source`` does not exist, or has none or several of these files in it.
-    """
+    """Return the file ``source``, or the one file in that folder that has one of the names (``*.csv``)."""
     path, expected = Path(source), " or ".join(patterns)
     if os.path.isfile(path):  # noqa: PTH113 - no error where the path is too long or forbidden
         return path
@@ -179,12 +165,7 @@ def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> 
 
 
 def printable(text: str, limit: int = 1000) -> str:
-    r"""Return a text of a file for messages: one line of at most ``limit`` characters.
-
-    Example:
-        >>> printable("two\nlines")
-        'two\\nlines'
-    """
+    """Return a text of a file for messages: one line of at most ``limit`` characters."""
     shown = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
@@ -194,12 +175,6 @@ def relative_path(path: str) -> str | None:
 
     Only the text is checked: links are resolved when the image is opened. ``\`` separates, too, for lists made under
     Windows. Any ``..`` is refused, as a link on the way would lead elsewhere.
-
-    Example:
-        >>> relative_path("./2425/1/115_Lube_45484.jpg")
-        '2425/1/115_Lube_45484.jpg'
-        >>> [relative_path(path) for path in ("/etc/passwd", "a/../../b", "C:/b", "..")]
-        [None, None, None, None]
     """
     path = path.replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]

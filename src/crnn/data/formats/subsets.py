@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from crnn.data.formats.records import Reader, Record, Skipped, printable
 from crnn.data.store import LmdbStore
@@ -23,19 +23,13 @@ _Place = TypeVar("_Place", int, str)
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A filtered variant of the test words of a published set.
-
-    Attributes:
-        min_length: Shorter words, in characters, are left out.
-        alphanumeric: Words with anything but 0-9, A-Z and a-z are left out.
-        beyond_rule: What is left out by no rule.
-    """
+    """A filtered variant of the test words of a published set."""
 
     name: str
     num_samples: int
-    min_length: int = 0
-    alphanumeric: bool = True
-    beyond_rule: str = ""
+    min_length: int = 0  # characters
+    alphanumeric: bool = True  # words with anything but 0-9, A-Z and a-z are left out
+    beyond_rule: str = ""  # left out by no rule
 
     def keeps(self, label: str) -> bool:
         """Return whether the rule keeps a sample with this label."""
@@ -67,23 +61,14 @@ def find_variant(name: str) -> Variant:
 
 
 class Subset(Reader):
-    """A reader with some samples left out, and counted.
-
-    Args:
-        reader: The set.
-        keeps: Tells by position and record what stays.
-        reason: Reason of the other samples.
-        notes: Added to those of the set.
-    """
+    """A reader of which ``keeps`` tells by position and record what stays; the rest is counted under ``reason``."""
 
     def __init__(
         self, reader: Reader, keeps: Callable[[int, Record], bool], reason: str = "not_in_variant", *notes: str
     ) -> None:
         self.root = reader.root
         self.notes = reader.notes + notes
-        self._reader = reader
-        self._keeps = keeps
-        self._reason = reason
+        self._reader, self._keeps, self._reason = reader, keeps, reason
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -103,14 +88,7 @@ class Subset(Reader):
 def variant_of(reader: Reader, name: str, *, like: str | os.PathLike[str] | None = None) -> Subset:
     """Return the samples of a set that are in one of its variants; the others count as ``not_in_variant``.
 
-    Args:
-        reader: The set.
-        name: The variant.
-        like: LMDB folder with exactly the variant's samples; needed where no rule gives them.
-
-    Raises:
-        DataError: The variant is unknown; no rule gives it and ``like`` is missing; or ``like`` has another number of
-            samples.
+    ``like`` is an LMDB folder with exactly the variant's samples, without which one beyond rules is a ``DataError``.
     """
     variant = find_variant(name)
     if like is not None:
@@ -135,16 +113,10 @@ def samples_like(
     They are found by the first method that is unambiguous: (1) image bytes, in any order; (2) labels and image sizes,
     in the same order, for re-encoded crops; (3) labels alone, in the same order, for words that are boxes. Case is
     ignored in labels, as stores differ in it. Labels, images and order remain those of the set. The set is read once,
-    images included, with some 200 bytes held per sample: made for test sets.
+    images included, with some 200 bytes held per sample: made for test sets. An ambiguous match is a ``DataError``.
 
-    Args:
-        reader: The set.
-        reference: LMDB folder with part of its samples.
-        candidate: Tells whether a label may be in the reference; other samples need not be told apart.
-        expected: Variant whose number of samples the reference has.
-
-    Raises:
-        DataError: The samples cannot be found without ambiguity.
+    ``candidate`` tells whether a label may be in the reference, so that other samples need not be told apart;
+    ``expected`` is the variant whose number of samples the reference has.
     """
     with LmdbStore(reference) as store:
         if expected is not None and len(store) != expected.num_samples:
@@ -167,8 +139,7 @@ def samples_like(
 def share_of(reader: Reader, share: str) -> Subset:
     """Return the samples whose pseudorandom number lies in a share START:STOP; the others count as ``other_share``.
 
-    The number, in [0, 1), is a hash of the image's path: reproducible, independent of the order, and the same for all
-    words of a scene. Disjoint ranges share no sample.
+    The number, in [0, 1), is a hash of the image's path: independent of the order, the same for all words of a scene.
     """
     try:
         start, stop = (float(text or end) for text, end in zip(share.split(":"), (0, 1), strict=True))
@@ -184,8 +155,7 @@ def _chance(path: str) -> float:
     return int.from_bytes(digest, "big") / (1 << 48)
 
 
-@dataclass(frozen=True, slots=True)
-class _Trace:
+class _Trace(NamedTuple):
     label: str
     digest: bytes | None = None
     size: tuple[int, int] | None = None
@@ -198,9 +168,7 @@ def _match(traces: Sequence[_Trace], wanted: Sequence[_Trace], reference: str) -
         return "images", found
     places: list[tuple[int, int]] = []
     if all(trace.size for trace in (*traces, *wanted)):
-        places = _in_order(
-            [(trace.label, trace.size) for trace in traces], [(trace.label, trace.size) for trace in wanted]
-        )
+        places = _in_order([trace[::2] for trace in traces], [trace[::2] for trace in wanted])
         if places and all(first == last for first, last in places):
             return "labels and sizes", [first for first, _ in places]
     places = _in_order([trace.label for trace in traces], [trace.label for trace in wanted]) or places

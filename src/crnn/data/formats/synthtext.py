@@ -17,10 +17,8 @@ from crnn.data.formats.matfile import Variables, read_mat, text_rows
 from crnn.data.formats.records import Box, Quad, Reader, Record, Skipped, find_annotation, sample
 from crnn.errors import ConfigError, DataError
 
-MIN_AREA = 1.0
-"""Words with fewer square pixels are skipped."""
-
 _VARIABLES = ("imnames", "wordBB", "txt")
+_MIN_AREA = 1.0  # square pixels; smaller words are skipped
 _MAX_COORDINATE = 1e6
 _TOLERANCE = 0.01  # square pixels; coordinates are published as float32, which is exact to some 0.0001 pixels
 
@@ -43,12 +41,10 @@ class SynthTextReader(Reader):
     They are held in memory. Boxes outside of a scene are left to ``crnn.data.crops``, which clips them; ABINet drops
     them. Skips are counted per box, one for a scene without boxes; both crops skip the same.
 
-    Args:
-        source: ``gt.mat``, its folder (``SynthText`` in the archive), or the folder around it.
-        crop: ``quad``: regions are ``Quad``. ``box``: the ``Box`` of whole pixels around each, as in
-            ``crop_by_word_bb_syn90k.py`` of ABINet, also used by parseq.
-        margin: Added on each side of a ``Box``, as a share of the mean of its width and height, rounded up to whole
-            pixels. ABINet and parseq have 0; the author's script draws up to 0.1.
+    ``source`` is ``gt.mat``, its folder (``SynthText`` in the archive), or the folder around it. ``crop="box"`` gives
+    the ``Box`` of whole pixels around each ``Quad``, as in ``crop_by_word_bb_syn90k.py`` of ABINet, used by parseq too.
+    ``margin`` is added on its sides, as a share of the mean of width and height, rounded up to whole pixels. ABINet and
+    parseq have 0; the author's script draws up to 0.1.
     """
 
     def __init__(
@@ -58,8 +54,7 @@ class SynthTextReader(Reader):
             raise ConfigError(f"the margin of crop {crop!r} is {margin}; expected 0 to 1 with box, and 0 with quad")
         path = find_annotation(source, ("gt.mat", "SynthText/gt.mat"))
         self.root = path.parent
-        self._crop = crop
-        self._margin = margin
+        self._crop, self._margin = crop, margin
         self._scenes = list(read_mat(path, _VARIABLES, _scenes))
 
     def __len__(self) -> int:
@@ -83,7 +78,9 @@ class SynthTextReader(Reader):
             for n, (word, points) in enumerate(zip(words, quads, strict=True), start=1):
                 a, b, c, d = ((x, y) for x, y in points)
                 quad = Quad((a, b, c, d))
-                fault = _fault(quad) or ("encoding" if "\ufffd" in word else "")
+                held = all(abs(value) <= _MAX_COORDINATE for point in points for value in point)  # NaN is not
+                fault = quad.fault(_TOLERANCE, _MIN_AREA) if held else "malformed"
+                fault = fault or ("encoding" if "\ufffd" in word else "")
                 region = quad if fault or self._crop == "quad" else _box(quad, self._margin)
                 fault = "no_area" if region is None else fault
                 yield sample(scene.name, word, word=n, region=region, fault=fault, place=f"scene {number}")
@@ -117,32 +114,6 @@ def _corners(boxes: Any) -> bytes | None:
     if boxes.shape[:2] != (2, 4) or boxes.ndim > 3:
         return None
     return boxes.reshape((2, 4, -1)).T.astype(np.float32).tobytes()
-
-
-def _fault(quad: Quad) -> str:
-    """Return why no upright word can be cut out, or an empty text.
-
-    The signs of the turns tell (y points down): four to the right are an upright view, four to the left a mirrored one,
-    two of each crossing sides, one against three a dent.
-    """
-    points = quad.points
-    turns = []
-    doubled_area = 0.0
-    for i in range(4):
-        (ax, ay), (bx, by), (cx, cy) = points[i - 1], points[i], points[(i + 1) % 4]
-        if not (abs(bx) <= _MAX_COORDINATE and abs(by) <= _MAX_COORDINATE):  # NaN is not either
-            return "malformed"
-        turns.append((bx - ax) * (cy - by) - (by - ay) * (cx - bx))
-        doubled_area += ax * by - ay * bx
-    right = sum(turn > _TOLERANCE for turn in turns)
-    left = sum(turn < -_TOLERANCE for turn in turns)
-    if right == left == 2:
-        return "self_crossing"
-    if abs(doubled_area) < 2 * MIN_AREA:
-        return "no_area"
-    if left == 4:
-        return "mirrored"
-    return "" if right == 4 else "not_convex"
 
 
 def _box(quad: Quad, margin: float) -> Box | None:

@@ -1,15 +1,14 @@
 """Sets in XML with tagged rectangles: Street View Text, and ICDAR 2003, which also has sets of words.
 
-Labels of SVT are upper-case, and ``<lex>`` of a scene is the lexicon of about 50 words for all its words. Boxes are
-clipped to the image, as in mmocr and MindOCR. References: Wang, Babenko and Belongie 2011, "End-to-end scene text
-recognition"; Lucas et al. 2003, "ICDAR 2003 robust reading competitions".
+``<lex>`` of a scene of SVT is the lexicon for all its words. References: Wang, Babenko and Belongie 2011, "End-to-end
+scene text recognition"; Lucas et al. 2003, "ICDAR 2003 robust reading competitions".
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,10 +25,10 @@ _MAX_COORDINATE = 1e6  # pixels; more than any image has, and well within the pr
 class _XmlReader(Reader):
     """The words of all ``image`` elements of a file."""
 
-    def __init__(self, path: Path, words: Callable[[Element, int], Iterator[Record | Skipped]]) -> None:
+    def __init__(self, path: Path) -> None:
         self.root = path.parent
         images = read_xml(path).findall("image")
-        self._samples = [word for number, image in enumerate(images, start=1) for word in words(image, number)]
+        self._samples = [word for number, image in enumerate(images, start=1) for word in _words(image, number)]
         if not self._samples:
             raise DataError(f"{path}: has no words; expected <image> with <taggedRectangle>. Check the file")
 
@@ -38,23 +37,17 @@ class _XmlReader(Reader):
 
 
 class SvtReader(_XmlReader):
-    """The words of SVT, in the order of the file.
-
-    ``source`` is the folder with ``train.xml`` and ``test.xml`` (``svt1``, or its parent), or one of these files, for
-    which ``split`` is ignored.
-    """
+    """The words of SVT, of a file, or of that of ``split`` in ``svt1`` or its parent, in their order."""
 
     def __init__(self, source: str | os.PathLike[str], split: Literal["train", "test"] = "test") -> None:
-        super().__init__(find_annotation(source, (f"{split}.xml", f"svt1/{split}.xml")), _tagged_words)
+        super().__init__(find_annotation(source, (f"{split}.xml", f"svt1/{split}.xml")))
 
 
 class Ic03Reader(_XmlReader):
     """The words of ICDAR 2003, in the order of the file.
 
-    Args:
-        source: The folder with ``words.xml`` or ``word.xml``, its parent, or one of these files.
-        kind: ``scene`` or ``word``; ignored where ``source`` is a file.
-        split: The part, where ``source`` is the parent of several.
+    ``source`` is the folder with ``words.xml`` or ``word.xml``, its parent, for which ``split`` is the part, or one of
+    these files, for which ``kind`` is ignored, too.
     """
 
     def __init__(
@@ -67,14 +60,13 @@ class Ic03Reader(_XmlReader):
             raise ConfigError(f"ICDAR 2003 has no split {split!r}; expected train or test")
         folder = f"{'SceneTrial' if kind == 'scene' else 'Trial'}{split.capitalize()}"
         name = "words.xml" if kind == "scene" else "word.xml"
-        super().__init__(find_annotation(source, (name, f"{folder}/{name}")), _words)
+        super().__init__(find_annotation(source, (name, f"{folder}/{name}")))
 
 
 def read_xml(path: Path) -> Element:
     """Return the root element of an XML file, in its declared encoding, else UTF-8 or UTF-16.
 
-    Raises:
-        DataError: It cannot be read, is not well-formed, has more than 16 MiB, or has a document type or entities.
+    More than 16 MiB, a document type and entities are a ``DataError``.
     """
     try:
         from defusedxml.ElementTree import ParseError, parse
@@ -93,16 +85,10 @@ def read_xml(path: Path) -> Element:
 
 
 def _words(image: Element, number: int) -> Iterator[Record | Skipped]:
-    """Yield the words of a scene, or the image that is a word."""
-    name = image.get("file")
-    if name is None:
-        yield from _tagged_words(image, number)
-    else:
-        yield sample(name.strip(), image.get("tag", "").strip(), place=f"image {number}")
-
-
-def _tagged_words(image: Element, number: int) -> Iterator[Record | Skipped]:
-    """Yield the words of one scene, which has ``imageName`` and ``taggedRectangles``."""
+    """Yield the words of a scene, which has ``imageName`` and ``taggedRectangles``, or the image that is a word."""
+    if "file" in image.attrib:
+        yield sample(image.attrib["file"].strip(), image.get("tag", "").strip(), place=f"image {number}")
+        return
     name = _text(image.find("imageName"))
     lexicon = tuple(word for part in (image.findtext("lex") or "").split(",") if (word := part.strip()))
     rectangles = [child for group in image.findall("taggedRectangles") for child in group.findall("taggedRectangle")]
