@@ -12,8 +12,7 @@ from torch.nn.functional import max_pool2d
 from crnn.config.run import Config
 from crnn.config.synth import StyleConfig
 from crnn.synth.compose import Palette, Scene, compose
-from crnn.synth.geometry import text_coordinates
-from crnn.synth.masks import lookup
+from crnn.synth.geometry import lookup, text_coordinates
 from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.rng import SampleRandom
