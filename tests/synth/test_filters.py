@@ -52,14 +52,6 @@ def test_normal_numbers_are_quantiles_chosen_by_bytes() -> None:
     assert hash_normal(torch.tensor([3]), (2, 5)).flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_functions_do_not_share_numbers() -> None:
-    seeds = numbers(0, 64)
-    uniform, normal = hash_uniform(seeds, (64, 64)) - 0.5, hash_normal(seeds, (64, 64))
-    corners = smooth_noise(seeds, (64, 64), (65, 65))[:, :64, :64]
-    for one, other in itertools.combinations((uniform, normal, corners), 2):
-        assert abs(np.corrcoef(one.numpy().ravel(), other.numpy().ravel())[0, 1]) < 0.01
-
-
 def test_a_field_is_the_blend_of_its_corners() -> None:
     seed = 11
     corners = [2 * (word_of(seed, 2**31 + number) >> 8) / 2**24 - 1 for number in range(6)]

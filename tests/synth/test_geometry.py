@@ -236,8 +236,3 @@ def test_behind_a_horizon_nothing_comes_again() -> None:
     assert horizons > 20
     assert np.isfinite(u).all()
     assert np.isfinite(v).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_words_have_no_shapes(kind: str) -> None:
-    assert fields(drawn(style(kind, elastic_share=0.5), 0))[0].shape == (0, *SHAPE)

@@ -112,18 +112,6 @@ def test_a_crop_of_scale_1_is_the_tile_itself(bank: TextureBank) -> None:
     assert np.abs(moved - stepped(tile)[64:84, 128:158]).max() < 1e-6
 
 
-def test_behind_its_edges_a_tile_goes_on_mirrored(bank: TextureBank) -> None:
-    found = crops(bank, [7], (2 * TILE_SIZE + 50, 2 * TILE_SIZE + 20))[0].numpy()
-    wide = 2 * TILE_SIZE
-    tile = found[:TILE_SIZE, :TILE_SIZE]
-    back = [TILE_SIZE - 1, *range(TILE_SIZE - 1, 0, -1)]  # the edge is the last pixel's, on both sides
-    # Weights have 8 bits: the way back is off by 1/256 of a pixel.
-    assert np.abs(found[TILE_SIZE:wide, :TILE_SIZE] - tile[back]).max() < 2 * STEP
-    assert np.abs(found[:TILE_SIZE, TILE_SIZE:wide] - tile[:, back]).max() < 2 * STEP
-    assert np.abs(found[wide:, :TILE_SIZE] - tile[:50]).max() < 1e-6
-    assert np.abs(found[:TILE_SIZE, wide:] - tile[:, :20]).max() < 1e-6
-
-
 @pytest.mark.parametrize("shape", [SHAPE, (17, 43)])
 def test_crops_are_those_of_plain_interpolation(bank: TextureBank, shape: tuple[int, int]) -> None:
     rows = random_rows(60)
