@@ -11,6 +11,8 @@ from crnn.synth.camera import apply_camera
 from crnn.synth.filters import blur
 from crnn.synth.rng import SampleRandom
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARES = [name for name in CameraConfig.model_fields if name.endswith("_share")]
 OFF = dict.fromkeys([*SHARES, "low_resolution"], 0.0)
 WORDS = ["Reading", "STREET", "Hotel", "1984", "coffee", "Market", "OPEN", "Bridge"]
@@ -61,21 +63,17 @@ def test_everything_off_returns_the_input_cut_off_to_black_and_white(channels):
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 32, 100), (3, 31, 37)])
 def test_a_sample_looks_the_same_alone_in_any_batch_and_with_any_threads(channels, height, width):
-    count = 300  # several blocks of the CPU
+    count = 64
     images, native = drawn(count, channels, height, width), mixed_sizes(count)
     everything = CameraConfig(**dict.fromkeys(SHARES, 0.5))
     together = apply_camera(images, SampleRandom(7, np.arange(count)), everything, native)
     assert together.is_contiguous()
     assert (together.shape, together.dtype) == (images.shape, torch.float32)
     assert 0 <= together.min() < together.max() <= 1
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3 - min(threads, 2))
-        for rows in (*np.arange(count)[:60:9, None], np.arange(5, 22), np.array([60, 2, 33]), np.arange(100, 300)):
-            some = apply_camera(images[rows], SampleRandom(7, rows), everything, native[rows])
-            assert torch.equal(some, together[rows])
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(3)
+    for rows in (*np.arange(count)[:60:9, None], np.arange(5, 22), np.array([60, 2, 33])):
+        some = apply_camera(images[rows], SampleRandom(7, rows), everything, native[rows])
+        assert torch.equal(some, together[rows])
 
 
 def test_one_effect_does_not_change_what_is_drawn_for_another():
@@ -85,13 +83,6 @@ def test_one_effect_does_not_change_what_is_drawn_for_another():
     dark = noisy.mean((1, 2, 3)) < 0.5  # all the words are dark on light
     assert torch.equal(dark, invert)
     assert 0.2 < invert.float().mean() < 0.4
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_an_empty_batch_gives_an_empty_batch(channels):
-    images = torch.zeros(0, channels, 32, 100)
-    everything = CameraConfig(**dict.fromkeys(SHARES, 1.0))
-    assert apply_camera(images, SampleRandom(1, np.arange(0)), everything, np.zeros((0, 2))).shape == images.shape
 
 
 def test_qualities_in_the_wrong_order_are_refused():

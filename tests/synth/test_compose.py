@@ -12,8 +12,7 @@ from torch.nn.functional import max_pool2d
 from crnn.config.run import Config
 from crnn.config.synth import StyleConfig
 from crnn.synth.compose import Palette, Scene, compose
-from crnn.synth.geometry import text_coordinates
-from crnn.synth.masks import lookup
+from crnn.synth.geometry import lookup, text_coordinates
 from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.rng import SampleRandom
@@ -409,18 +408,18 @@ def test_a_sample_is_the_same_alone_in_any_order_and_with_any_threads(
         images, words, found = renderer.samples(numbers)
         return torch.from_numpy(words.masks), found.coverage, found.images, images
 
-    numbers = np.arange(1000, 1064)
+    numbers = np.arange(1000, 1032)
     together = stages(numbers)
     for row, number in enumerate(numbers):
         assert all(
             torch.equal(one[0], every[row]) for one, every in zip(stages(numbers[[row]]), together, strict=True)
         ), number
     torch.set_num_threads(3)
-    some = np.random.default_rng(0).permutation(64)[:37]
+    some = np.random.default_rng(0).permutation(32)[:21]
     assert all(torch.equal(one, every[some]) for one, every in zip(stages(numbers[some]), together, strict=True))
     images = together[-1]
     assert 0.0 <= images.min() < images.max() <= 1.0
-    assert len({image.numpy().tobytes() for image in to_bytes(images)}) == 64
+    assert len({image.numpy().tobytes() for image in to_bytes(images)}) == 32
     assert images.flatten(1).std(dim=1).min() > 0.01
 
 

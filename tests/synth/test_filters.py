@@ -52,47 +52,6 @@ def test_normal_numbers_are_quantiles_chosen_by_bytes() -> None:
     assert hash_normal(torch.tensor([3]), (2, 5)).flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_uniform_numbers_are_uniform_and_independent_of_their_neighbors() -> None:
-    found = hash_uniform(numbers(40, 128), SHAPE).numpy()
-    assert 0.0 <= found.min() < 1e-5 < 1.0 - 1e-5 < found.max() < 1.0
-    for shift in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1)]:
-        later = found[tuple(slice(step, None) for step in shift)]
-        earlier = found[tuple(slice(0, size - step) for step, size in zip(shift, found.shape, strict=True))]
-        pairs = (later * 32).astype(int) * 32 + (earlier * 32).astype(int)
-        counts, expected = np.bincount(pairs.ravel(), minlength=1024), pairs.size / 1024
-        statistic = ((counts - expected) ** 2 / expected).sum()
-        assert abs(statistic - 1023) < 4 * math.sqrt(2 * 1023), shift  # chi square
-
-
-def test_normal_numbers_are_normal() -> None:
-    found = hash_normal(numbers(7, 256), SHAPE).double().flatten()
-    assert abs(float(found.mean())) < 0.004
-    assert float(found.std()) == pytest.approx(1.0, abs=0.003)
-    assert abs(float((found**3).mean())) < 0.012
-    assert float((found**4).mean()) == pytest.approx(2.92, abs=0.02)
-    ordered, places = np.sort(found.numpy()), (np.arange(len(found)) + 0.5) / len(found)
-    expected = np.array([NormalDist().cdf(value) for value in ordered[::1000]])
-    assert np.abs(expected - places[::1000]).max() < 0.004
-
-
-def test_the_functions_do_not_share_numbers() -> None:
-    seeds = numbers(0, 64)
-    uniform, normal = hash_uniform(seeds, (64, 64)) - 0.5, hash_normal(seeds, (64, 64))
-    corners = smooth_noise(seeds, (64, 64), (65, 65))[:, :64, :64]
-    for one, other in itertools.combinations((uniform, normal, corners), 2):
-        assert abs(np.corrcoef(one.numpy().ravel(), other.numpy().ravel())[0, 1]) < 0.01
-
-
-def test_a_field_is_smooth_and_spread_about_zero() -> None:
-    field = smooth_noise(numbers(0, 2000), (2, 4), SHAPE)
-    assert float(field.abs().max()) <= 1.0 + 1e-6
-    # The steepest that 3t^2 - 2t^3 gets is 1.5, between corners that differ by 2.
-    assert float(field.diff(dim=2).abs().max()) < 1.5 * 2 * 4 / 100
-    assert float(field.diff(dim=1).abs().max()) < 1.5 * 2 * 2 / 32
-    assert abs(float(field.mean())) < 0.01
-    assert float(field.std()) == pytest.approx(0.43, abs=0.02)
-
-
 def test_a_field_is_the_blend_of_its_corners() -> None:
     seed = 11
     corners = [2 * (word_of(seed, 2**31 + number) >> 8) / 2**24 - 1 for number in range(6)]
@@ -104,24 +63,6 @@ def test_a_field_is_the_blend_of_its_corners() -> None:
         upper = corners[left] + (corners[left + 1] - corners[left]) * weights[1]
         lower = corners[3 + left] + (corners[4 + left] - corners[3 + left]) * weights[1]
         assert float(field[y, x]) == pytest.approx(upper + (lower - upper) * weights[0], abs=1e-6)
-
-
-FUNCTIONS = {
-    "uniform": hash_uniform,
-    "normal": hash_normal,
-    "smooth": lambda seeds, shape: smooth_noise(seeds, (3, 5), shape),
-}
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("shape", [SHAPE, (1, 1), (300, 400)])
-def test_a_sample_is_the_same_alone_and_in_a_batch(name: str, shape: tuple[int, int]) -> None:
-    seeds = numbers(1000, 64) * 77_777_777
-    together = FUNCTIONS[name](seeds, shape)
-    for row in (0, 20, 21, 41, 63):  # about where blocks of rows begin and end
-        assert torch.equal(together[row], FUNCTIONS[name](seeds[row : row + 1], shape)[0])
-    assert FUNCTIONS[name](seeds[:0], shape).shape == (0, *shape)
-    assert torch.equal(together[::2], FUNCTIONS[name](seeds[::2], shape))
 
 
 @pytest.mark.parametrize("sigma", [(0.8, 0.8), (1.5, 1.5), (0.7, 2.4), (2.8, 0.6)])

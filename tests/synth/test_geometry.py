@@ -101,16 +101,6 @@ def test_what_a_pixel_looks_at_is_drawn_at_that_pixel(kind: str) -> None:
         assert (np.abs(edges(geometry, n) - [-0.5, -0.5, SHAPE[1] - 0.5, SHAPE[0] - 0.5]) <= slack).all(), n
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_text_is_never_mirrored(kind: str) -> None:
-    geometry = drawn(style(kind, margin=0.4))
-    u, v = fields(geometry)
-    for n, ratio in enumerate(geometry.ratio):
-        (ux, uy), (vx, vy) = ((np.gradient(f[n], axis=1), np.gradient(f[n], axis=0)) for f in (u, v))
-        ink = (np.abs(u[n]) <= ratio / 2) & (np.abs(v[n]) <= 0.5)
-        assert (ux * vy - uy * vx)[ink].min() > 0.0, n
-
-
 def test_straight_text_fills_the_image() -> None:
     geometry = drawn(style())
     assert (geometry.ratio == ratios(30)).all()
@@ -246,25 +236,3 @@ def test_behind_a_horizon_nothing_comes_again() -> None:
     assert horizons > 20
     assert np.isfinite(u).all()
     assert np.isfinite(v).all()
-
-
-def test_a_shape_depends_neither_on_the_others_nor_on_threads() -> None:
-    some = style("all", elastic_share=0.3, margin=0.2, loose_share=0.2, cut=0.03)
-    count, every = 61, ratios(61)
-    whole = drawn(some, count)
-    together = coordinates(whole)
-    for n in range(count):
-        row = np.array([n])
-        alone = Geometry.draw(random(count).rows(row), every[row], some, SHAPE, np.zeros((1, 4)))
-        assert (alone.inverse == whole.inverse[row]).all()
-        assert (alone.crop == whole.crop[row]).all()
-        assert all(torch.equal(one[0], all_of[n]) for one, all_of in zip(coordinates(alone), together, strict=True)), n
-    for threads in (2, 3, 5):
-        # They end in the middle of an image, and what is computed last in each must not round differently.
-        torch.set_num_threads(threads)
-        assert all(map(torch.equal, coordinates(whole), together)), threads
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_words_have_no_shapes(kind: str) -> None:
-    assert fields(drawn(style(kind, elastic_share=0.5), 0))[0].shape == (0, *SHAPE)

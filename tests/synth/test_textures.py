@@ -12,7 +12,6 @@ from PIL import Image
 
 from crnn.config.synth import StyleConfig
 from crnn.errors import ConfigError
-from crnn.synth import textures
 from crnn.synth.patterns import PATTERNS, normalize, pattern
 from crnn.synth.textures import MIN_DEVIATION, TILE_SIZE, TextureBank, background_tiles
 
@@ -113,18 +112,6 @@ def test_a_crop_of_scale_1_is_the_tile_itself(bank: TextureBank) -> None:
     assert np.abs(moved - stepped(tile)[64:84, 128:158]).max() < 1e-6
 
 
-def test_behind_its_edges_a_tile_goes_on_mirrored(bank: TextureBank) -> None:
-    found = crops(bank, [7], (2 * TILE_SIZE + 50, 2 * TILE_SIZE + 20))[0].numpy()
-    wide = 2 * TILE_SIZE
-    tile = found[:TILE_SIZE, :TILE_SIZE]
-    back = [TILE_SIZE - 1, *range(TILE_SIZE - 1, 0, -1)]  # the edge is the last pixel's, on both sides
-    # Weights have 8 bits: the way back is off by 1/256 of a pixel.
-    assert np.abs(found[TILE_SIZE:wide, :TILE_SIZE] - tile[back]).max() < 2 * STEP
-    assert np.abs(found[:TILE_SIZE, TILE_SIZE:wide] - tile[:, back]).max() < 2 * STEP
-    assert np.abs(found[wide:, :TILE_SIZE] - tile[:50]).max() < 1e-6
-    assert np.abs(found[:TILE_SIZE, wide:] - tile[:, :20]).max() < 1e-6
-
-
 @pytest.mark.parametrize("shape", [SHAPE, (17, 43)])
 def test_crops_are_those_of_plain_interpolation(bank: TextureBank, shape: tuple[int, int]) -> None:
     rows = random_rows(60)
@@ -152,16 +139,6 @@ def test_crops_from_far_away_are_means_and_not_picks(
     assert np.abs(found - tiles[:, ::block, ::block]).max() > 0.5
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (7, 13), (32, 333)])
-def test_a_crop_is_the_same_alone_and_in_a_batch(bank: TextureBank, shape: tuple[int, int]) -> None:
-    rows, tiles = random_rows(64, seed=4), [number % COUNT for number in range(64)]
-    together = crops(bank, tiles, shape, **rows)
-    assert together.shape == (64, *shape)
-    for row in (0, 5, 6, 19, 20, 41, 63):
-        part = {name: values[row : row + 1] for name, values in rows.items()}
-        assert torch.equal(together[row], crops(bank, tiles[row : row + 1], shape, **part)[0])
-
-
 SIZE = 64
 
 
@@ -178,17 +155,6 @@ def take(folder: Path, count: int = 8, seed: int = 0) -> np.ndarray:
     return np.stack(background_tiles((str(folder),), count, SIZE, np.random.default_rng(seed)))
 
 
-def test_more_images_than_parts_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(20):
-        photograph(tmp_path / f"{number}.png", (80, 80), seed=number)
-    opened: list[str] = []
-    read = textures.read_image_file
-    monkeypatch.setattr(textures, "read_image_file", lambda name: opened.append(name) or read(name))
-    take(tmp_path, 5)
-    assert len(set(opened)) == len(opened) == 5
-    assert sorted(opened) != sorted(map(str, tmp_path.iterdir()))[:5]  # a random five
-
-
 def test_parts_are_upright_grey_and_of_many_scales(tmp_path: Path) -> None:
     # Dark above and light below, stored lying on its side with the orientation that says so.
     slope = np.repeat(np.linspace(0, 255, 400).astype(np.uint8)[:, None], 400, axis=1)
@@ -200,34 +166,6 @@ def test_parts_are_upright_grey_and_of_many_scales(tmp_path: Path) -> None:
     assert rises.min() > 0.25 * 255
     assert rises.max() > 2 * rises.min()
     assert np.abs(np.diff(tiles.astype(int), axis=2)).max() < 8
-
-
-def test_huge_jpeg_files_are_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    photograph(tmp_path / "photo.jpg", (4200, 4200))
-    decoded: list[tuple[int, ...]] = []
-    load = textures.load_image
-
-    def watched(source: object, channels: int) -> np.ndarray:
-        pixels = load(source, channels)
-        decoded.append(pixels.shape)
-        return pixels
-
-    monkeypatch.setattr(textures, "load_image", watched)
-    take(tmp_path, 2)
-    assert decoded == [(1050, 1050, 1)]
-
-
-def test_of_too_many_files_the_first_are_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(textures, "MAX_LISTED", 3)
-    for name in "abc":
-        photograph(tmp_path / name / "photo.png", low=0, high=40)
-    for name in "de":
-        photograph(tmp_path / name / "photo.png", low=200, high=255)
-    tiles = take(tmp_path, 20)
-    assert tiles.max() < 100
-    assert "more than 3 files" in caplog.text
 
 
 def test_parts_of_all_images_and_none_twice(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""Rendered text as an endless source of batches.
+"""Rendered text as an endless source of batches, each a function of the settings and its number.
 
 Worker processes draw words ahead of their batch, and each is used several times; all else is done in batches on the
-training device. Under ``image.resize = "keep_ratio"`` all images of a batch have one width, and a batch of wide images
-has fewer. All are functions of the settings and the number of the batch.
+training device. Under ``image.resize = "keep_ratio"`` a batch has one width, and one of wide images has fewer.
 """
 
 import contextlib
@@ -12,7 +11,6 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,13 +19,11 @@ from crnn.config.synth import SynthConfig
 from crnn.data.dataset import Batch
 from crnn.data.loader import iterate_batches
 from crnn.distributed import on_device
+from crnn.synth.filters import Floats, Integers
 from crnn.synth.rasterizer import MASK_HEIGHT, mask_width
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.rng import SampleRandom
 from crnn.synth.words import CLASS_BITS, WidthClass, Words, WordWriter
-
-Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
 
 _CYCLE = 128  # Batches after which the numbers of batches of each class repeat
 _ORDER = 5  # First word of the seeds of the order of batches, distinct from those of words and data
@@ -35,7 +31,7 @@ _ORDER = 5  # First word of the seeds of the order of batches, distinct from tho
 _LANES = 64  # Most lanes of a batch; any number of ranks that divides it draws no word twice
 NUM_NEIGHBORS = 2  # Other words for each sample, for crops that show parts of them
 
-_CPU_ROWS = 128  # Images composed at a time on a CPU, to stay in its cache
+_CPU_NUMBERS = 1 << 19  # Pixels, times channels, composed at a time on a CPU, to stay in its cache
 
 
 class BatchWidths:
@@ -43,11 +39,6 @@ class BatchWidths:
 
     The narrowest batches have ``batch_size`` samples, wider ones about as many pixels; every size is a multiple of
     ``world_size``. Where that divides a small power of two, sizes are the same.
-
-    Attributes:
-        sizes: Samples of a batch of each class.
-        samples: Share of each class among all samples.
-        mean_size: Samples per batch on average.
     """
 
     def __init__(
@@ -58,7 +49,7 @@ class BatchWidths:
         # Sizes divisible among several numbers of ranks, so that all have the same batches.
         shared = math.gcd(batch_size, 1 << int(math.log2(max(exact[-1] / 2.0, 1.0))))
         unit = math.lcm(shared, world_size)
-        self.sizes = [max(round(size / unit), 1) * unit for size in exact]
+        self.sizes = [max(round(size / unit), 1) * unit for size in exact]  # samples of a batch of each class
         weights = shares / np.array(self.sizes)
         wanted = weights / weights.sum() * _CYCLE
         counts = np.floor(wanted).astype(np.int64)
@@ -71,8 +62,8 @@ class BatchWidths:
         self._counts = counts
         self._members = np.repeat(np.arange(len(counts)), counts)
         samples = counts * np.array(self.sizes)
-        self.mean_size = float(samples.sum() / _CYCLE)
-        self.samples = samples / samples.sum()
+        self.mean_size = float(samples.sum() / _CYCLE)  # samples per batch
+        self.samples = samples / samples.sum()  # share of each class among all samples
 
     def of_batch(self, number: int) -> tuple[int, int, int]:
         """Return the class of a batch, its number among the batches of that class, and its width in pixels."""
@@ -86,16 +77,15 @@ class BatchWidths:
         return kind, before, found.low + 4 * int(widths[place] * ((found.high - found.low) // 4 + 1))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  - one per source, which lives as long as the process
-    def _cycle(self, cycle: int) -> tuple[Numbers, Floats]:
+    def _cycle(self, cycle: int) -> tuple[Integers, Floats]:
         rng = np.random.default_rng([self._seed, _ORDER, cycle])
         return rng.permutation(self._members), rng.random(_CYCLE)
 
 
 class PoolPlan:
-    """Numbers of the words in each batch.
+    """Numbers of the words in each batch; each word is drawn once and used ``synth.reuse`` times.
 
-    Words are drawn once and used ``synth.reuse`` times. ``first`` is the number of the first sample and word, ``share``
-    the part of the pool; ``batch_size`` covers all ranks.
+    ``first`` is the first number of samples and words, ``share`` the part of the pool, ``batch_size`` over all ranks.
     """
 
     def __init__(
@@ -118,7 +108,7 @@ class PoolPlan:
         self._first_lane = int(self._positions[0]) // self.per_lane
         self.slots = (int(self._positions[-1]) // self.per_lane - self._first_lane + 1) * self.window
 
-    def samples(self, batch: int) -> Numbers:
+    def samples(self, batch: int) -> Integers:
         """Return the numbers of this rank's samples of a batch, ``(n,)``, among all samples of the run."""
         return self.first + batch * self.batch_size + self._positions
 
@@ -128,7 +118,7 @@ class PoolPlan:
         start = min(samples, max(1, self.window // 4))
         return start + int((samples - start) / self.reuse)
 
-    def words(self, batch: int) -> Numbers:
+    def words(self, batch: int) -> Integers:
         """Return the numbers of each sample's word and its neighbors, ``(n, 1 + NUM_NEIGHBORS)``, of this rank."""
         before, after = self.drawn(batch), self.drawn(batch + 1)
         lane, place = np.divmod(self._positions, self.per_lane)
@@ -140,17 +130,14 @@ class PoolPlan:
         others = [oldest + random.integers(f"word beside {i}", held) for i in range(NUM_NEIGHBORS)]
         return self.first + np.stack([own, *others], axis=1) * self.lanes + lane[:, None]
 
-    def slot(self, numbers: Numbers) -> Numbers:
+    def slot(self, numbers: Integers) -> Integers:
         """Return the place of words in the pool; two that one batch can show never share one."""
         within, lane = np.divmod(numbers - self.first, self.lanes)
         return np.asarray((lane - self._first_lane) * self.window + within % self.window)
 
 
 class WordFeed:
-    """New words by number of the first batch with them, in order.
-
-    Worker processes, each with a copy and its share of the batches, together draw every word once.
-    """
+    """New words by number of the first batch with them, in order; workers with copies draw every word once."""
 
     def __init__(self, plans: Sequence[PoolPlan], widths: BatchWidths, writer: WordWriter, first: int) -> None:
         self._plans, self._widths, self._writer, self._next = plans, widths, writer, first
@@ -175,11 +162,10 @@ class WordPool:
 
     def __init__(self, plan: PoolPlan, width: int, max_length: int, device: torch.device) -> None:
         self._plan, self._width, self._device = plan, width, device
-        self._numbers = np.full(plan.slots, -1, dtype=np.int64)
+        self._numbers, self._lengths = np.full((2, plan.slots), -1, dtype=np.int64)
         self._ratios = np.ones(plan.slots)
         self._targets = np.zeros((plan.slots, max_length), dtype=np.int32)
-        self._lengths = np.zeros(plan.slots, dtype=np.int64)
-        self._texts: list[str] = [""] * plan.slots
+        self._texts = np.full(plan.slots, "", dtype=object)
 
     @functools.cached_property
     def _masks(self) -> Tensor:
@@ -192,22 +178,20 @@ class WordPool:
         slots = self._plan.slot(words.numbers)
         self._masks.index_copy_(0, on_device(slots, self._device), on_device(words.masks, self._device))
         self._numbers[slots], self._ratios[slots] = words.numbers, words.ratios
-        self._targets[slots], self._lengths[slots] = words.targets, words.lengths
-        for slot, text in zip(slots.tolist(), words.texts, strict=True):
-            self._texts[slot] = text
+        self._targets[slots], self._lengths[slots], self._texts[slots] = words.targets, words.lengths, words.texts
 
-    def masks(self, numbers: Numbers) -> tuple[Tensor, Floats]:
+    def masks(self, numbers: Integers) -> tuple[Tensor, Floats]:
         """Return ``(n, MASK_HEIGHT, Wc)`` uint8 masks on the device and ``(n,)`` width over height."""
         slots = self._plan.slot(numbers)
         assert (self._numbers[slots] == numbers).all()
         return self._masks.index_select(0, on_device(slots, self._device)), self._ratios[slots]
 
-    def targets(self, numbers: Numbers) -> tuple[Numbers, Numbers, list[str]]:
+    def targets(self, numbers: Integers) -> tuple[Integers, Integers, list[str]]:
         """Return ``(n, S)`` class ids, zero-padded, ``(n,)`` lengths, and the drawn texts."""
         slots = self._plan.slot(numbers)
         lengths = self._lengths[slots]
         targets = self._targets[slots, : int(lengths.max(initial=0))].astype(np.int64)
-        return targets, lengths, [self._texts[slot] for slot in slots.tolist()]
+        return targets, lengths, self._texts[slots].tolist()
 
 
 class SynthBatches:
@@ -267,9 +251,10 @@ class SynthBatches:
         if len(new.numbers):
             pool.put(new)
         samples, words = plan.samples(place), plan.words(place)
-        step = _CPU_ROWS if self._renderer.device.type == "cpu" else len(samples)
-        chunks = [slice(start, start + step) for start in range(0, len(samples), step)]
-        images = torch.cat([self._images(samples[rows], words[rows], pool, width) for rows in chunks])
+        numbers = self._renderer.height * width * self._config.image.image_channels * len(samples)
+        parts = -(-numbers // _CPU_NUMBERS) if self._renderer.device.type == "cpu" else 1
+        chunks = zip(np.array_split(samples, parts), np.array_split(words, parts), strict=True)
+        images = torch.cat([self._images(*chunk, pool, width) for chunk in chunks])
         targets, lengths, texts = pool.targets(words[:, 0])
         return Batch(
             images,
@@ -279,11 +264,11 @@ class SynthBatches:
             tuple(f"rendered {sample}: {text!r}" for sample, text in zip(samples.tolist(), texts, strict=True)),
         )
 
-    def _images(self, samples: Numbers, words: Numbers, pool: WordPool, width: int) -> Tensor:
+    def _images(self, samples: Integers, words: Integers, pool: WordPool, width: int) -> Tensor:
         random = SampleRandom(self._config.train.seed, samples)
         masks, ratios = pool.masks(words[:, 0])
 
-        def neighbors(rows: Numbers, place: int) -> tuple[Tensor, Floats]:
+        def neighbors(rows: Integers, place: int) -> tuple[Tensor, Floats]:
             return pool.masks(words[rows, 1 + place])
 
         scene = self._renderer.scene(random, masks, ratios, neighbors, width=width)

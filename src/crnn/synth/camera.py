@@ -1,9 +1,8 @@
 """Camera effects on finished images, batched: exposure, light, blur, sensor noise, sharpening, tones, JPEG, resizing.
 
 A crop with fewer pixels than the network's input goes through sensor, software and JPEG at that size, in the upper left
-of its image. Effects run on chosen samples only, chosen on the CPU: nothing waits for the device. Samples are the same
-in any batch, bit by bit: sums are exact (``filters``, ``jpeg``), all else is single operations on single pixels, as
-fused ones (``lerp``, ``addcmul``) round differently. Shapes: N images, C channels, H height, W width.
+of its image. Samples are the same in any batch, bit by bit: sums are exact (``filters``, ``jpeg``), all else is single
+operations on single pixels, as fused ones (``lerp``, ``addcmul``) round differently.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from crnn.synth.filters import Flags, Floats, Integers, Part, blur, enlarge, has
 from crnn.synth.jpeg import jpeg
 from crnn.synth.rng import SampleRandom
 
-BLOCK_NUMBERS = 420_000  # Pixels, times channels, that a CPU works on at a time
 REFERENCE_HEIGHT = 32.0  # Pixels; image height to which lengths in settings refer
 LEAST_SIGMA = 0.3  # Pixels; a sampled Gaussian of less changes nothing
 LEAST_SHRUNK_HEIGHT = 10.0  # Pixels; the settings may not shrink a crop below that. Text of less is hardly readable
@@ -31,17 +29,11 @@ LOST = 0.15  # Share of the range between the darkest and the brightest pixel th
 
 @torch.no_grad()
 def apply_camera(images: Tensor, random: SampleRandom, config: CameraConfig, native: Floats) -> Tensor:
-    """Return images ``(N, C, H, W)`` float32, about in [0, 1], as a camera stores them, in [0, 1].
+    """Return images ``(N, C, H, W)`` float32, about in [0, 1], grey or RGB, as a camera stores them, in [0, 1].
 
-    C is 1 (grey) or 3 (red, green, blue); ``native`` (N, 2) is the height and width in pixels of each crop's file. With
-    every share at 0 the result is the input, clipped.
+    ``native`` (N, 2) is the height and width in pixels of each crop's file.
     """
-    # On the CPU so many at a time that they stay in the cache; fresh memory costs more than most effects.
-    parts = -(-images.numel() // BLOCK_NUMBERS) if images.device.type == "cpu" else 1
-    if parts <= 1:
-        return _Camera(images, random, config).take(native)
-    blocks = [rows for rows in np.array_split(np.arange(len(random)), parts) if len(rows)]
-    return torch.cat([_Camera(images[rows], random.rows(rows), config).take(native[rows]) for rows in blocks])
+    return _Camera(images, random, config).take(native)
 
 
 class _Camera:

@@ -1,8 +1,6 @@
 """Compose images from coverage masks, batched: colors, fills, borders, shadows, surroundings.
 
-Random numbers are drawn before the device starts, so effects run on chosen images only and nothing waits for the
-device. Each image depends on its draws and masks only. Shapes: N images, C channels, H height, W width; n of N have
-an effect.
+Samples are chosen on the CPU, so effects run on n of N images only and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -17,13 +15,10 @@ from torch import Tensor
 
 from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
-from crnn.synth.filters import Flags, Floats, Part, smooth_noise
-from crnn.synth.geometry import SIDES, Geometry, text_coordinates
-from crnn.synth.masks import averaged, dilated, letter_gap, lookup, shifted
+from crnn.synth.filters import Flags, Floats, Integers, Part, averaged, dilated, shifted, smooth_noise
+from crnn.synth.geometry import SIDES, Geometry, letter_gap, lookup, text_coordinates
 from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
-
-Rows = npt.NDArray[np.int64]
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # Weights of red, green and blue in grey (ITU-R BT.601), as Pillow converts
 
@@ -99,7 +94,7 @@ def _tinted(random: SampleRandom, name: str, level: Floats, grey: Flags, channel
 
 
 # (rows, place) -> masks ``(n, Hc, Wc)`` uint8 and ratios ``(n,)`` of the words beside these samples
-Neighbors = Callable[[Rows, int], tuple[Tensor, Floats]]
+Neighbors = Callable[[Integers, int], tuple[Tensor, Floats]]
 
 Trace = Callable[[str, Tensor], None]  # Called with the name of each stage and its images
 
@@ -134,17 +129,15 @@ def compose(
 ) -> Scene:
     """Compose images of N words and of the words beside them."""
     random = random.without(_SCENE_EFFECTS, random.chance("printed", style.print_share))
-    plan = _NeighborPlan.draw(random, style)
-    geometry = Geometry.draw(random, ratios, style, shape, plan.room, fit)
-    u, v = text_coordinates(geometry, masks.device)
-    palette = Palette.draw(random, style, channels, masks.device)
-    painter = _Painter(random, style, textures, geometry, palette, u, v, masks)
+    chosen, sides, gaps, room = _plan_neighbors(random, style)
+    geometry = Geometry.draw(random, ratios, style, shape, room, fit)
+    painter = _Painter(random, style, textures, geometry, masks, neighbors, channels)
     trace("shape", painter.coverage[:, None])
     painter.background()
     painter.apply("split", style.split_share, painter.split)
-    painter.apply("ghost", style.ghost_share, lambda part: painter.ghosts(part, neighbors))
+    painter.apply("ghost", style.ghost_share, painter.ghosts)
     trace("ground", painter.images)
-    painter.neighbors(neighbors, plan)
+    painter.neighbors(chosen, sides, gaps)
     painter.apply("frame", style.frame_share, painter.lines)
     trace("beside it", painter.images)
     painter.apply("shadow", style.shadow_share, painter.shadows)
@@ -152,36 +145,27 @@ def compose(
     painter.outlines()
     trace("shadow, border", painter.images)
     painter.text()
-    painter.second_tone(masks)
+    painter.second_tone()
     trace("letters", painter.images)
     painter.apply("occlusion", style.occlusion_share, painter.occlusions)
     painter.apply("blend", style.blend_share, painter.blend)
     return Scene(painter.images.clamp_(0.0, 1.0), geometry, painter.coverage)
 
 
-@dataclass(frozen=True, slots=True)
-class _NeighborPlan:
-    """Up to two other words in a crop, at sides 0 to 3."""
-
-    chosen: Flags  # ``(N, 2)``
-    sides: Rows  # ``(N, 2)``, different ones
-    gaps: Floats  # ``(N, 2)`` space between the words, in text heights
-    room: Floats  # ``(N, 4)`` enlargement of the crop, in text heights
-
-    @classmethod
-    def draw(cls, random: SampleRandom, style: StyleConfig) -> _NeighborPlan:
-        first = random.chance("neighbour", style.neighbor_share)
-        chosen = np.stack([first, first & random.chance("neighbour second", style.second_neighbor_share)], axis=1)
-        side = random.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
-        other = (side + 1 + random.integers("neighbour second side", SIDES - 1)) % SIDES
-        sides = np.stack([side, other], axis=1)
-        # A space away, and less than a letter of it: whole letters nearby are read with the word.
-        gaps = np.stack([random.uniform("neighbour gap", 0.25, 0.7), random.uniform("second gap", 0.25, 0.7)], axis=1)
-        gaps *= np.where(sides >= 2, 0.5, 1.0)  # lines above and below are usually nearer than words beside
-        seen = np.stack([random.uniform("neighbour seen", 0.0, 0.35), random.uniform("second seen", 0.0, 0.35)], axis=1)
-        room = np.zeros((len(random), SIDES))
-        np.put_along_axis(room, sides, np.where(chosen, gaps + seen, 0.0), axis=1)
-        return cls(chosen, sides, gaps, room)
+def _plan_neighbors(random: SampleRandom, style: StyleConfig) -> tuple[Flags, Integers, Floats, Floats]:
+    """Draw up to two other words in a crop: (N, 2) chosen, sides and gaps; (N, 4) room, both in text heights."""
+    first = random.chance("neighbour", style.neighbor_share)
+    chosen = np.stack([first, first & random.chance("neighbour second", style.second_neighbor_share)], axis=1)
+    side = random.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
+    other = (side + 1 + random.integers("neighbour second side", SIDES - 1)) % SIDES
+    sides = np.stack([side, other], axis=1)
+    # A space away, and less than a letter of it: whole letters nearby are read with the word.
+    gaps = np.stack([random.uniform("neighbour gap", 0.25, 0.7), random.uniform("second gap", 0.25, 0.7)], axis=1)
+    gaps *= np.where(sides >= 2, 0.5, 1.0)  # lines above and below are usually nearer than words beside
+    seen = np.stack([random.uniform("neighbour seen", 0.0, 0.35), random.uniform("second seen", 0.0, 0.35)], axis=1)
+    room = np.zeros((len(random), SIDES))
+    np.put_along_axis(room, sides, np.where(chosen, gaps + seen, 0.0), axis=1)
+    return chosen, sides, gaps, room
 
 
 class _Painter:
@@ -193,16 +177,17 @@ class _Painter:
         style: StyleConfig,
         textures: TextureBank,
         geometry: Geometry,
-        palette: Palette,
-        u: Tensor,
-        v: Tensor,
         masks: Tensor,
+        others: Neighbors,
+        channels: int,
     ) -> None:
         self.random, self.style, self.textures, self.geometry = random, style, textures, geometry
-        self.palette, self.u, self.v = palette, u, v
+        self.masks, self.others = masks, others
+        self.u, self.v = text_coordinates(geometry, masks.device)
+        self.palette = Palette.draw(random, style, channels, masks.device)
         self.hollow = random.chance("hollow", style.hollow_share)
-        self.images = palette.background[:, :, None, None].expand(-1, -1, *geometry.shape).clone()
-        self.coverage = lookup(masks, u, v, geometry.ratio, geometry.text_height, geometry.text_width)
+        self.images = self.palette.background[:, :, None, None].expand(-1, -1, *geometry.shape).clone()
+        self.coverage = lookup(masks, self.u, self.v, geometry.ratio, geometry.text_height, geometry.text_width)
         self.apply("weight", style.weight_share, self._weigh)
         self.apply("fade", style.fade_share, self._fade)
         self.apply("dots", style.dots_share, self._dot)
@@ -252,25 +237,25 @@ class _Painter:
         strength = random.signed("split strength", 1.0) * np.where(through, 0.3, 1.0) * self.palette.contrast[part.rows]
         self._add(part, self._inside(part, u + v - part.tensor(place)) * part.tensor(strength))
 
-    def ghosts(self, part: Part, neighbors: Neighbors) -> None:
+    def ghosts(self, part: Part) -> None:
         """Paint faint words of another size across the background."""
         random, rows = part.random, part.rows
         scale = random.log_uniform("ghost scale", 0.7, 3.0)
         u = (part.take(self.u) - part.tensor(random.signed("ghost across", 1.0))) * part.tensor(1.0 / scale)
         v = (part.take(self.v) - part.tensor(random.signed("ghost down", 0.7))) * part.tensor(1.0 / scale)
-        masks, ratio = neighbors(rows, 1)
+        masks, ratio = self.others(rows, 1)
         width = self.geometry.text_width[rows] * scale * ratio / self.geometry.ratio[rows]
         coverage = lookup(masks, u, v, ratio, self.geometry.text_height[rows] * scale, width)
         self._add(part, coverage * part.tensor(random.signed("ghost strength", 0.25) * self.palette.contrast[rows]))
 
-    def neighbors(self, neighbors: Neighbors, plan: _NeighborPlan) -> None:
+    def neighbors(self, chosen: Flags, sides: Integers, gaps: Floats) -> None:
         """Paint parts of other words, usually in the color of the text."""
         for place in (0, 1):
-            part = Part(self.random, plan.chosen[:, place], self.u.device)
+            part = Part(self.random, chosen[:, place], self.u.device)
             if not len(part.rows):
                 continue
-            ratio, side, gap = self.geometry.ratio[part.rows], plan.sides[part.rows, place], plan.gaps[part.rows, place]
-            masks, other = neighbors(part.rows, place)
+            ratio, side, gap = self.geometry.ratio[part.rows], sides[part.rows, place], gaps[part.rows, place]
+            masks, other = self.others(part.rows, place)
             along = part.random.signed(f"neighbour {place} along", 0.5) * ratio
             du = np.select([side == 0, side == 1], [-(ratio + other) / 2 - gap, (ratio + other) / 2 + gap], along)
             dv = np.select([side == 2, side == 3], [-1.0 - gap, 1.0 + gap], 0.0)
@@ -328,12 +313,12 @@ class _Painter:
         ):
             self._add(part, change * part.take(self.coverage))
 
-    def second_tone(self, masks: Tensor) -> None:
+    def second_tone(self) -> None:
         """Paint the first or last letters of some words in another tone, as in names of two parts."""
         toned = self.random.chance("tone", self.style.tone_share) & ~self.hollow
         part = Part(self.random, toned, self.u.device)
         places = part.random.uniform("tone place", 0.3, 0.7)
-        begins = letter_gap(part.take(masks), self.geometry.ratio[part.rows], places)
+        begins = letter_gap(part.take(self.masks), self.geometry.ratio[part.rows], places)
         last = self._inside(part, part.take(self.u) - begins)
         chosen = torch.where(part.chance("tone last", 0.5), last, 1.0 - last)
         change = part.take(self.palette.second - self.palette.text)[:, :, None, None]
@@ -410,7 +395,7 @@ class _Painter:
         self.images.index_copy_(0, part.index, below + coverage[:, None] * (color[:, :, None, None] - below))
 
 
-def _offsets(part: Part, of: str, strength: float) -> tuple[Rows, Rows]:
+def _offsets(part: Part, of: str, strength: float) -> tuple[Integers, Integers]:
     """Draw whole pixels right and down, in any direction, at least one; less where letters are small."""
     angle = part.random.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
     length = part.random.uniform(f"{of} length", 1.0, max(1.0, strength))

@@ -1,8 +1,7 @@
-"""Geometry of words: bends, slants, turns, perspective, and the crop around them.
+"""Geometry of words: bends, slants, turns, perspective, the crop around them, and lookup of masks through it.
 
 In the coordinates (u, v) of a word its height is 1, v grows downwards, the middle of its ink is (0, 0). It is bent
 (circle, wave) and moved by an affine map and a perspective; the image shows its bounding box with margins.
-``Geometry`` holds the inverse, pixel to (u, v), for N images at once.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
-from crnn.synth.filters import Floats, smooth_noise
+from crnn.synth.filters import Floats, Integers, averaged, smooth_noise
+from crnn.synth.rasterizer import MASK_MARGIN
 from crnn.synth.rng import SampleRandom
 
 SIDES = 4  # Left, right, above, below, in this order everywhere
@@ -32,14 +32,14 @@ _LEAST_SCALE = 0.05  # A surface ends below this scale; the middle of the word h
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Shapes of N words and their crops."""
+    """Shapes of N words and their crops: how pixels map to (u, v)."""
 
     ratio: Floats  # ``(N,)`` width over height of the ink
     inverse: Floats  # ``(N, 3, 3)`` from pixel (column, row, 1) to the bent word, homogeneous
     radius: Floats  # ``(N,)`` of words on a circle, in text heights, below 0 for a valley; infinite where straight
     wave: Floats  # ``(N, 3)`` height, 0 for words on no wave, length in text heights, phase
     elastic: Floats  # ``(N,)`` largest move of an uneven surface; 0 where it is even
-    elastic_seeds: npt.NDArray[np.int64]  # ``(N,)``
+    elastic_seeds: Integers  # ``(N,)``
     crop: Floats  # ``(N, 2)`` height and width of the crop in text heights
     shape: tuple[int, int]  # Rows and columns of the images
 
@@ -161,6 +161,42 @@ def text_coordinates(geometry: Geometry, device: torch.device) -> tuple[Tensor, 
         rows, (size, length, phase) = on_device(some, device), map(per_word, geometry.wave[some].T)
         y.index_add_(0, rows, -size * torch.sin(x.index_select(0, rows) * (2.0 * torch.pi / length) + phase))
     return x, y
+
+
+def lookup(masks: Tensor, u: Tensor, v: Tensor, ratios: Floats, heights: Floats, widths: Floats) -> Tensor:
+    """Return the coverage in [0, 1] by words, ``(n, H, W)``, at (u, v), across and down in heights of the words.
+
+    ``masks`` (n, Hc, Wc) are uint8, ``ratios`` (n,) their width over height, ``heights`` and ``widths`` (n,) their size
+    in pixels of the image.
+    """
+    rows, columns = masks.shape[-2:]
+    x = u * _ends(columns, ratios, u.device)[:, None, None]
+    y = v * (2.0 * (1.0 - 2.0 * MASK_MARGIN / rows))
+    masks = masks.to(torch.float32).mul_(1.0 / 255.0)[:, None]
+    # A lookup reads four neighboring pixels of a cell. Where a step is longer, the cell is smoothed first.
+    for shrinking, axis in ((rows / heights, 2), (columns / widths, 3)):
+        for step in (1.8, 3.0):
+            at = on_device(np.flatnonzero(shrinking > step), u.device)
+            if len(at):
+                masks.index_copy_(0, at, averaged(masks.index_select(0, at), axis))
+    return grid_sample(masks, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def letter_gap(masks: Tensor, ratios: Floats, places: Floats) -> Tensor:
+    """Return u of the column with least ink, ``(n, 1, 1)``, within an eighth of the mask around ``places``."""
+    columns = masks.shape[-1]
+    middles = (torch.arange(columns, device=masks.device) + 0.5) / columns
+    near = on_device(places.astype(np.float32), masks.device)[:, None]
+    # Whole numbers: sums of ink do not depend on their order, so that an image is the same in any batch.
+    ink = masks.sum(dim=1, dtype=torch.int64)
+    column = torch.where((middles - near).abs() <= 0.125, ink, torch.iinfo(torch.int64).max).argmin(dim=1)
+    return ((middles[column] * 2.0 - 1.0) / _ends(columns, ratios, masks.device))[:, None, None]
+
+
+def _ends(columns: int, ratios: Floats, device: torch.device) -> Tensor:
+    """Return the factor ``(n,)`` that takes u to -1 and 1 at the ends of a mask with its margins."""
+    ends = np.asarray((1.0 - 2.0 * MASK_MARGIN / columns) / (ratios / 2), dtype=np.float32)
+    return on_device(ends, device)
 
 
 def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:

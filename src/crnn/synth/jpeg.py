@@ -1,8 +1,8 @@
 """Effect of JPEG compression on pixels, batched, at any quality and block size.
 
-Nothing is encoded, only DCT coefficients rounded, in integers with sums exact in float32 and TF32: the same in any
-batch and device. Blocks of crops stored in finer pixels are 4 or 2 pixels, with the low part of the table. Reference:
-ITU-T T.81 (1992), A.3.3 (DCT), Annex K (tables); libjpeg: jcparam.c (quality), scaled decoding; JFIF 1.02 (YCbCr).
+DCT coefficients are rounded, in integers with sums exact in float32 and TF32. Blocks of crops stored in finer pixels
+are 4 or 2 pixels, with the low part of the table. Reference: ITU-T T.81 (1992), A.3.3 (DCT), Annex K (tables);
+libjpeg: jcparam.c (quality), scaled decoding; JFIF 1.02 (YCbCr).
 """
 
 from functools import cache
@@ -38,16 +38,11 @@ CHROMINANCE = (  # T.81, table K.2
 
 
 def jpeg(images: Tensor, quality: Integers, shift: Integers, finer: Integers) -> Tensor:
-    """Return images after baseline JPEG, ``(N, C, H, W)`` float32 in [0, 1], multiples of 1/255.
+    """Return images ``(N, C, H, W)`` in [0, 1], grey or RGB, after baseline JPEG without chroma subsampling.
 
-    Args:
-        images: ``(N, C, H, W)`` float32 in [0, 1], C 1 (grey) or 3 (red, green, blue), without chroma subsampling.
-        quality: ``(N,)`` libjpeg's, 1 (worst) to 100.
-        shift: ``(N, 2)`` rows and columns in [0, 8) by which the grid of blocks begins before the image.
-        finer: ``(N, 2)`` halvings of the block per axis, 0 to 2: 8, 4 or 2 pixels.
+    ``quality`` (N,) is libjpeg's, 1 (worst) to 100; ``shift`` (N, 2) are rows and columns in [0, 8) by which the grid
+    of blocks begins before the image; ``finer`` (N, 2) halves the block per axis, 0 to 2 times: 8, 4 or 2 pixels.
     """
-    if len(images) == 0:
-        return images.clone()
     # Images of one block shape lie together, so that one product transforms them.
     order = np.lexsort((finer[:, 1], finer[:, 0]))
     quality, shift, finer = quality[order], shift[order], finer[order]

@@ -106,14 +106,9 @@ def _ascii_advances(font: Font) -> tuple[float, ...]:
 def render_mask(
     text: str, font: Font, lettering: Lettering, width: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], float] | None:
-    """Render the ink of a text, stretched over a mask of ``width`` columns; ``lettering`` is for unshaped scripts.
+    """Return the ink of a text, stretched over a mask ``(MASK_HEIGHT, width)`` uint8, and the ink's width over height.
 
-    Returns:
-        ``(MASK_HEIGHT, width)`` uint8, 255 at full ink, with a margin of ``MASK_MARGIN``, and width over height of the
-        ink. ``None`` where there is no ink.
-
-    Raises:
-        ConfigError: The text needs shaping and Pillow was built without raqm.
+    ``None`` where there is no ink. ``lettering`` is for unshaped scripts.
     """
     shaped = needs_shaping(text)
     if shaped and not features.check("raqm"):

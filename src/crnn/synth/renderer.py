@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,12 +12,11 @@ from crnn.distributed import on_device
 from crnn.synth.camera import apply_camera
 from crnn.synth.compose import Neighbors, Scene, Trace, compose
 from crnn.synth.corpus import Corpus
+from crnn.synth.filters import Floats, Integers
 from crnn.synth.fonts import find_fonts
 from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
 from crnn.synth.words import CLASS_BITS, Words, WordWriter, width_classes
-
-Numbers = npt.NDArray[np.int64]
 
 _NEIGHBORS_FROM = 1 << 40  # Words beside sample i have this plus 2i, 2i + 1, numbers that no sample has
 
@@ -65,14 +63,14 @@ class Renderer:
             fonts += "; left out " + ", ".join(f"{count} {why}" for why, count in self.fonts.skipped.most_common())
         return [fonts, *self.writer.corpus.notes]
 
-    def numbers(self, samples: Numbers) -> Numbers:
+    def numbers(self, samples: Integers) -> Integers:
         """Return samples with their class of widths, drawn by ``shares``, as ``WordWriter`` takes them."""
         if len(self.classes) == 1:
             return samples
         kinds = SampleRandom(self.config.train.seed, samples).choice("width class", self.shares.tolist())
         return samples + (kinds << CLASS_BITS)
 
-    def groups(self, samples: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
+    def groups(self, samples: Integers) -> Iterator[tuple[Integers, Integers]]:
         """Yield the places and numbers, as for ``samples``, of the samples of each class of widths."""
         numbers = self.numbers(samples)
         kinds = numbers >> CLASS_BITS
@@ -81,13 +79,13 @@ class Renderer:
             yield rows, numbers[rows]
 
     @torch.no_grad()
-    def samples(self, numbers: Numbers, trace: Trace = lambda *_: None) -> tuple[Tensor, Words, Scene]:
+    def samples(self, numbers: Integers, trace: Trace = lambda *_: None) -> tuple[Tensor, Words, Scene]:
         """Render samples of one class: ``(n, C, H, W)`` float32 in [0, 1], words, scenes; see ``compose``."""
         words = self.writer.write(numbers)
         samples = numbers & ((1 << CLASS_BITS) - 1)
         others_of = numbers - samples + _NEIGHBORS_FROM + 2 * samples
 
-        def neighbors(rows: Numbers, place: int) -> tuple[Tensor, npt.NDArray[np.float64]]:
+        def neighbors(rows: Integers, place: int) -> tuple[Tensor, Floats]:
             others = self.writer.write(others_of[rows] + place)
             return on_device(others.masks, self.device), others.ratios
 
@@ -104,7 +102,7 @@ class Renderer:
         self,
         random: SampleRandom,
         masks: Tensor,
-        ratios: npt.NDArray[np.float64],
+        ratios: Floats,
         neighbors: Neighbors,
         trace: Trace = lambda *_: None,
         width: int | None = None,

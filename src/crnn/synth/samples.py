@@ -19,6 +19,7 @@ from crnn.data.loader import iterate_batches
 from crnn.data.store import LmdbWriter
 from crnn.errors import DataError
 from crnn.files import check_free
+from crnn.synth.filters import Integers
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.words import Words
 
@@ -33,7 +34,6 @@ _COLUMNS = 8  # Of a sheet
 _PACKED_WIDTH = 1600  # Pixels of a sheet with images of many widths, at least
 
 _T = TypeVar("_T")
-Numbers = npt.NDArray[np.int64]
 _Encoded = tuple[bytes, str, tuple[int, int]]  # A file, its label, and width and height
 _Captioned = tuple[npt.NDArray[np.uint8], str]  # An image ``(H, W, C)`` and its caption
 
@@ -50,21 +50,11 @@ def write_samples(
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Write samples ``first`` to ``first + count - 1`` and return the number in the set.
+    """Write samples ``first`` to ``first + count - 1`` to a new or empty folder; return the number in the set.
 
-    A killed call leaves a partial set beside ``path``; the same call resumes it.
-
-    Args:
-        config: Charset, image, corpus, fonts, style, camera; ``train.seed``; ``data.workers`` processes render.
-        path: Output; must be new or empty.
-        count: Number of samples.
-        first: Number of the first one. Samples do not depend on each other.
-        to: An LMDB folder, or a folder of images and ``labels.tsv``.
-        shape: ``natural``: 32 pixels high, in the proportions of the crop. ``network``: the network's input size; under
-            ``keep_ratio`` with the width of its class.
-        encoding: Of the images.
-        progress: Called with the number of samples done since the last call.
-        say: Called with each remark of the renderer.
+    ``natural`` images are 32 pixels high, in the proportions of the crop, ``network`` ones as large as the network's
+    input, under ``keep_ratio`` of the width of their class. A killed call leaves a partial set beside ``path``; the
+    same call resumes it. ``progress`` gets the number of samples done since the last call, ``say`` remarks.
     """
     check_free(path)  # before fonts are looked for, which takes seconds
     source = _Chunks(config, first, count, shape, encoding)
@@ -109,7 +99,7 @@ class _Chunks:
         start, end = number * _CHUNK, min((number + 1) * _CHUNK, self._count)
         return _in_order(self.renderer, self._first + start, end - start, self._rendered)
 
-    def _rendered(self, numbers: Numbers) -> list[_Encoded]:
+    def _rendered(self, numbers: Integers) -> list[_Encoded]:
         images, words, scene = self.renderer.samples(numbers)
         result = []
         for pixels, label, (high, wide) in zip(
@@ -126,7 +116,7 @@ class _Chunks:
         return result
 
 
-def _in_order(renderer: Renderer, first: int, count: int, render: Callable[[Numbers], list[_T]]) -> list[_T]:
+def _in_order(renderer: Renderer, first: int, count: int, render: Callable[[Integers], list[_T]]) -> list[_T]:
     """Return results of ``render``, which takes samples of one class of widths, in the order of the samples."""
     found: dict[int, _T] = {}
     for places, numbers in renderer.groups(np.arange(first, first + count, dtype=np.int64)):
@@ -151,7 +141,7 @@ def preview_sheet(
     """Show samples from ``first``, each with its label and, where it differs, the drawn text."""
     renderer = _renderer(config, say)
 
-    def render(numbers: Numbers) -> list[_Captioned]:
+    def render(numbers: Integers) -> list[_Captioned]:
         images, words, _ = renderer.samples(numbers)
         labels = zip(_labels(renderer, words), words.texts, strict=True)
         captions = [label if text == label else f"{label}   ({text})" for label, text in labels]
@@ -172,7 +162,7 @@ def explain_sheet(
     """Show samples stage by stage, one in a row, from the drawn word to the finished image."""
     renderer = _renderer(config, say)
 
-    def render(numbers: Numbers) -> list[list[_Captioned]]:
+    def render(numbers: Integers) -> list[list[_Captioned]]:
         stages: list[tuple[str, npt.NDArray[np.uint8]]] = []
         _, words, _ = renderer.samples(numbers, lambda stage, images: stages.append((stage, _pixels(images))))
         return [

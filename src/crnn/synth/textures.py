@@ -1,15 +1,11 @@
 """Bank of textures on the device: procedural ones, and parts of the user's images.
 
-A crop costs one lookup per pixel: a word of the bank packs a pixel with its right and lower neighbours for bilinear
-interpolation, and tiles are there in several sizes (Williams 1983, "Pyramidal Parametrics"). All is integers up to
-one exact conversion: a crop is the same in any batch and on every device.
+A word of the bank packs a pixel with its right and lower neighbours for bilinear interpolation; tiles are there in
+several sizes (Williams 1983, "Pyramidal Parametrics"). All is integers: a crop is the same in any batch.
 """
 
-import itertools
 import logging
-import os
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +18,13 @@ from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
 from crnn.errors import ConfigError, ImageError
 from crnn.image import load_image, open_image, read_image_file
-from crnn.synth.filters import row_chunks
+from crnn.synth.filters import Floats
 from crnn.synth.patterns import normalize, pattern
 
-Floats = npt.NDArray[np.float64]
 Grey = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
-MAX_LISTED = 100_000  # Files of a folder, first by path, that are considered
 MIN_SIDE = 64  # Pixels; smaller images have no structure left when they are as large as a tile
 MIN_DEVIATION = 4.0  # Grey levels; parts with less, sky or paper, would become tiles of compression noise
 SIDES = (0.3, 1.0)  # A part's side, as a share of its image's shorter side: the same things are seen near and far
@@ -52,13 +46,9 @@ _WHITE = 255 << 16  # a byte after both interpolations
 
 
 def background_tiles(folders: tuple[str, ...], count: int, size: int, rng: np.random.Generator) -> list[Grey]:
-    """Cut parts of random images below folders, from random places and of random sizes.
+    """Cut ``count`` parts, ``(size, size)`` uint8, none of them flat, of random images below folders.
 
-    Returns:
-        ``count`` parts of ``(size, size)`` uint8, none of them flat. Files that cannot be used are logged by reason.
-
-    Raises:
-        ConfigError: A folder is missing or holds no file, or no file of all of them can be used.
+    Files that cannot be used are logged by reason; ``ConfigError`` where none can.
     """
     paths = [path for folder in folders for path in _files(folder)]
     paths = [paths[place] for place in rng.permutation(len(paths)).tolist()]
@@ -93,17 +83,11 @@ def _files(folder: str) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(f"style.backgrounds: {folder}: no such folder; expected a folder with images")
-    files: list[Path] = []
-    for place, folders, names in os.walk(root):
-        folders.sort()
-        # is_file: to open a pipe would be to wait for its writer.
-        files += [path for name in sorted(names) if not name.startswith(".") and (path := Path(place, name)).is_file()]
-        if len(files) > MAX_LISTED:
-            _log.warning("style.backgrounds: %s: more than %d files; the others are not looked at", folder, MAX_LISTED)
-            break
+    # is_file: to open a pipe would be to wait for its writer.
+    files = [path for path in root.rglob("*") if not path.name.startswith(".") and path.is_file()]
     if not files:
         raise ConfigError(f"style.backgrounds: {folder}: holds no file; expected a folder with images")
-    return files[:MAX_LISTED]
+    return sorted(files, key=lambda path: (path.parent.parts, path.name))
 
 
 def _parts(path: Path, count: int, size: int, rng: np.random.Generator) -> list[Grey]:
@@ -138,18 +122,15 @@ class TextureBank:
     def __init__(self, style: StyleConfig, seed: int, device: torch.device) -> None:
         self._count = style.texture_tiles
         photographed = round(self._count * style.background_share) if style.backgrounds else 0
-        tiles: Iterable[npt.NDArray[np.float32]] = (
-            pattern(np.random.default_rng([seed, _TEXTURES, number]), TILE_SIZE)
+        words = [
+            _packed(pattern(np.random.default_rng([seed, _TEXTURES, number]), TILE_SIZE))
             for number in range(self._count - photographed)
-        )
+        ]
         if photographed:
             rng = np.random.default_rng([seed, _TEXTURES])
             parts = background_tiles(style.backgrounds, photographed, TILE_SIZE, rng)
-            tiles = itertools.chain(tiles, (normalize(part.astype(np.float32)) for part in parts))
-        words = np.empty((self._count, _WORDS), dtype=np.int32)
-        for row, tile in zip(words, tiles, strict=True):
-            row[:] = _packed(tile)
-        self._words = torch.from_numpy(words).to(device).view(-1)
+            words += [_packed(normalize(part.astype(np.float32))) for part in parts]
+        self._words = torch.from_numpy(np.concatenate(words)).to(device)
 
     def __len__(self) -> int:
         return self._count
@@ -166,22 +147,14 @@ class TextureBank:
         level = np.clip(np.rint(np.log2(scale * np.sqrt(aspect))), 0, LEVELS - 1).astype(np.int64)
         step = scale / 2.0**level
         cos, sin = np.cos(angle) * step, np.sin(angle) * step
-        size = np.array(_SIZES)[level]
-        positions = [origin[:, 0] * size, origin[:, 1] * size, cos, -sin, sin * aspect, cos * aspect]
+        sizes = np.array(_SIZES)[level]
+        positions = [origin[:, 0] * sizes, origin[:, 1] * sizes, cos, -sin, sin * aspect, cos * aspect]
         fixed = np.rint(np.stack(positions) * _ONE).astype(np.int64)
-        rows = on_device(np.concatenate([[_STARTS[level], size], fixed]).astype(np.int32), self._words.device)
+        rows = on_device(np.concatenate([[_STARTS[level], sizes], fixed]).astype(np.int32), self._words.device)
         rows[0] += (tile * _WORDS).int()
-        result = torch.empty((len(tile), *shape), device=self._words.device)
-        for block in row_chunks(len(tile), shape[0] * shape[1], self._words.device):
-            self._look_up(rows[:, block, None, None], result[block])
-        return result
-
-    def _look_up(self, rows: Tensor, result: Tensor) -> None:
-        """Write the crops of some rows, given ``(8, n, 1, 1)`` int32 places in the bank and in the tile."""
-        start, size, top, left, down_y, down_x, across_y, across_x = rows.unbind()
-        height, width = result.shape[1:]
-        down = torch.arange(height, dtype=torch.int32, device=rows.device)[:, None]
-        across = torch.arange(width, dtype=torch.int32, device=rows.device)
+        start, size, top, left, down_y, down_x, across_y, across_x = rows[..., None, None].unbind()
+        down = torch.arange(shape[0], dtype=torch.int32, device=rows.device)[:, None]
+        across = torch.arange(shape[1], dtype=torch.int32, device=rows.device)
         last = size * (2 * _ONE) - 1  # of a tile and its mirror image
         y = _mirrored((top + down_y * down) + across_y * across, last)
         x = _mirrored((left + down_x * down) + across_x * across, last)
@@ -195,8 +168,7 @@ class TextureBank:
         upper = pair.bitwise_and_(0xFFFF)
         weight = y.bitwise_right_shift_(_FRACTION_BITS - 8).bitwise_and_(0xFF)
         grey = lower.sub_(upper).mul_(weight).add_(upper.bitwise_left_shift_(8))
-        torch.mul(grey, 2.0 / _WHITE, out=result)
-        result.sub_(1.0)
+        return grey.mul(2.0 / _WHITE).sub_(1.0)
 
 
 def _mirrored(position: Tensor, last: Tensor) -> Tensor:

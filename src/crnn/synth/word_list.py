@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from crnn.data.formats.records import not_utf8
 from crnn.errors import DataError, MissingExtraError
 from crnn.files import text_lines
 from crnn.synth.label_check import LabelCheck, is_text
@@ -52,7 +53,7 @@ def read_word_list(name: str) -> WordList:
 @functools.cache
 def _shipped() -> WordList:
     content = importlib.resources.files("crnn.synth").joinpath("words.txt.gz").read_bytes()
-    return _parse(SHIPPED, enumerate(gzip.decompress(content).splitlines(), start=1))
+    return _parse(SHIPPED, gzip.decompress(content).decode().splitlines())
 
 
 def _from_wordfreq(name: str) -> WordList:
@@ -72,14 +73,14 @@ def _from_wordfreq(name: str) -> WordList:
     return WordList(name, list(found), np.array(list(found.values())))
 
 
-def _parse(name: str, lines: Iterable[tuple[int, bytes]]) -> WordList:
+def _parse(name: str, lines: Iterable[str]) -> WordList:
     words, frequencies = [], []
-    for number, line in lines:
+    for number, line in enumerate(lines, start=1):
+        if not_utf8(line):
+            raise DataError(f"word list {name}, line {number}: is not text in UTF-8; save the file as UTF-8")
+        word, tab, given = line.partition("\t")
         try:
-            word, tab, given = line.decode().partition("\t")
             frequency = float(given) if tab and word.strip() else 1.0
-        except UnicodeDecodeError:
-            raise DataError(f"word list {name}, line {number}: is not text in UTF-8; save the file as UTF-8") from None
         except ValueError:
             frequency = 0.0
         if not 0.0 < frequency < float("inf"):

@@ -16,11 +16,10 @@ from crnn.config.model import ImageConfig, time_steps
 from crnn.config.synth import StyleConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.corpus import Corpus, Text
+from crnn.synth.filters import Floats, Integers
 from crnn.synth.font_check import Font
 from crnn.synth.fonts import FontSet
 from crnn.synth.rasterizer import MASK_HEIGHT, Lettering, crop_width, mask_width, render_mask
-
-Numbers = npt.NDArray[np.int64]
 
 CLASS_BITS = 44  # A sample or word with the number ``n`` of width class ``c`` has the number ``(c << CLASS_BITS) + n``
 _GROWTH = 1.22  # Width of one class over that of the class before
@@ -75,11 +74,11 @@ def width_classes(image: ImageConfig, width: int | None = None) -> tuple[WidthCl
 class Words:
     """Drawn words."""
 
-    numbers: Numbers  # ``(n,)`` int64
+    numbers: Integers  # ``(n,)`` int64
     masks: npt.NDArray[np.uint8]  # ``(n, MASK_HEIGHT, Wc)`` uint8 coverage
-    ratios: npt.NDArray[np.float64]  # ``(n,)`` float64 width over height of the ink
-    targets: Numbers  # ``(n, S)`` int64 class ids, zero-padded
-    lengths: Numbers  # ``(n,)`` int64 of the targets
+    ratios: Floats  # ``(n,)`` float64 width over height of the ink
+    targets: Integers  # ``(n, S)`` int64 class ids, zero-padded
+    lengths: Integers  # ``(n,)`` int64 of the targets
     texts: tuple[str, ...]  # As drawn
     skipped: Counter[str]  # Texts that could not be drawn, by reason
 
@@ -96,7 +95,7 @@ class WordWriter:
     classes: tuple[WidthClass, ...]
     max_length: int
 
-    def shares(self) -> npt.NDArray[np.float64]:
+    def shares(self) -> Floats:
         """Estimate the share of each class of widths among the texts of the corpus from a sample."""
         counts = np.zeros(len(self.classes))
         if len(self.classes) == 1:
@@ -126,7 +125,7 @@ class WordWriter:
             counts[-1] += (found >= ends[-1]).sum()
         return np.asarray(counts / counts.sum())
 
-    def write(self, numbers: Numbers) -> Words:
+    def write(self, numbers: Integers) -> Words:
         """Draw the words of these numbers, all of one class of widths."""
         count = len(numbers)
         kind = self.classes[int(numbers[0]) >> CLASS_BITS if count else 0]
