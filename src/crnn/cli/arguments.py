@@ -22,13 +22,8 @@ from crnn.errors import ConfigError
 if TYPE_CHECKING:
     from crnn.config.run import Config
 
-Command = Callable[..., int]
-
 CONFIG = Annotated[str, typer.Argument(metavar="CONFIG")]
 """A preset or a TOML file, as an argument."""
-
-SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Context of commands that take ``--section.key VALUE``; these are in ``Context.args``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,21 +98,13 @@ def command_group(help_text: str, **options: Any) -> typer.Typer:
     )
 
 
-def add_command(
-    app: typer.Typer, function: Command, name: str, *, help_text: str | None = None, **options: Any
-) -> None:
-    """Add a function as a command.
+def add_command(app: typer.Typer, function: Callable[..., int]) -> None:
+    """Add a function, which returns the exit status, as the command of its name.
 
     Its docstring is the help, its Args are those of the options. A parameter whose type is a dataclass stands for
     options of the names of its fields, which the Attributes of that class explain, but for those that are parameters
-    themselves or named in a set beside the type.
-
-    Args:
-        app: The group of commands.
-        function: Returns the exit status.
-        name: Of the command.
-        help_text: In place of that of the docstring.
-        options: As for ``typer.Typer.command``.
+    themselves or named in a set beside the type. With a parameter ``ctx`` the command takes ``--section.key VALUE``,
+    which are in ``ctx.args``.
     """
     hints = get_type_hints(function, include_extras=True)
     summary, _, args = inspect.getdoc(function).partition("\nArgs:\n")  # type: ignore[union-attr]
@@ -151,7 +138,9 @@ def add_command(
     del run.__wrapped__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, cls=_Command, help=(help_text or summary).replace("``", ""), **options)(run)
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True} if "ctx" in own else None
+    help_text = summary.replace("``", "").replace(r"\b", "\b")  # \b is click's mark of lines that stay as they are
+    app.command(function.__name__, cls=_Command, help=help_text, context_settings=settings)(run)
 
 
 def _described(section: str) -> dict[str, str]:

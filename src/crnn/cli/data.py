@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from crnn.cli.arguments import add_command, command_group
 from crnn.data.formats import FORMATS, open_reader, published_count
 from crnn.errors import ConfigError, DataError
-from crnn.terminal import check_image_writable, check_writable, counting_bar, print_json, save_image, signals_collected
+from crnn.terminal import (
+    check_image_writable,
+    check_writable,
+    counting_bar,
+    print_json,
+    save_image,
+    say,
+    signals_collected,
+)
 
 if TYPE_CHECKING:
     from crnn.config.model import CharsetConfig, ImageConfig
     from crnn.data.formats.records import Reader
+
+HELP = "Convert and inspect datasets.\n\n\b\nFormats that can be converted:\n" + "\n".join(
+    f"  {name:<10}{entry.summary}" for name, entry in FORMATS.items()
+)
 
 
 def inspect(
@@ -99,7 +110,7 @@ def inspect(
             with counting_bar("writing", len(store)) as progress:
                 written = write_clean(store, found, write, to=to, workers=workers, progress=progress)
     except KeyboardInterrupt:
-        print("crnn data inspect: stopped before the end; nothing is kept", file=sys.stderr)
+        say("data inspect", "stopped before the end; nothing is kept")
         return 128 + signal.SIGINT
     if json:
         print_json({**found.as_dict(), "written": None if written is None else written.as_dict()})
@@ -109,11 +120,8 @@ def inspect(
         if written is not None:
             print(f"\n{summary(written)}")
     if found.fault_share > max_fault_share:
-        print(
-            f"crnn data inspect: {data}: {found.faulty} of {found.samples} samples have faults, a larger share than "
-            f"--max-fault-share {max_fault_share}",
-            file=sys.stderr,
-        )
+        share = f"{found.faulty} of {found.samples} samples have faults"
+        say("data inspect", f"{data}: {share}, a larger share than --max-fault-share {max_fault_share}")
         return 1
     return 0
 
@@ -248,7 +256,7 @@ def convert(
     chosen = {name: value for name, value in {**options, **selection}.items() if value not in (None, "")}
     readers = [_reader(format, source, options, **selection) for source in sources]
     for note in (note for reader in readers for note in reader.notes):
-        print(f"crnn data convert: {note}", file=sys.stderr)
+        say("data convert", note)
     expected = None
     if variant:
         expected = find_variant(variant).num_samples
@@ -283,11 +291,8 @@ def convert(
     elif done.complete:
         print(summary(done))
     if not done.complete:
-        print(
-            f"crnn data convert: stopped; {done.written} samples are in {destination}.partial, and the same command "
-            "goes on with them",
-            file=sys.stderr,
-        )
+        where = f"{done.written} samples are in {destination}.partial"
+        say("data convert", f"stopped; {where}, and the same command goes on with them")
         return 128 + caught[0]
     return 0
 
@@ -301,15 +306,3 @@ def _reader(name: str, source: str, options: dict[str, Any], *, variant: str, li
     elif like:
         reader = samples_like(reader, like)
     return share_of(reader, share) if share else reader
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = command_group(
-        "Convert and inspect datasets.\n\n\b\nFormats that can be converted:\n"
-        + "\n".join(f"  {name:<10}{entry.summary}" for name, entry in FORMATS.items())
-    )
-    add_command(group, convert, "convert")
-    add_command(group, inspect, "inspect")
-    add_command(group, lexicon, "lexicon")
-    app.add_typer(group, name="data")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from crnn.charset import NAMED_CHARSETS, Charset
-from crnn.cli.arguments import EngineOptions, add_command
+from crnn.charset import NAMED_CHARSETS
+from crnn.cli.arguments import EngineOptions
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, counting_bar, print_json, require_torch
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
 
 if TYPE_CHECKING:
     from crnn.evaluation.results import DatasetResult, Evaluation
@@ -81,14 +80,21 @@ def evaluate(
             )
         if not ranks.is_main:
             return 0
-    _say_what_cannot_be_written(model, reader.charset, charset)
+    missing = "".join(c for c in NAMED_CHARSETS.get(charset, "") if c not in reader.charset)
+    if missing:
+        say(
+            "evaluate",
+            f"{model} cannot write {len(missing)} of the {charset} characters that are compared ({missing[:12]}"
+            f"{'...' if len(missing) > 12 else ''}): labels with them count as wrong. --charset auto compares what it "
+            "can write",
+        )
     if json:
         print_json(result.as_dict())
     else:
         _print_table(result)
     for dataset in result.datasets:
         for line in dataset.warnings:
-            print(f"crnn evaluate: {line}", file=sys.stderr)
+            say("evaluate", line)
     if report:
         from crnn.data.source import open_source
         from crnn.evaluation.report import write_report
@@ -96,20 +102,8 @@ def evaluate(
         stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
         way = reader.decoder.method if not lexicon_only else f"lexicon, {lexicons[0]}"
         write_report(Path(report), result, lambda name, i: stores[name].image_bytes(i), details=(("Decoding", way),))
-        print(f"crnn evaluate: report written to {report}", file=sys.stderr)
+        say("evaluate", f"report written to {report}")
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
-
-
-def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None:
-    """Warn of compared characters that the network lacks: labels with them count as wrong."""
-    missing = "".join(c for c in NAMED_CHARSETS.get(compared, "") if c not in own)
-    if missing:
-        print(
-            f"crnn evaluate: {model} cannot write {len(missing)} of the {compared} characters that are compared "
-            f"({missing[:12]}{'...' if len(missing) > 12 else ''}): labels with them count as wrong. --charset auto "
-            "compares what it can write",
-            file=sys.stderr,
-        )
 
 
 def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:
@@ -182,8 +176,3 @@ def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> l
 def _percent(share: float) -> str:
     """Format a share as a percentage, or ``-`` where nothing was compared."""
     return "-" if share != share else f"{100 * share:.2f}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, evaluate, "evaluate")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from crnn.cli.arguments import add_command
 from crnn.errors import ExportMismatchError
+from crnn.terminal import say
 
 if TYPE_CHECKING:
     from crnn.export import ExportReport
@@ -38,9 +38,9 @@ def export(
     from crnn.export import export as run
 
     try:
-        report = run(model, out, precision=precision, data=data or (), samples=samples, say=_say)
+        report = run(model, out, precision=precision, data=data or (), samples=samples, say=partial(say, "export"))
     except ExportMismatchError as error:  # a result, and a bad one
-        _say(str(error))
+        say("export", str(error))
         return 1
     for line in _lines(report):
         print(line)
@@ -59,12 +59,3 @@ def _lines(report: ExportReport) -> list[str]:
             f"average; scores of an image alone and in a batch by {found.alone:.2g}"
         )
     return lines
-
-
-def _say(line: str) -> None:
-    print(f"crnn export: {line}", file=sys.stderr)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, export, "export")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from crnn.cli.arguments import add_command
 from crnn.decoding.language import DEFAULT_ORDER
 from crnn.errors import ConfigError, DataError
 from crnn.terminal import check_writable, counting_bar
@@ -84,8 +83,3 @@ def _labels(path: str) -> tuple[list[tuple[str, float]], int]:
             except DataError:
                 unreadable += 1
     return found, unreadable
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, lm, "lm")

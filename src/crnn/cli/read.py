@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crnn.cli.arguments import EngineOptions, add_command
+from crnn.cli.arguments import EngineOptions
+from crnn.contact_sheet import load_font
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError
 from crnn.image import ADVICE
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.terminal import check_image_writable, counting_bar, print_json, save_image
+from crnn.terminal import check_image_writable, counting_bar, print_json, save_image, say
 
 if TYPE_CHECKING:
     from crnn.decoding.lexicon import Lexicon
@@ -54,13 +55,11 @@ def read(
     from crnn.recognizer import load
 
     if explain:
-        from crnn.contact_sheet import contact_sheet
-
         check_image_writable("--explain", explain)
-        contact_sheet([], [], font_path=explain_font or None)  # raises the errors of the font
+        load_font((explain_font, 0) if explain_font else None, 12)  # raises its errors now, and not at the end
     reader = load(model, **asdict(engine), **asdict(decoding))
     if decoding.n_best > 1 and not json:
-        print("crnn read: the texts of --n-best are part of --json; without it only the best is shown", file=sys.stderr)
+        say("read", "the texts of --n-best are part of --json; without it only the best is shown")
     if reader.decoder.lexicon is not None:
         _say_skipped(str(decoding.lexicon), reader.decoder.lexicon)
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
@@ -76,24 +75,18 @@ def read(
 
 def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
     """Read and print; return the number of images, the number of unreadable ones, and the first readable ones."""
-    waiting: deque[str] = deque()  # paths whose readings are still to come
     problems: list[str] = []
     paths: Iterable[str] = _expand(images, problems)
     shows_bar = not sys.stdout.isatty()  # on a terminal results are the progress
+    total = None
     if shows_bar and sys.stderr.isatty() and "-" not in images:
         paths = list(paths)
-
-    def remembered() -> Iterator[str]:
-        for path in paths:
-            waiting.append(path)
-            yield path
-
+        total = len(paths)
     count = bad = 0
     kept: list[str] = []
-    total = len(paths) if isinstance(paths, list) else None
+    paths, names = itertools.tee(paths)
     with counting_bar("reading", total, enabled=shows_bar) as advance:
-        for reading in reader.stream(remembered()):
-            path = waiting.popleft()
+        for reading, path in zip(reader.stream(paths), names, strict=True):
             count += 1
             advance(1)
             if isinstance(reading, ImageError):
@@ -101,10 +94,10 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
                 if json:
                     print_json({"image": path, "error": str(reading)})
                 else:
-                    print(f"crnn read: {reading}", file=sys.stderr)
+                    say("read", str(reading))
                 continue
             if reading.warning is not None:
-                print(f"crnn read: {path}: {ADVICE[reading.warning]}", file=sys.stderr)
+                say("read", f"{path}: {ADVICE[reading.warning]}")
             if len(kept) < keep:
                 kept.append(path)
             if json:
@@ -142,7 +135,7 @@ def _say_skipped(path: str, lexicon: Lexicon) -> None:
     skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
     if skipped:
         told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
-        print(f"crnn read: lexicon {path}: {len(lexicon)} words; left out {told}", file=sys.stderr)
+        say("read", f"lexicon {path}: {len(lexicon)} words; left out {told}")
 
 
 def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:
@@ -151,7 +144,7 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
     from crnn.explanation import explain
 
     if not paths:
-        print(f"crnn read: {target} is not written: no image could be read", file=sys.stderr)
+        say("read", f"{target} is not written: no image could be read")
         return
     sheets = [explain(reader, path).draw(font) for path in paths[:_MAX_EXPLAINED]]
     whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
@@ -161,7 +154,7 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
         top += sheet.height
     save_image(target, whole)
     more = f", the first {_MAX_EXPLAINED} images" if len(paths) > _MAX_EXPLAINED else ""
-    print(f"crnn read: explained in {target}{more}", file=sys.stderr)
+    say("read", f"explained in {target}{more}")
 
 
 def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
@@ -187,12 +180,12 @@ def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
 def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
     from crnn.image import IMAGE_SUFFIXES
 
-    def say(error: OSError) -> None:
-        problems.append(f"{os.fsdecode(error.filename)}: folder cannot be opened ({error.strerror}); left out")
-        print(f"crnn read: {problems[-1]}", file=sys.stderr)
+    def unreadable(error: OSError) -> None:
+        problems.append(os.fsdecode(error.filename))
+        say("read", f"{problems[-1]}: folder cannot be opened ({error.strerror}); left out")
 
     others, linked, found = [], [], []
-    for at, folders, names in os.walk(folder, onerror=say):
+    for at, folders, names in os.walk(folder, onerror=unreadable):
         linked += [name for name in folders if Path(at, name).is_symlink()]
         found += [Path(at, name) for name in names]
     for path in sorted(found):
@@ -206,9 +199,4 @@ def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
     for skipped, kind in ((others, "files passed over, not images"), (linked, "linked folders passed over")):
         if skipped:
             shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-            print(f"crnn read: {folder}: {len(skipped)} {kind}: {shown}", file=sys.stderr)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, read, "read")
+            say("read", f"{folder}: {len(skipped)} {kind}: {shown}")

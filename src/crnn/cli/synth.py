@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from crnn.cli.arguments import SETTINGS, add_command, command_group, config_from
+from crnn.cli.arguments import config_from
 from crnn.errors import ConfigError
-from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image
+from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image, say
 
 if TYPE_CHECKING:
     from crnn.config.run import Config as Settings
+
+HELP = "Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains."
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
 _MAX_COUNT = 1_000_000_000
@@ -49,7 +51,7 @@ def preview(
     require_torch("rendering text", "train")
     from crnn.synth.samples import explain_sheet, preview_sheet
 
-    sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, _print_line)
+    sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, partial(say, "synth"))
     save_image(out, sheet)
     print(out)
     return 0
@@ -86,8 +88,9 @@ def write(
 
     with counting_bar("rendering", count) as progress:
         written = write_samples(
-            settings, dst, count, first=first, to=to, shape=shape, encoding=format, progress=progress, say=_print_line
-        )
+            settings, dst, count, first=first, to=to, shape=shape, encoding=format, progress=progress,
+            say=partial(say, "synth"),
+        )  # fmt: skip
     print(f"{dst}: {written} samples written")
     return 0
 
@@ -103,15 +106,3 @@ def _check_numbers(count: int, first: int, most: int) -> None:
         raise ConfigError(f"--count is {count}; expected 1 to {most}")
     if not 0 <= first <= _MAX_FIRST:
         raise ConfigError(f"--first is {first}; expected 0 to {_MAX_FIRST}")
-
-
-def _print_line(line: str) -> None:
-    print(f"crnn synth: {line}", file=sys.stderr)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = command_group("Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains.")
-    add_command(group, preview, "preview", context_settings=SETTINGS)
-    add_command(group, write, "write", context_settings=SETTINGS)
-    app.add_typer(group, name="synth")
