@@ -139,7 +139,7 @@ CASES = [
     ("evaluate m words --decode lexicon", "--decode lexicon reads with one --lexicon, 0 are given"),
     ("evaluate m words --lexicon-margin 1", "--lexicon-margin is given without --lexicon"),
     ("evaluate m words --lexicon full --lexicon-margin -1", "--lexicon-margin is -1.0; expected a number, 0 or more"),
-    ("train huge", "config 'huge' is neither a file nor a preset; presets are: crnn-small, crnn-vgg, modelzoo, tiny"),
+    ("train huge", "config 'huge' is neither a file nor a preset; expected a TOML file or a preset (crnn-small, "),
     ("train text", "text: not valid TOML"),
     ("train empty", "config 'empty' cannot be read: Is a directory"),
     ("train tiny", "data.train is empty"),

@@ -284,7 +284,7 @@ def test_a_full_lexicon(run: Run, word_list: WordList, tmp_path: Path) -> None:
         ("inspect x --tiny-below 99 --huge-above 5", "tiny below 99 and huge above 5"),
         ("inspect x --workers -2", "workers is -2; expected 0 or more"),
         ("inspect x --sheet none/sheet.png", "--sheet none/sheet.png: there is no such folder to write it in"),
-        ("inspect x --sheet s.png --sheet-samples 0", "--sheet-samples is 0; expected at least 1"),
+        ("inspect x --sheet s.png --sheet-samples 0", "'--sheet-samples': Input should be greater than or equal to 1"),
         ("inspect x --sheet s.png --sheet-font no.ttf", r"font no\.ttf: cannot be read"),
         ("inspect x --write x", "x: exists already; expected a new or empty folder"),
         ("lexicon", r"DATA ... OUT\.txt"),

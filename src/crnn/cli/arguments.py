@@ -186,16 +186,19 @@ def _metavar(kind: Any) -> str | None:
 # ---- settings: CONFIG --section.key VALUE ... ------------------------------------------------------------------------
 
 
-def config_from(name: str, flags: Sequence[str]) -> Config:
+def config_from(name: str, flags: Sequence[str], *, default: str = "") -> Config:
     """Load a preset or a TOML file, and put ``--section.key VALUE`` in the place of its settings.
 
     A list takes several values; a switch takes none, ``true`` or ``false``, and ``--section.no_key`` turns it off.
+    Where CONFIG may be left out, the first flag stands in its place, and ``default`` is loaded.
 
     Raises:
         ConfigError: A setting is unknown, given twice, or its value is wrong.
     """
     from crnn.config.run import Config, load_config, parse_config, preset_names
 
+    if default and name.startswith("--"):
+        name, flags = default, [name, *flags]
     if name.startswith("-"):
         raise ConfigError(
             f"{name} is given before CONFIG; expected a preset ({', '.join(preset_names())}) or a TOML file"

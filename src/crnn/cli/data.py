@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from crnn.contact_sheet import load_font
 from crnn.data.formats import FORMATS, open_reader, published_count
 from crnn.errors import ConfigError, DataError
 from crnn.terminal import (
@@ -22,7 +23,7 @@ from crnn.terminal import (
 )
 
 if TYPE_CHECKING:
-    from crnn.config.model import CharsetConfig, ImageConfig
+    from crnn.config.model import ReaderConfig
     from crnn.data.formats.records import Reader
 
 HELP = "Convert and inspect datasets.\n\n\b\nFormats that can be converted:\n" + "\n".join(
@@ -44,7 +45,7 @@ def inspect(
     write: str = "",
     to: Literal["lmdb", "list"] = "lmdb",
     sheet: str = "",
-    sheet_samples: int = 96,
+    sheet_samples: Annotated[int, typer.Option(min=1)] = 96,
     sheet_font: str = "",
     seed: int = 0,
     workers: int | None = None,
@@ -79,22 +80,23 @@ def inspect(
     from PIL import Image
 
     from crnn.cli.inspection_text import inspection_text, sample_sheet
-    from crnn.contact_sheet import contact_sheet
     from crnn.data.convert import summary
     from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
     from crnn.data.source import open_source
 
     if not 0 <= max_fault_share <= 1:
         raise ConfigError(f"--max-fault-share is {max_fault_share}; expected a share from 0 to 1")
-    if sheet_samples < 1:
-        raise ConfigError(f"--sheet-samples is {sheet_samples}; expected at least 1")
-    image, characters = _measured_by(
-        config, {"resize": resize, "image_width": image_width}, charset, {"max_text_length": max_text_length}
+    measured = _measured_by(
+        config,
+        image={"resize": resize, "image_width": image_width},
+        charset={"characters": charset, "max_text_length": max_text_length},
     )
-    settings = InspectionSettings(image=image, charset=characters, tiny_below=tiny_below, huge_above=huge_above)
+    settings = InspectionSettings(
+        image=measured.image, charset=measured.charset, tiny_below=tiny_below, huge_above=huge_above
+    )
     if sheet:
         check_image_writable("--sheet", sheet)
-    contact_sheet([], [], font_path=sheet_font or None)  # a face that cannot be read is told of now, and not at the end
+        load_font((sheet_font, 0) if sheet_font else None, 12)  # raises its errors now, and not at the end
     if write:
         check_destination(write)
     store = open_source(data)
@@ -116,7 +118,7 @@ def inspect(
         print_json({**found.as_dict(), "written": None if written is None else written.as_dict()})
     else:
         bar = "█" if "utf" in (sys.stdout.encoding or "utf-8").lower() else "#"
-        print(inspection_text(found, bar=bar))
+        print(inspection_text(found, bar))
         if written is not None:
             print(f"\n{summary(written)}")
     if found.fault_share > max_fault_share:
@@ -152,7 +154,7 @@ def lexicon(
     check_writable("OUT.txt", destination, "words.txt")
     if Path(destination).exists():
         raise DataError(f"{destination}: exists already; expected a new file. Choose another, or remove it")
-    characters = _measured_by("", {}, charset, {})[1]
+    characters = _measured_by("", charset={"characters": charset}).charset
     rules = dataclasses.replace(characters.rules(), max_length=None, truncate=False)
     stores = [open_source(path) for path in data]
     with counting_bar("collecting words", sum(map(len, stores))) as progress:
@@ -165,22 +167,16 @@ def lexicon(
     return 0
 
 
-def _measured_by(
-    config: str, image: dict[str, Any], charset: str | None, rules: dict[str, Any]
-) -> tuple[ImageConfig, CharsetConfig]:
+def _measured_by(config: str, **flags: dict[str, Any]) -> ReaderConfig:
     """Return the sections that samples are measured by, with flags on top of a preset or a file."""
     from crnn.config.model import parse_reader_config
     from crnn.config.run import load_config
 
     # Only two sections: a preset's model.class_num would contradict another charset, and plays no part here.
-    base = load_config(config).model_dump(include={"image", "charset"}) if config else {"image": {}, "charset": {}}
-    given = {"image": image, "charset": {**rules, "characters": charset}}
-    merged = {
-        section: {**base[section], **{key: value for key, value in values.items() if value is not None}}
-        for section, values in given.items()
-    }
-    settings = parse_reader_config(merged, source="flags")
-    return settings.image, settings.charset
+    values = load_config(config).model_dump(include={"image", "charset"}) if config else {}
+    for section, given in flags.items():
+        values.setdefault(section, {}).update((key, value) for key, value in given.items() if value is not None)
+    return parse_reader_config(values, source="flags")
 
 
 def convert(

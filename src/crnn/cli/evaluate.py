@@ -47,8 +47,13 @@ def evaluate(
         engine: The engine.
     """
     lexicons = tuple(lexicon or ())
-    _check_lexicon_flags(decoding.decode, lexicons, decoding.lexicon_margin)
-    lexicon_only = decoding.decode == "lexicon"
+    lexicon_only, margin = decoding.decode == "lexicon", decoding.lexicon_margin
+    if lexicon_only and len(lexicons) != 1:
+        raise ConfigError(f"--decode lexicon reads with one --lexicon, {len(lexicons)} are given; leave --decode out")
+    if margin is not None and not lexicons:
+        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
+    if margin is not None and not 0 <= margin < float("inf"):
+        raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
     check_writable("--report", report, "report.html")
     require_torch("evaluating", "torch")
     from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
@@ -73,7 +78,7 @@ def evaluate(
                 charset=charset,
                 model=model,
                 lexicons=lexicons,
-                lexicon_margin=decoding.lexicon_margin,
+                lexicon_margin=margin,
                 lexicon_only=lexicon_only,
                 ranks=ranks,
                 progress=progress,
@@ -104,21 +109,6 @@ def evaluate(
         write_report(Path(report), result, lambda name, i: stores[name].image_bytes(i), details=(("Decoding", way),))
         say("evaluate", f"report written to {report}")
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
-
-
-def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:
-    """Check the options of lexicons before a network is loaded."""
-    if decode == "lexicon" and len(lexicon) != 1:
-        raise ConfigError(
-            f"--decode lexicon reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
-            "file. For several beside the free reading leave --decode out"
-        )
-    if margin is None:
-        return
-    if not lexicon:
-        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
-    if not 0 <= margin < float("inf"):
-        raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
 
 
 def _print_table(result: Evaluation) -> None:

@@ -1,34 +1,30 @@
 """``crnn synth``: rendered text to look at, and as a set for other tools."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from crnn.cli.arguments import config_from
-from crnn.errors import ConfigError
 from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image, say
-
-if TYPE_CHECKING:
-    from crnn.config.run import Config as Settings
 
 HELP = "Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains."
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
 _MAX_COUNT = 1_000_000_000
-_MAX_FIRST = 1_000_000_000_000  # the words beside samples have the numbers behind
 
+_DEFAULT = "crnn-small"
 Config = Annotated[str, typer.Argument(metavar="[CONFIG]")]
+# The words beside samples have the numbers behind 10 ** 12.
+First = Annotated[int, typer.Option(min=0, max=10**12)]
 
 
 def preview(
     ctx: typer.Context,
     out: Annotated[str, typer.Argument(metavar="OUT.png")],
-    config: Config = "crnn-small",
-    count: int | None = None,
-    first: int = 0,
+    config: Config = _DEFAULT,
+    count: Annotated[int | None, typer.Option(min=1, max=_MAX_PREVIEW)] = None,
+    first: First = 0,
     explain: bool = False,
 ) -> int:
     """Draw a sheet of samples with their labels.
@@ -44,10 +40,9 @@ def preview(
         first: Number of the first sample; a sample is the same in whatever set it is.
         explain: Show how samples come about, one in each row, stage by stage.
     """
-    settings = _settings(config, ctx.args)
+    settings = config_from(config, ctx.args, default=_DEFAULT)
     check_image_writable("OUT", out)
     count = count if count is not None else 8 if explain else 80
-    _check_numbers(count, first, _MAX_PREVIEW)
     require_torch("rendering text", "train")
     from crnn.synth.samples import explain_sheet, preview_sheet
 
@@ -60,9 +55,9 @@ def preview(
 def write(
     ctx: typer.Context,
     dst: Annotated[str, typer.Argument(metavar="DST")],
-    count: int,
-    config: Config = "crnn-small",
-    first: int = 0,
+    count: Annotated[int, typer.Option(min=1, max=_MAX_COUNT)],
+    config: Config = _DEFAULT,
+    first: First = 0,
     to: Literal["lmdb", "list"] = "lmdb",
     shape: Literal["natural", "network"] = "natural",
     format: Literal["png", "jpeg"] = "png",  # noqa: A002
@@ -81,8 +76,7 @@ def write(
         shape: natural: images have the proportions of the words; network: the size that the network sees.
         format: Of the images.
     """
-    settings = _settings(config, ctx.args)
-    _check_numbers(count, first, _MAX_COUNT)
+    settings = config_from(config, ctx.args, default=_DEFAULT)
     require_torch("rendering text", "train")
     from crnn.synth.samples import write_samples
 
@@ -93,16 +87,3 @@ def write(
         )  # fmt: skip
     print(f"{dst}: {written} samples written")
     return 0
-
-
-def _settings(config: str, flags: list[str]) -> Settings:
-    if config.startswith("--"):  # CONFIG is left out, and the first flag stands in its place
-        return config_from("crnn-small", [config, *flags])
-    return config_from(config, flags)
-
-
-def _check_numbers(count: int, first: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise ConfigError(f"--count is {count}; expected 1 to {most}")
-    if not 0 <= first <= _MAX_FIRST:
-        raise ConfigError(f"--first is {first}; expected 0 to {_MAX_FIRST}")
