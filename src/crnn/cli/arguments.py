@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import difflib
-import functools
 import inspect
 import re
 import tomllib
@@ -107,35 +105,26 @@ def add_command(app: typer.Typer, function: Callable[..., int]) -> None:
     which are in ``ctx.args``.
     """
     hints = get_type_hints(function, include_extras=True)
-    summary, _, args = inspect.getdoc(function).partition("\nArgs:\n")  # type: ignore[union-attr]
-    described = _described(args)
+    summary, described = _documented(function, "Args")
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, tuple[Any, set[str]]] = {}
+    groups: dict[str, tuple[Any, list[str]]] = {}
     own = inspect.signature(function).parameters
-    for parameter in own.values():
-        kind, marks = _unmarked(hints[parameter.name])
-        if dataclasses.is_dataclass(kind):
-            hidden = {*own, *(marks[0] if marks else ())} - {parameter.name}
-            groups[parameter.name] = kind, hidden
-            fields_help = inspect.getdoc(kind).partition("\nAttributes:\n")[2]  # type: ignore[union-attr]
-            group_help = {**_described(fields_help), **_OPTION_HELP}
-            types = get_type_hints(kind)
-            parameters += [
-                _parameter(field.name, _simple(types[field.name], field.default), field.default, group_help)
-                for field in dataclasses.fields(kind)
-                if field.name not in hidden
-            ]
-        else:
-            parameters.append(_parameter(parameter.name, hints[parameter.name], parameter.default, described))
+    for name, parameter in own.items():
+        kind, marks = _unmarked(hints[name])
+        if not dataclasses.is_dataclass(kind):
+            parameters.append(_parameter(name, hints[name], parameter.default, described))
+            continue
+        types, texts = get_type_hints(kind), _documented(kind, "Attributes")[1] | _OPTION_HELP
+        hidden = {*own, *(marks[0] if marks else ())}
+        fields = [field for field in dataclasses.fields(kind) if field.name not in hidden or field.name == name]
+        groups[name] = kind, [field.name for field in fields]
+        parameters += [_parameter(f.name, _simple(types[f.name], f.default), f.default, texts) for f in fields]
 
-    @functools.wraps(function)
     def run(**values: Any) -> int:
-        for group, (kind, hidden) in groups.items():
-            names = [field.name for field in dataclasses.fields(kind) if field.name not in hidden]
+        for group, (kind, names) in groups.items():
             values[group] = kind(**{name: values.pop(name) for name in names})
         return function(**values)
 
-    del run.__wrapped__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     settings = {"allow_extra_args": True, "ignore_unknown_options": True} if "ctx" in own else None
@@ -143,10 +132,11 @@ def add_command(app: typer.Typer, function: Callable[..., int]) -> None:
     app.command(function.__name__, cls=_Command, help=help_text, context_settings=settings)(run)
 
 
-def _described(section: str) -> dict[str, str]:
-    """Parse the entries ``name: text`` of a section of a docstring."""
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
-    return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
+def _documented(what: Any, section: str) -> tuple[str, dict[str, str]]:
+    """Return the docstring before a section, and the entries ``name: text`` of that section."""
+    summary, _, entries = (inspect.getdoc(what) or "").partition(f"\n{section}:\n")
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", entries, flags=re.MULTILINE)
+    return summary, {name: " ".join(text.replace("``", "").split()) for name, text in found}
 
 
 def _unmarked(hint: Any) -> tuple[Any, list[Any]]:
@@ -225,7 +215,8 @@ def config_from(name: str, flags: Sequence[str], *, default: str = "") -> Config
         if key in kinds and not texts:
             raise ConfigError(f"--{dotted} has no value; expected one behind it")
         kind = kinds.get(key)
-        items = [_from_text(text, kind) for text in texts]
+        is_text = kind is str or str in get_args(kind)
+        items = [text if is_text else _toml_value(text) for text in texts]
         if section not in values:
             values[dotted.partition(".")[0]] = " ".join(texts)  # refused by its name
         elif items == ["none"] and type(None) in get_args(kind):
@@ -236,9 +227,9 @@ def config_from(name: str, flags: Sequence[str], *, default: str = "") -> Config
     return parse_config(values, source="flags")
 
 
-def _from_text(text: str, kind: Any) -> Any:
-    """Parse the value of a flag as TOML, or return the text where it is none or the setting is a text."""
-    if kind is not str and str not in get_args(kind):
-        with contextlib.suppress(tomllib.TOMLDecodeError):
-            return tomllib.loads(f"value = {text}")["value"]
-    return text
+def _toml_value(text: str) -> Any:
+    """Parse a value as TOML, or return the text where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

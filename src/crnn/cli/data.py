@@ -1,17 +1,29 @@
 """``crnn data ...``: convert and inspect datasets."""
 
-from __future__ import annotations
-
+import dataclasses
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from PIL import Image
 
+from crnn.cli.inspection_text import inspection_text, sample_sheet
+from crnn.config.model import ReaderConfig, parse_reader_config
+from crnn.config.run import load_config
 from crnn.contact_sheet import load_font
+from crnn.data.convert import convert as convert_readers
+from crnn.data.convert import summary
+from crnn.data.crops import CropOptions
 from crnn.data.formats import FORMATS, open_reader, published_count
+from crnn.data.formats.records import Reader
+from crnn.data.formats.subsets import find_variant, samples_like, share_of, variant_of
+from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
+from crnn.data.source import open_source
 from crnn.errors import ConfigError, DataError
+from crnn.evaluation.lexicons import full_lexicon, write_lexicon
+from crnn.evaluation.protocol import expected_count
 from crnn.terminal import (
     check_image_writable,
     check_writable,
@@ -21,10 +33,6 @@ from crnn.terminal import (
     say,
     signals_collected,
 )
-
-if TYPE_CHECKING:
-    from crnn.config.model import ReaderConfig
-    from crnn.data.formats.records import Reader
 
 HELP = "Convert and inspect datasets.\n\n\b\nFormats that can be converted:\n" + "\n".join(
     f"  {name:<10}{entry.summary}" for name, entry in FORMATS.items()
@@ -77,13 +85,6 @@ def inspect(
         workers: Processes; default: one per core.
         json: Print one JSON object.
     """
-    from PIL import Image
-
-    from crnn.cli.inspection_text import inspection_text, sample_sheet
-    from crnn.data.convert import summary
-    from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
-    from crnn.data.source import open_source
-
     if not 0 <= max_fault_share <= 1:
         raise ConfigError(f"--max-fault-share is {max_fault_share}; expected a share from 0 to 1")
     measured = _measured_by(
@@ -143,11 +144,6 @@ def lexicon(
         charset: What words are written in: 36, 62, 94, 95, or the characters; labels are brought into it as for
             training.
     """
-    import dataclasses
-
-    from crnn.data.source import open_source
-    from crnn.evaluation.lexicons import full_lexicon, write_lexicon
-
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected DATA and OUT.txt, the set and the file to write")
     *data, destination = paths
@@ -169,9 +165,6 @@ def lexicon(
 
 def _measured_by(config: str, **flags: dict[str, Any]) -> ReaderConfig:
     """Return the sections that samples are measured by, with flags on top of a preset or a file."""
-    from crnn.config.model import parse_reader_config
-    from crnn.config.run import load_config
-
     # Only two sections: a preset's model.class_num would contradict another charset, and plays no part here.
     values = load_config(config).model_dump(include={"image", "charset"}) if config else {}
     for section, given in flags.items():
@@ -235,12 +228,6 @@ def convert(
         restart: Begin anew instead of going on.
         json: Print one JSON object.
     """
-    from crnn.data.convert import convert as convert_readers
-    from crnn.data.convert import summary
-    from crnn.data.crops import CropOptions
-    from crnn.data.formats.subsets import find_variant
-    from crnn.evaluation.protocol import expected_count
-
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")
     *sources, destination = paths
@@ -294,8 +281,6 @@ def convert(
 
 
 def _reader(name: str, source: str, options: dict[str, Any], *, variant: str, like: str, share: str) -> Reader:
-    from crnn.data.formats.subsets import samples_like, share_of, variant_of
-
     reader = open_reader(name, source, options)
     if variant:
         reader = variant_of(reader, variant, like=like or None)

@@ -119,16 +119,16 @@ def _print_table(result: Evaluation) -> None:
 
     table = Table(title=f"{result.model}, {result.title}", title_justify="left")
     plain = any(dataset.greedy is not None for dataset in result.datasets)
-    forms = tuple(dict.fromkeys(name for dataset in result.datasets for name, _ in dataset.forms))
+    forms = [name for name, _ in result.datasets[0].forms]  # one protocol, so all sets have the same
     figures = ("greedy", "with language") if plain else ("accuracy",)
     headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", "skipped")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
     for dataset in result.datasets:
-        table.add_row(*_table_row(dataset, plain, forms))
+        table.add_row(*_table_row(dataset, plain))
     if len(result.datasets) > 1:
         total = sum(dataset.sums.samples for dataset in result.datasets)
-        between, behind = [""] * len(result.lexicon_names), ["", "", "", *[""] * len(forms)]
+        between, behind = [""] * len(result.lexicon_names), [""] * (3 + len(forms))
         greedy = [dataset.greedy for dataset in result.datasets if dataset.greedy is not None]
         table.add_section()
         for name, value, mean, count in (
@@ -136,7 +136,7 @@ def _print_table(result: Evaluation) -> None:
             ("combined", result.combined_accuracy, combined_accuracy(greedy), str(total)),
         ):
             both = (_percent(mean), _percent(value)) if plain else (_percent(value),)
-            table.add_row(name, *between, *both, *behind, count, "")
+            table.add_row(name, *between, *both, *behind, count)
     console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
     console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * len(forms))
     with console.capture() as captured:
@@ -146,8 +146,8 @@ def _print_table(result: Evaluation) -> None:
         print("greedy: the network alone, which is what papers report; with language: what readers get")
 
 
-def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> list[str]:
-    sums, named = dataset.sums, dict(dataset.forms)
+def _table_row(dataset: DatasetResult, plain: bool) -> list[str]:
+    sums = dataset.sums
     low, high = sums.accuracy_interval
     return [
         dataset.name,
@@ -157,7 +157,7 @@ def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> l
         f"{_percent(low)} - {_percent(high)}" if sums.samples else "-",
         _percent(sums.one_minus_ned),
         _percent(sums.cer),
-        *(f"{_percent(named[name].accuracy)} / {_percent(named[name].cer)}" for name in forms),
+        *(f"{_percent(form.accuracy)} / {_percent(form.cer)}" for _, form in dataset.forms),
         str(sums.samples) + ("" if dataset.expected in (None, sums.samples) else f" of {dataset.expected}"),
         ", ".join(f"{reason}: {count}" for reason, count in dataset.skipped.items()) or "-",
     ]

@@ -17,12 +17,11 @@ from crnn.cli.arguments import EngineOptions
 from crnn.contact_sheet import load_font
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError
-from crnn.image import ADVICE
+from crnn.image import ADVICE, IMAGE_SUFFIXES
 from crnn.model.weights import DEFAULT_MODEL
 from crnn.terminal import check_image_writable, counting_bar, print_json, save_image, say
 
 if TYPE_CHECKING:
-    from crnn.decoding.lexicon import Lexicon
     from crnn.recognizer import Reading, Recognizer
 
 _ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})  # they would break a line or its columns
@@ -60,8 +59,11 @@ def read(
     reader = load(model, **asdict(engine), **asdict(decoding))
     if decoding.n_best > 1 and not json:
         say("read", "the texts of --n-best are part of --json; without it only the best is shown")
-    if reader.decoder.lexicon is not None:
-        _say_skipped(str(decoding.lexicon), reader.decoder.lexicon)
+    if (lexicon := reader.decoder.lexicon) is not None:
+        skipped = [(reason, words) for reason, words in lexicon.skipped.items() if reason != "duplicate"]
+        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped)
+        if told:
+            say("read", f"lexicon {decoding.lexicon}: {len(lexicon)} words; left out {told}")
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
     if not count:
         raise ConfigError(
@@ -75,8 +77,8 @@ def read(
 
 def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
     """Read and print; return the number of images, the number of unreadable ones, and the first readable ones."""
-    problems: list[str] = []
-    paths: Iterable[str] = _expand(images, problems)
+    closed: list[str] = []  # folders that cannot be opened
+    paths: Iterable[str] = _expand(images, closed)
     shows_bar = not sys.stdout.isatty()  # on a terminal results are the progress
     total = None
     if shows_bar and sys.stderr.isatty() and "-" not in images:
@@ -104,7 +106,7 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
                 print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.options.n_best > 1)})
             else:
                 print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
-    return count, bad + len(problems), kept
+    return count, bad + len(closed), kept
 
 
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
@@ -130,14 +132,6 @@ def _number(score: float) -> float | None:
     return score if math.isfinite(score) else None
 
 
-def _say_skipped(path: str, lexicon: Lexicon) -> None:
-    """Print the lines of a lexicon file that were skipped, but for duplicates."""
-    skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
-    if skipped:
-        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
-        say("read", f"lexicon {path}: {len(lexicon)} words; left out {told}")
-
-
 def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:
     from PIL import Image
 
@@ -157,8 +151,8 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
     say("read", f"explained in {target}{more}")
 
 
-def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
-    """Yield paths of images from files, folders and ``-``; unreadable folders are added to ``problems``."""
+def _expand(images: Iterable[str], closed: list[str]) -> Iterator[str]:
+    """Yield paths of images from files, folders and ``-``; folders that cannot be opened are added to ``closed``."""
     for image in images:
         if image == "-":
             # As bytes: paths are not always text in the encoding of the terminal.
@@ -172,17 +166,15 @@ def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
                 if line.strip():
                     yield os.fsdecode(line.rstrip(b"\r\n"))
         elif os.path.isdir(image):  # noqa: PTH112 - Path raises for names that are too long or may not be seen
-            yield from _images_in(image, problems)
+            yield from _images_in(image, closed)
         else:
             yield image
 
 
-def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
-    from crnn.image import IMAGE_SUFFIXES
-
+def _images_in(folder: str, closed: list[str]) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
-        problems.append(os.fsdecode(error.filename))
-        say("read", f"{problems[-1]}: folder cannot be opened ({error.strerror}); left out")
+        closed.append(os.fsdecode(error.filename))
+        say("read", f"{closed[-1]}: folder cannot be opened ({error.strerror}); left out")
 
     others, linked, found = [], [], []
     for at, folders, names in os.walk(folder, onerror=unreadable):

@@ -11,8 +11,6 @@ from crnn.terminal import check_image_writable, counting_bar, require_torch, sav
 HELP = "Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains."
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
-_MAX_COUNT = 1_000_000_000
-
 _DEFAULT = "crnn-small"
 Config = Annotated[str, typer.Argument(metavar="[CONFIG]")]
 # The words beside samples have the numbers behind 10 ** 12.
@@ -55,7 +53,7 @@ def preview(
 def write(
     ctx: typer.Context,
     dst: Annotated[str, typer.Argument(metavar="DST")],
-    count: Annotated[int, typer.Option(min=1, max=_MAX_COUNT)],
+    count: Annotated[int, typer.Option(min=1, max=10**9)],
     config: Config = _DEFAULT,
     first: First = 0,
     to: Literal["lmdb", "list"] = "lmdb",
