@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from PIL import Image
 
 from crnn.cli.arguments import EngineOptions
 from crnn.contact_sheet import load_font
@@ -133,8 +134,6 @@ def _number(score: float) -> float | None:
 
 
 def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:
-    from PIL import Image
-
     from crnn.explanation import explain
 
     if not paths:
