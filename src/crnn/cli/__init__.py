@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from crnn.cli.arguments import command_group
+from crnn.cli.arguments import add_command, command_group
 from crnn.errors import CrnnError
 
 __all__ = ["main"]
@@ -36,6 +36,7 @@ _COMMANDS = {
     "synth": "Render text: a sheet to look at, or a set.",
     "config": "Show and explain settings.",
 }
+_GROUPS = {"data": ("convert", "inspect", "lexicon"), "synth": ("preview", "write"), "config": ("show", "explain")}
 
 
 def _app(wanted: str | None) -> typer.Typer:
@@ -60,10 +61,17 @@ def _app(wanted: str | None) -> typer.Typer:
 
     app.callback(invoke_without_command=True)(callback)
     for name, summary in _COMMANDS.items():
-        if wanted in (name, None):
-            import_module(f"crnn.cli.{name}").register(app)
-        else:
+        if wanted not in (name, None):
             app.command(name, help=summary)(lambda: None)
+            continue
+        module = import_module(f"crnn.cli.{name}")
+        if name not in _GROUPS:
+            add_command(app, getattr(module, name))
+            continue
+        group = command_group(module.HELP)
+        for function in _GROUPS[name]:
+            add_command(group, getattr(module, function))
+        app.add_typer(group, name=name)
     return app
 
 

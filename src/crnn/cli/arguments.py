@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import difflib
-import functools
 import inspect
 import re
 import tomllib
@@ -22,13 +20,8 @@ from crnn.errors import ConfigError
 if TYPE_CHECKING:
     from crnn.config.run import Config
 
-Command = Callable[..., int]
-
 CONFIG = Annotated[str, typer.Argument(metavar="CONFIG")]
 """A preset or a TOML file, as an argument."""
-
-SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Context of commands that take ``--section.key VALUE``; these are in ``Context.args``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,61 +96,47 @@ def command_group(help_text: str, **options: Any) -> typer.Typer:
     )
 
 
-def add_command(
-    app: typer.Typer, function: Command, name: str, *, help_text: str | None = None, **options: Any
-) -> None:
-    """Add a function as a command.
+def add_command(app: typer.Typer, function: Callable[..., int]) -> None:
+    """Add a function, which returns the exit status, as the command of its name.
 
     Its docstring is the help, its Args are those of the options. A parameter whose type is a dataclass stands for
     options of the names of its fields, which the Attributes of that class explain, but for those that are parameters
-    themselves or named in a set beside the type.
-
-    Args:
-        app: The group of commands.
-        function: Returns the exit status.
-        name: Of the command.
-        help_text: In place of that of the docstring.
-        options: As for ``typer.Typer.command``.
+    themselves or named in a set beside the type. With a parameter ``ctx`` the command takes ``--section.key VALUE``,
+    which are in ``ctx.args``.
     """
     hints = get_type_hints(function, include_extras=True)
-    summary, _, args = inspect.getdoc(function).partition("\nArgs:\n")  # type: ignore[union-attr]
-    described = _described(args)
+    summary, described = _documented(function, "Args")
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, tuple[Any, set[str]]] = {}
+    groups: dict[str, tuple[Any, list[str]]] = {}
     own = inspect.signature(function).parameters
-    for parameter in own.values():
-        kind, marks = _unmarked(hints[parameter.name])
-        if dataclasses.is_dataclass(kind):
-            hidden = {*own, *(marks[0] if marks else ())} - {parameter.name}
-            groups[parameter.name] = kind, hidden
-            fields_help = inspect.getdoc(kind).partition("\nAttributes:\n")[2]  # type: ignore[union-attr]
-            group_help = {**_described(fields_help), **_OPTION_HELP}
-            types = get_type_hints(kind)
-            parameters += [
-                _parameter(field.name, _simple(types[field.name], field.default), field.default, group_help)
-                for field in dataclasses.fields(kind)
-                if field.name not in hidden
-            ]
-        else:
-            parameters.append(_parameter(parameter.name, hints[parameter.name], parameter.default, described))
+    for name, parameter in own.items():
+        kind, marks = _unmarked(hints[name])
+        if not dataclasses.is_dataclass(kind):
+            parameters.append(_parameter(name, hints[name], parameter.default, described))
+            continue
+        types, texts = get_type_hints(kind), _documented(kind, "Attributes")[1] | _OPTION_HELP
+        hidden = {*own, *(marks[0] if marks else ())}
+        fields = [field for field in dataclasses.fields(kind) if field.name not in hidden or field.name == name]
+        groups[name] = kind, [field.name for field in fields]
+        parameters += [_parameter(f.name, _simple(types[f.name], f.default), f.default, texts) for f in fields]
 
-    @functools.wraps(function)
     def run(**values: Any) -> int:
-        for group, (kind, hidden) in groups.items():
-            names = [field.name for field in dataclasses.fields(kind) if field.name not in hidden]
+        for group, (kind, names) in groups.items():
             values[group] = kind(**{name: values.pop(name) for name in names})
         return function(**values)
 
-    del run.__wrapped__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, cls=_Command, help=(help_text or summary).replace("``", ""), **options)(run)
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True} if "ctx" in own else None
+    help_text = summary.replace("``", "").replace(r"\b", "\b")  # \b is click's mark of lines that stay as they are
+    app.command(function.__name__, cls=_Command, help=help_text, context_settings=settings)(run)
 
 
-def _described(section: str) -> dict[str, str]:
-    """Parse the entries ``name: text`` of a section of a docstring."""
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
-    return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
+def _documented(what: Any, section: str) -> tuple[str, dict[str, str]]:
+    """Return the docstring before a section, and the entries ``name: text`` of that section."""
+    summary, _, entries = (inspect.getdoc(what) or "").partition(f"\n{section}:\n")
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", entries, flags=re.MULTILINE)
+    return summary, {name: " ".join(text.replace("``", "").split()) for name, text in found}
 
 
 def _unmarked(hint: Any) -> tuple[Any, list[Any]]:
@@ -197,16 +176,19 @@ def _metavar(kind: Any) -> str | None:
 # ---- settings: CONFIG --section.key VALUE ... ------------------------------------------------------------------------
 
 
-def config_from(name: str, flags: Sequence[str]) -> Config:
+def config_from(name: str, flags: Sequence[str], *, default: str = "") -> Config:
     """Load a preset or a TOML file, and put ``--section.key VALUE`` in the place of its settings.
 
     A list takes several values; a switch takes none, ``true`` or ``false``, and ``--section.no_key`` turns it off.
+    Where CONFIG may be left out, the first flag stands in its place, and ``default`` is loaded.
 
     Raises:
         ConfigError: A setting is unknown, given twice, or its value is wrong.
     """
     from crnn.config.run import Config, load_config, parse_config, preset_names
 
+    if default and name.startswith("--"):
+        name, flags = default, [name, *flags]
     if name.startswith("-"):
         raise ConfigError(
             f"{name} is given before CONFIG; expected a preset ({', '.join(preset_names())}) or a TOML file"
@@ -233,7 +215,8 @@ def config_from(name: str, flags: Sequence[str]) -> Config:
         if key in kinds and not texts:
             raise ConfigError(f"--{dotted} has no value; expected one behind it")
         kind = kinds.get(key)
-        items = [_from_text(text, kind) for text in texts]
+        is_text = kind is str or str in get_args(kind)
+        items = [text if is_text else _toml_value(text) for text in texts]
         if section not in values:
             values[dotted.partition(".")[0]] = " ".join(texts)  # refused by its name
         elif items == ["none"] and type(None) in get_args(kind):
@@ -244,9 +227,9 @@ def config_from(name: str, flags: Sequence[str]) -> Config:
     return parse_config(values, source="flags")
 
 
-def _from_text(text: str, kind: Any) -> Any:
-    """Parse the value of a flag as TOML, or return the text where it is none or the setting is a text."""
-    if kind is not str and str not in get_args(kind):
-        with contextlib.suppress(tomllib.TOMLDecodeError):
-            return tomllib.loads(f"value = {text}")["value"]
-    return text
+def _toml_value(text: str) -> Any:
+    """Parse a value as TOML, or return the text where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,14 +1,14 @@
 """``crnn calibrate``: fit the confidences of a weights file on labelled images."""
 
-import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
-from crnn.cli.arguments import EngineOptions, add_command
+from crnn.cli.arguments import EngineOptions
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, counting_bar, print_json, require_torch
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
 
 
 def calibrate(
@@ -48,7 +48,10 @@ def calibrate(
     current = weights_to_calibrate(model, out or None).calibration
     reader = load(model, **asdict(engine))
     with counting_bar("reading", count_samples(data)) as progress:
-        found = run(reader, data, protocol=protocol, charset=charset, current=current, progress=progress, say=_say)
+        found = run(
+            reader, data, protocol=protocol, charset=charset, current=current, progress=progress,
+            say=partial(say, "calibrate"),
+        )  # fmt: skip
     path = save_calibration(model, found, out or None)
     if json:
         print_json({"model": str(path), **found.as_dict()})
@@ -60,12 +63,3 @@ def calibrate(
                 f"before, {100 * curve.error_after:.2f} % after (on readings that it was not fitted on)"
             )
     return 0
-
-
-def _say(line: str) -> None:
-    print(f"crnn calibrate: {line}", file=sys.stderr)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, calibrate, "calibrate")

@@ -5,8 +5,11 @@ from typing import Annotated
 
 import typer
 
-from crnn.cli.arguments import CONFIG, SETTINGS, add_command, command_group, config_from
+from crnn.cli.arguments import CONFIG, config_from
+from crnn.config.run import Config, dump_config, preset_names
 from crnn.errors import ConfigError
+
+HELP = f"Show and explain settings. CONFIG is a TOML file or a preset: {', '.join(preset_names())}."
 
 
 def show(ctx: typer.Context, config: CONFIG) -> int:
@@ -18,8 +21,6 @@ def show(ctx: typer.Context, config: CONFIG) -> int:
         ctx: Holds the settings.
         config: A TOML file or a preset: crnn-small, crnn-vgg, modelzoo, tiny.
     """
-    from crnn.config.run import dump_config
-
     print(dump_config(config_from(config, ctx.args)), end="")
     return 0
 
@@ -30,8 +31,6 @@ def explain(names: Annotated[list[str] | None, typer.Argument(metavar="[SECTION|
     Args:
         names: Sections or settings; default: all.
     """
-    from crnn.config.run import Config
-
     wanted = names or list(Config.model_fields)
     unknown = set(wanted)
     for section, field in Config.model_fields.items():
@@ -56,13 +55,3 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple | list):
         return " ".join(map(str, value)) or "(none)"
     return "(none)" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    from crnn.config.run import preset_names
-
-    group = command_group(f"Show and explain settings. CONFIG is a TOML file or a preset: {', '.join(preset_names())}.")
-    add_command(group, show, "show", context_settings=SETTINGS)
-    add_command(group, explain, "explain")
-    app.add_typer(group, name="config")

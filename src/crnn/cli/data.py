@@ -1,23 +1,43 @@
 """``crnn data ...``: convert and inspect datasets."""
 
-from __future__ import annotations
-
+import dataclasses
 import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from PIL import Image
 
-from crnn.cli.arguments import add_command, command_group
+from crnn.cli.inspection_text import inspection_text, sample_sheet
+from crnn.config.model import ReaderConfig, parse_reader_config
+from crnn.config.run import load_config
+from crnn.contact_sheet import load_font
+from crnn.data.convert import convert as convert_readers
+from crnn.data.convert import summary
+from crnn.data.crops import CropOptions
 from crnn.data.formats import FORMATS, open_reader, published_count
+from crnn.data.formats.records import Reader
+from crnn.data.formats.subsets import find_variant, samples_like, share_of, variant_of
+from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
+from crnn.data.source import open_source
 from crnn.errors import ConfigError, DataError
-from crnn.terminal import check_image_writable, check_writable, counting_bar, print_json, save_image, signals_collected
+from crnn.evaluation.lexicons import full_lexicon, write_lexicon
+from crnn.evaluation.protocol import expected_count
+from crnn.terminal import (
+    check_image_writable,
+    check_writable,
+    counting_bar,
+    print_json,
+    save_image,
+    say,
+    signals_collected,
+)
 
-if TYPE_CHECKING:
-    from crnn.config.model import CharsetConfig, ImageConfig
-    from crnn.data.formats.records import Reader
+HELP = "Convert and inspect datasets.\n\n\b\nFormats that can be converted:\n" + "\n".join(
+    f"  {name:<10}{entry.summary}" for name, entry in FORMATS.items()
+)
 
 
 def inspect(
@@ -34,7 +54,7 @@ def inspect(
     write: str = "",
     to: Literal["lmdb", "list"] = "lmdb",
     sheet: str = "",
-    sheet_samples: int = 96,
+    sheet_samples: Annotated[int, typer.Option(min=1)] = 96,
     sheet_font: str = "",
     seed: int = 0,
     workers: int | None = None,
@@ -66,25 +86,19 @@ def inspect(
         workers: Processes; default: one per core.
         json: Print one JSON object.
     """
-    from PIL import Image
-
-    from crnn.cli.inspection_text import inspection_text, sample_sheet
-    from crnn.contact_sheet import contact_sheet
-    from crnn.data.convert import summary
-    from crnn.data.inspection import InspectionSettings, check_destination, inspect_store, write_clean
-    from crnn.data.source import open_source
-
     if not 0 <= max_fault_share <= 1:
         raise ConfigError(f"--max-fault-share is {max_fault_share}; expected a share from 0 to 1")
-    if sheet_samples < 1:
-        raise ConfigError(f"--sheet-samples is {sheet_samples}; expected at least 1")
-    image, characters = _measured_by(
-        config, {"resize": resize, "image_width": image_width}, charset, {"max_text_length": max_text_length}
+    measured = _measured_by(
+        config,
+        image={"resize": resize, "image_width": image_width},
+        charset={"characters": charset, "max_text_length": max_text_length},
     )
-    settings = InspectionSettings(image=image, charset=characters, tiny_below=tiny_below, huge_above=huge_above)
+    settings = InspectionSettings(
+        image=measured.image, charset=measured.charset, tiny_below=tiny_below, huge_above=huge_above
+    )
     if sheet:
         check_image_writable("--sheet", sheet)
-    contact_sheet([], [], font_path=sheet_font or None)  # a face that cannot be read is told of now, and not at the end
+        load_font((sheet_font, 0) if sheet_font else None, 12)  # raises its errors now, and not at the end
     if write:
         check_destination(write)
     store = open_source(data)
@@ -100,21 +114,18 @@ def inspect(
             with counting_bar("writing", len(store)) as progress:
                 written = write_clean(store, found, write, to=to, workers=workers, progress=progress)
     except KeyboardInterrupt:
-        print("crnn data inspect: stopped before the end; nothing is kept", file=sys.stderr)
+        say("data inspect", "stopped before the end; nothing is kept")
         return 128 + signal.SIGINT
     if json:
         print_json({**found.as_dict(), "written": None if written is None else asdict(written)})
     else:
         bar = "█" if "utf" in (sys.stdout.encoding or "utf-8").lower() else "#"
-        print(inspection_text(found, bar=bar))
+        print(inspection_text(found, bar))
         if written is not None:
             print(f"\n{summary(written)}")
     if found.fault_share > max_fault_share:
-        print(
-            f"crnn data inspect: {data}: {found.faulty} of {found.samples} samples have faults, a larger share than "
-            f"--max-fault-share {max_fault_share}",
-            file=sys.stderr,
-        )
+        share = f"{found.faulty} of {found.samples} samples have faults"
+        say("data inspect", f"{data}: {share}, a larger share than --max-fault-share {max_fault_share}")
         return 1
     return 0
 
@@ -134,18 +145,13 @@ def lexicon(
         charset: What words are written in: 36, 62, 94, 95, or the characters; labels are brought into it as for
             training.
     """
-    import dataclasses
-
-    from crnn.data.source import open_source
-    from crnn.evaluation.lexicons import full_lexicon, write_lexicon
-
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected DATA and OUT.txt, the set and the file to write")
     *data, destination = paths
     check_writable("OUT.txt", destination, "words.txt")
     if Path(destination).exists():
         raise DataError(f"{destination}: exists already; expected a new file. Choose another, or remove it")
-    characters = _measured_by("", {}, charset, {})[1]
+    characters = _measured_by("", charset={"characters": charset}).charset
     rules = dataclasses.replace(characters.rules(), max_length=None, truncate=False)
     stores = [open_source(path) for path in data]
     with counting_bar("collecting words", sum(map(len, stores))) as progress:
@@ -158,22 +164,13 @@ def lexicon(
     return 0
 
 
-def _measured_by(
-    config: str, image: dict[str, Any], charset: str | None, rules: dict[str, Any]
-) -> tuple[ImageConfig, CharsetConfig]:
+def _measured_by(config: str, **flags: dict[str, Any]) -> ReaderConfig:
     """Return the sections that samples are measured by, with flags on top of a preset or a file."""
-    from crnn.config.model import parse_reader_config
-    from crnn.config.run import load_config
-
     # Only two sections: a preset's model.class_num would contradict another charset, and plays no part here.
-    base = load_config(config).model_dump(include={"image", "charset"}) if config else {"image": {}, "charset": {}}
-    given = {"image": image, "charset": {**rules, "characters": charset}}
-    merged = {
-        section: {**base[section], **{key: value for key, value in values.items() if value is not None}}
-        for section, values in given.items()
-    }
-    settings = parse_reader_config(merged, source="flags")
-    return settings.image, settings.charset
+    values = load_config(config).model_dump(include={"image", "charset"}) if config else {}
+    for section, given in flags.items():
+        values.setdefault(section, {}).update((key, value) for key, value in given.items() if value is not None)
+    return parse_reader_config(values, source="flags")
 
 
 def convert(
@@ -232,12 +229,6 @@ def convert(
         restart: Begin anew instead of going on.
         json: Print one JSON object.
     """
-    from crnn.data.convert import convert as convert_readers
-    from crnn.data.convert import summary
-    from crnn.data.crops import CropOptions
-    from crnn.data.formats.subsets import find_variant
-    from crnn.evaluation.protocol import expected_count
-
     if len(paths) < 2:
         raise ConfigError(f"{' '.join(paths) or 'no path'}: expected SRC and DST, the set and the folder to write")
     *sources, destination = paths
@@ -249,7 +240,7 @@ def convert(
     chosen = {name: value for name, value in {**options, **selection}.items() if value not in (None, "")}
     readers = [_reader(format, source, options, **selection) for source in sources]
     for note in (note for reader in readers for note in reader.notes):
-        print(f"crnn data convert: {note}", file=sys.stderr)
+        say("data convert", note)
     expected = None
     if variant:
         expected = find_variant(variant).num_samples
@@ -284,33 +275,16 @@ def convert(
     elif done.complete:
         print(summary(done))
     if not done.complete:
-        print(
-            f"crnn data convert: stopped; {done.written} samples are in {destination}.partial, and the same command "
-            "goes on with them",
-            file=sys.stderr,
-        )
+        where = f"{done.written} samples are in {destination}.partial"
+        say("data convert", f"stopped; {where}, and the same command goes on with them")
         return 128 + caught[0]
     return 0
 
 
 def _reader(name: str, source: str, options: dict[str, Any], *, variant: str, like: str, share: str) -> Reader:
-    from crnn.data.formats.subsets import samples_like, share_of, variant_of
-
     reader = open_reader(name, source, options)
     if variant:
         reader = variant_of(reader, variant, like=like or None)
     elif like:
         reader = samples_like(reader, like)
     return share_of(reader, share) if share else reader
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = command_group(
-        "Convert and inspect datasets.\n\n\b\nFormats that can be converted:\n"
-        + "\n".join(f"  {name:<10}{entry.summary}" for name, entry in FORMATS.items())
-    )
-    add_command(group, convert, "convert")
-    add_command(group, inspect, "inspect")
-    add_command(group, lexicon, "lexicon")
-    app.add_typer(group, name="data")

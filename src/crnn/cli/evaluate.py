@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from crnn.charset import NAMED_CHARSETS, Charset
-from crnn.cli.arguments import EngineOptions, add_command
+from crnn.charset import NAMED_CHARSETS
+from crnn.cli.arguments import EngineOptions
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError
-from crnn.terminal import check_writable, counting_bar, print_json, require_torch
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
 
 if TYPE_CHECKING:
     from crnn.evaluation.results import DatasetResult, Evaluation
@@ -48,8 +47,13 @@ def evaluate(
         engine: The engine.
     """
     lexicons = tuple(lexicon or ())
-    _check_lexicon_flags(decoding.decode, lexicons, decoding.lexicon_margin)
-    lexicon_only = decoding.decode == "lexicon"
+    lexicon_only, margin = decoding.decode == "lexicon", decoding.lexicon_margin
+    if lexicon_only and len(lexicons) != 1:
+        raise ConfigError(f"--decode lexicon reads with one --lexicon, {len(lexicons)} are given; leave --decode out")
+    if margin is not None and not lexicons:
+        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
+    if margin is not None and not 0 <= margin < float("inf"):
+        raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
     check_writable("--report", report, "report.html")
     require_torch("evaluating", "torch")
     from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
@@ -74,21 +78,28 @@ def evaluate(
                 charset=charset,
                 model=model,
                 lexicons=lexicons,
-                lexicon_margin=decoding.lexicon_margin,
+                lexicon_margin=margin,
                 lexicon_only=lexicon_only,
                 ranks=ranks,
                 progress=progress,
             )
         if not ranks.is_main:
             return 0
-    _say_what_cannot_be_written(model, reader.charset, charset)
+    missing = "".join(c for c in NAMED_CHARSETS.get(charset, "") if c not in reader.charset)
+    if missing:
+        say(
+            "evaluate",
+            f"{model} cannot write {len(missing)} of the {charset} characters that are compared ({missing[:12]}"
+            f"{'...' if len(missing) > 12 else ''}): labels with them count as wrong. --charset auto compares what it "
+            "can write",
+        )
     if json:
         print_json(result.as_dict())
     else:
         _print_table(result)
     for dataset in result.datasets:
         for line in dataset.warnings:
-            print(f"crnn evaluate: {line}", file=sys.stderr)
+            say("evaluate", line)
     if report:
         from crnn.data.source import open_source
         from crnn.evaluation.report import write_report
@@ -96,35 +107,8 @@ def evaluate(
         stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
         way = reader.decoder.method if not lexicon_only else f"lexicon, {lexicons[0]}"
         write_report(Path(report), result, lambda name, i: stores[name].image_bytes(i), details=(("Decoding", way),))
-        print(f"crnn evaluate: report written to {report}", file=sys.stderr)
+        say("evaluate", f"report written to {report}")
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
-
-
-def _say_what_cannot_be_written(model: str, own: Charset, compared: str) -> None:
-    """Warn of compared characters that the network lacks: labels with them count as wrong."""
-    missing = "".join(c for c in NAMED_CHARSETS.get(compared, "") if c not in own)
-    if missing:
-        print(
-            f"crnn evaluate: {model} cannot write {len(missing)} of the {compared} characters that are compared "
-            f"({missing[:12]}{'...' if len(missing) > 12 else ''}): labels with them count as wrong. --charset auto "
-            "compares what it can write",
-            file=sys.stderr,
-        )
-
-
-def _check_lexicon_flags(decode: str, lexicon: tuple[str, ...], margin: float | None) -> None:
-    """Check the options of lexicons before a network is loaded."""
-    if decode == "lexicon" and len(lexicon) != 1:
-        raise ConfigError(
-            f"--decode lexicon reads with one --lexicon, {len(lexicon)} are given; expected one of 50, 1k, full or a "
-            "file. For several beside the free reading leave --decode out"
-        )
-    if margin is None:
-        return
-    if not lexicon:
-        raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
-    if not 0 <= margin < float("inf"):
-        raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
 
 
 def _print_table(result: Evaluation) -> None:
@@ -135,16 +119,16 @@ def _print_table(result: Evaluation) -> None:
 
     table = Table(title=f"{result.model}, {result.title}", title_justify="left")
     plain = any(dataset.greedy is not None for dataset in result.datasets)
-    forms = tuple(dict.fromkeys(name for dataset in result.datasets for name, _ in dataset.forms))
+    forms = [name for name, _ in result.datasets[0].forms]  # one protocol, so all sets have the same
     figures = ("greedy", "with language") if plain else ("accuracy",)
     headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", "skipped")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
     for dataset in result.datasets:
-        table.add_row(*_table_row(dataset, plain, forms))
+        table.add_row(*_table_row(dataset, plain))
     if len(result.datasets) > 1:
         total = sum(dataset.sums.samples for dataset in result.datasets)
-        between, behind = [""] * len(result.lexicon_names), ["", "", "", *[""] * len(forms)]
+        between, behind = [""] * len(result.lexicon_names), [""] * (3 + len(forms))
         greedy = [dataset.greedy for dataset in result.datasets if dataset.greedy is not None]
         table.add_section()
         for name, value, mean, count in (
@@ -152,7 +136,7 @@ def _print_table(result: Evaluation) -> None:
             ("combined", result.combined_accuracy, combined_accuracy(greedy), str(total)),
         ):
             both = (_percent(mean), _percent(value)) if plain else (_percent(value),)
-            table.add_row(name, *between, *both, *behind, count, "")
+            table.add_row(name, *between, *both, *behind, count)
     console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
     console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * len(forms))
     with console.capture() as captured:
@@ -162,8 +146,8 @@ def _print_table(result: Evaluation) -> None:
         print("greedy: the network alone, which is what papers report; with language: what readers get")
 
 
-def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> list[str]:
-    sums, named = dataset.sums, dict(dataset.forms)
+def _table_row(dataset: DatasetResult, plain: bool) -> list[str]:
+    sums = dataset.sums
     low, high = sums.accuracy_interval
     return [
         dataset.name,
@@ -173,7 +157,7 @@ def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> l
         f"{_percent(low)} - {_percent(high)}" if sums.samples else "-",
         _percent(sums.one_minus_ned),
         _percent(sums.cer),
-        *(f"{_percent(named[name].accuracy)} / {_percent(named[name].cer)}" for name in forms),
+        *(f"{_percent(form.accuracy)} / {_percent(form.cer)}" for _, form in dataset.forms),
         str(sums.samples) + ("" if dataset.expected in (None, sums.samples) else f" of {dataset.expected}"),
         ", ".join(f"{reason}: {count}" for reason, count in dataset.skipped.items()) or "-",
     ]
@@ -182,8 +166,3 @@ def _table_row(dataset: DatasetResult, plain: bool, forms: tuple[str, ...]) -> l
 def _percent(share: float) -> str:
     """Format a share as a percentage, or ``-`` where nothing was compared."""
     return "-" if share != share else f"{100 * share:.2f}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, evaluate, "evaluate")

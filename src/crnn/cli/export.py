@@ -1,17 +1,12 @@
 """``crnn export``: a network as a file for ONNX Runtime, OpenVINO and others."""
 
-from __future__ import annotations
-
-import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal
 
 import typer
 
-from crnn.cli.arguments import add_command
 from crnn.errors import ExportMismatchError
-
-if TYPE_CHECKING:
-    from crnn.export import ExportReport
+from crnn.terminal import say
 
 
 def export(
@@ -38,33 +33,18 @@ def export(
     from crnn.export import export as run
 
     try:
-        report = run(model, out, precision=precision, data=data or (), samples=samples, say=_say)
+        report = run(model, out, precision=precision, data=data or (), samples=samples, say=partial(say, "export"))
     except ExportMismatchError as error:  # a result, and a bad one
-        _say(str(error))
+        say("export", str(error))
         return 1
-    for line in _lines(report):
-        print(line)
-    return 0
-
-
-def _lines(report: ExportReport) -> list[str]:
-    lines = [f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}"]
+    print(f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}")
     if report.quantized is not None:
-        lines.append(f"  quantised: {report.quantized}; with {report.images}")
+        print(f"  quantised: {report.quantized}; with {report.images}")
     for found in report.comparisons:
         widths = ", ".join(str(width) for width in found.widths)
-        lines.append(
+        print(
             f"  {found.engine} against {report.source}, widths {widths}: {found.texts} of {found.images} texts "
             f"differ, log-probabilities by at most {found.log_probs:.2g}, distributions by {found.distribution:.2g} on "
             f"average; scores of an image alone and in a batch by {found.alone:.2g}"
         )
-    return lines
-
-
-def _say(line: str) -> None:
-    print(f"crnn export: {line}", file=sys.stderr)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, export, "export")
+    return 0

@@ -2,10 +2,9 @@
 
 import contextlib
 import io
-import os
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -26,25 +25,24 @@ _MAX_CHARACTERS = 60
 _MAX_KEY = 60
 
 
-def inspection_text(found: Inspection, *, bar: str = "█") -> str:
+def inspection_text(found: Inspection, bar: str) -> str:
     """Format what ``inspect_store`` found in lines of about 100 characters; ``bar`` is what bars are drawn with."""
+    lengths = _histogram("label length, characters", found.label_lengths, bar)
     grid = Table.grid(padding=(0, 2, 1, 0))
-    grid.add_row(
-        _histogram("label length, characters", found.label_lengths, bar),
-        _histogram("width / height", found.ratios, bar),
-    )
+    grid.add_row(lengths, _histogram("width / height", found.ratios, bar))
     grid.add_row(_histogram("width, pixels", found.widths, bar), _histogram("height, pixels", found.heights, bar))
-    console = Console(file=io.StringIO(), width=_LINE, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:
-        console.print(grid)
+    captured = io.StringIO()
+    Console(file=captured, width=_LINE, markup=False, emoji=False, highlight=False).print(grid)
     share = f"{_number(found.faulty, 'sample')}, {100 * found.fault_share:.2f} %" if found.faulty else "none"
-    remarks = [*_findings(found.remarks, found.settings)]
-    remarks += _duplicates("files are equal", found.same_bytes)
-    remarks += _duplicates("pixels are equal, files are not", found.same_pixels)
+    remarks = [
+        *_findings(found.remarks, found.settings),
+        *_duplicates("files are equal", found.same_bytes),
+        *_duplicates("pixels are equal, files are not", found.same_pixels),
+    ]
     lines = [
         f"{found.path}: {_number(found.samples, 'sample')}; measured by {_measure(found.settings)}",
         "",
-        *captured.get().splitlines(),
+        *captured.getvalue().splitlines(),
         *_characters(f"{len(found.characters)} different characters in the labels:", found.characters),
         *_characters(f"{len(found.outside_charset)} outside the charset:", found.outside_charset),
         *_wrapped(f"{len(found.unseen)} of the charset in no label:", map(_shown_character, found.unseen)),
@@ -125,8 +123,14 @@ def _findings(found: Mapping[str, Finding], settings: InspectionSettings) -> Ite
         "wrong_stored_size": " (wh- is not the size of the image)",
     }
     for name, finding in found.items():
-        keys = [*map(_key, finding.examples), *["..."] * (finding.count > len(finding.examples))]
+        keys = _dotted(map(_key, finding.examples), finding.count)
         yield f"  {finding.count:>9,}  {name}{meanings.get(name, '')}: {', '.join(keys)}"
+
+
+def _dotted(examples: Iterable[str], count: int, dots: str = "...") -> list[str]:
+    """Add dots to examples that are not all there are."""
+    shown = [*examples]
+    return [*shown, *[dots] * (count > len(shown))]
 
 
 def _key(key: str) -> str:
@@ -140,27 +144,26 @@ def _member(member: Member) -> str:
 
 def _duplicates(title: str, found: Groups) -> Iterator[str]:
     if found.groups:
-        examples = [" = ".join(_key(member.key) for member in members) for members in found.examples]
-        examples += ["..."] * (found.groups > len(examples))
+        examples = _dotted((" = ".join(_key(m.key) for m in members) for members in found.examples), found.groups)
         yield f"  {found.samples:>9,}  in {_number(found.groups, 'group')} whose {title}: {'; '.join(examples)}"
 
 
-def _contradictions(found: Groups) -> Sequence[str]:
+def _contradictions(found: Groups) -> list[str]:
     if not found.groups:
-        return ()
+        return []
     title = f"contradictions: {_number(found.groups, 'group')} of equal images with different labels"
-    examples = [f"  {' = '.join(map(_member, members))}" for members in found.examples]
-    return [title, *examples, *["  ..."] * (found.groups > len(examples))]
+    examples = (f"  {' = '.join(map(_member, members))}" for members in found.examples)
+    return [title, *_dotted(examples, found.groups, "  ...")]
 
 
-def _overlap(found: Overlap) -> Sequence[str]:
+def _overlap(found: Overlap) -> list[str]:
     title = f"overlap with {found.path} ({_number(found.samples, 'sample')}"
     title += f", {found.unreadable:,} of them unreadable)" if found.unreadable else ")"
     if not found.same_pixels:
         return [f"{title}: none"]
     title += f": {_number(found.same_pixels, 'sample')} here, {found.same_bytes:,} of them byte by byte"
-    examples = [f"  {_member(here)} = {_member(there)} there" for here, there in found.examples]
-    return [title, *examples, *["  ..."] * (found.same_pixels > len(examples))]
+    examples = (f"  {_member(here)} = {_member(there)} there" for here, there in found.examples)
+    return [title, *_dotted(examples, found.same_pixels, "  ...")]
 
 
 _COLUMNS = 8
@@ -168,34 +171,23 @@ _CELL = (184, 118)
 
 
 def sample_sheet(
-    store: SampleStore,
-    inspection: Inspection,
-    count: int = 96,
-    *,
-    seed: int = 0,
-    font_path: str | os.PathLike[str] | None = None,
+    store: SampleStore, inspection: Inspection, count: int, *, seed: int, font_path: str | None
 ) -> npt.NDArray[np.uint8]:
-    """Draw a contact sheet of random samples, in their order in the set, with the faulty ones in red.
-
-    Returns:
-        ``(H, W, 3)`` uint8.
-    """
+    """Draw a contact sheet ``(H, W, 3)`` of random samples, in their order, with the faulty ones in red."""
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(store), min(count, len(store)), replace=False, shuffle=False))
     images: list[npt.NDArray[np.uint8] | None] = []
     captions = []
     for index in map(int, drawn):
-        pixels, label, size = None, "", ""
+        member, pixels, facts = Member.of(store, index), None, []
         with contextlib.suppress(DataError):
             pixels = load_image(store.image_bytes(index), 3)
-            size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            pixels = _reduced(pixels)
-        with contextlib.suppress(DataError):
-            label = store.label(index)
-        lines = (label, "  ".join(filter(None, (size, inspection.fault(index)))), store.key(index).rpartition("/")[2])
+            facts.append(f"{pixels.shape[1]} x {pixels.shape[0]}")
+        facts += filter(None, [inspection.fault(index)])
+        lines = (member.label, "  ".join(facts), member.key.rpartition("/")[2])
         # A line break in a label is no line of the caption.
         captions.append("\n".join(line.replace("\n", "\\n") for line in lines))
-        images.append(pixels)
+        images.append(None if pixels is None else _reduced(pixels))
     marked = [place for place, index in enumerate(drawn) if inspection.fault(int(index))]
     return contact_sheet(images, captions, columns=_COLUMNS, cell=_CELL, marked=marked, font_path=font_path)
 

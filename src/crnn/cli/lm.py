@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from crnn.cli.arguments import add_command
 from crnn.decoding.language import DEFAULT_ORDER
 from crnn.errors import ConfigError, DataError
 from crnn.terminal import check_writable, counting_bar
@@ -30,7 +29,9 @@ def lm(
         order: Longest sequence of characters that is counted, the marks of beginning and end included.
         power: Words count by their frequency to this power; 0: all alike.
     """
+    from crnn.data.source import open_source
     from crnn.decoding.language import train_language
+    from crnn.synth.word_list import read_word_list
 
     lists, labels = lists or [], labels or []
     if not lists and not labels:
@@ -46,12 +47,18 @@ def lm(
     unreadable = 0
     with counting_bar("learning", len(lists) + len(labels) + 1 + order) as progress:
         for name in lists:
-            words += _words(name, power)
+            found = read_word_list(name)
+            weights = (found.frequencies / found.frequencies.max()) ** power
+            # The mean is 1, so that every list counts as its length.
+            words += zip(found.words, (weights / weights.mean()).tolist(), strict=True)
             progress(1)
         for path in labels:
-            found, bad = _labels(path)
-            words += found
-            unreadable += bad
+            with open_source(path) as store:
+                for index in range(len(store)):
+                    try:
+                        words += [(word, 1.0) for word in store.label(index).split()]
+                    except DataError:
+                        unreadable += 1
             progress(1)
         language = train_language(words, Path(out).stem, order, progress=progress)
     size = language.save(out)
@@ -61,31 +68,3 @@ def lm(
         f"sequences of {len(language.characters)} characters, {size / 1e6:.1f} MB{left_out}"
     )
     return 0
-
-
-def _words(name: str, power: float) -> list[tuple[str, float]]:
-    """Return the words of a list with weights whose mean is 1, so that every list counts as its length."""
-    from crnn.synth.word_list import read_word_list
-
-    found = read_word_list(name)
-    weights = (found.frequencies / found.frequencies.max()) ** power
-    return list(zip(found.words, (weights / weights.mean()).tolist(), strict=True))
-
-
-def _labels(path: str) -> tuple[list[tuple[str, float]], int]:
-    """Return the words in the labels of a set, and the number of unreadable records."""
-    from crnn.data.source import open_source
-
-    found, unreadable = [], 0
-    with open_source(path) as store:
-        for index in range(len(store)):
-            try:
-                found += [(word, 1.0) for word in store.label(index).split()]
-            except DataError:
-                unreadable += 1
-    return found, unreadable
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, lm, "lm")

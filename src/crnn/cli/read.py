@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from PIL import Image
 
-from crnn.cli.arguments import EngineOptions, add_command
+from crnn.cli.arguments import EngineOptions
+from crnn.contact_sheet import load_font
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError
-from crnn.image import ADVICE
+from crnn.image import ADVICE, IMAGE_SUFFIXES
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.terminal import check_image_writable, counting_bar, print_json, save_image
+from crnn.terminal import check_image_writable, counting_bar, print_json, save_image, say
 
 if TYPE_CHECKING:
-    from crnn.decoding.lexicon import Lexicon
     from crnn.recognizer import Reading, Recognizer
 
 _ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})  # they would break a line or its columns
@@ -54,15 +55,16 @@ def read(
     from crnn.recognizer import load
 
     if explain:
-        from crnn.contact_sheet import contact_sheet
-
         check_image_writable("--explain", explain)
-        contact_sheet([], [], font_path=explain_font or None)  # raises the errors of the font
+        load_font((explain_font, 0) if explain_font else None, 12)  # raises its errors now, and not at the end
     reader = load(model, **asdict(engine), **asdict(decoding))
     if decoding.n_best > 1 and not json:
-        print("crnn read: the texts of --n-best are part of --json; without it only the best is shown", file=sys.stderr)
-    if reader.decoder.lexicon is not None:
-        _say_skipped(str(decoding.lexicon), reader.decoder.lexicon)
+        say("read", "the texts of --n-best are part of --json; without it only the best is shown")
+    if (lexicon := reader.decoder.lexicon) is not None:
+        skipped = [(reason, words) for reason, words in lexicon.skipped.items() if reason != "duplicate"]
+        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped)
+        if told:
+            say("read", f"lexicon {decoding.lexicon}: {len(lexicon)} words; left out {told}")
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
     if not count:
         raise ConfigError(
@@ -76,24 +78,18 @@ def read(
 
 def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
     """Read and print; return the number of images, the number of unreadable ones, and the first readable ones."""
-    waiting: deque[str] = deque()  # paths whose readings are still to come
-    problems: list[str] = []
-    paths: Iterable[str] = _expand(images, problems)
+    closed: list[str] = []  # folders that cannot be opened
+    paths: Iterable[str] = _expand(images, closed)
     shows_bar = not sys.stdout.isatty()  # on a terminal results are the progress
+    total = None
     if shows_bar and sys.stderr.isatty() and "-" not in images:
         paths = list(paths)
-
-    def remembered() -> Iterator[str]:
-        for path in paths:
-            waiting.append(path)
-            yield path
-
+        total = len(paths)
     count = bad = 0
     kept: list[str] = []
-    total = len(paths) if isinstance(paths, list) else None
+    paths, names = itertools.tee(paths)
     with counting_bar("reading", total, enabled=shows_bar) as advance:
-        for reading in reader.stream(remembered()):
-            path = waiting.popleft()
+        for reading, path in zip(reader.stream(paths), names, strict=True):
             count += 1
             advance(1)
             if isinstance(reading, ImageError):
@@ -101,17 +97,17 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
                 if json:
                     print_json({"image": path, "error": str(reading)})
                 else:
-                    print(f"crnn read: {reading}", file=sys.stderr)
+                    say("read", str(reading))
                 continue
             if reading.warning is not None:
-                print(f"crnn read: {path}: {ADVICE[reading.warning]}", file=sys.stderr)
+                say("read", f"{path}: {ADVICE[reading.warning]}")
             if len(kept) < keep:
                 kept.append(path)
             if json:
                 print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.options.n_best > 1)})
             else:
                 print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
-    return count, bad + len(problems), kept
+    return count, bad + len(closed), kept
 
 
 def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
@@ -137,21 +133,11 @@ def _number(score: float) -> float | None:
     return score if math.isfinite(score) else None
 
 
-def _say_skipped(path: str, lexicon: Lexicon) -> None:
-    """Print the lines of a lexicon file that were skipped, but for duplicates."""
-    skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
-    if skipped:
-        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
-        print(f"crnn read: lexicon {path}: {len(lexicon)} words; left out {told}", file=sys.stderr)
-
-
 def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:
-    from PIL import Image
-
     from crnn.explanation import explain
 
     if not paths:
-        print(f"crnn read: {target} is not written: no image could be read", file=sys.stderr)
+        say("read", f"{target} is not written: no image could be read")
         return
     sheets = [explain(reader, path).draw(font) for path in paths[:_MAX_EXPLAINED]]
     whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
@@ -161,11 +147,11 @@ def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None
         top += sheet.height
     save_image(target, whole)
     more = f", the first {_MAX_EXPLAINED} images" if len(paths) > _MAX_EXPLAINED else ""
-    print(f"crnn read: explained in {target}{more}", file=sys.stderr)
+    say("read", f"explained in {target}{more}")
 
 
-def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
-    """Yield paths of images from files, folders and ``-``; unreadable folders are added to ``problems``."""
+def _expand(images: Iterable[str], closed: list[str]) -> Iterator[str]:
+    """Yield paths of images from files, folders and ``-``; folders that cannot be opened are added to ``closed``."""
     for image in images:
         if image == "-":
             # As bytes: paths are not always text in the encoding of the terminal.
@@ -179,20 +165,18 @@ def _expand(images: Iterable[str], problems: list[str]) -> Iterator[str]:
                 if line.strip():
                     yield os.fsdecode(line.rstrip(b"\r\n"))
         elif os.path.isdir(image):  # noqa: PTH112 - Path raises for names that are too long or may not be seen
-            yield from _images_in(image, problems)
+            yield from _images_in(image, closed)
         else:
             yield image
 
 
-def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
-    from crnn.image import IMAGE_SUFFIXES
-
-    def say(error: OSError) -> None:
-        problems.append(f"{os.fsdecode(error.filename)}: folder cannot be opened ({error.strerror}); left out")
-        print(f"crnn read: {problems[-1]}", file=sys.stderr)
+def _images_in(folder: str, closed: list[str]) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        closed.append(os.fsdecode(error.filename))
+        say("read", f"{closed[-1]}: folder cannot be opened ({error.strerror}); left out")
 
     others, linked, found = [], [], []
-    for at, folders, names in os.walk(folder, onerror=say):
+    for at, folders, names in os.walk(folder, onerror=unreadable):
         linked += [name for name in folders if Path(at, name).is_symlink()]
         found += [Path(at, name) for name in names]
     for path in sorted(found):
@@ -206,9 +190,4 @@ def _images_in(folder: str, problems: list[str]) -> Iterator[str]:
     for skipped, kind in ((others, "files passed over, not images"), (linked, "linked folders passed over")):
         if skipped:
             shown = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-            print(f"crnn read: {folder}: {len(skipped)} {kind}: {shown}", file=sys.stderr)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, read, "read")
+            say("read", f"{folder}: {len(skipped)} {kind}: {shown}")

@@ -1,32 +1,28 @@
 """``crnn synth``: rendered text to look at, and as a set for other tools."""
 
-from __future__ import annotations
-
-import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal
 
 import typer
 
-from crnn.cli.arguments import SETTINGS, add_command, command_group, config_from
-from crnn.errors import ConfigError
-from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image
+from crnn.cli.arguments import config_from
+from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image, say
 
-if TYPE_CHECKING:
-    from crnn.config.run import Config as Settings
+HELP = "Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains."
 
 _MAX_PREVIEW = 4_000  # a sheet of more is higher than most programs can show
-_MAX_COUNT = 1_000_000_000
-_MAX_FIRST = 1_000_000_000_000  # the words beside samples have the numbers behind
-
+_DEFAULT = "crnn-small"
 Config = Annotated[str, typer.Argument(metavar="[CONFIG]")]
+# The words beside samples have the numbers behind 10 ** 12.
+First = Annotated[int, typer.Option(min=0, max=10**12)]
 
 
 def preview(
     ctx: typer.Context,
     out: Annotated[str, typer.Argument(metavar="OUT.png")],
-    config: Config = "crnn-small",
-    count: int | None = None,
-    first: int = 0,
+    config: Config = _DEFAULT,
+    count: Annotated[int | None, typer.Option(min=1, max=_MAX_PREVIEW)] = None,
+    first: First = 0,
     explain: bool = False,
 ) -> int:
     """Draw a sheet of samples with their labels.
@@ -42,14 +38,13 @@ def preview(
         first: Number of the first sample; a sample is the same in whatever set it is.
         explain: Show how samples come about, one in each row, stage by stage.
     """
-    settings = _settings(config, ctx.args)
+    settings = config_from(config, ctx.args, default=_DEFAULT)
     check_image_writable("OUT", out)
     count = count if count is not None else 8 if explain else 80
-    _check_numbers(count, first, _MAX_PREVIEW)
     require_torch("rendering text", "train")
     from crnn.synth.samples import explain_sheet, preview_sheet
 
-    sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, _print_line)
+    sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, partial(say, "synth"))
     save_image(out, sheet)
     print(out)
     return 0
@@ -58,9 +53,9 @@ def preview(
 def write(
     ctx: typer.Context,
     dst: Annotated[str, typer.Argument(metavar="DST")],
-    count: int,
-    config: Config = "crnn-small",
-    first: int = 0,
+    count: Annotated[int, typer.Option(min=1, max=10**9)],
+    config: Config = _DEFAULT,
+    first: First = 0,
     to: Literal["lmdb", "list"] = "lmdb",
     shape: Literal["natural", "network"] = "natural",
     format: Literal["png", "jpeg"] = "png",  # noqa: A002
@@ -79,39 +74,14 @@ def write(
         shape: natural: images have the proportions of the words; network: the size that the network sees.
         format: Of the images.
     """
-    settings = _settings(config, ctx.args)
-    _check_numbers(count, first, _MAX_COUNT)
+    settings = config_from(config, ctx.args, default=_DEFAULT)
     require_torch("rendering text", "train")
     from crnn.synth.samples import write_samples
 
     with counting_bar("rendering", count) as progress:
         written = write_samples(
-            settings, dst, count, first=first, to=to, shape=shape, encoding=format, progress=progress, say=_print_line
-        )
+            settings, dst, count, first=first, to=to, shape=shape, encoding=format, progress=progress,
+            say=partial(say, "synth"),
+        )  # fmt: skip
     print(f"{dst}: {written} samples written")
     return 0
-
-
-def _settings(config: str, flags: list[str]) -> Settings:
-    if config.startswith("--"):  # CONFIG is left out, and the first flag stands in its place
-        return config_from("crnn-small", [config, *flags])
-    return config_from(config, flags)
-
-
-def _check_numbers(count: int, first: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise ConfigError(f"--count is {count}; expected 1 to {most}")
-    if not 0 <= first <= _MAX_FIRST:
-        raise ConfigError(f"--first is {first}; expected 0 to {_MAX_FIRST}")
-
-
-def _print_line(line: str) -> None:
-    print(f"crnn synth: {line}", file=sys.stderr)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = command_group("Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains.")
-    add_command(group, preview, "preview", context_settings=SETTINGS)
-    add_command(group, write, "write", context_settings=SETTINGS)
-    app.add_typer(group, name="synth")

@@ -4,32 +4,28 @@ import os
 
 import typer
 
-from crnn.cli.arguments import CONFIG, SETTINGS, add_command, config_from
+from crnn.cli.arguments import CONFIG, config_from
 from crnn.terminal import require_torch
-
-HELP = """\
-Train a network: CONFIG, a preset or a TOML file, and --section.key VALUE in the place of its settings.
-
-\b
-The settings that people change:
-  --data.train PATH ...               LMDB folders or list files to learn from, or synth: rendered text
-  --data.validation PATH ...          labelled images that choose the best weights
-  --charset.characters 95             36, 62, 94, 95, or the characters themselves
-  --train.warm_start MODEL            go on from the weights of another model
-  --train.num_steps N                 steps; --train.epoch_size N: epochs
-  --train.batch_size N                images in a step
-  --optim.learning_rate X             at the peak of the schedule
-  --eval.protocol lines               what is right in validation
-  --checkpoint.save_checkpoint_path DIR   the run folder
-  --train.threads N                   threads on the CPU
-
-'crnn config explain' has all of them; 'crnn config show CONFIG' prints what a preset or a file comes to. Under torchrun
-ranks share the work. In Python: crnn.training.train(config).
-"""
 
 
 def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
-    """Train a network.
+    r"""Train a network: CONFIG, a preset or a TOML file, and --section.key VALUE in the place of its settings.
+
+    \b
+    The settings that people change:
+      --data.train PATH ...               LMDB folders or list files to learn from, or synth: rendered text
+      --data.validation PATH ...          labelled images that choose the best weights
+      --charset.characters 95             36, 62, 94, 95, or the characters themselves
+      --train.warm_start MODEL            go on from the weights of another model
+      --train.num_steps N                 steps; --train.epoch_size N: epochs
+      --train.batch_size N                images in a step
+      --optim.learning_rate X             at the peak of the schedule
+      --eval.protocol lines               what is right in validation
+      --checkpoint.save_checkpoint_path DIR   the run folder
+      --train.threads N                   threads on the CPU
+
+    'crnn config explain' has all of them; 'crnn config show CONFIG' prints what a preset or a file comes to. Under
+    torchrun ranks share the work. In Python: crnn.training.train(config).
 
     Args:
         ctx: Holds the settings.
@@ -49,8 +45,3 @@ def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
     if os.environ.get("RANK", "0") == "0":  # under torchrun every rank comes here; one speaks for all
         print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
     return 0 if report.stopped_by is None else 128 + report.stopped_by
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, train, "train", help_text=HELP, context_settings=SETTINGS)

@@ -111,6 +111,14 @@ class Member:
     key: str
     label: str  # empty where it cannot be read
 
+    @classmethod
+    def of(cls, store: SampleStore, index: int) -> Member:
+        """Return the sample of a store."""
+        label = ""
+        with contextlib.suppress(DataError):
+            label = store.label(index)
+        return cls(store.key(index), label)
+
 
 @dataclass(frozen=True, slots=True)
 class Groups:
@@ -397,7 +405,8 @@ def _overlap(store: SampleStore, seen: _Examined, other: SampleStore, theirs: _E
         same_bytes=int(np.count_nonzero(same_files >= 0)),
         same_pixels=len(common),
         examples=tuple(
-            (_member(store, index), _member(other, int(partners[index]))) for index in common[:_MAX_EXAMPLES].tolist()
+            (Member.of(store, index), Member.of(other, int(partners[index])))
+            for index in common[:_MAX_EXAMPLES].tolist()
         ),
     )
 
@@ -417,15 +426,8 @@ def _differ(hashes: _Hashes) -> bool:
 
 def _groups(store: SampleStore, equal: Sequence[_Indices]) -> Groups:
     shown = (group[:_MAX_MEMBERS].tolist() for group in equal[:_MAX_EXAMPLES])
-    examples = tuple(tuple(_member(store, index) for index in group) for group in shown)
+    examples = tuple(tuple(Member.of(store, index) for index in group) for group in shown)
     return Groups(len(equal), sum(map(len, equal)), examples)
-
-
-def _member(store: SampleStore, index: int) -> Member:
-    try:
-        return Member(store.key(index), store.label(index))
-    except DataError:
-        return Member(store.key(index), "")
 
 
 def _by_frequency(counts: Counter[str]) -> dict[str, int]:
