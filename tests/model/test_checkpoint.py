@@ -3,7 +3,6 @@
 import errno
 import os
 import pickle
-import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -293,20 +292,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     assert names_in(tmp_path) == [path.name]
 
 
-def test_a_write_that_ends_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = saved(tmp_path / "weights.safetensors")
-    content = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limits[1]))
-    try:
-        with pytest.raises(CheckpointError, match="File too large"):
-            saved(path, seed=8)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == content
-    assert names_in(tmp_path) == [path.name]
-
-
 def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = os.fsync
 
@@ -390,12 +375,9 @@ def test_a_warm_start_begins_a_character_as_what_it_was_read_as(
     ],
     ids=["backbone", "hidden_size", "batch_norm", "image_channels"],
 )
-@pytest.mark.parametrize("characters", ["abcdef", "abc"])
-def test_a_warm_start_from_another_network_is_refused(
-    tmp_path: Path, changes: dict[str, dict[str, Any]], characters: str
-) -> None:
+def test_a_warm_start_from_another_network_is_refused(tmp_path: Path, changes: dict[str, dict[str, Any]]) -> None:
     old = load_weights(saved(tmp_path / "old"))
-    config = settings(characters, **changes)
+    config = settings("abc", **changes)
     network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=99)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(

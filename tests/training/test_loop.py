@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -481,29 +480,15 @@ def test_every_part_of_a_step_has_a_seed_of_its_own_on_every_rank(
 
 
 @pytest.mark.parametrize(
-    ("sets", "charset", "protocol", "said"),
-    [
-        (("one/labels.tsv", "two/one/labels.tsv"), "36", "parseq", "2 sets are called 'one'"),
-        (("one/labels.tsv",), "62", "clovaai", "protocol clovaai compares"),
-    ],
+    ("count", "protocol", "said"),
+    [(2, "parseq", "2 sets are called 'words'"), (1, "clovaai", "protocol clovaai compares")],
 )
 def test_a_validation_that_cannot_be_is_refused_before_the_first_step(
-    small_config: Configs,
-    word_list: Words,
-    tmp_path: Path,
-    sets: tuple[str, ...],
-    charset: str,
-    protocol: str,
-    said: str,
+    small_config: Configs, word_list: Words, count: int, protocol: str, said: str
 ) -> None:
     words = word_list(8)
-    for path in sets:
-        shutil.copytree(words.parent, (tmp_path / "sets" / path).parent, dirs_exist_ok=True)
-        (tmp_path / "sets" / path).parent.joinpath(words.name).rename(tmp_path / "sets" / path)
-    validation = [str(tmp_path / "sets" / path) for path in sets]
-    config = small_config(
-        words, data={"validation": validation}, charset={"characters": charset}, eval={"protocol": protocol}
-    )
+    sections = {"data": {"validation": [str(words)] * count}, "eval": {"protocol": protocol}}
+    config = small_config(words, charset={"characters": "62"}, **sections)
     with pytest.raises((ConfigError, DataError), match=said):
         train(config)
     assert not (Path(config.checkpoint.save_checkpoint_path) / "metrics.jsonl").exists()

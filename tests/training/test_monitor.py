@@ -1,7 +1,6 @@
 """What a run says: metrics.jsonl, the ModelZoo's lines, plain progress lines, TensorBoard."""
 
 import json
-import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ import pytest
 
 from crnn.config.run import Config
 from crnn.errors import TrainingError
-from crnn.terminal import counting_bar
 from crnn.training.monitor import Monitor, StepStats
 
 Configs = Callable[..., Config]
@@ -260,15 +258,3 @@ def test_a_run_without_tensorboard_installed_goes_on(
     with monitor_of(tensorboard=True) as monitor:
         monitor.step(stats(1))
     assert not (tmp_path / "tensorboard").exists()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Images and bars
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_counting_bar_is_silent_where_nobody_looks(enabled: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    with counting_bar("checking labels", 10, enabled=enabled) as progress:
-        progress(4)
-        progress(6)
-    assert re.sub(r"\s", "", "".join(capsys.readouterr())) == ""

@@ -299,13 +299,6 @@ def test_other_samples_after_a_resume_are_said(
     assert "not as before the resume: the samples of data.train" in capsys.readouterr().err
 
 
-def test_a_resume_with_other_settings_is_refused(word_list: Words, small_config: Configs) -> None:
-    words = word_list(16)
-    train(small_config(words, train={"num_steps": 1}))
-    with pytest.raises(ConfigError, match=r"--resume: the settings are not those of .*train\.seed was 1, is 2"):
-        train(small_config(words, train={"num_steps": 1, "seed": 2}), resume=True)
-
-
 def test_a_resume_with_another_number_of_ranks_is_refused(word_list: Words, small_config: Configs) -> None:
     config = small_config(word_list(16), train={"num_steps": 1})
     folder = RunFolder(train(config).folder)

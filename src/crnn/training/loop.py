@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from crnn.charset import NAMED_CHARSETS
-from crnn.config.run import Config
+from crnn.config.run import Config, dump_config
 from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch, check_training_data
 from crnn.data.source import open_source
@@ -34,12 +34,13 @@ from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
 from crnn.evaluation.evaluate import calibrate, evaluate, open_sets
 from crnn.evaluation.results import Evaluation
+from crnn.files import atomic_write
 from crnn.image import load_image
-from crnn.model.checkpoint import load_weights, save_calibration, warm_start
+from crnn.model.checkpoint import load_weights, save_calibration, save_weights, warm_start
 from crnn.model.crnn import build_model
 from crnn.recognizer import Recognizer
 from crnn.terminal import counting_bar, signals_collected
-from crnn.training.batches import batches_ahead, open_batches, stored_sources
+from crnn.training.batches import BatchFeed, batches_ahead, stored_sources
 from crnn.training.monitor import Monitor, StepStats
 from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
@@ -127,7 +128,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
 def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resume: bool) -> TrainReport:
     """Train on one rank, from the start or a checkpoint to the last step or a signal."""
     with counting_bar("checking labels", enabled=ranks.is_main) as progress:
-        source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
+        source = BatchFeed(config, ranks.rank, ranks.world_size, ranks.device, progress)
     accumulate = config.optim.accumulate_steps
     epoch_steps = max(1, source.epoch_batches // accumulate)
     num_steps = config.train.num_steps or config.train.epoch_size * epoch_steps
@@ -145,7 +146,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
     if resume and checkpoint is None:
         lines.append(f"{folder.path} has no run to go on with; a new one begins")
     if ranks.is_main:
-        folder.write_settings(config)
+        atomic_write(folder.path / "config.toml", dump_config(config).encode(), CheckpointError)
     train_step = TrainStep(config, ranks, state, stop)
     validator = Validator(config, state.network.num_classes, ranks)
 
@@ -191,7 +192,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         skipped = sum(ranks.gather(state.skipped), Counter[str]())
         best_step = None
         if ranks.is_main:
-            folder.save_weights(folder.last, weights, config, _info(state, config, None))
+            _save_weights(folder.last, state, weights, config, None)
             for line in source.remarks():
                 if line not in remarks:  # found only while training
                     monitor.say(line)
@@ -316,7 +317,7 @@ def _validate(
     if ranks.is_main:
         values = evaluation.as_dict()
         if best:
-            folder.save_weights(folder.best, weights, config, _info(state, config, values))
+            _save_weights(folder.best, state, weights, config, values)
         monitor.validation(state.step, values, reading_sheet(evaluation) if config.train.tensorboard else None, best)
         monitor.restart_clock()
 
@@ -336,9 +337,12 @@ def _synced_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str
     return state.weights()
 
 
-def _info(state: TrainState, config: Config, validation: dict[str, Any] | None) -> dict[str, Any]:
-    data = list(config.data.train)
-    return {"step": state.step, "samples": state.samples, "validation": validation, "data": data}
+def _save_weights(
+    path: Path, state: TrainState, weights: dict[str, Tensor], config: Config, validation: dict[str, Any] | None
+) -> None:
+    run = config.model_dump(mode="json", exclude_none=True)
+    info = {"step": state.step, "samples": state.samples, "validation": validation, "data": run["data"]["train"]}
+    save_weights(path, weights, config, {**info, "run": run})
 
 
 class Validator:
@@ -399,11 +403,9 @@ def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
     return contact_sheet(images, captions) if images else None
 
 
-def _disable_malloc_trim() -> bool:
-    """Let glibc keep freed blocks up to 1 GiB; return true if it accepts that.
-
-    Otherwise each step returns its activations to the system: a hundred page faults an image. Reference: mallopt(3).
-    """
+def _disable_malloc_trim() -> None:
+    """Let glibc keep freed blocks up to 1 GiB, or each step has a hundred page faults an image; see mallopt(3)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
-    return mallopt is not None and bool(mallopt(trim_threshold, -1)) and bool(mallopt(mmap_threshold, 1 << 30))
+    if mallopt is not None and mallopt(trim_threshold, -1):
+        mallopt(mmap_threshold, 1 << 30)
