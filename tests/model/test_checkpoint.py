@@ -63,8 +63,7 @@ def refused(path: Path) -> str:
     return message
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Written and read
+# ---- Written and read
 
 
 @pytest.mark.parametrize(
@@ -124,8 +123,7 @@ def test_a_run_folder_means_its_best_weights_and_else_its_last(tmp_path: Path) -
     assert resolve_weights(last) == last
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Damaged
+# ---- Damaged
 
 
 def test_every_bit_counts(tmp_path: Path) -> None:
@@ -157,8 +155,7 @@ def test_a_file_that_is_cut_short_or_longer_is_refused(tmp_path: Path) -> None:
     refused(path)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Foreign
+# ---- Foreign
 
 
 class _Bomb:
@@ -198,8 +195,7 @@ def test_safetensors_of_another_program_are_refused(tmp_path: Path, metadata: di
     assert "without crnn's metadata" in refused(path)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Whole, and yet not to be used
+# ---- Whole, and yet not to be used
 
 
 @pytest.mark.parametrize(
@@ -238,8 +234,7 @@ def test_tensors_that_are_not_those_of_the_settings_are_refused(tmp_path: Path) 
         build_network(load_weights(path))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Without torch
+# ---- Without torch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
@@ -275,8 +270,7 @@ def test_an_exported_file_is_no_weights_file(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.onnx")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Writing that fails
+# ---- Writing that fails
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -305,8 +299,7 @@ def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, mo
     assert (tmp_path / "file").read_bytes() == b"content"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Warm start
+# ---- Warm start
 
 
 @pytest.mark.parametrize(

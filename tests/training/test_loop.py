@@ -62,8 +62,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Learning
+# ---- Learning
 
 
 def draw_blocks(folder: Path, count: int) -> Path:
@@ -174,8 +173,7 @@ def test_epochs_count_steps(word_list: Words, small_config: Configs) -> None:
     assert train(config).steps == 3 * 2  # 20 samples are two steps of 8; what is left comes in the next epoch
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Validation
+# ---- Validation
 
 
 def scripted(accuracy: float, ned_edits: int = 0) -> Evaluation:
@@ -243,8 +241,7 @@ def test_readings_are_photographed_for_tensorboard(word_list: Words, small_confi
     assert b"readings" in events.read_bytes()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What cannot be read
+# ---- What cannot be read
 
 
 def test_an_unreadable_image_makes_the_batch_smaller_and_is_counted(
@@ -297,8 +294,7 @@ def test_too_many_unreadable_images_stop_a_run(word_list: Words, small_config: C
     assert train(config).skipped["not_an_image"] >= 20
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What stops a run
+# ---- What stops a run
 
 
 @pytest.mark.parametrize(("value", "workers"), [(math.nan, 0), (math.inf, 1)])
@@ -384,8 +380,7 @@ def test_a_full_disk_ends_a_run_and_leaves_its_checkpoints(
     assert train(config, resume=True).steps == 4
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Settings
+# ---- Settings
 
 
 def test_a_warm_start_begins_with_the_weights_of_another_run(

@@ -69,8 +69,7 @@ RESULT = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# metrics.jsonl
+# ---- metrics.jsonl
 
 
 def test_a_line_is_the_mean_over_the_samples_of_its_steps(tmp_path: Path, monitor_of: Any, clock: Clock) -> None:
@@ -125,7 +124,7 @@ def test_metrics_that_cannot_be_written_end_the_run_in_our_words(monitor_of: Any
     monitor = monitor_of()
     # The error has to come through the end of the "with", which closes the file with what it still holds.
     with (
-        pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl: File too large; make room"),
+        pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl: File too large; correct that"),
         full_disk(),
         monitor,
     ):
@@ -157,8 +156,7 @@ def test_a_full_disk_ends_what_is_drawn_for_tensorboard_and_not_the_run(
     assert record.getMessage().startswith("TensorBoard's file cannot be written (No space left on device)")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Lines for people
+# ---- Lines for people
 
 
 def test_plain_lines_come_every_ten_seconds_and_at_the_end(
@@ -205,8 +203,7 @@ def test_a_validation_is_recorded_and_said(
     assert "best 50.0 %" in third
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The ModelZoo's lines
+# ---- The ModelZoo's lines
 
 
 def test_the_modelzoo_lines_of_a_run_that_went_on_within_an_epoch(
@@ -224,8 +221,7 @@ def test_the_modelzoo_lines_of_a_run_that_went_on_within_an_epoch(
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# TensorBoard
+# ---- TensorBoard
 
 
 def test_scalars_and_readings_are_written_for_tensorboard(tmp_path: Path, monitor_of: Any, clock: Clock) -> None:

@@ -219,7 +219,8 @@ def moved(parameter: Tensor, gradients: list[Tensor], parts: int, **options: Any
     """How far a parameter moves in some steps."""
     weight = nn.Parameter(parameter.clone())
     decay = options.pop("weight_decay", 0.0)
-    optimizer = Muon([{"params": [weight], "parts": parts, "weight_decay": decay}], lr=0.1, **options)
+    group = {"params": [weight], "parts": parts, "weight_decay": decay}
+    optimizer = Muon([group], OptimConfig(learning_rate=0.1, **options))
     for gradient in gradients:
         weight.grad = gradient.clone()
         optimizer.step()
@@ -257,7 +258,8 @@ def test_gates_are_matrices_of_their_own_and_kernels_are_flattened() -> None:
 
 def test_the_others_are_adamw_s() -> None:
     weights = [nn.Parameter(random(5, seed=1)) for _ in range(2)]
-    ours = Muon([{"params": [weights[0]], "weight_decay": 0.1}], lr=0.01, momentum=0.9, beta2=0.98)
+    config = OptimConfig(learning_rate=0.01, momentum=0.9, beta2=0.98)
+    ours = Muon([{"params": [weights[0]], "weight_decay": 0.1}], config)
     theirs = torch.optim.AdamW([weights[1]], lr=0.01, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
     for step in range(3):
         for weight, optimizer in zip(weights, (ours, theirs), strict=True):

@@ -43,7 +43,7 @@ def build_network(weights: Weights[Tensor]) -> CRNN:
     if wrong:
         raise CheckpointError(
             f"weights {weights.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
-            f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
+            f"{', ...' if len(wrong) > 3 else ''}); the file was changed"
         )
     network.load_state_dict(weights.tensors)
     return network.eval()

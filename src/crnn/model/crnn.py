@@ -96,13 +96,8 @@ class _Backbone(nn.Sequential):
         return x
 
 
-def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int | None = None) -> CRNN:
-    """Build the network of these settings, on the CPU, in training mode.
-
-    ``num_classes`` includes the blank. ``seed`` leaves torch's global generator untouched; ``None`` draws from it.
-    """
-    if seed is None:
-        return CRNN(model, image.image_channels, num_classes)
+def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int) -> CRNN:
+    """Build the network of these settings on the CPU; ``num_classes`` has the blank. torch's own generator stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CRNN(model, image.image_channels, num_classes)

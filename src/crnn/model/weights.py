@@ -149,8 +149,7 @@ def read_tensor_file(
         ) from error
     except KeyError as error:
         raise CheckpointError(
-            f"{path}: has tensors of type {error.args[0]}, which numpy has not; expected float32, float16. Read it "
-            "with --engine torch, or write it anew in one of these"
+            f"{path}: has tensors of type {error.args[0]}, which numpy has not; read it with --engine torch"
         ) from None
     texts: dict[str, str] = _header(data).get("__metadata__", {})
     expected = texts.pop("sha256", None)

@@ -22,8 +22,6 @@ from crnn.synth.batches import SynthBatches
 
 SYNTH = "synth"  # rendered text among the sources of data.train; a folder of that name is ./synth
 
-_MOST_WORKERS = 16  # default limit
-
 DEPTH = 2  # batches made ahead: one ready, one in the making
 
 
@@ -143,7 +141,7 @@ def default_workers(device: torch.device) -> int:
     if device.type == "cpu":
         return 1
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max(usable_cores() // ranks_here - 2, 1), _MOST_WORKERS)
+    return min(max(usable_cores() // ranks_here - 2, 1), 16)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

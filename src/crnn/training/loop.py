@@ -56,26 +56,15 @@ _Pending = deque[tuple[int, float, StepResult]]  # (step, learning rate, numbers
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """End of a run.
-
-    Attributes:
-        folder: The run folder.
-        steps: Optimizer steps done, including those before a resume.
-        best_accuracy: Accuracy over all validation sets, in [0, 1]; ``None`` without validation.
-        weights: The best weights, or the last ones without validation.
-        skipped: Images unreadable in training, by reason.
-        stopped_by: The signal that ended the run early, or ``None``.
-        best_step: Step of the best weights, 0 for those of the warm start; ``None`` without validation and on ranks
-            other than the first.
-    """
+    """End of a run."""
 
     folder: Path
-    steps: int
-    best_accuracy: float | None
-    weights: Path
-    skipped: dict[str, int]
-    stopped_by: int | None
-    best_step: int | None = None
+    steps: int  # optimizer steps done, including those before a resume
+    best_accuracy: float | None  # over all validation sets, in [0, 1]; None without validation
+    weights: Path  # the best, or the last ones without validation
+    skipped: dict[str, int]  # images unreadable in training, by reason
+    stopped_by: int | None  # the signal that ended the run early
+    best_step: int | None = None  # of the best weights, 0: those of the warm start; only on rank 0, with validation
 
 
 def train(config: Config, *, resume: bool = False) -> TrainReport:
@@ -95,10 +84,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
         TrainingError: The loss is not finite, a worker died, or another run holds the folder.
     """
     if not config.data.train:
-        raise ConfigError(
-            "data.train is empty; expected LMDB folders or list files to train on, or synth for rendered text "
-            "(--data.train synth)"
-        )
+        raise ConfigError("data.train is empty; expected LMDB folders, list files or synth (--data.train synth)")
     stored = config.data.model_copy(update={"train": tuple(stored_sources(config))})
     check_training_data(stored)  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
@@ -109,7 +95,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
         folder = RunFolder(config.checkpoint.save_checkpoint_path)
         if ranks.is_main:
             stack.enter_context(folder.lock())
-            if folder.holds_a_run() and not resume:
+            if not resume and (folder.checkpoints() or folder.best.exists() or folder.last.exists()):
                 raise ConfigError(
                     f"{folder.path} already holds a run; add --resume to go on with it, or choose another "
                     "--checkpoint.save_checkpoint_path"
@@ -140,7 +126,9 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
     # Of rank 0 for all: on other machines the folder may be empty, and all have to go on from the same step.
     checkpoint = ranks.broadcast(folder.load_latest() if resume and ranks.is_main else None)
     remarks = source.remarks()
-    lines = [*remarks, *_changes(checkpoint, config, ranks, source.digest)]
+    lines = list(remarks)
+    if checkpoint is not None:
+        lines += check_same_run(checkpoint, config, ranks.world_size, source.digest)
     state = _start(config, ranks, checkpoint, lines)
     warm = config.train.warm_start is not None and checkpoint is None
     if resume and checkpoint is None:
@@ -213,26 +201,6 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         (stop[0] if stop else int(signal.SIGTERM)) if stopped else None,
         best_step,
     )
-
-
-def _changes(checkpoint: Checkpoint | None, config: Config, ranks: Ranks, digest: str) -> list[str]:
-    """Say what differs, as far as it may, from the run of the checkpoint."""
-    if checkpoint is None:
-        return []
-    num_ranks = len(checkpoint.numbers["skipped"])
-    if num_ranks != ranks.world_size:
-        raise ConfigError(
-            f"--resume: {checkpoint.path} is of a run with {num_ranks} rank(s), here are {ranks.world_size}: "
-            "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
-        )
-    changed = check_same_run(checkpoint, config)
-    before = checkpoint.numbers.get("digest", digest)
-    if before != digest:
-        changed.append(
-            f"the samples of data.train, or the fonts of rendered text ({before} -> {digest}): other batches from "
-            "here on"
-        )
-    return [f"not as before the resume: {line}" for line in changed]
 
 
 def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None, lines: list[str]) -> TrainState:
@@ -331,10 +299,11 @@ def _save(state: TrainState, config: Config, ranks: Ranks, folder: RunFolder, di
 
 
 def _synced_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str, Tensor]:
-    """Return the weights to evaluate and keep, with the statistics of all ranks."""
+    """Return the weights to evaluate and keep, the running average if there is one, with all ranks' statistics."""
+    averaged = state.average.state_dict() if state.average else None
     if ranks.world_size > 1 and not config.train.sync_batch_norm:
-        average_buffers(state.network, ranks, state.average.state_dict() if state.average else None)
-    return state.weights()
+        average_buffers(state.network, ranks, averaged)
+    return averaged or state.network.state_dict()
 
 
 def _save_weights(
@@ -379,15 +348,11 @@ class Validator:
             return f"{path}: confidences stay as the network gives them: {error}"
         save_calibration(path, found)
         curve = found.language or found.greedy
+        before, after = f"{100 * curve.error_before:.1f} %", f"{100 * curve.error_after:.1f} %"
         if (curve.slope, curve.offset) == (1.0, 0.0):
-            return (
-                f"{path}: confidences stay as the network gives them: a fit does not lower their calibration error on "
-                f"the validation sets, {100 * curve.error_before:.1f} %"
-            )
-        return (
-            f"{path}: confidences fitted on the validation sets, calibration error {100 * curve.error_before:.1f} % "
-            f"before, {100 * curve.error_after:.1f} % after"
-        )
+            unchanged = "confidences stay as the network gives them: a fit does not lower their calibration error"
+            return f"{path}: {unchanged} on the validation sets, {before}"
+        return f"{path}: confidences fitted on the validation sets, calibration error {before} before, {after} after"
 
 
 def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:

@@ -12,7 +12,6 @@ from crnn.config.training import OptimConfig
 from crnn.distributed import has_fast_bf16
 from crnn.model.crnn import CRNN
 
-_ROUNDS = 5
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the odd polynomial that brings singular values near 1 fastest
 
 _RMS = 0.2  # of an update over the learning rate, like AdamW's
@@ -22,25 +21,18 @@ class Muon(torch.optim.AdamW):
     """Muon for groups with ``parts`` above 0, AdamW for the others; one learning rate fits both.
 
     ``parts`` is the number of stacked matrices of one height in a parameter, 4 for the gates of an LSTM; a kernel is a
-    matrix with a row for each output. ``momentum`` is Muon's, and AdamW's beta1; weight decay is decoupled. ``bf16``
-    multiplies matrices in bfloat16, exact enough for singular values between 0.7 and 1.2.
+    matrix with a row for each output. ``bf16`` multiplies matrices in bfloat16, exact enough for singular values
+    between 0.7 and 1.2.
 
     Reference: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
     kellerjordan.github.io/posts/muon; scale of the updates: Liu et al. 2025, arXiv 2502.16982.
     """
 
-    def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        lr: float,
-        momentum: float = 0.95,
-        beta2: float = 0.99,
-        nesterov: bool = True,
-        bf16: bool = False,
-    ) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], config: OptimConfig, bf16: bool = False) -> None:
         groups = [{"parts": 0, **group} for group in groups]
-        super().__init__(groups, lr, (momentum, beta2), weight_decay=0.0, fused=True)
-        self._nesterov = nesterov
+        betas = config.momentum, config.beta2
+        super().__init__(groups, config.learning_rate, betas, weight_decay=0.0, fused=True)
+        self._nesterov = config.nesterov
         self._type = torch.bfloat16 if bf16 else torch.float32
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -92,7 +84,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32) + 1e-12).to(x.dtype)
-    for _ in range(_ROUNDS):
+    for _ in range(5):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=third, alpha=fifth), x, beta=first)
     return x.mT if tall else x
@@ -120,14 +112,11 @@ def build_optimizer(network: CRNN, config: OptimConfig) -> torch.optim.Optimizer
     inner = {id(p) for p in (*single, *gates)}
     groups[0]["params"] = [p for p in others if id(p) not in inner]
     groups = [{"params": single, **decay, "parts": 1}, {"params": gates, **decay, "parts": 4}, *groups]
-    bf16 = has_fast_bf16(vectors[0].device)
-    return Muon(groups, rate, momentum, config.beta2, config.nesterov, bf16)
+    return Muon(groups, config, has_fast_bf16(vectors[0].device))
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step, counted from 0; a pure function, so that resumed runs repeat it.
-
-    Only ``cosine_epoch`` uses ``steps_per_epoch``.
 
     Reference: ``cosine_epoch`` is the ModelZoo's ``cosine_decay_lr_with_start_step``; ``one_cycle`` is Smith 2018
     (arXiv 1708.07120) with a linear climb and a cosine fall, without its cycling momentum; ``linear`` falls linearly

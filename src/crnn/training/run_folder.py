@@ -93,10 +93,6 @@ class RunFolder:
             "checkpoint.save_checkpoint_path"
         )
 
-    def holds_a_run(self) -> bool:
-        """Return true if an earlier run left checkpoints or weights here."""
-        return bool(self.checkpoints()) or self.best.exists() or self.last.exists()
-
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, the latest first."""
         pattern = re.compile(r"step-\d{8,}\.safetensors")
@@ -133,8 +129,14 @@ class RunFolder:
         return None
 
 
-def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
-    """Check that ``config`` continues the run that wrote the checkpoint; return the allowed differences."""
+def check_same_run(checkpoint: Checkpoint, config: Config, world_size: int, digest: str) -> list[str]:
+    """Check that this continues the run that wrote the checkpoint; return lines on the allowed differences."""
+    num_ranks = len(checkpoint.numbers["skipped"])
+    if num_ranks != world_size:
+        raise ConfigError(
+            f"--resume: {checkpoint.path} is of a run with {num_ranks} rank(s), here are {world_size}: "
+            "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
+        )
     settings = checkpoint.settings
     with contextlib.suppress(ConfigError):
         # An older version did not have every setting, and did what is now the default.
@@ -149,7 +151,12 @@ def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
             f"--resume: the settings are not those of {checkpoint.path}: {'; '.join(clash)}. Use the run's own ones "
             "(config.toml in its folder), or start a new run with train.warm_start in another folder"
         )
-    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in free]
+    changes = [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in free]
+    before = checkpoint.numbers.get("digest", digest)
+    if before != digest:
+        samples = "the samples of data.train, or the fonts of rendered text"
+        changes.append(f"{samples} ({before} -> {digest}): other batches from here on")
+    return [f"not as before the resume: {change}" for change in changes]
 
 
 @dataclass(slots=True)
@@ -164,10 +171,6 @@ class TrainState:
     best: tuple[float, float] = (-1.0, -1.0)  # accuracy and 1-NED of the best validation
     validated: int = 0  # step of the last validation
     skipped: Counter[str] = field(default_factory=Counter)  # unreadable images of this rank, by reason
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the weights to evaluate and save: the running average, if there is one."""
-        return self.average.state_dict() if self.average is not None else self.network.state_dict()
 
     def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:
         """Return the state as a checkpoint; ``skipped`` is that of each rank, ``digest`` a code of the data."""
