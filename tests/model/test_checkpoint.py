@@ -3,7 +3,6 @@
 import errno
 import os
 import pickle
-import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,7 @@ def refused(path: Path) -> str:
     return message
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Written and read
+# ---- Written and read
 
 
 @pytest.mark.parametrize(
@@ -125,8 +123,7 @@ def test_a_run_folder_means_its_best_weights_and_else_its_last(tmp_path: Path) -
     assert resolve_weights(last) == last
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Damaged
+# ---- Damaged
 
 
 def test_every_bit_counts(tmp_path: Path) -> None:
@@ -158,8 +155,7 @@ def test_a_file_that_is_cut_short_or_longer_is_refused(tmp_path: Path) -> None:
     refused(path)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Foreign
+# ---- Foreign
 
 
 class _Bomb:
@@ -199,8 +195,7 @@ def test_safetensors_of_another_program_are_refused(tmp_path: Path, metadata: di
     assert "without crnn's metadata" in refused(path)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Whole, and yet not to be used
+# ---- Whole, and yet not to be used
 
 
 @pytest.mark.parametrize(
@@ -239,8 +234,7 @@ def test_tensors_that_are_not_those_of_the_settings_are_refused(tmp_path: Path) 
         build_network(load_weights(path))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Without torch
+# ---- Without torch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
@@ -276,8 +270,7 @@ def test_an_exported_file_is_no_weights_file(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.onnx")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Writing that fails
+# ---- Writing that fails
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -289,20 +282,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
         CheckpointError, match=r"weights\.safetensors: the disk is full\. .*a training goes on with --resume"
     ):
         saved(path, seed=8)
-    assert path.read_bytes() == content
-    assert names_in(tmp_path) == [path.name]
-
-
-def test_a_write_that_ends_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = saved(tmp_path / "weights.safetensors")
-    content = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, limits[1]))
-    try:
-        with pytest.raises(CheckpointError, match="File too large"):
-            saved(path, seed=8)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == content
     assert names_in(tmp_path) == [path.name]
 
@@ -320,8 +299,7 @@ def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path: Path, mo
     assert (tmp_path / "file").read_bytes() == b"content"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Warm start
+# ---- Warm start
 
 
 @pytest.mark.parametrize(
@@ -390,12 +368,9 @@ def test_a_warm_start_begins_a_character_as_what_it_was_read_as(
     ],
     ids=["backbone", "hidden_size", "batch_norm", "image_channels"],
 )
-@pytest.mark.parametrize("characters", ["abcdef", "abc"])
-def test_a_warm_start_from_another_network_is_refused(
-    tmp_path: Path, changes: dict[str, dict[str, Any]], characters: str
-) -> None:
+def test_a_warm_start_from_another_network_is_refused(tmp_path: Path, changes: dict[str, dict[str, Any]]) -> None:
     old = load_weights(saved(tmp_path / "old"))
-    config = settings(characters, **changes)
+    config = settings("abc", **changes)
     network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=99)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(

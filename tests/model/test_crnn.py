@@ -1,15 +1,11 @@
 """The network: its shapes, its size, and that it learns. Shape letters as in ``crnn.model.crnn``."""
 
-import inspect
-import re
-
 import pytest
 import torch
 from torch import nn
 
 from crnn.config.model import BACKBONE_CHANNELS, ImageConfig, ModelConfig, time_steps
 from crnn.errors import DataError
-from crnn.model import backbones as backbones_module
 from crnn.model.backbones import BACKBONES
 from crnn.model.crnn import CRNN, build_model
 
@@ -39,42 +35,17 @@ def test_every_width_has_the_time_steps_that_the_settings_say(backbone, width):
     assert logits.isfinite().all()
 
 
-def commented_shapes():
-    """(D, H, W as text) of each row, from the comments of the table."""
-    source = inspect.getsource(backbones_module)
-    table = source[source.index("BACKBONES: ") : source.index("_PAPER_BATCH_NORM")]
-    for name, rows in re.findall(r'"(\w+)": \((.*?)\n    \),', table, re.DOTALL):
-        yield name, re.findall(r"ConvLayer\(.*#[ .]*(\d+), (\d+), (W/.*)", rows)
-
-
-@pytest.mark.parametrize(("backbone", "rows"), list(commented_shapes()))
-@pytest.mark.parametrize("width", [100, 117])
-def test_every_row_has_the_shape_that_its_comment_says(backbone, rows, width):
-    network = network_of(backbone=backbone).to("meta")
-    shapes = []
-    features = torch.empty(1, 1, 32, width, device="meta")
-    for name, module in network.backbone.named_children():
-        if name.startswith("conv") and name != "conv1":
-            shapes.append(tuple(features.shape[1:]))
-        features = module(features)
-    shapes.append(tuple(features.shape[1:]))
-    columns = {"W/2": width // 2, "W/4": width // 4, "W/4 - 1": width // 4 - 1}
-    assert shapes == [(int(depth), int(height), columns[text]) for depth, height, text in rows]
-    assert shapes[-1] == (BACKBONE_CHANNELS[backbone], 1, time_steps(width))
-
-
 def test_the_rows_are_those_of_the_paper_with_the_modelzoos_pooling():
-    rows = dict(commented_shapes())["vgg"]
-    assert rows == [
-        ("64", "16", "W/2"),
-        ("128", "8", "W/4"),
-        ("256", "8", "W/4"),
-        ("256", "4", "W/4"),
-        ("512", "4", "W/4"),
-        ("512", "2", "W/4"),
-        ("512", "1", "W/4 - 1"),
-    ]
-    assert set(BACKBONES) == set(BACKBONE_CHANNELS) == set(dict(commented_shapes()))
+    shapes = []
+    features = torch.empty(1, 1, 32, 100, device="meta")
+    for name, module in network_of(backbone="vgg").to("meta").backbone.named_children():
+        features = module(features)
+        if name.startswith("relu"):
+            shapes.append(tuple(features.shape[1:]))
+    assert shapes == [
+        (64, 16, 50), (128, 8, 25), (256, 8, 25), (256, 4, 25), (512, 4, 25), (512, 2, 25), (512, 1, 24),
+    ]  # fmt: skip
+    assert BACKBONES.keys() == BACKBONE_CHANNELS.keys()
 
 
 @both_backbones
@@ -133,47 +104,18 @@ def test_normalisation_follows_every_convolution_or_those_of_the_paper(backbone)
             assert (follower == f"norm{number}") == (number in expected)
 
 
-@both_backbones
-def test_pooling_before_relu_is_relu_before_pooling(backbone):
-    """To the last bit, gradients too: the papers' order costs a twentieth of the time more."""
-    network = network_of(backbone=backbone)
-    modules = dict(network.backbone.named_children())
-    order = list(modules)
-    for name in order.copy():
-        if name.startswith("pool"):
-            place, relu = order.index(name), f"relu{name[4:]}"
-            assert order[place + 1] == relu
-            order[place : place + 2] = [relu, name]
-    published = nn.Sequential(*(modules[name] for name in order))
-    found = []
-    for backbone_module in (network.backbone, published):
-        images = random_images().requires_grad_()
-        features = backbone_module(images)
-        features.square().sum().backward()
-        found.append((features.detach(), images.grad, network.backbone.conv1.weight.grad.clone()))
-        network.zero_grad()
-    assert order != list(modules)
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.equal(ours, theirs)
-
-
 def test_dropout_has_an_effect_while_training_and_none_otherwise():
     images = random_images()
     for use_dropout in (False, True):
         network = network_of(backbone="small", hidden_size=16, use_dropout=use_dropout, dropout=0.5)
         for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.momentum = 0.0  # so that running statistics stay, and dropout is the only difference
+        assert network.dropout.p == (0.5 if use_dropout else 0.0)
         torch.manual_seed(0)
         first, second = network(images), network(images)
         assert torch.equal(first, second) == (not use_dropout)
         network.eval()
         assert torch.equal(network(images), network(images))
-
-
-def test_dropout_changes_no_weight_and_takes_the_share_that_is_set():
-    plain, dropped = network_of(backbone="small"), network_of(backbone="small", use_dropout=True, dropout=0.25)
-    assert plain.state_dict().keys() == dropped.state_dict().keys()
-    assert (plain.dropout.p, dropped.dropout.p) == (0.0, 0.25)
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_global_generator_alone():
@@ -186,19 +128,6 @@ def test_the_seed_decides_the_weights_and_leaves_the_global_generator_alone():
     assert not torch.equal(first.head.weight, other.head.weight)
     assert not torch.equal(first.backbone.conv1.weight, other.backbone.conv1.weight)
     assert not torch.equal(first.rnn1.weight_hh_l0, other.rnn1.weight_hh_l0)
-    torch.manual_seed(7)
-    unseeded = network_of(None, backbone="small")
-    assert torch.equal(unseeded.head.weight, first.head.weight)
-    assert not torch.equal(torch.get_rng_state(), before)
-
-
-def test_convolutions_start_with_the_variance_of_he():
-    network = network_of(backbone="vgg", batch_norm="paper")
-    for number, layer in enumerate(BACKBONES["vgg"], start=1):
-        conv = network.backbone.get_submodule(f"conv{number}")
-        expected = (2.0 / (layer.channels * layer.kernel**2)) ** 0.5
-        assert conv.weight.std().item() == pytest.approx(expected, rel=0.1)  # conv1 has 576 values: 3 % deviation
-        assert conv.bias is None or not conv.bias.any()
 
 
 @both_backbones

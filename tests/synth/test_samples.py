@@ -18,7 +18,7 @@ from crnn.synth import samples
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.samples import explain_sheet, preview_sheet, write_samples
 from crnn.synth.words import CLASS_BITS
-from crnn.training.batches import open_batches
+from crnn.training.batches import BatchFeed
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -136,7 +136,7 @@ def test_training_reads_it(request: pytest.FixtureRequest, tmp_path: Path, name:
     if name == "keep_ratio":
         assert sum(" " in label for _, label, _ in samples_of(tmp_path / "set")) > 20
     data = config.data.model_copy(update={"train": (str(tmp_path / "set"),)})
-    feed = open_batches(config.model_copy(update={"data": data}))
+    feed = BatchFeed(config.model_copy(update={"data": data}))
     assert feed.num_samples == 100
     assert all(len(batch) == 8 and not batch.skipped for batch in feed.iterate(0, 3))
 

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Learning
+# ---- Learning
 
 
 def draw_blocks(folder: Path, count: int) -> Path:
@@ -175,8 +173,7 @@ def test_epochs_count_steps(word_list: Words, small_config: Configs) -> None:
     assert train(config).steps == 3 * 2  # 20 samples are two steps of 8; what is left comes in the next epoch
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Validation
+# ---- Validation
 
 
 def scripted(accuracy: float, ned_edits: int = 0) -> Evaluation:
@@ -244,8 +241,7 @@ def test_readings_are_photographed_for_tensorboard(word_list: Words, small_confi
     assert b"readings" in events.read_bytes()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What cannot be read
+# ---- What cannot be read
 
 
 def test_an_unreadable_image_makes_the_batch_smaller_and_is_counted(
@@ -298,8 +294,7 @@ def test_too_many_unreadable_images_stop_a_run(word_list: Words, small_config: C
     assert train(config).skipped["not_an_image"] >= 20
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What stops a run
+# ---- What stops a run
 
 
 @pytest.mark.parametrize(("value", "workers"), [(math.nan, 0), (math.inf, 1)])
@@ -385,8 +380,7 @@ def test_a_full_disk_ends_a_run_and_leaves_its_checkpoints(
     assert train(config, resume=True).steps == 4
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Settings
+# ---- Settings
 
 
 def test_a_warm_start_begins_with_the_weights_of_another_run(
@@ -481,29 +475,15 @@ def test_every_part_of_a_step_has_a_seed_of_its_own_on_every_rank(
 
 
 @pytest.mark.parametrize(
-    ("sets", "charset", "protocol", "said"),
-    [
-        (("one/labels.tsv", "two/one/labels.tsv"), "36", "parseq", "2 sets are called 'one'"),
-        (("one/labels.tsv",), "62", "clovaai", "protocol clovaai compares"),
-    ],
+    ("count", "protocol", "said"),
+    [(2, "parseq", "2 sets are called 'words'"), (1, "clovaai", "protocol clovaai compares")],
 )
 def test_a_validation_that_cannot_be_is_refused_before_the_first_step(
-    small_config: Configs,
-    word_list: Words,
-    tmp_path: Path,
-    sets: tuple[str, ...],
-    charset: str,
-    protocol: str,
-    said: str,
+    small_config: Configs, word_list: Words, count: int, protocol: str, said: str
 ) -> None:
     words = word_list(8)
-    for path in sets:
-        shutil.copytree(words.parent, (tmp_path / "sets" / path).parent, dirs_exist_ok=True)
-        (tmp_path / "sets" / path).parent.joinpath(words.name).rename(tmp_path / "sets" / path)
-    validation = [str(tmp_path / "sets" / path) for path in sets]
-    config = small_config(
-        words, data={"validation": validation}, charset={"characters": charset}, eval={"protocol": protocol}
-    )
+    sections = {"data": {"validation": [str(words)] * count}, "eval": {"protocol": protocol}}
+    config = small_config(words, charset={"characters": "62"}, **sections)
     with pytest.raises((ConfigError, DataError), match=said):
         train(config)
     assert not (Path(config.checkpoint.save_checkpoint_path) / "metrics.jsonl").exists()

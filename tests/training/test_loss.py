@@ -90,15 +90,6 @@ def test_the_batch_is_summed_whatever_the_lengths_of_its_labels():
     assert twice.item() == pytest.approx(2 * together.item(), rel=1e-6)
 
 
-def test_the_blank_is_the_last_class():
-    # A network that is sure of the last class at every step reads nothing; one that is sure of the first reads "0".
-    for sure, target, other in ((4, [], [0]), (0, [0], [])):
-        logits = torch.full((1, 6, 5), -10.0)
-        logits[..., sure] = 10.0
-        assert ctc_loss(logits, torch.tensor([target or [0]]), torch.tensor([len(target)])).item() < 1e-4
-        assert ctc_loss(logits, torch.tensor([other or [0]]), torch.tensor([len(other)])).item() > 10.0
-
-
 def test_what_stands_behind_a_target_has_no_effect():
     targets = [[0, 1], [3, 3, 2, 0], [1]]
     logits = random_logits(3, 9, 5, seed=3)

@@ -1,7 +1,6 @@
 """What a run says: metrics.jsonl, the ModelZoo's lines, plain progress lines, TensorBoard."""
 
 import json
-import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ import pytest
 
 from crnn.config.run import Config
 from crnn.errors import TrainingError
-from crnn.terminal import counting_bar
 from crnn.training.monitor import Monitor, StepStats
 
 Configs = Callable[..., Config]
@@ -71,8 +69,7 @@ RESULT = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# metrics.jsonl
+# ---- metrics.jsonl
 
 
 def test_a_line_is_the_mean_over_the_samples_of_its_steps(tmp_path: Path, monitor_of: Any, clock: Clock) -> None:
@@ -127,7 +124,7 @@ def test_metrics_that_cannot_be_written_end_the_run_in_our_words(monitor_of: Any
     monitor = monitor_of()
     # The error has to come through the end of the "with", which closes the file with what it still holds.
     with (
-        pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl: File too large; make room"),
+        pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl: File too large; correct that"),
         full_disk(),
         monitor,
     ):
@@ -159,8 +156,7 @@ def test_a_full_disk_ends_what_is_drawn_for_tensorboard_and_not_the_run(
     assert record.getMessage().startswith("TensorBoard's file cannot be written (No space left on device)")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Lines for people
+# ---- Lines for people
 
 
 def test_plain_lines_come_every_ten_seconds_and_at_the_end(
@@ -207,8 +203,7 @@ def test_a_validation_is_recorded_and_said(
     assert "best 50.0 %" in third
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The ModelZoo's lines
+# ---- The ModelZoo's lines
 
 
 def test_the_modelzoo_lines_of_a_run_that_went_on_within_an_epoch(
@@ -226,8 +221,7 @@ def test_the_modelzoo_lines_of_a_run_that_went_on_within_an_epoch(
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# TensorBoard
+# ---- TensorBoard
 
 
 def test_scalars_and_readings_are_written_for_tensorboard(tmp_path: Path, monitor_of: Any, clock: Clock) -> None:
@@ -260,15 +254,3 @@ def test_a_run_without_tensorboard_installed_goes_on(
     with monitor_of(tensorboard=True) as monitor:
         monitor.step(stats(1))
     assert not (tmp_path / "tensorboard").exists()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Images and bars
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_counting_bar_is_silent_where_nobody_looks(enabled: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    with counting_bar("checking labels", 10, enabled=enabled) as progress:
-        progress(4)
-        progress(6)
-    assert re.sub(r"\s", "", "".join(capsys.readouterr())) == ""

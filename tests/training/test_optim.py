@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crnn.config.model import ImageConfig, ModelConfig
@@ -77,22 +75,6 @@ def test_cosine_epoch_is_the_modelzoos_formula():
         assert value == pytest.approx(end + (peak - end) / 2 * (1 + math.cos(math.pi * epoch / epochs)))
     assert values[0] == values[6] == peak
     assert len(set(values)) == epochs
-
-
-@given(
-    st.sampled_from(["cosine", "one_cycle", "constant", "cosine_epoch"]),
-    st.integers(1, 400),
-    st.integers(1, 400),
-    st.floats(0, 1),
-    st.floats(0, 1e-2),
-)
-def test_the_rate_stays_between_its_ends(schedule, num_steps, steps_per_epoch, warmup, end):
-    config = OptimConfig(schedule=schedule, learning_rate=1e-2, warmup=warmup, final_learning_rate=end)
-    for step in {0, num_steps // 3, num_steps - 1, num_steps, num_steps + 10}:
-        rate = learning_rate(config, step, num_steps, steps_per_epoch)
-        lowest = 0.0 if schedule == "one_cycle" else end * (1 - 1e-9)
-        assert lowest <= rate <= 1e-2 * (1 + 1e-9)
-        assert rate == learning_rate(config, step, num_steps, steps_per_epoch)
 
 
 # ---- optimiser
@@ -167,29 +149,6 @@ def test_the_average_follows_its_formula_buffers_included():
     assert average.state_dict()["1.num_batches_tracked"] == 12
 
 
-def test_an_average_goes_on_from_its_saved_state():
-    network = normalised_network()
-    average = WeightAverage(network, 0.7)
-    for step in range(4):
-        disturb(network, step)
-        average.update()
-    saved = {name: tensor.clone() for name, tensor in average.state_dict().items()}
-    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-    other = normalised_network()
-    resumed = WeightAverage(other, 0.7)
-    other.load_state_dict(weights)  # after the average was made, as a resumed run does
-    resumed.load_state_dict(saved, steps=4)
-    for step in range(4, 8):
-        for one, its_average in ((network, average), (other, resumed)):
-            disturb(one, step)
-            its_average.update()
-    assert resumed.steps == average.steps == 8
-    for name, tensor in average.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], tensor), name
-    assert not torch.equal(saved["0.weight"], resumed.state_dict()["0.weight"])  # what was given is left alone
-
-
 # ---- clipping
 
 
@@ -204,7 +163,7 @@ def parameters_with(*gradients):
 @pytest.mark.parametrize(
     ("max_norm", "scale", "norm", "factor"),
     [
-        (100.0, 1.0, 13.0, 1.0),
+        (100.0, 1.0, 13.0, 1.0),  # short enough: every bit stays
         (100.0, 2.0, 26.0, 2.0),  # scaled, and short enough
         (6.5, 1.0, 13.0, 0.5),
         (6.5, 2.0, 26.0, 0.5),  # scaled first: the limit is for what the optimiser gets
@@ -221,15 +180,9 @@ def test_gradients_are_scaled_and_then_shortened_together(max_norm, scale, norm,
     assert measured.shape == ()
     assert measured.dtype == torch.float32
     assert measured.item() == pytest.approx(norm)
-    torch.testing.assert_close(parameters[0].grad, torch.tensor([3.0, 4.0]) * factor)
-    torch.testing.assert_close(parameters[1].grad, torch.tensor([[12.0]]) * factor)
-
-
-def test_short_gradients_keep_every_bit():
-    parameters = parameters_with([0.1, -0.3], [[0.7]])
-    clip_gradients(parameters, 5.0)
-    assert torch.equal(parameters[0].grad, torch.tensor([0.1, -0.3]))
-    assert torch.equal(parameters[1].grad, torch.tensor([[0.7]]))
+    tolerance = {"rtol": 0.0, "atol": 0.0} if factor == 1.0 else {}
+    torch.testing.assert_close(parameters[0].grad, torch.tensor([3.0, 4.0]) * factor, **tolerance)
+    torch.testing.assert_close(parameters[1].grad, torch.tensor([[12.0]]) * factor, **tolerance)
 
 
 def test_gradients_of_zero_stay_zero_and_infinite_ones_are_reported():
@@ -266,7 +219,8 @@ def moved(parameter: Tensor, gradients: list[Tensor], parts: int, **options: Any
     """How far a parameter moves in some steps."""
     weight = nn.Parameter(parameter.clone())
     decay = options.pop("weight_decay", 0.0)
-    optimizer = Muon([{"params": [weight], "parts": parts, "weight_decay": decay}], lr=0.1, **options)
+    group = {"params": [weight], "parts": parts, "weight_decay": decay}
+    optimizer = Muon([group], OptimConfig(learning_rate=0.1, **options))
     for gradient in gradients:
         weight.grad = gradient.clone()
         optimizer.step()
@@ -304,7 +258,8 @@ def test_gates_are_matrices_of_their_own_and_kernels_are_flattened() -> None:
 
 def test_the_others_are_adamw_s() -> None:
     weights = [nn.Parameter(random(5, seed=1)) for _ in range(2)]
-    ours = Muon([{"params": [weights[0]], "weight_decay": 0.1}], lr=0.01, momentum=0.9, beta2=0.98)
+    config = OptimConfig(learning_rate=0.01, momentum=0.9, beta2=0.98)
+    ours = Muon([{"params": [weights[0]], "weight_decay": 0.1}], config)
     theirs = torch.optim.AdamW([weights[1]], lr=0.01, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
     for step in range(3):
         for weight, optimizer in zip(weights, (ours, theirs), strict=True):

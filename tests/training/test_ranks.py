@@ -57,8 +57,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What they learn
+# ---- What they learn
 
 
 @pytest.mark.slow
@@ -115,8 +114,7 @@ def test_two_and_four_ranks_learn_what_one_learns(
     assert sum("validation" in line for line in lines) == 2
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Ranks that hang, and ranks that die
+# ---- Ranks that hang, and ranks that die
 
 
 @pytest.mark.slow

@@ -63,8 +63,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIG
     after_step(monkeypatch, step - 1, lambda: os.kill(os.getpid(), number))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Stopped
+# ---- Stopped
 
 
 EVERYTHING: Sections = {
@@ -134,18 +133,6 @@ def test_a_signal_in_the_last_step_ends_a_run_as_if_there_were_none(
     assert [path.name for path in RunFolder(report.folder).checkpoints()] == ["step-00000003.safetensors"]
 
 
-def test_a_second_ctrl_c_ends_at_once(word_list: Words, small_config: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    after_step(monkeypatch, 2, twice)
-    with pytest.raises(KeyboardInterrupt):
-        train(small_config(word_list(16)))
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
 def test_a_stopped_run_that_keeps_no_checkpoints_promises_none(
     word_list: Words, small_config: Configs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,8 +149,7 @@ def test_a_stopped_run_that_keeps_no_checkpoints_promises_none(
     assert report.weights.read_bytes() == weights
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Processes
+# ---- Processes
 
 
 def start(config: Config, *flags: str) -> subprocess.Popen[str]:
@@ -258,8 +244,7 @@ def test_a_signal_to_all_processes_ends_a_run_cleanly(
         os.killpg(process.pid, 0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What may be resumed, and how
+# ---- What may be resumed, and how
 
 
 def test_an_existing_run_is_not_written_over(word_list: Words, small_config: Configs) -> None:
@@ -297,13 +282,6 @@ def test_other_samples_after_a_resume_are_said(
     words.write_text("".join(lines[:-1]))
     train(small_config(words, train={"num_steps": 4}), resume=True)
     assert "not as before the resume: the samples of data.train" in capsys.readouterr().err
-
-
-def test_a_resume_with_other_settings_is_refused(word_list: Words, small_config: Configs) -> None:
-    words = word_list(16)
-    train(small_config(words, train={"num_steps": 1}))
-    with pytest.raises(ConfigError, match=r"--resume: the settings are not those of .*train\.seed was 1, is 2"):
-        train(small_config(words, train={"num_steps": 1, "seed": 2}), resume=True)
 
 
 def test_a_resume_with_another_number_of_ranks_is_refused(word_list: Words, small_config: Configs) -> None:

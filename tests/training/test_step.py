@@ -1,7 +1,5 @@
 """Compiled steps compute what plain ones do; settings that cannot be are refused in words."""
 
-import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from crnn.errors import ConfigError
 from crnn.model.crnn import build_model
 from crnn.training.optim import build_optimizer
 from crnn.training.run_folder import TrainState
-from crnn.training.step import TrainStep, compile_backbone, compiles
+from crnn.training.step import TrainStep, compiles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,11 +46,10 @@ def state_of(config: Config) -> TrainState:
     return TrainState(network, build_optimizer(network, config.optim), None)
 
 
-def run(config: Config, batches: list[Batch], prepare: Callable[[TrainStep], None] = lambda _: None) -> list[Any]:
+def run(config: Config, batches: list[Batch]) -> list[Any]:
     """Losses of some steps and all tensors of the network after them."""
     state = state_of(config)
     step = TrainStep(config, Ranks(0, 1, CPU), state)
-    prepare(step)
     found: list[Any] = []
     for one in batches:
         result = step([one], 1e-2)
@@ -72,32 +69,16 @@ BATCHES = [batch(0), batch(1), batch(2, SIZE - 2), batch(3), batch(4, 0), batch(
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_steps_are_the_plain_ones(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-
-    def compile_with(network: Any) -> None:
-        compiled.append(network)
-        compile_backbone(network, backend)
-
     plain = run(settings(compile=False), BATCHES)
-    monkeypatch.setattr("crnn.training.step.compile_backbone", compile_with)
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr("torch.nn.Module.compile", lambda module, **kw: compile_module(module, backend=backend, **kw))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     found = run(settings(compile=True), BATCHES)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     torch._dynamo.reset()
-    assert (len(compiled), graphs) == (1, 1)  # smaller batches were not compiled for
+    assert graphs == 1  # smaller batches were not compiled for
     check_equal(found, plain)
-
-
-def test_a_compiled_network_keeps_its_names() -> None:
-    config = settings()
-    network = build_model(config.model, config.image, 37, seed=1)
-    names = list(network.state_dict())
-    compile_backbone(network, "eager")
-    assert list(network.state_dict()) == names
-    copied = copy.deepcopy(network)
-    images = torch.zeros(2, 1, 32, 48)
-    assert torch.equal(copied.eval()(images), build_model(config.model, config.image, 37, seed=1).eval()(images))
 
 
 def test_what_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

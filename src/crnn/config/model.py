@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from crnn.charset import Case, Charset, LabelRules, Unicode, Unknown, Whitespace
 from crnn.config.section import Section, checked_settings
-from crnn.errors import CharsetError
 
 BACKBONE_CHANNELS = {"vgg": 512, "small": 256}  # depth D of the feature sequence
 HIDDEN_SIZES = {"vgg": 256, "small": 128}  # default units of each LSTM per direction
@@ -131,10 +130,7 @@ class CharsetConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        try:
-            Charset(self.characters)
-        except CharsetError as error:
-            raise ValueError(str(error)) from None
+        Charset(self.characters)  # its error is a ValueError
         return self
 
     def charset(self) -> Charset:

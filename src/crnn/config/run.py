@@ -51,11 +51,7 @@ def preset_names() -> list[str]:
 
 
 def load_config(source: str | Path) -> Config:
-    """Load settings from a preset or a TOML file.
-
-    Raises:
-        ConfigError: There is no such preset or file, it is not TOML, or a setting is unknown or out of range.
-    """
+    """Load settings from a preset or a TOML file; ``ConfigError`` if that cannot be done."""
     name = str(source)
     path = _PRESETS / f"{name}.toml" if name in preset_names() else Path(source)
     expected = f"expected a TOML file or a preset ({', '.join(preset_names())})"

@@ -41,8 +41,7 @@ _RENAMED = {"faces": "fonts", "look": "style"}  # sections of files written befo
 def checked_settings(kind: type[_Tree], values: Mapping[str, Any], source: str) -> _Tree:
     """Parse nested mappings, as TOML and JSON give them, to a tree of settings.
 
-    Raises:
-        ConfigError: A setting is unknown or out of range; the message names ``source``, the key and the nearest name.
+    A ``ConfigError`` names ``source``, the key and the nearest known one.
     """
     try:
         return kind.model_validate(dict(values))

@@ -37,12 +37,7 @@ BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
     ),
 }
 
-_PAPER_BATCH_NORM = (3, 5, 7)
-"""Convolutions, from one, with batch normalisation under ``batch_norm = "paper"``: those of Shi's configuration
-(bgshih/crnn, ``crnn_demo/config.lua``, MIT).
-"""
-
 
 def is_normalized(number: int, batch_norm: str) -> bool:
     """Return true if convolution ``number``, from one, has batch normalisation (``all`` or ``paper``)."""
-    return batch_norm == "all" or number in _PAPER_BATCH_NORM
+    return batch_norm == "all" or number in (3, 5, 7)  # Shi's: bgshih/crnn, crnn_demo/config.lua (MIT)

@@ -17,7 +17,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from crnn.charset import Charset
-from crnn.config.model import CharsetConfig, ReaderConfig
+from crnn.config.model import ReaderConfig
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError
 from crnn.files import atomic_write
@@ -34,11 +34,7 @@ from crnn.model.weights import (
 
 
 def build_network(weights: Weights[Tensor]) -> CRNN:
-    """Return the network with these weights, on the CPU, in evaluation mode.
-
-    Raises:
-        CheckpointError: The tensors do not fit the network of the settings.
-    """
+    """Return the network with these weights, on the CPU, in evaluation mode."""
     config = weights.config
     network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=0)
     expected = network.state_dict()
@@ -47,18 +43,14 @@ def build_network(weights: Weights[Tensor]) -> CRNN:
     if wrong:
         raise CheckpointError(
             f"weights {weights.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
-            f"{', ...' if len(wrong) > 3 else ''}); the file was written by another program or was changed"
+            f"{', ...' if len(wrong) > 3 else ''}); the file was changed"
         )
     network.load_state_dict(weights.tensors)
     return network.eval()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able metadata as one safetensors file with a checksum, atomically.
-
-    Raises:
-        CheckpointError: The file cannot be written; an earlier one is untouched.
-    """
+    """Write tensors and JSON-able metadata as one safetensors file with a checksum, atomically."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     texts["sha256"] = tensor_digest(save_safetensors(held), texts)
@@ -96,11 +88,7 @@ def load_weights(source: str | Path) -> Weights[Tensor]:
 
 
 def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[Tensor]:
-    """Check and return the weights for ``save_calibration``, before hours of reading.
-
-    Raises:
-        CheckpointError: The source is no weights file, or ships and ``out`` is not given.
-    """
+    """Check and return the weights for ``save_calibration``, before hours of reading."""
     if out is None and shipped_weights(str(source)) is not None:
         raise CheckpointError(
             f"{source} ships with the package and stays as it is; expected another file to write, --out"
@@ -123,14 +111,14 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
     The last layer keeps the rows of common characters and of the blank. A new character starts with the row of the one
     that the old label rules made of it, its other case or base letter (``A`` and ``Ä`` with that of ``a``), since
     images of it were read as that; the rest start new. All other layers must fit. A line on the rows is returned.
-
-    Raises:
-        CheckpointError: The networks differ in more than their last layer, or the file contradicts itself.
     """
     state = build_network(weights).state_dict()
     own = network.state_dict()
     old_charset = weights.config.charset.charset()
-    sources = _read_before_as(charset, weights.config.charset)
+    # Each character that a reader with the old settings could name, with its old form.
+    rules = replace(weights.config.charset.rules(), max_length=None)
+    forms = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
+    sources = {c: form for c, form in forms.items() if len(form) == 1 and form in old_charset}
     to_rows = torch.tensor([*charset.encode("".join(sources)), charset.blank])
     from_rows = torch.tensor([*old_charset.encode("".join(sources.values())), old_charset.blank])
     head = ("head.weight", "head.bias")
@@ -147,20 +135,11 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
     for name in head:
         state[name] = own[name].clone().index_copy(0, to_rows, state[name][from_rows])
     network.load_state_dict(state)
-    shared = [c for c, source in sources.items() if c == source]
-    relatives = [c for c, source in sources.items() if c != source]
-    new = [c for c in charset.characters if c not in sources]
-    dropped = [c for c in old_charset.characters if c not in sources.values()]
-    return (
-        f"warm start from {weights.path}: {len(shared)} characters and the blank kept"
-        + (f", begun as their other case or base letter: {''.join(relatives)!r}" if relatives else "")
-        + (f", new: {''.join(new)!r}" if new else "")
-        + (f", left behind: {''.join(dropped)!r}" if dropped else "")
-    )
-
-
-def _read_before_as(charset: Charset, old: CharsetConfig) -> dict[str, str]:
-    """Map each character that a reader with the old settings could name to its old form, in order."""
-    old_charset, rules = old.charset(), replace(old.rules(), max_length=None)
-    found = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
-    return {c: source for c, source in found.items() if len(source) == 1 and source in old_charset}
+    shared = sum(c == source for c, source in sources.items())
+    changes = {
+        "begun as their other case or base letter": [c for c, source in sources.items() if c != source],
+        "new": [c for c in charset.characters if c not in sources],
+        "left behind": [c for c in old_charset.characters if c not in sources.values()],
+    }
+    told = "".join(f", {what}: {''.join(characters)!r}" for what, characters in changes.items() if characters)
+    return f"warm start from {weights.path}: {shared} characters and the blank kept{told}"

@@ -35,22 +35,19 @@ class CRNN(nn.Module):
         self.dropout = nn.Dropout(model.dropout if model.use_dropout else 0.0)
         self.rnn2 = nn.LSTM(hidden, hidden, bidirectional=True, batch_first=True)
         self.head = nn.Linear(2 * hidden, num_classes)
-        self.image_channels = image_channels
-        _initialize(self)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes V, with the blank, the last one."""
-        return self.head.out_features
+        self.image_channels, self.num_classes = image_channels, num_classes  # V, with the blank, the last one
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # He et al. 2015 (arXiv 1502.01852), like DTRB; LSTMs and linear layers start as torch's, and the
+                # ModelZoo's, do: uniform in +-1/sqrt(hidden) and +-1/sqrt(inputs).
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(N, T, V)``; float, or autocast's type.
 
-        Args:
-            images: ``(N, C, 32, W)`` float, normalized to [-1, 1] (``crnn.image.normalize``).
-
-        Raises:
-            DataError: The images have another height or number of channels, or are too narrow for one time step.
+        ``images`` is ``(N, C, 32, W)`` float, normalized to [-1, 1] (``crnn.image.normalize``).
         """
         if images.ndim != 4 or images.shape[1:3] != (self.image_channels, self.height) or images.shape[3] < 8:
             raise DataError(
@@ -99,26 +96,8 @@ class _Backbone(nn.Sequential):
         return x
 
 
-def _initialize(network: CRNN) -> None:
-    """Initialize convolutions: He et al. 2015 (arXiv 1502.01852), normal, fan-out, like DTRB; zero biases.
-
-    The rest is torch's default. Batch normalization: scale one, shift zero. LSTMs: uniform in +-1/sqrt(hidden), also
-    the ModelZoo's. Linear layers: uniform in +-1/sqrt(inputs).
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int | None = None) -> CRNN:
-    """Build the network of these settings, on the CPU, in training mode.
-
-    ``num_classes`` includes the blank. ``seed`` leaves torch's global generator untouched; ``None`` draws from it.
-    """
-    if seed is None:
-        return CRNN(model, image.image_channels, num_classes)
+def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int) -> CRNN:
+    """Build the network of these settings on the CPU; ``num_classes`` has the blank. torch's own generator stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CRNN(model, image.image_channels, num_classes)

@@ -60,30 +60,17 @@ _TORCH_NAMES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights(Generic[_Tensor]):
-    """Content of a weights file.
+    """Content of a weights file."""
 
-    Attributes:
-        tensors: The network's tensors by name: torch's, on the CPU, or numpy arrays.
-        config: Settings that rebuild the network.
-        info: Facts for people: step, accuracy, the whole settings of the run.
-        path: Source file.
-        calibration: Confidence curves, if they were fitted (``crnn calibrate``).
-    """
-
-    tensors: dict[str, _Tensor]
-    config: ReaderConfig
-    info: dict[str, Any]
+    tensors: dict[str, _Tensor]  # of the network, by name: torch's, on the CPU, or numpy arrays
+    config: ReaderConfig  # rebuilds the network
+    info: dict[str, Any]  # facts for people: step, accuracy, the whole settings of the run
     path: Path
-    calibration: Calibration | None = None
+    calibration: Calibration | None = None  # curves of the confidences, if they were fitted (``crnn calibrate``)
 
 
 def read_weights(source: str | Path) -> Weights[npt.NDArray[Any]]:
-    """Read a weights file, or the best weights of a run folder, without torch.
-
-    Raises:
-        CheckpointError: Missing, truncated, damaged, foreign, from a newer version, or of a type that numpy lacks
-            (bfloat16).
-    """
+    """Read a weights file, or the best weights of a run folder, without torch; numpy lacks bfloat16."""
     return read_weights_with(safetensors.numpy.load, source)
 
 
@@ -96,11 +83,7 @@ def read_weights_with(load: Callable[[bytes], dict[str, _Tensor]], source: str |
 
 
 def resolve_weights(source: str | Path) -> Path:
-    """Return the weights file of ``source``: shipped weights by name, itself, or ``best`` (else ``last``) of a run.
-
-    Raises:
-        CheckpointError: There is no such file.
-    """
+    """Return the weights file of ``source``: shipped weights by name, itself, or ``best`` (else ``last``) of a run."""
     if not str(source):
         raise CheckpointError("the model's name is empty; expected a weights file, a run folder or a shipped name")
     shipped = shipped_weights(str(source))
@@ -121,11 +104,7 @@ def resolve_weights(source: str | Path) -> Path:
 def weights_metadata(
     path: Path, metadata: Mapping[str, Any]
 ) -> tuple[ReaderConfig, dict[str, Any], Calibration | None]:
-    """Check the metadata of ``read_tensor_file``; return settings, info and calibration.
-
-    Raises:
-        CheckpointError: The file is no weights file, is of a newer version, or contradicts itself.
-    """
+    """Check the metadata of ``read_tensor_file``; return settings, info and calibration."""
     if metadata["format"] != WEIGHTS_FORMAT:
         raise CheckpointError(
             f"{path}: is a {metadata['format']!r} file; expected weights, such as best.safetensors of the run folder"
@@ -155,10 +134,7 @@ def read_tensor_file(
 ) -> tuple[dict[str, _Tensor], dict[str, Any]]:
     """Read tensors and metadata of a weights file or checkpoint, and check its checksum.
 
-    ``load`` is that of ``safetensors.numpy`` or ``safetensors.torch``.
-
-    Raises:
-        CheckpointError: The file is missing, truncated, not ours, its checksum does not fit, or numpy lacks a type.
+    ``load`` is that of ``safetensors.numpy`` or ``safetensors.torch``. Whatever is wrong is a ``CheckpointError``.
     """
     if path.suffix in (".onnx", ".xml"):
         raise CheckpointError(f"{path}: is an exported file; expected weights: a weights file, a run folder or a name")
@@ -173,8 +149,7 @@ def read_tensor_file(
         ) from error
     except KeyError as error:
         raise CheckpointError(
-            f"{path}: has tensors of type {error.args[0]}, which numpy has not; expected float32, float16. Read it "
-            "with --engine torch, or write it anew in one of these"
+            f"{path}: has tensors of type {error.args[0]}, which numpy has not; read it with --engine torch"
         ) from None
     texts: dict[str, str] = _header(data).get("__metadata__", {})
     expected = texts.pop("sha256", None)

@@ -22,8 +22,6 @@ from crnn.synth.batches import SynthBatches
 
 SYNTH = "synth"  # rendered text among the sources of data.train; a folder of that name is ./synth
 
-_MOST_WORKERS = 16  # default limit
-
 DEPTH = 2  # batches made ahead: one ready, one in the making
 
 
@@ -33,30 +31,43 @@ def stored_sources(config: Config) -> list[str]:
 
 
 class BatchFeed:
-    """Batches by number: this rank's part of those of stored samples, of rendered text, or of both.
+    """Batches by number of the sources of ``data.train``: the part of ``rank`` of those that share each batch.
 
-    ``share`` is the part of batches that are rendered, in turn with stored ones; without it each batch has both, stored
-    samples first.
+    Rendered text, composed on ``device``, beside stored sets needs ``data.ratios``: each rank's batch is split by them,
+    stored samples first. Under ``keep_ratio``, where the images of a batch share one width, stored and rendered batches
+    take turns. ``progress`` gets the number of stored labels scanned since the last call.
     """
 
     def __init__(
         self,
         config: Config,
-        device: torch.device,
-        stored: StoredBatches | None,
-        rendered: SynthBatches | None,
-        share: Fraction | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._data, self._device, self._share = config.data, device, share
-        self._stored, self._rendered = stored, rendered
-        counted = stored or rendered
+        device = device or torch.device("cpu")
+        if config.data.workers is None:
+            config = _with(config, data={"workers": default_workers(device)})
+        self._data, self._device = config.data, device
+        self._share: Fraction | None = None
+        stored = stored_sources(config)
+        rendered = len(config.data.train) - len(stored)
+        if rendered > 1:
+            raise ConfigError(f'data.train has "{SYNTH}" {rendered} times; expected once. data.ratios sets its share')
+        stored_config, rendered_size = config, config.train.batch_size
+        if stored and rendered:
+            stored_config, rendered_size, self._share = _shared_out(config, stored)
+        self._stored = StoredBatches(stored_config, rank, world_size, progress) if stored else None
+        self._rendered = SynthBatches(config, rank, world_size, device, rendered_size) if rendered else None
+        counted = self._stored or self._rendered
         assert counted is not None
         self.num_samples = counted.num_samples  # of a pass over the stored samples; endless text: as the settings say
         self.epoch_batches = counted.epoch_batches
-        if share is not None:
-            self.epoch_batches = max(1, round(counted.epoch_batches / (1 - share)))
-        self._scans = stored.scans if stored else []
-        codes = [f"{scan.digest:08x}" for scan in self._scans] + ([rendered.digest] if rendered else [])
+        if self._share is not None:
+            self.epoch_batches = max(1, round(counted.epoch_batches / (1 - self._share)))
+        self._scans = self._stored.scans if self._stored else []
+        codes = [f"{scan.digest:08x}" for scan in self._scans] + ([self._rendered.digest] if self._rendered else [])
         self.digest = "-".join(codes)  # of the content of the batches, beyond the settings
 
     def remarks(self) -> list[str]:
@@ -94,44 +105,17 @@ class BatchFeed:
         return math.floor(number * (self._share or 0) + Fraction(1, 2))
 
 
-def open_batches(
-    config: Config,
-    rank: int = 0,
-    world_size: int = 1,
-    device: torch.device | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> BatchFeed:
-    """Open the sources of ``data.train`` for ``rank`` of the ``world_size`` processes that share each batch.
-
-    Rendered text, composed on ``device``, beside stored sets needs ``data.ratios``: each rank's batch is split by them.
-    Under ``keep_ratio``, where the images of a batch share one width, each batch is wholly stored or wholly rendered.
-    ``progress`` gets the number of stored labels scanned since the last call.
-
-    Raises:
-        ConfigError: The sources and ratios do not fit together, or leave nothing to train on.
-        DataError: A source is missing or unusable.
-    """
-    device = device or torch.device("cpu")
-    if config.data.workers is None:
-        config = _with(config, data={"workers": default_workers(device)})
-    stored = stored_sources(config)
-    rendered = len(config.data.train) - len(stored)
-    if not rendered:
-        return BatchFeed(config, device, StoredBatches(config, rank, world_size, progress), None)
-    if rendered > 1:
-        raise ConfigError(f'data.train has "{SYNTH}" {rendered} times; expected once. Its share is set by data.ratios')
-    if not stored:
-        return BatchFeed(config, device, None, SynthBatches(config, rank, world_size, device))
+def _shared_out(config: Config, stored: list[str]) -> tuple[Config, int, Fraction | None]:
+    """Return the stored part's settings, the rendered one's size, and its share of the batches if they take turns."""
     if not config.data.ratios:
         raise ConfigError(
             f'data.train has "{SYNTH}" beside stored sets, and rendered text has no size that would give it its share; '
             f"expected data.ratios with {len(config.data.train)} numbers, such as "
             + str([19.0 if spec == SYNTH else 1.0 for spec in config.data.train])
         )
-    place = config.data.train.index(SYNTH)
-    ratios = list(config.data.ratios)
-    size = rendered_size = stored_size = config.train.batch_size
-    share = None
+    place, ratios, size = config.data.train.index(SYNTH), list(config.data.ratios), config.train.batch_size
+    share: Fraction | None = None
+    stored_size = rendered_size = size
     if config.image.resize == "keep_ratio":
         share = Fraction(ratios[place]) / sum(map(Fraction, ratios))
     else:
@@ -139,14 +123,7 @@ def open_batches(
         stored_size = size - rendered_size
     del ratios[place]
     data = {"train": tuple(stored), "ratios": tuple(ratios)}
-    settings = _with(config, data=data, train={"batch_size": stored_size})
-    return BatchFeed(
-        config,
-        device,
-        StoredBatches(settings, rank, world_size, progress),
-        SynthBatches(config, rank, world_size, device, rendered_size),
-        share,
-    )
+    return _with(config, data=data, train={"batch_size": stored_size}), rendered_size, share
 
 
 def _with(config: Config, **sections: dict[str, Any]) -> Config:
@@ -164,7 +141,7 @@ def default_workers(device: torch.device) -> int:
     if device.type == "cpu":
         return 1
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max(usable_cores() // ranks_here - 2, 1), _MOST_WORKERS)
+    return min(max(usable_cores() // ranks_here - 2, 1), 16)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from crnn.charset import NAMED_CHARSETS
-from crnn.config.run import Config
+from crnn.config.run import Config, dump_config
 from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch, check_training_data
 from crnn.data.source import open_source
@@ -34,12 +34,13 @@ from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
 from crnn.evaluation.evaluate import calibrate, evaluate, open_sets
 from crnn.evaluation.results import Evaluation
+from crnn.files import atomic_write
 from crnn.image import load_image
-from crnn.model.checkpoint import load_weights, save_calibration, warm_start
+from crnn.model.checkpoint import load_weights, save_calibration, save_weights, warm_start
 from crnn.model.crnn import build_model
 from crnn.recognizer import Recognizer
 from crnn.terminal import counting_bar, signals_collected
-from crnn.training.batches import batches_ahead, open_batches, stored_sources
+from crnn.training.batches import BatchFeed, batches_ahead, stored_sources
 from crnn.training.monitor import Monitor, StepStats
 from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
@@ -55,26 +56,15 @@ _Pending = deque[tuple[int, float, StepResult]]  # (step, learning rate, numbers
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """End of a run.
-
-    Attributes:
-        folder: The run folder.
-        steps: Optimizer steps done, including those before a resume.
-        best_accuracy: Accuracy over all validation sets, in [0, 1]; ``None`` without validation.
-        weights: The best weights, or the last ones without validation.
-        skipped: Images unreadable in training, by reason.
-        stopped_by: The signal that ended the run early, or ``None``.
-        best_step: Step of the best weights, 0 for those of the warm start; ``None`` without validation and on ranks
-            other than the first.
-    """
+    """End of a run."""
 
     folder: Path
-    steps: int
-    best_accuracy: float | None
-    weights: Path
-    skipped: dict[str, int]
-    stopped_by: int | None
-    best_step: int | None = None
+    steps: int  # optimizer steps done, including those before a resume
+    best_accuracy: float | None  # over all validation sets, in [0, 1]; None without validation
+    weights: Path  # the best, or the last ones without validation
+    skipped: dict[str, int]  # images unreadable in training, by reason
+    stopped_by: int | None  # the signal that ended the run early
+    best_step: int | None = None  # of the best weights, 0: those of the warm start; only on rank 0, with validation
 
 
 def train(config: Config, *, resume: bool = False) -> TrainReport:
@@ -94,10 +84,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
         TrainingError: The loss is not finite, a worker died, or another run holds the folder.
     """
     if not config.data.train:
-        raise ConfigError(
-            "data.train is empty; expected LMDB folders or list files to train on, or synth for rendered text "
-            "(--data.train synth)"
-        )
+        raise ConfigError("data.train is empty; expected LMDB folders, list files or synth (--data.train synth)")
     stored = config.data.model_copy(update={"train": tuple(stored_sources(config))})
     check_training_data(stored)  # a missing or empty set is found now, not after the first hour
     if config.train.threads is not None:
@@ -108,7 +95,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
         folder = RunFolder(config.checkpoint.save_checkpoint_path)
         if ranks.is_main:
             stack.enter_context(folder.lock())
-            if folder.holds_a_run() and not resume:
+            if not resume and (folder.checkpoints() or folder.best.exists() or folder.last.exists()):
                 raise ConfigError(
                     f"{folder.path} already holds a run; add --resume to go on with it, or choose another "
                     "--checkpoint.save_checkpoint_path"
@@ -127,7 +114,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
 def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resume: bool) -> TrainReport:
     """Train on one rank, from the start or a checkpoint to the last step or a signal."""
     with counting_bar("checking labels", enabled=ranks.is_main) as progress:
-        source = open_batches(config, ranks.rank, ranks.world_size, ranks.device, progress)
+        source = BatchFeed(config, ranks.rank, ranks.world_size, ranks.device, progress)
     accumulate = config.optim.accumulate_steps
     epoch_steps = max(1, source.epoch_batches // accumulate)
     num_steps = config.train.num_steps or config.train.epoch_size * epoch_steps
@@ -139,13 +126,15 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
     # Of rank 0 for all: on other machines the folder may be empty, and all have to go on from the same step.
     checkpoint = ranks.broadcast(folder.load_latest() if resume and ranks.is_main else None)
     remarks = source.remarks()
-    lines = [*remarks, *_changes(checkpoint, config, ranks, source.digest)]
+    lines = list(remarks)
+    if checkpoint is not None:
+        lines += check_same_run(checkpoint, config, ranks.world_size, source.digest)
     state = _start(config, ranks, checkpoint, lines)
     warm = config.train.warm_start is not None and checkpoint is None
     if resume and checkpoint is None:
         lines.append(f"{folder.path} has no run to go on with; a new one begins")
     if ranks.is_main:
-        folder.write_settings(config)
+        atomic_write(folder.path / "config.toml", dump_config(config).encode(), CheckpointError)
     train_step = TrainStep(config, ranks, state, stop)
     validator = Validator(config, state.network.num_classes, ranks)
 
@@ -191,7 +180,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         skipped = sum(ranks.gather(state.skipped), Counter[str]())
         best_step = None
         if ranks.is_main:
-            folder.save_weights(folder.last, weights, config, _info(state, config, None))
+            _save_weights(folder.last, state, weights, config, None)
             for line in source.remarks():
                 if line not in remarks:  # found only while training
                     monitor.say(line)
@@ -212,26 +201,6 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         (stop[0] if stop else int(signal.SIGTERM)) if stopped else None,
         best_step,
     )
-
-
-def _changes(checkpoint: Checkpoint | None, config: Config, ranks: Ranks, digest: str) -> list[str]:
-    """Say what differs, as far as it may, from the run of the checkpoint."""
-    if checkpoint is None:
-        return []
-    num_ranks = len(checkpoint.numbers["skipped"])
-    if num_ranks != ranks.world_size:
-        raise ConfigError(
-            f"--resume: {checkpoint.path} is of a run with {num_ranks} rank(s), here are {ranks.world_size}: "
-            "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
-        )
-    changed = check_same_run(checkpoint, config)
-    before = checkpoint.numbers.get("digest", digest)
-    if before != digest:
-        changed.append(
-            f"the samples of data.train, or the fonts of rendered text ({before} -> {digest}): other batches from "
-            "here on"
-        )
-    return [f"not as before the resume: {line}" for line in changed]
 
 
 def _start(config: Config, ranks: Ranks, checkpoint: Checkpoint | None, lines: list[str]) -> TrainState:
@@ -316,7 +285,7 @@ def _validate(
     if ranks.is_main:
         values = evaluation.as_dict()
         if best:
-            folder.save_weights(folder.best, weights, config, _info(state, config, values))
+            _save_weights(folder.best, state, weights, config, values)
         monitor.validation(state.step, values, reading_sheet(evaluation) if config.train.tensorboard else None, best)
         monitor.restart_clock()
 
@@ -330,15 +299,19 @@ def _save(state: TrainState, config: Config, ranks: Ranks, folder: RunFolder, di
 
 
 def _synced_weights(state: TrainState, config: Config, ranks: Ranks) -> dict[str, Tensor]:
-    """Return the weights to evaluate and keep, with the statistics of all ranks."""
+    """Return the weights to evaluate and keep, the running average if there is one, with all ranks' statistics."""
+    averaged = state.average.state_dict() if state.average else None
     if ranks.world_size > 1 and not config.train.sync_batch_norm:
-        average_buffers(state.network, ranks, state.average.state_dict() if state.average else None)
-    return state.weights()
+        average_buffers(state.network, ranks, averaged)
+    return averaged or state.network.state_dict()
 
 
-def _info(state: TrainState, config: Config, validation: dict[str, Any] | None) -> dict[str, Any]:
-    data = list(config.data.train)
-    return {"step": state.step, "samples": state.samples, "validation": validation, "data": data}
+def _save_weights(
+    path: Path, state: TrainState, weights: dict[str, Tensor], config: Config, validation: dict[str, Any] | None
+) -> None:
+    run = config.model_dump(mode="json", exclude_none=True)
+    info = {"step": state.step, "samples": state.samples, "validation": validation, "data": run["data"]["train"]}
+    save_weights(path, weights, config, {**info, "run": run})
 
 
 class Validator:
@@ -375,15 +348,11 @@ class Validator:
             return f"{path}: confidences stay as the network gives them: {error}"
         save_calibration(path, found)
         curve = found.language or found.greedy
+        before, after = f"{100 * curve.error_before:.1f} %", f"{100 * curve.error_after:.1f} %"
         if (curve.slope, curve.offset) == (1.0, 0.0):
-            return (
-                f"{path}: confidences stay as the network gives them: a fit does not lower their calibration error on "
-                f"the validation sets, {100 * curve.error_before:.1f} %"
-            )
-        return (
-            f"{path}: confidences fitted on the validation sets, calibration error {100 * curve.error_before:.1f} % "
-            f"before, {100 * curve.error_after:.1f} % after"
-        )
+            unchanged = "confidences stay as the network gives them: a fit does not lower their calibration error"
+            return f"{path}: {unchanged} on the validation sets, {before}"
+        return f"{path}: confidences fitted on the validation sets, calibration error {before} before, {after} after"
 
 
 def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
@@ -399,11 +368,9 @@ def reading_sheet(result: Evaluation) -> npt.NDArray[np.uint8] | None:
     return contact_sheet(images, captions) if images else None
 
 
-def _disable_malloc_trim() -> bool:
-    """Let glibc keep freed blocks up to 1 GiB; return true if it accepts that.
-
-    Otherwise each step returns its activations to the system: a hundred page faults an image. Reference: mallopt(3).
-    """
+def _disable_malloc_trim() -> None:
+    """Let glibc keep freed blocks up to 1 GiB, or each step has a hundred page faults an image; see mallopt(3)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
-    return mallopt is not None and bool(mallopt(trim_threshold, -1)) and bool(mallopt(mmap_threshold, 1 << 30))
+    if mallopt is not None and mallopt(trim_threshold, -1):
+        mallopt(mmap_threshold, 1 << 30)

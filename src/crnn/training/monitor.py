@@ -1,7 +1,6 @@
 """Logs of a run: progress bar, ``metrics.jsonl``, TensorBoard, the ModelZoo's lines."""
 
 import contextlib
-import errno
 import importlib.util
 import json
 import logging
@@ -27,14 +26,11 @@ _PLAIN_LINE_SECONDS = 10.0  # between progress lines, if stderr is no terminal
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """Figures of one optimiser step, counted from 1, over all ranks.
+    """Figures of one optimiser step over all ranks."""
 
-    ``loss`` is the mean CTC loss per sample in nats, ``gradient_norm`` the norm before clipping.
-    """
-
-    step: int
-    loss: float
-    gradient_norm: float
+    step: int  # from 1
+    loss: float  # mean CTC loss per sample, in nats
+    gradient_norm: float  # before clipping
     learning_rate: float
     samples: int
 
@@ -115,9 +111,8 @@ class Monitor:
             raise self._unwritten(error) from error
 
     def _unwritten(self, error: OSError) -> TrainingError:
-        advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "correct that"
         why = error.strerror or str(error)
-        return TrainingError(f"cannot write {self._metrics_path}: {why}; {advice} and continue with --resume")
+        return TrainingError(f"cannot write {self._metrics_path}: {why}; correct that and continue with --resume")
 
     def validation(self, step: int, result: Mapping[str, Any], sheet: npt.NDArray[np.uint8] | None, best: bool) -> None:
         """Report a validation to ``metrics.jsonl``, TensorBoard and the screen.

@@ -12,7 +12,6 @@ from crnn.config.training import OptimConfig
 from crnn.distributed import has_fast_bf16
 from crnn.model.crnn import CRNN
 
-_ROUNDS = 5
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the odd polynomial that brings singular values near 1 fastest
 
 _RMS = 0.2  # of an update over the learning rate, like AdamW's
@@ -21,31 +20,19 @@ _RMS = 0.2  # of an update over the learning rate, like AdamW's
 class Muon(torch.optim.AdamW):
     """Muon for groups with ``parts`` above 0, AdamW for the others; one learning rate fits both.
 
-    Args:
-        groups: Parameters with ``weight_decay`` (decoupled) and ``parts``: number of stacked matrices of one height in
-            a parameter, 4 for the gates of an LSTM; 0: AdamW. A kernel is a matrix with a row for each output.
-        lr: Learning rate.
-        momentum: Momentum of Muon, and AdamW's beta1.
-        beta2: AdamW's beta2.
-        nesterov: Use Nesterov momentum in Muon.
-        bf16: Multiply matrices in bfloat16, exact enough for singular values between 0.7 and 1.2.
+    ``parts`` is the number of stacked matrices of one height in a parameter, 4 for the gates of an LSTM; a kernel is a
+    matrix with a row for each output. ``bf16`` multiplies matrices in bfloat16, exact enough for singular values
+    between 0.7 and 1.2.
 
     Reference: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
     kellerjordan.github.io/posts/muon; scale of the updates: Liu et al. 2025, arXiv 2502.16982.
     """
 
-    def __init__(
-        self,
-        groups: Iterable[dict[str, Any]],
-        lr: float,
-        momentum: float = 0.95,
-        beta2: float = 0.99,
-        nesterov: bool = True,
-        bf16: bool = False,
-    ) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], config: OptimConfig, bf16: bool = False) -> None:
         groups = [{"parts": 0, **group} for group in groups]
-        super().__init__(groups, lr, (momentum, beta2), weight_decay=0.0, fused=True)
-        self._nesterov = nesterov
+        betas = config.momentum, config.beta2
+        super().__init__(groups, config.learning_rate, betas, weight_decay=0.0, fused=True)
+        self._nesterov = config.nesterov
         self._type = torch.bfloat16 if bf16 else torch.float32
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -97,7 +84,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32) + 1e-12).to(x.dtype)
-    for _ in range(_ROUNDS):
+    for _ in range(5):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=third, alpha=fifth), x, beta=first)
     return x.mT if tall else x
@@ -111,36 +98,25 @@ def build_optimizer(network: CRNN, config: OptimConfig) -> torch.optim.Optimizer
     """
     rate, momentum = config.learning_rate, config.momentum
     vectors = [p for p in network.parameters() if p.ndim <= 1]
-    single: list[Tensor] = []
-    gates: list[Tensor] = []
-    if config.optimizer == "muon":
-        convolutions = [m.weight for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]
-        single = [*convolutions[1:], network.neck.weight]
-        gates = [p for rnn in (network.rnn1, network.rnn2) for p in rnn.parameters() if p.ndim == 2]
-    inner = {id(p) for p in (*single, *gates)}
-    others = [p for p in network.parameters() if p.ndim > 1 and id(p) not in inner]
-    groups: list[dict[str, Any]] = [
-        {"params": others, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    others = [p for p in network.parameters() if p.ndim > 1]
+    decay = {"weight_decay": config.weight_decay}
+    groups: list[dict[str, Any]] = [{"params": others, **decay}, {"params": vectors, "weight_decay": 0.0}]
     if config.optimizer == "sgd":
         nesterov = config.nesterov and momentum > 0.0
         return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov, fused=True)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(momentum, config.beta2), fused=True)
-    groups = [
-        {"params": single, "weight_decay": config.weight_decay, "parts": 1},
-        {"params": gates, "weight_decay": config.weight_decay, "parts": 4},
-        *groups,
-    ]
-    bf16 = has_fast_bf16(next(network.parameters()).device)
-    return Muon(groups, rate, momentum, config.beta2, config.nesterov, bf16)
+    convolutions = [m.weight for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]
+    single = [*convolutions[1:], network.neck.weight]
+    gates = [p for rnn in (network.rnn1, network.rnn2) for p in rnn.parameters() if p.ndim == 2]
+    inner = {id(p) for p in (*single, *gates)}
+    groups[0]["params"] = [p for p in others if id(p) not in inner]
+    groups = [{"params": single, **decay, "parts": 1}, {"params": gates, **decay, "parts": 4}, *groups]
+    return Muon(groups, config, has_fast_bf16(vectors[0].device))
 
 
 def learning_rate(config: OptimConfig, step: int, num_steps: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step, counted from 0; a pure function, so that resumed runs repeat it.
-
-    Only ``cosine_epoch`` uses ``steps_per_epoch``.
 
     Reference: ``cosine_epoch`` is the ModelZoo's ``cosine_decay_lr_with_start_step``; ``one_cycle`` is Smith 2018
     (arXiv 1708.07120) with a linear climb and a cosine fall, without its cycling momentum; ``linear`` falls linearly
@@ -204,8 +180,7 @@ class WeightAverage:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, scale: Tensor | float = 1.0) -> Tensor:
     """Multiply all gradients by ``scale``, then clip their common Euclidean norm to ``max_norm`` (0: no clipping).
 
-    Returns:
-        The norm after scaling and before clipping, a float32 scalar on the device, without a synchronization.
+    Return the norm after scaling and before clipping, a float32 scalar on the device, without a synchronization.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients) * scale

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crnn.config.run import Config, dump_config, parse_config
+from crnn.config.run import Config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
-from crnn.files import atomic_write, lock_file
-from crnn.model.checkpoint import read_tensors, save_weights, write_tensors
+from crnn.files import lock_file
+from crnn.model.checkpoint import read_tensors, write_tensors
 from crnn.model.crnn import CRNN
 from crnn.training.optim import WeightAverage
 
@@ -38,21 +38,13 @@ _FREE_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything that a run needs to continue; ``path`` is ``None`` before it is written.
+    """Everything that a run needs to continue."""
 
-    Attributes:
-        step: Optimizer steps done.
-        tensors: ``model.NAME``, ``optim.INDEX.NAME`` and, with averaged weights, ``ema.NAME``.
-        numbers: JSON-able state: best accuracy, counts of skipped samples, steps of the average.
-        settings: The settings of the run that wrote it.
-        path: Source file.
-    """
-
-    step: int
-    tensors: Mapping[str, Tensor]
-    numbers: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    path: Path | None = None
+    step: int  # optimizer steps done
+    tensors: Mapping[str, Tensor]  # model.NAME, optim.INDEX.NAME and, with averaged weights, ema.NAME
+    numbers: Mapping[str, Any]  # JSON-able: best accuracy, counts of skipped samples, steps of the average
+    settings: Mapping[str, Any]  # of the run that wrote it
+    path: Path | None = None  # source file
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under ``prefix.``, without the prefix."""
@@ -77,12 +69,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process, and remove the unfinished files of a killed one.
-
-        Raises:
-            TrainingError: Another process trains here.
-            CheckpointError: The folder cannot be written.
-        """
+        """Hold the folder for this process, and remove the unfinished files of a killed one."""
         path = self.path / "run.lock"
         with contextlib.ExitStack() as stack:
             try:
@@ -106,14 +93,6 @@ class RunFolder:
             "checkpoint.save_checkpoint_path"
         )
 
-    def holds_a_run(self) -> bool:
-        """Return true if an earlier run left checkpoints or weights here."""
-        return bool(self.checkpoints()) or self.best.exists() or self.last.exists()
-
-    def write_settings(self, config: Config) -> None:
-        """Write the resolved settings."""
-        atomic_write(self.path / "config.toml", dump_config(config).encode(), CheckpointError)
-
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, the latest first."""
         pattern = re.compile(r"step-\d{8,}\.safetensors")
@@ -121,11 +100,7 @@ class RunFolder:
         return sorted(found, key=lambda p: int(p.stem[5:]), reverse=True)
 
     def save(self, checkpoint: Checkpoint, keep: int) -> Path:
-        """Write a checkpoint, then remove all but the latest ``keep``.
-
-        Raises:
-            CheckpointError: It cannot be written; earlier checkpoints are untouched.
-        """
+        """Write a checkpoint, then remove all but the latest ``keep``."""
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
         metadata = {"step": checkpoint.step, "numbers": checkpoint.numbers, "settings": checkpoint.settings}
         write_tensors(path, checkpoint.tensors, {"format": _FORMAT, "format_version": _VERSION, **metadata})
@@ -138,11 +113,7 @@ class RunFolder:
         return path
 
     def load_latest(self) -> Checkpoint | None:
-        """Return the latest intact checkpoint, or ``None`` without any checkpoint.
-
-        Raises:
-            CheckpointError: There are checkpoints and none is intact.
-        """
+        """Return the latest intact checkpoint, or ``None`` without any; ``CheckpointError`` if none is intact."""
         failures = []
         for path in self.checkpoints():
             try:
@@ -157,25 +128,21 @@ class RunFolder:
             raise CheckpointError(f"no checkpoint of {self.path} can be used: {failures[0]}")
         return None
 
-    def save_weights(self, path: Path, state: Mapping[str, Tensor], config: Config, info: Mapping[str, Any]) -> None:
-        """Write a weights file that also has the settings of the whole run."""
-        save_weights(path, state, config, {**info, "run": config.model_dump(mode="json", exclude_none=True)})
 
-
-def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
-    """Check that ``config`` continues the run that wrote the checkpoint.
-
-    Returns:
-        The allowed differences, one ``key: old -> new`` each.
-
-    Raises:
-        ConfigError: A setting differs that would make it another run; the message names each with both values.
-    """
+def check_same_run(checkpoint: Checkpoint, config: Config, world_size: int, digest: str) -> list[str]:
+    """Check that this continues the run that wrote the checkpoint; return lines on the allowed differences."""
+    num_ranks = len(checkpoint.numbers["skipped"])
+    if num_ranks != world_size:
+        raise ConfigError(
+            f"--resume: {checkpoint.path} is of a run with {num_ranks} rank(s), here are {world_size}: "
+            "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
+        )
     settings = checkpoint.settings
     with contextlib.suppress(ConfigError):
         # An older version did not have every setting, and did what is now the default.
         settings = parse_config(settings).model_dump(mode="json", exclude_none=True)
-    old, new = _flat(settings), _flat(config.model_dump(mode="json", exclude_none=True))
+    trees = settings, config.model_dump(mode="json", exclude_none=True)
+    old, new = ({f"{name}.{key}": tree[name][key] for name in tree for key in tree[name]} for tree in trees)
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     free = [key for key in changed if key in _FREE_KEYS or key.split(".")[0] in _FREE_SECTIONS]
     clash = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed if key not in free]
@@ -184,46 +151,29 @@ def check_same_run(checkpoint: Checkpoint, config: Config) -> list[str]:
             f"--resume: the settings are not those of {checkpoint.path}: {'; '.join(clash)}. Use the run's own ones "
             "(config.toml in its folder), or start a new run with train.warm_start in another folder"
         )
-    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in free]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    changes = [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in free]
+    before = checkpoint.numbers.get("digest", digest)
+    if before != digest:
+        samples = "the samples of data.train, or the fonts of rendered text"
+        changes.append(f"{samples} ({before} -> {digest}): other batches from here on")
+    return [f"not as before the resume: {change}" for change in changes]
 
 
 @dataclass(slots=True)
 class TrainState:
-    """Changing state of a run, the content of a checkpoint.
-
-    ``best`` is accuracy and 1-NED of the best validation, ``validated`` the step of the last one; ``samples`` counts
-    all ranks, ``skipped`` the unreadable images of this rank by reason.
-    """
+    """Changing state of a run, the content of a checkpoint."""
 
     network: CRNN
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
     step: int = 0
-    samples: int = 0
-    best: tuple[float, float] = (-1.0, -1.0)
-    validated: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the weights to evaluate and save: the running average, if there is one."""
-        return self.average.state_dict() if self.average is not None else self.network.state_dict()
+    samples: int = 0  # of all ranks
+    best: tuple[float, float] = (-1.0, -1.0)  # accuracy and 1-NED of the best validation
+    validated: int = 0  # step of the last validation
+    skipped: Counter[str] = field(default_factory=Counter)  # unreadable images of this rank, by reason
 
     def to_checkpoint(self, config: Config, skipped: list[dict[str, int]], digest: str = "") -> Checkpoint:
-        """Return the state as a checkpoint.
-
-        ``skipped`` has the unreadable images of each rank, which differ in nothing else; ``digest`` is a code of the
-        training data, beyond the settings.
-        """
+        """Return the state as a checkpoint; ``skipped`` is that of each rank, ``digest`` a code of the data."""
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
@@ -252,8 +202,7 @@ class TrainState:
         self.optimizer.load_state_dict({"state": values, "param_groups": groups})
         if self.average is not None:
             self.average.load_state_dict(checkpoint.group("ema"), checkpoint.numbers["ema_steps"])
-        self.step, self.samples = checkpoint.step, checkpoint.numbers["samples"]
-        accuracy, ned = checkpoint.numbers["best"]
-        self.best = (accuracy, ned)
-        self.validated = checkpoint.numbers["validated"]
-        self.skipped = Counter(checkpoint.numbers["skipped"][rank])
+        numbers = checkpoint.numbers
+        self.step, self.samples, self.validated = checkpoint.step, numbers["samples"], numbers["validated"]
+        self.best = (numbers["best"][0], numbers["best"][1])
+        self.skipped = Counter(numbers["skipped"][rank])

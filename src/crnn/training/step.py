@@ -12,26 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from crnn.config.run import Config
-from crnn.data.dataset import Batch, network_input
+from crnn.data.dataset import Batch, collate, network_input
 from crnn.distributed import Ranks, has_fast_bf16, without_statistics
 from crnn.errors import ConfigError
-from crnn.model.crnn import CRNN
 from crnn.training.loss import ctc_loss
 from crnn.training.optim import clip_gradients
 from crnn.training.run_folder import TrainState
 
 
 def compiles(config: Config, device: torch.device, world_size: int) -> bool:
-    """Return true if ``train.compile`` asks for compiled convolutions on this device.
-
-    Raises:
-        ConfigError: It does, with images of many widths.
-    """
+    """Return true if ``train.compile`` asks for compiled convolutions on this device."""
     wanted = config.train.compile
     if config.image.resize != "squash":
         if wanted is True:
@@ -51,26 +47,14 @@ def compiles(config: Config, device: torch.device, world_size: int) -> bool:
     return bool(compiler) and importlib.util.find_spec("triton") is not None
 
 
-def compile_backbone(network: CRNN, backend: str = "inductor") -> None:
-    """Compile the convolutions in place, at their first use; parameters keep their names."""
-    network.backbone.compile(backend=backend, dynamic=False)
-
-
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of one step; all numbers are float32 on the device.
+    """Result of one step; all numbers are float32 on the device."""
 
-    Attributes:
-        counts: ``(3,)`` over all ranks: sum of the loss, samples, ranks that want to stop.
-        norm: Norm of the gradient before clipping.
-        own_loss: Sum of the loss over the samples of this rank.
-        keys: The samples of this rank.
-    """
-
-    counts: Tensor
-    norm: Tensor
-    own_loss: Tensor
-    keys: tuple[str, ...]
+    counts: Tensor  # (3,) over all ranks: sum of the loss, samples, ranks that want to stop
+    norm: Tensor  # of the gradient before clipping
+    own_loss: Tensor  # summed over the samples of this rank
+    keys: tuple[str, ...]  # of the samples of this rank
 
 
 class TrainStep:
@@ -87,7 +71,7 @@ class TrainStep:
         self._parameters = list(state.network.parameters())
         self._compiled = compiles(config, ranks.device, ranks.world_size)
         if self._compiled:
-            compile_backbone(state.network)
+            state.network.backbone.compile(dynamic=False)  # at their first use; parameters keep their names
         if ranks.device.type == "cuda":
             # cuDNN measures its kernels if every batch has the same shape; with many shapes it would never finish.
             torch.backends.cudnn.benchmark = config.image.resize == "squash"
@@ -107,6 +91,8 @@ class TrainStep:
             number = config.train.seed * 1_000_003 + state.step * len(parts) + place
             torch.manual_seed(number * 1_009 + self._ranks.rank)
             with contextlib.ExitStack() as stack:
+                if self._compiled and len(batch) < config.train.batch_size:  # a short one is not worth compiling for
+                    stack.enter_context(torch.compiler.set_stance("force_eager"))
                 if place + 1 < len(parts) and isinstance(self._forward, DistributedDataParallel):
                     stack.enter_context(self._forward.no_sync())  # more batches follow before the step
                 # DDP takes the mean over ranks; the factor makes it the sum, over the nominal batch.
@@ -124,19 +110,15 @@ class TrainStep:
 
     def _gradients(self, batch: Batch, factor: float) -> Tensor:
         """Add up the gradients of a batch; return the loss, summed over its samples, without a graph."""
-        if not self._compiled or len(batch) == self._config.train.batch_size:
-            return self._backward(batch, factor)
-        with torch.compiler.set_stance("force_eager"):  # a short batch is not worth compiling for
-            return self._backward(batch, factor)
-
-    def _backward(self, batch: Batch, factor: float) -> Tensor:
         if len(batch):
             loss = self._loss_of(batch)
             torch.autograd.backward(loss * factor)
             return loss.detach()
         # Nothing could be read; the other ranks still wait for this one's gradients.
+        image = self._config.image
+        grey = np.full((image.image_channels, image.image_height, image.image_width), 128, np.uint8)
         with without_statistics(self._state.network):
-            torch.autograd.backward(self._loss_of(_blank_batch(self._config).to(self._ranks.device)) * 0.0)
+            torch.autograd.backward(self._loss_of(collate([grey], [[0]], [""]).to(self._ranks.device)) * 0.0)
         return torch.zeros((), device=self._ranks.device)
 
     def _loss_of(self, batch: Batch) -> Tensor:
@@ -160,10 +142,3 @@ def _distributed(network: nn.Module, ranks: Ranks) -> nn.Module:
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
-
-
-def _blank_batch(config: Config) -> Batch:
-    """Make one grey image without text, whose loss is finite."""
-    shape = (1, config.image.image_channels, config.image.image_height, config.image.image_width)
-    nothing = torch.zeros(1, 1, dtype=torch.int64)
-    return Batch(torch.zeros(shape), torch.full((1,), shape[3]), nothing, torch.zeros(1, dtype=torch.int64), ("blank",))
