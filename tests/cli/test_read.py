@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from crnn.cli.read import _values
+from crnn.decoding.ctc import Alternative
 from crnn.image import IMAGE_SUFFIXES
-from crnn.recognizer import Alternative, Reading
+from crnn.recognizer import Reading
 
 
 @pytest.fixture

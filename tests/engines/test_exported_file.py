@@ -66,10 +66,10 @@ def test_what_was_written_comes_back(exported: Path, trained_run: Any) -> None:
 
 
 def test_the_calibration_comes_along(path: Path) -> None:
-    assert open_model(path).calibration is None
+    assert open_model(path)[2] is None
     both = Calibration(ConfidenceCurve(0.8, 0.1, 30, 0.9), ConfidenceCurve(1.2, -0.1, 30, 0.95), ("a", "b"))
     rewritten(path, calibration=both.as_dict())
-    found = open_model(path).calibration
+    found = open_model(path)[2]
     assert found is not None
     assert found.as_dict() == both.as_dict()
 

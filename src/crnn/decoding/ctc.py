@@ -57,22 +57,28 @@ def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedText:
-    """A text with its probability and the spans of its characters.
+class Alternative:
+    """Another text that an image may show, with score and confidence as of a ``Reading``."""
 
-    Attributes:
-        ids: Class ids without blanks.
-        score: Log-probability summed over all alignments (``sequence_log_probs``), at most 0.
-        spans: Time steps ``[start, end)`` of each character, by the best path for ``greedy``,
-            else by the best alignment.
-        character_scores: Largest log-probability of each character in its span, in (-inf, 0]: comparable between
-            characters, but not a decomposition of ``score``.
+    text: str
+    score: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedText:
+    """A text with its probability and the spans of its characters; ``Decoder`` adds confidence and other texts.
+
+    Spans are those of the best path for ``greedy``, else of the best alignment. Scores of characters compare with each
+    other, but are no decomposition of ``score``.
     """
 
-    ids: tuple[int, ...]
-    score: float
-    spans: tuple[tuple[int, int], ...]
-    character_scores: tuple[float, ...]
+    ids: tuple[int, ...]  # classes without blanks
+    score: float  # log-probability summed over all alignments, at most 0
+    spans: tuple[tuple[int, int], ...]  # time steps [start, end) of each character
+    character_scores: tuple[float, ...]  # largest log-probability of each character in its span, in (-inf, 0]
+    confidence: float = 0.0  # in [0, 1]
+    others: tuple[Alternative, ...] = ()  # best first
 
 
 def greedy(log_probs: _Floats) -> list[list[int]]:
@@ -102,19 +108,11 @@ def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
 
 
 def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], rows: _Indices | None = None) -> _Doubles:
-    """Return the log-probability of each target, summed over its CTC alignments.
+    """Return the log-probability ``(M,)`` of each target, summed over its CTC alignments: minus ``ctc_loss``.
 
-    Args:
-        log_probs: ``(N, T, V)``.
-        targets: M sequences of class ids in [0, V - 1); the empty one means only blanks.
-        rows: ``(M,)`` sample of each target. Default: one target per sample, in order.
-
-    Returns:
-        ``(M,)`` float64, at most 0 (clipped, as rounding may exceed it): the negative of ``ctc_loss``. -inf where a
-        target has no alignment in T steps.
-
-    Raises:
-        DataError: The shape or an id is out of range, or the number of targets is not that of rows.
+    Targets are M sequences of class ids in [0, V - 1), of the samples ``rows`` ``(M,)`` of ``log_probs`` ``(N, T, V)``;
+    by default one for each, in order. -inf where a target has no alignment in T steps; else at most 0 (clipped, as
+    rounding may exceed it).
     """
     rows = np.arange(log_probs_shape(log_probs)[0]) if rows is None else rows
     totals = _total(_lattice(log_probs, rows, targets), LINEAR)
@@ -130,8 +128,7 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
 def align(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
     """Return the time steps ``[start, end)`` of each character of N targets in their best alignments (Viterbi).
 
-    Raises:
-        DataError: As of ``sequence_log_probs``, or a target has no alignment with a probability above 0.
+    ``DataError`` if a target has no alignment with a probability above 0.
     """
     num_samples, num_steps, _ = log_probs_shape(log_probs)
     rows = np.arange(num_samples)

@@ -179,9 +179,9 @@ def _evaluate_set(
         return [
             replace(
                 sample,
-                raw_prediction=text_of(decoded[n].text.ids),
-                prediction=compared(decoded[n].text.ids),
-                score=decoded[n].text.score,
+                raw_prediction=text_of(decoded[n].ids),
+                prediction=compared(decoded[n].ids),
+                score=decoded[n].score,
                 confidence=decoded[n].confidence if decoder.calibrated or lexicon_only else None,
                 words=tuple(word(row[n]) for row in matches),
                 greedy=None if best_paths is None else compared(best_paths[n]),
