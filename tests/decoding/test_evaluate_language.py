@@ -11,7 +11,7 @@ from crnn.data.store import LmdbWriter
 from crnn.decoding.language import train_language
 from crnn.errors import ConfigError
 from crnn.evaluation.evaluate import evaluate
-from crnn.evaluation.protocol import line_protocol, protocol_for
+from crnn.evaluation.protocol import protocol_for
 from crnn.recognizer import Recognizer
 
 MakeReader = Callable[..., Recognizer]
@@ -81,8 +81,7 @@ def test_lines_are_compared_in_three_forms(tmp_path: Path, barcode: Barcode, bar
 
 
 def test_the_rules_for_lines() -> None:
-    rules = line_protocol("receipts")
-    assert rules == protocol_for("lines", "36", "receipts")
+    rules = protocol_for("lines", "36", "receipts")
     assert rules.label("  Total:\t 12.50 \u20ac ") == "total: 12.50 \u20ac"
     assert rules.prediction("STRASSE") == rules.prediction("Stra\u00dfe")
     assert rules.label("e\u0301") == "\u00e9"

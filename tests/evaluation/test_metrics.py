@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn.evaluation.metrics import TextSums, combined_accuracy, mean_accuracy, score_texts, wilson_interval
+from crnn.evaluation.metrics import TextSums, mean_accuracy, score_texts
 
 # Few letters, so that texts share some; é as one code point and as two; one outside the basic plane.
 texts = st.text(alphabet="abé\u0301𝟗", max_size=9)
@@ -96,10 +96,11 @@ def test_wilson_values(correct: int, samples: int, low: float, high: float) -> N
 @given(st.integers(1, 10**7).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share_and_is_symmetric(counts: tuple[int, int]) -> None:
     correct, samples = counts
-    low, high = wilson_interval(correct, samples)
+    low, high = TextSums(samples, correct).accuracy_interval
     assert 0.0 <= low <= correct / samples <= high <= 1.0
     assert ((low == 0.0), (high == 1.0)) == ((correct == 0), (correct == samples))
-    assert wilson_interval(samples - correct, samples) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+    other = TextSums(samples, samples - correct).accuracy_interval
+    assert other == pytest.approx((1 - high, 1 - low), abs=1e-12)
     # Both ends p solve (share - p)^2 = z^2 p (1 - p) / samples, which is what the interval is defined by.
     for end in (low, high):
         assert (correct / samples - end) ** 2 == pytest.approx(
@@ -107,9 +108,7 @@ def test_wilson_holds_the_share_and_is_symmetric(counts: tuple[int, int]) -> Non
         )
 
 
-def test_mean_weighs_sets_alike_and_combined_weighs_samples() -> None:
+def test_the_mean_weighs_sets_alike() -> None:
     sets = [TextSums(samples=10, correct=9), TextSums(samples=90, correct=45), TextSums()]
     assert mean_accuracy(iter(sets)) == pytest.approx((0.9 + 0.5) / 2)  # a set without samples changes nothing
-    assert combined_accuracy(iter(sets)) == pytest.approx(54 / 100)
     assert math.isnan(mean_accuracy([TextSums()]))
-    assert math.isnan(combined_accuracy([]))

@@ -38,22 +38,11 @@ class Hypothesis(NamedTuple):
 def beam_search(
     log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior | None = None, pattern: Pattern | None = None
 ) -> list[list[Hypothesis]]:
-    """Return the likeliest texts of each image.
+    """Return up to ``beam_width`` texts of each image of ``(N, T, V)``, best first by rank, then by ids.
 
-    A text may be missed, but the score of a found one is exact (``sequence_log_probs``). Texts rank by
-    ``score + weight * (log-probability under the language) + bonus * characters``.
-
-    Args:
-        log_probs: ``(N, T, V)``.
-        beam_width: Prefixes kept per step, at least 1.
-        prior: Language; prefixes are then extended by the 6 likeliest characters of a step only.
-        pattern: Pattern of the whole text; prefixes are then extended by all characters that it allows.
-
-    Returns:
-        Up to ``beam_width`` texts per sample, best first by rank, then by ids. Texts of probability 0 are left out.
-
-    Raises:
-        ConfigError: The pattern takes too long to match.
+    A text may be missed, but the score of a found one is exact (``sequence_log_probs``), and above -inf. Texts rank by
+    ``score + weight * (log-probability under the language) + bonus * characters``. With a language, prefixes are
+    extended by the 6 likeliest characters of a step only; with a pattern, by all that it allows.
     """
     num_samples, num_steps, num_classes = log_probs_shape(log_probs)
     if prior is not None and prior.weight == 0.0:

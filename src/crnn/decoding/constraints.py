@@ -28,8 +28,8 @@ _TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", r
 def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = None, block: str = "") -> _Mask:
     """Return the classes that a reading may have, ``(V,)``: those of ``allow`` (default: all) but ``block``, the blank.
 
-    The rules give the form of a character: a lower-case charset takes ``A`` as ``a``. ``CharsetError`` where one of
-    ``allow`` is not in the charset, or nothing is left; unknown ones of ``block`` are ignored.
+    The rules give the form of a character: a lower-case charset takes ``A`` as ``a``. Only in ``block`` characters may
+    be unknown.
     """
     mask = np.full(charset.num_classes, allow is None)
     mask[charset.blank] = True
@@ -66,20 +66,10 @@ def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
 
 
 class Pattern:
-    """Pattern that texts must match as a whole.
+    """Pattern, in the syntax of ``regex``, that texts of the ``allowed`` classes ``(V,)`` must match as a whole.
 
-    Args:
-        expression: Regular expression in the syntax of ``regex``.
-        charset: Charset of the network.
-        rules: Its label rules, which give the form of letters.
-        allowed: ``(V,)`` of ``allowed_classes``. Default: all.
-
-    Attributes:
-        characters: ``(V - 1,)``, the charset as an array of strings.
-
-    Raises:
-        ConfigError: It is no regular expression, or takes too long to match.
-        CharsetError: No text of these characters was found to match.
+    ``ConfigError`` if it is no regular expression, or takes too long to match; ``CharsetError`` if no text was found to
+    match. ``characters`` ``(V - 1,)`` are those of the charset.
     """
 
     def __init__(self, expression: str, charset: Charset, rules: LabelRules, allowed: _Mask | None = None) -> None:

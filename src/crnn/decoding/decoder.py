@@ -38,7 +38,7 @@ _TAKES = {
 }  # options of each method
 
 _WHOLE, _REAL = numbers.Integral, numbers.Real
-_RANGES = {
+_RANGES: dict[str, tuple[Any, float, float]] = {
     "beam_width": (_WHOLE, 1, math.inf),
     "n_best": (_WHOLE, 1, 1000),
     "lexicon_margin": (_REAL, 0, math.inf),

@@ -36,24 +36,20 @@ _LONGEST = 40  # characters up to which the likeliest word of each length is sto
 
 
 class Language:
-    """Character n-grams of a language.
+    """Character n-grams of a language, sorted by length, then beginning, then last symbol.
 
-    Args:
-        symbols: ``(E,)`` unsigned, last symbol of each n-gram; sorted by length, then beginning, then this.
-        log_probs: ``(E,)`` uint8, minus its log-probability given the symbols before it, in steps of 1/16.
-        backoffs: uint8, for each n-gram with longer ones, the empty one first: minus the logarithm of the weight left
-            to the next shorter context, in steps of 1/32.
-        children: ``(E + 1,)`` unsigned, number of n-grams one symbol longer.
-        info: ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of the
-            likeliest word of 1, 2, ... characters).
+    ``info`` holds ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of the
+    likeliest word of 1, 2, ... characters).
     """
 
     def __init__(
         self,
-        symbols: npt.NDArray[Any],
-        log_probs: npt.NDArray[np.uint8],
+        symbols: npt.NDArray[Any],  # (E,) unsigned, the last one of each n-gram
+        log_probs: npt.NDArray[np.uint8],  # (E,) minus that of this symbol after those before it, in steps of 1/16
+        # for each n-gram with longer ones, the empty one first: minus the logarithm of the weight left to the next
+        # shorter context, in steps of 1/32
         backoffs: npt.NDArray[np.uint8],
-        children: npt.NDArray[Any],
+        children: npt.NDArray[Any],  # (E + 1,) unsigned, number of n-grams one symbol longer
         info: dict[str, Any],
     ) -> None:
         self.info = info
@@ -76,12 +72,6 @@ class Language:
         self._log_probs = np.empty((0, self.end + 1), dtype=np.float32)
         self._next = np.empty((0, self.end + 1), dtype=np.int32)
         self._rows([(1, self.begin)])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.arrays, "info": self.info}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        Language.__init__(self, **state)
 
     def _unfolded(self, symbols: npt.NDArray[Any], children: _Ints) -> list[_Ints]:
         """Return the n-grams of each length as whole numbers in base S + 2, ascending."""
@@ -198,11 +188,7 @@ def shipped_languages() -> list[str]:
 
 
 def load_language(name: str | os.PathLike[str]) -> Language:
-    """Load a shipped language, such as ``en``, or a file of ``crnn lm``.
-
-    Raises:
-        DataError: The file is missing, damaged, foreign, or from a newer version.
-    """
+    """Load a shipped language, such as ``en``, or a file of ``crnn lm``; ``DataError`` for any other file."""
     shown = os.fspath(name)
     path = Path(name)
     if shown in shipped_languages():

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from crnn.charset import Charset
 from crnn.decoding.language import Language
-from crnn.errors import ConfigError
 
 _Doubles = npt.NDArray[np.float64]
 _Array = npt.NDArray[Any]
@@ -68,25 +67,14 @@ class PriorState(NamedTuple):
 class LanguagePrior:
     """Score that a language adds to texts of a charset.
 
-    Args:
-        language: The language.
-        charset: Charset of the network.
-        weight: Factor of the log-probability, 0 to 10. The bonus per character, 7/3 of it, makes up for the language's
-            bias against long texts.
-
-    Attributes:
-        space: Class id of the space; -1 if the charset has none.
-
-    Raises:
-        ConfigError: The weight is out of range.
+    ``weight`` is the factor of the log-probability, 0 to 10. The bonus per character, 7/3 of it, makes up for the
+    language's bias against long texts.
     """
 
     def __init__(self, language: Language, charset: Charset, weight: float = DEFAULT_WEIGHT) -> None:
-        if not 0.0 <= weight <= MAX_WEIGHT:
-            raise ConfigError(f"lm_weight is {weight}; expected a number, 0 to {MAX_WEIGHT:g}")
         self.language, self.charset, self.weight, self.bonus = language, charset, weight, weight * 7.0 / 3.0
         self._cased = charset.characters not in (charset.characters.lower(), charset.characters.upper())
-        self.space = charset.encode(" ")[0] if " " in charset else -1
+        self.space = charset.encode(" ")[0] if " " in charset else -1  # its class id
         characters = [*charset.characters, ""]  # the blank stands for nothing that follows
 
         def which(holds: Callable[[str], bool]) -> _Bools:

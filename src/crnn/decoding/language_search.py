@@ -40,29 +40,19 @@ _NEAR, _COUNTED = 1.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class LanguageReading:
-    """Texts of an image.
-
-    Attributes:
-        texts: The texts, best first.
-        probability: Share of the best text among all that were met.
-        greedy: The best text with its spans, if it is the one of the best path.
-    """
+    """Texts of an image, best first."""
 
     texts: tuple[Hypothesis, ...]
-    probability: float
-    greedy: DecodedText | None
+    probability: float  # share of the best text among all that were met
+    greedy: DecodedText | None  # the best text with its spans, if it is the one of the best path
 
 
 def search_with_language(
     groups: Sequence[_Floats], prior: LanguagePrior, beam_width: int = 10, n_best: int = 1
 ) -> list[list[LanguageReading]]:
-    """Return the texts that rank highest by CTC log-probability and language.
+    """Return the ``n_best`` texts that rank highest by CTC log-probability and language; above 1 takes longer.
 
-    Args:
-        groups: Log-probabilities ``(N, T, V)`` of images of one width each; readings are independent.
-        prior: Score of the language.
-        beam_width: Prefixes held in a search.
-        n_best: Texts to find; above 1 every piece is searched.
+    Each group has the log-probabilities ``(N, T, V)`` of images of one width; readings are independent.
     """
     cut = [_Group.of(log_probs, prior, n_best > 1) for log_probs in groups]
     unsure = [(group, p) for group in cut for p in group.unsure.tolist()]

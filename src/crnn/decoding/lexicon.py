@@ -25,17 +25,11 @@ _NUM_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class WordTrie:
-    """Prefixes of all words, breadth first: node 0 is the empty one, and children of a node are neighbors.
+    """Prefixes of all words, breadth first: node 0 is the empty one, and children of a node are neighbors."""
 
-    Attributes:
-        characters: ``(nodes,)`` class id of each prefix's last character; 0 for node 0.
-        children: ``(nodes + 1,)``; those of node i are ``children[i]`` to ``children[i + 1] - 1``.
-        words: ``(nodes,)`` index of the word that ends in a node, or -1.
-    """
-
-    characters: npt.NDArray[np.unsignedinteger[Any]]
-    children: npt.NDArray[np.int32]
-    words: npt.NDArray[np.int32]
+    characters: npt.NDArray[np.unsignedinteger[Any]]  # (nodes,) class id of each prefix's last character; 0 for node 0
+    children: npt.NDArray[np.int32]  # (nodes + 1,); those of node i are children[i] to children[i + 1] - 1
+    words: npt.NDArray[np.int32]  # (nodes,) index of the word that ends in a node, or -1
 
     def __len__(self) -> int:
         return len(self.words)
@@ -49,13 +43,9 @@ class SkippedWords(NamedTuple):
 
 
 class Lexicon:
-    """Words in the order given, each once; made by ``from_words`` or ``load``.
+    """Words in the order given, as labels, each once; made by ``from_words`` or ``load``.
 
-    Attributes:
-        words: The words, as labels.
-        charset: Their charset.
-        skipped: Skipped words, by reason: those of ``LabelSkip`` (``unknown_character``, ``too_long``,
-            ``empty_label``), and ``duplicate``, as a label, of an earlier one.
+    ``skipped`` words are counted by reason: those of ``LabelSkip``, and ``duplicate``, as a label, of an earlier one.
     """
 
     def __init__(self, words: list[str], charset: Charset, skipped: dict[str, SkippedWords]) -> None:
@@ -65,14 +55,10 @@ class Lexicon:
     def from_words(
         cls, words: Iterable[str], charset: Charset, *, rules: LabelRules | None = None, name: str = "the lexicon"
     ) -> Lexicon:
-        """Make a lexicon of words.
+        """Make a lexicon of words as people write them, in the charset of the network; ``name`` is for errors.
 
-        Args:
-            words: Words as people write them.
-            charset: Charset of the network.
-            rules: Label rules; words are never cut. Default: the charset's own for case, Unicode and white space
-                (``CharsetConfig``); words of other characters are skipped.
-            name: Name of the lexicon in errors.
+        The label rules never cut a word. By default they are the charset's own for case, Unicode and white space
+        (``CharsetConfig``), and words of other characters are skipped.
 
         Raises:
             DataError: No word is left, or there are too many.
@@ -111,11 +97,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
-        """Load a UTF-8 file with one word per line, plain or gzipped; what follows a tab is not read.
-
-        Raises:
-            DataError: As of ``from_words``, or the file cannot be read or is not UTF-8 text.
-        """
+        """Load a UTF-8 file with one word per line, plain or gzipped; what follows a tab is not read."""
         name = f"lexicon {os.fspath(path)}"
         return cls.from_words(_lines_of_file(name, Path(path)), charset, rules=rules, name=name)
 

@@ -41,11 +41,7 @@ class EngineFile:
 
 
 def read_engine_file(source: str | Path) -> EngineFile:
-    """Read an exported ``.onnx`` file and check that it is whole and written by crnn.
-
-    Raises:
-        CheckpointError: It is missing, cut short, damaged, foreign, of a newer version, or contradicts itself.
-    """
+    """Read an exported ``.onnx`` file; ``CheckpointError`` unless it is whole, of crnn, not newer, and consistent."""
     path = Path(source)
     if path.suffix == ".xml":
         raise CheckpointError(f"{path}: files of OpenVINO's own format are not read; expected .onnx. Export anew")

@@ -32,8 +32,7 @@ _Floats = npt.NDArray[np.floating[Any]]
 def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
     """Build the graph of a network, without metadata; float16 and float64 weights become float32.
 
-    Raises:
-        CheckpointError: The tensors do not fit the network of the settings.
+    ``CheckpointError`` if the tensors do not fit the network of the settings.
     """
     try:
         return _built(weights.config, dict(weights.tensors))

@@ -125,15 +125,12 @@ def lexicon_name(spec: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SetLexicon:
-    """Lexicon of the samples of one set; ``size`` counts its words, if all samples share it.
-
-    ``of`` returns the lexicon of an index, ``margin`` is ``DecodingOptions.lexicon_margin``.
-    """
+    """Lexicon of the samples of one set."""
 
     name: str
-    size: int | None
-    of: Callable[[int], Lexicon | None]
-    margin: float | None
+    size: int | None  # number of words, if all samples share it
+    of: Callable[[int], Lexicon | None]  # by the index of a sample
+    margin: float | None  # ``DecodingOptions.lexicon_margin``
 
     def matches(
         self, log_probs: npt.NDArray[np.floating[Any]], indices: Sequence[int], *, posterior: bool = False
@@ -154,13 +151,9 @@ class SetLexicon:
 def open_lexicon(
     spec: str, store: SampleStore, charset: Charset, rules: LabelRules, margin: float | None = None
 ) -> SetLexicon:
-    """Open a lexicon for one set, under the charset and label rules of the network.
+    """Open a lexicon for one set, under the charset and label rules of the network; ``DataError`` without any word.
 
-    ``spec`` is ``50`` or ``1k`` (the smaller or larger lexicon kept with each sample), ``full`` (the labels of the set)
-    or a file.
-
-    Raises:
-        DataError: A file or the labels of a set have no word that the network can write.
+    ``spec`` is ``50`` or ``1k`` (the smaller or larger one kept with each sample), ``full`` (all labels) or a file.
     """
     rules = lexicon_rules(rules)
     name = lexicon_name(spec)

@@ -109,7 +109,7 @@ def protocol_for(name: ProtocolName, charset: CharsetName = "36", dataset: str =
     if charset not in NAMED_CHARSETS:
         raise ConfigError(f"charset is {charset!r}; expected 36, 62 or 94, or use own_protocol for other characters")
     if name == "lines":
-        return line_protocol(dataset)
+        return LineProtocol("lines", "lines, case folded", Charset("36"), dataset, LabelRules(), None)
     if name not in _CHARSETS:
         raise ConfigError(f"protocol is {name!r}; expected parseq, clovaai, modelzoo or lines")
     if charset not in _CHARSETS[name]:
@@ -144,9 +144,9 @@ def _letters_and_digits(text: str) -> str:
 
 
 class LineProtocol(Protocol):
-    """Rules for lines: whole texts with spaces and marks, in three forms, of which the first gives accuracy and CER.
+    """Rules for lines, with spaces and marks, whatever the network's charset; runs of spaces are one space.
 
-    In all forms runs of spaces are one space.
+    There are three forms; the case-folded one gives accuracy and CER.
     """
 
     forms = (("as annotated", _collapsed), ("letters and digits", _letters_and_digits))
@@ -161,11 +161,6 @@ class LineProtocol(Protocol):
     def prediction(self, text: str) -> str:
         """Return the compared form of a reading; it may be empty."""
         return _collapsed(text).casefold()
-
-
-def line_protocol(dataset: str = "") -> LineProtocol:
-    """Return the rules for lines: case folded, marks and spaces counted, independent of the network's charset."""
-    return LineProtocol("lines", "lines, case folded", Charset("36"), dataset, LabelRules(), None)
 
 
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:

@@ -187,10 +187,11 @@ def _lengths(evaluation: Evaluation) -> str:
 
 def _confusions(evaluation: Evaluation) -> str:
     rows = []
-    for row in (found := confusions(evaluation.samples, MAX_CONFUSIONS)):
-        share = _percent(row.count / row.occurrences if row.occurrences else math.nan)
-        bar = f'<div class="bar" style="--value:{100 * row.count / found[0].count:.1f}%"><i></i></div>'
-        rows.append((_glyph(row.expected), _glyph(row.read), f"{row.count:,}", share, bar))
+    found = confusions(evaluation.samples, MAX_CONFUSIONS)
+    for expected, read, count, occurrences in found:
+        share = _percent(count / occurrences if occurrences else math.nan)
+        bar = f'<div class="bar" style="--value:{100 * count / found[0][2]:.1f}%"><i></i></div>'
+        rows.append((_glyph(expected), _glyph(read), f"{count:,}", share, bar))
     table = _table(("Label", "Read as", "#Times", "#Share", ""), rows)
     text = "The most frequent ones. Share: of all such characters in the labels."
     return _part("Confused characters", text, table) if rows else _part("Confused characters", "None.", "")
