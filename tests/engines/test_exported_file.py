@@ -123,7 +123,7 @@ def test_other_files_are_refused(trained_run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "crnn-weights"}, "is a 'crnn-weights' file; expected one written by crnn export"),
+        ({"format": "crnn-weights"}, "is a 'crnn-weights' file; expected crnn-engine, such as a file of crnn export"),
         ({"format_version": FORMAT_VERSION + 1, "crnn_version": "9.0"}, "has format version 2 of crnn 9.0; .* Upgrade"),
         ({"precision": "int4"}, "has precision 'int4'; expected one of: fp32, bf16, int8"),
         ({"characters": "abc"}, "the charset's name and its characters in the file contradict each other"),

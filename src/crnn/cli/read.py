@@ -141,7 +141,7 @@ def _say_skipped(path: str, lexicon: Lexicon) -> None:
     """Print the lines of a lexicon file that were skipped, but for duplicates."""
     skipped = {reason: words for reason, words in lexicon.skipped.items() if reason != "duplicate"}
     if skipped:
-        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped.items())
+        told = "; ".join(f"{reason}: {n} ({', '.join(map(repr, words))})" for reason, (n, words) in skipped.items())
         print(f"crnn read: lexicon {path}: {len(lexicon)} words; left out {told}", file=sys.stderr)
 
 

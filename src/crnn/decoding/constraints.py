@@ -1,7 +1,7 @@
 """Regular expressions that a whole text must match, and allowed characters.
 
-``crnn.decoding.beam`` drops prefixes with which no matching text begins (partial matches of the package ``regex``).
-Letters follow the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
+The beam drops prefixes with which no matching text begins (partial matches of the package ``regex``). Letters follow
+the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
 """
 
 import warnings

@@ -1,6 +1,5 @@
-"""CTC decoding in numpy: best paths, probabilities of texts, and alignments of their characters.
+"""CTC decoding in numpy: best paths, probabilities of texts, and alignments; logarithms are natural.
 
-Shape letters: N batch, T time steps, V classes, the blank last (V - 1), S target length. Logarithms are natural.
 One lattice serves all targets: ``j`` characters are written, and the last step is on a blank or on character ``j``.
 Reference: Graves et al. 2006, "Connectionist Temporal Classification" (best path, forward algorithm).
 """
@@ -36,14 +35,9 @@ class Semiring:
     take_exp: bool
 
 
-LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
-"""Sums over all alignments; below 1e-308 they underflow."""
-
-LOG = Semiring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
-"""The same sums about ten times slower; nothing underflows."""
-
-BEST = Semiring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
-"""Best alignment."""
+LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, take_exp=True)  # sums over all alignments
+LOG = Semiring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)  # the same ten times slower; nothing underflows
+BEST = Semiring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)  # best alignment
 
 
 def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
@@ -81,16 +75,8 @@ class DecodedText:
     others: tuple[Alternative, ...] = ()  # best first
 
 
-def greedy(log_probs: _Floats) -> list[list[int]]:
-    """Return the class ids of the best path of ``(N, T, V)``, repeats merged, blanks removed; ties to the lowest id."""
-    blank = log_probs_shape(log_probs)[2] - 1
-    best = log_probs.argmax(axis=2)  # (N, T)
-    starts = _run_starts(best, blank)
-    return _split(best[starts].tolist(), np.count_nonzero(starts, axis=1))
-
-
 def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
-    """Return the texts of ``greedy`` with their scores and the spans of the best path."""
+    """Return the best path of each image of ``(N, T, V)``, repeats merged, blanks removed; ties to the lowest id."""
     blank = log_probs_shape(log_probs)[2] - 1
     best = log_probs.argmax(axis=2)  # (N, T)
     starts = _run_starts(best, blank)

@@ -1,8 +1,7 @@
 """Decoding options, their checks, and the decoder of each method: greedy, beam or lexicon.
 
 ``auto`` is the method for which the other options ask; without any it is ``beam`` if the weights have a language, else
-``greedy``. Scores are CTC log-probabilities (``ctc.sequence_log_probs``); for confidences see
-``crnn.decoding.confidence``. Shape letters: N batch, T time steps, V classes, the blank last.
+``greedy``. Scores are CTC log-probabilities (``ctc.sequence_log_probs``).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,20 +35,14 @@ class WordTrie:
         return len(self.words)
 
 
-class SkippedWords(NamedTuple):
-    """Number of words skipped for one reason, and the first few as given."""
-
-    number: int
-    examples: tuple[str, ...]
-
-
 class Lexicon:
     """Words in the order given, as labels, each once; made by ``from_words`` or ``load``.
 
-    ``skipped`` words are counted by reason: those of ``LabelSkip``, and ``duplicate``, as a label, of an earlier one.
+    ``skipped`` has the number of skipped words by reason, and the first few as given: the reasons of ``LabelSkip``, and
+    ``duplicate``, as a label, of an earlier word.
     """
 
-    def __init__(self, words: list[str], charset: Charset, skipped: dict[str, SkippedWords]) -> None:
+    def __init__(self, words: list[str], charset: Charset, skipped: dict[str, tuple[int, tuple[str, ...]]]) -> None:
         self.words, self.charset, self.skipped = words, charset, skipped
 
     @classmethod
@@ -70,11 +64,11 @@ class Lexicon:
             )
         rules = _default_rules(charset) if rules is None else replace(rules, truncate=False)
         labels: dict[str, None] = {}
-        skipped: dict[str, SkippedWords] = {}
+        skipped: dict[str, tuple[int, tuple[str, ...]]] = {}
 
         def skip(reason: str, word: str) -> None:
             number, examples = skipped.get(reason, (0, ()))
-            skipped[reason] = SkippedWords(number + 1, (*examples, word)[:_NUM_EXAMPLES])
+            skipped[reason] = number + 1, (*examples, word)[:_NUM_EXAMPLES]
 
         for word in words:
             try:

@@ -22,7 +22,7 @@ from crnn.decoding.confidence import (
     expected_calibration_error,
     fit_curve,
 )
-from crnn.decoding.ctc import decode_greedy, greedy
+from crnn.decoding.ctc import decode_greedy
 from crnn.decoding.language_search import search_with_language
 from crnn.decoding.lexicon_search import LexiconMatch
 from crnn.distributed import Ranks
@@ -175,7 +175,7 @@ def _evaluate_set(
             decoded = decoder.matched(log_probs, [match or [] for match in matches[0]])
         else:
             decoded = decoder.decode(log_probs)
-        best_paths = greedy(log_probs) if decoder.prior and not lexicon_only else None
+        best_paths = decode_greedy(log_probs) if decoder.prior and not lexicon_only else None
         return [
             replace(
                 sample,
@@ -184,7 +184,7 @@ def _evaluate_set(
                 score=decoded[n].score,
                 confidence=decoded[n].confidence if decoder.calibrated or lexicon_only else None,
                 words=tuple(word(row[n]) for row in matches),
-                greedy=None if best_paths is None else compared(best_paths[n]),
+                greedy=None if best_paths is None else compared(best_paths[n].ids),
             )
             for n, sample in enumerate(samples)
         ]
