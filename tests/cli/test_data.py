@@ -291,7 +291,7 @@ def test_a_full_lexicon(run: Run, word_list: WordList, tmp_path: Path) -> None:
         ("lexicon x", "x: expected DATA and OUT.txt"),
         ("lexicon x x/labels.tsv", "x/labels.tsv: exists already"),
         ("lexicon x none/out.txt", "OUT.txt none/out.txt: there is no such folder"),
-        ("lexicon x out.txt --from kept", "no lexicons are kept with the samples"),
+        ("lexicon x out.txt --from kept", "has no word for a lexicon"),
         ("lexicon x out.txt --from all", "'all' is not one of 'labels', 'kept', 'both'"),
         ("lexicon x out.txt --charset ж", "has no word for a lexicon .empty_label: 1"),
     ],

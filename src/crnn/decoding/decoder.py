@@ -14,13 +14,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules
 from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.confidence import UNCALIBRATED, Calibration, ConfidenceCurve, confidences
 from crnn.decoding.constraints import Pattern, allowed_classes, restrict
-from crnn.decoding.ctc import Alternative, DecodedText, decode_greedy, describe_texts
+from crnn.decoding.ctc import Alternative, DecodedText, Floats, decode_greedy, describe_texts
 from crnn.decoding.language import Language, load_language
 from crnn.decoding.language_prior import DEFAULT_WEIGHT, MAX_WEIGHT, LanguagePrior
 from crnn.decoding.language_search import LanguageReading, search_with_language
@@ -49,7 +48,6 @@ _NONE_OF_THESE = math.log(0.02)
 
 _LEAST = 1e-300
 
-_Floats = npt.NDArray[np.floating[Any]]
 _Candidate = tuple[tuple[int, ...], float, float]  # class ids without blanks, score, confidence
 
 
@@ -130,23 +128,21 @@ class Decoder:
             found = lm if isinstance(lm, Language) else load_language(lm)
             weight = DEFAULT_WEIGHT if options.lm_weight is None else options.lm_weight
             self.prior = LanguagePrior(found, charset, weight)
-        self._allowed = None
-        if options.allow is not None or options.block is not None:
-            self._allowed = allowed_classes(charset, rules, options.allow, options.block or "")
+        self._allowed = allowed_classes(charset, rules, options.allow, options.block or "")
         self.pattern = None
         if options.pattern is not None:
             self.pattern = Pattern(options.pattern, charset, rules, self._allowed)
 
-    def decode_groups(self, groups: Sequence[_Floats]) -> list[list[DecodedText]]:
+    def decode_groups(self, groups: Sequence[Floats]) -> list[list[DecodedText]]:
         """Return ``decode`` of each group of images; with a language, groups cost less together."""
         if not self._in_pieces:
             return [self.decode(log_probs) for log_probs in groups]
         assert self.prior is not None
-        allowed = [self._restricted(log_probs) for log_probs in groups]
+        allowed = [restrict(log_probs, self._allowed) for log_probs in groups]
         found = search_with_language(allowed, self.prior, self.options.beam_width, self.options.n_best)
         return [self._with_language(*group) for group in zip(groups, allowed, found, strict=True)]
 
-    def decode(self, log_probs: _Floats) -> list[DecodedText]:
+    def decode(self, log_probs: Floats) -> list[DecodedText]:
         """Return the text of each image of ``(N, T, V)``; if there is none, the empty text with the score -inf.
 
         There is none if all words need more than T steps, or no text of the beam matches the pattern. ``ConfigError``
@@ -157,15 +153,12 @@ class Decoder:
             return self.matched(log_probs, decode_lexicon(log_probs, self.lexicon, n_best, margin, posterior=True))
         if self._in_pieces:
             return self.decode_groups([log_probs])[0]
-        allowed = self._restricted(log_probs)
+        allowed = restrict(log_probs, self._allowed)
         if self.method == "greedy":
             texts = decode_greedy(allowed)
             values = confidences(np.exp([text.score for text in texts]), self._calibration.greedy).tolist()
             return [replace(text, confidence=value) for text, value in zip(texts, values, strict=True)]
         return self._free(allowed, beam_search(allowed, self.options.beam_width, self.prior, self.pattern))
-
-    def _restricted(self, log_probs: _Floats) -> _Floats:
-        return log_probs if self._allowed is None else restrict(log_probs, self._allowed)
 
     @property
     def calibrated(self) -> bool:
@@ -184,9 +177,9 @@ class Decoder:
         """True if words may be searched apart: with a language and without a pattern."""
         return self.prior is not None and self.pattern is None
 
-    def _with_language(self, free: _Floats, log_probs: _Floats, readings: list[LanguageReading]) -> list[DecodedText]:
+    def _with_language(self, free: Floats, log_probs: Floats, readings: list[LanguageReading]) -> list[DecodedText]:
         best = [reading.probability for reading in readings]
-        if self._allowed is not None:  # these are shares of the texts that may be, which may all be unlikely
+        if not self._allowed.all():  # these are shares of the texts that may be, which may all be unlikely
             for n, (reading, rival) in enumerate(zip(readings, decode_greedy(free), strict=True)):
                 if not self._allowed[list(rival.ids)].all():
                     best[n] *= _share_of_these(math.exp(reading.texts[0].score) / max(best[n], _LEAST), rival.score)
@@ -199,7 +192,7 @@ class Decoder:
         rows = [[(text.ids, text.score, next(values)) for text in reading.texts] for reading in readings]
         return self._placed(log_probs, rows, [reading.greedy for reading in readings])
 
-    def _free(self, log_probs: _Floats, found: list[list[Hypothesis]]) -> list[DecodedText]:
+    def _free(self, log_probs: Floats, found: list[list[Hypothesis]]) -> list[DecodedText]:
         """Return texts of a beam; a language divides their joint probability under the network by rank."""
         probabilities = []
         for row in found:
@@ -209,7 +202,7 @@ class Decoder:
         rows = [[(h.ids, h.score, next(values)) for h in row[: self.options.n_best]] for row in found]
         return self._placed(log_probs, rows)
 
-    def matched(self, log_probs: _Floats, found: list[list[LexiconMatch]]) -> list[DecodedText]:
+    def matched(self, log_probs: Floats, found: list[list[LexiconMatch]]) -> list[DecodedText]:
         """Return words that were found in ``log_probs`` ``(N, T, V)``, best first, in the form of ``decode``."""
         free = decode_greedy(log_probs)
         rows: list[list[_Candidate]] = []
@@ -227,7 +220,7 @@ class Decoder:
         return self._placed(log_probs, rows)
 
     def _placed(
-        self, log_probs: _Floats, rows: list[list[_Candidate]], known: Sequence[DecodedText | None] | None = None
+        self, log_probs: Floats, rows: list[list[_Candidate]], known: Sequence[DecodedText | None] | None = None
     ) -> list[DecodedText]:
         """Return the first candidate of each image with its spans, unless they are ``known``, and the others."""
         rows = [row or [((), -math.inf, 0.0)] for row in rows]

@@ -1,6 +1,6 @@
 """Languages as character n-grams of case-folded words, stored as a trie with one byte per probability.
 
-Shape letters: E n-grams, S symbols. Logarithms are natural. References: Witten and Bell 1991, "The zero-frequency
+Shape letter: E n-grams. Logarithms are natural. References: Witten and Bell 1991, "The zero-frequency
 problem", IEEE Transactions on Information Theory 37(4), method C (the smoothing); Chen and Goodman 1999, "An empirical
 study of smoothing techniques for language modeling" (its interpolated form).
 """
@@ -263,7 +263,8 @@ def train_language(
         if not 0.0 < weight < np.inf:
             raise DataError(f"word {word!r} has the weight {weight}; expected a number above 0")
         folded = unicodedata.normalize("NFC", word.casefold())
-        for form in {folded, _plain(folded)}:
+        plain = "".join(filter(str.isalnum, _without_marks(folded)))  # without accents and apostrophes
+        for form in {folded, plain}:
             if form and not any(c.isspace() for c in form):
                 weights[form] = weights.get(form, 0.0) + weight
     if not weights:
@@ -279,11 +280,6 @@ def train_language(
     weights = {word: weight for word, weight in weights.items() if ids.keys() >= set(word)}
     progress(1)
     return _counted(weights, ids, name, order, progress)
-
-
-def _plain(word: str) -> str:
-    """Return a word without accents and apostrophes."""
-    return "".join(c for c in _without_marks(word) if c.isalnum())
 
 
 def _counted(
@@ -348,7 +344,6 @@ def _counted(
 
 
 def _small(numbers: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return whole numbers in the smallest unsigned type."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 

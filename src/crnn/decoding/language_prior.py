@@ -3,7 +3,7 @@
 ``p(word) = 0.8975 * n-grams and marks + 0.10 * digits + 0.0025 * any string``, so that codes, serial numbers and prices
 are not bent into words: an unknown word costs a constant, once. A space begins a new word. Capitals follow four
 patterns: lower, Capitalized, UPPER, other.
-Shape letters: N images, B beams, K classes, M texts, V classes with the blank. Logarithms are natural.
+Shape letters: N images, B beams, K classes, M texts. Logarithms are natural.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class LanguagePrior:
             done = done + _CASE_COSTS[np.where(kinds == _A_MARK, case, after)]
         totals = done + _sum(word, digits, anything)
         if self.space >= 0:
-            after_space = state.done + self._token(state) + self._space_cost(state)
+            after_space = state.done + self._token(state) + np.where(state.size > 0, _SPACE, _STRAY_SPACE)
             totals = np.where(kinds == _A_SPACE, after_space[:, :, None], totals)
         return self.weight * totals + self.bonus * (lengths[:, :, None] + 1)
 
@@ -169,10 +169,6 @@ class LanguagePrior:
         likeliest = max(self.language.best) + _WORD
         return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case - spaces * _STRAY_SPACE, 0.0)
 
-    @staticmethod
-    def _space_cost(state: PriorState) -> _Doubles:
-        return np.where(state.size > 0, _SPACE, _STRAY_SPACE)
-
     def _end_cost(self, state: PriorState) -> _Doubles:
         """Return the log-probability that the n-grams' word ends here; 0 before it begins."""
         return np.where(state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0)
@@ -201,7 +197,8 @@ class LanguagePrior:
         digits, anything = state.digits + self._digit_cost[added], state.anything + self._any_cost[added]
         size = state.size + 1
         if is_space.any():
-            done = np.where(is_space, state.done + self._token(state) + self._space_cost(state), done)
+            space_cost = np.where(state.size > 0, _SPACE, _STRAY_SPACE)
+            done = np.where(is_space, state.done + self._token(state) + space_cost, done)
             word, digits = np.where(is_space, _WORD, word), np.where(is_space, _DIGITS, digits)
             anything = np.where(is_space, _ANYTHING, anything)
             letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))

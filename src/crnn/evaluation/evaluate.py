@@ -132,9 +132,9 @@ def evaluate(
     """
     if lexicon_only and len(lexicons) != 1:
         raise ConfigError(f"{len(lexicons)} lexicons are given to read with and nothing else; expected one")
-    for name, count in Counter(map(lexicon_name, lexicons)).items():
-        if count > 1:
-            raise ConfigError(f"{count} lexicons are called {name!r}; expected each once, files under different names")
+    names = [lexicon_name(spec) for spec in lexicons]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"lexicons are called {', '.join(names)}; expected each name once")
     sets = open_sets(recognizer, data, protocol=protocol, charset=charset)
     label_rules = recognizer.config.charset.rules()
     results = []

@@ -87,16 +87,11 @@ def full_lexicon(
             except DataError:
                 left_out["unreadable_record"] += 1
             progress(1)
-    if not words and words_from == "kept" and not num_kept and not left_out:
-        raise DataError(
-            f"{', '.join(paths)}: no lexicons are kept with the samples; expected an LMDB store that has them. Take "
-            "the words of the labels (--from labels)"
-        )
     if not words:
         found = ", ".join(f"{reason}: {count}" for reason, count in left_out.items()) or "nothing there"
         raise DataError(
             f"{', '.join(paths)}: has no word for a lexicon ({found}) in the characters {charset.characters!r}; "
-            "expected some. Name the characters of the labels (--charset)"
+            "expected some. Name the characters of the labels (--charset), or take their words (--from labels)"
         )
     return FullLexicon(words=tuple(sorted(words)), labels=num_labels, kept=num_kept, left_out=dict(left_out))
 
