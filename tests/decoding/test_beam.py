@@ -85,24 +85,6 @@ def test_narrow_beam_keeps_what_the_plain_search_keeps(width, num_classes, sharp
         assert {text for text, *_ in found} == plain_beam_search(sample, width)
 
 
-def test_beam_scores_are_sequence_scores_in_order(peaked_log_probs):
-    log_probs = peaked_log_probs(5)
-    for sample, found in zip(log_probs, beam_search(log_probs, beam_width=7), strict=True):
-        assert len(found) == 7
-        texts, scores, ranks = zip(*found, strict=True)
-        assert list(ranks) == list(scores) == sequence_log_probs(np.repeat(sample[None], 7, axis=0), texts).tolist()
-        assert list(found) == sorted(found, key=lambda pair: (-pair[1], pair[0]))
-
-
-def test_texts_are_described_as_by_greedy_where_they_are_the_same(peaked_log_probs):
-    log_probs = peaked_log_probs(6, num_samples=64)
-    pairs = list(zip(best_texts(log_probs, 10), decode_greedy(log_probs), strict=True))
-    same = [(ours, theirs) for ours, theirs in pairs if ours.ids == theirs.ids]
-    assert 10 < len(same) < 64
-    assert all(ours == theirs for ours, theirs in same)
-    assert all(ours.score > theirs.score for ours, theirs in pairs if ours.ids != theirs.ids)
-
-
 @pytest.mark.parametrize("beam_width", [1, 4])
 def test_a_sample_without_any_possible_text_reads_as_the_empty_one(random_log_probs, beam_width):
     log_probs = random_log_probs(12, 3, 6, 4, sharpness=3.0)

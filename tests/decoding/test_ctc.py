@@ -151,14 +151,6 @@ def test_no_steps_and_no_samples():
     assert sequence_log_probs(nobody, []).shape == (0,)
 
 
-def test_certain_steps():
-    log_probs = np.full((1, 4, 3), -np.inf)
-    log_probs[0, range(4), [1, 1, 2, 1]] = 0.0
-    assert decode_greedy(log_probs) == [DecodedText((1, 1), 0.0, ((0, 2), (3, 4)), (0.0, 0.0))]
-    with pytest.raises(DataError, match="target 0 has no possible alignment"):
-        align(log_probs, [[0]])
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_batch_gives_exactly_what_its_samples_give(dtype, random_log_probs, peaked_log_probs):
     log_probs = peaked_log_probs(9, num_samples=33, dtype=dtype)

@@ -106,15 +106,6 @@ def test_the_best_of_all_words_on_trained_steps(peaked_log_probs, dtype):
 
 
 @pytest.mark.usefixtures("searching")
-@pytest.mark.parametrize("sharpness", [100.0, 2000.0])
-def test_words_that_are_next_to_impossible(random_log_probs, sharpness):
-    log_probs = random_log_probs(5, 4, 24, 9, sharpness)
-    lexicon = Lexicon.from_words(random_words(6, 200), Charset("abcdefgh"))
-    assert decode_lexicon(log_probs, lexicon)[0][0].score < -650.0  # probabilities underflow
-    check_exact(log_probs, lexicon, 5)
-
-
-@pytest.mark.usefixtures("searching")
 def test_likely_and_next_to_impossible_words_in_one_batch(random_log_probs):
     log_probs = random_log_probs(7, 6, 24, 9, 1.0)
     log_probs[[1, 4]] = random_log_probs(8, 2, 24, 9, 2000.0)

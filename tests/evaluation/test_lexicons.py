@@ -141,8 +141,6 @@ def test_samples_have_lexicons_of_their_own(tmp_path: Path, barcode: Barcode, ba
     assert (found.sums.correct, found.sums.samples, found.without) == (2, 3, 1)
 
 
-# -- full lexicons ----------------------------------------------------------------------------------------------------
-
 CHARSET, RULES = Charset("36"), CharsetConfig().rules()
 
 

@@ -54,12 +54,10 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-
-        def known(curve: ConfidenceCurve) -> dict[str, Any]:  # NaN is not JSON
-            return {name: None if value != value else value for name, value in dataclasses.asdict(curve).items()}
-
-        language = None if self.language is None else known(self.language)
-        return {"greedy": known(self.greedy), "language": language, "data": list(self.data)}
+        values = dataclasses.asdict(self)
+        for curve in filter(None, (values["greedy"], values["language"])):
+            curve.update({name: None for name, value in curve.items() if value != value})  # NaN is not JSON
+        return {**values, "data": list(self.data)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:

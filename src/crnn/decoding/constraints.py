@@ -49,10 +49,7 @@ def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = Non
 
 
 def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.NDArray[np.floating[Any]]:
-    """Return log-probabilities ``(N, T, V)`` with -inf for classes not allowed ``(V,)``, not renormalised.
-
-    Decoders give the score -inf for a sample in which a step has nothing left.
-    """
+    """Return log-probabilities ``(N, T, V)`` with -inf for classes not allowed ``(V,)``, not renormalised."""
     return log_probs if allowed.all() else np.where(allowed, log_probs, log_probs.dtype.type(-np.inf))
 
 

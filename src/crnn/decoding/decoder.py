@@ -135,9 +135,8 @@ class Decoder:
 
     def decode_groups(self, groups: Sequence[Floats]) -> list[list[DecodedText]]:
         """Return ``decode`` of each group of images; with a language, groups cost less together."""
-        if not self._in_pieces:
+        if self.prior is None or self.pattern is not None:
             return [self.decode(log_probs) for log_probs in groups]
-        assert self.prior is not None
         allowed = [restrict(log_probs, self._allowed) for log_probs in groups]
         found = search_with_language(allowed, self.prior, self.options.beam_width, self.options.n_best)
         return [self._with_language(*group) for group in zip(groups, allowed, found, strict=True)]
@@ -151,7 +150,7 @@ class Decoder:
         if self.lexicon is not None:
             n_best, margin = self.options.n_best, self.options.lexicon_margin
             return self.matched(log_probs, decode_lexicon(log_probs, self.lexicon, n_best, margin, posterior=True))
-        if self._in_pieces:
+        if self.prior is not None and self.pattern is None:  # words may be searched apart
             return self.decode_groups([log_probs])[0]
         allowed = restrict(log_probs, self._allowed)
         if self.method == "greedy":
@@ -168,14 +167,8 @@ class Decoder:
     @property
     def curve(self) -> ConfidenceCurve:
         """Confidence curve of free texts."""
-        if self._in_pieces and self._calibration.language is not None:
-            return self._calibration.language
-        return self._calibration.greedy
-
-    @property
-    def _in_pieces(self) -> bool:
-        """True if words may be searched apart: with a language and without a pattern."""
-        return self.prior is not None and self.pattern is None
+        with_language = self.prior is not None and self.pattern is None
+        return (with_language and self._calibration.language) or self._calibration.greedy
 
     def _with_language(self, free: Floats, log_probs: Floats, readings: list[LanguageReading]) -> list[DecodedText]:
         best = [reading.probability for reading in readings]

@@ -98,9 +98,6 @@ class Lexicon:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __repr__(self) -> str:
-        return f"Lexicon of {len(self):,} words in {self.charset!r}"
-
     def ids(self, index: int) -> tuple[int, ...]:
         """Return class ids of a word."""
         return tuple(self.charset.encode(self.words[index]))

@@ -133,7 +133,6 @@ class SetLexicon:
         """Return the best word of each sample from ``log_probs``, ``(N, T, V)``, and N indices in the set.
 
         Each has a list of one match, empty if no word can be written in T steps, or ``None`` without a lexicon.
-        ``posterior`` adds the word's probability among the words, slower with large lexicons.
         """
         lexicons = {n: lexicon for n, index in enumerate(indices) if (lexicon := self.of(index)) is not None}
         if not lexicons:

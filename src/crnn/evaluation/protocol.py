@@ -166,9 +166,8 @@ class LineProtocol(Protocol):
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:
     """Return PARSeq's rules with a model's own charset and label rules: for any script, and while training.
 
-    They differ from the training's rules in two points. No label is cut or left out for its length (``max_length``,
-    ``truncate``): a limit that suits the training set would hide long words. And readings get the white space, Unicode
-    form and case of labels, so that two spellings of one text are equal.
+    No label is cut or left out for its length: a limit that suits the training set would hide long words. Readings get
+    the white space, Unicode form and case of labels, so that two spellings of one text are equal.
     """
     labels = replace(rules, max_length=None)  # without a limit nothing is truncated either
     title = f"parseq over the model's own {len(charset.characters)} characters"
@@ -176,10 +175,7 @@ def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Prot
 
 
 def expected_count(dataset: str) -> int | None:
-    """Return the number of images in a benchmark set; case, ``_``, ``-`` and spaces in the name are ignored.
-
-    Only whole names match: a user's set such as ``svt_train`` has no published count.
-    """
+    """Return the number of images in a benchmark set by its whole name, whatever its case, ``_``, ``-`` and spaces."""
     return PUBLISHED_COUNTS.get(_NAME_BY_KEY.get(_key(dataset), ""))
 
 

@@ -46,13 +46,10 @@ ImageLookup = Callable[[str, int], bytes | None]  # encoded image of a sample, b
 def write_report(
     path: Path, evaluation: Evaluation, lookup: ImageLookup, details: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """Write the report of an evaluation as one HTML file, atomically.
+    """Write the report of an evaluation as one HTML file, atomically; ``ConfigError`` if that is impossible.
 
     ``lookup`` returns the images of wrong readings; a ``CrnnError`` or ``OSError`` from it leaves a gap. ``details``
     are facts on the evaluation (decoding, engine, versions), by name.
-
-    Raises:
-        ConfigError: The file cannot be written; an earlier one at ``path`` is untouched.
     """
     title = f"Evaluation of {_text(evaluation.model)}"
     facts = [f"{_text(name)}: {_text(value)}" for name, value in (("Protocol", evaluation.title), *details)]
