@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import crnn.engines.loading
-from crnn.engines.engine import Engine, Pixels
+from crnn.engines.engine import Engine, Pixels, cpu_threads
 from crnn.engines.loading import installed_engines, open_model
 from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.openvino_engine import OpenVinoEngine
@@ -186,21 +186,15 @@ def test_what_is_missing_is_said_with_what_to_install(trained_run: Any, only_ins
     assert installed_engines() == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "given", "expected"),
+    [("3", None, 3), ("3", 2, 2), ("4,2", None, None), ("", None, None)],  # "4,2": nested teams; none of ours
+)
 def test_threads_are_those_of_the_variable_where_none_are_given(
-    trained_run: Any, monkeypatch: pytest.MonkeyPatch
+    variable: str, given: int | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def workers(**options: Any) -> int:
-        engine: Any = open_model(trained_run.folder, engine="onnx", **options)[0]
-        return engine._workers
-
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert workers() == 3
-    assert workers(threads=2) == 2
-    assert workers(threads=2, mode="latency") == 1  # shared inside of each operation
-    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # nested teams; none of ours
-    assert workers() == len(os.sched_getaffinity(0))
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert workers() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert cpu_threads(given) == expected
 
 
 def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:
