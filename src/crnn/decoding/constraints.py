@@ -4,6 +4,7 @@ The beam drops prefixes with which no matching text begins (partial matches of t
 the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
 """
 
+import functools
 import warnings
 from typing import Any
 
@@ -81,7 +82,8 @@ class Pattern:
                 self._regex = regex.compile(_written(expression, charset, rules), folded)
         except (regex.error, RecursionError, OverflowError) as error:
             raise ConfigError(f"pattern {expression!r} is no regular expression: {error}") from None
-        self._begins: dict[str, bool] = {}
+        # true if a matching text begins with the given one
+        self.begins = functools.lru_cache(_REMEMBERED)(lambda text: self._match(text, partial=True))
         own = self.characters if allowed is None else self.characters[allowed[: charset.blank]]
         if not self._may_match(own.tolist()):
             raise CharsetError(f"pattern {expression!r}: no text of the characters {''.join(own)!r} matches it")
@@ -89,15 +91,6 @@ class Pattern:
     def matches(self, text: str) -> bool:
         """Return true if the whole text matches."""
         return self._match(text, partial=False)
-
-    def begins(self, text: str) -> bool:
-        """Return true if a matching text begins with this one."""
-        known = self._begins.get(text)
-        if known is None:
-            if len(self._begins) >= _REMEMBERED:
-                self._begins.clear()
-            known = self._begins[text] = self._match(text, partial=True)
-        return known
 
     def _match(self, text: str, *, partial: bool) -> bool:
         try:

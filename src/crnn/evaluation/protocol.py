@@ -144,10 +144,7 @@ def _letters_and_digits(text: str) -> str:
 
 
 class LineProtocol(Protocol):
-    """Rules for lines, with spaces and marks, whatever the network's charset; runs of spaces are one space.
-
-    There are three forms; the case-folded one gives accuracy and CER.
-    """
+    """Rules for lines, with spaces and marks, whatever the network's charset; accuracy and CER are of folded case."""
 
     forms = (("as annotated", _collapsed), ("letters and digits", _letters_and_digits))
 
