@@ -9,7 +9,7 @@ import signal
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import hypothesis
 import numpy as np
@@ -43,7 +43,7 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 
 
 def constant(value):
-    """Return a fixture of something that no test changes."""
+    """Return a fixture of something that no test changes; as a decorator, of the function."""
     return pytest.fixture(scope="session")(lambda: value)
 
 
@@ -101,7 +101,7 @@ def small_config(tmp_path):
     """
 
     def make(*data, folder="run", **sections):
-        values: dict[str, dict[str, Any]] = {
+        values = {
             "model": {"backbone": "small", "hidden_size": 16},
             "image": {"image_width": 64},
             "charset": {"characters": "abcdefghij"},
@@ -136,7 +136,7 @@ def synth_config(tmp_path, small_config):
     (tmp_path / "some_words.txt").write_text("\n".join(SYNTH_WORDS), encoding="utf-8")
 
     def make(*data, folder="run", **sections):
-        values: dict[str, dict[str, Any]] = {
+        values = {
             "charset": {"characters": "36"},
             "data": {"train": [str(path) for path in data] or ["synth"]},
             "synth": {"pool_size": 128},
@@ -171,7 +171,8 @@ def one_thread():
 ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-def draw_barcode(text, characters=ALPHANUMERIC, scale=1):
+@constant
+def barcode(text, characters=ALPHANUMERIC, scale=1):
     """``text`` as grey bars on white, 32 pixels high, in a PNG: what ``BarcodeEngine`` reads without an error.
 
     Character i fills the pixels [16 i + 6, 16 i + 14), which are those of the time steps 4 i + 1 and 4 i + 2.
@@ -183,7 +184,7 @@ def draw_barcode(text, characters=ALPHANUMERIC, scale=1):
 
 
 class BarcodeEngine:
-    """Reads ``draw_barcode``: a step has probability 0.9 for what it sees, and the rest for all else alike.
+    """Reads ``barcode``: a step has probability 0.9 for what it sees, and the rest for all else alike.
 
     With ``doubt``, two characters, a step that sees the first has 0.6 for it and 0.3 for the second.
     """
@@ -204,9 +205,6 @@ class BarcodeEngine:
             probabilities[seen] = 0.1 / (self.num_classes - 2)
             probabilities[seen, self.doubt[0]], probabilities[seen, self.doubt[1]] = 0.6, 0.3
         return np.log(probabilities).astype(np.float32)
-
-
-barcode = constant(draw_barcode)
 
 
 @pytest.fixture(scope="session")
@@ -240,7 +238,7 @@ def trained_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     labels = ["cat", "dog", "ten", "42", "tree", "bird", "2024", "coat", "net", "bed", "acid", "card"]
     words = write_list(root / "words", labels)
-    values: dict[str, dict[str, Any]] = {
+    values = {
         "model": {"backbone": "small", "hidden_size": 32},
         "image": {"image_width": 48},
         "data": {"train": [str(words)], "validation": [str(words)], "workers": 0},
@@ -275,22 +273,18 @@ def encode(image, form="PNG", **options):
 encode_image = constant(encode)
 
 
-def draw_noise(height, width, channels=3, seed=0):
+@constant
+def noise(height, width, channels=3, seed=0):
     """Return random pixels ``(H, W, C)``, or ``(H, W)`` for one channel."""
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-noise = constant(draw_noise)
-
-
-def draw_smooth_image(width=40, height=24):
+@constant
+def smooth_image(width=40, height=24):
     """Return an image that JPEG and WebP keep well, different in every corner."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     return Image.fromarray((np.stack([x, y, (1 - x) * (1 - y)], axis=-1) * 255).astype(np.uint8))
-
-
-smooth_image = constant(draw_smooth_image)
 
 
 def make_png_chunk(kind, body):
@@ -301,24 +295,20 @@ def make_png_chunk(kind, body):
 png_chunk = constant(make_png_chunk)
 
 
-def make_png(width, height, depth=8, color=0, body=b"", extra=b""):
+@constant
+def png_by_hand(width, height, depth=8, color=0, body=b"", extra=b""):
     """Return a PNG that Pillow does not write; ``body`` are the rows, ``extra`` the chunks before them."""
     header = make_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     data = make_png_chunk(b"IDAT", zlib.compress(body))
     return b"\x89PNG\r\n\x1a\n" + header + extra + data + make_png_chunk(b"IEND", b"")
 
 
-png_by_hand = constant(make_png)
-
-
-def image_error_reason(source, channels=1):
+@constant
+def reason_of(source, channels=1):
     """Return the reason for which ``load_image`` refuses an image."""
     with pytest.raises(ImageError) as caught:
         load_image(source, channels)
     return caught.value.reason
-
-
-reason_of = constant(image_error_reason)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -347,7 +337,7 @@ def mixed_words(tmp_path):
     scene = Image.new("RGB", (200, 100), "white")
     ImageDraw.Draw(scene).text((20, 20), "Hello there", fill="black")
     scene.save(root / "scene.png")
-    items: list[Record | Skipped] = []
+    items = []
     for number in range(32):
         path = f"a folder/wörd {number}.jpg"
         (root / path).write_bytes(draw_word(str(number), kind="JPEG"))
@@ -362,15 +352,13 @@ def mixed_words(tmp_path):
 given_reader = constant(GivenReader)
 
 
-def read_records(folder):
+@constant
+def records_of(folder):
     """Return all records of an LMDB folder."""
     import lmdb
 
     with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
         return dict(transaction.cursor())
-
-
-records_of = constant(read_records)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -391,7 +379,8 @@ def draw_small_log_probs(draw):
 small_log_probs = constant(draw_small_log_probs())
 
 
-def draw_log_probs(seed, num_samples, num_steps, num_classes, sharpness=1.0, dtype=np.float64):
+@constant
+def random_log_probs(seed, num_samples, num_steps, num_classes, sharpness=1.0, dtype=np.float64):
     """Draw normal logits; the sharper, the less probable most texts."""
     logits = sharpness * np.random.default_rng(seed).normal(size=(num_samples, num_steps, num_classes))
     return log_softmax(logits).astype(dtype)
@@ -402,10 +391,8 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
 
 
-random_log_probs = constant(draw_log_probs)
-
-
-def draw_peaked_log_probs(seed, num_samples=8, num_steps=24, num_classes=37, dtype=np.float32):
+@constant
+def peaked_log_probs(seed, num_samples=8, num_steps=24, num_classes=37, dtype=np.float32):
     """Draw what looks like a trained network: mostly blanks, one class of each step far above."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(num_samples, num_steps, num_classes))
@@ -415,18 +402,13 @@ def draw_peaked_log_probs(seed, num_samples=8, num_steps=24, num_classes=37, dty
     return log_softmax(logits).astype(dtype)
 
 
-peaked_log_probs = constant(draw_peaked_log_probs)
-
-
-def sum_over_paths(log_probs):
+@constant
+def path_sums(log_probs):
     """For each text that ``(T, V)`` can show: its probability, and that of its best path."""
     num_steps, num_classes = log_probs.shape
-    parts: dict[tuple[int, ...], list[float]] = {}
+    parts = {}
     for path in itertools.product(range(num_classes), repeat=num_steps):
         probability = math.prod(math.exp(log_probs[t, k]) for t, k in enumerate(path))
         text = tuple(k for k, _ in itertools.groupby(path) if k != num_classes - 1)
         parts.setdefault(text, []).append(probability)
     return {text: (math.fsum(found), max(found)) for text, found in parts.items()}
-
-
-path_sums = constant(sum_over_paths)

@@ -10,7 +10,6 @@ import runpy
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -25,7 +24,7 @@ MEMORY = 2**30  # bytes for images on their way; with much less ray hands out no
 class KilledOnce(EXAMPLE["Reader"]):  # type: ignore[misc]
     """A reader that is killed in the middle of its work, the first time that one of them gets any."""
 
-    def __call__(self, batch: Any) -> Any:
+    def __call__(self, batch):
         try:
             (FOLDER / "killed").touch(exist_ok=False)
         except FileExistsError:
@@ -34,17 +33,16 @@ class KilledOnce(EXAMPLE["Reader"]):  # type: ignore[misc]
         raise AssertionError("killed")
 
 
-def read(crops: Path, readings: Path, *options: str, reader: Any = EXAMPLE["Reader"]) -> list[dict[str, Any]]:
+def read(crops, readings, *options, reader=EXAMPLE["Reader"]):
     """What the example writes, as dictionaries."""
     EXAMPLE["main"]([str(crops), str(readings), "--readers", "2", *options], reader)
     nodes = {node["NodeManagerAddress"] for node in ray.nodes()}
     assert nodes == {"127.0.0.1"}, nodes
     assert len(ray.nodes()) == 2
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(readings).to_pylist()
-    return rows
+    return pyarrow.parquet.read_table(readings).to_pylist()
 
 
-def pack(paths: list[Path], folder: Path) -> None:
+def pack(paths, folder):
     """Images into two Parquet files."""
     folder.mkdir()
     for number in range(2):
@@ -53,7 +51,7 @@ def pack(paths: list[Path], folder: Path) -> None:
         pyarrow.parquet.write_table(pa.table(columns), folder / f"{number}.parquet")
 
 
-def main() -> None:
+def main():
     """Both ways."""
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": MEMORY}
     cluster = Cluster(initialize_head=True, head_node_args=head)

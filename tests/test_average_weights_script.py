@@ -1,14 +1,11 @@
 """tools/average_weights.py: the mean by hand, and errors."""
 
 import runpy
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from crnn.config.run import Config
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.errors import CheckpointError, ConfigError
 from crnn.model.checkpoint import load_weights, save_calibration, save_weights
@@ -19,10 +16,8 @@ average_weights, main = script["average_weights"], script["main"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-Configs = Callable[..., Config]
 
-
-def write(path: Path, config: Config, *, seed: int = 0, scale: float = 1.0, **info: Any) -> Path:
+def write(path, config, *, seed=0, scale=1.0, **info):
     """Weights of a new network, every number of them times ``scale``."""
     network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=seed)
     state = {k: v * scale if v.is_floating_point() else v for k, v in network.state_dict().items()}
@@ -30,13 +25,13 @@ def write(path: Path, config: Config, *, seed: int = 0, scale: float = 1.0, **in
     return path
 
 
-def test_the_mean_by_hand(tmp_path: Path, small_config: Configs) -> None:
+def test_the_mean_by_hand(tmp_path, small_config):
     config = small_config()
     files = [write(tmp_path / f"{k}.safetensors", config, scale=s, step=k) for k, s in enumerate((1.0, 2.0, 6.0))]
     out = average_weights(files, tmp_path / "mean.safetensors")
     first, mean = load_weights(files[0]), load_weights(out)
     assert mean.config == first.config
-    assert list(mean.tensors) == list(first.tensors)
+    assert mean.tensors.keys() == first.tensors.keys()
     for name, tensor in first.tensors.items():
         expected = tensor * 3.0 if tensor.is_floating_point() else tensor
         torch.testing.assert_close(mean.tensors[name], expected, rtol=1e-6, atol=1e-7)
@@ -44,7 +39,7 @@ def test_the_mean_by_hand(tmp_path: Path, small_config: Configs) -> None:
     assert mean.info["averaged"] == [{"step": step, "samples": None} for step in range(3)]
 
 
-def test_the_mean_of_weights_and_themselves_has_no_calibration(tmp_path: Path, small_config: Configs) -> None:
+def test_the_mean_of_weights_and_themselves_has_no_calibration(tmp_path, small_config):
     one = write(tmp_path / "one.safetensors", small_config())
     calibration = Calibration(ConfidenceCurve(2.0, 0.5, 30), None, ("a",))
     other = save_calibration(one, calibration, tmp_path / "other.safetensors")
@@ -54,7 +49,7 @@ def test_the_mean_of_weights_and_themselves_has_no_calibration(tmp_path: Path, s
         assert torch.equal(mean.tensors[name], tensor)
 
 
-def test_what_has_no_mean_is_refused(tmp_path: Path, small_config: Configs) -> None:
+def test_what_has_no_mean_is_refused(tmp_path, small_config):
     config = small_config()
     one = write(tmp_path / "one.safetensors", config)
     stranger = write(tmp_path / "stranger.safetensors", config, seed=1)
@@ -74,7 +69,7 @@ def test_what_has_no_mean_is_refused(tmp_path: Path, small_config: Configs) -> N
     assert not out.exists()
 
 
-def test_the_command(tmp_path: Path, small_config: Configs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path, small_config, capsys):
     one = write(tmp_path / "one.safetensors", small_config())
     out = tmp_path / "mean.safetensors"
     assert main([str(one), str(one), str(out)]) == 0

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-def rows(name: str, *options: object) -> dict[str, dict[str, Any]]:
+def rows(name, *options):
     flags = ["--rounds", "2", "--threads", "1", *map(str, options)]
     command = [sys.executable, str(FOLDER / name), *flags, "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -25,7 +24,7 @@ def rows(name: str, *options: object) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_reading_and_decoding_of_crops_that_are_given(word_list: Any) -> None:
+def test_reading_and_decoding_of_crops_that_are_given(word_list):
     folder = word_list(labels=["cat", "dog", "ten", "bird"]).parent
     found = rows("read.py", "--data", folder, "--engines", "torch", "--precisions", "fp32", "int8")
     assert set(found) == {"crnn-small, torch fp32, greedy", "crnn-small, torch fp32, language"}  # no int8 in torch
@@ -36,18 +35,18 @@ def test_reading_and_decoding_of_crops_that_are_given(word_list: Any) -> None:
     assert found["greedy"]["ratio"] == 1.0
 
 
-def test_training_on_rendered_crops() -> None:
+def test_training_on_rendered_crops():
     found = rows("train.py", "--backbones", "small", "--count", "8", "--batch-size", "2", "--steps", "6")
     assert set(found) == {"small, bare step", "small, loop"}
     assert not found["small, loop"]["peak"] or int(found["small, loop"]["peak"].split()[0].replace(",", "")) > 100
 
 
-def test_rendered_text() -> None:
+def test_rendered_text():
     found = rows("synth.py", "--count", "4", "--workers", "0", "1", "--warm-up", "4")
     assert set(found) == {"words drawn", "composed", "camera", "finished, 0 workers", "finished, 1 workers"}
 
 
-def test_stored_data(word_list: Any) -> None:
+def test_stored_data(word_list):
     found = rows("data.py", "--data", word_list(labels=["cat", "dog"]).parent, "--files", "20")
     shuffled = {f"read shuffled, {workers} workers" for workers in range(3)}
     assert set(found) == {"tar", "convert", "labels", "read in order", *shuffled}

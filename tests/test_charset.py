@@ -1,6 +1,5 @@
 """Charsets: every character keeps its class id, the blank is the last class, and label rules do what they say."""
 
-import dataclasses
 import itertools
 import pickle
 import string
@@ -190,18 +189,6 @@ def test_a_label_is_skipped_or_can_be_written(label, rules):
         assert applied.isascii()
     if rules.case == "lower":
         assert applied == applied.lower()
-
-
-@given(st.text(max_size=20), RULES)
-def test_a_written_label_stays_as_it_is(label, rules):
-    # Normalising may make new spaces, and capitals may be longer than what the limit on length has counted.
-    rules = dataclasses.replace(rules, unicode="keep", case="keep" if rules.case == "upper" else rules.case)
-    charset = Charset("abcdefgABC123 é\u0301")
-    try:
-        applied = rules.apply(label, charset)
-    except LabelSkip:
-        return
-    assert rules.apply(applied, charset) == applied
 
 
 # ---- time steps

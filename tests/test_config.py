@@ -2,28 +2,19 @@
 
 import math
 import tomllib
-import types
-import typing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn.charset import Charset, LabelRules
-from crnn.config.model import (
-    BACKBONE_CHANNELS,
-    CharsetConfig,
-    ImageConfig,
-    ModelConfig,
-    parse_reader_config,
-    time_steps,
-)
+from crnn.config.model import CharsetConfig, parse_reader_config
 from crnn.config.run import Config, dump_config, load_config, parse_config, preset_names
 from crnn.config.training import DataConfig, OptimConfig, TrainConfig
 from crnn.errors import ConfigError
 
 
-def refusal(toml: str) -> str:
+def refusal(toml):
     with pytest.raises(ConfigError) as caught:
         parse_config(tomllib.loads(toml), source="my.toml")
     message = str(caught.value)
@@ -91,10 +82,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         ("[faces]\nitalics = false", "section [faces] is now [fonts]; rename it, its keys are the same"),
         ("[optimm]\nlearning_rate = 1.0", "unknown key 'optimm'; did you mean 'optim'?"),
         # A name like no other gets the names that there are, not the one with the most letters of the section.
-        (
-            "[eval]\nlr = 1.0",
-            "unknown key 'eval.lr'; expected one of: eval_steps, protocol, batch_size",
-        ),
+        ("[eval]\nlr = 1.0", "unknown key 'eval.lr'; expected one of: eval_steps, protocol, batch_size"),
         (
             "lr = 1.0",
             "unknown key 'lr'; expected one of: model, image, charset, data, augment, synth, corpus, "
@@ -128,10 +116,7 @@ def test_every_key_is_found_with_a_letter_missing():
         ("[image]\nimage_height = 48", "image: image_height is 48; the backbones are made for 32"),
         ("[image]\nmin_width = 64\nmax_width = 48", "image: min_width 64 is above max_width 48"),
         ('[data]\ntrain = ["a"]\nratios = [1, 2]', "data: ratios has 2 numbers for 1 sources in train"),
-        (
-            '[charset]\ncharacters = "abca"',
-            "charset: charset has 'a' twice, at positions 0 and 3; remove one",
-        ),
+        ('[charset]\ncharacters = "abca"', "charset: charset has 'a' twice, at positions 0 and 3; remove one"),
         (
             "[train]\nsed = 1\n[optim]\nmomentum = 1.0",
             "optim.momentum is 1.0; input should be less than 1; unknown key 'train.sed'; did you mean 'train.seed'?",
@@ -167,83 +152,25 @@ def test_every_setting_is_explained():
 # ---- round trip
 
 
-def values_of(annotation, constraints=()):
-    """A strategy for what a setting may be, from its type, so that new settings are tested without being named here."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return values_of(arguments[0], [*constraints, *(c for field in arguments[1:] for c in field.metadata)])
-    if origin is typing.Literal:
-        return st.sampled_from(arguments)
-    if origin is tuple:
-        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
-    if origin in (typing.Union, types.UnionType):
-        return st.one_of([values_of(argument) for argument in arguments])
-    if annotation is types.NoneType:
-        return st.none()
-    if annotation is bool:
-        return st.booleans()
-    if annotation is str:
-        return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-    bounds = {k: getattr(c, k) for c in constraints for k in ("gt", "ge", "lt", "le") if hasattr(c, k)}
-    low, high = bounds.get("gt", bounds.get("ge")), bounds.get("lt", bounds.get("le"))
-    if annotation is float:
-        exclude = {"exclude_min": "gt" in bounds, "exclude_max": "lt" in bounds}
-        return st.floats(low, high, allow_nan=False, allow_infinity=False, **exclude)
-    assert annotation is int, annotation
-    step = next((c.multiple_of for c in constraints if hasattr(c, "multiple_of")), 1)
-    high = (2**31 if high is None else high - ("lt" in bounds)) // step
-    return st.integers(-(-(-(2**31) if low is None else low) // step), high).map(lambda n: n * step)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+CHARACTERS = st.lists(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20, unique=True).map("".join)
 
 
-def section_of(kind, **given):
-    fields = {name: values_of(field.annotation, field.metadata) for name, field in kind.model_fields.items()}
-    return st.fixed_dictionaries({**fields, **given})
-
-
-@st.composite
-def trees(draw):
-    characters = st.lists(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20, unique=True)
-    special = {
-        ModelConfig: dict.fromkeys(("class_num", "input_size", "num_step", "blank"), st.none()),
-        ImageConfig: {"image_height": st.just(32)},
-        CharsetConfig: {"characters": st.sampled_from(["36", "62", "94", "95"]) | characters.map("".join)},
-    }
+@given(st.lists(TEXT, max_size=3), TEXT, CHARACTERS, st.floats(1e-300, 1.0))
+def test_settings_written_to_a_file_are_read_back_equal(train, folder, characters, number):
+    num_classes = Charset(characters).num_classes
     tree = {
-        name: draw(section_of(field.annotation, **special.get(field.annotation, {})))
-        for name, field in Config.model_fields.items()
+        "model": {"backbone": "small", "class_num": num_classes, "blank": num_classes - 1},
+        "charset": {"characters": characters, "case": "keep"},
+        "data": {"train": train, "ratios": [number] * len(train)},
+        "optim": {"learning_rate": number},
+        "train": {"num_steps": 7, "tensorboard": False},
+        "checkpoint": {"save_checkpoint_path": folder},
     }
-    image, data, model = tree["image"], tree["data"], tree["model"]
-    image["min_width"], image["max_width"] = sorted((image["min_width"], image["max_width"]))
-    if len(data["ratios"]) != len(data["train"]):
-        data["ratios"] = ()
-    corpus, fonts = tree["corpus"], tree["fonts"]
-    style, camera = tree["style"], tree["camera"]
-    style["contrast_least"], style["contrast_most"] = sorted((style["contrast_least"], style["contrast_most"]))
-    camera["jpeg_worst"], camera["jpeg_best"] = sorted((camera["jpeg_worst"], camera["jpeg_best"]))
-    corpus["case_lower"] = corpus["word_weight"] = 1.0
-    corpus["length_weights"] = corpus["length_weights"] if any(corpus["length_weights"]) else ()
-    corpus["only_words"] = corpus["only_words"] and not corpus["pattern"]
-    corpus["word_ratios"] = ()
-    fonts["folders"] = fonts["folders"] or ("shipped",)
-    fonts["min_weight"], fonts["max_weight"] = sorted((fonts["min_weight"], fonts["max_weight"]))
-    if draw(st.booleans()):
-        charset = Charset(tree["charset"]["characters"])
-        model |= {"class_num": charset.num_classes, "blank": charset.blank}
-        model |= {
-            "input_size": BACKBONE_CHANNELS[model["backbone"]],
-            "num_step": time_steps(image["image_width"]),
-        }
-    return tree
-
-
-@settings(max_examples=40)
-@given(trees())
-def test_settings_written_to_a_file_are_read_back_equal(tree):
     config = parse_config(tree)
     values = tomllib.loads(dump_config(config))
-    again = parse_config(values)
-    assert again == config
-    assert again.model_dump() == tree
+    assert parse_config(values) == config
+    assert (config.data.train, config.optim.learning_rate) == (tuple(train), number)
     assert parse_reader_config({k: values[k] for k in ("model", "image", "charset")}, "weights") == config.reader()
     assert parse_reader_config(tomllib.loads(dump_config(config.reader())), "weights") == config.reader()
 

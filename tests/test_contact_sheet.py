@@ -7,11 +7,11 @@ from crnn.contact_sheet import contact_sheet, packed_sheet
 from crnn.errors import ConfigError
 
 
-def filled(height: int, width: int, *colour: int) -> np.ndarray:
+def filled(height, width, *colour):
     return np.full((height, width, len(colour)), colour, np.uint8)
 
 
-def test_every_image_is_there_with_its_caption() -> None:
+def test_every_image_is_there_with_its_caption():
     grey, red, wide = filled(10, 20, 200), filled(64, 64, 255, 0, 0), filled(8, 4000, 0, 0, 0)
     sheet = contact_sheet([grey, red, wide, grey, grey], ["one", "two", "字é", "", "five"])
     assert (sheet.shape, sheet.dtype) == ((120, 720, 3), np.uint8)
@@ -25,15 +25,7 @@ def test_every_image_is_there_with_its_caption() -> None:
     assert (sheet[60:, 180:] == 255).all()  # and there is no sixth image
 
 
-def test_cells_columns_and_lines() -> None:
-    sheet = contact_sheet([filled(10, 10, 0)] * 3, ["a\nb", "", "c"], columns=2, cell=(50, 70))
-    assert sheet.shape == (140, 100, 3)
-    assert (sheet[4:36, 4:36] == 0).all()  # two lines below, for all cells alike
-    assert (sheet[36:, :50][:34] < 128).any()
-    assert (sheet[66:74, 54:] == 255).all()
-
-
-def test_marked_images_are_framed_in_red() -> None:
+def test_marked_images_are_framed_in_red():
     sheet = contact_sheet([filled(10, 10, 90)] * 2, ["x", "y"], columns=2, cell=(40, 50), marked=[1])
     red = (sheet == (208, 0, 0)).all(axis=2)
     assert red[:, [40, 79]].all()
@@ -42,7 +34,7 @@ def test_marked_images_are_framed_in_red() -> None:
     assert (sheet[4:31, 44:71] == 90).all()  # the frame covers nothing of it
 
 
-def test_what_cannot_be_read_is_a_crossed_box() -> None:
+def test_what_cannot_be_read_is_a_crossed_box():
     sheet = contact_sheet([None], ["gone"])
     box = (sheet[4:41] == 224).all(axis=2)
     assert box[0, 4:78].all()
@@ -55,14 +47,14 @@ def test_what_cannot_be_read_is_a_crossed_box() -> None:
     ["字典", "صباح", "🙂", "e\u0301", "\ud800x", "a\tb\0", "\u202eleft", "\x1b[31m", "\u2028", " "],
     ids=ascii,
 )
-def test_captions_of_any_script(caption: str) -> None:
+def test_captions_of_any_script(caption):
     with_caption, without = contact_sheet([filled(9, 9, 0)], [caption]), contact_sheet([filled(9, 9, 0)], [""])
     assert with_caption.shape == without.shape
     assert (with_caption[:41] == without[:41]).all()
     assert (with_caption != without).any() == (caption != " ")
 
 
-def test_long_captions_end_in_dots_inside_their_cell() -> None:
+def test_long_captions_end_in_dots_inside_their_cell():
     for caption in ("w" * 40, "i" * 1_000_000):
         sheet = contact_sheet([filled(9, 9, 0)] * 2, [caption, ""], columns=2)
         assert (sheet[41:, 180:] == 255).all()
@@ -71,7 +63,7 @@ def test_long_captions_end_in_dots_inside_their_cell() -> None:
     assert (exact != contact_sheet([filled(9, 9, 0)], ["short..."])).any()
 
 
-def test_packed_images_keep_their_sizes_and_their_order() -> None:
+def test_packed_images_keep_their_sizes_and_their_order():
     """Three fit into the first row, the wide one has the second, and a narrow one makes room for its caption."""
     widths = [40, 40, 20, 140, 8, 40]
     shades = [10, 60, 110, 160, 30, 90]
@@ -90,7 +82,7 @@ def test_packed_images_keep_their_sizes_and_their_order() -> None:
     assert (sheet[2 * 55 + 36 : 2 * 55 + 51, 4:130] < 128).any(axis=(0, 2)).sum() > 60, "a whole caption"
 
 
-def test_packed_images_wider_than_their_sheet_are_made_smaller() -> None:
+def test_packed_images_wider_than_their_sheet_are_made_smaller():
     sheet = packed_sheet([np.zeros((16, 400, 3), np.uint8)], ["x" * 300], width=208)
     assert sheet.shape == (55, 208, 3)
     assert (sheet[4:12, 4:204] == 0).all()
@@ -98,7 +90,7 @@ def test_packed_images_wider_than_their_sheet_are_made_smaller() -> None:
     assert (packed_sheet([], [], width=20) == 255).all()
 
 
-def test_wrong_arguments() -> None:
+def test_wrong_arguments():
     image = filled(9, 9, 0)
     for captions, columns in (([], 1), ([""], 0), (["a\nb\nc\nd"], 1)):
         with pytest.raises(ValueError, match=r"zip|with room for an image in each"):

@@ -4,14 +4,12 @@ Most checks run in ``on_two_ranks.py``, which is started once, as two processes 
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import random
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from crnn.config.run import Config, dump_config
+from crnn.config.run import dump_config
 from crnn.distributed import (
     Ranks,
     has_fast_bf16,
@@ -33,16 +31,14 @@ from crnn.model.checkpoint import load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-Configs = Callable[..., Config]
-Words = Callable[..., Path]
 
 SCRIPT = Path(__file__).parents[0] / "training/on_two_ranks.py"
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
-def free_ports(count: int) -> list[str]:
+def free_ports(count):
     """Free ports that the system does not give to outgoing connections, which would take one before it is used."""
-    found: list[str] = []
+    found = []
     for port in random.sample(range(20_000, 32_000), 1000):
         with socket.socket() as candidate, contextlib.suppress(OSError):
             candidate.bind(("127.0.0.1", port))
@@ -52,7 +48,7 @@ def free_ports(count: int) -> list[str]:
     raise AssertionError("no free ports")
 
 
-def two_ranks(*command: str) -> list[tuple[int, str, str]]:
+def two_ranks(*command):
     """Run Python with these arguments as rank 0 and rank 1 of two: exit status, stdout and stderr of each."""
     (port,) = free_ports(1)
     processes = []
@@ -78,7 +74,7 @@ def two_ranks(*command: str) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.slow
-def test_the_checks_that_need_two_ranks(tmp_path: Path, word_list: Words, small_config: Configs) -> None:
+def test_the_checks_that_need_two_ranks(tmp_path, word_list, small_config):
     words = word_list(25)
     (words.parent / "images" / "7.png").write_bytes(b"no image")
     single = word_list(1, "single")
@@ -97,7 +93,7 @@ def test_the_checks_that_need_two_ranks(tmp_path: Path, word_list: Words, small_
 
 
 @pytest.mark.slow
-def test_torchrun_trains_on_two_ranks(tmp_path: Path, word_list: Words, small_config: Configs) -> None:
+def test_torchrun_trains_on_two_ranks(tmp_path, word_list, small_config):
     """From the command line; ``test_ranks`` compares what is learned with that of one rank."""
     config = small_config(word_list(40), folder="two", train={"batch_size": 4, "num_steps": 3})
     (tmp_path / "two.toml").write_text(dump_config(config))
@@ -116,7 +112,7 @@ def test_torchrun_trains_on_two_ranks(tmp_path: Path, word_list: Words, small_co
 # On one
 
 
-def test_one_process_is_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_is_one_rank(monkeypatch):
     for world_size in (None, "1"):
         if world_size is not None:
             monkeypatch.setenv("WORLD_SIZE", world_size)
@@ -146,7 +142,7 @@ GONE = r"^rank 1 ends because another rank did; look at what that one says$"
         ),
     ],
 )
-def test_the_end_of_another_rank_is_told_in_our_words(error: RuntimeError, said: str) -> None:
+def test_the_end_of_another_rank_is_told_in_our_words(error, said):
     two = Ranks(1, 2, torch.device("cpu"))
     with pytest.raises(TrainingError, match=said), lost_peers_explained(two, 5.0, "wait longer"):
         raise error
@@ -159,13 +155,13 @@ def test_the_end_of_another_rank_is_told_in_our_words(error: RuntimeError, said:
         (Ranks(1, 2, torch.device("cpu")), "shapes cannot be multiplied"),
     ],
 )
-def test_other_errors_stay_what_they_are(ranks: Ranks, text: str) -> None:
+def test_other_errors_stay_what_they_are(ranks, text):
     with pytest.raises(RuntimeError, match=text) as caught, lost_peers_explained(ranks, 5.0, ""):
         raise RuntimeError(text)
     assert not isinstance(caught.value, TrainingError)
 
 
-def test_a_network_keeps_its_parameters_and_names_when_its_normalisation_is_shared() -> None:
+def test_a_network_keeps_its_parameters_and_names_when_its_normalisation_is_shared():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm2d(2)), nn.BatchNorm1d(2))
     before = dict(network.named_parameters()), dict(network.named_buffers())
     assert sync_batch_norm(network) is network
@@ -179,13 +175,13 @@ def test_a_network_keeps_its_parameters_and_names_when_its_normalisation_is_shar
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta:x", ""])
-def test_a_device_that_cannot_be_used_is_said_in_one_line(name: str) -> None:
+def test_a_device_that_cannot_be_used_is_said_in_one_line(name):
     with pytest.raises(ConfigError, match=r"device is '.*', which cannot be used here") as caught:
         resolve_device(name)
     assert "\n" not in str(caught.value)
 
 
-def test_auto_is_the_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_accelerator_where_there_is_one(monkeypatch):
     assert resolve_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("xpu"))
     assert resolve_device("auto") == torch.device("xpu")
@@ -193,21 +189,11 @@ def test_auto_is_the_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPa
     assert resolve_device("auto") == torch.device("cpu")
 
 
-def test_ascend_is_registered_where_its_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    imported = []
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "torch_npu" else None)
-    monkeypatch.setattr("crnn.distributed.importlib.import_module", imported.append)
-    resolve_device("cpu")
-    assert imported == ["torch_npu"]
-
-
 @pytest.mark.parametrize(
     ("capabilities", "fast"),
     [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)],
 )
-def test_bf16_is_used_where_the_cpu_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], fast: bool
-) -> None:
+def test_bf16_is_used_where_the_cpu_multiplies_it(monkeypatch, capabilities, fast):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert has_fast_bf16(torch.device("cpu")) is fast
     monkeypatch.delattr(torch.cpu, "get_capabilities")

@@ -1,8 +1,5 @@
 """Explanations: the numbers are those of the reading, and the image shows them where they belong."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,15 +9,11 @@ from crnn.decoding.ctc import decode_greedy, sequence_log_probs
 from crnn.decoding.language import train_language
 from crnn.errors import ConfigError, ImageError
 from crnn.explanation import explain, find_font
-from crnn.recognizer import Recognizer
-
-MakeReader = Callable[..., Recognizer]
-Barcode = Callable[..., bytes]
 
 OWN, OTHER = (24, 92, 196), (206, 110, 20)
 
 
-def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: MakeReader) -> None:
+def test_the_numbers_are_those_of_the_reading(barcode, barcode_reader):
     reader = barcode_reader(calibration=Calibration(ConfidenceCurve(0.7, 0.1)))
     found = crnn.explain(reader, barcode("tree", scale=2), runners_up=4)
     reading = reader.read(barcode("tree", scale=2))
@@ -40,7 +33,7 @@ def test_the_numbers_are_those_of_the_reading(barcode: Barcode, barcode_reader: 
     assert all(0 < a.confidence < reading.confidence for a in others)
 
 
-def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_reader: MakeReader) -> None:
+def test_it_explains_what_the_reader_reads_in_its_way(barcode, barcode_reader):
     image = barcode("bard")
     word = explain(barcode_reader(lexicon=["bird", "cat"]), image)
     assert (word.reading.text, word.method) == ("bird", "lexicon")
@@ -52,9 +45,7 @@ def test_it_explains_what_the_reader_reads_in_its_way(barcode: Barcode, barcode_
 
 
 @pytest.mark.parametrize(("doubt", "text"), [("ca", "bad"), ("", "bcd")])  # where all is alike, nothing is near
-def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(
-    doubt: str, text: str, barcode: Barcode, barcode_reader: MakeReader
-) -> None:
+def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(doubt, text, barcode, barcode_reader):
     language = train_language([(word, 1.0) for word in ("bad", "cab", "ace", "dab")], "abc", 4)
     calibration = Calibration(ConfidenceCurve(0.7, 0.1), ConfidenceCurve(1.2, -0.1))
     reader = barcode_reader(doubt=doubt, lm=language, lm_weight=2.0, calibration=calibration)
@@ -69,7 +60,7 @@ def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(
     assert found.reading.confidence == reader.read(barcode("bcd")).confidence
 
 
-def test_rows_are_the_classes_that_play_a_part(barcode: Barcode, barcode_reader: MakeReader) -> None:
+def test_rows_are_the_classes_that_play_a_part(barcode, barcode_reader):
     found = explain(barcode_reader(), barcode("dad"))
     rows = found.rows()
     assert [row.character for row in rows if row.spans] == ["d", "a"]
@@ -82,11 +73,11 @@ def test_rows_are_the_classes_that_play_a_part(barcode: Barcode, barcode_reader:
     assert decode_greedy(found.log_probs[None])[0].ids == (3, 0, 3)
 
 
-def near(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
+def near(pixels, colour):
     return int((np.abs(pixels.astype(int) - colour).max(axis=2) < 20).sum())
 
 
-def test_the_image_shows_the_bars_under_the_letters(barcode: Barcode, barcode_reader: MakeReader) -> None:
+def test_the_image_shows_the_bars_under_the_letters(barcode, barcode_reader):
     found = explain(barcode_reader(), barcode("t5"))  # a bar of grey 114, and one of 186
     sheet = found.draw()
     assert sheet.mode == "RGB"
@@ -102,7 +93,7 @@ def test_the_image_shows_the_bars_under_the_letters(barcode: Barcode, barcode_re
 
 
 @pytest.mark.parametrize("shape", [(5, 400, 3), (300, 20, 3)], ids=["flat", "tall"])
-def test_color_images_of_any_shape_that_show_nothing(shape: tuple[int, ...], barcode_reader: MakeReader) -> None:
+def test_color_images_of_any_shape_that_show_nothing(shape, barcode_reader):
     image = np.full(shape, (250, 254, 240), dtype=np.uint8)
     found = explain(barcode_reader(image={"image_channels": 3}), image)
     assert (found.reading.text, found.spans, found.pixels.shape) == ("", (), shape)
@@ -112,7 +103,7 @@ def test_color_images_of_any_shape_that_show_nothing(shape: tuple[int, ...], bar
     assert near(np.asarray(sheet), (250, 254, 240)) > 1000
 
 
-def test_other_scripts_are_written_in_a_face_that_has_them(barcode: Barcode, barcode_reader: MakeReader) -> None:
+def test_other_scripts_are_written_in_a_face_that_has_them(barcode, barcode_reader):
     characters = "кругаё "
     word = "круг а"
     found = explain(barcode_reader(characters), barcode(word, characters))
@@ -125,6 +116,6 @@ def test_other_scripts_are_written_in_a_face_that_has_them(barcode: Barcode, bar
         found.draw("nowhere.ttf")
 
 
-def test_an_image_that_cannot_be_read_is_the_error_of_reading(barcode_reader: MakeReader, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_the_error_of_reading(barcode_reader, tmp_path):
     with pytest.raises(ImageError, match=r"gone\.png"):
         explain(barcode_reader(), tmp_path / "gone.png")

@@ -1,9 +1,7 @@
 """Behaviour that refactoring must keep: rendered samples, texts and scores of each engine, printed fields."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ SAMPLES = 256
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
+def samples(tmp_path_factory):
     """Rendered lines of the preset, and their labels."""
     folder = tmp_path_factory.mktemp("golden") / "set"
     fonts = ["--fonts.folders", "shipped", "--data.workers", "0", "--train.seed", "5"]
@@ -27,10 +25,10 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[
 
 
 @pytest.fixture(scope="module")
-def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
+def golden(request):
     """What is stored under a name; with --update-golden it is stored first."""
 
-    def stored(name: str, values: Any) -> Any:
+    def stored(name, values):
         path = GOLDEN / f"{name}.json"
         if request.config.getoption("--update-golden"):
             path.write_text(json.dumps(values, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -39,7 +37,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
     return stored
 
 
-def test_rendered_samples(samples: tuple[list[Path], list[str]], golden: Callable[[str, Any], Any]) -> None:
+def test_rendered_samples(samples, golden):
     paths, labels = samples
     looks = []
     for path in paths[:64]:
@@ -56,12 +54,12 @@ def test_rendered_samples(samples: tuple[list[Path], list[str]], golden: Callabl
 )
 @pytest.mark.parametrize("model", ["crnn-small", "crnn-vgg"])
 def test_texts_and_scores(
-    samples: tuple[list[Path], list[str]],
-    golden: Callable[[str, Any], Any],
-    model: str,
-    engine: str,
-    precision: str,
-) -> None:
+    samples,
+    golden,
+    model,
+    engine,
+    precision,
+):
     """Nearly all: where two texts are as likely, another processor or engine may take the other."""
     pytest.importorskip({"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}[engine])
     paths = samples[0] if model == "crnn-small" else samples[0][:64]
@@ -79,11 +77,11 @@ def test_texts_and_scores(
             assert np.median([abs(a - b) for a, b in same]) < 0.02
 
 
-def golden_of(model: str) -> Any:
+def golden_of(model):
     return json.loads((GOLDEN / f"{model}.json").read_text(encoding="utf-8"))
 
 
-def test_fields_of_json(samples: tuple[list[Path], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_of_json(samples, capsys):
     assert main(["read", str(samples[0][0]), "--json", "--n-best", "2", "--threads", "1"]) == 0
     reading = json.loads(capsys.readouterr().out)
     assert sorted(reading) == ["alternatives", "characters", "confidence", "image", "score", "text", "warning"]

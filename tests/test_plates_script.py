@@ -3,7 +3,6 @@
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -11,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script():
     spec = importlib.util.spec_from_file_location("plates_script", ROOT / "examples" / "plates.py")
     assert spec is not None
     assert spec.loader is not None
@@ -20,7 +19,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_plates_follow_their_patterns_each_once(script: ModuleType) -> None:
+def test_plates_follow_their_patterns_each_once(script):
     letters = {"A": "[A-Z]", "U": "[A-ZÄÖÜ]", "9": "[0-9]", "1": "[1-9]"}
     patterns = ["".join(letters.get(c, re.escape(c)) for c in p) for many in script.PATTERNS.values() for p in many]
     made = script.plates(3000, 5)
@@ -31,9 +30,7 @@ def test_plates_follow_their_patterns_each_once(script: ModuleType) -> None:
     assert made == script.plates(3000, 5) != script.plates(3000, 6)
 
 
-def test_plates_that_shall_not_be_made_are_not(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plates_that_shall_not_be_made_are_not(script, tmp_path, capsys):
     first, second = tmp_path / "first.txt", tmp_path / "second.txt"
     assert script.main([str(first), "--count", "40", "--seed", "3"]) == 0
     assert script.main([str(second), "--count", "40", "--seed", "3", "--without", str(first)]) == 0

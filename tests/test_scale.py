@@ -9,9 +9,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -35,7 +34,7 @@ class Ended(NamedTuple):
     left: list[str]
 
 
-def processes_with(mark: str) -> list[str]:
+def processes_with(mark):
     """The commands of processes that have ``mark`` in their environment: all that were started by one that had."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -48,7 +47,7 @@ def processes_with(mark: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory, image_of: Callable[..., bytes]) -> Ended:
+def ended(tmp_path_factory, image_of):
     """``on_ray.py`` over drawn words, a file that is no image and one that is empty."""
     folder = tmp_path_factory.mktemp("ray")
     (folder / "crops").mkdir()
@@ -76,12 +75,12 @@ def ended(tmp_path_factory: pytest.TempPathFactory, image_of: Callable[..., byte
     return Ended(folder, left)
 
 
-def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def by_name(rows):
     assert len({row["path"] for row in rows}) == len(rows)
     return {Path(row["path"]).name: row for row in rows}
 
 
-def test_every_image_has_a_row_though_a_reader_was_killed(ended: Ended) -> None:
+def test_every_image_has_a_row_though_a_reader_was_killed(ended):
     assert (ended.folder / "killed").exists()
     rows = by_name(json.loads((ended.folder / "rows.json").read_text()))
     assert set(rows) == {path.name for path in (ended.folder / "crops").iterdir()}
@@ -96,7 +95,7 @@ def test_every_image_has_a_row_though_a_reader_was_killed(ended: Ended) -> None:
 
 
 @pytest.mark.parametrize(("name", "error"), [("text.png", "not an image"), ("void.png", "empty")])
-def test_what_cannot_be_read_is_a_row_with_the_reason(ended: Ended, name: str, error: str) -> None:
+def test_what_cannot_be_read_is_a_row_with_the_reason(ended, name, error):
     row = by_name(json.loads((ended.folder / "rows.json").read_text()))[name]
     assert error in row["error"]
     assert row["text"] is None
@@ -104,11 +103,11 @@ def test_what_cannot_be_read_is_a_row_with_the_reason(ended: Ended, name: str, e
     assert row["confidence"] is None
 
 
-def test_packed_images_are_read_as_those_in_files(ended: Ended) -> None:
+def test_packed_images_are_read_as_those_in_files(ended):
     rows, packed = (by_name(json.loads((ended.folder / f"{name}.json").read_text())) for name in ("rows", "packed"))
     assert set(packed) == set(rows)
     assert {name: row["text"] for name, row in packed.items()} == {name: row["text"] for name, row in rows.items()}
 
 
-def test_no_process_is_left(ended: Ended) -> None:
+def test_no_process_is_left(ended):
     assert ended.left == []

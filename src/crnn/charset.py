@@ -4,7 +4,7 @@ import itertools
 import string
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crnn.errors import CharsetError
@@ -24,10 +24,9 @@ Whitespace = Literal["keep", "collapse", "remove"]
 Unknown = Literal["drop_character", "drop_sample", "error"]
 
 
+@dataclass(frozen=True, slots=True)
 class Charset:
-    """An ordered set of characters, each with a class id; the CTC blank is the last class.
-
-    A character is one Unicode code point: combining scripts (Devanagari, accents under NFD) are sequences of them.
+    """An ordered set of characters (Unicode code points), each with a class id; the CTC blank is the last class.
 
     Args:
         characters: The characters in the order of their class ids, or the name of a set: ``36``, ``62``, ``94``,
@@ -44,10 +43,11 @@ class Charset:
         'book7'
     """
 
-    __slots__ = ("_ids", "characters")
+    characters: str
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
-    def __init__(self, characters: str) -> None:
-        characters = _NAMES.get(characters, characters)
+    def __post_init__(self) -> None:
+        characters = _NAMES.get(self.characters, self.characters)
         if not characters:
             raise CharsetError("the charset is empty; expected at least one character, or the name 36, 62, 94 or 95")
         ids: dict[str, int] = {}
@@ -62,8 +62,8 @@ class Charset:
                     f"charset has {character!r} twice, at positions {ids[character]} and {position}; remove one"
                 )
             ids[character] = position
-        self.characters = characters
-        self._ids = ids
+        object.__setattr__(self, "characters", characters)
+        object.__setattr__(self, "_ids", ids)
 
     @property
     def blank(self) -> int:
@@ -78,21 +78,8 @@ class Charset:
     def __contains__(self, character: object) -> bool:
         return character in self._ids
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Charset) and other.characters == self.characters
-
-    def __hash__(self) -> int:
-        return hash(self.characters)
-
-    def __repr__(self) -> str:
-        return f"Charset({self.characters!r})"
-
     def encode(self, label: str) -> list[int]:
-        """Return the class ids of a label.
-
-        Raises:
-            CharsetError: The label has characters that are not in the charset; the message names them.
-        """
+        """Return the class ids of a label; ``CharsetError`` names characters that are not in the charset."""
         try:
             return [self._ids[character] for character in label]
         except KeyError:
@@ -123,9 +110,7 @@ class LabelSkip(Exception):  # noqa: N818 - not an error: it says that the rules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRules:
-    """Normalization of labels, in this order: white space, Unicode, length, case, unknown characters.
-
-    The order is PARSeq's: its length limit counts before characters outside the charset are removed.
+    """Normalization of labels, in PARSeq's order: white space, Unicode, length, case, unknown characters.
 
     Attributes:
         whitespace: ``remove`` removes all white space, ``collapse`` makes each run one space and strips the ends.
@@ -182,30 +167,25 @@ class LabelRules:
 
 
 def characters_outside(label: str, charset: Charset, rules: LabelRules) -> list[str]:
-    """Return the lost characters of a label, with repetitions.
-
-    Accents that the rules remove from a letter, and white space that they remove, are not among them.
-    """
+    """Return the lost characters of a label, but for accents and white space that the rules remove."""
     lost = []
-    if rules.unicode == "ascii" and not label.isascii():
-        for character in label:
-            if character.isascii() or character.isspace() or unicodedata.category(character).startswith("M"):
-                continue
-            if not unicodedata.normalize("NFKD", character).encode("ascii", "ignore"):
-                lost.append(character)
+    if rules.unicode == "ascii":
+        lost = [
+            c for c in label
+            if not (c.isascii() or c.isspace() or unicodedata.category(c).startswith("M"))
+            and not unicodedata.normalize("NFKD", c).encode("ascii", "ignore")
+        ]  # fmt: skip
     formed = replace(rules, max_length=None).form(label)  # what is too long is looked at, too
     return lost + [character for character in formed if character not in charset]
 
 
 def min_time_steps(target: Sequence[int]) -> int:
-    """Return the number of time steps that CTC needs for ``target``, class ids ``(S,)`` without blanks.
+    """Return the number of time steps that CTC needs for class ids without blanks.
 
     It is S plus the number of equal neighbours, which a blank must separate: 3 for ``[1, 1]``, 2 for ``[1, 2]``.
-
     Reference: Graves et al. 2006, "Connectionist Temporal Classification", section 3.1 (the many-to-one map B).
     """
-    repeats = sum(a == b for a, b in itertools.pairwise(target))
-    return len(target) + repeats
+    return len(target) + sum(a == b for a, b in itertools.pairwise(target))
 
 
 def fits_steps(label: str, charset: Charset, max_steps: int) -> bool:

@@ -1,8 +1,4 @@
-"""Contact sheets: many images with captions in one image, for TensorBoard and to look at sets.
-
-Captions may be of any script: characters missing in the font become boxes, undrawable ones (control characters, halves
-of surrogate pairs) escapes.
-"""
+"""Contact sheets: many images with captions in one image, for TensorBoard and to look at sets."""
 
 import math
 import os
@@ -56,7 +52,7 @@ def contact_sheet(
     rows = max(-(-len(images) // columns), 1)
     sheet = Image.new("RGB", (cell[0] * columns, cell[1] * rows), "white")
     draw = ImageDraw.Draw(sheet)
-    font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
+    font = load_font(font_path, _FONT_SIZE)
     for place, (pixels, texts) in enumerate(zip(images, lines, strict=True)):
         left, top = cell[0] * (place % columns), cell[1] * (place // columns)
         if pixels is None:
@@ -83,7 +79,7 @@ def packed_sheet(
     An image gets as much room as its caption needs; images wider than the sheet are scaled down. Images and
     ``font_path`` are as for ``contact_sheet``, the result is ``(H, width, 3)``.
     """
-    font = load_font(None if font_path is None else (os.fspath(font_path), 0), _FONT_SIZE)
+    font = load_font(font_path, _FONT_SIZE)
     room = width - 2 * _MARGIN
     height = 2 * max((pixels.shape[0] for pixels in images), default=1)
     cells: list[tuple[int, int, Image.Image, str]] = []
@@ -105,14 +101,14 @@ def packed_sheet(
     return np.asarray(sheet)
 
 
-def load_font(font: tuple[str, int] | None, size: int) -> _Font:
+def load_font(path: str | os.PathLike[str] | None, size: int, index: int = 0) -> _Font:
     """Load a font by path and index of its file (``ConfigError`` if unreadable); ``None`` is Pillow's own."""
-    if font is None:
+    if path is None:
         return ImageFont.load_default(size)
     try:
-        return ImageFont.truetype(font[0], size, index=font[1])
+        return ImageFont.truetype(path, size, index)
     except OSError as error:
-        raise ConfigError(f"font {font[0]}: cannot be read ({error}); expected a TrueType or OpenType file") from error
+        raise ConfigError(f"font {path}: cannot be read ({error}); expected a TrueType or OpenType file") from error
 
 
 def _fitted(pixels: _Image, box: tuple[int, int]) -> Image.Image:
@@ -127,7 +123,7 @@ def _fitted(pixels: _Image, box: tuple[int, int]) -> Image.Image:
 
 def _shortened(text: str, width: int, font: _Font) -> str:
     """Escape and shorten a text to ``width`` pixels."""
-    undrawable = ("Cc", "Cs", "Zl", "Zp")
+    undrawable = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line separators
     text = "".join(
         c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in undrawable else c
         for c in text[: _MAX_CAPTION + 1]

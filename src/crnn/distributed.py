@@ -96,8 +96,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
         device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
         torch.accelerator.set_device_index(device.index)
     backend = dist.get_default_backend_for_device(device)
-    # gloo beside the accelerator's backend: gathered objects and barriers then need no device memory.
-    if device.type != "cpu":
+    if device.type != "cpu":  # with gloo beside it, gathered objects and barriers need no device memory
         backend = f"cpu:gloo,{device.type}:{backend}"
     rank = int(os.environ["RANK"])
     try:
@@ -115,11 +114,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
 
 @contextmanager
 def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[None]:
-    """Replace the errors of gloo or nccl when another rank ended or hangs; ``hint`` says how to wait longer.
-
-    Raises:
-        TrainingError: Another rank is gone, or did not answer in ``seconds``.
-    """
+    """Raise ``TrainingError`` if another rank is gone or hangs for ``seconds``; ``hint`` says how to wait longer."""
     try:
         yield
     except RuntimeError as error:
@@ -136,11 +131,11 @@ def lost_peers_explained(ranks: Ranks, seconds: float, hint: str) -> Iterator[No
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization over the images of all ranks, on any device; torch's ``SyncBatchNorm`` refuses the CPU.
+    """Batch normalization over the images of all ranks; torch's ``SyncBatchNorm`` refuses the CPU.
 
-    It gathers mean, squared distances from it and count of every rank, with gradients, so that n ranks compute the same
-    as one with the whole batch, up to rounding; sums of squares would lose all digits where the mean is large against
-    the deviation. Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance".
+    It gathers mean, squared distances from it and count of every rank, since sums of squares would lose all digits
+    where the mean is large against the deviation. Reference: Chan, Golub and LeVeque 1983, "Algorithms for computing
+    the sample variance".
     """
 
     counted = True  # false under without_statistics
@@ -173,7 +168,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over ranks; its gradient is the sum of the ranks' gradients. torch's own one is deprecated."""
+    """Sum over ranks, and of their gradients; torch's own one is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
@@ -188,11 +183,8 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def sync_batch_norm(network: _Module) -> _Module:
-    """Share every batch normalization between the ranks; parameters and names stay.
-
-    Accelerators get torch's version, which is fused.
-    """
-    if next(network.parameters()).device.type != "cpu":
+    """Share every batch normalization between the ranks; parameters and names stay."""
+    if next(network.parameters()).device.type != "cpu":  # torch's version is fused
         converted: _Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return converted
     for module in network.modules():
@@ -225,37 +217,30 @@ def without_statistics(network: nn.Module) -> Iterator[None]:
 
 
 def average_buffers(network: nn.Module, ranks: Ranks, averaged_weights: Mapping[str, Tensor] | None = None) -> None:
-    """Average the running statistics over all ranks in place, if each rank normalizes its own part of the batch.
+    """Average the running statistics over all ranks in place, lest every rank evaluate another network.
 
-    Otherwise every rank would evaluate another network. All ranks have to call this. ``averaged_weights``, a running
-    average under the network's names, gets the same.
+    ``averaged_weights``, a running average under the network's names, gets the same.
     """
     for name, buffer in network.named_buffers():
-        if buffer.is_floating_point():
-            ranks.sum(buffer).div_(ranks.world_size)
-            if averaged_weights is not None:
-                ranks.sum(averaged_weights[name]).div_(ranks.world_size)
+        for tensor in (buffer, averaged_weights[name]) if averaged_weights is not None else (buffer,):
+            if tensor.is_floating_point():
+                ranks.sum(tensor).div_(ranks.world_size)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Return true if ``device`` multiplies bf16 faster than fp32: CPUs with AVX512-BF16 or AMX, most accelerators."""
-    if device.type == "cpu":
-        # Public from torch 2.10 on; before, the answer is no, which is slower and never wrong.
+    if device.type == "cpu":  # public from torch 2.10 on; before, the answer is no, which is slower and never wrong
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
     return bool(supported is not None and supported())
 
 
-_PINNED = ("cuda", "npu", "xpu")  # copy from page-locked memory alone; with others torch waits
+_PINNED = ("cuda", "npu", "xpu")  # copy from page-locked memory without a wait
 
 
 def on_device(values: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
-    """Return numbers as a tensor on ``device``; arrays share memory with it on the CPU.
-
-    On accelerators the copy is queued in the current stream without a wait: a batch of rendered text has some 170 small
-    arrays.
-    """
+    """Return numbers as a tensor on ``device``, copied without a wait: rendered batches have some 170 small arrays."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if tensor.device.type == "cpu" and device.type in _PINNED and tensor.numel():
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,7 +1,4 @@
-"""Explain a reading: probabilities over time steps, alignment of the text, and runners-up.
-
-Shape letters: H height, W width, C channels of the crop; T time steps, V classes, the blank last.
-"""
+"""Explain a reading: probabilities over time steps, alignment of the text, and runners-up."""
 
 import contextlib
 import math
@@ -67,9 +64,9 @@ class Explanation:
         reading, rows = self.reading, self.rows()
         texts: list[Reading | Alternative] = [reading, *reading.alternatives]
         names = [_visible(text.text) or "(nothing)" for text in texts]
-        font = None if font_path is None else (os.fspath(font_path), 0)
-        font = font or find_font("".join([*(text.text for text in texts), *(row.character for row in rows)]))
-        normal, large = load_font(font, 16), load_font(font, 22)
+        shown = "".join([*(text.text for text in texts), *(row.character for row in rows)])
+        path, index = (font_path, 0) if font_path is not None else find_font(shown) or (None, 0)
+        normal, large = load_font(path, 16, index), load_font(path, 22, index)
         small, plain = load_font(None, 11), load_font(None, 14)
         # A pixel of the network's input is a quarter of a column wide, and the axis is as long as that input.
         num_steps = len(self.log_probs)
@@ -140,17 +137,10 @@ class Explanation:
 
 
 def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> Explanation:
-    """Explain the reading of one image.
+    """Explain the reading of one image; image and errors as for ``Recognizer.read``.
 
-    Args:
-        reader: Reader with its options (``decode``, ``lexicon``, ``pattern``, ...).
-        image: As for ``Recognizer.read``.
-        runners_up: Largest number of other texts: the reader's alternatives (``n_best``), else those of a beam search,
-            with the language if the reading used it.
-
-    Raises:
-        ImageError: The image cannot be read.
-        CheckpointError: The network gives nan.
+    ``runners_up`` is the largest number of other texts: the reader's alternatives (``n_best``), else those of a beam
+    search, with the language if the reading used it.
     """
     pixels = load_image(image, reader.config.image.image_channels)
     (found,) = reader.run([pixels], lambda batch: [(batch, reader.decoder.decode(batch.log_probs)[0])])
@@ -202,8 +192,8 @@ def find_font(characters: Iterable[str]) -> tuple[str, int] | None:
 
 
 def _facts(text: Reading | Alternative) -> str:
-    sure = "" if text.confidence is None else f"   confidence {text.confidence:.1%}"
-    return f"ln P = {text.score:.3f}   P = {math.exp(min(text.score, 0.0)):.1%}{sure}"
+    probability = math.exp(min(text.score, 0.0))
+    return f"ln P = {text.score:.3f}   P = {probability:.1%}   confidence {text.confidence:.1%}"
 
 
 def _visible(text: str) -> str:

@@ -1,22 +1,16 @@
-"""Export of weights to an ONNX file: built, quantised, read back, compared, and only then put in place.
-
-For the data beside the graph see ``crnn.engines.exported_file``.
-"""
-
-from __future__ import annotations
+"""Export of weights to an ONNX file: built, quantised, read back, compared, and only then put in place."""
 
 import contextlib
 import hashlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,18 +23,16 @@ from crnn.engines.engine import EngineName, Pixels, Precision
 from crnn.engines.exported_file import ENGINE_FORMAT, FORMAT_VERSION, METADATA_KEY, SHA256_KEY, UNSEALED, sealed
 from crnn.engines.loading import installed_engines, open_model
 from crnn.errors import CheckpointError, ConfigError, DataError, ExportMismatchError, ImageError, MissingExtraError
+from crnn.files import atomic_write
 from crnn.image import load_resized
 from crnn.model.weights import Weights, read_weights
-
-if TYPE_CHECKING:
-    import onnx
+from crnn.terminal import check_writable
 
 _BATCH = 16
 _FIRST = 2_000_000_000  # number of the first rendered sample, beyond those of a usual training
 _DRAWN = 48  # drawn words, for comparisons only
 
 _Array = npt.NDArray[np.uint8]
-
 
 # Largest difference of a log-probability, mean distance of distributions, share of texts: see Comparison. On real crops
 # crnn-small has 0.0014 and 0.6 % in int8; rendered lines are long and hard, one character of forty makes another text.
@@ -62,17 +54,17 @@ class Comparison:
 
     def problem(self, limits: tuple[float, float, float]) -> str | None:
         """Return a description of what is beyond the limits, or ``None``."""
-        log_probs, distribution, texts = limits
-        found = []
-        if not self.log_probs <= log_probs:  # also where it is no number
-            found.append(f"log-probabilities differ by {self.log_probs:.2g}, at most {log_probs:g} is allowed")
-        if not self.distribution <= distribution:
-            found.append(f"distributions by {self.distribution:.2g} on average, at most {distribution:g}")
-        if self.texts > texts * self.images:
-            found.append(f"{self.texts} of {self.images} texts, at most {100 * texts:g} %")
-        if self.alone_texts > texts * self.images:
-            found.append(f"{self.alone_texts} texts between an image alone and in a batch")
-        return "; ".join(found) or None
+        log_probs, distribution, share = limits
+        checks = (  # a nan is within nothing
+            (self.log_probs <= log_probs, f"log-probabilities differ by {self.log_probs:.2g}, at most {log_probs:g}"),
+            (self.distribution <= distribution, f"distributions by {self.distribution:.2g}, at most {distribution:g}"),
+            (self.texts <= share * self.images, f"{self.texts} of {self.images} texts, at most {100 * share:g} %"),
+            (
+                self.alone_texts <= share * self.images,
+                f"{self.alone_texts} texts between an image alone and in a batch",
+            ),
+        )
+        return "; ".join(text for within, text in checks if not within) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,39 +114,40 @@ def export(
     weights = read_weights(model)
     images, described = _images(weights, data, samples, precision, say)
     say(f"{described}, to compare with{' and to quantise' if precision == 'int8' else ''}")
-    graph, quantized = _graph(weights, precision, images)
+    from crnn.engines.onnx_graph import network_graph
+
+    graph, quantized = network_graph(weights), None
     info = {"source_sha256": hashlib.sha256(weights.path.read_bytes()).hexdigest()}
-    if quantized is not None:
+    if precision == "int8":
+        from crnn.quantize import quantize_graph
+
+        done = quantize_graph(graph, images)
+        graph, kept = done.graph, ", ".join(done.kept)
+        quantized = f"{len(done.ranges)} convolutions in int8 (a scale for each channel); {kept} in floating point"
         # Number and kind only; folder names of this machine are of no use elsewhere.
         info |= {"quantized": quantized, "images": described.partition(" of ")[0]}
     metadata = {
-        "format": ENGINE_FORMAT,
-        "format_version": FORMAT_VERSION,
-        "crnn_version": version("crnn"),
-        "precision": precision,
-        "config": weights.config.model_dump(mode="json", exclude_none=True),
+        "format": ENGINE_FORMAT, "format_version": FORMAT_VERSION, "crnn_version": version("crnn"),
+        "precision": precision, "config": weights.config.model_dump(mode="json", exclude_none=True),
         "characters": weights.config.charset.charset().characters,
         "calibration": None if weights.calibration is None else weights.calibration.as_dict(),
         "info": info,
-    }
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.resolve().parent) as folder:
-            file = Path(folder) / path.name
-            _write(graph, metadata, file)
-            source, comparisons = _compare(weights, file, precision, images)
-            for comparison in comparisons:
-                if problem := comparison.problem(LIMITS[precision]):
-                    advice = "Quantise with images like those that are read, --data" if quantized else "Report it"
-                    raise ExportMismatchError(
-                        f"{path}: not written, it is not its source: with {comparison.engine}, {problem}. {advice}"
-                    )
-            size = file.stat().st_size
-            file.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}. Make room, or choose another folder"
-        ) from error
-    return ExportReport(path, size, precision, described, quantized, source, comparisons)
+    }  # fmt: skip
+    for key, value in ((METADATA_KEY, json.dumps(metadata)), (SHA256_KEY, UNSEALED)):
+        graph.metadata_props.add(key=key, value=value)
+    content = sealed(graph.SerializeToString())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
+        file.write_bytes(content)
+        source, comparisons = _compare(weights, file, precision, images)
+    for comparison in comparisons:
+        if problem := comparison.problem(LIMITS[precision]):
+            advice = "Quantise with images like those that are read, --data" if quantized else "Report it"
+            raise ExportMismatchError(
+                f"{path}: not written, it is not its source: with {comparison.engine}, {problem}. {advice}"
+            )
+    atomic_write(path, content, CheckpointError)
+    return ExportReport(path, len(content), precision, described, quantized, source, comparisons)
 
 
 def _check(model: str | Path, path: Path, precision: Precision, samples: int) -> None:
@@ -162,8 +155,7 @@ def _check(model: str | Path, path: Path, precision: Precision, samples: int) ->
         raise ConfigError(f"precision is {precision!r}; expected one of: {', '.join(LIMITS)}")
     if path.suffix != ".onnx":
         raise ConfigError(f"{path}: expected a file to write that ends in .onnx")
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        raise ConfigError(f"{path}: expected a file in a folder that exists")
+    check_writable("OUT", str(path), "words.onnx")
     if samples < 1:
         raise ConfigError(f"samples is {samples}; expected 1 or more")
     if Path(model).suffix == ".onnx":
@@ -184,32 +176,13 @@ def _images(
         return drawn_images(weights.config, samples), f"{samples} drawn words"
     if find_spec("torch") is None:
         raise MissingExtraError("torch", "train", "quantising without --data, with rendered words,")
-    images = rendered_images(weights.config, samples)
-    return images, f"{_count(images)} rendered words"
-
-
-def _graph(weights: Weights[Any], precision: Precision, images: list[Pixels]) -> tuple[onnx.ModelProto, str | None]:
-    from crnn.engines.onnx_graph import network_graph
-
-    graph = network_graph(weights)
-    if precision != "int8":
-        return graph, None
-    from crnn.quantize import quantize_graph
-
-    done = quantize_graph(graph, images)
-    return done.graph, (
-        f"{len(done.ranges)} convolutions in int8 (a scale for each channel); {', '.join(done.kept)} in floating point"
-    )
+    return rendered_images(weights.config, samples), f"{samples} rendered words"
 
 
 def stored_images(
     data: Sequence[str], image: ImageConfig, count: int, say: Callable[[str], None] = lambda _: None
 ) -> list[Pixels]:
-    """Load at most ``count`` images of sets, evenly spread over all; ``say`` gets a line on unreadable ones.
-
-    Raises:
-        DataError: A set cannot be opened, or no image can be read.
-    """
+    """Load at most ``count`` images of sets, evenly spread; ``say`` gets a line on unreadable ones."""
     images: list[_Array] = []
     left_out: list[str] = []
     with contextlib.ExitStack() as opened:
@@ -232,12 +205,7 @@ def stored_images(
 
 
 def rendered_images(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Render ``count`` words and lines in the characters of a network, as ``crnn synth`` does; always the same.
-
-    Raises:
-        ConfigError: No shipped font can write these characters.
-        MissingExtraError: A package for rendering is not installed.
-    """
+    """Render ``count`` words and lines in the characters of a network, as ``crnn synth`` does; always the same."""
     from crnn.config.run import Config
     from crnn.synth.renderer import Renderer, to_bytes
 
@@ -262,10 +230,7 @@ def rendered_images(config: ReaderConfig, count: int) -> list[Pixels]:
 
 
 def drawn_images(config: ReaderConfig, count: int) -> list[Pixels]:
-    """Draw ``count`` words in Pillow's only font (unknown characters become boxes), dark on light or light on dark.
-
-    They do not resemble crops, but any image shows whether two forms of a network agree.
-    """
+    """Draw ``count`` words in Pillow's own font: any image shows whether two forms of a network agree."""
     rng = np.random.default_rng(0)
     characters = [c for c in config.charset.charset().characters if not c.isspace()]
     images: list[_Array] = []
@@ -289,16 +254,6 @@ def _batches(images: Iterable[_Array]) -> list[Pixels]:
     ]
 
 
-def _write(graph: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
-    for key, value in ((METADATA_KEY, json.dumps(metadata)), (SHA256_KEY, UNSEALED)):
-        entry = graph.metadata_props.add()
-        entry.key, entry.value = key, value
-    with path.open("wb") as file:
-        file.write(sealed(graph.SerializeToString()))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _compare(
     weights: Weights[Any], exported: Path, precision: Precision, batches: list[Pixels]
 ) -> tuple[EngineName, tuple[Comparison, ...]]:
@@ -307,26 +262,28 @@ def _compare(
     source: EngineName = "torch" if "torch" in installed else "onnx"
     engine = open_model(weights.path, engine=source, device="cpu")[0]
     expected = [engine.log_probs(batch) for batch in batches]
-    others: list[EngineName] = [name for name in ("onnx", "openvino") if name in installed]
     comparisons = []
-    for name in others:
+    for name in sorted(installed):
+        if name == "torch":
+            continue
         engine = open_model(exported, engine=name, precision=precision)[0]
         pairs = list(zip(map(engine.log_probs, batches), expected, strict=True))
         texts = [(decode_greedy(given), decode_greedy(wanted)) for given, wanted in pairs]
         alone = [decode_greedy(engine.log_probs(batch[:1]))[0] for batch in batches]
         together = [given[0] for given, _ in texts]
         distances = [0.5 * np.abs(np.exp(given) - np.exp(wanted)).sum(axis=2).ravel() for given, wanted in pairs]
-        found = Comparison(
-            engine=name,
-            log_probs=max(float(np.abs(given - wanted).max()) for given, wanted in pairs),
-            distribution=float(np.concatenate(distances).mean()),
-            texts=sum(a.ids != b.ids for given, wanted in texts for a, b in zip(given, wanted, strict=True)),
-            images=_count(batches),
-            widths=tuple(sorted({batch.shape[3] for batch in batches})),
-            alone=max(abs(a.score - b.score) for a, b in zip(alone, together, strict=True)),
-            alone_texts=sum(a.ids != b.ids for a, b in zip(alone, together, strict=True)),
+        comparisons.append(
+            Comparison(
+                engine=name,
+                log_probs=max(float(np.abs(given - wanted).max()) for given, wanted in pairs),
+                distribution=float(np.concatenate(distances).mean()),
+                texts=sum(a.ids != b.ids for given, wanted in texts for a, b in zip(given, wanted, strict=True)),
+                images=_count(batches),
+                widths=tuple(sorted({batch.shape[3] for batch in batches})),
+                alone=max(abs(a.score - b.score) for a, b in zip(alone, together, strict=True)),
+                alone_texts=sum(a.ids != b.ids for a, b in zip(alone, together, strict=True)),
+            )
         )
-        comparisons.append(found)
     return source, tuple(comparisons)
 
 

@@ -91,52 +91,70 @@ if hasattr(os, "register_at_fork"):
 _LOCK_NAME = "writer.lock"
 
 
-class PartialFolder:
-    """A folder that is written beside its place, in ``partial`` (``NAME.partial``), and renamed when whole.
+def partial_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder beside ``path``, ``NAME.partial``, in which a ``FolderWriter`` writes."""
+    folder = Path(path).absolute()
+    return folder.parent / f"{folder.name}.partial"
 
-    ``names`` are those that the writer creates, as patterns of ``fnmatch``; a partial folder with others is never
-    removed.
+
+def check_free(path: str | os.PathLike[str]) -> None:
+    """Raise ``DataError`` if a folder exists and is not empty."""
+    folder = Path(path)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(
+            f"{os.fspath(path)}: exists already; expected a new or empty folder. Choose another, or remove it"
+        )
+
+
+class FolderWriter:
+    """Context manager that writes a new or empty folder beside its place, and renames it if no exception came.
+
+    Subclasses define the writing: ``_begin``, ``_finish`` and ``_close``. They go on with the partial folder of an
+    earlier writer; ``state`` is then the argument of its last ``commit``. ``names`` are those that the writer creates,
+    as patterns of ``fnmatch``; a partial folder with others is never removed.
     """
 
     def __init__(self, path: str | os.PathLike[str], names: Collection[str]) -> None:
         self.path = os.fspath(path)
-        self._folder = Path(self.path).absolute()
-        self.partial = self._folder.parent / f"{self._folder.name}.partial"
+        self.partial = partial_folder(path)
+        self.state: bytes | None = None
+        self.num_samples = 0  # those of earlier writers included
         self._names = {*names, _LOCK_NAME}
         self._lock: IO[bytes] | None = None
+        self._paused = False
 
-    def open(self) -> None:
-        """Make the partial folder, or take over an earlier writer's; ``DataError`` if there is no free place for it."""
-        self.check_free()
+    def __enter__(self) -> Self:
+        check_free(self.path)
         try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            self.partial.parent.mkdir(parents=True, exist_ok=True)
             self.partial.mkdir(exist_ok=True)
             self._take()
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error}. Choose another folder") from error
-
-    def check_free(self) -> None:
-        """Raise ``DataError`` if the folder exists and is not empty."""
-        if self._folder.exists() and not (self._folder.is_dir() and not any(self._folder.iterdir())):
-            raise DataError(
-                f"{self.path}: exists already; expected a new or empty folder. Choose another, or remove it"
-            )
-
-    def publish(self) -> None:
-        """Rename the partial folder; it stays, with a ``DataError``, if the name was taken meanwhile."""
-        if fcntl is None:
-            self.release()  # Windows moves nothing that is open
         try:
-            (self.partial / _LOCK_NAME).unlink(missing_ok=True)
-            if self._folder.exists():
-                self._folder.rmdir()  # it was empty; Windows does not rename onto a folder
-            self.partial.rename(self._folder)
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be given its name: {error}. The store is whole: rename {self.partial} yourself"
-            ) from error
+            self._begin()
+        except BaseException as error:
+            self._close()
+            self._release()
+            if isinstance(error, OSError):
+                raise self._write_error(error) from error
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and not self._paused:
+                if self.num_samples == 0:
+                    raise DataError(f"{self.path}: no sample was added; expected at least one. Nothing was written")
+                self._finish()
+                self._publish()
         finally:
-            self.release()
+            self._close()
+            self._release()
+
+    def pause(self) -> None:
+        """Keep the partial folder unnamed at the end, as after an exception."""
+        self._paused = True
 
     def discard_earlier(self) -> None:
         """Remove an earlier writer's partial folder; ``DataError`` if a writer is at it, or it holds foreign names."""
@@ -144,16 +162,25 @@ class PartialFolder:
             return
         try:
             self._take()
-            self.release()
+            self._release()
             shutil.rmtree(self.partial)
         except OSError as error:
             raise DataError(f"{self.partial}: cannot be removed: {error}. Remove it yourself") from error
 
-    def release(self) -> None:
-        """Release the lock, so that another writer can go on."""
-        if self._lock is not None:
-            self._lock.close()
-        self._lock = None
+    def _begin(self) -> None:
+        """Begin to write into the partial folder, or go on."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Write the rest and close everything."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Close what is open."""
+        raise NotImplementedError
+
+    def _write_error(self, error: OSError) -> DataError:
+        raise NotImplementedError
 
     def _take(self) -> None:
         """Lock the partial folder, if no writer is at it and it has nothing but what writers leave."""
@@ -170,70 +197,31 @@ class PartialFolder:
                 f"{self.partial}: another process is writing there; expected to be alone. Wait for it to end"
             ) from None
 
-
-class FolderWriter:
-    """Context manager that writes a new or empty folder, and names it when left without an exception.
-
-    Subclasses define the writing: ``_begin``, ``_finish`` and ``_leave``. They go on with the partial folder of an
-    earlier writer; ``state`` is then the argument of its last ``commit``.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], names: Collection[str]) -> None:
-        self.path = os.fspath(path)
-        self.state: bytes | None = None
-        self._folder = PartialFolder(path, names)
-        self._paused = False
-
-    def __enter__(self) -> Self:
-        self._folder.open()
+    def _publish(self) -> None:
+        """Rename the partial folder; it stays, with a ``DataError``, if the name was taken meanwhile."""
+        if fcntl is None:
+            self._release()  # Windows moves nothing that is open
+        folder = self.partial.with_suffix("")
         try:
-            self._begin()
-        except BaseException as error:
-            self._leave()
-            if isinstance(error, OSError):
-                raise self._write_error(error) from error
-            raise
-        return self
+            (self.partial / _LOCK_NAME).unlink(missing_ok=True)
+            if folder.exists():
+                folder.rmdir()  # it was empty; Windows does not rename onto a folder
+            self.partial.rename(folder)
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: cannot be given its name: {error}. The store is whole: rename {self.partial} yourself"
+            ) from error
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None or self._paused:
-            self._leave()
-            return
-        try:
-            self._finish()
-        except BaseException:
-            self._leave()
-            raise
-        self._folder.publish()
-
-    def pause(self) -> None:
-        """Keep the partial folder unnamed at the end, as after an exception."""
-        self._paused = True
-
-    def discard_earlier(self) -> None:
-        """Remove the partial folder of an earlier writer."""
-        self._folder.discard_earlier()
-
-    def _begin(self) -> None:
-        """Begin to write into the partial folder, or go on."""
-        raise NotImplementedError
-
-    def _finish(self) -> None:
-        """Write the rest and close everything."""
-        raise NotImplementedError
-
-    def _leave(self) -> None:
-        """Close everything and release the partial folder."""
-        raise NotImplementedError
-
-    def _write_error(self, error: OSError) -> DataError:
-        return DataError(f"{self.path}: cannot be written: {error}. Choose another folder")
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
 
-def text_lines(path: Path, name: str = "") -> Iterator[tuple[int, bytes]]:
-    """Yield the non-blank lines of a text file with their numbers, without line ends (LF or CRLF) and byte order mark.
+def text_lines(path: Path, name: str = "") -> Iterator[str]:
+    """Yield the lines of a text file with their ends, without byte order mark; nothing is held.
 
-    Nothing is held. ``name`` stands for the path in messages.
+    Bytes that are not UTF-8 become surrogates (PEP 383). ``name`` stands for the path in messages.
 
     Raises:
         DataError: The file cannot be read, is none (a pipe would be waited for), or has a NUL near its beginning.
@@ -242,15 +230,11 @@ def text_lines(path: Path, name: str = "") -> Iterator[tuple[int, bytes]]:
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{name}: is not a file; expected a text file. Check the path")
-        with path.open("rb") as file:
-            if b"\0" in file.read(4096):  # before an archive or an image is read as one long line
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            if "\0" in file.read(4096):  # before an archive or an image is read as one long line
                 raise DataError(f"{name}: is not text in UTF-8; expected lines of text. Save it as UTF-8")
             file.seek(0)
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if not line.isspace() and line:
-                    yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+            yield from file
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}; expected a text file. Check the path") from error
 
@@ -305,19 +289,22 @@ class ImageFolder:
                 return data
             finally:
                 os.close(descriptor)
-        except ImageError:
-            raise
         except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the path
+            if isinstance(error, ImageError):
+                raise
             why = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"{path}: cannot be read: {why}; expected an image", reason="missing") from error
 
     def _open(self, path: str) -> int:
-        if path.startswith("/"):
-            self._checked(os.path.realpath(path), path)
-        folder, _, name = path.rpartition("/")
+        folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
+        resolved = self._folders.get(folder)
+        if resolved is None:
+            resolved = self._resolved(os.path.join(self._resolved_root, folder), path)  # noqa: PTH118
+            if len(self._folders) >= _MAX_FOLDERS:
+                self._folders.clear()
+            self._folders[folder] = resolved
         if name in ("", ".", ".."):
             raise ImageError(f"{path!r}: is no path of a file; expected an image", reason="missing")
-        resolved = self._folders.get(folder) or self._resolve(folder, path)
         if hasattr(os, "O_NOFOLLOW"):
             try:
                 return os.open(f"{resolved}/{name}", _FLAGS)
@@ -325,17 +312,11 @@ class ImageFolder:
                 if error.errno not in (errno.ELOOP, errno.EMLINK):
                     raise
         # The file itself is a link, or may be one.
-        return os.open(self._checked(os.path.realpath(os.path.join(resolved, name)), path), _FLAGS)  # noqa: PTH118
+        return os.open(self._resolved(f"{resolved}/{name}", path), _FLAGS)
 
-    def _resolve(self, folder: str, path: str) -> str:
-        resolved = self._checked(os.path.realpath(os.path.join(self._resolved_root, folder)), path)  # noqa: PTH118
-        if len(self._folders) >= _MAX_FOLDERS:
-            self._folders.clear()
-        self._folders[folder] = resolved
-        return resolved
-
-    def _checked(self, resolved: str, path: str) -> str:
-        root = self._resolved_root
+    def _resolved(self, place: str, path: str) -> str:
+        """Follow all links; ``ImageError`` where they end outside of the root."""
+        resolved, root = os.path.realpath(place), self._resolved_root
         if resolved != root and not resolved.startswith(root if root.endswith(os.sep) else root + os.sep):
             raise ImageError(
                 f"{path}: lies outside of {self.root}; expected a path inside it. Move the images below it",

@@ -49,11 +49,9 @@ def ordered_map(
     """Map a function over an iterable in a pool of threads or processes; yield results in the order of the items.
 
     Items are drawn in the caller's thread, at most ``ahead`` (1 or more) before results are taken. An exception of
-    the iterable or of the function is raised in the place of its result. With 0 workers, and where one thread or one
-    item ahead gains nothing, results are computed on demand. Closing the generator drops pending items.
-
-    Processes are spawned: in a script, call this under ``if __name__ == "__main__"``. The function is pickled once per
-    worker; items and results are pickled, too. ``DataError`` if a process died.
+    the iterable or of the function is raised in the place of its result, ``DataError`` if a process died. With 0
+    workers, and where one thread or one item ahead gains nothing, results are computed on demand. Closing the generator
+    drops pending items. Processes are spawned: in a script, call this under ``if __name__ == "__main__"``.
     """
     if workers == 0 or (kind == "threads" and min(workers, ahead) == 1):
         yield from map(function, items)
@@ -67,7 +65,13 @@ def ordered_map(
         first = []
     source = chain(first, source)
     call: Callable[[_T], _R] = _call_in_worker if kind == "processes" else function
-    pool = _process_pool(function, workers) if kind == "processes" else ThreadPoolExecutor(workers, "ordered-map")
+    pool: Executor
+    if kind == "processes":
+        # Otherwise starting the first process would start the tracker, and that unblocks the signals (Python 3.11).
+        resource_tracker.ensure_running()
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (function,))
+    else:
+        pool = ThreadPoolExecutor(workers, "ordered-map")
     pending: deque[Future[tuple[list[_R], Exception | None]]] = deque()
     try:
         while True:
@@ -109,12 +113,6 @@ def _results(function: Callable[[_T], _R], items: list[_T]) -> tuple[list[_R], E
             raise  # from a process it brings its traceback only so
         return results, error
     return results, None
-
-
-def _process_pool(function: Callable[..., Any], workers: int) -> Executor:
-    # Otherwise starting the first process would start the tracker, and that unblocks the signals (Python 3.11).
-    resource_tracker.ensure_running()
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (function,))
 
 
 @contextlib.contextmanager

@@ -1,9 +1,8 @@
 """Int8 quantisation of a network's graph, with activation ranges taken from images.
 
 Kernels (int8, a scale per channel), activations (uint8, a scale per layer) and pixels become integers around
-``DequantizeLinear``, as all engines read them; LSTM matrices are stored in int8 and computed in floating point. NNCF
-3.4 cost 3.7 points of accuracy on rendered words, this none (docs/log/measurements-reading.md). References: Jacob et
-al. 2018, arXiv 1712.05877 (integers, zero points); Krishnamoorthi 2018, arXiv 1806.08342 (scales per channel).
+``DequantizeLinear``; LSTM matrices are stored in int8 and computed in floating point. References: Jacob et al. 2018,
+arXiv 1712.05877 (integers, zero points); Krishnamoorthi 2018, arXiv 1806.08342 (scales per channel).
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,27 +21,19 @@ from crnn.errors import DataError
 
 _HALF_RANGE = np.float32(127.5)
 _MIDDLE = np.uint8(128)  # of pixels, 127.5; zero points are whole numbers, and the bias makes up for the half
-
 _LIMIT = 127  # of weights on both sides: -128 is unused, so that negatives exist
-
-_GROUP = 16
-"""Images whose extremes count once. The mean over groups leaves out rare values, at about three quarters of the overall
-extreme; that came nearer to the distributions of float32 than the extreme itself, or half of it."""
+_GROUP = 16  # images whose extremes count once: the mean over groups leaves out rare values
 
 _Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedGraph:
-    """A quantised graph; input and output keep their names.
-
-    ``ranges`` has the values of 0 and 255, but for rounding, by name of each 8-bit activation; ``kept`` the names of
-    operators with weights that compute in floating point.
-    """
+    """A quantised graph; input and output keep their names."""
 
     graph: onnx.ModelProto
-    ranges: dict[str, tuple[float, float]]
-    kept: tuple[str, ...]
+    ranges: dict[str, tuple[float, float]]  # values of 0 and 255, but for rounding, of each 8-bit activation
+    kept: tuple[str, ...]  # names of operators with weights that compute in floating point
 
 
 def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> QuantizedGraph:

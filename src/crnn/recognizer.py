@@ -1,7 +1,6 @@
 """Reading of images with a trained network: ``load`` and ``Recognizer``.
 
-Images of one width are batched without padding. Log-probabilities come from an ``Engine`` (``crnn.engines``), texts
-from a ``Decoder`` (``crnn.decoding``).
+Images of one width are batched without padding.
 """
 
 import itertools
@@ -26,7 +25,7 @@ from crnn.engines.loading import EngineChoice, open_model
 from crnn.errors import CheckpointError, ConfigError, ImageError
 from crnn.image import BinaryFile, ImageSource, LineWarning, line_warning, load_fitted
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.parallel import available_threads, ordered_map
+from crnn.parallel import available_threads, ordered_map, until_failure
 
 _R = TypeVar("_R")
 _Floats = npt.NDArray[np.float32]
@@ -78,10 +77,9 @@ class Reading:
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
-    """Return the borders of each character in pixels of the network's image.
+    """Return the borders of each character in pixels of the network's image: time step t sees those around 4 (t + 1).
 
-    Time step t sees the pixels around 4 (t + 1): two poolings make columns of four pixels, and the last convolution
-    joins two. The outermost characters reach out by half the mean gap, or two pixels for a single character.
+    The outermost characters reach out by half the mean gap, or two pixels for a single character.
     """
     if not spans:
         return []
@@ -108,45 +106,34 @@ def batches_by_width(
 ) -> Iterator[list[tuple[int, FittedImage]] | tuple[int, ImageError]]:
     """Yield batches of images of one width, and errors at once, with their places, counted from 0 over all items.
 
-    An image waits until its batch is full, ``held`` items came after it, or the items end. An exception of the iterable
-    is raised after the batches of the images before it.
+    An image waits until its batch is full, ``held`` items came after it, or the items end or fail.
     """
     waiting: dict[int, list[tuple[int, FittedImage]]] = {}  # by width, that of the oldest image first
-    failure: Exception | None = None
-    try:
-        for place, item in enumerate(items):
-            if isinstance(item, ImageError):
-                yield place, item
-            else:
-                width = item.pixels.shape[2]
-                waiting.setdefault(width, []).append((place, item))
-                if len(waiting[width]) == batch_size:
-                    yield waiting.pop(width)
-            oldest = next(iter(waiting), None)
-            if oldest is not None and place + 1 - waiting[oldest][0][0] >= held:
-                yield waiting.pop(oldest)
-    except Exception as error:  # whatever the caller's iterable raises
-        failure = error
+    failure: list[Exception] = []
+    for place, item in enumerate(until_failure(items, failure)):
+        if isinstance(item, ImageError):
+            yield place, item
+        else:
+            width = item.pixels.shape[2]
+            waiting.setdefault(width, []).append((place, item))
+            if len(waiting[width]) == batch_size:
+                yield waiting.pop(width)
+        oldest = next(iter(waiting), None)
+        if oldest is not None and place + 1 - waiting[oldest][0][0] >= held:
+            yield waiting.pop(oldest)
     yield from waiting.values()
-    if failure is not None:
-        raise failure
+    if failure:
+        raise failure[0]
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """Output of the network for one batch.
+    """Output of the network for one batch."""
 
-    Attributes:
-        log_probs: ``(N, T, V)`` float32, normalised over V.
-        places: Place of each image in the order of arrival, from 0.
-        width: Width of the network's images, in pixels.
-        original_sizes: Width and height of each image, as given.
-    """
-
-    log_probs: npt.NDArray[np.float32]
-    places: tuple[int, ...]
-    width: int
-    original_sizes: tuple[tuple[int, int], ...]
+    log_probs: npt.NDArray[np.float32]  # (N, T, V), normalized over V
+    places: tuple[int, ...]  # of each image in the order of arrival, from 0
+    width: int  # of the network's images, in pixels
+    original_sizes: tuple[tuple[int, int], ...]  # width and height of each image, as given
 
 
 class Recognizer:
@@ -154,16 +141,12 @@ class Recognizer:
 
     Args:
         engine: Engine for log-probabilities.
-        config: Settings of its weights: charset and image.
+        config: Settings of its weights.
         batch_size: Images per forward pass. With 1, each is read as it comes, and nothing is prepared ahead.
         threads: Threads that open and resize images ahead of the network; 1 uses the caller's. Default: one per
             processor, up to eight.
         calibration: Calibration of the weights. Without one, confidences are the network's probabilities.
         options: Options of ``crnn.decoding.decoder.DecodingOptions``.
-
-    Attributes:
-        charset: Charset of the network.
-        decoder: Decoder for the options.
 
     Raises:
         ConfigError: A number is out of range, an option cannot be used, or options contradict each other.
@@ -180,17 +163,15 @@ class Recognizer:
         calibration: Calibration | None = None,
         **options: Any,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads is {threads}; expected 1 or more, or none for one for each processor")
-        self.config = config
+        self.config, self.batch_size = config, batch_size
+        self._engine, self._calibration = engine, calibration
         self._threads = available_threads() if threads is None else threads
+        for name, value in (("batch_size", batch_size), ("threads", self._threads)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more")
         self.charset: Charset = config.charset.charset()
-        self.batch_size = batch_size
-        self._calibration, self._options = calibration, DecodingOptions().changed(options)
+        self._options = DecodingOptions().changed(options)
         self.decoder = self._decoder(self._options)
-        self._engine = engine
 
     @overload
     def read(self, images: ImageSource, **options: Any) -> Reading: ...
@@ -208,14 +189,12 @@ class Recognizer:
             ImageError: An image cannot be read; ``stream`` still reads the others.
             CheckpointError: The network gives nan.
         """
-        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # other types are refused as images
-            return self.read([images], **options)[0]
         readings = []
         for reading in self.stream(images, **options):
             if isinstance(reading, ImageError):
                 raise reading
             readings.append(reading)
-        return readings
+        return readings[0] if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable) else readings
 
     def stream(self, images: ImageSource | Iterable[ImageSource], **options: Any) -> Iterator[Reading | ImageError]:
         """Read images in bounded memory, drawing from the iterable only as readings are taken; options as for ``read``.
@@ -223,7 +202,7 @@ class Recognizer:
         Yields:
             The ``Reading`` of each image, in order, or the ``ImageError`` that says why there is none.
         """
-        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):
+        if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # other types are refused as images
             images = [images]
         decoder = self._decoder(self._options.changed(options)) if options else self.decoder
         return self._decoded(self.run(images, _apart), decoder)
@@ -234,15 +213,9 @@ class Recognizer:
         """Yield readings in order, decoding several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
-        failure: Exception | None = None
-        while True:
-            held: list[NetworkOutput | ImageError] = []
-            try:
-                held.extend(itertools.islice(outputs, most))
-            except Exception as error:  # the images before it still have readings
-                failure = error
-            if not held:
-                break
+        failure: list[Exception] = []
+        outputs = until_failure(outputs, failure)
+        while held := list(itertools.islice(outputs, most)):
             by_steps: dict[int, list[tuple[int, NetworkOutput]]] = {}
             for place, output in enumerate(held):
                 if isinstance(output, NetworkOutput):
@@ -253,8 +226,8 @@ class Recognizer:
                 readings.update((place, self.reading(d, o)) for (place, o), d in zip(group, decoded, strict=True))
             for place, output in enumerate(held):
                 yield output if isinstance(output, ImageError) else readings[place]
-        if failure is not None:
-            raise failure
+        if failure:
+            raise failure[0]
 
     def _decoder(self, options: DecodingOptions) -> Decoder:
         section = self.config.charset
@@ -274,16 +247,7 @@ class Recognizer:
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
     ) -> Iterator[_R | ImageError]:
-        """Run images through the network and a function from a batch to one result per image.
-
-        The iterable is drawn from only as results are taken.
-
-        Yields:
-            The result of each image, in order, or the ``ImageError`` that says why there is none.
-
-        Raises:
-            CheckpointError: The network gives nan.
-        """
+        """Run images through the network and a function from a batch to one result per image; else as ``stream``."""
         # With batches of one, a reading does not wait for the next image, which may be slow to come.
         threads = self._threads if self.batch_size > 1 else 1
         results: dict[int, _R | ImageError] = {}  # by place, until those before are there

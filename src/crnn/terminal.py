@@ -61,11 +61,7 @@ def save_image(path: str, image: Image.Image) -> None:
 
 @contextmanager
 def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr, if that is a terminal.
-
-    Yields:
-        A function to call with the number done since the last call.
-    """
+    """Show a progress bar on stderr, if that is a terminal; yield a function that adds to the number done."""
     console = Console(file=sys.stderr)
     columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
     disable = not (enabled and console.is_terminal)
@@ -82,11 +78,8 @@ _ANSWER = b"stopping, and saving what is done; Ctrl-C again ends at once\n"
 def signals_collected() -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP instead of ending at once; a second Ctrl-C raises ``KeyboardInterrupt``.
 
-    An ignored SIGHUP (``nohup``) stays ignored. Outside the main thread, where Python allows no handlers, nothing is
-    collected. The first Ctrl-C is answered on stderr, since the end may take a while.
-
-    Yields:
-        The numbers of the signals, filled as they come.
+    Yields a list that is filled with their numbers. An ignored SIGHUP (``nohup``) stays ignored. Outside the main
+    thread, where Python allows no handlers, nothing is collected. The first Ctrl-C is answered on stderr.
     """
     caught: list[int] = []
     owner = os.getpid()  # forked workers get the same signal, and have nothing to say

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 import crnn.engines.onnx_graph
 import crnn.export
+import crnn.files
 import crnn.quantize
 from crnn.config.model import ImageConfig, ModelConfig, ReaderConfig
 from crnn.engines.exported_file import read_engine_file
@@ -117,12 +118,11 @@ def test_what_is_beyond_the_limits(changes, problem):
 
 
 def test_the_full_disk_leaves_nothing(trained_run, tmp_path, monkeypatch):
-    def full(graph, metadata, path):
-        path.write_bytes(b"the start")
+    def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(crnn.export, "_write", full)
-    with pytest.raises(CheckpointError, match=r"cannot write .*words\.onnx: No space left on device"):
+    monkeypatch.setattr(crnn.files.os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*words\.onnx: the disk is full"):
         export(trained_run.folder, tmp_path / "words.onnx")
     assert not list(tmp_path.iterdir())
 

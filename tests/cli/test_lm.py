@@ -137,7 +137,7 @@ def test_without_the_package_wordfreq(run_lm, tmp_path, monkeypatch):
         ("wordfreq:de words.txt", "OUT wordfreq:de: is a word list as well"),
         ("words.txt words.txt", "OUT words.txt: is a word list as well"),
         ("none/out.lm words.txt", "OUT none/out.lm: there is no such folder to write it in"),
-        ("out.lm nothing.txt", "word list nothing.txt: No such file"),
+        ("out.lm nothing.txt", "word list nothing.txt: cannot be read: No such file"),
         ("out.lm --labels nowhere", "nowhere: there is no such file or folder"),
         ("out.lm words.txt --order 0", "order is 0; expected 1 to"),
         ("out.lm words.txt --power nan", "--power is nan; expected a number from 0 to 2"),

@@ -276,7 +276,7 @@ def test_restart_throws_away_only_what_a_conversion_left(mixed_words, tmp_path, 
     convert(mixed_words, str(path), **stop_after(1))
     mine = tmp_path / "store.partial" / "mine.txt"
     mine.write_text("precious")
-    with pytest.raises(DataError, match=r"has 'mine.txt' in it.*nothing was removed"):
+    with pytest.raises(DataError, match=r"has 'mine.txt' in it.*Nothing was removed"):
         convert(mixed_words, str(path), restart=True)
     assert mine.read_text() == "precious"
     mine.unlink()

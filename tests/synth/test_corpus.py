@@ -18,11 +18,9 @@ from pydantic import ValidationError
 
 from crnn.charset import LabelRules, min_time_steps
 from crnn.config.model import CharsetConfig
-from crnn.config.run import Config
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.corpus import Corpus, Text
-from crnn.synth.renderer import Renderer
 from crnn.synth.templates import TEMPLATES
 
 CYRILLIC = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
@@ -182,13 +180,13 @@ def test_lists_share_equally_or_by_their_ratios(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "characters", ["36", "62", "94", string.ascii_lowercase + " ", CYRILLIC, GREEK, ARABIC, DEVANAGARI]
+    "characters", ["36", "62", "94", string.ascii_lowercase + " ", "0123456789 ", CYRILLIC, GREEK, ARABIC, DEVANAGARI]
 )
 @pytest.mark.parametrize("steps", [24, 9])
 def test_labels_are_the_rules_and_fit(characters: str, steps: int) -> None:
     section = CharsetConfig(characters=characters, max_text_length=20)
     charset, rules = section.charset(), section.rules()
-    for text in draws(corpus(None, characters, steps, max_text_length=20), 300):
+    for text in draws(corpus(None, characters, steps, " " in characters, max_text_length=20), 300):
         assert text.label == rules.apply(text.drawn, charset)
         assert 1 <= len(text.label) <= min(20, steps)
         assert min_time_steps(charset.encode(text.label)) <= steps
@@ -239,9 +237,10 @@ def test_space_makes_phrases_and_lines() -> None:
 
 
 def test_text_is_a_function_of_the_generator() -> None:
-    again, other = pickle.loads(pickle.dumps(corpus())), corpus.__wrapped__()
+    source = corpus(None, "95", 96, lines=True)
+    again, other = pickle.loads(pickle.dumps(source)), corpus.__wrapped__(None, "95", 96, lines=True)
     for number in range(200):
-        one, two, three = (source.draw(np.random.default_rng([7, number])) for source in (corpus(), again, other))
+        one, two, three = (each.draw(np.random.default_rng([7, number])) for each in (source, again, other))
         assert one == two == three
     assert {text.drawn for text in draws(corpus(), 200, seed=2)} != {t.drawn for t in draws(corpus(), 200, seed=3)}
 
@@ -322,43 +321,6 @@ def test_a_list_of_figures_is_drawn_where_the_charset_has_no_letters_or_others(t
     assert 0.4 < sum(text.label in words for text in texts) / 300 < 0.8  # corpus.word_weight is 0.56 of the possible
     alone = draws(corpus(only("word", words=(path,)), characters), 100)
     assert sum(text.label in words for text in alone) > 80
-
-
-# --- short words first ------------------------------------------------------------------------------------------------
-
-
-def lengths(source: Corpus, number: int, count: int) -> Counter[int]:
-    longest = source.longest(number)
-    return Counter(
-        len(source.draw(np.random.default_rng([number, seed]), None, longest).label) for seed in range(count)
-    )
-
-
-def test_the_first_words_are_short(tmp_path: Path) -> None:
-    source = corpus(CorpusConfig(short_first=1000))
-    assert [source.longest(number) for number in (0, 99, 100, 550, 999, 1000)] == [3, 3, 4, 8, 12, None]
-    assert corpus().longest(0) is None
-    first, later, last = (lengths(source, number, 300) for number in (0, 350, 1000))
-    assert (max(first), max(later)) == (3, 6)
-    assert len(first) > 1
-    assert max(last) > 9
-    # Lists without short words give their shortest.
-    path = word_file(tmp_path, "abcdefgh", "abcdefghij", "abcdefghijkl")
-    source = corpus(only("word", words=(path,), short_first=100, length_weights=()))
-    assert set(lengths(source, 0, 50)) == {8}
-    assert set(lengths(source, 100, 50)) == {8, 10, 12}
-
-
-def test_words_by_number_are_short_at_first_and_the_others_as_they_were(synth_config: Callable[..., Config]) -> None:
-    plain, short = (
-        Renderer(synth_config(corpus={"words": ["shipped"], "short_first": count})).writer for count in (0, 60)
-    )
-    first, after = np.arange(0, 12), np.arange(60, 72)
-    texts = short.write(first).texts
-    assert max(map(len, texts)) <= 4
-    assert max(plain.write(first).lengths) > 4
-    assert short.write(after).texts == plain.write(after).texts
-    assert short.write(first).texts == texts  # whatever was written in between
 
 
 # --- corpus.pattern ---------------------------------------------------------------------------------------------------
@@ -459,7 +421,7 @@ def test_words_that_labels_would_lose_are_left_out(tmp_path: Path) -> None:
     # In another case it would fit, but not as it is.
     with pytest.raises(DataError, match="none of its 1 words can be a label"):
         corpus(CorpusConfig(only_words=True, words=(word_file(tmp_path, "AB"),)), "ab", case="keep")
-    with pytest.raises(ConfigError, match=r"corpus\.only_words: no list has a word for the charset"):
+    with pytest.raises(ConfigError, match=r"corpus\.only_words: no list has a word for Charset"):
         corpus(CorpusConfig(only_words=True), "語漢")
 
 
@@ -484,7 +446,6 @@ def test_settings_that_leave_nothing_are_refused() -> None:
         {"words": ("shipped", "mine.txt"), "word_ratios": (1.0,)},
         {f"{kind}_weight": 0.0 for kind in KINDS},
         {"case_lower": 0.0, "case_upper": 0.0, "case_capitalised": 0.0, "case_mixed": 0.0},
-        {"length_weights": (0.0, 0.0)},
         {"only_words": True, "pattern": "a"},
     ):
         with pytest.raises(ValidationError, match=next(iter(values))):

@@ -2,7 +2,6 @@
 
 import gzip
 import importlib.util
-import string
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.errors import DataError
 from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices
-from crnn.synth.word_list import LetterChain, LetterStrings, WordTable, read_word_list
+from crnn.synth.word_list import LetterChain, read_word_list
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "src" / "crnn" / "synth" / "words.txt.gz"
@@ -60,8 +59,8 @@ def test_script_writes_the_same_bytes_again(tmp_path: Path, monkeypatch: pytest.
     ("content", "message"),
     [
         (b"\n \n\t\n", "has no words"),
-        (b"word\0list\n", "is not UTF-8 text"),
-        ("wörter\n".encode("latin-1"), "is not UTF-8 text"),
+        (b"word\0list\n", "is not text in UTF-8"),
+        ("wörter\n".encode("latin-1"), "line 1: is not text in UTF-8"),
         (b"one\t5\ntwo\tmany\n", "line 2: frequency 'many'; expected a number above 0"),
         (b"one\t-1\n", "line 1: frequency '-1'"),
         (b"one\tnan\n", "line 1: frequency 'nan'"),
@@ -84,20 +83,6 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
     path.write_bytes("\ufeffstation\t2\r\n\r\nkitchen\r\n".encode())
     found = read_word_list(str(path))
     assert (found.words, found.frequencies.tolist()) == (["station", "kitchen"], [2.0, 1.0])
-
-
-def test_table_draws_the_words_that_fit_by_length(tmp_path: Path) -> None:
-    path = tmp_path / "words.txt"
-    path.write_text("hotel\nза\nbar's\nCafé\nit\nword" + "x" * 30 + "\nMOTEL\n", encoding="utf-8")
-    check = LabelCheck(Charset("36"), RULES, 24)
-    table = WordTable([read_word_list(str(path))], [1.0], 1.0, check)
-    assert table.lengths == (2, 4, 5)
-    choices = Choices(np.random.default_rng(1))
-    drawn = {length: {table.draw(choices, length) for _ in range(60)} for length in table.lengths}
-    assert drawn == {2: {"it"}, 4: {"bar's", "Café"}, 5: {"hotel", "MOTEL"}}
-    assert table.characters == set("hotelbar'sCaféitMOTEL")
-    empty = WordTable([], [], 1.0, check)
-    assert (len(empty), empty.lengths) == (0, ())
 
 
 @pytest.mark.parametrize(
@@ -137,13 +122,3 @@ def test_chain_makes_words_like_those_it_was_given() -> None:
     assert all(word[at : at + 3] in trigrams for word in words for at in range(len(word) - 2))
     assert sum(len(word) in (4, 7, 10) for word in words) > 0.97 * len(words)
     assert sum(word in listed for word in words if len(word) > 6) < 80
-
-
-def test_strings_show_what_is_wanted_and_nothing_that_looks_like_a_digit() -> None:
-    strings = LetterStrings(string.ascii_letters, wanted="qx")
-    choices = Choices(np.random.default_rng(3))
-    for length in (1, 2, 9):
-        found = [strings.draw(choices, length) for _ in range(50)]
-        assert all(set(word) & set("qx") and len(word) == length for word in found)
-    assert not set("".join(LetterStrings(string.ascii_letters).draw(choices, 20) for _ in range(50))) & set("IOlo")
-    assert set("".join(LetterStrings("OI").draw(choices, 9) for _ in range(9))) == {"O", "I"}

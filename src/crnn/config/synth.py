@@ -5,7 +5,8 @@ SynthTIGER (Yim et al. 2021, arXiv 2107.09313; its published configuration), SVT
 here, by looking at sheets of images or by the experiments in docs/log/experiments.md.
 """
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +28,8 @@ class SynthConfig(Section):
 
 class CorpusConfig(Section):
     """Texts to render."""
+
+    removed: ClassVar[Mapping[str, Any]] = {"short_first": 0}
 
     words: tuple[str, ...] = ("shipped",)
     """Word lists: ``shipped`` (English, from SCOWL) and UTF-8 files with a word per line, or word, tab, frequency."""
@@ -51,10 +54,6 @@ class CorpusConfig(Section):
 
     uniform_longest: Annotated[int, Field(ge=1, le=256)] = 18
     """Longest label of ``joined_weight``, where it fits (ST: 25; 4 pixels a letter are not readable; own)."""
-
-    short_first: Annotated[int, Field(ge=0)] = 0
-    """Number of words at the start with short labels: 3 characters at first, one more after every tenth of these words.
-    CTC gives blanks alone at first, and short labels end that sooner (own). 0: all lengths at once."""
 
     balance: Share = 0.25
     """Share of words chosen from four by the rarest letter (after ST's character augmentation; own)."""
@@ -109,8 +108,6 @@ class CorpusConfig(Section):
     def _check(self) -> Self:
         if self.word_ratios and len(self.word_ratios) != len(self.words):
             raise ValueError(f"word_ratios has {len(self.word_ratios)} numbers for {len(self.words)} lists in words")
-        if self.length_weights and not any(self.length_weights):
-            raise ValueError("length_weights has no weight above 0; expected at least one, or no weights at all")
         if self.only_words and self.pattern:
             raise ValueError(f"only_words is on and pattern is {self.pattern!r}; expected one of them at most")
         for ending in ("case_", "_weight"):
@@ -123,7 +120,7 @@ class CorpusConfig(Section):
 class FontConfig(Section):
     """Fonts to write with."""
 
-    folders: tuple[str, ...] = ("shipped",)
+    folders: Annotated[tuple[str, ...], Field(min_length=1)] = ("shipped",)
     """Folders searched for fonts, at any depth: paths, ``shipped`` (those of the package), ``system``."""
 
     families: tuple[str, ...] = ("*",)
@@ -146,8 +143,6 @@ class FontConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.folders:
-            raise ValueError('folders is empty; name at least one, or "shipped"')
         if self.min_weight > self.max_weight:
             raise ValueError(f"min_weight {self.min_weight} is above max_weight {self.max_weight}")
         return self

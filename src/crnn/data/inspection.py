@@ -26,7 +26,7 @@ from crnn.data.formats.records import Reader, Record, Skipped
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter, SampleStore
 from crnn.errors import CharsetError, ConfigError, DataError
-from crnn.files import PartialFolder
+from crnn.files import check_free, partial_folder
 from crnn.image import load_image, target_width
 from crnn.parallel import ordered_map, usable_cores
 
@@ -453,11 +453,11 @@ def _by_frequency(counts: Counter[str]) -> dict[str, int]:
 
 def check_destination(path: str | os.PathLike[str]) -> None:
     """Refuse early, with a ``DataError``, a folder that ``write_clean`` would refuse after a long inspection."""
-    folder = PartialFolder(path, ())
-    folder.check_free()
-    if folder.partial.exists():
+    check_free(path)
+    partial = partial_folder(path)
+    if partial.exists():
         raise DataError(
-            f"{folder.partial}: exists already; expected nothing there. It was left by a conversion that was stopped: "
+            f"{partial}: exists already; expected nothing there. It was left by a conversion that was stopped: "
             "go on with that, remove it, or choose another folder"
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import string
 from array import array
 from pathlib import Path
 from typing import IO, Any
@@ -68,17 +69,19 @@ class ListFile(SampleStore):
     def _load(self) -> tuple[bytearray, array[int]]:
         """Return all lines one behind the other, and the end of each."""
         lines, ends = bytearray(), array("Q")
-        for number, line in text_lines(self._file, self.path):
+        for number, line in enumerate(text_lines(self._file, self.path), start=1):
+            if not line.strip(string.whitespace):
+                continue
+            line = line.removesuffix("\n").removesuffix("\r")
             try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
+                lines += line.encode()
+            except UnicodeEncodeError as error:
+                byte = ord(line[error.start]) - 0xDC00
                 raise self._unfit(number, line, f"is not UTF-8 (byte {byte:#04x}). Save the file as UTF-8") from None
-            tab = line.find(b"\t")
+            tab = line.find("\t")
             if tab < 1:
                 found = "has no tab" if tab else "has no path before the tab"
                 raise self._unfit(number, line, f"{found}; expected path<TAB>label, with one tab between them")
-            lines += line
             ends.append(len(lines))
         status = self._file.stat()
         version = (status.st_size, status.st_mtime_ns)
@@ -88,8 +91,8 @@ class ListFile(SampleStore):
         self._loaded = lines, ends
         return self._loaded
 
-    def _unfit(self, number: int, line: bytes, why: str) -> DataError:
-        text = line.decode("utf-8", "backslashreplace")
+    def _unfit(self, number: int, line: str, why: str) -> DataError:
+        text = line.encode(errors="surrogateescape").decode(errors="backslashreplace")
         return DataError(f"{self.path}, line {number}: {text if len(text) <= 60 else text[:57] + '...'!r} {why}")
 
 
@@ -121,7 +124,6 @@ class ListWriter(FolderWriter):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, _NAMES)
-        self.num_samples = 0
         self._list: IO[bytes] | None = None
 
     def add(self, image: bytes, label: str, **_: object) -> None:
@@ -136,7 +138,7 @@ class ListWriter(FolderWriter):
         number = self.num_samples + 1
         suffix = next((suffix for start, suffix in _SUFFIXES if image.startswith(start)), ".img")
         name = f"{_IMAGES}/{number // _PER_FOLDER:06d}/{number:09d}{suffix}"
-        place = self._folder.partial / name
+        place = self.partial / name
         try:
             line = f"{name}\t{label}\n".encode()
             if number == 1 or number % _PER_FOLDER == 0:
@@ -153,12 +155,12 @@ class ListWriter(FolderWriter):
         try:
             self._list.flush()
             values = {"samples": self.num_samples, "list_bytes": self._list.tell(), "state": state.decode()}
-            atomic_write(self._folder.partial / _STATE_NAME, json.dumps(values).encode())
+            atomic_write(self.partial / _STATE_NAME, json.dumps(values).encode())
         except OSError as error:
             raise self._write_error(error) from error
 
     def _begin(self) -> None:
-        list_path, state_path = (self._folder.partial / name for name in (LIST_NAME, _STATE_NAME))
+        list_path, state_path = (self.partial / name for name in (LIST_NAME, _STATE_NAME))
         length = 0
         if state_path.exists():
             try:
@@ -169,30 +171,27 @@ class ListWriter(FolderWriter):
                     raise ValueError(f"{LIST_NAME} is shorter than it was")
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
-                    f"{self._folder.partial}: nobody can go on with it ({error}). Remove it and start again"
+                    f"{self.partial}: nobody can go on with it ({error}). Remove it and start again"
                 ) from error
         self._list = list_path.open("ab")
         self._list.truncate(length)  # what was written behind the last commit is written again
         self._list.seek(length)
-        (self._folder.partial / _IMAGES / f"{self.num_samples // _PER_FOLDER:06d}").mkdir(parents=True, exist_ok=True)
+        (self.partial / _IMAGES / f"{self.num_samples // _PER_FOLDER:06d}").mkdir(parents=True, exist_ok=True)
 
     def _finish(self) -> None:
         assert self._list is not None
-        if self.num_samples == 0:
-            raise DataError(f"{self.path}: no sample was added; expected at least one. Nothing was written")
         try:
             self._list.flush()
             os.fsync(self._list.fileno())
             self._list.close()
-            (self._folder.partial / _STATE_NAME).unlink(missing_ok=True)
+            (self.partial / _STATE_NAME).unlink(missing_ok=True)
         except OSError as error:
             raise self._write_error(error) from error
 
-    def _leave(self) -> None:
+    def _close(self) -> None:
         if self._list is not None:
             with contextlib.suppress(OSError):
                 self._list.close()
-        self._folder.release()
 
     def _write_error(self, error: OSError) -> DataError:
         return DataError(

@@ -281,7 +281,6 @@ class LmdbWriter(FolderWriter):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, ("data.mdb", "lock.mdb"))
-        self.num_samples = 0  # those of earlier writers included
         self.pending_bytes = 0  # of samples since the last commit, held in memory
         self._pending: list[tuple[bytes, bytes]] = []
         self._map_size = _MAP_BYTES
@@ -315,7 +314,7 @@ class LmdbWriter(FolderWriter):
         self._write()
 
     def _begin(self) -> None:
-        partial = self._folder.partial
+        partial = self.partial
         try:
             # No lock: the folder is this writer's alone.
             self._environment = self._lmdb.open(str(partial), map_size=self._map_size, lock=False, metasync=False)
@@ -362,14 +361,8 @@ class LmdbWriter(FolderWriter):
         self.pending_bytes = 0
 
     def _finish(self) -> None:
-        if self.num_samples == 0:
-            raise DataError(f"{self.path}: no sample was added; expected at least one. Nothing was written")
         self._write(last=True)
         self._close()
-
-    def _leave(self) -> None:
-        self._close()
-        self._folder.release()
 
     def _close(self) -> None:
         if self._environment is not None:
@@ -378,7 +371,7 @@ class LmdbWriter(FolderWriter):
 
     def _write_error(self, error: Exception) -> DataError:
         # LMDB reports a full disk as an input/output error, so the message says how much room there is.
-        free_mib = shutil.disk_usage(self._folder.partial.parent).free // MIB
+        free_mib = shutil.disk_usage(self.partial.parent).free // MIB
         return DataError(
             f"{self.path}: cannot be written: {error}; its disk has {free_mib} MiB left, "
             f"the next records need {self.pending_bytes // MIB + 1} MiB. Make room or choose another folder"

@@ -15,7 +15,7 @@ from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
-from crnn.synth.templates import TEMPLATES, FigureWriter, LineWriter
+from crnn.synth.templates import TEMPLATES, FigureWriter, LineWriter, literals
 from crnn.synth.vocabulary import Marks, Vocabulary, case_choice, in_case
 from crnn.synth.word_list import ALIKE
 
@@ -96,8 +96,7 @@ class PatternText:
         if not found:
             what = repr(chr(value)) if str(kind) == "LITERAL" else "one of its sets"
             raise ConfigError(
-                f"corpus.pattern {self._expression!r}: {what} is not in the charset {self._own!r}; expected characters "
-                "that labels have, or leave out as mere marks. Change the pattern, or charset.characters"
+                f"corpus.pattern {self._expression!r}: {what} is not in the charset {self._own!r}; change one of them"
             )
         self.characters |= set(found)
         return found
@@ -106,8 +105,6 @@ class PatternText:
 _TRIES = 200  # Refused texts in a row that count as an error in the settings
 _TRIES_OF_A_KIND = 8  # Refused texts before another kind is drawn; enough to keep the shares
 _SIZED_TRIES = 400  # Draws for a text of a wanted length
-_SHORT_TRIES = 32  # Too long texts before the shortest of them is taken: lists may have nothing shorter
-_FIRST_LONGEST = 3  # Longest label of the first words under ``corpus.short_first``
 _SHORTEST_LINE, _LONGEST_LINE = 4, 64  # Characters of lines
 
 _LARGE_SIGNS = "&@#%$+?!€£*"  # Signs that can be told when they stand alone
@@ -130,14 +127,7 @@ class Text:
 
 
 class Corpus:
-    """Endless texts with labels in a network's charset. May be pickled.
-
-    Args:
-        config: Kinds of texts and their weights.
-        charset: Of the network.
-        rules: Normalization of labels; they are never truncated.
-        max_steps: Time steps of the network: no label needs more.
-        lines: Write lines, too, if the charset has the space.
+    """Endless texts with labels in a network's charset, for at most ``max_steps`` time steps. May be pickled.
 
     Attributes:
         characters: Every character that may be drawn, sorted.
@@ -159,10 +149,7 @@ class Corpus:
         self.notes = self._vocabulary.notes
         if config.only_words:
             if not len(self._vocabulary.table):
-                raise ConfigError(
-                    f"corpus.only_words: no list has a word for the charset {charset!r}; expected lists in "
-                    "corpus.words whose words labels can have"
-                )
+                raise ConfigError(f"corpus.only_words: no list has a word for {charset!r}; give one in corpus.words")
             self._kinds = WeightedChoice({"listed": 1.0})
             self.characters = "".join(sorted(self._vocabulary.characters))
             return
@@ -175,51 +162,25 @@ class Corpus:
         self._kinds = self._possible_kinds()
         self.characters = self._all_characters()
 
-    def longest(self, number: int) -> int | None:
-        """Return the longest label of word ``number`` of a run under ``corpus.short_first``, or ``None``."""
-        until = self._config.short_first
-        return None if number >= until else _FIRST_LONGEST + 10 * number // until
-
-    def draw(
-        self, rng: np.random.Generator, writable: frozenset[str] | None = None, longest: int | None = None
-    ) -> Text:
-        """Draw a text: a function of the settings, the generator's state, ``writable`` and ``longest``.
-
-        Args:
-            rng: Used in blocks, so that its state afterwards says nothing.
-            writable: Characters that the fonts can write. Default: everything.
-            longest: Longest label; the shortest of several texts where none is that short.
-
-        Raises:
-            DataError: All of many texts are refused; the message has the reasons.
-        """
+    def draw(self, rng: np.random.Generator, writable: frozenset[str] | None = None) -> Text:
+        """Draw a text of characters that the fonts can write, or raise ``DataError`` if all of many are refused."""
         choices = Choices(rng)
         refused: Counter[str] = Counter()
-        shortest: Text | None = None
         kind = ""
         for attempt in range(_TRIES):
             if attempt % _TRIES_OF_A_KIND == 0:
                 kind = self._kinds.draw(choices)
             text = self._labelled(kind, self._make(kind, choices), writable, refused)
-            if text is None:
-                continue
-            if longest is None or len(text.label) <= longest:
+            if text is not None:
                 return text
-            refused["not_short"] += 1
-            shortest = text if shortest is None or len(text.label) < len(shortest.label) else shortest
-            if refused["not_short"] == _SHORT_TRIES:
-                return shortest
-        if shortest is not None:
-            return shortest
         counts = ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
         raise DataError(
-            f"{refused.total()} texts in a row were refused: {counts}. Check that the fonts can write the charset "
-            f"(not_writable), that labels of {self._check.longest} characters are long enough (too_long, "
-            "too_many_steps) and that charset.unknown drops characters (unknown_character)"
+            f"{refused.total()} texts in a row were refused: {counts}. Give fonts for the charset (not_writable), "
+            "allow longer labels (too_long, too_many_steps), or let charset.unknown drop characters (unknown_character)"
         )
 
     def draw_sized(
-        self, rng: np.random.Generator, writable: frozenset[str], longest: int | None, letters: tuple[float, float]
+        self, rng: np.random.Generator, writable: frozenset[str], letters: tuple[float, float]
     ) -> Text | None:
         """Draw a text of ``letters[0]`` to ``letters[1]`` characters, or ``None``; quicker than repeated ``draw``."""
         choices = Choices(rng)
@@ -234,7 +195,7 @@ class Corpus:
                 drawn = self._make(kind, choices)
             if letters[0] <= len(drawn) <= letters[1]:
                 text = self._labelled(kind, drawn, writable, Counter())
-                if text is not None and (longest is None or len(text.label) <= longest):
+                if text is not None:
                     return text
         return None
 
@@ -305,7 +266,7 @@ class Corpus:
         return string
 
     def _brand(self, choices: Choices) -> str:
-        style = choices.below(10)
+        style = choices.between(0, 9)
         if style < 2 and self._figures.letters:
             letters = choices.pick(self._figures.letters)
             return choices.pick(letters) + (choices.pick(letters) if style else "") + "&" + choices.pick(letters)
@@ -357,8 +318,7 @@ class Corpus:
         return WeightedChoice((group, weight * bool(group)) for group, weight in groups)
 
     def _possible_kinds(self) -> WeightedChoice[str]:
-        names = [name for name in type(self._config).model_fields if name.endswith("_weight")]
-        weights = {name.removesuffix("_weight"): float(getattr(self._config, name)) for name in names}
+        weights = {name.removesuffix("_weight"): value for name, value in self._config if name.endswith("_weight")}
         possible = dict.fromkeys(weights, True)
         possible |= {kind: len(found) > 0 for kind, found in self._figures.templates.items()}
         possible["single"] = len(self._singles) > 0
@@ -381,7 +341,7 @@ class Corpus:
     def _all_characters(self) -> str:
         found = set(self._check.charset.characters) | self._vocabulary.characters | self._marks.characters
         for templates in self._figures.templates.values():
-            found.update(*(literal for template in templates.items for literal in template.literals))
+            found.update(*map(literals, templates.items))
         found.update("$£€₹¥", *_ENDINGS, *self._figures.digit_systems)
         forms = {form for c in found for form in (*c, *c.lower(), *c.upper(), *c.title())}
         return "".join(sorted(filter(self._check.allows, forms)))

@@ -63,11 +63,7 @@ def shipped_folder() -> Path:
 
 
 class Glyphs:
-    """Images of some characters in one font.
-
-    Attributes:
-        characters: The drawn ones, without those whose image many others share.
-    """
+    """Images of some characters in one font; ``characters`` lacks those whose image many others share."""
 
     def __init__(self, path: Path, index: int, axes: Sequence[float], characters: str) -> None:
         self._font = ImageFont.truetype(str(path), _EM, index=index, layout_engine=ImageFont.Layout.BASIC)
@@ -318,17 +314,15 @@ def _variable_styles(opened: TTFont) -> list[tuple[tuple[float, ...], tuple[str,
     if "fvar" not in opened:
         return []
     table: Any = opened["fvar"]
-    order = [axis.axisTag for axis in table.axes]
     defaults = {axis.axisTag: float(axis.defaultValue) for axis in table.axes}
     styles = {}
     for instance in table.instances:
         place = {**defaults, **{tag: float(value) for tag, value in instance.coordinates.items()}}
         style = opened["name"].getDebugName(instance.subfamilyNameID) or "Regular"
         italic = place.get("ital", 0) > 0.5 or abs(place.get("slnt", 0)) > 4 or "italic" in style.lower()
-        styles[tuple(place[tag] for tag in order)] = (style, int(place.get("wght", 400)), italic)
+        styles[tuple(place[tag] for tag in defaults)] = (style, int(place.get("wght", 400)), italic)
     if not styles:
-        style, weight, italic = _default_style(opened, "Regular")
-        return [(tuple(defaults[tag] for tag in order), (style, weight, italic))]
+        styles[tuple(defaults.values())] = _default_style(opened, "Regular")
     ordered = sorted(styles.items(), key=lambda item: (item[1][1], item[0]))
     chosen = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _MAX_STYLES)).round().astype(int))
     return [ordered[position] for position in chosen]
@@ -352,7 +346,12 @@ def scan_files(
                 advance(1)
         known |= fresh
         # What crashed may have been the machine's fault, and is tried again. Others may have saved in between.
-        _save(cache, _read(cache) | {key: checked for key, checked in fresh.items() if checked.problems != _CRASHED})
+        saved = _read(cache) | {key: checked for key, checked in fresh.items() if checked.problems != _CRASHED}
+        text = json.dumps({key: dataclasses.asdict(checked) for key, checked in saved.items()}, default=sorted)
+        # A folder that cannot be written costs time, nothing else.
+        with contextlib.suppress(OSError):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(cache, text.encode())
     return [known[key] for key in keys]
 
 
@@ -378,14 +377,6 @@ def _read(cache: Path) -> dict[str, CheckedFile]:
         return {key: _from_json(values) for key, values in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # none yet, not readable, or damaged: everything is checked again
-
-
-def _save(cache: Path, known: dict[str, CheckedFile]) -> None:
-    text = json.dumps({key: dataclasses.asdict(checked) for key, checked in known.items()}, default=sorted)
-    # A folder that cannot be written costs time, nothing else.
-    with contextlib.suppress(OSError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(cache, text.encode())
 
 
 def _check(paths: list[Path], characters: str, workers: int | None) -> Iterator[CheckedFile]:

@@ -4,10 +4,11 @@ import dataclasses
 import fnmatch
 import itertools
 import os
+import reprlib
 import sys
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,28 +21,18 @@ from crnn.synth.font_check import Font, scan_files, shipped_folder
 T = TypeVar("T")
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
-_EXAMPLES = 5  # of each reason for leaving something out
 _TRIES = 4  # families drawn blindly before those with the characters are listed
 
 
 class FontSet:
     """Fonts to choose from, grouped by family, in an order independent of folders.
 
-    Attributes:
-        fonts: By family, weight and style.
-        families: Names, sorted.
-        skipped: Counts of unused files and fonts, by reason.
-        examples: A few of each reason: path or font, and the problem.
-        characters: All that at least one font can write.
+    ``skipped`` counts unused files and fonts by reason; ``characters`` are those that at least one font can write.
     """
 
-    def __init__(
-        self, fonts: Sequence[Font], skipped: Counter[str] | None = None, examples: dict[str, list[str]] | None = None
-    ) -> None:
-        if not fonts:
-            raise DataError("a set of fonts needs at least one font")
+    def __init__(self, fonts: Iterable[Font], skipped: Mapping[str, int] | None = None) -> None:
         self.fonts = tuple(sorted(fonts, key=_order))
-        self.skipped, self.examples = Counter(skipped), examples or {}
+        self.skipped = Counter(skipped)
         self._groups = [list(group) for _, group in itertools.groupby(self.fonts, key=lambda font: font.family)]
         self.families = tuple(group[0].family for group in self._groups)
         self.characters = frozenset[str]().union(*(font.characters for font in self.fonts))
@@ -78,12 +69,8 @@ def find_fonts(
 ) -> FontSet:  # fmt: skip
     """Return the fonts that can write at least a part of ``characters``.
 
-    Args:
-        config: Folders and choice of fonts.
-        characters: All characters that may have to be written.
-        case_matters: Drop the lower-case letters of fonts that draw them as capitals, for charsets with both cases.
-        workers: Processes to check new files. Default: one per core. 0: none.
-        quiet: No progress bar.
+    ``case_matters``, for charsets with both cases: lower-case letters of fonts that draw them as capitals are dropped.
+    ``workers`` as for ``scan_files``.
     """
     needed = frozenset(characters)
     paths = _font_files(config)
@@ -105,12 +92,9 @@ def find_fonts(
                 left_out[why].append(f"{path}: {font.family} {font.style}")
             else:
                 fonts[_order(font)[:-2]] = font
-    counts = Counter({reason: len(found) for reason, found in left_out.items()})
-    examples = {reason: found[:_EXAMPLES] for reason, found in left_out.items()}
     if not fonts:
-        read = [font for result in checked for font in result.fonts]
-        raise DataError(_nothing_usable(config, read, counts, examples, "".join(sorted(needed))))
-    return FontSet(list(fonts.values()), counts, examples)
+        raise DataError(_nothing_usable(config, left_out, "".join(sorted(needed))))
+    return FontSet(fonts.values(), {reason: len(found) for reason, found in left_out.items()})
 
 
 def system_folders() -> list[Path]:
@@ -185,21 +169,13 @@ def _why_not(font: Font, config: FontConfig, num_needed: int) -> str | None:
     return None
 
 
-def _nothing_usable(
-    config: FontConfig, read: list[Font], counts: Counter[str], examples: dict[str, list[str]], characters: str
-) -> str:
+def _nothing_usable(config: FontConfig, left_out: Mapping[str, Sequence[str]], characters: str) -> str:
     """Return an error message: files found, their problems, the remedy."""
     where = ", ".join(map(repr, config.folders))
-    if not counts:
+    if not left_out:
         return f"fonts.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
-    if read and counts["excluded"] == len(read):
-        return (
-            f"fonts.families {list(config.families)} and fonts.exclude {list(config.exclude)} leave none of the "
-            f"{len({font.family for font in read})} families in {where}; expected names of some, * stands for anything"
-        )
-    reasons = ", ".join(f"{count} {reason}, such as {examples[reason][0]}" for reason, count in counts.most_common())
-    shown = characters if len(characters) <= 40 else f"{characters[:40]}..."
+    reasons = ", ".join(f"{len(found)} {reason}, such as {found[0]}" for reason, found in left_out.items())
     return (
-        f"fonts.folders: no font in {where} can be used for the {len(characters)} characters {shown!r}: {reasons}. "
-        "Add folders with fonts for these characters, or lower fonts.min_coverage"
+        f"fonts.folders: no font in {where} can be used for {len(characters)} characters, {reprlib.repr(characters)}: "
+        f"{reasons}. Add folders with fonts for these characters, or change fonts.families, exclude or min_coverage"
     )

@@ -7,7 +7,7 @@ digits: that would teach the network to pass over them.
 import dataclasses
 import unicodedata
 
-from crnn.charset import Charset, LabelRules, LabelSkip, min_time_steps
+from crnn.charset import Charset, LabelRules, LabelSkip, fits_steps
 from crnn.errors import CharsetError
 
 _UNDRAWABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")  # Unicode: control, unassigned, private, surrogates, line breaks
@@ -54,11 +54,7 @@ class LabelCheck:
         return self.rules.unknown == "drop_character" or all(part in self.charset for part in form)
 
     def label(self, drawn: str) -> str:
-        """Return the label of a text.
-
-        Raises:
-            LabelSkip: It has none; ``reason`` is ``lost_character``, ``too_many_steps``, or one of ``LabelRules``.
-        """
+        """Return the label of a text; ``LabelSkip`` for ``lost_character``, ``too_many_steps`` or by ``LabelRules``."""
         if not self.allows(drawn):
             raise LabelSkip("lost_character")
         try:
@@ -68,6 +64,6 @@ class LabelCheck:
         if not drawn.isascii() and any(c not in self.charset and is_text(c) for c in self.rules.form(drawn)):
             # Letters may change with their place, like the sigma at the end of a Greek word.
             raise LabelSkip("lost_character")
-        if 2 * len(label) - 1 > self.max_steps and min_time_steps(self.charset.encode(label)) > self.max_steps:
+        if not fits_steps(label, self.charset, self.max_steps):
             raise LabelSkip("too_many_steps")
         return label

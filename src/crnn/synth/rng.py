@@ -131,10 +131,6 @@ class Choices:
         """Return True for ``share`` of the calls."""
         return self.unit() < share
 
-    def below(self, count: int) -> int:
-        """Draw uniformly from 0 ... ``count`` - 1."""
-        return int(self.unit() * count)
-
     def between(self, low: int, high: int) -> int:
         """Draw uniformly from ``low`` ... ``high``, both included."""
         return low + int(self.unit() * (high - low + 1))

@@ -18,7 +18,7 @@ from crnn.data.list_file import ListWriter
 from crnn.data.loader import iterate_batches
 from crnn.data.store import LmdbWriter
 from crnn.errors import DataError
-from crnn.files import PartialFolder
+from crnn.files import check_free
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.words import Words
 
@@ -66,7 +66,7 @@ def write_samples(
         progress: Called with the number of samples done since the last call.
         say: Called with each remark of the renderer.
     """
-    PartialFolder(path, ()).check_free()  # before fonts are looked for, which takes seconds
+    check_free(path)  # before fonts are looked for, which takes seconds
     source = _Chunks(config, first, count, shape, encoding)
     for line in source.renderer.remarks():
         say(line)

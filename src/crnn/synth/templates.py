@@ -14,8 +14,7 @@ import re
 import string
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
@@ -114,40 +113,18 @@ _TEN_DIGITS = frozenset("dpcHhMDOYyS")  # Fields that need all ten digits; ``n``
 _FIELD = re.compile(r"\\(.)")
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A template, split at its fields."""
+def fill(template: str, value: Callable[[str], str]) -> str:
+    """Replace each field of a template by its value."""
+    return _FIELD.sub(lambda field: value(field[1]), template)
 
-    literals: tuple[str, ...]  # Text before, between and behind the fields; one more than ``fields``
-    fields: str  # Letters of the fields
 
-    @classmethod
-    def parse(cls, text: str) -> Template:
-        """Parse a written template."""
-        parts = _FIELD.split(text)
-        return cls(tuple(parts[::2]), "".join(parts[1::2]))
-
-    def fill(self, value: Callable[[str], str]) -> str:
-        """Replace each field by its value."""
-        text = self.literals[0]
-        for field, literal in zip(self.fields, self.literals[1:], strict=True):
-            text += value(field) + literal
-        return text
+def literals(template: str) -> str:
+    """Return the text around the fields of a template."""
+    return _FIELD.sub("", template)
 
 
 class FigureWriter:
-    """Texts of the kinds of ``TEMPLATES`` in the characters of a charset.
-
-    Args:
-        check: Decides which templates there are.
-        letters: Letters of the charset.
-        word: Draws a short word.
-
-    Attributes:
-        letters: Strings of letters of one script each, in the case that labels keep.
-        digit_systems: Strings of digits of one script each, the empty one where there are none.
-        templates: Usable templates of each kind.
-    """
+    """Texts of the kinds of ``TEMPLATES`` in the characters of a charset; ``word`` draws a short word."""
 
     def __init__(self, check: LabelCheck, letters: Iterable[str], word: Callable[[Choices], str]) -> None:
         self._check, self._word = check, word
@@ -157,7 +134,7 @@ class FigureWriter:
             shown = upper if len(upper) == 1 and check.allows(upper) else letter
             if letter.isalpha() and shown not in ALIKE:  # as ISO 3779 omits I, O, Q in codes
                 groups.setdefault(script(letter), {})[shown] = None
-        self.letters = tuple("".join(group) for group in groups.values())
+        self.letters = tuple("".join(group) for group in groups.values())  # Of one script each
         systems: defaultdict[int, list[str]] = defaultdict(list)
         for digit in filter(str.isdecimal, check.charset.characters):
             systems[ord(digit) - unicodedata.decimal(digit)].append(digit)
@@ -167,7 +144,7 @@ class FigureWriter:
             kind: WeightedChoice(
                 (template, float(weight))
                 for weight, *texts in map(str.split, table.strip().splitlines())
-                for template in map(Template.parse, texts)
+                for template in texts
                 if self._is_usable(template)
             )
             for kind, table in TEMPLATES.items()
@@ -177,7 +154,7 @@ class FigureWriter:
         """Draw a text of a kind that has templates."""
         digits = choices.pick(self.digit_systems)
         template = self.templates[kind].draw(choices)
-        letters = choices.pick(self.letters) if "L" in template.fields else ""
+        letters = choices.pick(self.letters) if r"\L" in template else ""
 
         def value(field: str) -> str:
             if field == "L":
@@ -188,15 +165,15 @@ class FigureWriter:
                 return _number(choices, string.digits if len(digits) == 10 else digits)
             return _FIELDS[field](choices)
 
-        text = template.fill(value)
+        text = fill(template, value)
         if len(digits) == 10:
             text = text.translate(str.maketrans(string.digits, digits))
         if kind == "web":
             return text.upper() if choices.chance(0.1) else text
         return _CASE.draw(choices)(text)
 
-    def _is_usable(self, template: Template) -> bool:
-        fields, literal, digits = set(template.fields), "".join(template.literals), self.digit_systems[0]
+    def _is_usable(self, template: str) -> bool:
+        fields, literal, digits = set(_FIELD.findall(template)), literals(template), self.digit_systems[0]
         if len(digits) < 10 and (fields & _TEN_DIGITS or any(map(str.isdigit, literal))):
             return False
         if ("n" in fields and not digits) or ("L" in fields and not self.letters):
@@ -224,9 +201,9 @@ _FIELDS: dict[str, Callable[[Choices], str]] = {
     "p": lambda choices: choices.pick("123456789"),
     "c": _CENTS.draw,
     "S": _CURRENCIES.draw,
-    "H": lambda choices: f"{choices.below(24):02d}",
+    "H": lambda choices: f"{choices.between(0, 23):02d}",
     "h": lambda choices: str(choices.between(1, 12)),
-    "M": lambda choices: f"{5 * choices.below(12) if choices.chance(0.75) else choices.below(60):02d}",
+    "M": lambda choices: f"{5 * choices.between(0, 11) if choices.chance(0.75) else choices.between(0, 59):02d}",
     "D": lambda choices: _day_or_month(choices, 31),
     "O": lambda choices: _day_or_month(choices, 12),
     "B": lambda choices: choices.pick(_MONTHS),
@@ -235,63 +212,58 @@ _FIELDS: dict[str, Callable[[Choices], str]] = {
 }
 
 
+# Kinds of lines with their weights (own: half running text and names, half text of forms and labels; random strings
+# after UnionST, arXiv 2602.06450, which found the diversity of texts to matter most)
 _LINES = {
-    "sentence": r"""
+    "sentence": (22.0, r"""
         6 \W \w \w \w \w   4 \w \w \w \w \w   3 \w \w, \w \w   2 \W \w \w \w.   2 \w \w \w. \W \w   1 \w "\w \w" \w
         1 \w (\w \w) \w   1 \w \n \w \w   1 \w-\w \w \w   1 \W, \w \w!   1 \w \w; \w \w?   1 \W's \w \w   1 \w & \w
-    """,
-    "title": r"""
+    """),
+    "title": (16.0, r"""
         8 \W \W   6 \W \W \W   2 \W & \W   2 \W of \W   2 \W \n   1 \W: \W \W   1 \W - \W   1 \W/\W   1 "\W \W"
         1 The \W \W   1 \W + \W   1 \W | \W   1 (\W \W)   1 \W (\A)
-    """,
-    "name": r"""
+    """),
+    "name": (8.0, r"""
         5 \N \N   2 \N \i \N   2 Mr. \N   1 Ms \N \N   1 Dr. \N \N   2 \N, \N   1 \i\i \N   1 \N \N-\N   2 \N & \N
         3 \N \W Ltd.   2 \N \W Co.   1 \N \N Inc.   2 \N \N Sdn Bhd   1 \N GmbH & Co. KG   1 \N @ \N   1 \N'\N
-    """,
-    "address": r"""
+    """),
+    "address": (8.0, r"""
         4 \n \N Street   3 \n, \N Road   2 No. \n, \N \N   2 No.\n-\n, Jalan \N \n/\n,   2 Lot \n, \N \N
         2 \N, \A \1\1\1\1\1   2 \1\1\1\1\1 \N, \N   1 P.O. Box \n   1 \n \N Ave., \N   1 Unit \n, Level \n, \N \N
         1 \n/\n, \N \N,   1 \1\1\1\1\1 \N \N.   1 Ground Floor, \N \N   1 \N Centre, \N   1 \i. \N \n, \1\1\1\1 \N
-    """,
-    "field": r"""
+    """),
+    "field": (16.0, r"""
         6 \t: \k   5 \t : \n   4 \t \m   4 \t: \m   4 \t : \d   4 \t: \d \c   3 \t \d   3 \t: \N   2 \t.: \k
         2 \t # \n   2 \t #\n   2 \t :\m   2 \t : \W \W   2 \t \p   2 \t: \p   1 \t = \n   1 \t (\n%) \m
         1 \t @ \n% \m   1 \t (RM)   1 \t : \k-\n   2 \t   2 \t:   1 \t \t \t   1 : \n   1 : \k   1 : \N
         1 \t: \n \t: \n   1 \t \n/\n   1 *\t*   1 [\t]
-    """,
-    "item": r"""
+    """),
+    "item": (16.0, r"""
         5 \n \W \W \m   4 \W \W \m   4 \n x \m \m   3 \n X \m   3 \m \A   2 \n \u \W \W   2 \W \W \n\u   2 \n\u x \n
         2 \1\1\1\1\1\1\1\1\1\1\1\1\1 \W   2 \W \n\u \m \i   2 \k \W \W   2 \m SR   2 \m S   2 \n @ \m
         2 \n PCS \m \m   1 \n% \m   1 -\m   1 \m-   1 (\m)   1 \W (\W) \m   1 \n. \W \W   1 \n) \W \W   1 \W/\W \n\u
         1 \W-\W \q   1 #\n \W   1 $\m   1 RM \m   1 RM\m   1 \n"x\n"   1 * \W \W   1 - \W \W   1 \W .. \m
         1 \W \g \m
-    """,
-    "date": r"""
+    """),
+    "date": (4.0, r"""
         5 \d \c   4 \d   2 \c \d   2 \W, \d   1 \d - \d   1 \c - \c   1 \W \c-\c   1 \d \c \k   1 (\d)
-    """,
-    "contact": r"""
+    """),
+    "contact": (5.0, r"""
         4 Tel: \f   3 Tel : \f   2 Tel. \f   2 Fax: \f   2 Tel:\f Fax:\f   2 Phone \f   3 \f   3 \e   2 Email: \e
         1 E-mail : \e   2 Visit \e   1 \f / \f   1 Call \f   1 Mobile: \f   1 \e \f
-    """,
-    "code": r"""
+    """),
+    "code": (6.0, r"""
         5 \k   4 \k \k   3 \n \n \n   3 \1\1\1\1\1\1\1\1   2 \1\1\1\1\1\1\1\1\1\1\1\1   2 (\1\1\1\1\1\1-\i)   1 (\k)
         2 \1\1\1\1 \1\1\1\1 \1\1\1\1 \1\1\1\1   1 XXXX-XXXX-XXXX-\1\1\1\1   1 ************\1\1\1\1   1 \k/\n/\n
         1 #\k   1 \k_\k   1 \n-\n-\n   1 \n.\n.\n.\n   1 ID:\k   1 [\k]   1 {\n}   1 <\k>   1 \n + \n = \n   1 ~\n
         1 ^\n   1 \k;\k   1 $\n|\n   1 `\k`   1 \k\\\k
-    """,
-    "random": r"""
+    """),
+    "random": (5.0, r"""
         5 \s   4 \s \s   2 \s \w   1 \w \s
-    """,
-    "rule": r"""
+    """),
+    "rule": (1.0, r"""
         3 \g \W \W \g   3 \g\A \A\g   1 \g   1 \g\t\g   1 \g \p \g
-    """,
-}
-
-# Kinds of lines (own: half running text and names, half text of forms and labels; random strings after UnionST, arXiv
-# 2602.06450, which found the diversity of texts to matter most)
-_WEIGHTS = {
-    "sentence": 22.0, "title": 16.0, "name": 8.0, "address": 8.0, "field": 16.0, "item": 16.0, "date": 4.0,
-    "contact": 5.0, "code": 6.0, "random": 5.0, "rule": 1.0,
+    """),
 }  # fmt: skip
 
 _TERMS = (
@@ -313,7 +285,7 @@ _FIGURES = {  # Fields that are kinds of ``TEMPLATES``
     "n": "number", "p": "price", "d": "date", "c": "time", "f": "telephone", "q": "quantity", "k": "code", "e": "web",
 }  # fmt: skip
 
-_UNITS = ("kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB")
+_UNITS = ["kg", "KG", "g", "G", "ml", "ML", "L", "l", "cm", "mm", "m", "PCS", "pcs", "PKT", "oz", "lb", "W", "V", "GB"]
 _GLUE = (
     *("-", "--", "---", "----", "*", "**", "***", "=", "==", "===", "."),
     *("..", "....", "~", "_", "+", "#", "##", "/", "//", ">", ">>"),
@@ -331,13 +303,16 @@ class LineWriter:
 
     def __init__(self, check: LabelCheck, word: Callable[[Choices], str], figures: FigureWriter) -> None:
         self._check, self._word, self._figures = check, word, figures
-        self._terms = tuple(filter(check.allows, _TERMS))
-        self._units = tuple(filter(check.allows, _UNITS))
-        self._glue = tuple(glue for glue in _GLUE if check.allows(glue) and check.kept(glue[0]))
+        self._pools: dict[str, Sequence[str]] = {
+            "t": tuple(filter(check.allows, _TERMS)),
+            "u": tuple(filter(check.allows, _UNITS)),
+            "g": tuple(glue for glue in _GLUE if check.allows(glue) and check.kept(glue[0])),
+            "1": string.digits if check.allows(string.digits) else "",
+        }
         self._characters = [c for c in check.charset.characters if not c.isspace()]
         self._alphanumeric = [c for c in self._characters if c.isalnum()] or self._characters
-        self._templates = {kind: self._usable(table) for kind, table in _LINES.items()}
-        self._kinds = WeightedChoice((kind, _WEIGHTS[kind]) for kind, found in self._templates.items() if len(found))
+        self._templates = {kind: self._usable(table) for kind, (_, table) in _LINES.items()}
+        self._kinds = WeightedChoice((kind, _LINES[kind][0]) for kind, found in self._templates.items() if len(found))
 
     def __len__(self) -> int:
         return len(self._kinds)
@@ -350,7 +325,7 @@ class LineWriter:
         size = -1
         while size < length - 1:
             template = self._templates[kind].draw(choices)
-            part = " ".join(template.fill(lambda field: self._field(field, choices)).split())
+            part = " ".join(fill(template, lambda field: self._field(field, choices)).split())
             if not part:
                 break
             parts.append(part)
@@ -383,32 +358,30 @@ class LineWriter:
             size += 1 + len(word)
         return " ".join(kept)
 
-    def _usable(self, table: str) -> WeightedChoice[Template]:
+    def _usable(self, table: str) -> WeightedChoice[str]:
         entries = (entry.partition(" ") for entry in re.split(r"\s{2,}", table.strip()))
-        found = [(Template.parse(text), float(weight)) for weight, _, text in entries]
         return WeightedChoice(
-            (template, weight)
-            for template, weight in found
-            if self._check.allows("".join(template.literals).replace(" ", "")) and all(map(self._can, template.fields))
+            (template, float(weight))
+            for weight, _, template in entries
+            if self._check.allows(literals(template).replace(" ", "")) and all(map(self._can, _FIELD.findall(template)))
         )
 
     def _can(self, field: str) -> bool:
         if field in _FIGURES:
             return len(self._figures.templates[_FIGURES[field]]) > 0
-        needed = {"t": self._terms, "u": self._units, "g": self._glue}
-        characters = {"m": f"{string.digits}.", "1": string.digits, "i": f"{string.ascii_uppercase}.", "\\": "\\"}
-        return bool(needed.get(field, True)) and self._check.allows(characters.get(field, ""))
+        if field in self._pools:
+            return bool(self._pools[field])
+        characters = {"m": f"{string.digits}.", "i": f"{string.ascii_uppercase}.", "\\": "\\"}
+        return self._check.allows(characters.get(field, ""))
 
     def _field(self, field: str, choices: Choices) -> str:
         if field in _FIGURES:
             return self._figures.draw(_FIGURES[field], choices)
-        if field == "1":
-            return choices.pick(string.digits)
+        if field in self._pools:
+            return choices.pick(self._pools[field])
         if field == "m":
             whole = choices.between(0, 10 ** choices.between(1, 4) - 1)
-            return f"{whole}.{choices.below(100):02d}"
-        if field in "tug":
-            return choices.pick({"t": self._terms, "u": self._units, "g": self._glue}[field])
+            return f"{whole}.{choices.between(0, 99):02d}"
         if field == "i":
             return choices.pick(string.ascii_uppercase) + ("." if choices.chance(0.7) else "")
         if field == "s":

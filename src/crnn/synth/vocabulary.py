@@ -17,28 +17,21 @@ _SHOWN = 40  # Letters named in a note
 
 
 class Vocabulary:
-    """Words for one charset.
-
-    Attributes:
-        letters: Letters and combining marks of the charset, in its order.
-        characters: Every character of words, in the case of lists and charset.
-        lengths: Label lengths by the settings, regardless of the lists.
-        notes: Remarks on the lists for the user.
-        table: Words of the lists.
-    """
+    """Words for one charset."""
 
     def __init__(self, config: CorpusConfig, check: LabelCheck) -> None:
         self._check, self._balance = check, config.balance
         lists = [read_word_list(name) for name in config.words]
         ratios = config.word_ratios or [1.0] * len(lists)
         self.table = WordTable(lists, ratios, config.frequency_power, check, as_listed=config.only_words)
-        self.notes = list(dict.fromkeys(self.table.notes))
+        self.notes = list(dict.fromkeys(self.table.notes))  # For the user
+        # Letters and combining marks
         self.letters = tuple(c for c in check.charset.characters if is_text(c) and not c.isdecimal())
         self._prepare_strings(config.only_words)
         self._chain: LetterChain | None = None
         own = self.table.length_weights if len(self.table) else _NO_LENGTHS
         weights = (config.length_weights or own)[: check.longest]
-        self.lengths = WeightedChoice(enumerate(weights, start=1))
+        self.lengths = WeightedChoice(enumerate(weights, start=1))  # By the settings, regardless of the lists
         # Longer words of the user's lists, such as codes, keep their share in the lists.
         share = sum(self.table.length_weights[: len(weights)])
         unit = sum(weights) / share if share else 1.0
@@ -195,12 +188,12 @@ class Marks:
             if character in check.charset and not is_text(character) and character != " ":
                 trailing.setdefault(character, _OTHERS)
                 leading.setdefault(character, _OTHERS)
-        self._trailing, self._leading, self._around, self._inner = (
+        tables = [
             WeightedChoice((mark, weight) for mark, weight in table.items() if _may_be_drawn(mark, check))
             for table in (trailing, leading, _AROUND, _INNER)
-        )
+        ]
+        self._trailing, self._leading, self._around, self._inner = tables
         self._counted = {mark: len(check.kept(mark)) for mark in self._inner.items}
-        tables = (self._trailing, self._leading, self._around, self._inner)
         self.characters = frozenset("".join(mark for table in tables for mark in table.items))
 
     def add(self, choices: Choices, length: int, word: Callable[[int], str], part: Callable[[int], str]) -> str:

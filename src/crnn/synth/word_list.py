@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.errors import DataError, MissingExtraError
+from crnn.files import text_lines
 from crnn.synth.label_check import LabelCheck, is_text
 from crnn.synth.rng import Choices, WeightedChoice
 
@@ -37,34 +38,21 @@ class WordList:
 
 
 def read_word_list(name: str) -> WordList:
-    """Return the shipped list, one of the package wordfreq, or a UTF-8 file.
+    """Return the list ``shipped``, ``wordfreq:LANG`` of the package wordfreq, or a UTF-8 file.
 
-    Args:
-        name: ``shipped``; ``wordfreq:LANG`` with a language code such as ``de``; or a file with a word per line, or
-            word, tab and frequency; empty lines are skipped.
-
-    Raises:
-        DataError: The file cannot be read, is not UTF-8 text, has no word or a frequency that is not a number above 0;
-            or wordfreq has no such language.
-        MissingExtraError: The package wordfreq is not installed.
+    Files have a word on each line, or word, tab and frequency.
     """
     if name == SHIPPED:
         return _shipped()
     if name.startswith(_WORDFREQ):
         return _from_wordfreq(name)
-    try:
-        content = Path(name).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"word list {name}: {error.strerror or error}. Expected a text file with one word per line, or {SHIPPED!r}"
-        ) from None
-    return _parse(name, content)
+    return _parse(name, text_lines(Path(name), f"word list {name}"))
 
 
 @functools.cache
 def _shipped() -> WordList:
     content = importlib.resources.files("crnn.synth").joinpath("words.txt.gz").read_bytes()
-    return _parse(SHIPPED, gzip.decompress(content))
+    return _parse(SHIPPED, enumerate(gzip.decompress(content).splitlines(), start=1))
 
 
 def _from_wordfreq(name: str) -> WordList:
@@ -84,50 +72,33 @@ def _from_wordfreq(name: str) -> WordList:
     return WordList(name, list(found), np.array(list(found.values())))
 
 
-def _parse(name: str, content: bytes) -> WordList:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise DataError(f"word list {name} is not UTF-8 text. Expected one word per line; save it as UTF-8")
+def _parse(name: str, lines: Iterable[tuple[int, bytes]]) -> WordList:
     words, frequencies = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        word, tab, given = line.partition("\t")
-        if not word.strip():
-            continue
+    for number, line in lines:
         try:
-            frequency = float(given) if tab else 1.0
+            word, tab, given = line.decode().partition("\t")
+            frequency = float(given) if tab and word.strip() else 1.0
+        except UnicodeDecodeError:
+            raise DataError(f"word list {name}, line {number}: is not text in UTF-8; save the file as UTF-8") from None
         except ValueError:
             frequency = 0.0
         if not 0.0 < frequency < float("inf"):
             raise DataError(
-                f"word list {name}, line {number}: frequency {given.strip()!r}; expected a number above 0 behind "
-                "the tab. Correct it, or leave the tab and the frequency out"
+                f"word list {name}, line {number}: frequency {given.strip()!r}; expected a number above 0, or no tab"
             )
-        words.append(word.strip())
-        frequencies.append(frequency)
+        if word.strip():
+            words.append(word.strip())
+            frequencies.append(frequency)
     if not words:
         raise DataError(f"word list {name} has no words; expected one word per line")
     return WordList(name, words, np.array(frequencies))
 
 
 class WordTable:
-    """Words of some lists that can be labels, drawn by length.
+    """Words of some lists that can be labels, drawn by length, and by frequency to ``power`` within a length.
 
-    Args:
-        lists: Word lists.
-        ratios: Shares of the lists, above 0, in the words of each length.
-        power: Exponent of the frequency by which words of one list and length are drawn.
-        check: Test for possible labels.
-        as_listed: Words keep their case, and ``ratios`` are shares in all words.
-
-    Attributes:
-        lengths: Lengths of labels, rising, for which there are words.
-        length_weights: Weights of the label lengths 1, 2, 3, ... in the lists.
-        own_length_weights: The same without the shipped list.
-        characters: Characters of the words.
-        notes: Remarks for the user on unused words.
+    ``ratios`` are shares of the lists in the words of each length. ``as_listed``: shares in all words, which keep
+    their case.
     """
 
     def __init__(
@@ -139,7 +110,7 @@ class WordTable:
         *,
         as_listed: bool = False,
     ) -> None:
-        self.notes: list[str] = []
+        self.notes: list[str] = []  # For the user, on unused words
         # Shares of each length in all words, and in those of the user's lists
         every, own = np.zeros(check.longest + 1), np.zeros(check.longest + 1)
         words: list[str] = []
@@ -158,8 +129,8 @@ class WordTable:
         lengths, weights = np.concatenate(all_lengths), np.concatenate(all_weights)
         if not as_listed:
             weights *= every[lengths]
-        self.length_weights: list[float] = every[1:].tolist()
-        self.own_length_weights: list[float] = own[1:].tolist()
+        self.length_weights: list[float] = every[1:].tolist()  # Of the label lengths 1, 2, 3, ... in the lists
+        self.own_length_weights: list[float] = own[1:].tolist()  # The same without the shipped list
         order = np.argsort(lengths, kind="stable")
         self._words: list[str] = [words[place] for place in order.tolist()]
         self._sums: list[float] = np.cumsum(weights[order]).tolist()
@@ -219,10 +190,8 @@ class WordTable:
         lengths = np.array([-1 if "\0" in label else len(label) for label in labels])
         chosen = (lengths > 0) & (lengths <= check.longest)
         usable, long = int(chosen.sum()), int((lengths > check.longest).sum())
-        why = (
-            f"{len(words) - usable - long:,} have characters that labels would lose, {long:,} are longer than "
-            f"{check.longest}"
-        )
+        lost = f"{len(words) - usable - long:,} have characters that labels would lose"
+        why = f"{lost}, {long:,} are longer than {check.longest}"
         if not usable and found.name != SHIPPED:
             raise DataError(
                 f"word list {found.name}: none of its {len(words):,} words can be a label: {why}. "
@@ -317,7 +286,7 @@ class LetterStrings:
         if unicodedata.category(needed)[0] == "M":
             bearers = [base for base in bases if _may_carry(base, needed)] or bases
             needed = choices.pick(bearers) + needed
-        place = choices.below(max(length - len(needed), 0) + 1)
+        place = choices.between(0, max(length - len(needed), 0))
         string = self._fill(choices, place, bases, marks) + needed
         return string + self._fill(choices, length - len(string), bases, marks)
 

@@ -138,22 +138,21 @@ class WordWriter:
         skipped: Counter[str] = Counter()
         for row, number in enumerate(numbers.tolist()):
             rng = np.random.default_rng([self.seed, _WORD, number])
-            longest = self.corpus.longest(number & ((1 << CLASS_BITS) - 1))
-            masks[row], ratios[row], text = self._word(rng, skipped, longest, kind)
+            masks[row], ratios[row], text = self._word(rng, skipped, kind)
             ids = self.charset.encode(text.label)
             targets[row, : len(ids)], lengths[row] = ids, len(ids)
             texts.append(text.drawn)
         return Words(numbers, masks, ratios, targets, lengths, tuple(texts), skipped)
 
     def _word(
-        self, rng: np.random.Generator, skipped: Counter[str], longest: int | None, kind: WidthClass
+        self, rng: np.random.Generator, skipped: Counter[str], kind: WidthClass
     ) -> tuple[npt.NDArray[np.uint8], float, Text]:
         for _ in range(_MAX_TRIES):
             if kind.fit is None:
-                text = self.corpus.draw(rng, self.fonts.characters, longest)
+                text = self.corpus.draw(rng, self.fonts.characters)
                 font, lettering = self._pick_font(rng, text), Lettering.draw(rng, self.style)
             else:
-                text, font, lettering = self._of_width(rng, kind, longest)
+                text, font, lettering = self._of_width(rng, kind)
             if font is None:
                 skipped["no_font"] += 1
                 continue
@@ -169,9 +168,7 @@ class WordWriter:
     def _pick_font(self, rng: np.random.Generator, text: Text) -> Font | None:
         return self.fonts.pick(rng, text.drawn.replace(" ", ""))  # a space needs no ink
 
-    def _of_width(
-        self, rng: np.random.Generator, kind: WidthClass, longest: int | None
-    ) -> tuple[Text, Font | None, Lettering]:
+    def _of_width(self, rng: np.random.Generator, kind: WidthClass) -> tuple[Text, Font | None, Lettering]:
         """Draw a text and font whose crop belongs to a class, or the nearest of several."""
         low, high = kind.crops
         leans = kind.fit is not None and kind.fit[0] == 0.0 and rng.random() < _LEANING
@@ -182,9 +179,8 @@ class WordWriter:
             if leans and number == _MAX_LEANING_TRIES:  # there may be no longer words
                 (low, high), best = kind.crops, None
             letters = (low / _UNLIKE_WIDTH / _LETTER_WIDTH - 0.4, high * _UNLIKE_WIDTH / _LETTER_WIDTH)
-            text = self.corpus.draw_sized(rng, self.fonts.characters, longest, letters) or self.corpus.draw(
-                rng, self.fonts.characters, longest
-            )
+            writable = self.fonts.characters
+            text = self.corpus.draw_sized(rng, writable, letters) or self.corpus.draw(rng, writable)
             if min_time_steps(self.charset.encode(text.label)) > time_steps(kind.low):
                 continue
             font, lettering = self._pick_font(rng, text), Lettering.draw(rng, self.style)

@@ -19,10 +19,9 @@ from crnn.data.formats.records import (
     find_annotation,
     printable,
     sample,
-    text_lines,
 )
 from crnn.errors import DataError, ImageError
-from crnn.files import ImageFolder
+from crnn.files import ImageFolder, text_lines
 from crnn.image import IMAGE_SUFFIXES
 
 PATH_COLUMNS = ("filename", "image_path", "path")

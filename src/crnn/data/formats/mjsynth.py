@@ -19,8 +19,8 @@ from crnn.data.formats.records import (
     find_annotation,
     printable,
     sample,
-    text_lines,
 )
+from crnn.files import text_lines
 
 _FOLDERS = ("", "90kDICT32px/", "max/90kDICT32px/", "ramdisk/max/90kDICT32px/", "mnt/ramdisk/max/90kDICT32px/")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crnn.errors import DataError
-from crnn.files import ImageFolder
+from crnn.files import ImageFolder, text_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +146,8 @@ def sample(
     return Record(key, label, path, region, lexicon, large_lexicon)
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file with their ends, without byte order mark; nothing is held.
-
-    Bytes that are not UTF-8 become surrogates (PEP 383), which ``not_utf8`` finds.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-            if "\0" in file.read(4096):  # before an archive or an image is read as one long line
-                raise DataError(f"{path}: is not text in UTF-8. Save it as UTF-8")
-            file.seek(0)
-            yield from file
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; expected a text file. Check the path") from error
-
-
 def annotation_lines(path: Path) -> Iterator[str]:
-    """Yield the non-blank lines of a text file, as ``text_lines`` but without their ends (LF or CRLF)."""
+    """Yield the non-blank lines of ``text_lines``, without their ends (LF or CRLF)."""
     for line in text_lines(path):
         if line.strip(string.whitespace):
             yield line.removesuffix("\n").removesuffix("\r")
