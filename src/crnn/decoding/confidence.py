@@ -67,6 +67,8 @@ class Calibration:
                 return cls(_curve({**values, "slope": 1.0 / float(values["temperature"])}))
             language = None if values.get("language") is None else _curve(values["language"])
             return cls(_curve(values["greedy"]), language, tuple(str(name) for name in values["data"]))
+        except ConfigError:
+            raise
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise ConfigError(f"calibration {values!r} cannot be used: {error!r}; expected what crnn wrote") from None
 
