@@ -57,7 +57,7 @@ class Kept:
     def texts(self, reader: Recognizer) -> list[str]:
         """Return the texts that a reader finds, in the order of the groups."""
         decoded = reader.decoder.decode_groups(self.groups)
-        return [reader.charset.decode(one.text.ids) for group in decoded for one in group]
+        return [reader.charset.decode(one.ids) for group in decoded for one in group]
 
 
 def methods(model: str, labels: Sequence[str], words: Sequence[int], seed: int) -> dict[str, Recognizer]:

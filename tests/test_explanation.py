@@ -5,7 +5,7 @@ import pytest
 
 import crnn
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
-from crnn.decoding.ctc import greedy, sequence_log_probs
+from crnn.decoding.ctc import decode_greedy, sequence_log_probs
 from crnn.decoding.language import train_language
 from crnn.errors import ConfigError, ImageError
 from crnn.explanation import explain, find_font
@@ -70,7 +70,7 @@ def test_rows_are_the_classes_that_play_a_part(barcode, barcode_reader):
     probabilities = np.exp(found.log_probs)
     np.testing.assert_allclose(rows[0].probabilities, probabilities[:, 3], rtol=1e-6)
     np.testing.assert_allclose(rows[-1].probabilities, probabilities[:, -1], rtol=1e-6)
-    assert greedy(found.log_probs[None]) == [[3, 0, 3]]
+    assert decode_greedy(found.log_probs[None])[0].ids == (3, 0, 3)
 
 
 def near(pixels, colour):

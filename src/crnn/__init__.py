@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crnn.charset import Charset
     from crnn.config.run import Config, load_config
+    from crnn.decoding.ctc import Alternative
     from crnn.errors import (
         CharsetError,
         CheckpointError,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from crnn.explanation import Explanation, explain
-    from crnn.recognizer import Alternative, Character, Reading, Recognizer, load
+    from crnn.recognizer import Character, Reading, Recognizer, load
 
 __all__ = [
     "Alternative", "Character", "Charset", "CharsetError", "CheckpointError", "Config", "ConfigError", "CrnnError",
@@ -36,7 +37,7 @@ __all__ = [
 
 _MODULES = {
     "Charset": "charset", "Config": "config.run", "load_config": "config.run", "Explanation": "explanation",
-    "explain": "explanation", "Alternative": "recognizer", "Character": "recognizer", "Reading": "recognizer",
+    "explain": "explanation", "Alternative": "decoding.ctc", "Character": "recognizer", "Reading": "recognizer",
     "Recognizer": "recognizer", "load": "recognizer",
 }  # fmt: skip
 """Modules of the names that are no errors."""

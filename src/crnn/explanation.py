@@ -17,11 +17,11 @@ from crnn.config.synth import FontConfig
 from crnn.contact_sheet import load_font
 from crnn.decoding.beam import beam_search
 from crnn.decoding.confidence import confidences
-from crnn.decoding.decoder import Decoded
+from crnn.decoding.ctc import Alternative, DecodedText
 from crnn.decoding.language_search import search_with_language
 from crnn.errors import CrnnError, ImageError
 from crnn.image import ImageSource, load_image
-from crnn.recognizer import Alternative, Reading, Recognizer
+from crnn.recognizer import Reading, Recognizer
 
 _BEAM = 20  # prefixes that runners-up are taken from
 
@@ -151,11 +151,11 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     others = reading.alternatives or _runners_up(reader, output.log_probs, decoded, runners_up)
     reading = replace(reading, alternatives=tuple(others[:runners_up]))
     return Explanation(
-        pixels, output.log_probs[0], reading, decoded.text.spans, reader.charset, reader.decoder.method, output.width
+        pixels, output.log_probs[0], reading, decoded.spans, reader.charset, reader.decoder.method, output.width
     )
 
 
-def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count: int) -> list[Alternative]:
+def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: DecodedText, count: int) -> list[Alternative]:
     """Return the likeliest texts other than the reading."""
     width, prior, most = max(_BEAM, count + 1), reader.decoder.prior, 1.0
     if prior is None or reader.decoder.pattern is not None:
@@ -169,7 +169,7 @@ def _runners_up(reader: Recognizer, log_probs: _Floats, decoded: Decoded, count:
     return [
         Alternative(reader.charset.decode(h.ids), h.score, confidence)
         for (h, _), confidence in zip(searched, values, strict=True)
-        if h.ids != decoded.text.ids and confidence <= most
+        if h.ids != decoded.ids and confidence <= most
     ]
 
 

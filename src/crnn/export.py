@@ -260,13 +260,13 @@ def _compare(
     """Compare the exported file in each engine that opens it with the source."""
     installed = installed_engines()
     source: EngineName = "torch" if "torch" in installed else "onnx"
-    engine = open_model(weights.path, engine=source, device="cpu").engine
+    engine = open_model(weights.path, engine=source, device="cpu")[0]
     expected = [engine.log_probs(batch) for batch in batches]
     comparisons = []
     for name in sorted(installed):
         if name == "torch":
             continue
-        engine = open_model(exported, engine=name, precision=precision).engine
+        engine = open_model(exported, engine=name, precision=precision)[0]
         pairs = list(zip(map(engine.log_probs, batches), expected, strict=True))
         texts = [(decode_greedy(given), decode_greedy(wanted)) for given, wanted in pairs]
         alone = [decode_greedy(engine.log_probs(batch[:1]))[0] for batch in batches]

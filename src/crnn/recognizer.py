@@ -18,7 +18,8 @@ from PIL import Image
 from crnn.charset import Charset
 from crnn.config.model import ReaderConfig
 from crnn.decoding.confidence import Calibration
-from crnn.decoding.decoder import Decoded, Decoder, DecodingOptions
+from crnn.decoding.ctc import Alternative, DecodedText
+from crnn.decoding.decoder import Decoder, DecodingOptions
 from crnn.engines.engine import Engine, Mode, Precision
 from crnn.engines.loading import EngineChoice, open_model
 from crnn.errors import CheckpointError, ConfigError, ImageError
@@ -49,15 +50,6 @@ class Character:
     score: float
     start: float
     end: float
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """Another text that an image may show, with score and confidence as of a ``Reading``."""
-
-    text: str
-    score: float
-    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,18 +233,16 @@ class Recognizer:
         section = self.config.charset
         return Decoder(self.charset, section.rules(), options, calibration=self._calibration, language=section.language)
 
-    def reading(self, decoded: Decoded, output: NetworkOutput) -> Reading:
+    def reading(self, found: DecodedText, output: NetworkOutput) -> Reading:
         """Return the decoded text of a batch of one image, with places in pixels of the given image."""
-        found, (size,), width = decoded.text, output.original_sizes, output.width
-        decode = self.charset.decode
-        text = decode(found.ids)
+        (size,), width = output.original_sizes, output.width
+        text = self.charset.decode(found.ids)
         places = zip(text, found.character_scores, _borders(found.spans, width), strict=True)
         characters = tuple(
             Character(c, score, start * size[0] / width, end * size[0] / width) for c, score, (start, end) in places
         )
-        alternatives = tuple(Alternative(decode(other.ids), other.score, other.confidence) for other in decoded.others)
         warning = line_warning(size, text, found.score, self.config.image)
-        return Reading(text, found.score, characters, decoded.confidence, alternatives, warning)
+        return Reading(text, found.score, characters, found.confidence, found.others, warning)
 
     def run(
         self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
@@ -335,6 +325,7 @@ def load(
     Example:
         ``crnn.load().read("word.png").text``, ``crnn.load("runs/crnn", lexicon="towns.txt")``
     """
-    opened = open_model(model, engine=engine, device=device, precision=precision, threads=threads, mode=mode)
-    options |= {"batch_size": batch_size, "threads": threads, "calibration": opened.calibration}
-    return Recognizer(opened.engine, opened.config, **options)
+    opened, config, calibration = open_model(
+        model, engine=engine, device=device, precision=precision, threads=threads, mode=mode
+    )
+    return Recognizer(opened, config, batch_size=batch_size, threads=threads, calibration=calibration, **options)

@@ -215,7 +215,7 @@ def test_characters_that_no_face_has_need_data():
 def test_an_exported_file_opens_with_bf16_on_top(trained_run, tmp_path):
     """A file in fp32 may be computed in bf16 as any weights may; one in int8 may not."""
     export(trained_run.folder, tmp_path / "a.onnx")
-    images = drawn_images(open_model(tmp_path / "a.onnx").config, 2)[0]
-    exact = open_model(tmp_path / "a.onnx", engine="openvino").engine.log_probs(images)
-    rough = open_model(tmp_path / "a.onnx", engine="openvino", precision="bf16").engine.log_probs(images)
+    images = drawn_images(open_model(tmp_path / "a.onnx")[1], 2)[0]
+    exact = open_model(tmp_path / "a.onnx", engine="openvino")[0].log_probs(images)
+    rough = open_model(tmp_path / "a.onnx", engine="openvino", precision="bf16")[0].log_probs(images)
     np.testing.assert_allclose(np.exp(rough), np.exp(exact), atol=0.1)

@@ -63,7 +63,6 @@ def test_files_keep_both_curves_and_old_ones_have_a_temperature() -> None:
     given, right = readings(200, 0.7, 0.1)
     curve = fit_curve(given.tolist(), right.tolist())
     for calibration in (Calibration(curve, None, ("a", "b")), Calibration(curve, ConfidenceCurve(0.5, 0.2), ())):
-        assert Calibration.from_dict(calibration.as_dict()) == calibration or calibration.language is not None
         again = Calibration.from_dict(calibration.as_dict())
         assert again.greedy == curve
         assert (again.language is None) == (calibration.language is None)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn.decoding.ctc import DecodedText, align, decode_greedy, describe_texts, greedy, sequence_log_probs
+from crnn.decoding.ctc import DecodedText, align, decode_greedy, describe_texts, sequence_log_probs
 from crnn.errors import DataError
 
 
@@ -78,11 +78,10 @@ def test_alignments_are_best_paths(small_log_probs, data, path_sums):
 def test_decode_greedy_describes_the_best_path(small_log_probs, data):
     log_probs = data.draw(small_log_probs)
     _, num_steps, num_classes = log_probs.shape
-    texts = greedy(log_probs)
-    assert texts == [list(collapse(path, num_classes - 1)) for path in log_probs.argmax(axis=2).tolist()]
+    texts = [collapse(path, num_classes - 1) for path in log_probs.argmax(axis=2).tolist()]
     scores = sequence_log_probs(log_probs, texts).tolist()
     for sample, text, score, reading in zip(log_probs, texts, scores, decode_greedy(log_probs), strict=True):
-        assert reading.ids == tuple(text)
+        assert reading.ids == text
         assert reading.score == score
         path = path_from_spans(reading.spans, text, num_steps, num_classes - 1)
         assert path == sample.argmax(axis=1).tolist()
@@ -144,21 +143,12 @@ def test_alignment_agrees_with_the_best_path_where_there_are_no_ties(peaked_log_
 
 def test_no_steps_and_no_samples():
     nothing = np.zeros((2, 0, 5))
-    assert greedy(nothing) == [[], []]
     assert decode_greedy(nothing) == [DecodedText((), 0.0, (), ())] * 2
     assert sequence_log_probs(nothing, [[], [1]]).tolist() == [0.0, -np.inf]
     assert align(nothing, [[], []]) == [[], []]
     nobody = np.zeros((0, 7, 5), dtype=np.float32)
-    assert greedy(nobody) == decode_greedy(nobody) == align(nobody, []) == []
+    assert decode_greedy(nobody) == align(nobody, []) == []
     assert sequence_log_probs(nobody, []).shape == (0,)
-
-
-def test_certain_steps():
-    log_probs = np.full((1, 4, 3), -np.inf)
-    log_probs[0, range(4), [1, 1, 2, 1]] = 0.0
-    assert decode_greedy(log_probs) == [DecodedText((1, 1), 0.0, ((0, 2), (3, 4)), (0.0, 0.0))]
-    with pytest.raises(DataError, match="target 0 has no possible alignment"):
-        align(log_probs, [[0]])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -167,17 +157,15 @@ def test_a_batch_gives_exactly_what_its_samples_give(dtype, random_log_probs, pe
     log_probs[7:9] = random_log_probs(9, 2, 24, 37, 2000.0).astype(dtype)  # these are summed as logarithms
     targets = [list(range(n % 12)) for n in range(33)]
     whole = (
-        greedy(log_probs),
         decode_greedy(log_probs),
         sequence_log_probs(log_probs, targets).tolist(),
         align(log_probs, targets),
     )
     for n in range(33):
         one = log_probs[n : n + 1]
-        assert greedy(one) == whole[0][n : n + 1]
-        assert decode_greedy(one) == whole[1][n : n + 1]
-        assert sequence_log_probs(one, targets[n : n + 1]).tolist() == whole[2][n : n + 1]
-        assert align(one, targets[n : n + 1]) == whole[3][n : n + 1]
+        assert decode_greedy(one) == whole[0][n : n + 1]
+        assert sequence_log_probs(one, targets[n : n + 1]).tolist() == whole[1][n : n + 1]
+        assert align(one, targets[n : n + 1]) == whole[2][n : n + 1]
 
 
 def test_memory_layout_does_not_matter(peaked_log_probs):
@@ -190,11 +178,10 @@ def test_memory_layout_does_not_matter(peaked_log_probs):
     assert align(time_first, targets) == align(log_probs, targets)
 
 
-@pytest.mark.parametrize("function", [greedy, decode_greedy])
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 1)])
-def test_wrong_shapes(function, shape):
+def test_wrong_shapes(shape):
     with pytest.raises(DataError, match=r"expected \(N, T, V\)"):
-        function(np.zeros(shape))
+        decode_greedy(np.zeros(shape))
 
 
 def test_wrong_targets(random_log_probs):

@@ -9,9 +9,8 @@ import pytest
 from crnn.charset import LabelSkip
 from crnn.data.store import LmdbWriter
 from crnn.decoding.language import train_language
-from crnn.errors import ConfigError
 from crnn.evaluation.evaluate import evaluate
-from crnn.evaluation.protocol import line_protocol, protocol_for
+from crnn.evaluation.protocol import protocol_for
 from crnn.recognizer import Recognizer
 
 MakeReader = Callable[..., Recognizer]
@@ -54,8 +53,6 @@ def test_readings_with_a_language_stand_beside_those_of_the_best_path(
     assert plain.sums == dataset.greedy
 
 
-# -- lines ------------------------------------------------------------------------------------------------------------
-
 CHARACTERS = "ABCDabcd ,."
 
 
@@ -81,8 +78,7 @@ def test_lines_are_compared_in_three_forms(tmp_path: Path, barcode: Barcode, bar
 
 
 def test_the_rules_for_lines() -> None:
-    rules = line_protocol("receipts")
-    assert rules == protocol_for("lines", "36", "receipts")
+    rules = protocol_for("lines", "36", "receipts")
     assert rules.label("  Total:\t 12.50 \u20ac ") == "total: 12.50 \u20ac"
     assert rules.prediction("STRASSE") == rules.prediction("Stra\u00dfe")
     assert rules.label("e\u0301") == "\u00e9"
@@ -90,8 +86,3 @@ def test_the_rules_for_lines() -> None:
     with pytest.raises(LabelSkip) as caught:
         rules.label(" \t")
     assert caught.value.reason == "empty_label"
-    (annotated, form), (letters, other) = rules.forms
-    assert (annotated, letters) == ("as annotated", "letters and digits")
-    assert (form(" To  go! "), other(" To  go! - 5")) == ("To go!", "to go 5")
-    with pytest.raises(ConfigError, match="expected parseq, clovaai, modelzoo or lines"):
-        protocol_for("pages", "36")  # type: ignore[arg-type]

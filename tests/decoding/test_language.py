@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -78,10 +77,10 @@ def test_a_file_gives_the_same_language(tmp_path: Path) -> None:
     language = train_language(WORDS, "test", 5)
     size = language.save(tmp_path / "words.lm")
     assert size == (tmp_path / "words.lm").stat().st_size < 3000
-    for again in (load_language(tmp_path / "words.lm"), pickle.loads(pickle.dumps(language))):
-        assert (again.name, again.characters, again.order, again.num_words) == ("test", "ehmorstu", 5, 4)
-        assert again.word_log_prob("horse") == language.word_log_prob("horse")
-        assert again.best == language.best
+    again = load_language(tmp_path / "words.lm")
+    assert (again.name, again.characters, again.order, again.num_words) == ("test", "ehmorstu", 5, 4)
+    assert again.word_log_prob("horse") == language.word_log_prob("horse")
+    assert again.best == language.best
 
 
 def test_english_ships() -> None:

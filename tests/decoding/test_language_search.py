@@ -1,7 +1,6 @@
 """Reading with a language: what it adds to a text, when it searches, how lines are cut and joined."""
 
 import itertools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +12,6 @@ from crnn.decoding.ctc import sequence_log_probs
 from crnn.decoding.language import Language, train_language
 from crnn.decoding.language_prior import LanguagePrior, padded
 from crnn.decoding.language_search import search_with_language
-from crnn.errors import ConfigError
 
 Draw = Callable[..., np.ndarray]
 
@@ -154,10 +152,6 @@ def test_empty_groups_and_empty_texts(language: Language) -> None:
     assert found.probability == pytest.approx(1.0)
 
 
-def test_numbers_out_of_range_are_refused(language: Language, random_log_probs: Draw) -> None:
-    for weight in (-0.1, 10.1, math.inf, math.nan):
-        with pytest.raises(ConfigError, match=r"lm_weight is .*; expected a number, 0 to 10"):
-            LanguagePrior(language, CHARSET, weight)
-    # With no weight the language changes nothing.
+def test_without_a_weight_the_language_changes_nothing(language: Language, random_log_probs: Draw) -> None:
     log_probs = random_log_probs(0, 3, 6, CHARSET.num_classes)
     assert beam_search(log_probs, 4, LanguagePrior(language, CHARSET, 0.0)) == beam_search(log_probs, 4)

@@ -46,7 +46,7 @@ def test_the_default_rules_are_those_of_the_charset(characters, word, expected):
 def test_words_are_never_cut_and_unknown_characters_may_be_an_error():
     rules = LabelRules(case="lower", max_length=3, truncate=True)
     lexicon = Lexicon.from_words(["abcd", "abc"], CHARSET, rules=rules)
-    assert (lexicon.words, lexicon.skipped["too_long"].number) == (["abc"], 1)
+    assert (lexicon.words, lexicon.skipped["too_long"][0]) == (["abc"], 1)
     with pytest.raises(CharsetError, match=r"label 'a\?!' has characters that are not in the charset: '\?!'"):
         Lexicon.from_words(["ab", "a?!"], CHARSET, rules=LabelRules(unknown="error"))
 
@@ -87,7 +87,7 @@ def test_a_file(tmp_path, packed):
     assert lexicon.words == ["ecole", "zoo", "end"]
     assert lexicon.skipped == {"empty_label": (1, ("",)), "duplicate": (1, ("zoo",))}
     path.write_bytes(path.read_bytes() + (b"" if packed else b"\n"))
-    assert Lexicon.load(path, CHARSET).skipped["empty_label"].number == 1  # the end of the last line is no word
+    assert Lexicon.load(path, CHARSET).skipped["empty_label"][0] == 1  # the end of the last line is no word
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Engines: the same readings from each of them, which one is taken, and what they refuse."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 
 import crnn.engines.loading
-from crnn.engines.engine import Pixels
-from crnn.engines.loading import OpenedModel, installed_engines, open_model
+from crnn.engines.engine import Engine, Pixels, cpu_threads
+from crnn.engines.loading import installed_engines, open_model
 from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, MissingExtraError
@@ -35,17 +36,14 @@ def images(trained_run: Any) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def opened(trained_run: Any) -> Callable[..., OpenedModel]:
-    """A function that opens the trained run with two threads; each way once."""
-    kept: dict[tuple[Any, ...], OpenedModel] = {}
+def opened(trained_run: Any) -> Callable[..., Engine]:
+    """A function that opens the trained run in an engine with two threads; each way once."""
 
-    def make(engine: Any, **options: Any) -> OpenedModel:
-        key = (engine, *sorted(options.items()))
-        if key not in kept:
-            # torch's number of threads is one for the whole process.
-            threads = {} if engine == "torch" else {"threads": 2}
-            kept[key] = open_model(trained_run.folder, engine=engine, device="cpu", **{**threads, **options})
-        return kept[key]
+    @functools.cache
+    def make(engine: Any, **options: Any) -> Engine:
+        # torch's number of threads is one for the whole process.
+        options = {"threads": None if engine == "torch" else 2, **options}
+        return open_model(trained_run.folder, engine=engine, device="cpu", **options)[0]
 
     return make
 
@@ -55,8 +53,8 @@ def opened(trained_run: Any) -> Callable[..., OpenedModel]:
 def test_the_log_probabilities_are_those_of_torch(engine: str, mode: str, opened: Any) -> None:
     for count, width in ((1, 48), (5, 48), (2, 100), (3, 33)):
         images = random_pixels(count, width)
-        expected = opened("torch").engine.log_probs(images)
-        found = opened(engine, mode=mode).engine.log_probs(images)
+        expected = opened("torch").log_probs(images)
+        found = opened(engine, mode=mode).log_probs(images)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-3)
         np.testing.assert_allclose(np.exp(found).sum(axis=2), 1.0, atol=1e-5)
@@ -80,14 +78,14 @@ def test_texts_and_places_are_those_of_torch_in_any_batch(engine: Any, trained_r
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_one_thread_and_several_say_the_same(engine: str, opened: Any) -> None:
     images = random_pixels(7)
-    expected = opened(engine, threads=1).engine.log_probs(images)
+    expected = opened(engine, threads=1).log_probs(images)
     for options in ({"threads": 3}, {"threads": 3, "mode": "latency"}):
-        np.testing.assert_allclose(opened(engine, **options).engine.log_probs(images), expected, atol=1e-4)
+        np.testing.assert_allclose(opened(engine, **options).log_probs(images), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_callers_in_several_threads_get_their_own(engine: str, opened: Any) -> None:
-    compute = opened(engine).engine
+    compute = opened(engine)
     batches = [random_pixels(1 + seed % 3, 48, seed) for seed in range(12)]
     expected = [compute.log_probs(batch) for batch in batches]  # which later calls leave as they are
     with ThreadPoolExecutor(4) as pool:
@@ -110,7 +108,7 @@ def test_callers_in_several_threads_get_their_own(engine: str, opened: Any) -> N
 @pytest.mark.parametrize("engine", ENGINES)
 def test_arrays_that_are_no_images(engine: str, images: np.ndarray, opened: Any) -> None:
     with pytest.raises(DataError, match=r"expected \(N >= 1, 1, 32, W >= 8\) of uint8"):
-        opened(engine).engine.log_probs(images)
+        opened(engine).log_probs(images)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(OnnxEngine, "ONNX Runtime"), (OpenVinoEngine, "OpenVINO")])
@@ -169,9 +167,9 @@ def test_auto_takes_the_fastest_that_can_do_it(
     installed: tuple[str, ...], options: dict[str, Any], expected: str, trained_run: Any, only_installed: Any
 ) -> None:
     only_installed(*installed)
-    opened = open_model(trained_run.folder, threads=1, **options)
-    assert type(opened.engine).__module__ == f"crnn.engines.{expected}_engine"
-    assert opened.config.model.lstm_size == 32
+    engine, config, _ = open_model(trained_run.folder, threads=1, **options)
+    assert type(engine).__module__ == f"crnn.engines.{expected}_engine"
+    assert config.model.lstm_size == 32
 
 
 def test_what_is_missing_is_said_with_what_to_install(trained_run: Any, only_installed: Any) -> None:
@@ -188,21 +186,15 @@ def test_what_is_missing_is_said_with_what_to_install(trained_run: Any, only_ins
     assert installed_engines() == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "given", "expected"),
+    [("3", None, 3), ("3", 2, 2), ("4,2", None, None), ("", None, None)],  # "4,2": nested teams; none of ours
+)
 def test_threads_are_those_of_the_variable_where_none_are_given(
-    trained_run: Any, monkeypatch: pytest.MonkeyPatch
+    variable: str, given: int | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def workers(**options: Any) -> int:
-        engine: Any = open_model(trained_run.folder, engine="onnx", **options).engine
-        return engine._workers
-
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert workers() == 3
-    assert workers(threads=2) == 2
-    assert workers(threads=2, mode="latency") == 1  # shared inside of each operation
-    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # nested teams; none of ours
-    assert workers() == len(os.sched_getaffinity(0))
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert workers() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert cpu_threads(given) == expected
 
 
 def test_weights_name_their_language_to_every_engine(trained_run: Any, tmp_path: Path, images: list[Path]) -> None:

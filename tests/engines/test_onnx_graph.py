@@ -126,9 +126,12 @@ def test_the_form_that_other_programs_rely_on(weights_of: Any) -> None:
     ("change", "named"),
     [
         (lambda arrays: arrays.pop("neck.bias"), "neck.bias"),
+        (lambda arrays: arrays.update(extra=np.zeros(1, np.float32)), "extra"),
         (lambda arrays: arrays.update({"rnn1.weight_hh_l0": np.zeros((3, 3), np.float32)}), "reshape"),
+        (lambda arrays: arrays.update({"backbone.conv2.weight": np.zeros((3, 3), np.float32)}), "reshape"),
+        (lambda arrays: arrays.update({"head.bias": np.zeros(7, np.float32)}), "reshape"),
     ],
-    ids=["missing", "another-shape"],
+    ids=["missing", "one-more", "recurrent", "kernel", "other-classes"],
 )
 def test_tensors_that_do_not_fit_are_refused(change: Callable[..., Any], named: str, weights_of: Any) -> None:
     _, weights = weights_of(backbone="small")

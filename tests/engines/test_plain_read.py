@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 import crnn
+import crnn.export
 from crnn.image import load_resized
 from crnn.model.weights import read_weights
 
@@ -37,23 +37,8 @@ WORDS = ["cat", "2024", "book", "unread", "noon", "a7x", "street", "hh0oo", "", 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped network as an ONNX file."""
-    from crnn.engines import exported_file as engine_file
-    from crnn.engines.onnx_graph import network_graph
-
-    weights = read_weights("crnn-small")
-    graph = network_graph(weights)
-    metadata = {
-        "format": engine_file.ENGINE_FORMAT, "format_version": engine_file.FORMAT_VERSION, "precision": "fp32",
-        "characters": weights.config.charset.charset().characters, "config": weights.config.model_dump(mode="json"),
-    }  # fmt: skip
-    for key, value in (
-        (engine_file.METADATA_KEY, json.dumps(metadata)),
-        (engine_file.SHA256_KEY, engine_file.UNSEALED),
-    ):
-        graph.metadata_props.add(key=key, value=value)
     path = tmp_path_factory.mktemp("exported") / "crnn-small.onnx"
-    path.write_bytes(engine_file.sealed(graph.SerializeToString()))
-    engine_file.read_engine_file(path)  # it is one of ours
+    crnn.export.export("crnn-small", path, samples=4)
     return path
 
 

@@ -63,20 +63,11 @@ def test_before_is_of_the_scores_and_after_of_the_confidences() -> None:
     assert [b.samples for b in found.before] == [b.samples for b in found.after] == [4]
 
 
-def test_without_confidences_coverage_is_by_score() -> None:
-    found = measure_reliability([math.log(0.9), math.log(0.4)], [None, 0.5], [True, False])
-    assert (found.error_after, found.after) == (None, [])
-    assert [(row.threshold, row.samples) for row in found.coverage] == [(0.0, 2), (0.5, 1), (0.8, 1), (0.9, 1)]
-
-
 def test_scores_that_are_no_numbers_count_as_impossible() -> None:
     found = measure_reliability([math.nan, -math.inf, 0.01], [None] * 3, [False, False, True])
     assert [(b.samples, b.confidence) for b in found.before] == [(2, 0.0), (1, 1.0)]
     assert found.error_before == 0.0
     json.dumps(dataclasses.asdict(found), allow_nan=False)
-
-
-# -- calibration ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_what_is_no_lexicon_is_said_before_anything_is_read(store: str, barcode_
     reader = barcode_reader()
     with pytest.raises(ConfigError, match="lexicon '100' is neither 50, 1k or full nor a file"):
         evaluate(reader, [store], lexicons=["50", "100"])
-    with pytest.raises(ConfigError, match="2 lexicons are called '50'"):
+    with pytest.raises(ConfigError, match="lexicons are called 50, 50"):
         evaluate(reader, [store], lexicons=["50", "50"])
     with pytest.raises(ConfigError, match="2 lexicons are given to read with and nothing else; expected one"):
         evaluate(reader, [store], lexicons=["50", "1k"], lexicon_only=True)
@@ -140,8 +140,6 @@ def test_samples_have_lexicons_of_their_own(tmp_path: Path, barcode: Barcode, ba
     (found,) = evaluate(barcode_reader(), [str(tmp_path / "words")], lexicons=["50"]).datasets[0].lexicons
     assert (found.sums.correct, found.sums.samples, found.without) == (2, 3, 1)
 
-
-# -- full lexicons ----------------------------------------------------------------------------------------------------
 
 CHARSET, RULES = Charset("36"), CharsetConfig().rules()
 
@@ -201,7 +199,7 @@ def test_every_label_is_in_its_full_lexicon(tmp_path: Path, labels: list[str]) -
 
 
 def test_a_set_that_has_no_word(stores: list[LmdbStore | ListFile]) -> None:
-    with pytest.raises(DataError, match=r"no lexicons are kept with the samples.*--from labels"):
+    with pytest.raises(DataError, match=r"has no word for a lexicon \(nothing there\).*--from labels"):
         full_lexicon(stores[1:], CHARSET, RULES, words_from="kept")
     with pytest.raises(DataError, match=r"has no word.*empty_label: 4.*in the characters 'жз'.*--charset"):
         full_lexicon(stores[:1], Charset("жз"), CharsetConfig(characters="жз").rules(), words_from="labels")

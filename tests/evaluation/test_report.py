@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crnn.errors import ConfigError, DataError, ImageError
+from crnn.errors import DataError, ImageError
 from crnn.evaluation.metrics import score_texts
 from crnn.evaluation.report import MAX_CONFUSIONS, MAX_ERRORS, ImageLookup, write_report
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
@@ -230,15 +230,6 @@ def test_pages_without_an_error_are_whole(tmp_path: Path, datasets: tuple[Datase
     assert ("trusted" in text) == any(dataset.samples for dataset in datasets)
 
 
-def test_scores_are_shown_as_probability_and_logarithm(tmp_path: Path) -> None:
-    results = [result("a", "b", score) for score in (-0.693147, math.nan, -math.inf, 0.01)]
-    text = page(tmp_path, evaluation(dataset("d", results))).text
-    assert "50.00 % (log-probability -0.693)" in text
-    assert "0.00 % (log-probability -inf)" in text
-    assert "100.00 % (log-probability 0.010)" in text  # rounding of the engine
-    assert "Score –" in text
-
-
 def test_any_text_can_be_written(tmp_path: Path) -> None:
     labels = ["שלום עולם", "नमस्ते", "👍🏽", "\u202egnp", "\ud800"]
     parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b", raw_label=label) for label in labels])))
@@ -253,23 +244,6 @@ def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
         for skipped in ({"b": 1, "a": 2}, {"a": 2, "b": 1})
     )
     assert one == two
-
-
-def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("old")
-
-    def fails(self: Path, target: Path) -> Path:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(ConfigError, match=r"cannot write .*report\.html: the disk is full"):
-        page(tmp_path, evaluation(dataset("d", [])))
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
-
-
-# -- calibration and lexicons -----------------------------------------------------------------------------------------
 
 
 def sure(label: str, prediction: str, confidence: float, probability: float = 0.3) -> SampleResult:

@@ -98,7 +98,7 @@ def inspect(
     )
     if sheet:
         check_image_writable("--sheet", sheet)
-        load_font((sheet_font, 0) if sheet_font else None, 12)  # raises its errors now, and not at the end
+        load_font(sheet_font or None, 12)  # raises its errors now, and not at the end
     if write:
         check_destination(write)
     store = open_source(data)

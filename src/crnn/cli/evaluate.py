@@ -115,7 +115,7 @@ def _print_table(result: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from crnn.evaluation.metrics import combined_accuracy, mean_accuracy
+    from crnn.evaluation.metrics import TextSums, mean_accuracy
 
     table = Table(title=f"{result.model}, {result.title}", title_justify="left")
     plain = any(dataset.greedy is not None for dataset in result.datasets)
@@ -133,7 +133,7 @@ def _print_table(result: Evaluation) -> None:
         table.add_section()
         for name, value, mean, count in (
             ("mean", result.mean_accuracy, mean_accuracy(greedy), ""),
-            ("combined", result.combined_accuracy, combined_accuracy(greedy), str(total)),
+            ("combined", result.combined_accuracy, sum(greedy, TextSums()).accuracy, str(total)),
         ):
             both = (_percent(mean), _percent(value)) if plain else (_percent(value),)
             table.add_row(name, *between, *both, *behind, count)

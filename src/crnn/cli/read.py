@@ -56,13 +56,13 @@ def read(
 
     if explain:
         check_image_writable("--explain", explain)
-        load_font((explain_font, 0) if explain_font else None, 12)  # raises its errors now, and not at the end
+        load_font(explain_font or None, 12)  # raises its errors now, and not at the end
     reader = load(model, **asdict(engine), **asdict(decoding))
     if decoding.n_best > 1 and not json:
         say("read", "the texts of --n-best are part of --json; without it only the best is shown")
     if (lexicon := reader.decoder.lexicon) is not None:
         skipped = [(reason, words) for reason, words in lexicon.skipped.items() if reason != "duplicate"]
-        told = "; ".join(f"{reason}: {w.number} ({', '.join(map(repr, w.examples))})" for reason, w in skipped)
+        told = "; ".join(f"{reason}: {n} ({', '.join(map(repr, words))})" for reason, (n, words) in skipped)
         if told:
             say("read", f"lexicon {decoding.lexicon}: {len(lexicon)} words; left out {told}")
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)

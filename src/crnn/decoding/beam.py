@@ -9,18 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from crnn.decoding.constraints import Pattern
-from crnn.decoding.ctc import log_probs_shape, sequence_log_probs
+from crnn.decoding.ctc import Doubles, Floats, Indices, Mask, log_probs_shape, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, PriorState
-
-_Floats = npt.NDArray[np.floating[Any]]
-_Doubles = npt.NDArray[np.float64]
-_Indices = npt.NDArray[np.intp]
 
 _CLASSES_BESIDE_A_PRIOR = 6  # classes by which a language extends a prefix; others are hardly ever right
 
@@ -36,24 +32,13 @@ class Hypothesis(NamedTuple):
 
 
 def beam_search(
-    log_probs: _Floats, beam_width: int = 10, prior: LanguagePrior | None = None, pattern: Pattern | None = None
+    log_probs: Floats, beam_width: int = 10, prior: LanguagePrior | None = None, pattern: Pattern | None = None
 ) -> list[list[Hypothesis]]:
-    """Return the likeliest texts of each image.
+    """Return up to ``beam_width`` texts of each image of ``(N, T, V)``, best first by rank, then by ids.
 
-    A text may be missed, but the score of a found one is exact (``sequence_log_probs``). Texts rank by
-    ``score + weight * (log-probability under the language) + bonus * characters``.
-
-    Args:
-        log_probs: ``(N, T, V)``.
-        beam_width: Prefixes kept per step, at least 1.
-        prior: Language; prefixes are then extended by the 6 likeliest characters of a step only.
-        pattern: Pattern of the whole text; prefixes are then extended by all characters that it allows.
-
-    Returns:
-        Up to ``beam_width`` texts per sample, best first by rank, then by ids. Texts of probability 0 are left out.
-
-    Raises:
-        ConfigError: The pattern takes too long to match.
+    A text may be missed, but the score of a found one is exact (``sequence_log_probs``), and above -inf. Texts rank by
+    ``score + weight * (log-probability under the language) + bonus * characters``. With a language, prefixes are
+    extended by the 6 likeliest characters of a step only; with a pattern, by all that it allows.
     """
     num_samples, num_steps, num_classes = log_probs_shape(log_probs)
     if prior is not None and prior.weight == 0.0:
@@ -92,12 +77,12 @@ def beam_search(
 class _Beams:
     """Prefixes that a search holds, ``(N, B)``; those of probability 0 only fill places."""
 
-    blanks: _Doubles  # log-probability of the paths that collapse to the prefix and end in a blank
-    chars: _Doubles  # the same for those that end in its last character
-    totals: _Doubles  # both together
+    blanks: Doubles  # log-probability of the paths that collapse to the prefix and end in a blank
+    chars: Doubles  # the same for those that end in its last character
+    totals: Doubles  # both together
     ids: npt.NDArray[np.int32]  # (N, B, T), -1 after the end
-    lengths: _Indices
-    last: _Indices  # last character; for the empty prefix any will do, since its ``totals`` are its ``blanks``
+    lengths: Indices
+    last: Indices  # last character; for the empty prefix any will do, since its ``totals`` are its ``blanks``
     hashes: npt.NDArray[np.uint64]
     parent_hashes: npt.NDArray[np.uint64]  # of the prefix without its last character
     state: PriorState | None
@@ -115,9 +100,9 @@ class _Beams:
 
 def _advance(
     beams: _Beams,
-    scores: _Doubles,
-    likely: _Indices,
-    likely_scores: _Doubles,
+    scores: Doubles,
+    likely: Indices,
+    likely_scores: Doubles,
     width: int,
     prior: LanguagePrior | None,
     pattern: Pattern | None,
@@ -174,7 +159,7 @@ def _advance(
     )
 
 
-def _top_of_pattern(ranks: _Doubles, width: int, beams: _Beams, likely: _Indices, pattern: Pattern) -> _Indices:
+def _top_of_pattern(ranks: Doubles, width: int, beams: _Beams, likely: Indices, pattern: Pattern) -> Indices:
     """Return ``_top`` of the candidates with which texts of the pattern begin."""
     assert beams.texts is not None
     held = beams.totals.shape[1]
@@ -194,12 +179,12 @@ def _top_of_pattern(ranks: _Doubles, width: int, beams: _Beams, likely: _Indices
     return chosen
 
 
-def _each(holds: Callable[[str], bool], texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+def _each(holds: Callable[[str], bool], texts: npt.NDArray[np.object_]) -> Mask:
     answers = np.fromiter(map(holds, texts.ravel().tolist()), dtype=np.bool_, count=texts.size)
     return answers.reshape(texts.shape)
 
 
-def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:
+def _families(beams: _Beams) -> tuple[Indices, Indices, Indices]:
     """Return all ``(n, parent, child)`` among living prefixes in which the child is the parent plus one character."""
     alive = beams.totals > -np.inf
     found = beams.hashes[:, :, None] == beams.parent_hashes[:, None, :]
@@ -214,7 +199,7 @@ def _families(beams: _Beams) -> tuple[_Indices, _Indices, _Indices]:
     return n[same], parent[same], child[same]
 
 
-def _top(scores: _Floats, count: int) -> _Indices:
+def _top(scores: Floats, count: int) -> Indices:
     """Return the columns of the ``count`` largest numbers of each row, ascending; ties go to the first."""
     num_rows, num_columns = scores.shape
     if num_columns <= count:
@@ -226,5 +211,5 @@ def _top(scores: _Floats, count: int) -> _Indices:
         above = scores > smallest
         room = count - np.count_nonzero(above, axis=1)[:, None]
         taken = above | (taken & (np.cumsum(taken & ~above, axis=1) <= room))
-    columns: _Indices = np.flatnonzero(taken) % num_columns
+    columns: Indices = np.flatnonzero(taken) % num_columns
     return columns.reshape(num_rows, count)

@@ -27,23 +27,14 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceCurve:
-    """Curve from log-odds to confidences.
+    """Curve from log-odds to confidences."""
 
-    Attributes:
-        slope: Above 0; below 1 for networks that are too sure.
-        offset: Added to the log-odds.
-        samples: Readings that it was fitted on.
-        accuracy: Share of right ones.
-        error_before: Expected calibration error of the probabilities.
-        error_after: Same for the confidences; each half of the readings is judged by the curve of the other half.
-    """
-
-    slope: float = 1.0
+    slope: float = 1.0  # above 0; below 1 for networks that are too sure
     offset: float = 0.0
-    samples: int = 0
-    accuracy: float = math.nan
-    error_before: float = math.nan
-    error_after: float = math.nan
+    samples: int = 0  # readings that it was fitted on
+    accuracy: float = math.nan  # share of right ones
+    error_before: float = math.nan  # expected calibration error of the probabilities
+    error_after: float = math.nan  # of the confidences; each half of the readings is judged by the curve of the other
 
     def __post_init__(self) -> None:
         if not (0.0 < self.slope < math.inf and math.isfinite(self.offset)):
@@ -63,12 +54,10 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-
-        def known(curve: ConfidenceCurve) -> dict[str, Any]:  # NaN is not JSON
-            return {name: None if value != value else value for name, value in dataclasses.asdict(curve).items()}
-
-        language = None if self.language is None else known(self.language)
-        return {"greedy": known(self.greedy), "language": language, "data": list(self.data)}
+        values = dataclasses.asdict(self)
+        for curve in filter(None, (values["greedy"], values["language"])):
+            curve.update({name: None for name, value in curve.items() if value != value})  # NaN is not JSON
+        return {**values, "data": list(self.data)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
@@ -84,8 +73,7 @@ class Calibration:
             raise ConfigError(f"calibration {values!r} cannot be used: {error!r}; expected what crnn wrote") from None
 
 
-UNCALIBRATED = Calibration(ConfidenceCurve())
-"""Confidences are the probabilities themselves."""
+UNCALIBRATED = Calibration(ConfidenceCurve())  # confidences are the probabilities themselves
 
 
 def _curve(values: Mapping[str, Any]) -> ConfidenceCurve:
@@ -114,11 +102,7 @@ def expected_calibration_error(given: _Doubles, correct: _Mask, num_bins: int = 
 
 
 def fit_curve(probabilities: Sequence[float], correct: Sequence[bool]) -> ConfidenceCurve:
-    """Fit a curve by maximum likelihood.
-
-    Raises:
-        DataError: There are fewer than ``MIN_SAMPLES`` readings, or all are right, or all wrong.
-    """
+    """Fit a curve by maximum likelihood; ``DataError`` for few readings, or if all are right, or all wrong."""
     given, right = np.asarray(probabilities, dtype=np.float64), np.asarray(correct, dtype=np.bool_)
     odds = logit(given)
     num_right = int(np.count_nonzero(right))

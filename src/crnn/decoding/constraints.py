@@ -1,9 +1,10 @@
 """Regular expressions that a whole text must match, and allowed characters.
 
-``crnn.decoding.beam`` drops prefixes with which no matching text begins (partial matches of the package ``regex``).
-Letters follow the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
+The beam drops prefixes with which no matching text begins (partial matches of the package ``regex``). Letters follow
+the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
 """
 
+import functools
 import warnings
 from typing import Any
 
@@ -28,8 +29,8 @@ _TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", r
 def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = None, block: str = "") -> _Mask:
     """Return the classes that a reading may have, ``(V,)``: those of ``allow`` (default: all) but ``block``, the blank.
 
-    The rules give the form of a character: a lower-case charset takes ``A`` as ``a``. ``CharsetError`` where one of
-    ``allow`` is not in the charset, or nothing is left; unknown ones of ``block`` are ignored.
+    The rules give the form of a character: a lower-case charset takes ``A`` as ``a``. Only in ``block`` characters may
+    be unknown.
     """
     mask = np.full(charset.num_classes, allow is None)
     mask[charset.blank] = True
@@ -49,10 +50,7 @@ def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = Non
 
 
 def restrict(log_probs: npt.NDArray[np.floating[Any]], allowed: _Mask) -> npt.NDArray[np.floating[Any]]:
-    """Return log-probabilities ``(N, T, V)`` with -inf for classes not allowed ``(V,)``, not renormalised.
-
-    Decoders give the score -inf for a sample in which a step has nothing left.
-    """
+    """Return log-probabilities ``(N, T, V)`` with -inf for classes not allowed ``(V,)``, not renormalised."""
     return log_probs if allowed.all() else np.where(allowed, log_probs, log_probs.dtype.type(-np.inf))
 
 
@@ -66,20 +64,10 @@ def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
 
 
 class Pattern:
-    """Pattern that texts must match as a whole.
+    """Pattern, in the syntax of ``regex``, that texts of the ``allowed`` classes ``(V,)`` must match as a whole.
 
-    Args:
-        expression: Regular expression in the syntax of ``regex``.
-        charset: Charset of the network.
-        rules: Its label rules, which give the form of letters.
-        allowed: ``(V,)`` of ``allowed_classes``. Default: all.
-
-    Attributes:
-        characters: ``(V - 1,)``, the charset as an array of strings.
-
-    Raises:
-        ConfigError: It is no regular expression, or takes too long to match.
-        CharsetError: No text of these characters was found to match.
+    ``ConfigError`` if it is no regular expression, or takes too long to match; ``CharsetError`` if no text was found to
+    match. ``characters`` ``(V - 1,)`` are those of the charset.
     """
 
     def __init__(self, expression: str, charset: Charset, rules: LabelRules, allowed: _Mask | None = None) -> None:
@@ -94,7 +82,8 @@ class Pattern:
                 self._regex = regex.compile(_written(expression, charset, rules), folded)
         except (regex.error, RecursionError, OverflowError) as error:
             raise ConfigError(f"pattern {expression!r} is no regular expression: {error}") from None
-        self._begins: dict[str, bool] = {}
+        # true if a matching text begins with the given one
+        self.begins = functools.lru_cache(_REMEMBERED)(lambda text: self._match(text, partial=True))
         own = self.characters if allowed is None else self.characters[allowed[: charset.blank]]
         if not self._may_match(own.tolist()):
             raise CharsetError(f"pattern {expression!r}: no text of the characters {''.join(own)!r} matches it")
@@ -102,15 +91,6 @@ class Pattern:
     def matches(self, text: str) -> bool:
         """Return true if the whole text matches."""
         return self._match(text, partial=False)
-
-    def begins(self, text: str) -> bool:
-        """Return true if a matching text begins with this one."""
-        known = self._begins.get(text)
-        if known is None:
-            if len(self._begins) >= _REMEMBERED:
-                self._begins.clear()
-            known = self._begins[text] = self._match(text, partial=True)
-        return known
 
     def _match(self, text: str, *, partial: bool) -> bool:
         try:

@@ -1,6 +1,5 @@
-"""CTC decoding in numpy: best paths, probabilities of texts, and alignments of their characters.
+"""CTC decoding in numpy: best paths, probabilities of texts, and alignments; logarithms are natural.
 
-Shape letters: N batch, T time steps, V classes, the blank last (V - 1), S target length. Logarithms are natural.
 One lattice serves all targets: ``j`` characters are written, and the last step is on a blank or on character ``j``.
 Reference: Graves et al. 2006, "Connectionist Temporal Classification" (best path, forward algorithm).
 """
@@ -16,10 +15,10 @@ import numpy.typing as npt
 
 from crnn.errors import DataError
 
-_Floats = npt.NDArray[np.floating[Any]]
-_Doubles = npt.NDArray[np.float64]
-_Indices = npt.NDArray[np.intp]
-_Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating[Any]]
+Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 SAFE_PROBABILITY = 1e-280
 """Least probability for which the linear forward sum is exact: underflow loses below 1e-307 per state and step."""
@@ -36,17 +35,12 @@ class Semiring:
     take_exp: bool
 
 
-LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, take_exp=True)
-"""Sums over all alignments; below 1e-308 they underflow."""
-
-LOG = Semiring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)
-"""The same sums about ten times slower; nothing underflows."""
-
-BEST = Semiring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)
-"""Best alignment."""
+LINEAR = Semiring(np.add, np.multiply, 0.0, 1.0, take_exp=True)  # sums over all alignments
+LOG = Semiring(np.logaddexp, np.add, -np.inf, 0.0, take_exp=False)  # the same ten times slower; nothing underflows
+BEST = Semiring(np.maximum, np.add, -np.inf, 0.0, take_exp=False)  # best alignment
 
 
-def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
+def log_probs_shape(log_probs: Floats) -> tuple[int, int, int]:
     """Return N, T and V, or raise ``DataError`` unless there are three dimensions and V is at least 2."""
     if log_probs.ndim != 3 or log_probs.shape[2] < 2:
         raise DataError(
@@ -57,34 +51,32 @@ def log_probs_shape(log_probs: _Floats) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedText:
-    """A text with its probability and the spans of its characters.
+class Alternative:
+    """Another text that an image may show, with score and confidence as of a ``Reading``."""
 
-    Attributes:
-        ids: Class ids without blanks.
-        score: Log-probability summed over all alignments (``sequence_log_probs``), at most 0.
-        spans: Time steps ``[start, end)`` of each character, by the best path for ``greedy``,
-            else by the best alignment.
-        character_scores: Largest log-probability of each character in its span, in (-inf, 0]: comparable between
-            characters, but not a decomposition of ``score``.
+    text: str
+    score: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedText:
+    """A text with its probability and the spans of its characters; ``Decoder`` adds confidence and other texts.
+
+    Spans are those of the best path for ``greedy``, else of the best alignment. Scores of characters compare with each
+    other, but are no decomposition of ``score``.
     """
 
-    ids: tuple[int, ...]
-    score: float
-    spans: tuple[tuple[int, int], ...]
-    character_scores: tuple[float, ...]
+    ids: tuple[int, ...]  # classes without blanks
+    score: float  # log-probability summed over all alignments, at most 0
+    spans: tuple[tuple[int, int], ...]  # time steps [start, end) of each character
+    character_scores: tuple[float, ...]  # largest log-probability of each character in its span, in (-inf, 0]
+    confidence: float = 0.0  # in [0, 1]
+    others: tuple[Alternative, ...] = ()  # best first
 
 
-def greedy(log_probs: _Floats) -> list[list[int]]:
-    """Return the class ids of the best path of ``(N, T, V)``, repeats merged, blanks removed; ties to the lowest id."""
-    blank = log_probs_shape(log_probs)[2] - 1
-    best = log_probs.argmax(axis=2)  # (N, T)
-    starts = _run_starts(best, blank)
-    return _split(best[starts].tolist(), np.count_nonzero(starts, axis=1))
-
-
-def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
-    """Return the texts of ``greedy`` with their scores and the spans of the best path."""
+def decode_greedy(log_probs: Floats) -> list[DecodedText]:
+    """Return the best path of each image of ``(N, T, V)``, repeats merged, blanks removed; ties to the lowest id."""
     blank = log_probs_shape(log_probs)[2] - 1
     best = log_probs.argmax(axis=2)  # (N, T)
     starts = _run_starts(best, blank)
@@ -101,20 +93,12 @@ def decode_greedy(log_probs: _Floats) -> list[DecodedText]:
     return [DecodedText(tuple(i), score, tuple(s), tuple(c)) for i, score, s, c in columns]
 
 
-def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], rows: _Indices | None = None) -> _Doubles:
-    """Return the log-probability of each target, summed over its CTC alignments.
+def sequence_log_probs(log_probs: Floats, targets: Sequence[Sequence[int]], rows: Indices | None = None) -> Doubles:
+    """Return the log-probability ``(M,)`` of each target, summed over its CTC alignments: minus ``ctc_loss``.
 
-    Args:
-        log_probs: ``(N, T, V)``.
-        targets: M sequences of class ids in [0, V - 1); the empty one means only blanks.
-        rows: ``(M,)`` sample of each target. Default: one target per sample, in order.
-
-    Returns:
-        ``(M,)`` float64, at most 0 (clipped, as rounding may exceed it): the negative of ``ctc_loss``. -inf where a
-        target has no alignment in T steps.
-
-    Raises:
-        DataError: The shape or an id is out of range, or the number of targets is not that of rows.
+    Targets are M sequences of class ids in [0, V - 1), of the samples ``rows`` ``(M,)`` of ``log_probs`` ``(N, T, V)``;
+    by default one for each, in order. -inf where a target has no alignment in T steps; else at most 0 (clipped, as
+    rounding may exceed it).
     """
     rows = np.arange(log_probs_shape(log_probs)[0]) if rows is None else rows
     totals = _total(_lattice(log_probs, rows, targets), LINEAR)
@@ -127,11 +111,10 @@ def sequence_log_probs(log_probs: _Floats, targets: Sequence[Sequence[int]], row
     return np.minimum(scores, 0.0)
 
 
-def align(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+def align(log_probs: Floats, targets: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
     """Return the time steps ``[start, end)`` of each character of N targets in their best alignments (Viterbi).
 
-    Raises:
-        DataError: As of ``sequence_log_probs``, or a target has no alignment with a probability above 0.
+    ``DataError`` if a target has no alignment with a probability above 0.
     """
     num_samples, num_steps, _ = log_probs_shape(log_probs)
     rows = np.arange(num_samples)
@@ -157,7 +140,7 @@ def align(log_probs: _Floats, targets: Sequence[Sequence[int]]) -> list[list[tup
     return _split(_spans(path, 0), lattice.lengths)
 
 
-def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], float]]) -> list[DecodedText]:
+def describe_texts(log_probs: Floats, texts: Sequence[tuple[tuple[int, ...], float]]) -> list[DecodedText]:
     """Return N pairs of ids and score with the spans of their best alignments; the text of the score -inf is empty."""
     described = []
     spans_of_texts = align(log_probs, [ids for ids, _ in texts])
@@ -171,16 +154,16 @@ def describe_texts(log_probs: _Floats, texts: Sequence[tuple[tuple[int, ...], fl
 class _Lattice:
     """M targets padded to the longest, each with its sample."""
 
-    flat: _Floats  # (N * T * V,)
-    chars_at: _Indices  # (M, S) places in ``flat`` of each character's class at step 0
-    blanks_at: _Indices  # (M, 1) the same for the blank
-    may_skip: _Mask  # (M, S) no blank is needed before this character
-    lengths: _Indices  # (M,)
+    flat: Floats  # (N * T * V,)
+    chars_at: Indices  # (M, S) places in ``flat`` of each character's class at step 0
+    blanks_at: Indices  # (M, 1) the same for the blank
+    may_skip: Mask  # (M, S) no blank is needed before this character
+    lengths: Indices  # (M,)
     num_steps: int
     num_classes: int
 
 
-def _lattice(log_probs: _Floats, rows: _Indices, targets: Sequence[Sequence[int]]) -> _Lattice:
+def _lattice(log_probs: Floats, rows: Indices, targets: Sequence[Sequence[int]]) -> _Lattice:
     if len(targets) != rows.size:
         raise DataError(f"there are {len(targets)} targets for {rows.size} samples of log_probs")
     _, num_steps, num_classes = log_probs.shape
@@ -199,7 +182,7 @@ def _lattice(log_probs: _Floats, rows: _Indices, targets: Sequence[Sequence[int]
     return _Lattice(flat, base + padded, base + blank, may_skip, lengths, num_steps, num_classes)
 
 
-def _forward(lattice: _Lattice, ring: Semiring) -> Iterator[tuple[_Doubles, _Doubles]]:
+def _forward(lattice: _Lattice, ring: Semiring) -> Iterator[tuple[Doubles, Doubles]]:
     """Yield totals ending in a blank and in character j, ``(M, S + 1)`` each, before step 0 and after each step."""
     shape = (lattice.chars_at.shape[0], lattice.chars_at.shape[1] + 1)
     blanks, chars = np.full(shape, ring.zero), np.full(shape, ring.zero)
@@ -218,27 +201,27 @@ def _forward(lattice: _Lattice, ring: Semiring) -> Iterator[tuple[_Doubles, _Dou
         yield blanks, chars
 
 
-def _total(lattice: _Lattice, ring: Semiring) -> _Doubles:
+def _total(lattice: _Lattice, ring: Semiring) -> Doubles:
     blanks, chars = deque(_forward(lattice, ring), maxlen=1).pop()
     every = np.arange(lattice.lengths.size)
-    total: _Doubles = ring.plus(blanks[every, lattice.lengths], chars[every, lattice.lengths])
+    total: Doubles = ring.plus(blanks[every, lattice.lengths], chars[every, lattice.lengths])
     return total
 
 
-def _run_starts(path: _Indices, blank: int) -> _Mask:
+def _run_starts(path: Indices, blank: int) -> Mask:
     """Return true where a run of one class but the blank begins, ``(N, T)``."""
-    starts: _Mask = path != blank
+    starts: Mask = path != blank
     starts[:, 1:] &= path[:, 1:] != path[:, :-1]
     return starts
 
 
-def _spans(path: _Indices, blank: int) -> list[tuple[int, int]]:
+def _spans(path: Indices, blank: int) -> list[tuple[int, int]]:
     """Return first step and end of each run, sample by sample."""
     starts = np.nonzero(_run_starts(path, blank))[1]
     ends = np.nonzero(_run_starts(path[:, ::-1], blank)[:, ::-1])[1] + 1
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _split(flat: list[Any], counts: _Indices) -> list[list[Any]]:
+def _split(flat: list[Any], counts: Indices) -> list[list[Any]]:
     ends = np.cumsum(counts).tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -1,8 +1,7 @@
 """Decoding options, their checks, and the decoder of each method: greedy, beam or lexicon.
 
 ``auto`` is the method for which the other options ask; without any it is ``beam`` if the weights have a language, else
-``greedy``. Scores are CTC log-probabilities (``ctc.sequence_log_probs``); for confidences see
-``crnn.decoding.confidence``. Shape letters: N batch, T time steps, V classes, the blank last.
+``greedy``. Scores are CTC log-probabilities (``ctc.sequence_log_probs``).
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules
 from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.confidence import UNCALIBRATED, Calibration, ConfidenceCurve, confidences
 from crnn.decoding.constraints import Pattern, allowed_classes, restrict
-from crnn.decoding.ctc import DecodedText, decode_greedy, describe_texts
+from crnn.decoding.ctc import Alternative, DecodedText, Floats, decode_greedy, describe_texts
 from crnn.decoding.language import Language, load_language
 from crnn.decoding.language_prior import DEFAULT_WEIGHT, MAX_WEIGHT, LanguagePrior
 from crnn.decoding.language_search import LanguageReading, search_with_language
@@ -37,15 +35,20 @@ _TAKES = {
     "lexicon": {"lexicon", "lexicon_margin", "n_best"},
 }  # options of each method
 
-_WHOLE = {"beam_width": (1, math.inf), "n_best": (1, 1000)}  # ranges of whole numbers
-_REAL = {"lexicon_margin": (0, math.inf), "lm_weight": (0, MAX_WEIGHT)}
+_WHOLE, _REAL = numbers.Integral, numbers.Real
+_RANGES: dict[str, tuple[Any, float, float]] = {
+    "beam_width": (_WHOLE, 1, math.inf),
+    "n_best": (_WHOLE, 1, 1000),
+    "lexicon_margin": (_REAL, 0, math.inf),
+    "lm_weight": (_REAL, 0, MAX_WEIGHT),
+}
 
 # Weight of a text outside the lexicon or the allowed characters: users mostly restrict texts correctly.
 _NONE_OF_THESE = math.log(0.02)
 
 _LEAST = 1e-300
 
-_Floats = npt.NDArray[np.floating[Any]]
+_Candidate = tuple[tuple[int, ...], float, float]  # class ids without blanks, score, confidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,7 @@ class DecodingOptions:
     n_best: int = 1
 
     def changed(self, options: Mapping[str, Any]) -> DecodingOptions:
-        """Return a copy with other values; ``None`` is the default.
-
-        Raises:
-            ConfigError: There is no such option.
-        """
+        """Return a copy with other values; ``None`` is the default, an unknown option a ``ConfigError``."""
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self)}
         if unknown := [name for name in options if name not in defaults]:
             raise ConfigError(f"{', '.join(unknown)}: no such option; expected some of: {', '.join(defaults)}")
@@ -95,36 +94,12 @@ class DecodingOptions:
         return [n for n, (value, default) in values.items() if value != default and (n, value) != ("lm", "none")]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A text that was found: class ids without blanks, CTC log-probability, and confidence in [0, 1]."""
-
-    ids: tuple[int, ...]
-    score: float
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Texts of one image: the best with its spans and confidence, and the others, best first."""
-
-    text: DecodedText
-    confidence: float
-    others: tuple[Candidate, ...]
-
-
 class Decoder:
-    """Decoder of log-probabilities into texts.
+    """Decoder of log-probabilities into texts by ``method``, which is ``options.decode`` with ``auto`` resolved.
 
-    Args:
-        charset: Charset of the network.
-        rules: Its label rules, applied to words of a lexicon, letters of a pattern and characters of lists.
-        options: Default: the defaults of each.
-        calibration: Calibration of the weights. Without one, confidences are the network's probabilities.
-        language: Name of the weights' language, or ``none``.
-
-    Attributes:
-        method: The method, with ``auto`` resolved.
+    The label rules of the charset apply to words of a lexicon, letters of a pattern and characters of lists. Without a
+    calibration, confidences are the network's probabilities. ``language`` is the name of the weights' language, or
+    ``none``.
 
     Raises:
         ConfigError: An option is out of range, does not go with the method, or contradicts another.
@@ -153,47 +128,36 @@ class Decoder:
             found = lm if isinstance(lm, Language) else load_language(lm)
             weight = DEFAULT_WEIGHT if options.lm_weight is None else options.lm_weight
             self.prior = LanguagePrior(found, charset, weight)
-        self._allowed = None
-        if options.allow is not None or options.block is not None:
-            self._allowed = allowed_classes(charset, rules, options.allow, options.block or "")
+        self._allowed = allowed_classes(charset, rules, options.allow, options.block or "")
         self.pattern = None
         if options.pattern is not None:
             self.pattern = Pattern(options.pattern, charset, rules, self._allowed)
 
-    def decode_groups(self, groups: Sequence[_Floats]) -> list[list[Decoded]]:
+    def decode_groups(self, groups: Sequence[Floats]) -> list[list[DecodedText]]:
         """Return ``decode`` of each group of images; with a language, groups cost less together."""
-        if not self._in_pieces:
+        if self.prior is None or self.pattern is not None:
             return [self.decode(log_probs) for log_probs in groups]
-        assert self.prior is not None
-        allowed = [self._restricted(log_probs) for log_probs in groups]
+        allowed = [restrict(log_probs, self._allowed) for log_probs in groups]
         found = search_with_language(allowed, self.prior, self.options.beam_width, self.options.n_best)
         return [self._with_language(*group) for group in zip(groups, allowed, found, strict=True)]
 
-    def decode(self, log_probs: _Floats) -> list[Decoded]:
-        """Return the text of each image; if there is none, the empty text with the score -inf.
+    def decode(self, log_probs: Floats) -> list[DecodedText]:
+        """Return the text of each image of ``(N, T, V)``; if there is none, the empty text with the score -inf.
 
-        There is none if all words need more than T steps, or no text of the beam matches the pattern.
-
-        Args:
-            log_probs: ``(N, T, V)``, normalised over V.
-
-        Raises:
-            ConfigError: The pattern takes too long to match.
+        There is none if all words need more than T steps, or no text of the beam matches the pattern. ``ConfigError``
+        if the pattern takes too long to match.
         """
         if self.lexicon is not None:
             n_best, margin = self.options.n_best, self.options.lexicon_margin
             return self.matched(log_probs, decode_lexicon(log_probs, self.lexicon, n_best, margin, posterior=True))
-        if self._in_pieces:
+        if self.prior is not None and self.pattern is None:  # words may be searched apart
             return self.decode_groups([log_probs])[0]
-        allowed = self._restricted(log_probs)
+        allowed = restrict(log_probs, self._allowed)
         if self.method == "greedy":
             texts = decode_greedy(allowed)
             values = confidences(np.exp([text.score for text in texts]), self._calibration.greedy).tolist()
-            return [Decoded(text, confidence, ()) for text, confidence in zip(texts, values, strict=True)]
+            return [replace(text, confidence=value) for text, value in zip(texts, values, strict=True)]
         return self._free(allowed, beam_search(allowed, self.options.beam_width, self.prior, self.pattern))
-
-    def _restricted(self, log_probs: _Floats) -> _Floats:
-        return log_probs if self._allowed is None else restrict(log_probs, self._allowed)
 
     @property
     def calibrated(self) -> bool:
@@ -203,18 +167,12 @@ class Decoder:
     @property
     def curve(self) -> ConfidenceCurve:
         """Confidence curve of free texts."""
-        if self._in_pieces and self._calibration.language is not None:
-            return self._calibration.language
-        return self._calibration.greedy
+        with_language = self.prior is not None and self.pattern is None
+        return (with_language and self._calibration.language) or self._calibration.greedy
 
-    @property
-    def _in_pieces(self) -> bool:
-        """True if words may be searched apart: with a language and without a pattern."""
-        return self.prior is not None and self.pattern is None
-
-    def _with_language(self, free: _Floats, log_probs: _Floats, readings: list[LanguageReading]) -> list[Decoded]:
+    def _with_language(self, free: Floats, log_probs: Floats, readings: list[LanguageReading]) -> list[DecodedText]:
         best = [reading.probability for reading in readings]
-        if self._allowed is not None:  # these are shares of the texts that may be, which may all be unlikely
+        if not self._allowed.all():  # these are shares of the texts that may be, which may all be unlikely
             for n, (reading, rival) in enumerate(zip(readings, decode_greedy(free), strict=True)):
                 if not self._allowed[list(rival.ids)].all():
                     best[n] *= _share_of_these(math.exp(reading.texts[0].score) / max(best[n], _LEAST), rival.score)
@@ -224,46 +182,52 @@ class Decoder:
             for text in reading.texts
         ]
         values = iter(confidences(probabilities, self.curve).tolist())
-        rows = [[Candidate(text.ids, text.score, next(values)) for text in reading.texts] for reading in readings]
-        # The best path has its places already.
-        changed = [n for n, reading in enumerate(readings) if reading.greedy is None]
-        placed = iter(_placed(log_probs[changed], [rows[n] for n in changed]) if changed else [])
-        return [
-            next(placed) if reading.greedy is None else Decoded(reading.greedy, row[0].confidence, tuple(row[1:]))
-            for reading, row in zip(readings, rows, strict=True)
-        ]
+        rows = [[(text.ids, text.score, next(values)) for text in reading.texts] for reading in readings]
+        return self._placed(log_probs, rows, [reading.greedy for reading in readings])
 
-    def _free(self, log_probs: _Floats, found: list[list[Hypothesis]]) -> list[Decoded]:
+    def _free(self, log_probs: Floats, found: list[list[Hypothesis]]) -> list[DecodedText]:
         """Return texts of a beam; a language divides their joint probability under the network by rank."""
         probabilities = []
         for row in found:
             scores, ranks = (np.logaddexp.reduce([h[k] for h in row], initial=-np.inf) for k in (1, 2))
             probabilities += [math.exp(h.rank + (scores - ranks)) for h in row[: self.options.n_best]]
         values = iter(confidences(probabilities, self._calibration.greedy).tolist())
-        candidates = [[Candidate(h.ids, h.score, next(values)) for h in row[: self.options.n_best]] for row in found]
-        return _placed(log_probs, candidates)
+        rows = [[(h.ids, h.score, next(values)) for h in row[: self.options.n_best]] for row in found]
+        return self._placed(log_probs, rows)
 
-    def matched(self, log_probs: _Floats, found: list[list[LexiconMatch]]) -> list[Decoded]:
-        """Return words of a lexicon search in the form of ``decode``.
-
-        Args:
-            log_probs: ``(N, T, V)``, those that were searched.
-            found: Matches of each image, best first.
-        """
+    def matched(self, log_probs: Floats, found: list[list[LexiconMatch]]) -> list[DecodedText]:
+        """Return words that were found in ``log_probs`` ``(N, T, V)``, best first, in the form of ``decode``."""
         free = decode_greedy(log_probs)
-        candidates: list[list[Candidate]] = []
+        rows: list[list[_Candidate]] = []
         for row, text in zip(found, free, strict=True):
             words = [m for m in row if m.index is not None]
             total = math.exp(words[0].score) / max(words[0].posterior or 1.0, _LEAST) if words else 0.0
             is_word = any(m.ids == text.ids for m in words)
             inside = _share_of_these(total, -math.inf if is_word else text.score)
-            candidates.append([])
+            rows.append([])
             for m in row:
                 confidence = inside * math.exp(m.score) / max(total, _LEAST)
                 if m.index is None:  # the free text
                     confidence = float(confidences(math.exp(m.score), self._calibration.greedy))
-                candidates[-1].append(Candidate(m.ids, m.score, confidence))
-        return _placed(log_probs, candidates)
+                rows[-1].append((m.ids, m.score, confidence))
+        return self._placed(log_probs, rows)
+
+    def _placed(
+        self, log_probs: Floats, rows: list[list[_Candidate]], known: Sequence[DecodedText | None] | None = None
+    ) -> list[DecodedText]:
+        """Return the first candidate of each image with its spans, unless they are ``known``, and the others."""
+        rows = [row or [((), -math.inf, 0.0)] for row in rows]
+        best = list(known or [None] * len(rows))
+        missing = [n for n, text in enumerate(best) if text is None]
+        described = iter(describe_texts(log_probs[missing], [rows[n][0][:2] for n in missing]) if missing else [])
+        return [
+            replace(
+                text or next(described),
+                confidence=row[0][2],
+                others=tuple(Alternative(self.charset.decode(ids), *numbers) for ids, *numbers in row[1:]),
+            )
+            for text, row in zip(best, rows, strict=True)
+        ]
 
 
 def _method(options: DecodingOptions, *, has_language: bool) -> str:
@@ -292,13 +256,13 @@ def _share_of_these(total: float, rival: float) -> float:
 
 
 def _check_values(options: DecodingOptions, method: str) -> None:
-    for name, (least, most) in (_WHOLE | _REAL).items():
+    for name, (kind, least, most) in _RANGES.items():
         value: Any = getattr(options, name)
-        whole = name in _WHOLE
-        is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and math.isfinite(value)
-        if not (is_number and least <= value <= most) and (value is not None or whole):
+        if value is None and kind is _REAL:
+            continue
+        if not (isinstance(value, kind) and math.isfinite(value) and least <= value <= most):
             limit = f"{least} or more" if most == math.inf else f"{least} to {most:g}"
-            raise ConfigError(f"{name} is {value!r}; expected a {'whole ' if whole else ''}number, {limit}")
+            raise ConfigError(f"{name} is {value!r}; expected a {'whole ' * (kind is _WHOLE)}number, {limit}")
     for name in ("pattern", "allow", "block"):
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):
@@ -325,14 +289,3 @@ def lexicon_rules(rules: LabelRules) -> LabelRules:
     """Return the label rules without a limit of length, for words of a lexicon."""
     unknown = "drop_sample" if rules.unknown == "error" else rules.unknown
     return replace(rules, unknown=unknown, max_length=None, truncate=False)
-
-
-def _placed(log_probs: _Floats, candidates: list[list[Candidate]]) -> list[Decoded]:
-    """Return candidates with the spans of the first of each image."""
-    nothing = Candidate((), -math.inf, 0.0)
-    best = [row[0] if row else nothing for row in candidates]
-    texts = describe_texts(log_probs, [(candidate.ids, candidate.score) for candidate in best])
-    return [
-        Decoded(text, first.confidence, tuple(row[1:]))
-        for text, first, row in zip(texts, best, candidates, strict=True)
-    ]

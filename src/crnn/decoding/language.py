@@ -1,6 +1,6 @@
 """Languages as character n-grams of case-folded words, stored as a trie with one byte per probability.
 
-Shape letters: E n-grams, S symbols. Logarithms are natural. References: Witten and Bell 1991, "The zero-frequency
+Shape letter: E n-grams. Logarithms are natural. References: Witten and Bell 1991, "The zero-frequency
 problem", IEEE Transactions on Information Theory 37(4), method C (the smoothing); Chen and Goodman 1999, "An empirical
 study of smoothing techniques for language modeling" (its interpolated form).
 """
@@ -36,24 +36,20 @@ _LONGEST = 40  # characters up to which the likeliest word of each length is sto
 
 
 class Language:
-    """Character n-grams of a language.
+    """Character n-grams of a language, sorted by length, then beginning, then last symbol.
 
-    Args:
-        symbols: ``(E,)`` unsigned, last symbol of each n-gram; sorted by length, then beginning, then this.
-        log_probs: ``(E,)`` uint8, minus its log-probability given the symbols before it, in steps of 1/16.
-        backoffs: uint8, for each n-gram with longer ones, the empty one first: minus the logarithm of the weight left
-            to the next shorter context, in steps of 1/32.
-        children: ``(E + 1,)`` unsigned, number of n-grams one symbol longer.
-        info: ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of the
-            likeliest word of 1, 2, ... characters).
+    ``info`` holds ``name``, ``characters`` (of the symbols), ``order``, ``words``, ``best`` (log-probability of the
+    likeliest word of 1, 2, ... characters).
     """
 
     def __init__(
         self,
-        symbols: npt.NDArray[Any],
-        log_probs: npt.NDArray[np.uint8],
+        symbols: npt.NDArray[Any],  # (E,) unsigned, the last one of each n-gram
+        log_probs: npt.NDArray[np.uint8],  # (E,) minus that of this symbol after those before it, in steps of 1/16
+        # for each n-gram with longer ones, the empty one first: minus the logarithm of the weight left to the next
+        # shorter context, in steps of 1/32
         backoffs: npt.NDArray[np.uint8],
-        children: npt.NDArray[Any],
+        children: npt.NDArray[Any],  # (E + 1,) unsigned, number of n-grams one symbol longer
         info: dict[str, Any],
     ) -> None:
         self.info = info
@@ -76,12 +72,6 @@ class Language:
         self._log_probs = np.empty((0, self.end + 1), dtype=np.float32)
         self._next = np.empty((0, self.end + 1), dtype=np.int32)
         self._rows([(1, self.begin)])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.arrays, "info": self.info}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        Language.__init__(self, **state)
 
     def _unfolded(self, symbols: npt.NDArray[Any], children: _Ints) -> list[_Ints]:
         """Return the n-grams of each length as whole numbers in base S + 2, ascending."""
@@ -198,11 +188,7 @@ def shipped_languages() -> list[str]:
 
 
 def load_language(name: str | os.PathLike[str]) -> Language:
-    """Load a shipped language, such as ``en``, or a file of ``crnn lm``.
-
-    Raises:
-        DataError: The file is missing, damaged, foreign, or from a newer version.
-    """
+    """Load a shipped language, such as ``en``, or a file of ``crnn lm``; ``DataError`` for any other file."""
     shown = os.fspath(name)
     path = Path(name)
     if shown in shipped_languages():
@@ -277,7 +263,8 @@ def train_language(
         if not 0.0 < weight < np.inf:
             raise DataError(f"word {word!r} has the weight {weight}; expected a number above 0")
         folded = unicodedata.normalize("NFC", word.casefold())
-        for form in {folded, _plain(folded)}:
+        plain = "".join(filter(str.isalnum, _without_marks(folded)))  # without accents and apostrophes
+        for form in {folded, plain}:
             if form and not any(c.isspace() for c in form):
                 weights[form] = weights.get(form, 0.0) + weight
     if not weights:
@@ -293,11 +280,6 @@ def train_language(
     weights = {word: weight for word, weight in weights.items() if ids.keys() >= set(word)}
     progress(1)
     return _counted(weights, ids, name, order, progress)
-
-
-def _plain(word: str) -> str:
-    """Return a word without accents and apostrophes."""
-    return "".join(c for c in _without_marks(word) if c.isalnum())
 
 
 def _counted(
@@ -362,7 +344,6 @@ def _counted(
 
 
 def _small(numbers: npt.NDArray[Any]) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return whole numbers in the smallest unsigned type."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 

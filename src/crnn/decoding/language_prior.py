@@ -3,7 +3,7 @@
 ``p(word) = 0.8975 * n-grams and marks + 0.10 * digits + 0.0025 * any string``, so that codes, serial numbers and prices
 are not bent into words: an unknown word costs a constant, once. A space begins a new word. Capitals follow four
 patterns: lower, Capitalized, UPPER, other.
-Shape letters: N images, B beams, K classes, M texts, V classes with the blank. Logarithms are natural.
+Shape letters: N images, B beams, K classes, M texts. Logarithms are natural.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from crnn.charset import Charset
 from crnn.decoding.language import Language
-from crnn.errors import ConfigError
 
 _Doubles = npt.NDArray[np.float64]
 _Array = npt.NDArray[Any]
@@ -68,25 +67,14 @@ class PriorState(NamedTuple):
 class LanguagePrior:
     """Score that a language adds to texts of a charset.
 
-    Args:
-        language: The language.
-        charset: Charset of the network.
-        weight: Factor of the log-probability, 0 to 10. The bonus per character, 7/3 of it, makes up for the language's
-            bias against long texts.
-
-    Attributes:
-        space: Class id of the space; -1 if the charset has none.
-
-    Raises:
-        ConfigError: The weight is out of range.
+    ``weight`` is the factor of the log-probability, 0 to 10. The bonus per character, 7/3 of it, makes up for the
+    language's bias against long texts.
     """
 
     def __init__(self, language: Language, charset: Charset, weight: float = DEFAULT_WEIGHT) -> None:
-        if not 0.0 <= weight <= MAX_WEIGHT:
-            raise ConfigError(f"lm_weight is {weight}; expected a number, 0 to {MAX_WEIGHT:g}")
         self.language, self.charset, self.weight, self.bonus = language, charset, weight, weight * 7.0 / 3.0
         self._cased = charset.characters not in (charset.characters.lower(), charset.characters.upper())
-        self.space = charset.encode(" ")[0] if " " in charset else -1
+        self.space = charset.encode(" ")[0] if " " in charset else -1  # its class id
         characters = [*charset.characters, ""]  # the blank stands for nothing that follows
 
         def which(holds: Callable[[str], bool]) -> _Bools:
@@ -136,7 +124,7 @@ class LanguagePrior:
             done = done + _CASE_COSTS[np.where(kinds == _A_MARK, case, after)]
         totals = done + _sum(word, digits, anything)
         if self.space >= 0:
-            after_space = state.done + self._token(state) + self._space_cost(state)
+            after_space = state.done + self._token(state) + np.where(state.size > 0, _SPACE, _STRAY_SPACE)
             totals = np.where(kinds == _A_SPACE, after_space[:, :, None], totals)
         return self.weight * totals + self.bonus * (lengths[:, :, None] + 1)
 
@@ -181,10 +169,6 @@ class LanguagePrior:
         likeliest = max(self.language.best) + _WORD
         return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case - spaces * _STRAY_SPACE, 0.0)
 
-    @staticmethod
-    def _space_cost(state: PriorState) -> _Doubles:
-        return np.where(state.size > 0, _SPACE, _STRAY_SPACE)
-
     def _end_cost(self, state: PriorState) -> _Doubles:
         """Return the log-probability that the n-grams' word ends here; 0 before it begins."""
         return np.where(state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0)
@@ -213,7 +197,8 @@ class LanguagePrior:
         digits, anything = state.digits + self._digit_cost[added], state.anything + self._any_cost[added]
         size = state.size + 1
         if is_space.any():
-            done = np.where(is_space, state.done + self._token(state) + self._space_cost(state), done)
+            space_cost = np.where(state.size > 0, _SPACE, _STRAY_SPACE)
+            done = np.where(is_space, state.done + self._token(state) + space_cost, done)
             word, digits = np.where(is_space, _WORD, word), np.where(is_space, _DIGITS, digits)
             anything = np.where(is_space, _ANYTHING, anything)
             letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))

@@ -11,18 +11,12 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from crnn.decoding.beam import Hypothesis, beam_search
-from crnn.decoding.ctc import DecodedText, decode_greedy, sequence_log_probs
+from crnn.decoding.ctc import DecodedText, Doubles, Floats, Indices, Mask, decode_greedy, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, padded
-
-_Floats = npt.NDArray[np.floating[Any]]
-_Doubles = npt.NDArray[np.float64]
-_Indices = npt.NDArray[np.intp]
 
 _SURE_SPACE = float(np.log(0.9))  # from here on a space cuts a line
 _SURE_STEP = float(np.log(0.999))  # steps as sure that repeat the one before are skipped
@@ -40,29 +34,19 @@ _NEAR, _COUNTED = 1.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class LanguageReading:
-    """Texts of an image.
-
-    Attributes:
-        texts: The texts, best first.
-        probability: Share of the best text among all that were met.
-        greedy: The best text with its spans, if it is the one of the best path.
-    """
+    """Texts of an image, best first."""
 
     texts: tuple[Hypothesis, ...]
-    probability: float
-    greedy: DecodedText | None
+    probability: float  # share of the best text among all that were met
+    greedy: DecodedText | None  # the best text with its spans, if it is the one of the best path
 
 
 def search_with_language(
-    groups: Sequence[_Floats], prior: LanguagePrior, beam_width: int = 10, n_best: int = 1
+    groups: Sequence[Floats], prior: LanguagePrior, beam_width: int = 10, n_best: int = 1
 ) -> list[list[LanguageReading]]:
-    """Return the texts that rank highest by CTC log-probability and language.
+    """Return the ``n_best`` texts that rank highest by CTC log-probability and language; above 1 takes longer.
 
-    Args:
-        groups: Log-probabilities ``(N, T, V)`` of images of one width each; readings are independent.
-        prior: Score of the language.
-        beam_width: Prefixes held in a search.
-        n_best: Texts to find; above 1 every piece is searched.
+    Each group has the log-probabilities ``(N, T, V)`` of images of one width; readings are independent.
     """
     cut = [_Group.of(log_probs, prior, n_best > 1) for log_probs in groups]
     unsure = [(group, p) for group in cut for p in group.unsure.tolist()]
@@ -86,13 +70,13 @@ def search_with_language(
     return [group.readings(n_best) for group in cut]
 
 
-def _parts(order: _Indices, size: int) -> Iterator[_Indices]:
+def _parts(order: Indices, size: int) -> Iterator[Indices]:
     return (order[first : first + size] for first in range(0, len(order), size))
 
 
 def _rivals(
-    packed: Sequence[_Floats], texts: Sequence[tuple[int, ...]], added: _Doubles, gaps: _Doubles, prior: LanguagePrior
-) -> tuple[_Doubles, _Doubles]:
+    packed: Sequence[Floats], texts: Sequence[tuple[int, ...]], added: Doubles, gaps: Doubles, prior: LanguagePrior
+) -> tuple[Doubles, Doubles]:
     """Return the gain in rank of each text's best rival a few changes away, and the share of the text."""
     owners, costs, ids, lengths = _changed(_stacked(packed), gaps + prior.bonus + _COUNTED)
     known, known_lengths = padded(texts, ids.shape[1])
@@ -101,11 +85,11 @@ def _rivals(
     gain = prior.score(ids, lengths)[0] - costs - added[owners]
     gains = np.full(len(texts), -np.inf)
     np.maximum.at(gains, owners, gain)
-    shares: _Doubles = np.divide(1.0, 1.0 + np.bincount(owners, np.exp(gain), minlength=len(texts)), dtype=np.float64)
+    shares: Doubles = np.divide(1.0, 1.0 + np.bincount(owners, np.exp(gain), minlength=len(texts)), dtype=np.float64)
     return gains, shares
 
 
-def _changed(log_probs: _Floats, limits: _Doubles) -> tuple[_Indices, _Doubles, _Indices, _Indices]:
+def _changed(log_probs: Floats, limits: Doubles) -> tuple[Indices, Doubles, Indices, Indices]:
     """Return texts of best paths with changes that cost at most ``limits``: owners, costs, ids, lengths."""
     num_pieces, num_steps, num_classes = log_probs.shape
     blank = num_classes - 1
@@ -168,19 +152,19 @@ def _changed(log_probs: _Floats, limits: _Doubles) -> tuple[_Indices, _Doubles, 
 class _Group:
     """Images of one width, cut into P pieces."""
 
-    log_probs: _Floats  # (N, T, V)
+    log_probs: Floats  # (N, T, V)
     greedy: list[DecodedText]  # of the images
-    pieces: _Floats  # (P, T', V), padded with certain blanks; the images themselves where nothing is cut
-    steps: _Indices  # (P,)
-    images: _Indices  # (P,) image of each piece, ascending
+    pieces: Floats  # (P, T', V), padded with certain blanks; the images themselves where nothing is cut
+    steps: Indices  # (P,)
+    images: Indices  # (P,) image of each piece, ascending
     known: list[Hypothesis]  # best path of each piece; the ranks of sure ones are only bounds
-    unsure: _Indices  # pieces that a language could change, ascending
+    unsure: Indices  # pieces that a language could change, ascending
     found: list[list[Hypothesis]]  # texts of each piece, best first
     shares: list[float]  # share of each piece's best text among all that were met
     space: int  # class id; -1 if there is none
 
     @classmethod
-    def of(cls, log_probs: _Floats, prior: LanguagePrior, search_all: bool) -> _Group:
+    def of(cls, log_probs: Floats, prior: LanguagePrior, search_all: bool) -> _Group:
         greedy = decode_greedy(log_probs)
         pieces, steps, images = log_probs, np.full(len(log_probs), log_probs.shape[1]), np.arange(len(log_probs))
         texts = greedy
@@ -198,7 +182,7 @@ class _Group:
         found, shares = [[one] for one in known], np.exp(scores).tolist()
         return cls(log_probs, greedy, pieces, steps, images, known, unsure, found, shares, prior.space)
 
-    def packed(self) -> list[_Floats]:
+    def packed(self) -> list[Floats]:
         """Return log-probabilities ``(T'', V)`` of the unsure pieces, without repeated sure steps."""
         log_probs = self.pieces[self.unsure]
         best = log_probs.argmax(axis=2)
@@ -241,10 +225,10 @@ class _Group:
         return readings
 
 
-def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
+def _sure_spaces(log_probs: Floats, space: int) -> Mask:
     """Return the steps ``(N, T)`` of spaces: whole runs with one sure step."""
     runs = log_probs.argmax(axis=2) == space
-    sure: npt.NDArray[np.bool_] = runs & (log_probs[:, :, space] > _SURE_SPACE)
+    sure: Mask = runs & (log_probs[:, :, space] > _SURE_SPACE)
     steps = range(log_probs.shape[1])
     for order in (steps, reversed(steps)):  # along each run, from its sure steps on
         for before, step in itertools.pairwise(order):
@@ -252,7 +236,7 @@ def _sure_spaces(log_probs: _Floats, space: int) -> npt.NDArray[np.bool_]:
     return sure
 
 
-def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Indices, _Indices]:
+def _cut(log_probs: Floats, cuts: Mask) -> tuple[Floats, Indices, Indices]:
     """Return pieces between certain spaces, ``(P, T', V)``, with their steps and images, ``(P,)``."""
     images, pieces = [], []
     for image, (sample, at) in enumerate(zip(log_probs, cuts, strict=True)):
@@ -266,7 +250,7 @@ def _cut(log_probs: _Floats, cuts: npt.NDArray[np.bool_]) -> tuple[_Floats, _Ind
     return stacked, np.array([len(piece) for piece in pieces], dtype=np.intp), np.array(images, dtype=np.intp)
 
 
-def _stacked(pieces: Sequence[_Floats]) -> _Floats:
+def _stacked(pieces: Sequence[Floats]) -> Floats:
     """Stack pieces ``(T', V)``, padded with certain blanks."""
     longest = max(1, *map(len, pieces))
     stacked = np.full((len(pieces), longest, pieces[0].shape[1]), -np.inf, dtype=np.float32)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,54 +25,34 @@ _NUM_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class WordTrie:
-    """Prefixes of all words, breadth first: node 0 is the empty one, and children of a node are neighbors.
+    """Prefixes of all words, breadth first: node 0 is the empty one, and children of a node are neighbors."""
 
-    Attributes:
-        characters: ``(nodes,)`` class id of each prefix's last character; 0 for node 0.
-        children: ``(nodes + 1,)``; those of node i are ``children[i]`` to ``children[i + 1] - 1``.
-        words: ``(nodes,)`` index of the word that ends in a node, or -1.
-    """
-
-    characters: npt.NDArray[np.unsignedinteger[Any]]
-    children: npt.NDArray[np.int32]
-    words: npt.NDArray[np.int32]
+    characters: npt.NDArray[np.unsignedinteger[Any]]  # (nodes,) class id of each prefix's last character; 0 for node 0
+    children: npt.NDArray[np.int32]  # (nodes + 1,); those of node i are children[i] to children[i + 1] - 1
+    words: npt.NDArray[np.int32]  # (nodes,) index of the word that ends in a node, or -1
 
     def __len__(self) -> int:
         return len(self.words)
 
 
-class SkippedWords(NamedTuple):
-    """Number of words skipped for one reason, and the first few as given."""
-
-    number: int
-    examples: tuple[str, ...]
-
-
 class Lexicon:
-    """Words in the order given, each once; made by ``from_words`` or ``load``.
+    """Words in the order given, as labels, each once; made by ``from_words`` or ``load``.
 
-    Attributes:
-        words: The words, as labels.
-        charset: Their charset.
-        skipped: Skipped words, by reason: those of ``LabelSkip`` (``unknown_character``, ``too_long``,
-            ``empty_label``), and ``duplicate``, as a label, of an earlier one.
+    ``skipped`` has the number of skipped words by reason, and the first few as given: the reasons of ``LabelSkip``, and
+    ``duplicate``, as a label, of an earlier word.
     """
 
-    def __init__(self, words: list[str], charset: Charset, skipped: dict[str, SkippedWords]) -> None:
+    def __init__(self, words: list[str], charset: Charset, skipped: dict[str, tuple[int, tuple[str, ...]]]) -> None:
         self.words, self.charset, self.skipped = words, charset, skipped
 
     @classmethod
     def from_words(
         cls, words: Iterable[str], charset: Charset, *, rules: LabelRules | None = None, name: str = "the lexicon"
     ) -> Lexicon:
-        """Make a lexicon of words.
+        """Make a lexicon of words as people write them, in the charset of the network; ``name`` is for errors.
 
-        Args:
-            words: Words as people write them.
-            charset: Charset of the network.
-            rules: Label rules; words are never cut. Default: the charset's own for case, Unicode and white space
-                (``CharsetConfig``); words of other characters are skipped.
-            name: Name of the lexicon in errors.
+        The label rules never cut a word. By default they are the charset's own for case, Unicode and white space
+        (``CharsetConfig``), and words of other characters are skipped.
 
         Raises:
             DataError: No word is left, or there are too many.
@@ -84,11 +64,11 @@ class Lexicon:
             )
         rules = _default_rules(charset) if rules is None else replace(rules, truncate=False)
         labels: dict[str, None] = {}
-        skipped: dict[str, SkippedWords] = {}
+        skipped: dict[str, tuple[int, tuple[str, ...]]] = {}
 
         def skip(reason: str, word: str) -> None:
             number, examples = skipped.get(reason, (0, ()))
-            skipped[reason] = SkippedWords(number + 1, (*examples, word)[:_NUM_EXAMPLES])
+            skipped[reason] = number + 1, (*examples, word)[:_NUM_EXAMPLES]
 
         for word in words:
             try:
@@ -111,19 +91,12 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
-        """Load a UTF-8 file with one word per line, plain or gzipped; what follows a tab is not read.
-
-        Raises:
-            DataError: As of ``from_words``, or the file cannot be read or is not UTF-8 text.
-        """
+        """Load a UTF-8 file with one word per line, plain or gzipped; what follows a tab is not read."""
         name = f"lexicon {os.fspath(path)}"
         return cls.from_words(_lines_of_file(name, Path(path)), charset, rules=rules, name=name)
 
     def __len__(self) -> int:
         return len(self.words)
-
-    def __repr__(self) -> str:
-        return f"Lexicon of {len(self):,} words in {self.charset!r}"
 
     def ids(self, index: int) -> tuple[int, ...]:
         """Return class ids of a word."""

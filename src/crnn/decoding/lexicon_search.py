@@ -35,19 +35,11 @@ _TOTAL_ERROR = 0.01  # of the sum over all words, for posteriors
 def search_tries(
     log_probs: _Floats, tries: Sequence[WordTrie], trie_of: _Indices, count: int, tolerance: float | None = None
 ) -> tuple[_Indices, _Indices, _Doubles]:
-    """Return the likeliest words of each image.
+    """Return the likeliest words of each image of ``(N, T, V)``; ``trie_of`` ``(N,)`` is the trie of each.
 
-    Args:
-        log_probs: ``(N, T, V)``.
-        tries: Tries of words.
-        trie_of: ``(N,)`` trie of each image.
-        count: Words per image, at least 1.
-        tolerance: Largest relative error, upwards, of the total probability; ``None`` skips it, which is faster.
-
-    Returns:
-        ``(M,)`` images, ascending, and ``(M,)`` words: the ``count`` likeliest of each image and those equal to the
-        last but for rounding, fewer where others have probability 0. ``(N,)`` log-probability of all words together,
-        NaN if not asked for.
+    First ``(M,)`` images, ascending, and ``(M,)`` words: the ``count`` likeliest of each image and those equal to the
+    last but for rounding, without words of probability 0. Then ``(N,)`` log-probability of all words together, too
+    large by a share of at most ``tolerance``; NaN for ``None``, which is faster.
     """
     search = _Search(log_probs, tries, trie_of, count, tolerance, LINEAR)
     rows, words, log_total = search.run()
@@ -250,19 +242,12 @@ def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class LexiconMatch:
-    """A word that an image may show.
+    """A word that an image may show, or the free reading."""
 
-    Attributes:
-        index: Index in the lexicon; ``None`` for the free reading.
-        score: CTC log-probability.
-        posterior: Probability in [0, 1] if the image shows one of the lexicon's words; ``None`` for the free reading,
-            and if not asked for.
-    """
-
-    index: int | None
+    index: int | None  # in the lexicon; None for the free reading
     ids: tuple[int, ...]
-    score: float
-    posterior: float | None
+    score: float  # CTC log-probability
+    posterior: float | None  # probability if the image shows one of the words; None for the free reading, or unasked
 
 
 def decode_lexicon(
@@ -273,24 +258,12 @@ def decode_lexicon(
     *,
     posterior: bool = False,
 ) -> list[list[LexiconMatch]]:
-    """Return the likeliest words of a lexicon, exactly.
+    """Return the ``n_best`` likeliest words of a lexicon for each image, exactly; ties in the order of the lexicon.
 
-    Args:
-        log_probs: ``(N, T, V)``, normalised.
-        lexicon: One for all images, or N.
-        n_best: Words to return, at least 1.
-        margin: Nats, 0 or more. The free reading comes first if its score exceeds that of the best word by more than
-            this, and if no word is possible. Default: never.
-        posterior: Compute posteriors, about ten times slower. With a large lexicon they are up to 1 % (relative) too
-            small, as the sum over all words is bounded, not computed.
-
-    Returns:
-        Up to ``n_best`` matches per image, likeliest first, ties in the order of the lexicon. Words of probability 0
-        are left out: those that need more than T steps or meet -inf.
-
-    Raises:
-        DataError: The lexicons do not fit ``log_probs``.
-        ConfigError: The margin is out of range.
+    ``log_probs`` are ``(N, T, V)``, normalised; lexicons one for all, or N. Words of probability 0 are left out: those
+    that need more than T steps or meet -inf. The free reading comes first if its score exceeds that of the best word by
+    more than ``margin`` nats, and if no word is possible. Posteriors take ten times as long; with a large lexicon they
+    are up to 1 % (relative) too small, as the sum over all words is bounded, not computed.
     """
     if margin is not None and not margin >= 0.0:
         raise ConfigError(f"margin is {margin}; expected nats, 0 or more")

@@ -26,13 +26,9 @@ class Engine(Protocol):
     """Engine that computes log-probabilities."""
 
     def log_probs(self, images: Pixels) -> LogProbs:
-        """Return the log-probabilities of every class at every time step.
+        """Return natural log-probabilities ``(N, T, V)`` float32, normalised over V.
 
-        Args:
-            images: ``(N, C, 32, W)`` uint8, not normalised, as of ``crnn.image.load_resized``.
-
-        Returns:
-            ``(N, T, V)`` float32, natural logarithms, normalised over V.
+        Images are ``(N, C, 32, W)`` uint8, not normalised, as of ``crnn.image.load_resized``.
         """
         ...
 

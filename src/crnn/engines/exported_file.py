@@ -14,8 +14,7 @@ from crnn.config.model import ReaderConfig
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Precision
 from crnn.errors import CheckpointError
-from crnn.model.weights import FORMAT_VERSION as WEIGHTS_VERSION
-from crnn.model.weights import WEIGHTS_FORMAT, weights_metadata
+from crnn.model.weights import weights_metadata
 
 ENGINE_FORMAT = "crnn-engine"
 FORMAT_VERSION = 1
@@ -41,11 +40,7 @@ class EngineFile:
 
 
 def read_engine_file(source: str | Path) -> EngineFile:
-    """Read an exported ``.onnx`` file and check that it is whole and written by crnn.
-
-    Raises:
-        CheckpointError: It is missing, cut short, damaged, foreign, of a newer version, or contradicts itself.
-    """
+    """Read an exported ``.onnx`` file; ``CheckpointError`` unless it is whole, of crnn, not newer, and consistent."""
     path = Path(source)
     if path.suffix == ".xml":
         raise CheckpointError(f"{path}: files of OpenVINO's own format are not read; expected .onnx. Export anew")
@@ -65,19 +60,11 @@ def read_engine_file(source: str | Path) -> EngineFile:
         raise CheckpointError(
             f"{path}: metadata is no JSON object ({error}); expected a file of crnn export"
         ) from error
-    if metadata.get("format") != ENGINE_FORMAT:
-        raise CheckpointError(f"{path}: is a {metadata.get('format')!r} file; expected one written by crnn export")
-    if metadata.get("format_version") not in range(1, FORMAT_VERSION + 1):
-        raise CheckpointError(
-            f"{path}: has format version {metadata.get('format_version')!r} of crnn {metadata.get('crnn_version')}; "
-            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
-        )
+    facts = weights_metadata(path, metadata, ENGINE_FORMAT, FORMAT_VERSION)
     precision: Any = metadata.get("precision")
     if precision not in get_args(Precision):
         raise CheckpointError(f"{path}: has precision {precision!r}; expected one of: {', '.join(get_args(Precision))}")
-    # Settings, characters and calibration are those of a weights file, and so are the rules for them.
-    as_weights = {**metadata, "format": WEIGHTS_FORMAT, "format_version": WEIGHTS_VERSION}
-    return EngineFile(model, precision, *weights_metadata(path, as_weights))
+    return EngineFile(model, precision, *facts)
 
 
 def sealed(model: bytes) -> bytes:

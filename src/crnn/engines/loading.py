@@ -1,7 +1,6 @@
 """Choice of an engine and opening of networks: weights in any engine, exported files in ONNX Runtime or OpenVINO."""
 
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,15 +18,6 @@ _PACKAGES: dict[EngineName, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedModel:
-    """A network ready to compute: engine, settings of the weights, and their calibration, if any."""
-
-    engine: Engine
-    config: ReaderConfig
-    calibration: Calibration | None
-
-
 def open_model(
     model: str | Path,
     *,
@@ -36,10 +26,11 @@ def open_model(
     precision: Precision = "fp32",
     threads: int | None = None,
     mode: Mode = "throughput",
-) -> OpenedModel:
-    """Open a network in an engine; arguments and errors are those of ``crnn.load``.
+) -> tuple[Engine, ReaderConfig, Calibration | None]:
+    """Open a network in an engine; return it with the weights' settings and calibration.
 
-    An exported file keeps its own precision, unless it is ``fp32`` and ``bf16`` is asked for.
+    Arguments and errors are those of ``crnn.load``. An exported file keeps its own precision, unless it is ``fp32`` and
+    ``bf16`` is asked for.
     """
     for name, value, choices in (
         ("engine", engine, EngineChoice), ("precision", precision, Precision), ("mode", mode, Mode),
@@ -47,16 +38,62 @@ def open_model(
         if value not in get_args(choices):
             raise ConfigError(f"{name} is {value!r}; expected one of: {', '.join(get_args(choices))}")
     cpu_threads(threads)
-    asked = _Request(model, device, precision, threads, mode, _exported(model, precision))
-    chosen = _choose(engine, asked)
-    if precision == "int8" and asked.exported is None:
+    exported = _exported(model, precision)
+    chosen = _choose(engine, device, precision, exported)
+    if precision == "int8" and exported is None:
         shipped = [name for name in shipped_names() if shipped_engine_file(name, "int8") is not None]
         raise ConfigError(
             f"precision is 'int8', and {str(model)!r} has no such weights; expected "
             f"{' or '.join(f'the shipped {name}' for name in shipped) or 'shipped weights that have them'}, or a file "
             f"written by: crnn export {model} OUT.onnx --precision int8"
         )
-    return _open_in_torch(asked) if chosen == "torch" else _open_graph(chosen, asked)
+    if chosen == "torch":
+        return _open_in_torch(model, device, precision, threads)
+    if exported is not None:
+        from crnn.engines.exported_file import read_engine_file
+
+        file = read_engine_file(exported)
+        graph, config, calibration = file.model, file.config, file.calibration
+        if precision == "fp32":  # the default: as the file is
+            precision = file.precision
+        elif precision != file.precision and (precision, file.precision) != ("bf16", "fp32"):
+            raise ConfigError(
+                f"precision is {precision!r}, and {exported} is exported as {file.precision}; leave precision out, or "
+                "export anew"
+            )
+    else:
+        from crnn.engines.onnx_graph import network_graph
+
+        weights = read_weights(model)
+        config, calibration = weights.config, weights.calibration
+        graph = network_graph(weights).SerializeToString()
+        del weights  # engines make copies of their own of every array
+    channels = config.image.image_channels
+    if chosen == "onnx":
+        from crnn.engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(graph, channels=channels, threads=threads, mode=mode), config, calibration
+    from crnn.engines.openvino_engine import OpenVinoEngine
+
+    opened = OpenVinoEngine(graph, channels=channels, precision=precision, threads=threads, mode=mode)
+    return opened, config, calibration
+
+
+def _open_in_torch(
+    model: str | Path, device: str, precision: Precision, threads: int | None
+) -> tuple[Engine, ReaderConfig, Calibration | None]:
+    import torch
+
+    from crnn.distributed import resolve_device
+    from crnn.engines.torch_engine import TorchEngine
+    from crnn.model.checkpoint import build_network, load_weights
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    weights = load_weights(model)
+    on = str(resolve_device(device))
+    engine = TorchEngine(build_network(weights), on, "bf16" if precision == "bf16" else "fp32")
+    return engine, weights.config, weights.calibration
 
 
 def installed_engines() -> list[EngineName]:
@@ -84,92 +121,30 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    model: str | Path
-    device: str
-    precision: Precision
-    threads: int | None
-    mode: Mode
-    exported: Path | None  # the exported file, where that and no weights are meant
-
-
 def _missing(engine: EngineName) -> list[str]:
     return [package for package in _PACKAGES[engine] if not _is_installed(package)]
 
 
-def _unsupported(engine: EngineName, asked: _Request) -> str | None:
-    """Return why an engine cannot do the request, or ``None``."""
-    if engine == "torch":
-        if asked.exported is not None:
-            return f"which reads weights files, and {asked.exported} is an exported one"
-        return "which does not compute in int8" if asked.precision == "int8" else None
-    if asked.device not in ("auto", "cpu"):
-        return f"which computes on the CPU, and device is {asked.device!r}"
-    return "which does not compute in bf16 on CPUs" if engine == "onnx" and asked.precision == "bf16" else None
-
-
-def _choose(engine: EngineChoice, asked: _Request) -> EngineName:
+def _choose(engine: EngineChoice, device: str, precision: Precision, exported: Path | None) -> EngineName:
     """Return the named engine; for ``auto`` the first that can do the request and is installed."""
-    reasons = {name: _unsupported(name, asked) for name in _PACKAGES}
-    suitable = [name for name, reason in reasons.items() if reason is None]
-    if engine != "auto" and reasons[engine] is not None:
+    reasons: dict[EngineName, str] = {}  # why an engine cannot do it
+    if device not in ("auto", "cpu"):
+        reasons["openvino"] = reasons["onnx"] = f"which computes on the CPU, and device is {device!r}"
+    elif precision == "bf16":
+        reasons["onnx"] = "which does not compute in bf16 on CPUs"
+    if exported is not None:
+        reasons["torch"] = f"which reads weights files, and {exported} is an exported one"
+    elif precision == "int8":
+        reasons["torch"] = "which does not compute in int8"
+    suitable = [name for name in _PACKAGES if name not in reasons]
+    if engine != "auto" and engine in reasons:
         others = f"; expected engine {' or '.join(suitable)}, or auto" if suitable else ""
         raise ConfigError(f"engine is {engine!r}, {reasons[engine]}{others}")
     if not suitable:
-        raise ConfigError(
-            f"device is {asked.device!r}, and {asked.exported} is a file for CPUs; expected device auto or cpu"
-        )
+        raise ConfigError(f"device is {device!r}, and {exported} is a file for CPUs; expected device auto or cpu")
     wanted = [name for name in suitable if engine in ("auto", name)]
     for name in wanted:
         if not _missing(name):
             return name
     use = "no engine that can do it is installed;" if engine == "auto" else "reading with the engine"
     raise MissingExtraError(_missing(wanted[0])[0], wanted[0], f"{use} {wanted[0]}")
-
-
-def _open_graph(engine: EngineName, asked: _Request) -> OpenedModel:
-    precision = asked.precision
-    if asked.exported is not None:
-        from crnn.engines.exported_file import read_engine_file
-
-        file = read_engine_file(asked.exported)
-        model, config, calibration = file.model, file.config, file.calibration
-        if precision == "fp32":  # the default: as the file is
-            precision = file.precision
-        elif precision != file.precision and (precision, file.precision) != ("bf16", "fp32"):
-            raise ConfigError(
-                f"precision is {precision!r}, and {asked.exported} is exported as {file.precision}; leave precision "
-                "out, or export anew"
-            )
-    else:
-        from crnn.engines.onnx_graph import network_graph
-
-        weights = read_weights(asked.model)
-        config, calibration = weights.config, weights.calibration
-        model = network_graph(weights).SerializeToString()
-        del weights  # engines make copies of their own of every array
-    channels, threads, mode = config.image.image_channels, asked.threads, asked.mode
-    if engine == "onnx":
-        from crnn.engines.onnx_engine import OnnxEngine
-
-        return OpenedModel(OnnxEngine(model, channels=channels, threads=threads, mode=mode), config, calibration)
-    from crnn.engines.openvino_engine import OpenVinoEngine
-
-    opened = OpenVinoEngine(model, channels=channels, precision=precision, threads=threads, mode=mode)
-    return OpenedModel(opened, config, calibration)
-
-
-def _open_in_torch(asked: _Request) -> OpenedModel:
-    import torch
-
-    from crnn.distributed import resolve_device
-    from crnn.engines.torch_engine import TorchEngine
-    from crnn.model.checkpoint import build_network, load_weights
-
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
-    weights = load_weights(asked.model)
-    device = str(resolve_device(asked.device))
-    engine = TorchEngine(build_network(weights), device, "bf16" if asked.precision == "bf16" else "fp32")
-    return OpenedModel(engine, weights.config, weights.calibration)

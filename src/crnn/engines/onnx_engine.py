@@ -33,7 +33,7 @@ class OnnxEngine:
         self._input = given.name
         self._channels = channels
         self._workers = threads if mode == "throughput" else 1
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="crnn-onnx")  # starts them when they are needed
 
     def log_probs(self, images: Pixels) -> LogProbs:
         """Return log-probabilities; see ``Engine``."""
@@ -41,8 +41,6 @@ class OnnxEngine:
         parts = np.array_split(images, min(self._workers, len(images)))
         if len(parts) == 1:
             return self._run(images)
-        if self._pool is None:  # one image needs none
-            self._pool = ThreadPoolExecutor(self._workers - 1, thread_name_prefix="crnn-onnx")
         others = [self._pool.submit(self._run, part) for part in parts[1:]]
         return np.concatenate([self._run(parts[0]), *(other.result() for other in others)])
 

@@ -6,7 +6,7 @@ T time steps, D feature depth, V classes with the blank. Reference: ONNX specifi
 order input, output, forget, cell; the two biases apart) and LogSoftmax (version 13).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from crnn.config.model import BACKBONE_CHANNELS, ReaderConfig
 from crnn.errors import CheckpointError
-from crnn.model.backbones import BACKBONES, is_normalized
+from crnn.model.backbones import BACKBONES, ConvLayer, is_normalized
 from crnn.model.weights import Weights
 
 INPUT_NAME = "images"
@@ -32,11 +32,10 @@ _Floats = npt.NDArray[np.floating[Any]]
 def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
     """Build the graph of a network, without metadata; float16 and float64 weights become float32.
 
-    Raises:
-        CheckpointError: The tensors do not fit the network of the settings.
+    ``CheckpointError`` if the tensors do not fit the network of the settings.
     """
     try:
-        return _built(weights.config, weights.tensors)
+        return _built(weights.config, dict(weights.tensors))
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"weights {weights.path}: tensors do not fit the network of its settings ({error}); the file was written "
@@ -44,8 +43,10 @@ def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
         ) from error
 
 
-def _built(config: ReaderConfig, arrays: Mapping[str, npt.NDArray[Any]]) -> onnx.ModelProto:
-    graph = _Graph(config.image.image_channels, config.charset.charset().num_classes)
+def _built(config: ReaderConfig, arrays: dict[str, npt.NDArray[Any]]) -> onnx.ModelProto:
+    """Build the graph from arrays, each of which is taken out of them."""
+    num_classes = config.charset.charset().num_classes
+    graph = _Graph(config.image.image_channels, num_classes)
     pixels = graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
     # The difference is exact and the division rounded once, as in ``crnn.image.normalize``.
     centred = graph.add("Sub", [pixels, graph.constant("middle", np.float32(127.5))], "centred")
@@ -60,10 +61,13 @@ def _built(config: ReaderConfig, arrays: Mapping[str, npt.NDArray[Any]]) -> onnx
     steps = graph.add("Reshape", [flat, graph.constant("steps_shape", np.array([0, -1, depth]))], "features")
     hidden = config.model.lstm_size
     both = _lstm(graph, "rnn1", steps, arrays, hidden, batch_first=False)  # ....................... (T, N, 2 * hidden)
-    neck = _linear(graph, "neck", both, arrays)  # ................................................. (T, N, hidden)
+    neck = _linear(graph, "neck", both, arrays, hidden)  # ......................................... (T, N, hidden)
     both = _lstm(graph, "rnn2", neck, arrays, hidden, batch_first=True)  # ......................... (N, T, 2 * hidden)
-    logits = _linear(graph, "head", both, arrays)  # ............................................... (N, T, V)
+    logits = _linear(graph, "head", both, arrays, num_classes)  # .................................. (N, T, V)
     graph.add("LogSoftmax", [logits], OUTPUT_NAME, axis=-1)
+    # torch counts the batches of running averages; nothing reads that.
+    if surplus := [name for name in arrays if not name.endswith(".num_batches_tracked")]:
+        raise ValueError(f"too many: {', '.join(surplus[:3])}")
     return graph.model
 
 
@@ -92,9 +96,9 @@ class _Graph:
         return output
 
 
-def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: dict[str, npt.NDArray[Any]]) -> str:
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
-        kernel, bias = _folded(arrays, number, is_normalized(number, config.model.batch_norm))
+        kernel, bias = _folded(arrays, number, layer, is_normalized(number, config.model.batch_norm))
         inputs = [values, graph.constant(f"conv{number}.weight", kernel), graph.constant(f"conv{number}.bias", bias)]
         sizes = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
         values = graph.add("Conv", inputs, f"conv{number}", **sizes)
@@ -106,26 +110,30 @@ def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: Mapp
     return values
 
 
-def _folded(arrays: Mapping[str, npt.NDArray[Any]], number: int, normalised: bool) -> tuple[_Floats, _Floats]:
+def _folded(
+    arrays: dict[str, npt.NDArray[Any]], number: int, layer: ConvLayer, normalised: bool
+) -> tuple[_Floats, _Floats]:
     """Return kernel and bias of a convolution with its normalisation folded in."""
-    kernel: _Floats = arrays[f"backbone.conv{number}.weight"].astype(np.float64)
+
+    def vector(name: str) -> _Floats:
+        return arrays.pop(f"backbone.{name}").astype(np.float64).reshape(layer.channels)
+
+    kernel: _Floats = arrays.pop(f"backbone.conv{number}.weight").astype(np.float64)
+    kernel = kernel.reshape(layer.channels, -1, layer.kernel, layer.kernel)
     if not normalised:
-        return kernel, arrays[f"backbone.conv{number}.bias"].astype(np.float64)
-    scale, shift, mean, variance = (
-        arrays[f"backbone.norm{number}.{name}"].astype(np.float64)
-        for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    factor = scale / np.sqrt(variance + _NORM_EPSILON)
-    return kernel * factor[:, None, None, None], shift - mean * factor
+        return kernel, vector(f"conv{number}.bias")
+    factor = vector(f"norm{number}.weight") / np.sqrt(vector(f"norm{number}.running_var") + _NORM_EPSILON)
+    bias = vector(f"norm{number}.bias") - vector(f"norm{number}.running_mean") * factor
+    return kernel * factor[:, None, None, None], bias
 
 
 def _lstm(
-    graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool
+    graph: _Graph, name: str, values: str, arrays: dict[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool
 ) -> str:
     """Add a bidirectional layer: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
 
     def both(part: str) -> list[_Floats]:
-        return [_gates(arrays[f"{name}.{part}_l0{direction}"], hidden) for direction in ("", "_reverse")]
+        return [_gates(arrays.pop(f"{name}.{part}_l0{direction}"), hidden) for direction in ("", "_reverse")]
 
     biases = [np.concatenate(pair) for pair in zip(both("bias_ih"), both("bias_hh"), strict=True)]
     inputs = [
@@ -147,7 +155,7 @@ def _gates(values: npt.NDArray[Any], hidden: int) -> _Floats:
     return blocks[[0, 3, 1, 2]].reshape(values.shape)
 
 
-def _linear(graph: _Graph, name: str, values: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    matrix = graph.constant(f"{name}.weight", arrays[f"{name}.weight"].T)
-    product = graph.add("MatMul", [values, matrix], f"{name}.product")
-    return graph.add("Add", [product, graph.constant(f"{name}.bias", arrays[f"{name}.bias"])], name)
+def _linear(graph: _Graph, name: str, values: str, arrays: dict[str, npt.NDArray[Any]], size: int) -> str:
+    weight, bias = arrays.pop(f"{name}.weight").reshape(size, -1), arrays.pop(f"{name}.bias").reshape(size)
+    product = graph.add("MatMul", [values, graph.constant(f"{name}.weight", weight.T)], f"{name}.product")
+    return graph.add("Add", [product, graph.constant(f"{name}.bias", bias)], name)

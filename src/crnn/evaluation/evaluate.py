@@ -22,7 +22,7 @@ from crnn.decoding.confidence import (
     expected_calibration_error,
     fit_curve,
 )
-from crnn.decoding.ctc import decode_greedy, greedy
+from crnn.decoding.ctc import decode_greedy
 from crnn.decoding.language_search import search_with_language
 from crnn.decoding.lexicon_search import LexiconMatch
 from crnn.distributed import Ranks
@@ -132,9 +132,9 @@ def evaluate(
     """
     if lexicon_only and len(lexicons) != 1:
         raise ConfigError(f"{len(lexicons)} lexicons are given to read with and nothing else; expected one")
-    for name, count in Counter(map(lexicon_name, lexicons)).items():
-        if count > 1:
-            raise ConfigError(f"{count} lexicons are called {name!r}; expected each once, files under different names")
+    names = [lexicon_name(spec) for spec in lexicons]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"lexicons are called {', '.join(names)}; expected each name once")
     sets = open_sets(recognizer, data, protocol=protocol, charset=charset)
     label_rules = recognizer.config.charset.rules()
     results = []
@@ -175,16 +175,16 @@ def _evaluate_set(
             decoded = decoder.matched(log_probs, [match or [] for match in matches[0]])
         else:
             decoded = decoder.decode(log_probs)
-        best_paths = greedy(log_probs) if decoder.prior and not lexicon_only else None
+        best_paths = decode_greedy(log_probs) if decoder.prior and not lexicon_only else None
         return [
             replace(
                 sample,
-                raw_prediction=text_of(decoded[n].text.ids),
-                prediction=compared(decoded[n].text.ids),
-                score=decoded[n].text.score,
+                raw_prediction=text_of(decoded[n].ids),
+                prediction=compared(decoded[n].ids),
+                score=decoded[n].score,
                 confidence=decoded[n].confidence if decoder.calibrated or lexicon_only else None,
                 words=tuple(word(row[n]) for row in matches),
-                greedy=None if best_paths is None else compared(best_paths[n]),
+                greedy=None if best_paths is None else compared(best_paths[n].ids),
             )
             for n, sample in enumerate(samples)
         ]

@@ -87,16 +87,11 @@ def full_lexicon(
             except DataError:
                 left_out["unreadable_record"] += 1
             progress(1)
-    if not words and words_from == "kept" and not num_kept and not left_out:
-        raise DataError(
-            f"{', '.join(paths)}: no lexicons are kept with the samples; expected an LMDB store that has them. Take "
-            "the words of the labels (--from labels)"
-        )
     if not words:
         found = ", ".join(f"{reason}: {count}" for reason, count in left_out.items()) or "nothing there"
         raise DataError(
             f"{', '.join(paths)}: has no word for a lexicon ({found}) in the characters {charset.characters!r}; "
-            "expected some. Name the characters of the labels (--charset)"
+            "expected some. Name the characters of the labels (--charset), or take their words (--from labels)"
         )
     return FullLexicon(words=tuple(sorted(words)), labels=num_labels, kept=num_kept, left_out=dict(left_out))
 
@@ -119,15 +114,12 @@ def lexicon_name(spec: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SetLexicon:
-    """Lexicon of the samples of one set; ``size`` counts its words, if all samples share it.
-
-    ``of`` returns the lexicon of an index, ``margin`` is ``DecodingOptions.lexicon_margin``.
-    """
+    """Lexicon of the samples of one set."""
 
     name: str
-    size: int | None
-    of: Callable[[int], Lexicon | None]
-    margin: float | None
+    size: int | None  # number of words, if all samples share it
+    of: Callable[[int], Lexicon | None]  # by the index of a sample
+    margin: float | None  # ``DecodingOptions.lexicon_margin``
 
     def matches(
         self, log_probs: npt.NDArray[np.floating[Any]], indices: Sequence[int], *, posterior: bool = False
@@ -135,7 +127,6 @@ class SetLexicon:
         """Return the best word of each sample from ``log_probs``, ``(N, T, V)``, and N indices in the set.
 
         Each has a list of one match, empty if no word can be written in T steps, or ``None`` without a lexicon.
-        ``posterior`` adds the word's probability among the words, slower with large lexicons.
         """
         lexicons = {n: lexicon for n, index in enumerate(indices) if (lexicon := self.of(index)) is not None}
         if not lexicons:
@@ -148,13 +139,9 @@ class SetLexicon:
 def open_lexicon(
     spec: str, store: SampleStore, charset: Charset, rules: LabelRules, margin: float | None = None
 ) -> SetLexicon:
-    """Open a lexicon for one set, under the charset and label rules of the network.
+    """Open a lexicon for one set, under the charset and label rules of the network; ``DataError`` without any word.
 
-    ``spec`` is ``50`` or ``1k`` (the smaller or larger lexicon kept with each sample), ``full`` (the labels of the set)
-    or a file.
-
-    Raises:
-        DataError: A file or the labels of a set have no word that the network can write.
+    ``spec`` is ``50`` or ``1k`` (the smaller or larger one kept with each sample), ``full`` (all labels) or a file.
     """
     rules = lexicon_rules(rules)
     name = lexicon_name(spec)

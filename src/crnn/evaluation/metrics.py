@@ -51,8 +51,21 @@ class TextSums:
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """95 % interval of ``accuracy``; see ``wilson_interval``."""
-        return wilson_interval(self.correct, self.samples)
+        """95 % interval of ``accuracy``; (0, 1) without samples.
+
+        Unlike the normal approximation it stays in [0, 1], and suits small sets and shares near 0 and 1. Reference:
+        Wilson 1927, "Probable inference, the law of succession, and statistical inference"; no continuity correction.
+        """
+        correct, samples = self.correct, self.samples
+        if samples == 0:
+            return 0.0, 1.0
+        z2 = _Z_95 * _Z_95
+        center = correct + z2 / 2
+        spread = _Z_95 * math.sqrt(correct * (1 - correct / samples) + z2 / 4)
+        # Exact where all or none are correct: rounding would leave some 1e-17 there, below 0 or above 1 at times.
+        low = 0.0 if correct == 0 else (center - spread) / (samples + z2)
+        high = 1.0 if correct == samples else (center + spread) / (samples + z2)
+        return low, high
 
     @property
     def cer(self) -> float:
@@ -87,29 +100,7 @@ def score_texts(pairs: Iterable[tuple[str, str]]) -> TextSums:
     return TextSums(samples, correct, characters, tuple(sorted(edits_by_length.items())))
 
 
-def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share; (0, 1) without samples.
-
-    Unlike the normal approximation it stays in [0, 1], and suits small sets and shares near 0 and 1. Reference: Wilson
-    1927, "Probable inference, the law of succession, and statistical inference"; no continuity correction.
-    """
-    if samples == 0:
-        return 0.0, 1.0
-    z2 = _Z_95 * _Z_95
-    center = correct + z2 / 2
-    spread = _Z_95 * math.sqrt(correct * (1 - correct / samples) + z2 / 4)
-    # Exact where all or none are correct: rounding would leave some 1e-17 there, below 0 or above 1 at times.
-    low = 0.0 if correct == 0 else (center - spread) / (samples + z2)
-    high = 1.0 if correct == samples else (center + spread) / (samples + z2)
-    return low, high
-
-
 def mean_accuracy(sets: Iterable[TextSums]) -> float:
     """Return the unweighted mean of the sets' accuracies (papers' "Avg"); NaN if no set has samples."""
     accuracies = [sums.accuracy for sums in sets if sums.samples]
     return sum(accuracies) / len(accuracies) if accuracies else math.nan
-
-
-def combined_accuracy(sets: Iterable[TextSums]) -> float:
-    """Return the accuracy over all samples: PARSeq's "Combined", DTRB's "total_accuracy"; NaN without samples."""
-    return sum(sets, TextSums()).accuracy

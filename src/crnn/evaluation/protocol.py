@@ -109,7 +109,7 @@ def protocol_for(name: ProtocolName, charset: CharsetName = "36", dataset: str =
     if charset not in NAMED_CHARSETS:
         raise ConfigError(f"charset is {charset!r}; expected 36, 62 or 94, or use own_protocol for other characters")
     if name == "lines":
-        return line_protocol(dataset)
+        return LineProtocol("lines", "lines, case folded", Charset("36"), dataset, LabelRules(), None)
     if name not in _CHARSETS:
         raise ConfigError(f"protocol is {name!r}; expected parseq, clovaai, modelzoo or lines")
     if charset not in _CHARSETS[name]:
@@ -144,10 +144,7 @@ def _letters_and_digits(text: str) -> str:
 
 
 class LineProtocol(Protocol):
-    """Rules for lines: whole texts with spaces and marks, in three forms, of which the first gives accuracy and CER.
-
-    In all forms runs of spaces are one space.
-    """
+    """Rules for lines, with spaces and marks, whatever the network's charset; accuracy and CER are of folded case."""
 
     forms = (("as annotated", _collapsed), ("letters and digits", _letters_and_digits))
 
@@ -163,17 +160,11 @@ class LineProtocol(Protocol):
         return _collapsed(text).casefold()
 
 
-def line_protocol(dataset: str = "") -> LineProtocol:
-    """Return the rules for lines: case folded, marks and spaces counted, independent of the network's charset."""
-    return LineProtocol("lines", "lines, case folded", Charset("36"), dataset, LabelRules(), None)
-
-
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:
     """Return PARSeq's rules with a model's own charset and label rules: for any script, and while training.
 
-    They differ from the training's rules in two points. No label is cut or left out for its length (``max_length``,
-    ``truncate``): a limit that suits the training set would hide long words. And readings get the white space, Unicode
-    form and case of labels, so that two spellings of one text are equal.
+    No label is cut or left out for its length: a limit that suits the training set would hide long words. Readings get
+    the white space, Unicode form and case of labels, so that two spellings of one text are equal.
     """
     labels = replace(rules, max_length=None)  # without a limit nothing is truncated either
     title = f"parseq over the model's own {len(charset.characters)} characters"
@@ -181,10 +172,7 @@ def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Prot
 
 
 def expected_count(dataset: str) -> int | None:
-    """Return the number of images in a benchmark set; case, ``_``, ``-`` and spaces in the name are ignored.
-
-    Only whole names match: a user's set such as ``svt_train`` has no published count.
-    """
+    """Return the number of images in a benchmark set by its whole name, whatever its case, ``_``, ``-`` and spaces."""
     return PUBLISHED_COUNTS.get(_NAME_BY_KEY.get(_key(dataset), ""))
 
 

@@ -46,13 +46,10 @@ ImageLookup = Callable[[str, int], bytes | None]  # encoded image of a sample, b
 def write_report(
     path: Path, evaluation: Evaluation, lookup: ImageLookup, details: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """Write the report of an evaluation as one HTML file, atomically.
+    """Write the report of an evaluation as one HTML file, atomically; ``ConfigError`` if that is impossible.
 
     ``lookup`` returns the images of wrong readings; a ``CrnnError`` or ``OSError`` from it leaves a gap. ``details``
     are facts on the evaluation (decoding, engine, versions), by name.
-
-    Raises:
-        ConfigError: The file cannot be written; an earlier one at ``path`` is untouched.
     """
     title = f"Evaluation of {_text(evaluation.model)}"
     facts = [f"{_text(name)}: {_text(value)}" for name, value in (("Protocol", evaluation.title), *details)]
@@ -187,10 +184,11 @@ def _lengths(evaluation: Evaluation) -> str:
 
 def _confusions(evaluation: Evaluation) -> str:
     rows = []
-    for row in (found := confusions(evaluation.samples, MAX_CONFUSIONS)):
-        share = _percent(row.count / row.occurrences if row.occurrences else math.nan)
-        bar = f'<div class="bar" style="--value:{100 * row.count / found[0].count:.1f}%"><i></i></div>'
-        rows.append((_glyph(row.expected), _glyph(row.read), f"{row.count:,}", share, bar))
+    found = confusions(evaluation.samples, MAX_CONFUSIONS)
+    for expected, read, count, occurrences in found:
+        share = _percent(count / occurrences if occurrences else math.nan)
+        bar = f'<div class="bar" style="--value:{100 * count / found[0][2]:.1f}%"><i></i></div>'
+        rows.append((_glyph(expected), _glyph(read), f"{count:,}", share, bar))
     table = _table(("Label", "Read as", "#Times", "#Share", ""), rows)
     text = "The most frequent ones. Share: of all such characters in the labels."
     return _part("Confused characters", text, table) if rows else _part("Confused characters", "None.", "")

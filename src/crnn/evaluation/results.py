@@ -184,19 +184,6 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value  # NaN is not JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A character read as another one, ``count`` times in ``occurrences`` of ``expected``.
-
-    ``expected`` is empty for an insertion, ``read`` for a deletion.
-    """
-
-    expected: str
-    read: str
-    count: int
-    occurrences: int
-
-
 def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> dict[int, TextSums]:
     """Return the counts by label length, ascending; ``longest + 1`` stands for all longer labels."""
     pairs: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
@@ -205,10 +192,12 @@ def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> di
     return {length: score_texts(pairs[length]) for length in sorted(pairs)}
 
 
-def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> list[Confusion]:
+def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> list[tuple[str, str, int, int]]:
     """Return at most ``limit`` confused characters, most frequent first, then by code points.
 
-    Readings are aligned by the fewest edits; of several such alignments (``rn`` read as ``m``), one is counted.
+    Each is the expected character (empty for an insertion), the read one (empty for a deletion), their count, and the
+    occurrences of the expected one. Readings are aligned by the fewest edits; of several such alignments (``rn`` read
+    as ``m``), one is counted.
     """
     counts: Counter[tuple[str, str]] = Counter()
     occurrences: Counter[str] = Counter()
@@ -220,7 +209,7 @@ def confusions(samples: Iterable[SampleResult], limit: int | None = None) -> lis
             read = "" if operation.tag == "delete" else prediction[operation.dest_pos]
             counts[expected, read] += 1
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [Confusion(expected, read, n, occurrences[expected]) for (expected, read), n in ranked[:limit]]
+    return [(expected, read, n, occurrences[expected]) for (expected, read), n in ranked[:limit]]
 
 
 def worst_errors(datasets: Iterable[DatasetResult], limit: int) -> list[tuple[str, SampleResult]]:

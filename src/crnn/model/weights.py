@@ -102,17 +102,16 @@ def resolve_weights(source: str | Path) -> Path:
 
 
 def weights_metadata(
-    path: Path, metadata: Mapping[str, Any]
+    path: Path, metadata: Mapping[str, Any], kind: str = WEIGHTS_FORMAT, version: int = FORMAT_VERSION
 ) -> tuple[ReaderConfig, dict[str, Any], Calibration | None]:
-    """Check the metadata of ``read_tensor_file``; return settings, info and calibration."""
-    if metadata["format"] != WEIGHTS_FORMAT:
-        raise CheckpointError(
-            f"{path}: is a {metadata['format']!r} file; expected weights, such as best.safetensors of the run folder"
-        )
-    if metadata.get("format_version") not in range(1, FORMAT_VERSION + 1):
+    """Check the metadata of a weights file, or of another ``kind``; return settings, info and calibration."""
+    if metadata.get("format") != kind:
+        wanted = "best.safetensors of the run folder" if kind == WEIGHTS_FORMAT else "a file of crnn export"
+        raise CheckpointError(f"{path}: is a {metadata.get('format')!r} file; expected {kind}, such as {wanted}")
+    if metadata.get("format_version") not in range(1, version + 1):
         raise CheckpointError(
             f"{path}: has format version {metadata.get('format_version')!r} of crnn {metadata.get('crnn_version')}; "
-            f"this version reads {FORMAT_VERSION}. Upgrade crnn to read it"
+            f"this version reads {version}. Upgrade crnn to read it"
         )
     try:
         config = parse_reader_config(metadata["config"], str(path))
