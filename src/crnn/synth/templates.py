@@ -8,8 +8,6 @@ A template is text in which a backslash and a letter stand for something random:
     \Y  a year              \y  its last two digits      \S  a currency sign
 """
 
-from __future__ import annotations
-
 import re
 import string
 import unicodedata
