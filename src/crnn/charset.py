@@ -54,8 +54,7 @@ class Charset:
         for position, character in enumerate(characters):
             if unicodedata.category(character) in ("Cc", "Cs"):
                 raise CharsetError(
-                    f"charset position {position} holds the control character {character!r}; "
-                    "expected only characters that can be drawn, and the space"
+                    f"charset position {position} holds the control character {character!r}; expected drawable ones"
                 )
             if character in ids:
                 raise CharsetError(

@@ -103,8 +103,7 @@ def start_ranks(device_name: str, timeout: timedelta | None = None) -> Iterator[
         dist.init_process_group(backend, timeout=timeout or TIMEOUT)
     except RuntimeError as error:  # torch's are subclasses, and gloo's are not
         raise TrainingError(
-            f"rank {rank} of {world_size} cannot reach the others ({str(error).splitlines()[0]}); look at what they "
-            "say, and whether MASTER_ADDR and the rendezvous endpoint are right"
+            f"rank {rank} of {world_size} cannot reach the others ({str(error).splitlines()[0]}); is MASTER_ADDR right?"
         ) from error
     try:
         yield Ranks(rank, world_size, device)

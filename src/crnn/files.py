@@ -186,10 +186,7 @@ class FolderWriter:
         """Lock the partial folder, if no writer is at it and it has nothing but what writers leave."""
         for name in sorted(entry.name for entry in self.partial.iterdir()):
             if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self._names):
-                raise DataError(
-                    f"{self.partial}: has {name!r} in it, which no writer of this form left; expected a new folder. "
-                    "Nothing was removed: remove it yourself, or choose another path"
-                )
+                raise DataError(f"{self.partial}: has {name!r}, which no writer of this form left. Remove it yourself")
         try:
             self._lock = lock_file(self.partial / _LOCK_NAME)
         except BlockingIOError:

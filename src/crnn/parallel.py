@@ -88,8 +88,7 @@ def ordered_map(
             raise failure[0]
     except BrokenExecutor:
         raise DataError(
-            "a worker process died; the machine may have run out of memory. The same command goes on where it ended, "
-            "with fewer workers if it happens again"
+            "a worker process died, perhaps out of memory; the same command goes on where it ended (fewer workers?)"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

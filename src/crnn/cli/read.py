@@ -68,8 +68,7 @@ def read(
     count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
     if not count:
         raise ConfigError(
-            f"{', '.join(images)}: no image there; expected image files, folders that hold files with an image's "
-            "suffix, or a path on each line of stdin for -"
+            f"{', '.join(images)}: no image there; expected image files, folders with some, or - and paths on stdin"
         )
     if explain:
         _explain(reader, explained, explain, explain_font or None)
@@ -158,8 +157,7 @@ def _expand(images: Iterable[str], closed: list[str]) -> Iterator[str]:
             for number, line in enumerate(sys.stdin.buffer):
                 if number == 0 and (b"\0" in line or line.startswith((b"\x89PNG", b"\xff\xd8\xff"))):
                     raise ConfigError(
-                        "stdin holds other data than paths, perhaps an image; expected one path on each line, or the "
-                        "image's path in place of -"
+                        "stdin holds no paths; expected one on each line, or the image's path in place of -"
                     )
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
                 if line.strip():

@@ -276,8 +276,7 @@ class _Tally:
             result = cls(**{**tally, "skips": {reason: Skips(**found) for reason, found in tally["skips"].items()}})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{partial}: was left by another version of this program ({error}); expected one to go on with. "
-                "Begin anew with --restart"
+                f"{partial}: was left by another version of this program ({error}). Begin anew with --restart"
             ) from error
         clash = ", ".join(
             f"{key} {begun.get(key, 'not given')} (now {settings.get(key, 'not given')})"
@@ -301,8 +300,7 @@ class _Tally:
                 return False
         if checksum != self.checksum:
             raise DataError(
-                f"{partial}: the first {self.position} samples of the source are not what they were when this was "
-                "begun. Begin anew with --restart"
+                f"{partial}: the source's first {self.position} samples have changed. Begin anew with --restart"
             )
         return True
 

@@ -60,8 +60,7 @@ class InspectionSettings:
     def __post_init__(self) -> None:
         if self.tiny_below < 0 or self.huge_above < max(self.tiny_below, 1):
             raise ConfigError(
-                f"images are tiny below {self.tiny_below} and huge above {self.huge_above} pixels; expected a bound "
-                "for tiny of 0 or more, and one for huge that is not below it"
+                f"images are tiny below {self.tiny_below} and huge above {self.huge_above}; expected 0 <= tiny <= huge"
             )
 
 
@@ -440,8 +439,7 @@ def check_destination(path: str | os.PathLike[str]) -> None:
     partial = partial_folder(path)
     if partial.exists():
         raise DataError(
-            f"{partial}: exists already; expected nothing there. It was left by a conversion that was stopped: "
-            "go on with that, remove it, or choose another folder"
+            f"{partial}: exists already, left by a conversion. Go on with that, remove it, or choose another folder"
         )
 
 

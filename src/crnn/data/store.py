@@ -165,8 +165,7 @@ class LmdbStore(SampleStore):
         raw = self._get(COUNT_KEY)
         if raw is None:
             raise DataError(
-                f"{self.path}: has no record 'num-samples'; expected the number of samples, which its writer puts in "
-                "last. Write the store again with: crnn data convert"
+                f"{self.path}: has no record 'num-samples', which its writer puts in last. Write the store again"
             )
         if not raw.strip().isdigit() or len(raw) > 20:
             raise self._unfit(COUNT_KEY, raw, "a whole number")
@@ -174,8 +173,7 @@ class LmdbStore(SampleStore):
             raise self._unfit(COUNT_KEY, raw, "at least 1 sample")
         if self._get(f"label-{int(raw):09d}") is None:
             raise DataError(
-                f"{self.path}: num-samples is {int(raw)}, but there is no 'label-{int(raw):09d}' (keys count from 1). "
-                "Write the store again, or copy it again"
+                f"{self.path}: num-samples is {int(raw)}, but there is no 'label-{int(raw):09d}' (keys count from 1)"
             )
         return int(raw)
 
@@ -222,8 +220,7 @@ def _open_environment(path: str, file: Path) -> Environment:
     except (OSError, lmdb.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path}: there is no data.mdb that can be read in it ({why}); expected an LMDB folder with a whole one. "
-            "Check the path, or copy or write it again"
+            f"{path}: there is no data.mdb that can be read in it ({why}); expected an LMDB folder"
         ) from error
     # Reading a page beyond the end of the file would kill the process with a bus error.
     expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]

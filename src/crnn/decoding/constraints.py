@@ -43,8 +43,7 @@ def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = Non
         mask[charset.encode(written_as(character, charset, rules))] = False
     if not mask[: charset.blank].any():
         raise CharsetError(
-            f"allow {allow!r} and block {block!r} leave no character of the charset {charset.characters!r}; expected "
-            "at least one"
+            f"allow {allow!r} and block {block!r} leave no character of the charset {charset.characters!r}"
         )
     return mask
 
@@ -97,8 +96,7 @@ class Pattern:
             return self._regex.fullmatch(text, partial=partial, timeout=_TIMEOUT_S) is not None
         except TimeoutError:
             raise ConfigError(
-                f"pattern {self.expression!r}: takes more than {_TIMEOUT_S:g} s for the text {text!r}; expected one "
-                "without repeats of repeats, such as (a+)+"
+                f"pattern {self.expression!r}: takes more than {_TIMEOUT_S:g} s; expected no repeats of repeats: (a+)+"
             ) from None
 
     def _may_match(self, characters: list[str]) -> bool:

@@ -269,8 +269,7 @@ def _check_values(options: DecodingOptions, method: str) -> None:
             raise ConfigError(f"{name} is {value!r}; expected a text")
     if method == "beam" and options.n_best > options.beam_width:
         raise ConfigError(
-            f"n_best is {options.n_best}, and the beam holds {options.beam_width} prefixes (beam_width); expected no "
-            "more than these"
+            f"n_best is {options.n_best}; expected no more than the beam holds (beam_width), {options.beam_width}"
         )
 
 

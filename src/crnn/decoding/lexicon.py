@@ -81,10 +81,7 @@ class Lexicon:
             labels[label] = None
         if not labels:
             found = "; ".join(f"{r}: {n:,} ({', '.join(map(repr, examples))})" for r, (n, examples) in skipped.items())
-            raise DataError(
-                f"{name} has no word that can be read ({found or 'it is empty'}); expected words in the characters "
-                f"{charset.characters!r}"
-            )
+            raise DataError(f"{name} has no word in the characters {charset.characters!r} ({found or 'it is empty'})")
         if sum(map(len, labels)) > _MOST_CHARACTERS:
             raise DataError(f"{name} has more than {_MOST_CHARACTERS:,} characters; expected fewer")
         return cls(list(labels), charset, skipped)

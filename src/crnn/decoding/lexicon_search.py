@@ -288,10 +288,7 @@ def _search(log_probs: _Floats, given: Sequence[Lexicon], n_best: int, posterior
     which = np.array([number.setdefault(id(one), len(number)) for one in given], dtype=np.intp)
     lexicons = list({id(one): one for one in given}.values())
     if any(one.charset.num_classes != log_probs.shape[2] for one in lexicons):
-        raise DataError(
-            f"log_probs have shape {log_probs.shape}, so {log_probs.shape[2]} classes; expected lexicons made with the "
-            "charset of the network"
-        )
+        raise DataError(f"log_probs have shape {log_probs.shape}; expected lexicons made with the network's charset")
     few = max(map(len, lexicons)) <= _FEW_WORDS
     if few:
         sizes = np.array([len(one) for one in given], dtype=np.intp)

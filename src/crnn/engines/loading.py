@@ -58,8 +58,7 @@ def open_model(
             precision = file.precision
         elif precision != file.precision and (precision, file.precision) != ("bf16", "fp32"):
             raise ConfigError(
-                f"precision is {precision!r}, and {exported} is exported as {file.precision}; leave precision out, or "
-                "export anew"
+                f"precision is {precision!r}, and {exported} is exported as {file.precision}; leave precision out"
             )
     else:
         from crnn.engines.onnx_graph import network_graph

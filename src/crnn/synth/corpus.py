@@ -82,8 +82,7 @@ class PatternText:
                 raise ConfigError(f"corpus.pattern {self._expression!r} repeats {most} times; expected at most {_MOST}")
             return int(least), most, self._nodes(repeated)
         raise ConfigError(
-            f"corpus.pattern {self._expression!r} has what cannot be drawn ({name.lower()}); expected characters, "
-            "sets, groups, alternatives and counts"
+            f"corpus.pattern {self._expression!r}: cannot draw {name.lower()}; expected sets, groups, counts"
         )
 
     def _characters(self, kind: Any, value: Any) -> str:

@@ -138,8 +138,7 @@ def _font_files(config: FontConfig) -> list[Path]:
             folder = Path(name).expanduser()
             if not folder.exists():
                 raise ConfigError(
-                    f"fonts.folders: {name!r} does not exist; give folders with fonts, "
-                    '"shipped" for those of the package or "system" for the installed ones'
+                    f'fonts.folders: {name!r} does not exist; expected folders with fonts, "shipped" or "system"'
                 )
             roots.append(folder)
     files: dict[Path, None] = {}

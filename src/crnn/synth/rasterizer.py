@@ -113,8 +113,7 @@ def render_mask(
     shaped = needs_shaping(text)
     if shaped and not features.check("raqm"):
         raise ConfigError(
-            f"{text!r} is of a script whose letters join or move, and this Pillow cannot shape it (built without "
-            "raqm); install Pillow from its published wheels"
+            f"{text!r} is of a script that this Pillow cannot shape (no raqm); install its published wheels"
         )
     size = _size_for(len(text))
     if shaped or Lettering(underline=lettering.underline) == lettering:  # the font alone places the letters

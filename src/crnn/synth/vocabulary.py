@@ -40,8 +40,7 @@ class Vocabulary:
         self._listed = WeightedChoice((length, weight) for length, weight in pairs if length in self.table.lengths)
         if not len(self.lengths):
             raise ConfigError(
-                f"corpus.length_weights has no weight up to {check.longest}, the longest label that fits; "
-                "expected one above 0 among the first numbers"
+                f"corpus.length_weights: all 0 up to {check.longest}, the longest label that fits; expected one above 0"
             )
         self.characters = self.table.characters | (frozenset() if config.only_words else self._strings.characters)
 

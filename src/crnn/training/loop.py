@@ -97,8 +97,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
             stack.enter_context(folder.lock())
             if not resume and (folder.checkpoints() or folder.best.exists() or folder.last.exists()):
                 raise ConfigError(
-                    f"{folder.path} already holds a run; add --resume to go on with it, or choose another "
-                    "--checkpoint.save_checkpoint_path"
+                    f"{folder.path} already holds a run; --resume it, or set checkpoint.save_checkpoint_path"
                 )
             if folder.last.exists() and not folder.checkpoints():
                 raise ConfigError(

@@ -32,8 +32,7 @@ def compiles(config: Config, device: torch.device, world_size: int) -> bool:
     if config.image.resize != "squash":
         if wanted is True:
             raise ConfigError(
-                'train.compile is true with image.resize "keep_ratio", whose batches have many widths; '
-                'expected "squash", or train.compile false'
+                'train.compile is true, and image.resize "keep_ratio" gives batches of many widths; expected "squash"'
             )
         return False
     if wanted != "auto":

@@ -76,8 +76,7 @@ def open_reader(name: str, source: str | os.PathLike[str], options: Mapping[str,
     for option in chosen.keys() - _options(reader):
         known = [other for other, entry in FORMATS.items() if option in _options(entry.reader_class())]
         raise ConfigError(
-            f"--{option.replace('_', '-')} {chosen[option]} does not go with format {name}; it is for "
-            f"{', '.join(known)}. Leave it out"
+            f"--{option.replace('_', '-')} {chosen[option]} does not go with {name}; it is for {', '.join(known)}"
         )
     return reader(source, **chosen)  # type: ignore[call-arg]
 

@@ -98,8 +98,7 @@ class CsvReader(Reader):
                 yield self._sample(line, row)
         except csv.Error as error:
             raise DataError(
-                f"{self._path}, after line {line}: is not CSV: {error}; expected text in quotes to end with one quote, "
-                'and to have "" for each quote in it. Correct the line'
+                f"{self._path}, after line {line}: is not CSV: {error}; expected each quote closed"
             ) from error
 
     def _sample(self, line: int, row: list[str]) -> Record | Skipped:
@@ -136,8 +135,7 @@ class FolderReader(Reader):
         self.root = _folder(source)
         if not any(text for _, text in self._pairs()):
             raise DataError(
-                f"{source}: has no image with a text file of its name; expected a.png with a.gt.txt or a.txt. "
-                "Check the folder"
+                f"{source}: has no image with a text file of its name; expected a.png with a.gt.txt or a.txt"
             )
 
     def __len__(self) -> int:
@@ -178,10 +176,7 @@ class LabelledNamesReader(Reader):
     def __init__(self, source: str | os.PathLike[str]) -> None:
         self.root = _folder(source)
         if not any(isinstance(word, Record) for word in self):
-            raise DataError(
-                f"{source}: has no image whose name holds a word; expected names like 115_Lube_45484.jpg. "
-                "Check the folder"
-            )
+            raise DataError(f"{source}: has no image whose name holds a word; expected names like 115_Lube_45484.jpg")
 
     def __iter__(self) -> Iterator[Record | Skipped]:
         for prefix, names, links in _walk(self.root):

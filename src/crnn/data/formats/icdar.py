@@ -111,8 +111,7 @@ def _image_folder(annotation: Path, first: str) -> Path:
     if len(below) > 1:
         names = ", ".join(folder.name for folder in below[:4])
         raise DataError(
-            f"{annotation}: {first} is in {len(below)} folders beside it ({names}); expected one. "
-            "Name the folder of the images"
+            f"{annotation}: {first} is in {len(below)} folders beside it ({names}); name the folder of the images"
         )
     return below[0] if below else beside
 

@@ -41,8 +41,7 @@ def read_mat(path: Path, names: Sequence[str], convert: Callable[[Path, Variable
                 yield from piece
         except BrokenProcessPool:
             raise DataError(
-                f"{path}: ended the process that reads it; it is damaged, or there is too little memory. Download it "
-                "again"
+                f"{path}: ended the process that reads it: it is damaged, or there is too little memory"
             ) from None
 
 
@@ -69,8 +68,7 @@ def _load(path: Path, names: Sequence[str], convert: Callable[[Path, Variables],
         }
     except NotImplementedError:
         raise DataError(
-            f"{path}: is a MATLAB file of version 7.3 (HDF5), which is not read; expected version 5 to 7. Save it in "
-            "MATLAB with save(..., '-v7')"
+            f"{path}: is a MATLAB file of version 7.3 (HDF5); expected 5 to 7. Save it with save(..., '-v7')"
         ) from None
     except Exception as error:  # scipy raises nearly anything
         cause = printable(str(error)) or type(error).__name__
