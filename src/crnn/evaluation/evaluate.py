@@ -284,11 +284,7 @@ def count_samples(data: DataSpecs) -> int:
 
 
 def open_sets(
-    recognizer: Recognizer,
-    data: DataSpecs,
-    *,
-    protocol: ProtocolName = "parseq",
-    charset: ProtocolCharset = "auto",
+    recognizer: Recognizer, data: DataSpecs, *, protocol: ProtocolName = "parseq", charset: ProtocolCharset = "auto"
 ) -> list[tuple[str, SampleStore, Protocol]]:
     """Return name, store and rules of each set; raises the errors of ``evaluate`` that need no image."""
     specs = _specs(data)

@@ -11,15 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from crnn.data.formats.records import (
-    Reader,
-    Record,
-    Skipped,
-    annotation_lines,
-    find_annotation,
-    printable,
-    sample,
-)
+from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, printable, sample
 from crnn.errors import DataError, ImageError
 from crnn.files import ImageFolder, text_lines
 from crnn.image import IMAGE_SUFFIXES
