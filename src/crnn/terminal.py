@@ -1,4 +1,4 @@
-"""Common parts of commands: JSON results, checks of files and packages, progress, signals."""
+"""Common parts of commands: JSON results, checks, progress (training's own: ``training.monitor``), signals."""
 
 import contextlib
 import importlib.util

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from crnn.cli.arguments import EngineOptions
+from crnn.config.training import ProtocolName
 from crnn.errors import ConfigError
 from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
 
@@ -15,7 +16,7 @@ def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL")],
     data: Annotated[list[str], typer.Argument(metavar="[NAME=]DATA ...")],
     out: str = "",
-    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq",
+    protocol: ProtocolName = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     json: bool = False,
     *,

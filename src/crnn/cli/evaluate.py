@@ -10,6 +10,7 @@ import typer
 
 from crnn.charset import NAMED_CHARSETS
 from crnn.cli.arguments import EngineOptions
+from crnn.config.training import ProtocolName
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError
 from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL")],
     data: Annotated[list[str], typer.Argument(metavar="[NAME=]DATA ...")],
-    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq",
+    protocol: ProtocolName = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     lexicon: Annotated[list[str] | None, typer.Option(metavar="50|1k|full|FILE")] = None,
     *,

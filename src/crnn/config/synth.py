@@ -342,7 +342,7 @@ class CameraConfig(Section):
     defocus_share: Share = 0.45
     """Share of images out of focus (own; SVT has such signs)."""
     defocus: Annotated[float, Field(ge=0.0, le=8.0)] = 1.6
-    """Largest sigma of defocus, in pixels of a 32 pixel high image (own)."""
+    """Largest sigma of defocus, in pixels of a 32 pixel high image; with blur at most 2.8 (own)."""
 
     motion_share: Share = 0.07
     """Share of images smeared by motion in some direction (own)."""

@@ -193,13 +193,16 @@ class TrainConfig(Section):
     """Write scalars and a few readings with their images for TensorBoard, where it is installed."""
 
 
+ProtocolName = Literal["parseq", "clovaai", "modelzoo", "lines"]  # of an evaluation
+
+
 class EvalConfig(Section):
     """Validation."""
 
     eval_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between two validations. Default: as often as checkpoints are saved."""
 
-    protocol: Literal["parseq", "clovaai", "modelzoo", "lines"] = "parseq"
+    protocol: ProtocolName = "parseq"
     """Rules for labels and readings; see ``crnn evaluate``."""
 
     batch_size: Annotated[int, Field(ge=1)] = 64

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from crnn.charset import NAMED_CHARSETS, LabelSkip
+from crnn.config.training import ProtocolName
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.decoding.confidence import (
     UNCALIBRATED,
@@ -29,7 +30,7 @@ from crnn.distributed import Ranks
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.evaluation.lexicons import SetLexicon, lexicon_name, open_lexicon
 from crnn.evaluation.metrics import score_texts
-from crnn.evaluation.protocol import CharsetName, Protocol, ProtocolName, own_protocol, protocol_for
+from crnn.evaluation.protocol import CharsetName, Protocol, own_protocol, protocol_for
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
 from crnn.recognizer import NetworkOutput, Recognizer
 

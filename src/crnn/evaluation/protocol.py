@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip
+from crnn.config.training import ProtocolName
 from crnn.data.formats import FORMATS
 from crnn.data.formats.subsets import VARIANTS
 from crnn.errors import ConfigError
 
-ProtocolName = Literal["parseq", "clovaai", "modelzoo", "lines"]
 CharsetName = Literal["36", "62", "94"]
 
 PUBLISHED_COUNTS = {

@@ -1,4 +1,4 @@
-"""Rasterize texts with FreeType to coverage masks of one size.
+"""Set letters and rasterize texts with FreeType to coverage masks of one size.
 
 The ink of a text is stretched over its mask; its true width over height is kept beside it.
 """
