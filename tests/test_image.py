@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from crnn import image as image_module
 from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, ImageError
-from crnn.image import MAX_PIXELS, image_size, load_fitted, load_image, load_resized, normalize, resize, target_width
+from crnn.image import MAX_PIXELS, image_size, load_fitted, load_image, load_resized, resize, target_width
 
 FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"]
 RED = [255, 0, 0]
@@ -575,16 +575,6 @@ def test_interpolation_is_antialiased_and_follows_the_setting(noise):
     pixels = noise(20, 60, 3)
     bilinear, bicubic = (resize(pixels, ImageConfig(interpolation=kind)) for kind in ("bilinear", "bicubic"))
     assert not np.array_equal(bilinear, bicubic)
-
-
-def test_normalise():
-    values = np.arange(256, dtype=np.uint8).reshape(2, 2, 64)
-    result = normalize(values)
-    assert result.dtype == np.float32
-    assert result.shape == values.shape
-    assert (result.min(), result.max()) == (-1.0, 1.0)
-    exact = (values.astype(np.float64) - 127.5) / 127.5
-    assert np.array_equal(result, exact.astype(np.float32))  # rounded once
 
 
 @pytest.mark.parametrize("config", [ImageConfig(), ImageConfig(resize="keep_ratio", image_channels=3)])

@@ -429,7 +429,7 @@ def test_none_takes_an_option_away(barcode_reader, barcode):
     ("options", "error", "message"),
     [
         ({"decode": "best"}, ConfigError, "decode is 'best'; expected one of: auto, greedy"),
-        ({"lexicon": ["ж"]}, DataError, "the lexicon has no word that can be read"),
+        ({"lexicon": ["ж"]}, DataError, "the lexicon has no word in the characters"),
         ({"lexicon": "nowhere.txt"}, DataError, r"lexicon nowhere\.txt"),
         ({"pattern": "ж+"}, CharsetError, "no text of the characters '.*' matches it"),
         ({"pattern": "a("}, ConfigError, r"pattern 'a\('"),

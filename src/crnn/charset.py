@@ -83,8 +83,7 @@ class Charset:
             return [self._ids[character] for character in label]
         except KeyError:
             raise CharsetError(
-                f"label {label!r} has characters that are not in the charset: {self.unknown(label)!r}. "
-                "Add them to charset.characters, or set charset.unknown to drop_character or drop_sample"
+                f"label {label!r} has {self.unknown(label)!r}, which charset.characters lacks; see charset.unknown"
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import fnmatch
+import gzip
 import os
+import re
 import shutil
 import stat
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Self
@@ -39,8 +42,7 @@ def atomic_write(path: Path, data: bytes, error: type[CrnnError] | None = None) 
             raise
         why = "the disk is full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else failure.strerror or str(failure)
         raise error(
-            f"cannot write {path}: {why}. What was written before is untouched; make room or choose another "
-            "place (a training goes on with --resume)"
+            f"cannot write {path}: {why}; what was there before is untouched. Make room, or choose another place"
         ) from failure
 
 
@@ -216,9 +218,9 @@ class FolderWriter:
 
 
 def text_lines(path: Path, name: str = "") -> Iterator[str]:
-    """Yield the lines of a text file with their ends, without byte order mark; nothing is held.
+    """Yield the lines of a text file, plain or gzipped, with their ends, without byte order mark; nothing is held.
 
-    Bytes that are not UTF-8 become surrogates (PEP 383). ``name`` stands for the path in messages.
+    Bytes that are not UTF-8 become surrogates, which ``not_utf8`` finds. ``name`` stands for the path in messages.
 
     Raises:
         DataError: The file cannot be read, is none (a pipe would be waited for), or has a NUL near its beginning.
@@ -227,14 +229,24 @@ def text_lines(path: Path, name: str = "") -> Iterator[str]:
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{name}: is not a file; expected a text file. Check the path")
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+        with path.open("rb") as head:
+            opener = gzip.open if head.read(2) == b"\x1f\x8b" else open
+        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             if "\0" in file.read(4096):  # before an archive or an image is read as one long line
                 raise DataError(f"{name}: is not text in UTF-8; expected lines of text. Save it as UTF-8")
             file.seek(0)
             yield from file
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}; expected a text file. Check the path") from error
+    except (OSError, EOFError, zlib.error) as error:  # the last two: compressed data break off
+        why = getattr(error, "strerror", None) or "it is damaged"
+        raise DataError(f"{name}: cannot be read: {why}; expected a text file. Check the path") from error
 
+
+def not_utf8(text: str) -> bool:
+    """Return whether a text has surrogates, which stand for bytes that are not UTF-8 (PEP 383)."""
+    return _SURROGATE.search(text) is not None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024  # larger files are not read: no crop of a word has this size
 
@@ -315,8 +327,5 @@ class ImageFolder:
         """Follow all links; ``ImageError`` where they end outside of the root."""
         resolved, root = os.path.realpath(place), self._resolved_root
         if resolved != root and not resolved.startswith(root if root.endswith(os.sep) else root + os.sep):
-            raise ImageError(
-                f"{path}: lies outside of {self.root}; expected a path inside it. Move the images below it",
-                reason="outside_root",
-            )
+            raise ImageError(f"{path}: lies outside of {self.root}; expected a path inside it", reason="outside_root")
         return resolved

@@ -1,6 +1,6 @@
 """Loading of images for training, evaluation and reading alike; errors are ``ImageError``, counted by their ``reason``.
 
-``source -> load_image (H, W, C) uint8 -> resize (C, H, W) uint8 -> normalize (C, H, W) float32 in [-1, 1]``
+``source -> load_image (H, W, C) uint8 -> resize (C, H, W) uint8``
 """
 
 from __future__ import annotations
@@ -198,16 +198,6 @@ def _proportional_width(size: tuple[int, int], config: ImageConfig) -> int:
 def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
     """Resize ``(H, W, C)`` uint8 to a new C-contiguous ``(C, image_height, width)``; default: ``target_width``."""
     return _resized(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), config, width)
-
-
-def normalize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Scale ``uint8`` pixels of any shape to ``float32`` in [-1, 1]: ``(x - 127.5) / 127.5``, as the ModelZoo does."""
-    # The difference is exact and the division rounded once: any engine that computes it in float32 gets these bits.
-    # Multiplying by 1 / 127.5 would not have that.
-    values = pixels.astype(np.float32)
-    values -= np.float32(127.5)
-    values /= np.float32(127.5)
-    return values
 
 
 def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:

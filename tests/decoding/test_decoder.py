@@ -278,8 +278,8 @@ def test_options_that_contradict_each_other_or_are_out_of_range(options: dict[st
     [
         ({"pattern": "(a|b)ж"}, "no text of the characters 'abc' matches it"),
         ({"pattern": "ac?b", "block": "B"}, "no text of the characters 'ac' matches it"),
-        ({"lexicon": ["ж", "дом"]}, "the lexicon has no word that can be read .empty_label: 2 "),
-        ({"lexicon": Lexicon.from_words(["x"], Charset("xyz"))}, r"the lexicon is in Charset\('xyz'\), the network"),
+        ({"lexicon": ["ж", "дом"]}, "the lexicon has no word in the characters .*empty_label: 2 "),
+        ({"lexicon": Lexicon.from_words(["x"], Charset("xyz"))}, r"the lexicon is in Charset.*xyz.*, the network"),
         ({"lm": "nowhere.lm"}, r"language nowhere\.lm: there is no such file; .* or the name of one that ships: en"),
     ],
     ids=str,

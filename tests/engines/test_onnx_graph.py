@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from crnn.config.model import ReaderConfig, parse_reader_config, time_steps
+from crnn.data.dataset import network_input
 from crnn.engines.onnx_engine import import_onnxruntime
 from crnn.engines.onnx_graph import INPUT_NAME, OPSET, OUTPUT_NAME, network_graph
 from crnn.errors import CheckpointError
-from crnn.image import normalize
 from crnn.model.checkpoint import save_weights
 from crnn.model.crnn import CRNN, build_model
 from crnn.model.weights import Weights, read_weights
@@ -64,7 +64,7 @@ def run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 def by_torch(network: CRNN, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return network(torch.from_numpy(normalize(images))).log_softmax(-1).numpy()
+        return network(network_input(torch.from_numpy(images))).log_softmax(-1).numpy()
 
 
 def random_images(count: int, width: int, channels: int = 1) -> np.ndarray:

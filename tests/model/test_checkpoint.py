@@ -201,7 +201,7 @@ def test_safetensors_of_another_program_are_refused(tmp_path: Path, metadata: di
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "crnn-checkpoint"}, "is a 'crnn-checkpoint' file; expected weights"),
+        ({"format": "crnn-checkpoint"}, "is a 'crnn-checkpoint' file; expected crnn-weights"),
         ({"format_version": 2, "crnn_version": "9.1"}, "format version 2 of crnn 9.1; this version reads 1. Upgrade"),
         ({"format_version": "1"}, "has format version '1'"),
         ({"config": {"model": {"backbone": "small", "class_num": 40}}}, "model.class_num is 40 but must be 37"),

@@ -59,7 +59,7 @@ def batches(config: Config, first: int, last: int, rank: int = 0, world_size: in
 
 
 def same(some: list[Batch], others: list[Batch]) -> bool:
-    names = ("images", "widths", "targets", "target_lengths")
+    names = ("images", "targets", "target_lengths")
     return len(some) == len(others) and all(
         one.keys == other.keys and all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
         for one, other in zip(some, others, strict=True)
@@ -69,10 +69,8 @@ def same(some: list[Batch], others: list[Batch]) -> bool:
 def joined(parts: tuple[Batch, ...]) -> Batch:
     longest = max(part.targets.shape[1] for part in parts)
     targets = [torch.nn.functional.pad(part.targets, (0, longest - part.targets.shape[1])) for part in parts]
-    images, widths, lengths = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("images", "widths", "target_lengths")
-    )
-    return Batch(images, widths, torch.cat(targets), lengths, sum((part.keys for part in parts), ()))
+    images, lengths = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "target_lengths"))
+    return Batch(images, torch.cat(targets), lengths, sum((part.keys for part in parts), ()))
 
 
 def drawn_texts(batch: Batch) -> list[str]:
@@ -94,7 +92,7 @@ def test_a_batch_is_like_any_other(synth_config: Configs, channels: int, width: 
     config = synth_config(image={"image_channels": channels, "image_width": width})
     (batch,) = batches(config, 3, 4)
     assert (batch.images.shape, batch.images.dtype) == ((8, channels, 32, width), torch.uint8)
-    assert batch.widths.tolist() == [width] * 8
+    assert batch.images.shape[-1] == width
     assert (batch.targets.dtype, batch.target_lengths.dtype) == (torch.int64, torch.int64)
     assert batch.targets.shape == (8, int(batch.target_lengths.max()))
     assert batch.target_lengths.min() >= 1
@@ -126,7 +124,7 @@ def test_a_batch_has_one_width_and_its_labels_say_what_was_drawn(synth_config: C
         size = source._widths.sizes[kind]
         seen.add(width)
         assert batch.images.shape == (size, 1, 32, width)
-        assert batch.widths.tolist() == [width] * size
+        assert (len(batch.images), batch.images.shape[-1]) == (size, width)
         for label, drawn in zip(labels_of(batch, config), drawn_texts(batch), strict=True):
             kept = drawn.replace("ü", "u").replace("Ü", "U")
             if kept.isascii():

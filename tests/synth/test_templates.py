@@ -8,9 +8,9 @@ import pytest
 
 from crnn.config.model import CharsetConfig
 from crnn.synth import templates
-from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices
 from crnn.synth.templates import FigureWriter, LineWriter
+from crnn.synth.word_list import LabelCheck
 
 WORDS = ("open", "the", "harbour", "bakery", "quick", "jam", "internationally")
 

@@ -9,9 +9,8 @@ import pytest
 
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.errors import DataError
-from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices
-from crnn.synth.word_list import LetterChain, read_word_list
+from crnn.synth.word_list import LabelCheck, LetterChain, read_word_list
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "src" / "crnn" / "synth" / "words.txt.gz"

@@ -29,7 +29,7 @@ def one_thread_and_no_worker_left(one_thread: None) -> Iterator[None]:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    names = ("images", "widths", "targets", "target_lengths")
+    names = ("images", "targets", "target_lengths")
     return (one.keys, one.skipped) == (other.keys, other.skipped) and all(
         torch.equal(getattr(one, name), getattr(other, name)) for name in names
     )
@@ -185,7 +185,6 @@ def test_batches_take_turns_by_ratio(
     for number, batch in enumerate(feed.iterate(0, 30), start=1):
         kinds = {is_rendered(key) for key in batch.keys}
         assert len(kinds) == 1, "wholly stored or wholly rendered"
-        assert len(set(batch.widths.tolist())) == 1
         rendered += kinds.pop()
         # Never further from its share than half a batch.
         assert abs(rendered - number * share) <= 0.5 + 1e-9
@@ -263,7 +262,7 @@ CPU = torch.device("cpu")
 
 def numbered(number: int) -> Batch:
     one = torch.tensor([number])
-    return Batch(torch.full((1, 1, 32, 16), number % 256, dtype=torch.uint8), one, one[:, None], one, (str(number),))
+    return Batch(torch.full((1, 1, 32, 16), number % 256, dtype=torch.uint8), one[:, None], one, (str(number),))
 
 
 class Counter:
@@ -297,20 +296,20 @@ class Lane:
 
     def take(self, batch: Batch, done: Any) -> None:
         assert done != threading.get_ident()
-        self.taken.append(int(batch.widths))
+        self.taken.append(int(batch.target_lengths))
 
 
 def test_on_the_cpu_nothing_is_made_ahead() -> None:
     feed = Counter(4)
     batches = batches_ahead(feed(), CPU)
-    assert [int(one.widths) for one in batches] == [0, 1, 2, 3]
+    assert [int(one.target_lengths) for one in batches] == [0, 1, 2, 3]
     assert set(feed.makers) == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("last", [0, 1, 2, 20])
 def test_all_batches_come_in_order_from_one_thread(last: int) -> None:
     feed, lane = Counter(last), Lane()
-    assert [int(one.widths) for one in batches_ahead(feed(), CPU, lane)] == list(range(last))
+    assert [int(one.target_lengths) for one in batches_ahead(feed(), CPU, lane)] == list(range(last))
     assert lane.taken == list(range(1, last))  # the first one is made here, with the worker processes
     assert feed.makers[:1] == [threading.get_ident()][:last]
     assert len(set(feed.makers[1:])) <= 1
@@ -333,7 +332,7 @@ def test_no_more_are_made_than_asked_for() -> None:
 def test_an_error_comes_where_its_batch_would(place: int) -> None:
     feed = Counter(10, fails_at=place)
     batches = batches_ahead(feed(), CPU, Lane())
-    assert [int(next(batches).widths) for _ in range(place)] == list(range(place))
+    assert [int(next(batches).target_lengths) for _ in range(place)] == list(range(place))
     with pytest.raises(DataError, match="an image is broken"):
         next(batches)
     assert feed.closed == 1

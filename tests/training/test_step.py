@@ -38,7 +38,7 @@ def batch(number: int, size: int = SIZE) -> Batch:
     longest = 3 + number % 2  # batches differ in that, too
     targets = torch.randint(0, 36, (size, longest), generator=generator)
     lengths = torch.randint(1, longest + 1, (size,), generator=generator)
-    return Batch(images, torch.full((size,), 48), targets, lengths, tuple(f"sample {i}" for i in range(size)))
+    return Batch(images, targets, lengths, tuple(f"sample {i}" for i in range(size)))
 
 
 def state_of(config: Config) -> TrainState:
@@ -99,5 +99,5 @@ def test_what_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_compiled_is_refused() -> None:
     wide = parse_config({"image": {"resize": "keep_ratio"}, "train": {"compile": True}})
-    with pytest.raises(ConfigError, match=r"train\.compile is true with image\.resize .*keep_ratio"):
+    with pytest.raises(ConfigError, match=r"train.compile is true.*keep_ratio"):
         compiles(wide, CUDA, 1)

@@ -88,12 +88,9 @@ def evaluate(
             return 0
     missing = "".join(c for c in NAMED_CHARSETS.get(charset, "") if c not in reader.charset)
     if missing:
-        say(
-            "evaluate",
-            f"{model} cannot write {len(missing)} of the {charset} characters that are compared ({missing[:12]}"
-            f"{'...' if len(missing) > 12 else ''}): labels with them count as wrong. --charset auto compares what it "
-            "can write",
-        )
+        shown = f"{missing[:12]}{'...' if len(missing) > 12 else ''}"
+        told = f"{model} cannot write {len(missing)} of the {charset} characters that are compared ({shown})"
+        say("evaluate", f"{told}: labels with them count as wrong. --charset auto compares what it can write")
     if json:
         print_json(result.as_dict())
     else:

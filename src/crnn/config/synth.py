@@ -29,7 +29,7 @@ class SynthConfig(Section):
 class CorpusConfig(Section):
     """Texts to render."""
 
-    removed: ClassVar[Mapping[str, Any]] = {"short_first": 0}
+    removed: ClassVar[Mapping[str, Any]] = {"short_first": 0, "uniform_longest": 18}
 
     words: tuple[str, ...] = ("shipped",)
     """Word lists: ``shipped`` (English, from SCOWL) and UTF-8 files with a word per line, or word, tab, frequency."""
@@ -51,9 +51,6 @@ class CorpusConfig(Section):
     )
     """Weights of the label lengths 1, 2, 3, ... of words; none: as in the lists. Longer words of own lists keep their
     share. Default: the 2,007 labels without digits in the training parts of IIIT5K-Words and SVT, in %, smoothed."""
-
-    uniform_longest: Annotated[int, Field(ge=1, le=256)] = 18
-    """Longest label of ``joined_weight``, where it fits (ST: 25; 4 pixels a letter are not readable; own)."""
 
     balance: Share = 0.25
     """Share of words chosen from four by the rarest letter (after ST's character augmentation; own)."""

@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from crnn.data.crops import CropOptions, ImageReader, Prepared, prepare
-from crnn.data.formats.records import Reader, Record, Skipped, not_utf8, printable
+from crnn.data.formats.records import Reader, Record, Skipped, printable
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, CrnnError, DataError
+from crnn.files import not_utf8
 from crnn.parallel import ordered_map, usable_cores
 
 _LEFT_OUT = frozenset({"not_in_variant", "other_share"})  # reasons that the user wished, which are no faults

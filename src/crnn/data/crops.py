@@ -76,8 +76,7 @@ def _crop_box(image: Image.Image, box: Box) -> Image.Image:
     right, bottom = min(image.width, math.ceil(edges[2])), min(image.height, math.ceil(edges[3]))
     if right <= left or bottom <= top:
         raise ImageError(
-            f"the box {edges} has nothing in common with the image of {image.width} x {image.height} pixels",
-            reason="outside_image",
+            f"the box {edges} lies outside of the {image.width} x {image.height} pixels", reason="outside_image"
         )
     _check_crop_size(right - left, bottom - top)
     return image.crop((left, top, right, bottom))
@@ -88,10 +87,7 @@ def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
     _check_crop_size((above + below) / 2, (left_side + right_side) / 2)
     width, height = max(1, round((above + below) / 2)), max(1, round((left_side + right_side) / 2))
     if 2 * _area(_inside(points, image.size)) < _area(points):
-        raise ImageError(
-            f"the quadrilateral {tuple(points)} lies outside of the image of {image.width} x {image.height} pixels",
-            reason="outside_image",
-        )
+        raise ImageError(f"the quadrilateral {tuple(points)} lies outside of {image.size}", reason="outside_image")
     # Where a side is longer than the output is wide, interpolation would jump over pixels: there more points are taken,
     # and averaged.
     steps = max(above, below) / width, max(left_side, right_side) / height
@@ -117,8 +113,7 @@ def _crop_quad(image: Image.Image, points: Sequence[Point]) -> Image.Image:
 def _check_crop_size(width: float, height: float) -> None:
     if width * height > _MAX_CROP_PIXELS or max(width, height) > _MAX_SIDE:
         raise ImageError(
-            f"the region is {width:.0f} x {height:.0f} pixels; expected {_MAX_CROP_PIXELS:,} at most",
-            reason="too_large",
+            f"the region is {width:.0f} x {height:.0f} pixels, above {_MAX_CROP_PIXELS:,}", reason="too_large"
         )
 
 

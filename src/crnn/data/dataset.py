@@ -109,8 +109,7 @@ _FIRST_IMAGES = 16  # of a validation set, looked for before a run begins
 class Batch:
     """Samples of one training step."""
 
-    images: Tensor  # (N, C, 32, W) uint8 as resized, or float32 in [-1, 1]
-    widths: Tensor  # (N,) int64: columns of each image without padding
+    images: Tensor  # (N, C, 32, W) uint8
     targets: Tensor  # (N, S) int64 class ids, zero behind each target's end
     target_lengths: Tensor  # (N,) int64
     keys: tuple[str, ...]  # names of the samples in messages
@@ -119,9 +118,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return all tensors of the batch."""
-        return self.images, self.widths, self.targets, self.target_lengths
+        return self.images, self.targets, self.target_lengths
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``, copied asynchronously (``crnn.distributed``)."""
@@ -133,14 +132,12 @@ class Batch:
         return self._moved(Tensor.pin_memory)
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        images, widths, targets, target_lengths = map(move, self.tensors())
-        return Batch(images, widths, targets, target_lengths, self.keys, self.skipped)
+        images, targets, lengths = map(move, self.tensors())
+        return Batch(images, targets, lengths, self.keys, self.skipped)
 
 
 def network_input(images: Tensor) -> Tensor:
-    """Return the network's float32 input: ``crnn.image.normalize`` of uint8 images, on their device."""
-    if images.dtype != torch.uint8:
-        return images
+    """Scale uint8 images to float32 in [-1, 1], ``(x - 127.5) / 127.5`` rounded once, as the ModelZoo does."""
     # A divisor on the device: by a number, CUDA multiplies with its reciprocal, which rounds differently.
     return (images.float() - 127.5) / torch.full((), 127.5, device=images.device)
 
@@ -261,11 +258,5 @@ def collate(
     for row, target in zip(padded, targets, strict=True):
         row[: len(target)] = target
     stacked = np.stack(images) if images else np.zeros((0, 1, 32, 8), dtype=np.uint8)
-    return Batch(
-        torch.from_numpy(stacked),
-        torch.full((len(keys),), stacked.shape[-1], dtype=torch.int64),
-        torch.from_numpy(padded),
-        torch.tensor(lengths, dtype=torch.int64),
-        tuple(keys),
-        tuple(skipped),
-    )
+    tensors = torch.from_numpy(stacked), torch.from_numpy(padded), torch.tensor(lengths, dtype=torch.int64)
+    return Batch(*tensors, tuple(keys), tuple(skipped))

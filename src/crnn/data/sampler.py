@@ -146,7 +146,6 @@ def places_per_source(ratios: Sequence[float], batch_size: int) -> list[int]:
         places[source] += 1
     if (places == 0).any():
         raise ConfigError(
-            f"data.ratios {list(ratios)} give source {int(np.argmin(places)) + 1} no place in a batch of {batch_size}; "
-            "raise its ratio or train.batch_size"
+            f"data.ratios {list(ratios)}: no place in {batch_size} for source {int(np.argmin(places)) + 1}"
         )
     return [int(p) for p in places]

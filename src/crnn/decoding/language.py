@@ -195,8 +195,7 @@ def load_language(name: str | os.PathLike[str]) -> Language:
         path = Path(str(importlib.resources.files("crnn") / "languages" / f"{shown}.lm"))
     if not path.is_file():
         raise DataError(
-            f"language {shown}: there is no such file; expected one written by 'crnn lm', or the name of one that "
-            f"ships: {', '.join(shipped_languages())}"
+            f"language {shown}: there is no such file; expected one of crnn lm, or {', '.join(shipped_languages())}"
         )
     try:
         with safe_open(path, framework="numpy") as file:
@@ -208,10 +207,7 @@ def load_language(name: str | os.PathLike[str]) -> Language:
         ) from error
     found = (metadata.get("format"), metadata.get("format_version"))
     if found != (_FORMAT, _FORMAT_VERSION):
-        raise DataError(
-            f"language {shown}: has format {found[0]!r}, version {found[1]}; this version of crnn reads {_FORMAT!r}, "
-            f"version {_FORMAT_VERSION}. Upgrade crnn, or make the file again with 'crnn lm'"
-        )
+        raise DataError(f"language {shown}: has format {found[0]!r}, version {found[1]}. Make it again with crnn lm")
     expected = metadata.pop("sha256", None)
     if _digest(arrays, metadata) != expected:
         raise DataError(f"language {shown}: checksum does not fit, the file is damaged; make it again")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import os
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.config.model import CharsetConfig
 from crnn.errors import DataError
+from crnn.files import not_utf8, text_lines
 
 _LONGEST_WORD = 256  # characters where the rules set no limit; longer ones come from files that are no word lists
 _MOST_CHARACTERS = 1 << 28  # of all words, some 30 million, so that int32 can number the nodes of the trie
@@ -90,7 +89,7 @@ class Lexicon:
     def load(cls, path: str | os.PathLike[str], charset: Charset, *, rules: LabelRules | None = None) -> Lexicon:
         """Load a UTF-8 file with one word per line, plain or gzipped; what follows a tab is not read."""
         name = f"lexicon {os.fspath(path)}"
-        return cls.from_words(_lines_of_file(name, Path(path)), charset, rules=rules, name=name)
+        return cls.from_words(_words_of_file(name, Path(path)), charset, rules=rules, name=name)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -129,17 +128,8 @@ def _default_rules(charset: Charset) -> LabelRules:
     return replace(rules, max_length=_LONGEST_WORD)
 
 
-def _lines_of_file(name: str, path: Path) -> list[str]:
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (EOFError, zlib.error):
-        raise DataError(f"{name} is damaged: its compressed data break off. Copy it again") from None
-    except OSError as error:
-        raise DataError(f"{name}: {error.strerror or error}. Expected a text file with one word per line") from None
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise DataError(f"{name} is not UTF-8 text in lines. Expected one word per line; save it as UTF-8")
-    lines = [line.partition("\t")[0].removesuffix("\r") for line in text.split("\n")]
-    return lines if lines[-1] else lines[:-1]
+def _words_of_file(name: str, path: Path) -> Iterator[str]:
+    for line in text_lines(path, name):
+        if not_utf8(line):
+            raise DataError(f"{name}: is not text in UTF-8; expected one word per line. Save it as UTF-8")
+        yield line.rstrip("\r\n").partition("\t")[0]

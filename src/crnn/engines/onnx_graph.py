@@ -38,8 +38,7 @@ def network_graph(weights: Weights[Any]) -> onnx.ModelProto:
         return _built(weights.config, dict(weights.tensors))
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"weights {weights.path}: tensors do not fit the network of its settings ({error}); the file was written "
-            "by another program or was changed"
+            f"weights {weights.path}: tensors do not fit the network of its settings ({error})"
         ) from error
 
 

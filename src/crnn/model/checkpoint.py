@@ -42,8 +42,7 @@ def build_network(weights: Weights[Tensor]) -> CRNN:
     wrong += [n for n in weights.tensors if n not in expected]
     if wrong:
         raise CheckpointError(
-            f"weights {weights.path}: tensors do not fit the network of its settings ({', '.join(wrong[:3])}"
-            f"{', ...' if len(wrong) > 3 else ''}); the file was changed"
+            f"weights {weights.path}: tensors do not fit the network of its settings: {', '.join(wrong[:3])}"
         )
     network.load_state_dict(weights.tensors)
     return network.eval()

@@ -110,8 +110,7 @@ def weights_metadata(
         raise CheckpointError(f"{path}: is a {metadata.get('format')!r} file; expected {kind}, such as {wanted}")
     if metadata.get("format_version") not in range(1, version + 1):
         raise CheckpointError(
-            f"{path}: has format version {metadata.get('format_version')!r} of crnn {metadata.get('crnn_version')}; "
-            f"this version reads {version}. Upgrade crnn to read it"
+            f"{path}: has format version {metadata.get('format_version')!r}; expected at most {version}. Upgrade crnn"
         )
     try:
         config = parse_reader_config(metadata["config"], str(path))

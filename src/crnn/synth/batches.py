@@ -258,7 +258,6 @@ class SynthBatches:
         targets, lengths, texts = pool.targets(words[:, 0])
         return Batch(
             images,
-            torch.full((len(samples),), width, dtype=torch.int64),
             torch.from_numpy(targets),
             torch.from_numpy(lengths),
             tuple(f"rendered {sample}: {text!r}" for sample, text in zip(samples.tolist(), texts, strict=True)),

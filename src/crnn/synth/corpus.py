@@ -13,11 +13,10 @@ import numpy as np
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError, DataError
-from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
 from crnn.synth.templates import TEMPLATES, FigureWriter, LineWriter, literals
 from crnn.synth.vocabulary import Marks, Vocabulary, case_choice, in_case
-from crnn.synth.word_list import ALIKE
+from crnn.synth.word_list import ALIKE, LabelCheck
 
 _MORE = 8  # Most repeats beyond the least where an expression sets no limit (``*``, ``+``, ``{2,}``)
 _MOST = 1000
@@ -105,6 +104,7 @@ _TRIES = 200  # Refused texts in a row that count as an error in the settings
 _TRIES_OF_A_KIND = 8  # Refused texts before another kind is drawn; enough to keep the shares
 _SIZED_TRIES = 400  # Draws for a text of a wanted length
 _SHORTEST_LINE, _LONGEST_LINE = 4, 64  # Characters of lines
+_LONGEST_JOINED = 18  # Characters of words joined without a space; more are not readable at 4 pixels a letter
 
 _LARGE_SIGNS = "&@#%$+?!€£*"  # Signs that can be told when they stand alone
 _FORM_SIGNS = ":;=/()[]"  # Signs that stand alone on forms, between printed text
@@ -253,7 +253,7 @@ class Corpus:
 
     def _joined(self, choices: Choices) -> str:
         """Draw one word, or several without a space, of uniform length."""
-        length = choices.between(1, min(self._config.uniform_longest, self._check.longest))
+        length = choices.between(1, min(_LONGEST_JOINED, self._check.longest))
         case = self._cases.draw(choices)
         if length in self._vocabulary.table.lengths and (length < 4 or choices.chance(0.6)):
             return in_case(choices, self._vocabulary.word(choices, length), case)
@@ -332,8 +332,7 @@ class Corpus:
         if not len(kinds):
             asked = ", ".join(f"corpus.{kind}_weight" for kind, weight in weights.items() if weight)
             raise ConfigError(
-                f"nothing can be drawn with the charset {self._check.charset!r}: only {asked} above 0, for which it "
-                "has no characters. Give corpus.word_weight a value above 0"
+                f"nothing can be drawn with {self._check.charset!r}: only {asked} above 0. Raise corpus.word_weight"
             )
         return kinds
 

@@ -69,8 +69,7 @@ def write_samples(
     with LmdbWriter(path) if to == "lmdb" else ListWriter(path) as writer:
         if writer.state is not None and writer.state != state:
             raise DataError(
-                f"{os.fspath(path)}: a set with other settings was begun there; expected the same command, which goes "
-                f"on with it. Remove {os.fspath(path)}.partial to begin anew"
+                f"{os.fspath(path)}.partial: was begun with other settings; repeat the same command, or remove it"
             )
         done = writer.num_samples
         progress(done)

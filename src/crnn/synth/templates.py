@@ -14,9 +14,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from crnn.synth.label_check import LabelCheck
 from crnn.synth.rng import Choices, WeightedChoice
-from crnn.synth.word_list import ALIKE, script
+from crnn.synth.word_list import ALIKE, LabelCheck, script
 
 # Digits of numbers: of 221 labels of digits alone in the training part of IIIT5K-Words; 8 to 10 smoothed
 _LENGTHS = WeightedChoice({1: 34.0, 2: 81.0, 3: 51.0, 4: 27.0, 5: 12.0, 6: 9.0, 7: 4.0, 8: 1.5, 9: 1.0, 10: 1.5})

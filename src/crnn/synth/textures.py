@@ -68,10 +68,7 @@ def background_tiles(folders: tuple[str, ...], count: int, size: int, rng: np.ra
         paths = usable
     skipped = ", ".join(f"{n} {reason}" for reason, n in Counter(e.reason for e in problems).most_common())
     if len(tiles) < count:
-        raise ConfigError(
-            f"style.backgrounds: no image in {', '.join(folders)} can be used ({skipped}: {problems[0]}); expected "
-            f"folders with photographs of at least {MIN_SIDE} x {MIN_SIDE} pixels"
-        )
+        raise ConfigError(f"style.backgrounds: no image in {', '.join(folders)} can be used ({skipped}: {problems[0]})")
     if problems:
         examples = "; ".join(str(error) for error in problems[:3])
         _log.warning("style.backgrounds: left out %d files (%s), for example: %s", len(problems), skipped, examples)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 
 from crnn.config.synth import CorpusConfig
 from crnn.errors import ConfigError
-from crnn.synth.label_check import LabelCheck, is_text
 from crnn.synth.rng import Choices, WeightedChoice
-from crnn.synth.word_list import LetterChain, LetterStrings, WordTable, read_word_list, script
+from crnn.synth.word_list import LabelCheck, LetterChain, LetterStrings, WordTable, is_text, read_word_list, script
 
 _CHAIN_WORDS = 25_000  # Models of pseudowords: enough for every usual sequence of letters, counted in 0.1 s
 

@@ -1,9 +1,10 @@
-"""Word lists, tables to draw words of a given length from, and generators of pseudowords.
+"""Word lists, labels of texts, tables to draw words of a given length from, and generators of pseudowords.
 
 The shipped list is SCOWL's (``words.LICENSE.txt``), built by ``tools/word_list.py``.
 """
 
 import bisect
+import dataclasses
 import functools
 import gzip
 import importlib.resources
@@ -18,15 +19,74 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crnn.data.formats.records import not_utf8
-from crnn.errors import DataError, MissingExtraError
-from crnn.files import text_lines
-from crnn.synth.label_check import LabelCheck, is_text
+from crnn.charset import Charset, LabelRules, LabelSkip, fits_steps
+from crnn.errors import CharsetError, DataError, MissingExtraError
+from crnn.files import not_utf8, text_lines
 from crnn.synth.rng import Choices, WeightedChoice
 
 SHIPPED = "shipped"  # Name of the list that comes with the package
 _WORDFREQ = "wordfreq:"  # Before a language of the package wordfreq, whose data (CC BY-SA) are never part of this one
 _CANDIDATES = 4  # Words from which the one with the rarest letter is chosen under ``corpus.balance``
+
+
+_UNDRAWABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")  # Unicode: control, unassigned, private, surrogates, line breaks
+
+
+def is_text(character: str) -> bool:
+    """Return whether a character is a letter, digit or combining mark."""
+    return unicodedata.category(character)[0] in "LNM"
+
+
+class LabelCheck:
+    """Labels of texts for a network with ``max_steps`` time steps, of ``longest`` characters at most.
+
+    Texts are never truncated, despite ``rules.truncate``: the image shows all. Labels may lack marks of the image, as
+    readers of 36 characters are judged without, but no letters or digits: the network would learn to pass over them.
+    """
+
+    def __init__(self, charset: Charset, rules: LabelRules, max_steps: int) -> None:
+        self.charset = charset
+        self.rules = dataclasses.replace(rules, truncate=False)
+        self.max_steps = max_steps
+        self.longest = max_steps if rules.max_length is None else min(max_steps, rules.max_length)
+        self._unlimited = dataclasses.replace(self.rules, max_length=None)
+        self._allowed: set[str] = set()
+
+    def kept(self, character: str) -> str:
+        """Return the label of one character: itself, its other case, its base letter, several, or nothing."""
+        form = self._unlimited.form(character)
+        if self.rules.whitespace == "collapse" and character.isspace():
+            form = " "
+        return "".join(part for part in form if part in self.charset)
+
+    def allows(self, text: str) -> bool:
+        """Return whether labels keep all characters of a text, or leave them out as mere marks."""
+        if not self._allowed.issuperset(text):
+            self._allowed.update(filter(self._judge, set(text) - self._allowed))
+        return self._allowed.issuperset(text)
+
+    def _judge(self, character: str) -> bool:
+        if unicodedata.category(character) in _UNDRAWABLE:
+            return False
+        form = self._unlimited.form(character)
+        if is_text(character):
+            return bool(form) and all(part in self.charset for part in form)
+        return self.rules.unknown == "drop_character" or all(part in self.charset for part in form)
+
+    def label(self, drawn: str) -> str:
+        """Return the label of a text; ``LabelSkip`` for ``lost_character``, ``too_many_steps`` or by ``LabelRules``."""
+        if not self.allows(drawn):
+            raise LabelSkip("lost_character")
+        try:
+            label = self.rules.apply(drawn, self.charset)
+        except CharsetError:  # composed from characters that are each in the charset
+            raise LabelSkip("unknown_character") from None
+        if not drawn.isascii() and any(c not in self.charset and is_text(c) for c in self.rules.form(drawn)):
+            # Letters may change with their place, like the sigma at the end of a Greek word.
+            raise LabelSkip("lost_character")
+        if not fits_steps(label, self.charset, self.max_steps):
+            raise LabelSkip("too_many_steps")
+        return label
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +254,7 @@ class WordTable:
         lost = f"{len(words) - usable - long:,} have characters that labels would lose"
         why = f"{lost}, {long:,} are longer than {check.longest}"
         if not usable and found.name != SHIPPED:
-            raise DataError(
-                f"word list {found.name}: none of its {len(words):,} words can be a label: {why}. "
-                "Extend charset.characters, or take the list out of corpus.words"
-            )
+            raise DataError(f"word list {found.name}: none of its {len(words):,} words can be a label: {why}")
         if usable < len(words):
             self.notes.append(f"word list {found.name}: {usable:,} of {len(words):,} words are used; {why}")
         # Relative to the largest, so that no power overflows; none so small that a length has no weight at all.

@@ -117,8 +117,7 @@ class WordWriter:
         counts[counts < 0.003 * _MEASURED] = 0.0
         if not counts.any():
             raise ConfigError(
-                f"rendered text is {np.median(found):.0f} pixels wide at a height of 32, more than image.max_width "
-                f"{self.classes[-1].high}; expected texts that fit. Raise image.max_width, or draw shorter texts"
+                f"rendered text is {np.median(found):.0f} pixels wide, above image.max_width {self.classes[-1].high}"
             )
         # Too wide texts are drawn anew as texts that just fit.
         if counts[-1]:
@@ -193,7 +192,6 @@ class WordWriter:
                 best = distance, text, font, lettering
         if best is None:
             raise DataError(
-                f"no text of {_MAX_WIDTH_TRIES} in a row has a font that can write it and fits into "
-                f"{kind.low} pixels. Give fonts for the charset in fonts.folders, or a smaller image.max_width"
+                f"no text of {_MAX_WIDTH_TRIES} in a row has a font and fits into {kind.low} pixels; see fonts.folders"
             )
         return best[1:]

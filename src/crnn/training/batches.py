@@ -152,7 +152,6 @@ def _joined(batches: Sequence[Batch]) -> Batch:
     longest = max(part.targets.shape[1] for part in parts)
     return Batch(
         torch.cat([part.images for part in parts]),
-        torch.cat([part.widths for part in parts]),
         torch.cat([pad(part.targets, (0, longest - part.targets.shape[1])) for part in parts]),
         torch.cat([part.target_lengths for part in parts]),
         tuple(key for part in parts for key in part.keys),

@@ -101,8 +101,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
                 )
             if folder.last.exists() and not folder.checkpoints():
                 raise ConfigError(
-                    f"{folder.path} holds the weights of a run and no checkpoint to go on from; start a new run in "
-                    "another --checkpoint.save_checkpoint_path, with these weights as --train.warm_start"
+                    f"{folder.path} holds weights and no checkpoint; use them as --train.warm_start in another folder"
                 )
         stop = stack.enter_context(signals_collected())
         hint = "continue with --resume, or with a longer train.rank_timeout"

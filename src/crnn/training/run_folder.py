@@ -80,8 +80,7 @@ class RunFolder:
                     partial.unlink(missing_ok=True)
             except BlockingIOError:
                 raise TrainingError(
-                    f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}; "
-                    "wait for it, or choose another checkpoint.save_checkpoint_path"
+                    f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}"
                 ) from None
             except OSError as error:
                 raise self._unusable(error) from error
@@ -134,8 +133,7 @@ def check_same_run(checkpoint: Checkpoint, config: Config, world_size: int, dige
     num_ranks = len(checkpoint.numbers["skipped"])
     if num_ranks != world_size:
         raise ConfigError(
-            f"--resume: {checkpoint.path} is of a run with {num_ranks} rank(s), here are {world_size}: "
-            "steps would have other samples. Start as many, or a new run with train.warm_start in another folder"
+            f"--resume: {checkpoint.path} is of a run with {num_ranks} rank(s), here are {world_size}: start as many"
         )
     settings = checkpoint.settings
     with contextlib.suppress(ConfigError):

@@ -31,9 +31,7 @@ def compiles(config: Config, device: torch.device, world_size: int) -> bool:
     wanted = config.train.compile
     if config.image.resize != "squash":
         if wanted is True:
-            raise ConfigError(
-                'train.compile is true, and image.resize "keep_ratio" gives batches of many widths; expected "squash"'
-            )
+            raise ConfigError('train.compile is true, and image.resize "keep_ratio" has many widths; expected squash')
         return False
     if wanted != "auto":
         return wanted

@@ -19,12 +19,12 @@ from crnn.data.formats.records import (
     Skipped,
     annotation_lines,
     find_annotation,
-    not_utf8,
     printable,
     relative_path,
     sample,
 )
 from crnn.errors import DataError
+from crnn.files import not_utf8
 
 _TEXT_FILES = ("gt.txt", "*_GT.txt")
 _ESCAPED = re.compile(r'\\(["\\])')

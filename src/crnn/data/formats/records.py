@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crnn.errors import DataError
-from crnn.files import ImageFolder, text_lines
+from crnn.files import ImageFolder, not_utf8, text_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,6 @@ class Reader(ABC):
         return ImageFolder(self.root).read
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -141,11 +140,6 @@ def annotation_lines(path: Path) -> Iterator[str]:
     for line in text_lines(path):
         if line.strip(string.whitespace):
             yield line.removesuffix("\n").removesuffix("\r")
-
-
-def not_utf8(text: str) -> bool:
-    """Return whether a text has surrogates, which stand for bytes that are not UTF-8."""
-    return _SURROGATE.search(text) is not None
 
 
 def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> Path:

@@ -78,8 +78,7 @@ def read_xml(path: Path) -> Element:
         element: Element = parse(path, forbid_dtd=True).getroot()
     except (ParseError, OSError, LookupError, ValueError) as error:  # a document type is a ValueError, too
         raise DataError(
-            f"{path}: cannot be read as XML: {printable(str(error), 200)}; expected elements alone, in UTF-8 or the "
-            "encoding that the first line declares. Take the file from its publisher"
+            f"{path}: is no XML of elements alone: {printable(str(error), 200)}. Take it from its publisher"
         ) from error
     return element
 
