@@ -87,7 +87,7 @@ class Charset:
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of class ids in [0, blank), without blanks and repeats (``crnn.decoding.ctc``)."""
+        """Return the text of class ids in [0, blank); ``crnn.decoding.ctc`` has removed blanks and repeats."""
         return "".join(self.characters[i] for i in ids)
 
     def unknown(self, label: str) -> str:
@@ -112,7 +112,7 @@ class LabelRules:
 
     Attributes:
         whitespace: ``remove`` removes all white space, ``collapse`` makes each run one space and strips the ends.
-        unicode: A normalisation form, or ``ascii``: NFKD with everything outside ASCII removed.
+        unicode: A normalization form, or ``ascii``: NFKD with everything outside ASCII removed.
         case: Change of case.
         unknown: Handling of characters outside the charset, or of the sample that has them.
         max_length: Longest label, in characters; longer ones are skipped. ``None``: no limit.

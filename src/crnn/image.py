@@ -58,13 +58,13 @@ ADVICE: dict[LineWarning, str] = {
     "too_wide": "likely longer than the network can see at once; cut it into parts",
 }
 
-# scores below are of readings with little support: 1 in 7 of upright narrow crops, all of pages
+# Scores below are doubtful: 1 in 7 of upright narrow crops, all of pages.
 _UNSURE = math.log(0.35)
 _STROKES = frozenset("1IJijl|!:;.,'/()[]{}")  # may be much taller than wide
 
 
 def read_image_file(file: Any, name: str = "") -> bytes:
-    """Read an image file by its path, or an open one, which messages call ``name``.
+    """Read an image file: a path if ``name`` is empty, else an open file that messages call ``name``.
 
     Raises:
         ImageError: It cannot be read (``missing``), is text (``not_an_image``) or too large (``too_large``).

@@ -71,7 +71,7 @@ class _Builder:
         new.CopyFrom(node)
         new.input[:] = [self._instead.get(name, name) for name in node.input]
         output = node.output[0]
-        if node.op_type in ("Cast", "Sub", "Div"):  # the normalisation: what scale and zero point of the pixels say
+        if node.op_type in ("Cast", "Sub", "Div"):  # the normalization: what scale and zero point of the pixels say
             if node.op_type == "Cast":
                 self._scale(INPUT_NAME, np.float32(1) / _HALF_RANGE, _MIDDLE)
                 self._dequantized(INPUT_NAME, INPUT_NAME, f"{INPUT_NAME}.values")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -162,5 +163,4 @@ def _table_row(dataset: DatasetResult, plain: bool) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    """Format a share as a percentage, or ``-`` where nothing was compared."""
-    return "-" if share != share else f"{100 * share:.2f}"
+    return "-" if math.isnan(share) else f"{100 * share:.2f}"

@@ -33,7 +33,7 @@ class ModelConfig(Section):
     """``vgg``: the seven convolutions of the paper (8.3 M parameters). ``small``: for CPUs (1.4 M)."""
 
     batch_norm: Literal["all", "paper"] = "all"
-    """Batch normalisation after every convolution (ModelZoo) or after the 3rd, 5th and 7th (paper)."""
+    """Batch normalization after every convolution (ModelZoo) or after the 3rd, 5th and 7th (paper)."""
 
     hidden_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Units of each LSTM per direction. Default: 256 for ``vgg`` (paper, ModelZoo), 128 for ``small``."""

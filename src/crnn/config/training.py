@@ -1,4 +1,4 @@
-"""Settings of training: data, augmentation, objective, optimiser, loop, validation and checkpoints."""
+"""Settings of training: data, augmentation, objective, optimizer, loop, validation and checkpoints."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -85,7 +85,7 @@ class AugmentConfig(Section):
 
 
 class OptimConfig(Section):
-    """Optimiser and schedule."""
+    """Optimizer and schedule."""
 
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     """AdamW (MindOCR, PARSeq); SGD with momentum (ModelZoo); or Muon (Jordan et al. 2024) for the inner matrices and
@@ -104,7 +104,7 @@ class OptimConfig(Section):
     """Nesterov momentum for SGD (ModelZoo: on) and Muon."""
 
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """Decoupled for AdamW and Muon, added to the gradient for SGD. Never applied to biases and normalisation."""
+    """Decoupled for AdamW and Muon, added to the gradient for SGD. Never applied to biases and normalization."""
 
     schedule: Literal["cosine", "one_cycle", "linear", "constant", "cosine_epoch"] = "one_cycle"
     """``cosine``, ``one_cycle`` (linear warm-up, then cosine) and ``linear`` (the same warm-up, then a line) per step;
@@ -120,7 +120,7 @@ class OptimConfig(Section):
     """Largest norm of the whole gradient (DTRB: 5, ModelZoo: 10, PARSeq: 20); 0 never clips."""
 
     accumulate_steps: Annotated[int, Field(ge=1)] = 1
-    """Batches per optimiser step."""
+    """Batches per optimizer step."""
 
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the running average of the weights, which is then evaluated and kept; 0 is off."""
@@ -152,7 +152,7 @@ class TrainConfig(Section):
     """Passes over the training data (ModelZoo: 10); ``num_steps`` overrides it."""
 
     num_steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimiser steps of the whole run."""
+    """Optimizer steps of the whole run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Seed of the weights, the order and the augmentation (ModelZoo: 1)."""

@@ -1,7 +1,4 @@
-"""Batches of stored samples: labels checked once; images read, augmented and resized per batch.
-
-The training loop knows only ``Batch``, and sources with ``source[number] -> Batch`` and ``epoch_batches``.
-"""
+"""Batches of stored samples: labels checked once; images read, augmented and resized per batch."""
 
 from __future__ import annotations
 
@@ -209,7 +206,7 @@ class StoredBatches:
 
 
 def _check_lost(found: LabelScan, limit: float) -> None:
-    """Refuse a mistyped charset (37 is a charset of two digits), which would train on remnants of the labels."""
+    """Raise ``DataError`` if too many labels cannot be used; usually ``charset.characters`` is mistyped."""
     left_out = sum(found.skipped.values())
     total = len(found.indices) + left_out
     if len(found.indices) and left_out + found.changed <= limit * total:

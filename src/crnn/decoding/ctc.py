@@ -82,7 +82,7 @@ def decode_greedy(log_probs: Floats) -> list[DecodedText]:
     starts = _run_starts(best, blank)
     counts = np.count_nonzero(starts, axis=1)
     ids = _split(best[starts].tolist(), counts)
-    # From one start to the next (in one row for all samples) there is the run and then only blanks, which are masked.
+    # From one start to the next are one run, and blanks, which are -inf: the maximum is the run's peak.
     peaks = np.take_along_axis(log_probs, best[:, :, None], axis=2)[:, :, 0].astype(np.float64)
     peaks[best == blank] = -np.inf
     peaks = np.minimum(np.maximum.reduceat(peaks.ravel(), np.flatnonzero(starts)), 0.0)
@@ -119,7 +119,7 @@ def align(log_probs: Floats, targets: Sequence[Sequence[int]]) -> list[list[tupl
     num_samples, num_steps, _ = log_probs_shape(log_probs)
     rows = np.arange(num_samples)
     lattice = _lattice(log_probs, rows, targets)
-    states = list(_forward(lattice, BEST))
+    states = list(_forward(lattice, BEST))  # states[t] is before step t
     written = lattice.lengths.copy()  # j of the state at step t, walking back from the end
     on_blank, on_char = (scores[rows, written] for scores in states[-1])
     unreachable = np.flatnonzero((np.maximum(on_blank, on_char) == -np.inf) & (written > 0))

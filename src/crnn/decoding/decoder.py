@@ -201,6 +201,7 @@ class Decoder:
         rows: list[list[_Candidate]] = []
         for row, text in zip(found, free, strict=True):
             words = [m for m in row if m.index is not None]
+            # Of the whole lexicon: score over posterior.
             total = math.exp(words[0].score) / max(words[0].posterior or 1.0, _LEAST) if words else 0.0
             is_word = any(m.ids == text.ids for m in words)
             inside = _share_of_these(total, -math.inf if is_word else text.score)
@@ -251,7 +252,7 @@ def _method(options: DecodingOptions, *, has_language: bool) -> str:
 
 
 def _share_of_these(total: float, rival: float) -> float:
-    """Return the share of probability ``total`` beside "none of these", a text of log-probability ``rival``."""
+    """Return the probability that a text is one of those allowed: total / (total + 0.02 exp(rival))."""
     return total / max(total + math.exp(rival + _NONE_OF_THESE), _LEAST)
 
 

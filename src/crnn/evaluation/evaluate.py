@@ -1,4 +1,4 @@
-"""Evaluation of a recogniser on benchmark sets, under a published protocol: accuracy, 1-NED and CER with their counts.
+"""Evaluation of a recognizer on benchmark sets, under a published protocol: accuracy, 1-NED and CER with their counts.
 
 The network runs once per image; its output is decoded without a lexicon and with each lexicon.
 """
@@ -113,7 +113,7 @@ def evaluate(
     """Read every sample of every set and compare.
 
     Args:
-        recognizer: The recogniser.
+        recognizer: The recognizer.
         data: LMDB folders or list files; ``NAME=PATH`` gives the name in the table.
         protocol: Rules for labels and readings.
         charset: Characters that are compared; ``lines`` compares all. ``auto``: the model's own (under PARSeq's rules)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class ConvLayer(NamedTuple):
-    """One row of a backbone's table: convolution, normalisation, pooling and ReLU."""
+    """One row of a backbone's table: convolution, normalization, pooling and ReLU."""
 
     channels: int
     kernel: int = 3
@@ -39,5 +39,5 @@ BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
 
 
 def is_normalized(number: int, batch_norm: str) -> bool:
-    """Return true if convolution ``number``, from one, has batch normalisation (``all`` or ``paper``)."""
+    """Return true if convolution ``number``, from one, has batch normalization (``all`` or ``paper``)."""
     return batch_norm == "all" or number in (3, 5, 7)  # Shi's: bgshih/crnn, crnn_demo/config.lua (MIT)

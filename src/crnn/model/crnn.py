@@ -97,7 +97,7 @@ class _Backbone(nn.Sequential):
 
 
 def build_model(model: ModelConfig, image: ImageConfig, num_classes: int, seed: int) -> CRNN:
-    """Build the network of these settings on the CPU; ``num_classes`` has the blank. torch's own generator stays."""
+    """Build the network of these settings on the CPU; ``num_classes`` counts the blank. torch's random state stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CRNN(model, image.image_channels, num_classes)

@@ -144,7 +144,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         saved, stopped = state.step, False
         batches = batches_ahead(source.iterate(state.step * accumulate, num_steps * accumulate), ranks.device)
         with contextlib.closing(batches):
-            while True:
+            while True:  # look at the state after state.step steps, then do one more
                 last = state.step == num_steps
                 save = config.checkpoint.save_checkpoint and (state.step % save_every == 0 or last)
                 validate = bool(config.data.validation) and (state.step % validate_every == 0 or last)

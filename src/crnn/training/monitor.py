@@ -26,7 +26,7 @@ _PLAIN_LINE_SECONDS = 10.0  # between progress lines, if stderr is no terminal
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """Figures of one optimiser step over all ranks."""
+    """Figures of one optimizer step over all ranks."""
 
     step: int  # from 1
     loss: float  # mean CTC loss per sample, in nats
