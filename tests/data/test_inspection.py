@@ -299,7 +299,9 @@ def test_the_text_says_all_of_it_in_lines_that_fit(tmp_path: Path) -> None:
 
 def test_bounds_that_exclude_every_size() -> None:
     for bounds in ({"tiny_below": 9, "huge_above": 8}, {"tiny_below": -1}):
-        with pytest.raises(ConfigError, match=f"tiny below {bounds['tiny_below']} and huge above .*; expected a bound"):
+        with pytest.raises(
+            ConfigError, match=f"tiny below {bounds['tiny_below']} and huge above .*; expected 0 <= tiny <= huge"
+        ):
             InspectionSettings(**bounds)
 
 
@@ -365,7 +367,7 @@ def test_what_is_refused(tmp_path: Path, faulty_set: LmdbStore) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     (tmp_path / "half.partial").mkdir()
-    for path, message in (("full", "exists already; expected a new or empty folder"), ("half", "was stopped: go on")):
+    for path, message in (("full", "exists already; expected a new or empty folder"), ("half", "left by a conversion")):
         with pytest.raises(DataError, match=message):
             check_destination(tmp_path / path)
         with pytest.raises(DataError, match=message):

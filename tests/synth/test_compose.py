@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from crnn.config.run import Config
-from crnn.config.synth import StyleConfig
+from crnn.config.synth import CameraConfig, StyleConfig
 from crnn.synth.compose import Palette, Scene, compose
 from crnn.synth.geometry import lookup, text_coordinates
 from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN
@@ -391,10 +391,19 @@ def test_an_effect_does_not_change_the_others(textures: TextureBank) -> None:
 STRONG_STYLE = {
     name: 0.5 for name in StyleConfig.model_fields if name.endswith("_share") and "low_contrast" not in name
 }
-STRONG_CAMERA = dict.fromkeys(
-    ["shade_share", "glare_share", "motion_share", "salt_share", "sharpen_share", "cast_share", "invert_share",
-     "posterize_share", "shrink_share", "jpeg_share", "noise_share", "gamma_share", "aliasing_share"], 0.5,
-)  # fmt: skip
+STRONG_CAMERA = {name: 0.5 for name in CameraConfig.model_fields if name.endswith("_share")}
+
+
+def test_printed_samples_are_scanned(synth_config: Configs) -> None:
+    """What scanners lack changes nothing where all samples are printed, and much where none is."""
+    lacking = {"shade_share": 1.0, "glare_share": 1.0, "motion_share": 1.0, "salt_share": 1.0, "invert_share": 1.0}
+
+    def images(print_share: float, camera: dict[str, float]) -> Tensor:
+        style = {"texture_tiles": 4, "print_share": print_share}
+        return Renderer(synth_config(style=style, camera=camera)).samples(np.arange(8))[0]
+
+    assert torch.equal(images(1.0, lacking), images(1.0, dict.fromkeys(lacking, 0.0)))
+    assert not torch.equal(images(0.0, lacking), images(0.0, dict.fromkeys(lacking, 0.0)))
 
 
 @pytest.mark.parametrize(("channels", "width"), [(1, 100), (3, 128)])

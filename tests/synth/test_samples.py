@@ -358,7 +358,7 @@ def test_without_settings_there_is_a_preset(tmp_path: Path, capsys: pytest.Captu
         (["write", "set", "--count", "3", "--format", "gif"], "'gif' is not one of"),
         # Before fonts are looked for:
         (["write", "folder.png", "--count", "3", "--fonts.families", "Nobody"], "folder.png: exists already"),
-        (["write", "set", "--count", "3", "--fonts.families", "Nobody"], "change fonts.families"),
+        (["write", "set", "--count", "3", "--fonts.families", "Nobody"], "fonts.families ['Nobody']"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

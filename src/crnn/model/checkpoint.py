@@ -125,11 +125,10 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
     wrong += [n for n in state if n not in own]
     if wrong:
         there, here = (tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else None for tensors in (state, own))
-        model = weights.config.model
+        model, channels = weights.config.model, weights.config.image.image_channels
         raise CheckpointError(
-            f"cannot start from {weights.path}: {wrong[0]} has shape {there}, this network's has {here}; use the same "
-            f"model and image_channels (backbone {model.backbone}, batch_norm {model.batch_norm}, hidden_size "
-            f"{model.lstm_size}, image_channels {weights.config.image.image_channels} there)"
+            f"cannot start from {weights.path}: {wrong[0]} has shape {there}, this network's has {here}; there: "
+            f"backbone {model.backbone}, batch_norm {model.batch_norm}, hidden_size {model.lstm_size}, channels {channels}"
         )
     for name in head:
         state[name] = own[name].clone().index_copy(0, to_rows, state[name][from_rows])

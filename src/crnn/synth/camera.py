@@ -3,6 +3,9 @@
 A crop with fewer pixels than the network's input goes through sensor, software and JPEG at that size, in the upper left
 of its image. Samples are the same in any batch, bit by bit: sums are exact (``filters``, ``jpeg``), all else is single
 operations on single pixels, as fused ones (``lerp``, ``addcmul``) round differently.
+
+A new effect is a share (0: golden images stay) and a strength in ``CameraConfig``, a line in ``_Camera.take``, and a
+method that draws from ``camera/NAME/...``. These names seed the random numbers: they are not renamed with settings.
 """
 
 from collections.abc import Callable
@@ -24,6 +27,9 @@ APERTURE = (0.2, 0.42)  # Sigma of the area averaged by a pixel, in its size; 0.
 ENLARGEMENTS = (0.7, 0.25, 0.05)  # Weights of bicubic (as in ``crnn.image`` and most programs), bilinear and nearest
 CONTRAST_FACTORS = (0.1, 3.0)  # Least and largest factor on an image's contrast
 NOISE_LIMIT = 0.35  # Largest deviation of noise over the image's, so that faint text stays visible
+NOT_IN_SCANNERS = frozenset(  # which printed samples are taken with (``style.print_share``)
+    f"camera/{name}" for name in ("shade", "glare", "contrast", "defocus", "motion", "cast", "salt", "invert")
+)
 LOST = 0.15  # Share of the range between the darkest and the brightest pixel that a change of brightness may cut off
 
 

@@ -171,6 +171,10 @@ def _why_not(font: Font, config: FontConfig, num_needed: int) -> str | None:
 def _nothing_usable(config: FontConfig, left_out: Mapping[str, Sequence[str]], characters: str) -> str:
     """Return an error message: files found, their problems, the remedy."""
     where = ", ".join(map(repr, config.folders))
+    if set(left_out) == {"excluded"}:
+        return (
+            f"fonts.families {list(config.families)} and fonts.exclude {list(config.exclude)} leave no font of {where}"
+        )
     if not left_out:
         return f"fonts.folders: no font file (.ttf, .otf, .ttc, .otc) in {where}; give folders that have some"
     reasons = ", ".join(f"{len(found)} {reason}, such as {found[0]}" for reason, found in left_out.items())

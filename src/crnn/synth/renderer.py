@@ -9,7 +9,7 @@ from torch import Tensor
 from crnn.config.model import time_steps
 from crnn.config.run import Config
 from crnn.distributed import on_device
-from crnn.synth.camera import apply_camera
+from crnn.synth.camera import NOT_IN_SCANNERS, apply_camera
 from crnn.synth.compose import Neighbors, Scene, Trace, compose
 from crnn.synth.corpus import Corpus
 from crnn.synth.filters import Floats, Integers
@@ -19,10 +19,6 @@ from crnn.synth.textures import TextureBank
 from crnn.synth.words import CLASS_BITS, Words, WordWriter, width_classes
 
 _NEIGHBORS_FROM = 1 << 40  # Words beside sample i have this plus 2i, 2i + 1, numbers that no sample has
-
-_CAMERA_EFFECTS = frozenset(  # Absent from scanners
-    f"camera/{name}" for name in ("shade", "glare", "contrast", "defocus", "motion", "cast", "salt", "invert")
-)
 
 
 class Renderer:
@@ -116,7 +112,7 @@ class Renderer:
 
     def apply_camera(self, random: SampleRandom, scene: Scene) -> Tensor:
         """Return scenes as a camera stores them, ``(n, C, H, W)`` float32 in [0, 1]."""
-        random = random.without(_CAMERA_EFFECTS, random.chance("printed", self.config.style.print_share))
+        random = random.without(NOT_IN_SCANNERS, random.chance("printed", self.config.style.print_share))
         # Heights of crops in their files follow the training parts of IIIT5K-Words and SVT: median 34, a tenth below
         # 18, a tenth above 80.
         height = np.exp(random.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)

@@ -159,8 +159,7 @@ class WordWriter:
                 return *drawn, text
             skipped["no_ink"] += 1
         raise DataError(
-            f"none of {_MAX_TRIES} texts in a row could be drawn, the last {text.drawn!r}: no single font has all "
-            "their characters. Give fonts for the charset in fonts.folders, or words of one script in corpus.words"
+            f"none of {_MAX_TRIES} texts in a row has one font for it, the last {text.drawn!r}; see fonts.folders"
         )
 
     def _pick_font(self, rng: np.random.Generator, text: Text) -> Font | None:

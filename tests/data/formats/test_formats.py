@@ -21,7 +21,7 @@ def test_every_format_has_its_reader_and_is_in_the_docs(tmp_path):
 def test_options_are_those_of_the_reader(tmp_path, write):
     path = write(tmp_path / "labels.tsv", "a.png\tone\n")
     assert open_reader("list", path, {"root": "images", "split": None}).root.name == "images"
-    with pytest.raises(ConfigError, match=r"--path-column x does not go with format list; it is for csv\. Leave"):
+    with pytest.raises(ConfigError, match=r"--path-column x does not go with list; it is for csv"):
         open_reader("list", path, {"path_column": "x"})
 
 

@@ -100,7 +100,7 @@ def test_images_and_text_files_are_not_guessed(tmp_path):
     base = write_set(tmp_path, 'word_1.png, "Tiredness"\n', name=TEST_GT)
     for name in ("a", "b"):
         write_set(base / name, b"", name="notes.md", images=1)
-    with pytest.raises(DataError, match=r"word_1\.png is in 2 folders beside it \(a, b\); expected one"):
+    with pytest.raises(DataError, match=r"word_1\.png is in 2 folders beside it \(a, b\); name the"):
         IcdarReader(base)
     assert IcdarReader(base, images=base / "b").root == base / "b"
     write_set(base, 'word_1.png, "a"')

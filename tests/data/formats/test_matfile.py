@@ -51,7 +51,7 @@ def test_variables_that_were_asked_for(tmp_path, cells, compress):
 def test_items_come_in_order_and_a_crash_is_an_error(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", {})
     assert list(read_mat(tmp_path / "a.mat", (), many)) == list(range(2500))
-    with pytest.raises(DataError, match=r"a\.mat: ended the process that reads it; it is damaged"):
+    with pytest.raises(DataError, match=r"a\.mat: ended the process that reads it: it is damaged"):
         list(read_mat(tmp_path / "a.mat", (), crash))
     with pytest.raises(MissingExtraError, match=r"pip install 'crnn\[data\]'"):
         list(read_mat(tmp_path / "a.mat", (), without_scipy))

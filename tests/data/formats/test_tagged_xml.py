@@ -197,7 +197,7 @@ def test_document_types_and_entities_are_refused(tmp_path, write, monkeypatch, a
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(socket, "create_connection", no_network)
-    refused(write(tmp_path / "a.xml", ATTACKS[attack]), "DTDForbidden.*expected elements alone")
+    refused(write(tmp_path / "a.xml", ATTACKS[attack]), "is no XML of elements alone: DTDForbidden")
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
@@ -232,7 +232,7 @@ def test_encodings(tmp_path, write, content, expected):
     ],
 )
 def test_damage_is_one_clear_line(tmp_path, write, content):
-    refused(write(tmp_path / "a.xml", content), "cannot be read as XML: .*expected elements alone, in UTF-8 or the")
+    refused(write(tmp_path / "a.xml", content), "is no XML of elements alone: ")
 
 
 def test_a_set_without_words_and_a_missing_package(tmp_path, write, monkeypatch):

@@ -95,8 +95,7 @@ def variant_of(reader: Reader, name: str, *, like: str | os.PathLike[str] | None
         return samples_like(reader, like, candidate=variant.keeps, expected=variant)
     if variant.beyond_rule:
         raise DataError(
-            f"{variant.name}: no rule gives it, it also lacks {variant.beyond_rule}; expected an LMDB that has its "
-            f"{variant.num_samples} samples, to find them by. Name one with --like LMDB"
+            f"{variant.name}: no rule gives it ({variant.beyond_rule}); name an LMDB that has it with --like LMDB"
         )
     return Subset(reader, lambda _, record: variant.keeps(record.label))
 
