@@ -127,8 +127,8 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
         there, here = (tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else None for tensors in (state, own))
         model, channels = weights.config.model, weights.config.image.image_channels
         raise CheckpointError(
-            f"cannot start from {weights.path}: {wrong[0]} has shape {there}, this network's has {here}; there: "
-            f"backbone {model.backbone}, batch_norm {model.batch_norm}, hidden_size {model.lstm_size}, channels {channels}"
+            f"cannot start from {weights.path}: {wrong[0]} has shape {there}, here {here}; there: backbone "
+            f"{model.backbone}, batch_norm {model.batch_norm}, hidden_size {model.lstm_size}, image_channels {channels}"
         )
     for name in head:
         state[name] = own[name].clone().index_copy(0, to_rows, state[name][from_rows])

@@ -109,7 +109,7 @@ def _shared_out(config: Config, stored: list[str]) -> tuple[Config, int, Fractio
     """Return the stored part's settings, the rendered one's size, and its share of the batches if they take turns."""
     if not config.data.ratios:
         raise ConfigError(
-            f'data.train has "{SYNTH}" beside stored sets, and rendered text has no size; expected data.ratios, such as '
+            f'data.train has "{SYNTH}" beside stored sets; it has no size. Expected data.ratios, such as '
             + str([19.0 if spec == SYNTH else 1.0 for spec in config.data.train])
         )
     place, ratios, size = config.data.train.index(SYNTH), list(config.data.ratios), config.train.batch_size
