@@ -82,9 +82,9 @@ def test_unusable_characters_are_named(characters, message):
 def test_unknown_characters_are_named_once_each_in_order():
     charset = Charset("36")
     assert charset.unknown("a-b!-C!") == "-!C"
-    with pytest.raises(CharsetError, match=r"label 'a-b!-C!' has characters .* '-!C'.*drop_character or drop_sample"):
+    with pytest.raises(CharsetError, match=r"label 'a-b!-C!' has '-!C', which charset.characters lacks"):
         charset.encode("a-b!-C!")
-    with pytest.raises(CharsetError, match=r"not in the charset: 'B'\."):
+    with pytest.raises(CharsetError, match=r"has 'B', which charset.characters lacks"):
         LabelRules().apply("aB", charset)
 
 

@@ -65,8 +65,7 @@ def test_standalone_training_and_going_on(script, word_list, tmp_path):
     refused = script("run_standalone_train.sh", "synth", words, *QUICK)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[1:] == [
-        "crnn train: train already holds a run; add --resume to go on with it, or choose another "
-        "--checkpoint.save_checkpoint_path"
+        "crnn train: train already holds a run; --resume it, or set checkpoint.save_checkpoint_path"
     ]
     assert (tmp_path / "train" / "last.safetensors").exists()  # the original deletes what it finds
 

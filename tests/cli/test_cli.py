@@ -217,10 +217,7 @@ def test_train_resume_and_refusal(run, word_list, tmp_path):
     assert "no run to go on with" not in err
     status, out, err = run(*command)
     assert (status, out) == (2, "")
-    assert err == (
-        f"crnn train: {folder} already holds a run; add --resume to go on with it, or choose another "
-        "--checkpoint.save_checkpoint_path\n"
-    )
+    assert err == (f"crnn train: {folder} already holds a run; --resume it, or set checkpoint.save_checkpoint_path\n")
     status, out, err = run(*(5 if word == "3" else word for word in command), "--resume")
     assert (status, out) == (0, f"{folder}/last.safetensors: 5 steps\n")
     assert "going on from step 3" in err

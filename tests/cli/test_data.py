@@ -249,7 +249,7 @@ def test_a_full_lexicon(run, word_list, tmp_path):
     ("line", "message"),
     [
         ("convert list only", "only: expected SRC and DST"),
-        ("convert svt x y --crop box", "--crop box does not go with format svt; it is for synthtext"),
+        ("convert svt x y --crop box", "--crop box does not go with svt; it is for synthtext"),
         ("convert nothing x y", "format 'nothing' is unknown; expected one of: mjsynth, "),
         ("convert list x y --share 1", "'1'; expected START:STOP"),
         ("inspekt", "'inspekt'"),

@@ -120,7 +120,7 @@ def test_an_unknown_character_that_the_model_calls_an_error_names_the_sample(bar
     reader = barcode_reader("0123456789")
     strict = reader.config.charset.model_copy(update={"unknown": "error"})
     reader.config = reader.config.model_copy(update={"charset": strict})
-    with pytest.raises(CharsetError, match=r"labels\.tsv, 1\.png: label '1x' has characters .* 'x'"):
+    with pytest.raises(CharsetError, match=r"labels\.tsv, 1\.png: label '1x' has 'x', which charset.characters lacks"):
         evaluate(reader, [barcode_set([("1", "1"), ("1x", "1")])])
 
 

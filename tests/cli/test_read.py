@@ -236,7 +236,7 @@ def test_read_says_that_an_image_on_stdin_is_no_list(read_bars, barcode, stdin):
     stdin(barcode("ok"))
     status, out, err = read_bars("-")
     assert (status, out) == (2, "")
-    assert "stdin holds other data than paths, perhaps an image; expected one path on each line" in err
+    assert "stdin holds no paths; expected one on each line" in err
 
 
 @pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names are Unicode there")

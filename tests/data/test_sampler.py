@@ -130,7 +130,7 @@ def test_ratios_give_places_in_the_batch(ratios, batch_size, places):
 
 
 def test_a_source_without_a_place_is_refused():
-    with pytest.raises(ConfigError, match=r"data.ratios \[99, 1\] give source 2 no place in a batch of 8"):
+    with pytest.raises(ConfigError, match=r"data.ratios \[99, 1\]: no place in 8 for source 2"):
         SampleOrder([10, 10], [99, 1], 8, seed=1)
 
 

@@ -108,5 +108,5 @@ def test_patterns_mean_by_letters_what_labels_mean(characters, expression, match
 def test_a_pattern_does_not_hang(monkeypatch):
     monkeypatch.setattr("crnn.decoding.constraints._TIMEOUT_S", 0.05)
     pattern = Pattern("(?:(a|b|ab|ba|aa)*)*c\\1d|(a|aa|b)+(?<!a)", Charset("abc"), LabelRules(case="lower"))
-    with pytest.raises(ConfigError, match=r"pattern '.*': takes more than 0\.05 s for the text 'a+.*'"):
+    with pytest.raises(ConfigError, match=r"pattern '.*': takes more than 0\.05 s"):
         pattern.begins("a" * 5000 + "c")

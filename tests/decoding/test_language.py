@@ -92,7 +92,7 @@ def test_english_ships() -> None:
 
 def test_files_that_are_no_languages_say_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "words.lm"
-    with pytest.raises(DataError, match="there is no such file; expected one written by 'crnn lm', or the name of one"):
+    with pytest.raises(DataError, match="there is no such file; expected one of crnn lm, or"):
         load_language(path)
     path.write_bytes(b"PK\x03\x04 a zip file")
     with pytest.raises(DataError, match="not a safetensors file, or cut short"):

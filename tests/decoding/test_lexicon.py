@@ -47,7 +47,7 @@ def test_words_are_never_cut_and_unknown_characters_may_be_an_error():
     rules = LabelRules(case="lower", max_length=3, truncate=True)
     lexicon = Lexicon.from_words(["abcd", "abc"], CHARSET, rules=rules)
     assert (lexicon.words, lexicon.skipped["too_long"][0]) == (["abc"], 1)
-    with pytest.raises(CharsetError, match=r"label 'a\?!' has characters that are not in the charset: '\?!'"):
+    with pytest.raises(CharsetError, match=r"label 'a\?!' has '\?!', which charset.characters lacks"):
         Lexicon.from_words(["ab", "a?!"], CHARSET, rules=LabelRules(unknown="error"))
 
 

@@ -111,7 +111,7 @@ def test_the_free_reading_by_a_margin(list_set: str, barcode_reader: MakeReader,
 
 def test_sets_without_the_lexicon_are_said(list_set: str, store: str, barcode_reader: MakeReader) -> None:
     reader = barcode_reader()
-    with pytest.raises(DataError, match=r"lexicon '50': .*listed.*: no sample has such a lexicon"):
+    with pytest.raises(DataError, match=r"lexicon '50': none in .*listed.* has one"):
         evaluate(reader, [list_set], lexicons=["50"])
     with pytest.raises(DataError, match="no sample has such a lexicon"):
         evaluate(reader, [list_set], lexicons=["1k"], lexicon_only=True)

@@ -370,8 +370,8 @@ def test_a_pattern_is_about_what_is_drawn() -> None:
     ("characters", "expression", "said"),
     [
         ("95", "[0-9", "no regular expression: unterminated character set"),
-        ("95", "(?=a)b", r"cannot be drawn \(assert\)"),
-        ("95", r"a\b", r"cannot be drawn \(at\)"),
+        ("95", "(?=a)b", r"cannot draw assert"),
+        ("95", r"a\b", r"cannot draw at;"),
         ("95", "a{1001}", "1001 times; expected at most 1000"),
         ("0123456789", "[0-9]k", "'k' is not in the charset '0123456789'"),
         ("95", "[а-я]", "one of its sets is not in the charset"),
@@ -450,7 +450,7 @@ def test_settings_that_leave_nothing_are_refused() -> None:
     ):
         with pytest.raises(ValidationError, match=next(iter(values))):
             CorpusConfig.model_validate(values)
-    with pytest.raises(ConfigError, match=r"nothing can be drawn with the charset .* corpus\.date_weight above 0"):
+    with pytest.raises(ConfigError, match=r"nothing can be drawn with .* corpus\.date_weight above 0"):
         corpus(only("date"), characters=string.ascii_lowercase[3:])
-    with pytest.raises(ConfigError, match="no weight up to 4, the longest label that fits"):
+    with pytest.raises(ConfigError, match="all 0 up to 4, the longest label that fits"):
         corpus(CorpusConfig(length_weights=(0.0, 0.0, 0.0, 0.0, 1.0)), steps=4)

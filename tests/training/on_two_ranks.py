@@ -210,7 +210,7 @@ def check_resume(folder: Path) -> None:
 def check_refusal(folder: Path) -> None:
     """Rank 0 may not write over a run; the other one waits for it in vain, and says so."""
     kind, words = [
-        (ConfigError, "already holds a run; add --resume"),
+        (ConfigError, "already holds a run; --resume it"),
         (TrainingError, "^rank 1 ends because another rank did; look at what that one says$"),
     ][int(os.environ["RANK"])]
     with pytest.raises(kind, match=words):

@@ -236,9 +236,9 @@ def test_ranks_take_the_same_turns(synth_config: Configs, word_list: Words) -> N
 @pytest.mark.parametrize(
     ("sources", "ratios", "said"),
     [
-        (["one", "synth"], [], r'has "synth" beside stored sets.*data\.ratios with 2 numbers, such as \[1\.0, 19\.0\]'),
+        (["one", "synth"], [], r'has "synth" beside stored sets.*data\.ratios, such as \[1\.0, 19\.0\]'),
         (["synth", "synth"], [1.0, 1.0], r'data\.train has "synth" 2 times; expected once'),
-        (["one", "synth"], [100.0, 1.0], r"data\.ratios \[100\.0, 1\.0\] give source 2 no place in a batch"),
+        (["one", "synth"], [100.0, 1.0], r"data\.ratios \[100\.0, 1\.0\]: no place in 8 for source 2"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -144,7 +144,7 @@ def test_a_stopped_run_that_keeps_no_checkpoints_promises_none(
     assert capsys.readouterr().err.endswith("stopped at step 2 of 12\n")
     assert RunFolder(report.folder).checkpoints() == []
     weights = report.weights.read_bytes()
-    with pytest.raises(ConfigError, match=r"holds the weights of a run and no checkpoint to go on from; start a new"):
+    with pytest.raises(ConfigError, match=r"holds weights and no checkpoint"):
         train(config, resume=True)
     assert report.weights.read_bytes() == weights
 
@@ -251,7 +251,7 @@ def test_an_existing_run_is_not_written_over(word_list: Words, small_config: Con
     config = small_config(word_list(16), train={"num_steps": 1})
     report = train(config)
     before = {path: path.read_bytes() for path in report.folder.rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match=r"already holds a run; add --resume to go on with it, or choose another"):
+    with pytest.raises(ConfigError, match=r"already holds a run; --resume it"):
         train(config)
     assert {path: path.read_bytes() for path in report.folder.rglob("*") if path.is_file()} == before
 
@@ -290,7 +290,7 @@ def test_a_resume_with_another_number_of_ranks_is_refused(word_list: Words, smal
     found = folder.load_latest()
     assert found is not None
     folder.save(Checkpoint(1, found.tensors, {**found.numbers, "skipped": [{}, {}]}, found.settings), keep=1)
-    with pytest.raises(ConfigError, match=r"is of a run with 2 rank\(s\), here are 1: .*Start as many, or a new run"):
+    with pytest.raises(ConfigError, match=r"is of a run with 2 rank\(s\), here are 1: start as many"):
         train(config, resume=True)
 
 

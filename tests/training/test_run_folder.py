@@ -117,7 +117,7 @@ def test_a_second_run_is_refused_until_the_first_process_is_dead(tmp_path: Path)
         child = int(holder.stdout.readline())
         try:
             with (
-                pytest.raises(TrainingError, match=rf"another run \(process {holder.pid}\) is training in .*; wait"),
+                pytest.raises(TrainingError, match=rf"another run \(process {holder.pid}\) is training in "),
                 RunFolder(tmp_path).lock(),
             ):
                 pass

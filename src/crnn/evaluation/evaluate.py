@@ -145,7 +145,7 @@ def evaluate(
     for k, spec in enumerate(lexicons):
         if not any(result.samples if lexicon_only else result.lexicons[k].sums.samples for result in results):
             raise DataError(
-                f"lexicon {spec!r}: no sample of {', '.join(r.path for r in results)} has one; 'full', or a file?"
+                f"lexicon {spec!r}: none in {', '.join(r.path for r in results)} has one; expected 'full' or a file"
             )
     return Evaluation(model, protocol, tuple(results))
 
