@@ -227,10 +227,10 @@ def test_tensors_that_are_not_those_of_the_settings_are_refused(tmp_path: Path) 
         ({**state, "head.scale": torch.ones(1)}, "head.scale"),
     ):
         save_weights(path, changed, config, {})
-        with pytest.raises(CheckpointError, match=rf"tensors do not fit the network of its settings \({name}\)"):
+        with pytest.raises(CheckpointError, match=rf"tensors do not fit the network of its settings: {name}"):
             build_network(load_weights(path))
     save_weights(path, {"a": torch.ones(1)}, config, {})
-    with pytest.raises(CheckpointError, match=r"\(.*, .*, .*, \.\.\.\)"):
+    with pytest.raises(CheckpointError, match=r"settings: .*, .*, .*"):
         build_network(load_weights(path))
 
 
