@@ -113,7 +113,7 @@ def test_sets_without_the_lexicon_are_said(list_set: str, store: str, barcode_re
     reader = barcode_reader()
     with pytest.raises(DataError, match=r"lexicon '50': none in .*listed.* has one"):
         evaluate(reader, [list_set], lexicons=["50"])
-    with pytest.raises(DataError, match="none in .* has one"):
+    with pytest.raises(DataError, match=r"none in .* has one"):
         evaluate(reader, [list_set], lexicons=["1k"], lexicon_only=True)
     both = evaluate(reader, [list_set, store], lexicons=["50"])  # where another set has it
     assert [r.lexicons[0].sums.samples for r in both.datasets] == [0, 4]
