@@ -252,7 +252,7 @@ def test_other_settings_or_another_source_do_not_go_on(mixed_words, tmp_path, sm
     with pytest.raises(DataError, match="first 3 samples have changed"):
         convert(mixed_words, path, origin={"format": "given"})
     mixed_words.items[1] = before
-    with pytest.raises(DataError, match=r"has 'data\.mdb' , which no writer of this form left"):
+    with pytest.raises(DataError, match=r"has 'data\.mdb', which no writer of this form left"):
         convert(mixed_words, path, origin={"format": "given"}, to="list")
     done = convert(mixed_words, path, origin={"format": "given"}, max_bad_share=0.5)  # may change: it decides nothing
     assert (done.complete, done.begun_at) == (True, 3)

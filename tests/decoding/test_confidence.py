@@ -55,7 +55,7 @@ def test_readings_that_can_be_told_apart_give_a_finite_curve() -> None:
 
 @pytest.mark.parametrize("right", [[True] * MIN_SAMPLES, [False] * MIN_SAMPLES, [True, False] * (MIN_SAMPLES // 4)])
 def test_too_little_is_refused(right: list[bool]) -> None:
-    with pytest.raises(DataError, match=f"confidences are fitted on at least {MIN_SAMPLES} readings, of which some"):
+    with pytest.raises(DataError, match=f"expected at least {MIN_SAMPLES}, some right"):
         fit_curve([0.5] * len(right), right)
 
 

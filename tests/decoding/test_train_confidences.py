@@ -89,6 +89,6 @@ def test_a_validation_set_that_says_too_little_is_said(
     best = report.folder / "best.safetensors"
     assert load_weights(best).calibration is None
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "confidences" in line]
-    assert line.startswith(f"{best}: confidences stay as the network gives them: 12 readings, 8 of them right")
+    assert line.startswith(f"{best}: confidences stay as the network gives them: 12 readings, 8 right")
     reading = load(report.folder, engine="torch", device="cpu").read(trained_run.words.parent / "images" / "1.png")
     assert reading.confidence == pytest.approx(math.exp(reading.score), abs=1e-6)

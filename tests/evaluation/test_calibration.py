@@ -126,7 +126,7 @@ def test_samples_that_are_all_left_out_calibrate_nothing(
     with LmdbWriter(tmp_path / "marks") as writer:
         writer.add(barcode("cat"), "?!")
     said: list[str] = []
-    with pytest.raises(DataError, match="0 readings, 0 of them right; confidences are fitted on at least 20 readings"):
+    with pytest.raises(DataError, match="0 readings, 0 right; expected at least 20"):
         calibrate(barcode_reader(), [str(tmp_path / "marks")], say=said.append)
     assert said == ["marks: 1 samples left out: empty_label"]
 

@@ -282,7 +282,7 @@ def test_texts_that_cannot_be_drawn_are_counted(synth_config: Configs, monkeypat
     list(source.iterate(40, 41))
     assert source.skipped["no_ink"] == calls // 3
     monkeypatch.setattr("crnn.synth.words.render_mask", lambda *_: None)
-    with pytest.raises(DataError, match=r"none of 50 texts in a row could be drawn, the last '.*': no single font"):
+    with pytest.raises(DataError, match=r"none of 50 texts in a row has one font for it, the last '.*'"):
         next(source.iterate(80, 81))
 
 

@@ -108,7 +108,7 @@ def fit_curve(probabilities: Sequence[float], correct: Sequence[bool]) -> Confid
     num_right = int(np.count_nonzero(right))
     if right.size < MIN_SAMPLES or num_right in (0, right.size):
         raise DataError(
-            f"{right.size} readings, {num_right} of them right; expected {MIN_SAMPLES}, some right and some wrong"
+            f"{right.size} readings, {num_right} right; expected at least {MIN_SAMPLES}, some right and some wrong"
         )
     # Every other reading of a random order, so that the halves are alike however the set is sorted.
     first = np.zeros(right.size, dtype=np.bool_)
