@@ -99,7 +99,7 @@ def test_files_that_are_no_languages_say_what_they_are(tmp_path: Path) -> None:
         load_language(path)
     for format_, version in (("crnn-language-model", "1"), ("crnn-language", "3")):
         save_file({"x": np.zeros(3)}, path, metadata={"format": format_, "format_version": version})
-        with pytest.raises(DataError, match=f"has format '{format_}', version {version}. Make it again"):
+        with pytest.raises(DataError, match=f"has format '{format_}', version {version}; upgrade crnn or remake it"):
             load_language(path)
 
 

@@ -207,7 +207,7 @@ def load_language(name: str | os.PathLike[str]) -> Language:
         ) from error
     found = (metadata.get("format"), metadata.get("format_version"))
     if found != (_FORMAT, _FORMAT_VERSION):
-        raise DataError(f"language {shown}: has format {found[0]!r}, version {found[1]}. Make it again with crnn lm")
+        raise DataError(f"language {shown}: has format {found[0]!r}, version {found[1]}; upgrade crnn or remake it")
     expected = metadata.pop("sha256", None)
     if _digest(arrays, metadata) != expected:
         raise DataError(f"language {shown}: checksum does not fit, the file is damaged; make it again")

@@ -92,5 +92,5 @@ def test_words_that_cannot_be_used_are_counted(tmp_path, mat, cells, samples):
 )
 def test_files_of_another_form(tmp_path, variables):
     scipy.io.savemat(tmp_path / "testdata.mat", variables)
-    with pytest.raises(DataError, match=f"has {next(iter(variables))}; expected traindata.mat or testdata.mat"):
+    with pytest.raises(DataError, match=f"has {next(iter(variables))}; expected structs of ImgName"):
         Iiit5kReader(tmp_path)

@@ -36,7 +36,7 @@ def _samples(path: Path, variables: Variables) -> Iterator[Record | Skipped]:
     words = variables.get("traindata", variables.get("testdata"))
     fields = () if words is None else words.dtype.names or ()
     if not set(fields).issuperset(_FIELDS[:2]) or words.size == 0:
-        raise DataError(f"{path}: has {', '.join(variables) or 'no variables'}; expected traindata.mat or testdata.mat")
+        raise DataError(f"{path}: has {', '.join(variables) or 'nothing'}; expected structs of {', '.join(_FIELDS)}")
     for number, word in enumerate(words.ravel("F"), start=1):
         name, label, small, large = (word[field] if field in fields else None for field in _FIELDS)
         rows = text_rows(label)
