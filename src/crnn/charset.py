@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crnn.errors import CharsetError
+from crnn.reading_order import has_right_to_left, mirrored, reorder
 
 NAMED_CHARSETS = {
     "36": string.ascii_lowercase + string.digits,
@@ -28,12 +29,15 @@ Unknown = Literal["drop_character", "drop_sample", "error"]
 class Charset:
     """An ordered set of characters (Unicode code points), each with a class id; the CTC blank is the last class.
 
+    Texts are in reading order, class ids in that of the image, from left to right (``crnn.reading_order``).
+
     Args:
         characters: The characters in the order of their class ids, or the name of a set: ``36``, ``62``, ``94``,
             or ``95`` (94 and the space).
 
     Raises:
-        CharsetError: There is no character, one occurs twice, or one cannot be drawn (a control character).
+        CharsetError: There is no character, one occurs twice, one cannot be drawn (a control character), or, beside
+            letters written from right to left, a bracket lacks its counterpart.
 
     Example:
         >>> charset = Charset("36")
@@ -45,6 +49,7 @@ class Charset:
 
     characters: str
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _reordered: bool = field(init=False, repr=False, compare=False)  # there are letters written from right to left
 
     def __post_init__(self) -> None:
         characters = _NAMES.get(self.characters, self.characters)
@@ -61,7 +66,14 @@ class Charset:
                     f"charset has {character!r} twice, at positions {ids[character]} and {position}; remove one"
                 )
             ids[character] = position
+        reordered = has_right_to_left(characters)
+        if reordered and (alone := [c for c in characters if mirrored(c) not in ids]):
+            raise CharsetError(
+                f"charset has {alone[0]!r} without {mirrored(alone[0])!r}, as which it is seen between letters written "
+                "from right to left; add it"
+            )
         object.__setattr__(self, "characters", characters)
+        object.__setattr__(self, "_reordered", reordered)
         object.__setattr__(self, "_ids", ids)
 
     @property
@@ -80,7 +92,7 @@ class Charset:
     def encode(self, label: str) -> list[int]:
         """Return the class ids of a label; ``CharsetError`` names characters that are not in the charset."""
         try:
-            return [self._ids[character] for character in label]
+            return [self._ids[character] for character in (reorder(label) if self._reordered else label)]
         except KeyError:
             raise CharsetError(
                 f"label {label!r} has {self.unknown(label)!r}, which charset.characters lacks; see charset.unknown"
@@ -88,7 +100,8 @@ class Charset:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of class ids in [0, blank); ``crnn.decoding.ctc`` has removed blanks and repeats."""
-        return "".join(self.characters[i] for i in ids)
+        text = "".join(self.characters[i] for i in ids)
+        return reorder(text) if self._reordered else text
 
     def unknown(self, label: str) -> str:
         """Return the characters of ``label`` that the charset lacks, each once, in order of appearance."""

@@ -128,8 +128,8 @@ class Explanation:
         probabilities = np.exp(self.log_probs.astype(np.float64))
         blank, peaks = self.charset.blank, probabilities.max(axis=0, initial=0.0)
         spans: dict[int, list[tuple[int, int]]] = {}
-        for k, span in zip(self.charset.encode(self.reading.text), self.spans, strict=True):
-            spans.setdefault(k, []).append(span)
+        for character, span in zip(self.reading.characters, self.spans, strict=True):
+            spans.setdefault(self.charset.characters.index(character.text), []).append(span)
         likely = [k for k in np.argsort(-peaks, kind="stable").tolist() if peaks[k] >= 0.02 and k != blank]
         shown = [*spans, *[k for k in likely if k not in spans][: max(14 - len(spans), 3)]]
         rows = [Row(self.charset.decode([k]), probabilities[:, k], spans.get(k, ())) for k in shown]

@@ -59,7 +59,8 @@ class Reading:
     Attributes:
         text: The text; empty if the network sees none.
         score: Natural-log probability under the network, summed over all CTC alignments, at most 0.
-        characters: Characters with scores and places, left to right.
+        characters: Characters with scores and places, left to right in the image, also where the text is read from
+            right to left.
         confidence: Probability in [0, 1] that the text is right, as far as the weights are calibrated (by ``crnn
             train`` on its validation sets, or ``crnn calibrate``). It takes account of the language and the lexicon,
             and of images that show no word of the lexicon.
@@ -237,9 +238,10 @@ class Recognizer:
         """Return the decoded text of a batch of one image, with places in pixels of the given image."""
         (size,), width = output.original_sizes, output.width
         text = self.charset.decode(found.ids)
-        places = zip(text, found.character_scores, _borders(found.spans, width), strict=True)
+        places = zip(found.ids, found.character_scores, _borders(found.spans, width), strict=True)
         characters = tuple(
-            Character(c, score, start * size[0] / width, end * size[0] / width) for c, score, (start, end) in places
+            Character(self.charset.characters[k], score, start * size[0] / width, end * size[0] / width)
+            for k, score, (start, end) in places
         )
         warning = line_warning(size, text, found.score, self.config.image)
         return Reading(text, found.score, characters, found.confidence, found.others, warning)

@@ -132,6 +132,7 @@ CASES = [
     ("train tiny --train.num_stps 3", "unknown key 'train.num_stps'; did you mean 'train.num_steps'?"),
     ("train tiny --resum", "No such option: --resum Did you mean --resume?"),
     ("train tiny --train 5", "train is '5'"),
+    ("config show tiny --look.a 0 --look.b 1", "section [look] is now [style]"),
     ("train tiny extra", "'extra'"),
     ("train tiny --train.seed x", "train.seed is 'x'; input should be a valid integer"),
     ("train tiny --train.seed", "--train.seed has no value"),
@@ -151,6 +152,12 @@ def test_one_line_says_what_is_wrong(line, named, run, workplace):
     command = line.split()[0]
     assert err.startswith("crnn: " if command in ("bogus", "--read") else f"crnn {command}: ")
     assert named in err
+
+
+def test_a_list_of_numbers_can_be_empty(run):
+    status, out, _ = run("config", "show", "tiny", "--corpus.length_weights", "[]")
+    assert status == 0
+    assert "length_weights = []" in out
 
 
 def test_a_wrong_setting_in_a_file_names_the_file_and_the_key(run, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from crnn.config.synth import FontConfig, StyleConfig
 from crnn.errors import ConfigError, DataError
+from crnn.reading_order import reorder
 from crnn.synth.font_check import Font
 from crnn.synth.fonts import FontSet, find_fonts, system_folders
 from crnn.synth.rasterizer import MASK_HEIGHT, MASK_MARGIN, Lettering, needs_shaping, render_mask
@@ -250,7 +251,7 @@ def box_face(path: Path, boxes: dict[str, tuple[int, int, int, int]], wider: int
     builder.setupHorizontalHeader(ascent=800, descent=-200)
     builder.setupNameTable({"familyName": "Boxes", "styleName": "Regular"})
     builder.setupOS2()
-    builder.setupPost()
+    builder.setupPost(keepGlyphNames=False)
     if wider:
         builder.setupFvar(axes=[("wdth", 100, 100, 200, "Width")], instances=[])
         moves = [(0, 0), (0, 0), (wider, 0), (wider, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
@@ -274,3 +275,15 @@ def test_a_variable_font_is_drawn_at_its_place_on_the_axes(tmp_path: Path) -> No
         (200.0,): pytest.approx(1.0, rel=0.05),
     }  # fmt: skip
     assert drawn("A", font)[1] == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow without raqm")
+@pytest.mark.parametrize("text", ["אבג", "ab אב", "(אב) [a]", "אב (ab) 12", "12 ab, גב:1", "ab12"])
+def test_lines_from_right_to_left_are_drawn_in_the_order_of_the_image(text: str, tmp_path: Path) -> None:
+    boxes = {c: (50, 0, 450, 100 + 100 * n) for n, c in enumerate(sorted(set(text)))}
+    ink, _ = drawn(text, box_face(tmp_path / "boxes.ttf", boxes), width=45 * len(text) + 2 * MASK_MARGIN)
+    heights = (ink > 127).sum(axis=0)
+    middles = (np.arange(len(text)) * 500 + 200) * ink.shape[1] // (500 * len(text) - 100)
+    tallest = max(boxes[c][3] for c in text)
+    seen = heights[middles] * tallest / ink.shape[0]
+    assert seen == pytest.approx([boxes[c][3] for c in reorder(text)], abs=45)

@@ -208,7 +208,7 @@ def config_from(name: str, flags: Sequence[str], *, default: str = "") -> Config
             raise ConfigError(f"{flag!r} is given behind CONFIG; expected --section.key VALUE")
     for dotted, texts in given.items():
         section, _, key = dotted.rpartition(".")
-        kinds = get_type_hints(Config.model_fields[section].annotation) if section in values else {}
+        kinds = get_type_hints(Config.model_fields[section].annotation) if section in Config.model_fields else {}
         if kinds.get(key.removeprefix("no_")) is bool:
             texts = [*texts, "false"] if key not in kinds else texts or ["true"]
             key = key.removeprefix("no_")
@@ -217,12 +217,14 @@ def config_from(name: str, flags: Sequence[str], *, default: str = "") -> Config
         kind = kinds.get(key)
         is_text = kind is str or str in get_args(kind)
         items = [text if is_text else _toml_value(text) for text in texts]
-        if section not in values:
+        if section not in Config.model_fields:
             values[dotted.partition(".")[0]] = " ".join(texts)  # refused by its name
         elif items == ["none"] and type(None) in get_args(kind):
             values[section].pop(key, None)
         else:
             is_list = get_origin(kind) is tuple or isinstance(values[section].get(key), list)
+            if is_list and len(items) == 1 and isinstance(items[0], list):  # "[]"
+                items = items[0]
             values[section][key] = items if is_list or len(items) != 1 else items[0]
     return parse_config(values, source="flags")
 

@@ -14,6 +14,7 @@ import regex
 
 from crnn.charset import Charset, LabelRules
 from crnn.errors import CharsetError, ConfigError
+from crnn.reading_order import has_right_to_left
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -65,13 +66,19 @@ def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
 class Pattern:
     """Pattern, in the syntax of ``regex``, that texts of the ``allowed`` classes ``(V,)`` must match as a whole.
 
-    ``ConfigError`` if it is no regular expression, or takes too long to match; ``CharsetError`` if no text was found to
-    match. ``characters`` ``(V - 1,)`` are those of the charset.
+    ``ConfigError`` if it is no regular expression, takes too long to match, or allowed letters run from right to left;
+    ``CharsetError`` if no text was found to match. ``characters`` ``(V - 1,)`` are those of the charset.
     """
 
     def __init__(self, expression: str, charset: Charset, rules: LabelRules, allowed: _Mask | None = None) -> None:
         self.expression = expression
         self.characters = np.array(list(charset.characters), dtype=object)
+        own = "".join(self.characters if allowed is None else self.characters[allowed[: charset.blank]])
+        if has_right_to_left(own):  # the beam goes from left to right
+            raise ConfigError(
+                f"pattern {expression!r}: cannot be matched with letters written from right to left; expected 'allow' "
+                "without them, or no pattern"
+            )
         if _most_repeats(expression) > _MAX_REPEATS:
             raise ConfigError(f"pattern {expression!r}: repeats of repeats make more than {_MAX_REPEATS:,} of a part")
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
@@ -83,9 +90,8 @@ class Pattern:
             raise ConfigError(f"pattern {expression!r} is no regular expression: {error}") from None
         # true if a matching text begins with the given one
         self.begins = functools.lru_cache(_REMEMBERED)(lambda text: self._match(text, partial=True))
-        own = self.characters if allowed is None else self.characters[allowed[: charset.blank]]
-        if not self._may_match(own.tolist()):
-            raise CharsetError(f"pattern {expression!r}: no text of the characters {''.join(own)!r} matches it")
+        if not self._may_match(list(own)):
+            raise CharsetError(f"pattern {expression!r}: no text of the characters {own!r} matches it")
 
     def matches(self, text: str) -> bool:
         """Return true if the whole text matches."""

@@ -23,6 +23,7 @@ from safetensors.numpy import save
 
 from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
+from crnn.reading_order import reorder
 
 _Ints = npt.NDArray[np.int64]
 _Doubles = npt.NDArray[np.float64]
@@ -163,7 +164,7 @@ class Language:
         return -1
 
     def word_log_prob(self, word: str) -> float:
-        """Return the log-probability of a word with its end; -inf if a character is unknown."""
+        """Return the log-probability of a word, in its image's order, with its end; -inf for unknown characters."""
         row, total = np.zeros(1, dtype=np.int32), 0.0
         for symbol in [self.symbol(character) for character in word]:
             if symbol < 0:
@@ -260,7 +261,7 @@ def train_language(
             raise DataError(f"word {word!r} has the weight {weight}; expected a number above 0")
         folded = unicodedata.normalize("NFC", word.casefold())
         plain = "".join(filter(str.isalnum, _without_marks(folded)))  # without accents and apostrophes
-        for form in {folded, plain}:
+        for form in {reorder(folded), reorder(plain)}:  # searched from left to right
             if form and not any(c.isspace() for c in form):
                 weights[form] = weights.get(form, 0.0) + weight
     if not weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -102,7 +103,8 @@ class Lexicon:
     def trie(self) -> WordTrie:
         """The prefixes of the words."""
         num_characters = self.charset.blank
-        ids = np.array(self.charset.encode("".join(self.words)), dtype=np.min_scalar_type(num_characters))
+        every_id = itertools.chain.from_iterable(map(self.charset.encode, self.words))
+        ids = np.fromiter(every_id, dtype=np.min_scalar_type(num_characters))
         lengths = np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
         starts = np.cumsum(lengths) - lengths
         words = np.arange(len(self.words), dtype=np.int32)  # those not shorter than the depth

@@ -32,6 +32,7 @@ from crnn.evaluation.lexicons import SetLexicon, lexicon_name, open_lexicon
 from crnn.evaluation.metrics import score_texts
 from crnn.evaluation.protocol import CharsetName, Protocol, own_protocol, protocol_for
 from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
+from crnn.reading_order import as_read
 from crnn.recognizer import NetworkOutput, Recognizer
 
 _MAX_NAMED = 3  # unreadable images of a set
@@ -65,7 +66,7 @@ def _read_set(
             progress(1)
             try:
                 raw = store.label(index)
-                label = protocol.label(raw)
+                label = as_read(protocol.label(raw))
                 image = store.image_bytes(index)
             except LabelSkip as skip:
                 skipped[skip.reason] += 1
@@ -209,7 +210,8 @@ def _evaluate_set(
         tuple(with_lexicons),
         score_texts(best_paths) if best_paths else None,
         tuple(
-            (k, score_texts((form(s.raw_label), form(s.raw_prediction)) for s in samples)) for k, form in rules.forms
+            (k, score_texts((form(as_read(s.raw_label)), form(s.raw_prediction)) for s in samples))
+            for k, form in rules.forms
         ),
     )
 

@@ -118,8 +118,8 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
     rules = replace(weights.config.charset.rules(), max_length=None)
     forms = {c: c if c in old_charset else rules.form(c) for c in charset.characters}
     sources = {c: form for c, form in forms.items() if len(form) == 1 and form in old_charset}
-    to_rows = torch.tensor([*charset.encode("".join(sources)), charset.blank])
-    from_rows = torch.tensor([*old_charset.encode("".join(sources.values())), old_charset.blank])
+    to_rows = torch.tensor([*map(charset.characters.index, sources), charset.blank])
+    from_rows = torch.tensor([*map(old_charset.characters.index, sources.values()), old_charset.blank])
     head = ("head.weight", "head.bias")
     wrong = [n for n in own if n not in head and (n not in state or state[n].shape != own[n].shape)]
     wrong += [n for n in state if n not in own]

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from crnn.config.synth import StyleConfig
 from crnn.errors import ConfigError
+from crnn.reading_order import has_right_to_left
 from crnn.synth.font_check import Font
 
 MASK_HEIGHT = 40  # Rows of a mask: a quarter more than the 32 of an image, so that text stays sharp when it is warped
@@ -31,7 +32,6 @@ _LOW_HEIGHT, _DEPTH = 0.74, 0.28  # Approximate height and depth of those, over 
 _SMALL_CAPITALS = 0.75  # Height of small capitals over that of the others
 _MAX_OPEN = 1024  # Fonts, each in one size, kept open per process: 250 kB each; opening costs a fifth of drawing a word
 _MAX_EXTENT = 8192  # Largest drawn extent in pixels: fonts can claim any
-_SCRIPTS_SHAPED = ("AL", "R", "AN")  # Bidirectional classes whose letters join or run from the right
 
 _Placed = tuple[float, float, str, ImageFont.FreeTypeFont]  # Start of the baseline, right and down, text, font
 _Ink = tuple[Image.Image, tuple[int, int, int, int]]  # A drawn text, and the box of its ink
@@ -72,9 +72,8 @@ def mask_width(image_width: int) -> int:
 @functools.lru_cache(maxsize=4096)
 def needs_shaping(text: str) -> bool:
     """Return whether letters change or move with their neighbours and so must be drawn together."""
-    return any(
-        unicodedata.bidirectional(c) in _SCRIPTS_SHAPED
-        or unicodedata.category(c) in ("Mn", "Mc", "Me")
+    return has_right_to_left(text) or any(
+        unicodedata.category(c) in ("Mn", "Mc", "Me")
         or "\u0900" <= c <= "\u109f"  # Indic scripts, Thai, Lao, Tibetan, Burmese: vowels before their consonant
         or "\u1780" <= c <= "\u17ff"  # Khmer
         for c in text
@@ -182,13 +181,13 @@ def _draw(placed: list[_Placed]) -> _Ink | None:
     """Draw texts at their places; measure, as slow as drawing, only where ink reaches the edge of the usual canvas."""
     size = max(opened.size for *_, opened in placed)
     last = placed[-1]
-    end = last[0] + last[3].getlength(last[2]) + 0.5 * size
+    end = last[0] + last[3].getlength(last[2], direction=_direction(last[2])) + 0.5 * size
     found = _on_canvas(placed, -0.5 * size, -1.35 * size, end, 0.65 * size)
     if found is not None:
         drawn, (left, top, right, bottom) = found
         if left > 0 and top > 0 and right < drawn.width and bottom < drawn.height:
             return found
-    boxes = [(x, y, opened.getbbox(text, anchor="ls")) for x, y, text, opened in placed]
+    boxes = [(x, y, opened.getbbox(text, direction=_direction(text), anchor="ls")) for x, y, text, opened in placed]
     return _on_canvas(
         placed,
         min(x + box[0] for x, _, box in boxes) - 1,
@@ -196,6 +195,11 @@ def _draw(placed: list[_Placed]) -> _Ink | None:
         max(x + box[2] for x, _, box in boxes) + 1,
         max(y + box[3] for _, y, box in boxes) + 1,
     )
+
+
+def _direction(text: str) -> str | None:
+    """Return the direction of the line, which by default is that of its first letter."""
+    return "rtl" if has_right_to_left(text) else None
 
 
 def _on_canvas(placed: list[_Placed], left: float, top: float, right: float, bottom: float) -> _Ink | None:
@@ -206,6 +210,6 @@ def _on_canvas(placed: list[_Placed], left: float, top: float, right: float, bot
     image = Image.new("L", (width, height))
     pen = ImageDraw.Draw(image)
     for x, y, text, opened in placed:
-        pen.text((x - left, y - top), text, fill=255, font=opened, anchor="ls")
+        pen.text((x - left, y - top), text, fill=255, font=opened, anchor="ls", direction=_direction(text))
     ink = image.getbbox()
     return None if ink is None else (image, ink)
