@@ -4,8 +4,9 @@ Images of one width are batched without padding.
 """
 
 import itertools
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class Reading:
             train`` on its validation sets, or ``crnn calibrate``). It takes account of the language and the lexicon,
             and of images that show no word of the lexicon.
         alternatives: Further texts, likeliest first (``n_best``).
+        size: Width and height in pixels of the image.
         warning: Likely content in place of one upright line that fits the network: ``page``, ``turned`` or
             ``too_wide``, see ``crnn.image.ADVICE``.
     """
@@ -75,6 +77,29 @@ class Reading:
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
     warning: LineWarning | None = None
+    size: tuple[int, int] = (0, 0)
+
+    def as_dict(self, *, with_alternatives: bool = False) -> dict[str, Any]:
+        """Return the reading in the form of ``crnn read --json``; a score of minus infinity is ``None``."""
+        values: dict[str, Any] = {
+            "text": self.text,
+            "score": _finite(self.score),
+            "confidence": self.confidence,
+            "warning": self.warning,
+            "characters": [
+                {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
+                for c in self.characters
+            ],
+        }
+        if with_alternatives:
+            values["alternatives"] = [
+                {"text": a.text, "score": _finite(a.score), "confidence": a.confidence} for a in self.alternatives
+            ]
+        return values
+
+
+def _finite(score: float) -> float | None:
+    return score if math.isfinite(score) else None
 
 
 def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
@@ -205,18 +230,22 @@ class Recognizer:
         """
         if isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable):  # other types are refused as images
             images = [images]
-        decoder = self._decoder(self._options.changed(options)) if options else self.decoder
-        return self._decoded(self.run(images, _apart), decoder)
+        decoder = self.decoder_of(options) if options else self.decoder
+        return self.decoded(self.outputs(images), decoder)
 
-    def _decoded(
-        self, outputs: Iterator[NetworkOutput | ImageError], decoder: Decoder
+    def outputs(self, images: Iterable[ImageSource | FittedImage]) -> Iterator[NetworkOutput | ImageError]:
+        """Run images through the network; yield the output of each, in order, or the error that says why it has none."""
+        return self.run(images, _apart)
+
+    def decoded(
+        self, outputs: Iterable[NetworkOutput | ImageError], decoder: Decoder
     ) -> Iterator[Reading | ImageError]:
-        """Yield readings in order, decoding several batches at a time where that costs less."""
+        """Yield the readings of outputs, in order, decoding several batches at a time where that costs less."""
         with_language = decoder.prior is not None and self.batch_size > 1
         most = self.batch_size * (_DECODED_BATCHES if with_language else 1)
         failure: list[Exception] = []
-        outputs = until_failure(outputs, failure)
-        while held := list(itertools.islice(outputs, most)):
+        found = until_failure(outputs, failure)
+        while held := list(itertools.islice(found, most)):
             by_steps: dict[int, list[tuple[int, NetworkOutput]]] = {}
             for place, output in enumerate(held):
                 if isinstance(output, NetworkOutput):
@@ -229,6 +258,10 @@ class Recognizer:
                 yield output if isinstance(output, ImageError) else readings[place]
         if failure:
             raise failure[0]
+
+    def decoder_of(self, options: Mapping[str, Any]) -> Decoder:
+        """Return a decoder with other options than the reader's; raises their errors."""
+        return self._decoder(self._options.changed(options))
 
     def _decoder(self, options: DecodingOptions) -> Decoder:
         section = self.config.charset
@@ -244,10 +277,10 @@ class Recognizer:
             for k, score, (start, end) in places
         )
         warning = line_warning(size, text, found.score, self.config.image)
-        return Reading(text, found.score, characters, found.confidence, found.others, warning)
+        return Reading(text, found.score, characters, found.confidence, found.others, warning, size)
 
     def run(
-        self, images: Iterable[ImageSource], function: Callable[[NetworkOutput], Sequence[_R]]
+        self, images: Iterable[ImageSource | FittedImage], function: Callable[[NetworkOutput], Sequence[_R]]
     ) -> Iterator[_R | ImageError]:
         """Run images through the network and a function from a batch to one result per image; else as ``stream``."""
         # With batches of one, a reading does not wait for the next image, which may be slow to come.
@@ -255,8 +288,8 @@ class Recognizer:
         results: dict[int, _R | ImageError] = {}  # by place, until those before are there
         given = 0
         # Pillow's images load lazily and keep state: none may be used by two threads.
-        sources = (self._fitted(image) if isinstance(image, Image.Image) else image for image in images)
-        with closing(ordered_map(self._fitted, sources, workers=threads, ahead=self.batch_size)) as items:
+        sources = (self.fit(image) if isinstance(image, Image.Image) else image for image in images)
+        with closing(ordered_map(self.fit, sources, workers=threads, ahead=self.batch_size)) as items:
             for batch in batches_by_width(items, self.batch_size, self.batch_size * _HELD_BATCHES):
                 results.update([batch] if isinstance(batch, tuple) else self._computed(batch, function))
                 while given in results:
@@ -276,7 +309,8 @@ class Recognizer:
         output = NetworkOutput(log_probs, places, images[0].pixels.shape[2], sizes)
         return zip(places, function(output), strict=True)
 
-    def _fitted(self, source: ImageSource | FittedImage | ImageError) -> FittedImage | ImageError:
+    def fit(self, source: ImageSource | FittedImage | ImageError) -> FittedImage | ImageError:
+        """Open an image and resize it for the network; or return the error."""
         if isinstance(source, FittedImage | ImageError):
             return source
         try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from PIL import Image
@@ -23,7 +22,7 @@ from crnn.model.weights import DEFAULT_MODEL
 from crnn.terminal import check_image_writable, counting_bar, print_json, save_image, say
 
 if TYPE_CHECKING:
-    from crnn.recognizer import Reading, Recognizer
+    from crnn.recognizer import Recognizer
 
 _ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})  # they would break a line or its columns
 _MAX_EXPLAINED = 16  # images in one file of --explain
@@ -103,33 +102,10 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
             if len(kept) < keep:
                 kept.append(path)
             if json:
-                print_json({"image": path, **_values(reading, with_alternatives=reader.decoder.options.n_best > 1)})
+                print_json({"image": path, **reading.as_dict(with_alternatives=reader.decoder.options.n_best > 1)})
             else:
                 print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
     return count, bad + len(closed), kept
-
-
-def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
-    """Return a reading as JSON; a score of minus infinity (no text fits the options) is ``null``."""
-    values: dict[str, Any] = {
-        "text": reading.text,
-        "score": _number(reading.score),
-        "confidence": reading.confidence,
-        "warning": reading.warning,
-        "characters": [
-            {"text": c.text, "score": c.score, "start": round(c.start, 1), "end": round(c.end, 1)}
-            for c in reading.characters
-        ],
-    }
-    if with_alternatives:
-        values["alternatives"] = [
-            {"text": a.text, "score": _number(a.score), "confidence": a.confidence} for a in reading.alternatives
-        ]
-    return values
-
-
-def _number(score: float) -> float | None:
-    return score if math.isfinite(score) else None
 
 
 def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:

@@ -1,0 +1,68 @@
+"""``crnn serve``: the HTTP service and its page."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crnn.cli.arguments import EngineOptions
+from crnn.decoding.decoder import DecodingOptions
+from crnn.errors import ConfigError, MissingExtraError
+from crnn.model.weights import DEFAULT_MODEL
+from crnn.terminal import say
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]")] = DEFAULT_MODEL,
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    token_file: str = "",
+    cors: list[str] | None = None,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    max_megabytes: Annotated[int, typer.Option(min=1, max=1024)] = 32,
+    max_waiting: Annotated[int, typer.Option(min=1)] = 512,
+    timeout: Annotated[float, typer.Option(min=0.1)] = 30.0,
+    decoding: DecodingOptions,
+    engine: EngineOptions,
+) -> int:
+    """Serve reading over HTTP, with a page for people at /.
+
+    curl --data-binary @word.png http://127.0.0.1:8000/read
+    Options of reading are the defaults of requests, which may bring their own.
+
+    Args:
+        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        host: Address to listen at; others than this machine's own need --token-file, or a network that is trusted.
+        port: Port; 0: any that is free.
+        token_file: File with a word that requests must bring as Authorization: Bearer WORD.
+        cors: Origin of a site whose pages may call this service.
+        workers: Processes, each with a reader of its own.
+        max_megabytes: Largest body of a request.
+        max_waiting: Images that may wait; beyond them requests are answered with 503.
+        timeout: Seconds to receive and to answer a request.
+        decoding: How texts are found.
+        engine: The engine.
+    """
+    try:
+        from crnn.serving.app import Limits
+        from crnn.serving.server import AppFactory, listen
+        from crnn.serving.server import serve as run
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "serve", "crnn serve") from error
+    token = None
+    if token_file:
+        try:
+            token = Path(token_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--token-file {token_file}: cannot be read ({error})") from None
+        if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+            raise ConfigError(f"--token-file {token_file}: expected one word of 16 ASCII characters or more")
+    limits = Limits(max_bytes=max_megabytes << 20, max_waiting=max_waiting, timeout_s=timeout)
+    factory = AppFactory(model, {**asdict(engine), **asdict(decoding)}, limits, token, host, tuple(cors or ()))
+    with listen(host, port) as bound:
+        shown = f"[{host}]" if ":" in host else host
+        say("serve", f"http://{shown}:{bound.getsockname()[1]}/ reads with {model}; Ctrl-C ends it")
+        run(factory, bound, workers)
+    return 0

@@ -1,0 +1,425 @@
+"""The routes of the service; a Starlette application, which any ASGI server can run.
+
+Errors are JSON, ``{"error": "..."}``; nothing of an image is stored or logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from crnn.errors import CrnnError, ImageError
+from crnn.recognizer import Reading, Recognizer
+from crnn.serving.batcher import Batcher, OverloadedError, options_key
+from crnn.serving.openapi import openapi
+
+_log = logging.getLogger("crnn.serve")
+
+_MAX_IMAGES = 64  # of a request
+_MAX_FIELD_BYTES = 1 << 20  # a lexicon among them
+_MAX_WORDS = 50_000  # of a lexicon
+_MAX_PATTERN = 200  # characters
+_MAX_ALTERNATIVES = 20
+_OPTIONS = ("decode", "lm", "lexicon", "pattern", "allow", "block", "n_best")  # of a request
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+_OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", *_PAGE)  # without the token
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What requests may cost.
+
+    Attributes:
+        max_bytes: Bytes of the body of a request.
+        held_bytes: Bytes of all bodies together; beyond them, 503.
+        max_waiting: Images of all requests together that wait; beyond them, 503.
+        timeout_s: Seconds to receive a request, and to answer it.
+    """
+
+    max_bytes: int = 32 << 20
+    held_bytes: int = 512 << 20
+    max_waiting: int = 512
+    timeout_s: float = 30.0
+
+
+class Service:
+    """What the routes share.
+
+    Args:
+        reader: The reader.
+        name: Name of its weights, for the metadata.
+        limits: What requests may cost.
+    """
+
+    def __init__(self, reader: Recognizer, name: str, limits: Limits) -> None:
+        self.reader, self.name, self.limits = reader, name, limits
+        self.held_bytes = 0
+        self.registry = CollectorRegistry()
+        labels = ["route", "status"]
+        self.requests = Counter("crnn_requests", "Requests answered.", labels, registry=self.registry)
+        self.seconds = Histogram("crnn_request_seconds", "Time of requests.", ["route"], registry=self.registry)
+        self.images = Counter("crnn_images", "Images read.", ["outcome"], registry=self.registry)
+        sizes = Histogram(
+            "crnn_batch_images", "Images read together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self.registry,
+        )  # fmt: skip
+        self.batcher = Batcher(reader, max_waiting=limits.max_waiting, on_batch=sizes.observe)
+        self.waiting = Gauge(
+            "crnn_images_waiting", "Images that wait or are read.", registry=self.registry, multiprocess_mode="livesum"
+        )
+
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the parts of a body, within the limits."""
+        length = request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self.limits.max_bytes:
+            raise self.too_large()
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            self.held_bytes += len(chunk)
+            request.state.held += len(chunk)
+            if size > self.limits.max_bytes:
+                raise self.too_large()
+            if self.held_bytes > self.limits.held_bytes:
+                raise OverloadedError
+            yield chunk
+
+    def too_large(self) -> HTTPException:
+        """Return the error for a body above the limit."""
+        text = f"the body has more than {self.limits.max_bytes:,} bytes; send fewer or smaller images"
+        return HTTPException(413, text, {"Connection": "close"})
+
+    async def read(
+        self, request: Request, images: Sequence[bytes], options: dict[str, Any]
+    ) -> list[Reading | ImageError]:
+        """Return the reading of each image, or its error; the work is given up when the client goes away."""
+        decoder = self.batcher.decoder(()) if not options else await run_in_threadpool(
+            self.batcher.decoder, options_key(options)
+        )
+        results = [asyncio.wrap_future(result) for result in self.batcher.submit(images, decoder)]
+        self.waiting.set(self.batcher.waiting)
+        gone = asyncio.ensure_future(_gone(request.receive))
+        work = asyncio.gather(*results)
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientDisconnect
+            found: list[Reading | ImageError] = work.result()
+        finally:
+            gone.cancel()
+            work.cancel()
+            self.waiting.set(self.batcher.waiting)
+        for result in found:
+            self.images.labels("error" if isinstance(result, ImageError) else "read").inc()
+        return found
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def service_of(request: Request) -> Service:
+    """Return what the routes share."""
+    service: Service = request.app.state.service
+    return service
+
+
+# ---- Requests
+
+
+class _Parser(MultiPartParser):
+    spool_max_size = 1 << 40  # nothing of a request is written to disk
+
+
+async def _form(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
+    """Return the files of a multipart body, as pairs of name and content, and its fields."""
+    parser = _Parser(
+        request.headers, service_of(request).body(request), max_files=_MAX_IMAGES + 1, max_fields=len(_OPTIONS) + 4,
+        max_part_size=_MAX_FIELD_BYTES,
+    )  # fmt: skip
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise HTTPException(400, f"not a multipart body as RFC 7578 has it: {error}") from None
+    files, fields = [], {}
+    for key, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            fields[key] = value
+        elif key == "lexicon":
+            fields[key] = _text("lexicon", await value.read())
+        else:
+            files.append((value.filename or key, await value.read()))
+    return files, fields
+
+
+def _text(name: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise HTTPException(400, f"{name}: not text in UTF-8; expected one word on each line") from None
+
+
+def reading_options(given: dict[str, str]) -> dict[str, Any]:
+    """Return the options of reading of a request, or raise a 400 for what is not one or too large."""
+    if unknown := [name for name in given if name not in _OPTIONS]:
+        raise HTTPException(400, f"{unknown[0][:40]!r} is no option; expected some of: {', '.join(_OPTIONS)}")
+    options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if options.get("lm", "auto") not in ("auto", "none"):  # a name could be a file of the server
+        raise HTTPException(400, "lm is neither 'auto' nor 'none'")
+    if len(options.get("pattern", "")) > _MAX_PATTERN:
+        raise HTTPException(400, f"pattern has more than {_MAX_PATTERN} characters")
+    if "lexicon" in options:
+        words = [word for word in options["lexicon"].splitlines() if word.strip()]
+        if not 0 < len(words) <= _MAX_WORDS:
+            raise HTTPException(400, f"lexicon has {len(words):,} words; expected 1 to {_MAX_WORDS:,}, one on each line")
+        options["lexicon"] = words
+    if "n_best" in options:
+        if not options["n_best"].isdecimal() or not 1 <= int(options["n_best"][:9]) <= _MAX_ALTERNATIVES:
+            raise HTTPException(400, f"n_best is {options['n_best'][:20]!r}; expected 1 to {_MAX_ALTERNATIVES}")
+        options["n_best"] = int(options["n_best"])
+    return options
+
+
+async def images_of(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, str], bool]:
+    """Return the images of a request, as pairs of name and content, its fields, and true if it was multipart."""
+    query = dict(request.query_params)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
+        files, fields = await _form(request)
+        if not 0 < len(files) <= _MAX_IMAGES:
+            raise HTTPException(400, f"{len(files)} images are sent; expected 1 to {_MAX_IMAGES}, each as a file")
+        return files, query | fields, True
+    data = b"".join([chunk async for chunk in service_of(request).body(request)])
+    if not data:
+        raise HTTPException(400, "the body is empty; expected an image, or several as multipart/form-data")
+    return [("", data)], query, False
+
+
+# ---- Routes
+
+
+def reading_json(found: Reading | ImageError, name: str, *, with_alternatives: bool) -> dict[str, Any]:
+    """Return a reading, or an error, as ``crnn read --json`` does."""
+    if isinstance(found, ImageError):
+        return {"image": name, "error": str(found)}
+    return {"image": name, **found.as_dict(with_alternatives=with_alternatives)}
+
+
+async def read(request: Request) -> Response:
+    """Read one image, the body, or several, the files of a multipart body."""
+    service = service_of(request)
+    images, fields, several = await images_of(request)
+    options = reading_options(fields)
+    found = await service.read(request, [data for _, data in images], options)
+    texts = [
+        reading_json(result, name, with_alternatives=options.get("n_best", 1) > 1)
+        for result, (name, _) in zip(found, images, strict=True)
+    ]
+    if several:
+        return JSONResponse({"readings": texts})
+    return JSONResponse(texts[0], 422 if "error" in texts[0] else 200)
+
+
+async def ocr(request: Request) -> Response:
+    """Read one image and return it in LiteParse's form: one line that fills the image."""
+    images, _, _ = await images_of(request)
+    (found,) = await service_of(request).read(request, [images[0][1]], {})
+    if isinstance(found, ImageError):
+        return JSONResponse({"error": str(found)}, 400)
+    width, height = found.size
+    result = {"text": found.text, "bbox": [0, 0, width, height], "confidence": found.confidence}
+    return JSONResponse({"results": [result] if found.text else []})
+
+
+async def live(_: Request) -> Response:
+    """Say that the process runs."""
+    return JSONResponse({"live": True})
+
+
+async def ready(request: Request) -> Response:
+    """Say whether requests are taken at the moment."""
+    service = service_of(request)
+    free = service.batcher.waiting < service.limits.max_waiting
+    return JSONResponse({"ready": free}, 200 if free else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Return the counters in Prometheus' form."""
+    registry = service_of(request).registry
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # several workers
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def info(request: Request) -> Response:
+    """Describe the reader, for the page."""
+    reader = service_of(request).reader
+    return JSONResponse({
+        "model": service_of(request).name,
+        "characters": reader.charset.characters,
+        "language": reader.config.charset.language,
+        "max_images": _MAX_IMAGES,
+        "max_bytes": service_of(request).limits.max_bytes,
+    })  # fmt: skip
+
+
+async def schema(_: Request) -> Response:
+    """Describe the routes in OpenAPI's form."""
+    return JSONResponse(openapi(_MAX_IMAGES, _MAX_WORDS))
+
+
+def _page_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    content = (resources.files("crnn.serving") / "page" / name).read_bytes()
+
+    async def send(_: Request) -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return send
+
+
+# ---- The application
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    status, headers, text = 500, None, "the service has an error of its own; its log says more"
+    if isinstance(error, HTTPException):
+        status, headers, text = error.status_code, error.headers, error.detail
+    elif isinstance(error, OverloadedError):
+        status, headers, text = 503, {"Retry-After": "1"}, "too many images wait; try again"
+    elif isinstance(error, CrnnError):
+        status, text = 400, str(error)
+    return JSONResponse({"error": text}, status, headers)
+
+
+class _Guard:
+    """Around all routes: token, time limit, headers, metrics and the log."""
+
+    def __init__(self, app: ASGIApp, service: Service, token: str | None) -> None:
+        self.app, self.service = app, service
+        self._token = None if token is None else token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 499  # nothing was sent: the client went away
+        state = scope.setdefault("state", {})
+        state["held"] = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        try:
+            if not self._allowed(scope):
+                refusal = JSONResponse({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
+                await refusal(scope, receive, sending)
+                return
+            async with asyncio.timeout(self.service.limits.timeout_s):
+                await self.app(scope, receive, sending)
+        except TimeoutError:
+            if status == 499:
+                text = f"the request took more than {self.service.limits.timeout_s:g} s"
+                await JSONResponse({"error": text}, 408, {"Connection": "close"})(scope, receive, sending)
+        except ClientDisconnect:
+            pass
+        finally:
+            self.service.held_bytes -= state["held"]
+            route = getattr(scope.get("route"), "path", "none")
+            seconds = time.perf_counter() - began
+            self.service.requests.labels(route, status).inc()
+            self.service.seconds.labels(route).observe(seconds)
+            _log.info("%s %s %d %.0f ms", scope["method"] if route != "none" else "-", route, status, 1e3 * seconds)
+
+    def _allowed(self, scope: Scope) -> bool:
+        if self._token is None or scope["path"] in _OPEN:
+            return True
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        return hmac.compare_digest(given.strip().encode(), self._token) and scheme.lower() == "bearer"
+
+
+def create_app(
+    reader: Recognizer,
+    *,
+    name: str = "crnn",
+    limits: Limits | None = None,
+    token: str | None = None,
+    hosts: Sequence[str] = ("*",),
+    origins: Sequence[str] = (),
+) -> Starlette:
+    """Return the application.
+
+    Args:
+        reader: The reader; nothing else may use it meanwhile.
+        name: Name of its weights.
+        limits: What requests may cost.
+        token: Word that requests bring as ``Authorization: Bearer``; the page and the health routes need none.
+        hosts: Names under which browsers may call the service; ``*``: any.
+        origins: Sites of other origins that may call it from browsers.
+    """
+    from crnn.serving import kserve
+
+    service = Service(reader, name, limits or Limits())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(service.batcher.close)
+
+    routes = [
+        Route("/read", read, methods=["POST"]),
+        Route("/ocr", ocr, methods=["POST"]),
+        Route("/health/live", live),
+        Route("/health/ready", ready),
+        Route("/metrics", metrics),
+        Route("/info", info),
+        Route("/openapi.json", schema),
+        *kserve.routes(),
+        *(Route(path, _page_file(*of)) for path, of in _PAGE.items()),
+    ]
+    middleware = [Middleware(_Guard, service=service, token=token)]
+    middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)))
+    if origins:
+        allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["Authorization", "Content-Type"]}
+        middleware.insert(0, Middleware(CORSMiddleware, allow_origins=list(origins), **allowed))
+    kinds: tuple[type[Exception], ...] = (HTTPException, OverloadedError, CrnnError)
+    app = Starlette(
+        routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=dict.fromkeys(kinds, _refused)
+    )
+    app.state.service = service
+    return app

@@ -1,0 +1,149 @@
+"""Batches that requests share: what waits at the moment goes through the network together."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from crnn.decoding.decoder import Decoder
+from crnn.errors import ImageError
+from crnn.parallel import available_threads
+from crnn.recognizer import FittedImage, NetworkOutput, Reading, Recognizer
+
+Result: TypeAlias = "Future[Reading | ImageError]"
+
+_BATCHES = 4  # of ``batch_size`` images that are taken at once: more of them share a width
+_KEPT_DECODERS = 16  # of the latest options of requests
+
+
+class OverloadedError(Exception):
+    """Signal that more images wait than may."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """An image of a request."""
+
+    decoder: Decoder
+    result: Result = field(default_factory=Future)
+    image: FittedImage | None = None
+
+
+class Batcher:
+    """Reader of the images of all requests; results are those of ``Recognizer.read``.
+
+    Images are opened in threads; one thread runs the network on all that are open, in the order of their arrival, so
+    that none waits for others to come. Readings with options of a request are decoded beside it: a slow pattern delays
+    no one else.
+
+    Args:
+        reader: The reader; nothing else may use it meanwhile.
+        max_waiting: Images that may wait; beyond it requests are refused.
+        on_batch: Called with the number of images that were read together.
+    """
+
+    def __init__(
+        self, reader: Recognizer, *, max_waiting: int = 512, on_batch: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self.reader, self.max_waiting, self.waiting = reader, max_waiting, 0
+        self._on_batch = on_batch
+        self._lock = threading.Lock()
+        self._opened: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._pool = ThreadPoolExecutor(available_threads(), thread_name_prefix="crnn-open")
+        self._thread = threading.Thread(target=self._run, name="crnn-network", daemon=True)
+        self._thread.start()
+        self.decoder = functools.lru_cache(_KEPT_DECODERS)(self._decoder)
+
+    def _decoder(self, options: tuple[tuple[str, Any], ...]) -> Decoder:
+        """Return the decoder of options, as pairs of name and value; raises their errors."""
+        return self.reader.decoder_of(dict(options)) if options else self.reader.decoder
+
+    def submit(self, images: Sequence[bytes], decoder: Decoder) -> list[Result]:
+        """Begin to read encoded images; return a future for each, which may be cancelled.
+
+        Raises:
+            OverloadedError: Too many images wait.
+        """
+        with self._lock:
+            if self.waiting + len(images) > self.max_waiting:
+                raise OverloadedError
+            self.waiting += len(images)
+        jobs = [_Job(decoder) for _ in images]
+        for job, data in zip(jobs, images, strict=True):
+            job.result.add_done_callback(self._done)
+            self._pool.submit(self._open, job, data)
+        return [job.result for job in jobs]
+
+    def close(self) -> None:
+        """End the threads; requests were answered before, or are given up."""
+        self._opened.put(None)
+        self._thread.join()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _done(self, _: Result) -> None:
+        with self._lock:
+            self.waiting -= 1
+
+    def _open(self, job: _Job, data: bytes) -> None:
+        if job.result.cancelled():
+            return
+        opened = self.reader.fit(data)
+        if isinstance(opened, FittedImage):
+            job.image = opened
+            self._opened.put(job)
+        elif job.result.set_running_or_notify_cancel():
+            job.result.set_result(opened)
+
+    def _run(self) -> None:
+        while (first := self._opened.get()) is not None:
+            jobs = [first]
+            while len(jobs) < _BATCHES * self.reader.batch_size and not self._opened.empty():
+                job = self._opened.get()
+                if job is None:
+                    self._opened.put(None)
+                    break
+                jobs.append(job)
+            jobs = [job for job in jobs if job.result.set_running_or_notify_cancel()]
+            if jobs:
+                self._on_batch(len(jobs))
+                self._read(jobs)
+
+    def _read(self, jobs: list[_Job]) -> None:
+        try:
+            outputs = list(self.reader.outputs(job.image for job in jobs if job.image is not None))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the requests get it
+            _fail(jobs, error)
+            return
+        by_decoder: dict[int, list[tuple[_Job, NetworkOutput | ImageError]]] = {}
+        for job, output in zip(jobs, outputs, strict=True):
+            by_decoder.setdefault(id(job.decoder), []).append((job, output))
+        for pairs in by_decoder.values():
+            if pairs[0][0].decoder is self.reader.decoder:
+                self._decode(pairs)
+            else:
+                self._pool.submit(self._decode, pairs)
+
+    def _decode(self, pairs: list[tuple[_Job, NetworkOutput | ImageError]]) -> None:
+        jobs = [job for job, _ in pairs]
+        try:
+            readings = list(self.reader.decoded((output for _, output in pairs), jobs[0].decoder))
+        except Exception as error:  # noqa: BLE001 - such as a pattern that takes too long
+            _fail(jobs, error)
+            return
+        for job, reading in zip(jobs, readings, strict=True):
+            job.result.set_result(reading)
+
+
+def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+    for job in jobs:
+        job.result.set_exception(error)
+
+
+def options_key(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return options in the form of ``Batcher.decoder``."""
+    return tuple(sorted((n, tuple(v) if isinstance(v, list) else v) for n, v in options.items()))

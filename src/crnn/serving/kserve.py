@@ -1,0 +1,227 @@
+"""Routes of the Open Inference Protocol (KServe V2), with its binary extension, for clients of Triton and the like.
+
+The model ``crnn`` reads lines: ``images``, BYTES ``[N]`` (encoded images; base64 in JSON) or UINT8 ``[N, H, W, C]``, to
+``text``, ``score`` and ``confidence`` ``[N]``. The model ``ocr`` has the tensors of docling's client: ``image``, UINT8
+``[1, H, W, 3]``, to ``boxes``, ``txts`` and ``scores``; the box is that of the whole image.
+Reference: https://github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from crnn import __version__
+from crnn.errors import ImageError
+from crnn.recognizer import Reading
+
+_MAX_IMAGES = 64  # of a request
+_LENGTH = "Inference-Header-Content-Length"  # of the JSON in front of binary tensors
+_MODELS: dict[str, dict[str, Any]] = {
+    "crnn": {
+        "inputs": [{"name": "images", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "text", "datatype": "BYTES", "shape": [-1]},
+            {"name": "score", "datatype": "FP32", "shape": [-1]},
+            {"name": "confidence", "datatype": "FP32", "shape": [-1]},
+        ],
+    },
+    "ocr": {
+        "inputs": [
+            {"name": "image", "datatype": "UINT8", "shape": [1, -1, -1, 3]},
+            {"name": "lang_type", "datatype": "BYTES", "shape": [1, 1]},
+        ],
+        "outputs": [
+            {"name": "boxes", "datatype": "FP32", "shape": [-1, 4, 2]},
+            {"name": "txts", "datatype": "BYTES", "shape": [-1]},
+            {"name": "scores", "datatype": "FP32", "shape": [-1]},
+        ],
+    },
+}
+
+_Tensor = npt.NDArray[Any] | list[bytes]
+
+
+def routes() -> list[Route]:
+    """Return the routes."""
+    model = "/v2/models/{model}"
+    made = [
+        Route("/v2", _server), Route("/v2/health/live", _health), Route("/v2/health/ready", _health),
+    ]  # fmt: skip
+    for path in (model, f"{model}/versions/{{version}}"):
+        made += [
+            Route(path, _metadata), Route(f"{path}/ready", _model_ready), Route(f"{path}/infer", _infer, methods=["POST"]),
+        ]  # fmt: skip
+    return made
+
+
+async def _server(_: Request) -> Response:
+    return JSONResponse({"name": "crnn", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+
+async def _health(_: Request) -> Response:
+    return JSONResponse({})
+
+
+def _model(request: Request) -> str:
+    name = str(request.path_params["model"])
+    if name not in _MODELS or request.path_params.get("version", "1") != "1":
+        raise HTTPException(404, f"no such model; expected {' or '.join(_MODELS)}, version 1")
+    return name
+
+
+async def _metadata(request: Request) -> Response:
+    name = _model(request)
+    return JSONResponse({"name": name, "versions": ["1"], "platform": "crnn", **_MODELS[name]})
+
+
+async def _model_ready(request: Request) -> Response:
+    return JSONResponse({"name": _model(request), "ready": True})
+
+
+async def _infer(request: Request) -> Response:
+    from crnn.serving.app import service_of
+
+    name = _model(request)
+    body = b"".join([chunk async for chunk in service_of(request).body(request)])
+    try:
+        head, tensors = _parsed(body, request.headers.get(_LENGTH))
+        images = _images(name, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, struct.error, RecursionError) as error:
+        raise HTTPException(400, f"not a request of the Open Inference Protocol: {_cause(error)}") from None
+    found = await service_of(request).read(request, images, {})
+    readings: list[Reading] = []
+    for place, result in enumerate(found):
+        if isinstance(result, ImageError):
+            raise HTTPException(400, f"image {place}: {result}")
+        readings.append(result)
+    return _answer(name, head, _outputs(name, readings))
+
+
+def _cause(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)[:200]
+
+
+def _parsed(body: bytes, length: str | None) -> tuple[dict[str, Any], dict[str, _Tensor]]:
+    """Return the JSON of a request, and its input tensors."""
+    end = len(body) if length is None else int(length)
+    if not 0 <= end <= len(body):
+        raise ValueError(f"{_LENGTH} is {end}, the body has {len(body)} bytes")
+    head = json.loads(body[:end])
+    tensors: dict[str, _Tensor] = {}
+    for given in head["inputs"]:
+        shape = [int(size) for size in given["shape"]]
+        size = (given.get("parameters") or {}).get("binary_data_size")
+        data = None if size is None else body[end : end + int(size)]
+        if data is not None:
+            end += len(data)
+        tensors[given["name"]] = _tensor(given, shape, data)
+    return head, tensors
+
+
+def _tensor(given: dict[str, Any], shape: list[int], data: bytes | None) -> _Tensor:
+    if any(size < 0 for size in shape):
+        raise ValueError(f"shape is {shape[:8]}")
+    count, kind = math.prod(shape), given["datatype"]
+    if kind == "BYTES":
+        items = _flat(given["data"]) if data is None else _split(data)
+        if len(items) != count:
+            raise ValueError(f"{given['name']!s:.40} has {len(items)} elements, its shape says {count}")
+        return [item.encode() if isinstance(item, str) else bytes(item) for item in items]
+    if kind != "UINT8":
+        raise ValueError(f"datatype {kind!s:.20} is not taken; expected UINT8 or BYTES")
+    array = np.array(_flat(given["data"]), dtype=np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
+    return array.reshape(shape)
+
+
+def _flat(data: Any) -> list[Any]:
+    """Return nested lists as one."""
+    while data and isinstance(data[0], list):
+        data = [item for row in data for item in row]
+    return list(data)
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Return the elements of a binary BYTES tensor: each behind its length, 4 bytes little-endian."""
+    items, place = [], 0
+    while place < len(data):
+        (size,) = struct.unpack_from("<I", data, place)
+        items.append(data[place + 4 : place + 4 + size])
+        place += 4 + size
+    return items
+
+
+def _images(model: str, tensors: dict[str, _Tensor]) -> list[bytes | npt.NDArray[np.uint8]]:
+    tensor = tensors["images" if model == "crnn" else "image"]
+    if isinstance(tensor, list):
+        images: list[Any] = [_decoded(item) for item in tensor]
+    elif tensor.ndim == 4:
+        images = list(tensor)
+    else:
+        raise ValueError(f"images are UINT8 {list(tensor.shape)}; expected [N, H, W, C]")
+    if not 0 < len(images) <= (_MAX_IMAGES if model == "crnn" else 1):
+        raise ValueError(f"{len(images)} images; expected 1 to {_MAX_IMAGES if model == 'crnn' else 1}")
+    return images
+
+
+def _decoded(item: bytes) -> bytes:
+    """Return the bytes of an image, which JSON has in base64."""
+    try:
+        return base64.b64decode(item, validate=True)
+    except binascii.Error:
+        return item
+
+
+def _outputs(model: str, readings: Sequence[Reading]) -> dict[str, _Tensor]:
+    texts = [reading.text.encode() for reading in readings]
+    confidences = np.array([reading.confidence for reading in readings], dtype="<f4")
+    if model == "crnn":
+        return {
+            "text": texts,
+            "score": np.array([max(reading.score, -1e30) for reading in readings], dtype="<f4"),  # JSON has no infinity
+            "confidence": confidences,
+        }
+    (width, height) = readings[0].size
+    boxes = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], dtype="<f4")
+    found = 1 if readings[0].text else 0
+    return {"boxes": boxes[:found], "txts": texts[:found], "scores": confidences[:found]}
+
+
+def _answer(model: str, head: dict[str, Any], outputs: dict[str, _Tensor]) -> Response:
+    wanted = {of["name"]: of.get("parameters") or {} for of in head.get("outputs") or []}
+    if unknown := sorted(set(wanted) - set(outputs)):
+        raise HTTPException(400, f"{unknown[0]!s:.40} is no output of {model}; expected {', '.join(outputs)}")
+    whole = bool((head.get("parameters") or {}).get("binary_data_output"))
+    listed, tail = [], b""
+    for name, tensor in outputs.items():
+        if wanted and name not in wanted:
+            continue
+        is_text = isinstance(tensor, list)
+        of = {"name": name, "datatype": "BYTES" if is_text else "FP32"}
+        of["shape"] = [len(tensor)] if isinstance(tensor, list) else list(tensor.shape)
+        if wanted.get(name, {}).get("binary_data", whole):
+            data = b"".join(struct.pack("<I", len(t)) + t for t in tensor) if is_text else tensor.tobytes()
+            of["parameters"] = {"binary_data_size": len(data)}
+            tail += data
+        else:
+            of["data"] = [t.decode() for t in tensor] if is_text else tensor.ravel().tolist()
+        listed.append(of)
+    values: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": listed}
+    if "id" in head:
+        values["id"] = str(head["id"])[:200]
+    if not tail:
+        return JSONResponse(values)
+    text = json.dumps(values).encode()
+    return Response(text + tail, media_type="application/octet-stream", headers={_LENGTH: str(len(text))})

@@ -1,0 +1,99 @@
+"""The description of the routes in OpenAPI's form."""
+
+from typing import Any
+
+from crnn import __version__
+
+_READING = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "string", "description": "Name of the file."},
+        "text": {"type": "string"},
+        "score": {"type": ["number", "null"], "description": "CTC log-probability of the text."},
+        "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+        "warning": {"type": ["string", "null"], "enum": ["page", "turned", "too_wide", None]},
+        "characters": {
+            "type": "array",
+            "description": "Left to right; places in pixels of the image.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "text": {"type": "string"},
+                    **{name: {"type": "number"} for name in ("score", "start", "end")},
+                },
+            },
+        },
+        "alternatives": {
+            "type": "array",
+            "description": "Further texts, with n_best above 1.",
+            "items": {"type": "object"},
+        },
+        "error": {"type": "string", "description": "Why the image cannot be read; then there is nothing else."},
+    },
+}
+_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}}
+_REFUSALS = {
+    "400": "An option or the body is wrong.", "401": "The token is missing or wrong.", "408": "It took too long.",
+    "413": "The body is too large.", "503": "Too many images wait; Retry-After says when to come back.",
+}  # fmt: skip
+
+
+def openapi(max_images: int, max_words: int) -> dict[str, Any]:
+    """Return the description."""
+    options = {
+        "decode": ("greedy, beam, lexicon, or auto", {"enum": ["auto", "greedy", "beam", "lexicon"]}),
+        "lm": ("auto: the language of the weights; none", {"enum": ["auto", "none"]}),
+        "lexicon": (f"at most {max_words:,} words, one on each line", {}),
+        "pattern": ("regular expression that the whole text must match", {}),
+        "allow": ("only characters that texts may have", {}),
+        "block": ("characters that texts may not have", {}),
+        "n_best": ("number of texts", {"type": "integer", "minimum": 1, "maximum": 20}),
+    }
+    parameters = [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string", **more}}
+        for name, (text, more) in options.items()
+    ]
+    fields = {name: {"type": "string", **more, "description": text} for name, (text, more) in options.items()}
+    files = {"type": "array", "maxItems": max_images, "items": {"type": "string", "format": "binary"}}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    form = {"schema": {"type": "object", "properties": {"files": files, **fields}}}
+    several = {"type": "object", "properties": {"readings": {"type": "array", "items": _READING}}}
+    refusals = {code: _response(text, _ERROR) for code, text in _REFUSALS.items()}
+
+    def get(summary: str) -> dict[str, Any]:
+        return {"get": {"summary": summary, "responses": {"200": {"description": "It is."}}}}
+
+    def post(summary: str, content: dict[str, Any], answer: dict[str, Any], **more: Any) -> dict[str, Any]:
+        body = {"required": True, "content": content}
+        return {"post": {"summary": summary, "requestBody": body, "responses": {"200": answer, **refusals}, **more}}
+
+    tensors = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "crnn", "version": __version__, "description": "Reads words and lines from images."},
+        "paths": {
+            "/read": post(
+                "Read an image, or several.",
+                {"image/*": binary, "multipart/form-data": form},
+                _response("One reading, or those of several.", {"oneOf": [_READING, several]}),
+                parameters=parameters,
+            ),
+            "/ocr": post(
+                "Read one line, in the form of LiteParse's OCR servers.",
+                {"multipart/form-data": {"schema": {"type": "object", "properties": {"file": binary["schema"]}}}},
+                _response("Text, box and confidence.", {"type": "object"}),
+            ),
+            "/v2/models/{model}/infer": post(
+                "Open Inference Protocol; the models are crnn and ocr.", tensors, _response("Tensors.", {"type": "object"}),
+                parameters=[{"name": "model", "in": "path", "required": True, "schema": {"enum": ["crnn", "ocr"]}}],
+            ),
+            "/health/live": get("The process runs."),
+            "/health/ready": get("Requests are taken; 503 while too many wait."),
+            "/metrics": get("Counters, in Prometheus' form."),
+        },
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }  # fmt: skip
+
+
+def _response(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,124 @@
+"""The server: uvicorn, with limits for slow and endless headers, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+from crnn.errors import ConfigError
+from crnn.serving.app import Limits, create_app
+
+_HEADER_S = 10.0  # for the first line and the headers of a request
+_HEADER_BYTES = 64 << 10
+_DRAIN_S = 20  # for the answers to what was taken, after SIGTERM
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, which by itself waits for headers forever, and takes any number of them."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _header_bytes: int | None = 0  # None: the headers are there
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._header_bytes is not None:
+            self._header_bytes += len(data)
+            if self._header_bytes > _HEADER_BYTES:
+                self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self._end()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def _begin(self) -> None:
+        self._end()
+        self._header_bytes = 0
+        self._deadline = self.loop.call_later(_HEADER_S, self.transport.close)
+
+    def _end(self) -> None:
+        self._header_bytes = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+
+@dataclass(frozen=True)
+class AppFactory:
+    """Loader of a reader and its application, in each worker process.
+
+    Attributes:
+        model: As for ``crnn.load``.
+        reading: Options of ``crnn.load``.
+        limits: What requests may cost.
+        token: As for ``create_app``.
+        host: Address of the server: on the loopback, browsers may use no other name for it.
+        origins: As for ``create_app``.
+    """
+
+    model: str
+    reading: dict[str, Any]
+    limits: Limits
+    token: str | None = field(default=None, repr=False)
+    host: str = _LOOPBACK[0]
+    origins: Sequence[str] = ()
+
+    def __call__(self) -> ASGIApp:
+        """Return the application."""
+        from crnn.recognizer import load
+
+        log = logging.getLogger("crnn.serve")  # here, as workers are processes of their own
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.addHandler(logging.StreamHandler())
+        hosts = (*_LOOPBACK, "[::1]") if self.host in _LOOPBACK else ("*",)
+        reader = load(self.model, **self.reading)
+        return create_app(
+            reader, name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket; port 0 is any free one. ``ConfigError`` if there is no such address, or it is in use."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--host {host} --port {port}: {error}; expected a free port of this machine") from None
+
+
+def serve(factory: AppFactory, bound: socket.socket, workers: int = 1) -> None:
+    """Serve until SIGTERM or Ctrl-C; then answer what was taken."""
+    config = uvicorn.Config(
+        factory, factory=True, http=_Protocol, ws="none", access_log=False, log_level="warning", server_header=False,
+        timeout_graceful_shutdown=_DRAIN_S, workers=workers,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    if workers == 1:
+        server.run([bound])
+        return
+    with tempfile.TemporaryDirectory() as counters:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters  # counts of all workers together
+        Multiprocess(config, target=server.run, sockets=[bound]).run()

@@ -1,0 +1,404 @@
+"""The service over sockets: routes, options, limits, refusals, clients that misbehave, full queues, the end."""
+
+import base64
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import served
+
+pytest.importorskip("starlette", reason="the service needs crnn[serve]")
+
+from crnn.serving import server as server_module
+from crnn.serving.app import Limits, create_app
+from crnn.serving.openapi import openapi
+
+
+@pytest.fixture
+def slow_reader(barcode_reader):
+    """A reader of barcodes whose network waits for an event: ``(reader, event)``."""
+    reader, event = barcode_reader(), threading.Event()
+    compute = reader._engine.log_probs
+
+    def waiting(images):
+        event.wait(20)
+        return compute(images)
+
+    reader._engine.log_probs = waiting
+    yield reader, event
+    event.set()
+
+
+def until(condition):
+    """Wait for something that another thread does."""
+    end = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# ---- Reading
+
+
+def test_an_image_is_the_body(client, barcode, barcode_reader):
+    status, found = client.post("/read", barcode("word7"))
+    expected = barcode_reader().read(barcode("word7"))
+    assert (status, found) == (200, {"image": "", **json.loads(json.dumps(expected.as_dict()))})
+
+
+def test_several_images_are_a_form_and_a_bad_one_spoils_no_other(client, barcode):
+    files = [("a.png", barcode("one")), ("b.png", b"text"), ("c.png", barcode("three")), ("d.png", b"")]
+    status, found = client.form("/read", files)
+    assert status == 200
+    readings = found["readings"]
+    assert [(r["image"], r.get("text")) for r in readings] == [
+        ("a.png", "one"), ("b.png", None), ("c.png", "three"), ("d.png", None),
+    ]  # fmt: skip
+    assert "not an image" in readings[1]["error"]
+    status, found = client.post("/read", b"text")
+    assert (status, list(found)) == (422, ["image", "error"])
+
+
+def test_options_are_those_of_the_request(client, barcode):
+    image = barcode("ab1")
+    assert client.post("/read?allow=ab", image)[1]["text"] == "ab"
+    assert client.post("/read?pattern=%5Ba-z%5D%7B2%7D1", image)[1]["text"] == "ab1"
+    found = client.post("/read?n_best=3", image)[1]
+    assert len(found["alternatives"]) == 2
+    status, found = client.form("/read", [("x", image)], lexicon="abc\nab2\n", n_best="1")
+    assert (status, found["readings"][0]["text"]) in ((200, "abc"), (200, "ab2"))
+    assert client.post("/read", image)[1]["text"] == "ab1"  # as before
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("beam=3", "'beam' is no option; expected some of: decode"),
+        ("n_best=0", "n_best is '0'; expected 1 to 20"),
+        ("n_best=1e9", "n_best is '1e9'"),
+        ("decode=best", "decode is 'best'"),
+        ("lm=/etc/passwd", "lm is neither 'auto' nor 'none'"),
+        ("pattern=(a", "no regular expression"),
+        ("pattern=" + "a" * 201, "pattern has more than 200 characters"),
+        ("lexicon=%0A", "lexicon has 0 words"),
+        ("allow=%E4%B8%AD", "which is not in the charset"),
+    ],
+)
+def test_wrong_options_are_named(client, barcode, query, message):
+    status, found = client.post(f"/read?{query}", barcode("a"))
+    assert (status, list(found)) == (400, ["error"])
+    assert message in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", "image/png"), (b"", "multipart/form-data; boundary=X"), (b"--X--\r\n", "multipart/form-data; boundary=X"),
+        (b"x" * 100, "multipart/form-data"), (b"--Y\r\n\r\n", "multipart/form-data; boundary=X"),
+        (b'--X\r\nContent-Disposition: form-data; name="a"\r\n\r\nno file\r\n--X--\r\n', "multipart/form-data; boundary=X"),
+    ],
+)  # fmt: skip
+def test_bodies_without_an_image_are_refused(client, body, kind):
+    status, found = client.post("/read", body, {"Content-Type": kind})
+    assert (status, list(found)) == (400, ["error"])
+
+
+def test_many_clients_at_once_get_what_they_would_alone(client, barcode):
+    words = [f"{a}{b}" * (1 + n % 5) for n, (a, b) in enumerate(zip("abcdefghij" * 8, "0123456789klmn" * 6, strict=False))]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda word: client.post("/read", barcode(word))[1], words))
+    assert [reading["text"] for reading in found] == words
+    alone = [client.post("/read", barcode(word))[1] for word in words[:10]]
+    assert found[:10] == alone
+
+
+def test_images_that_wait_are_read_together(slow_reader, barcode):
+    reader, event = slow_reader
+    with served(create_app(reader)) as client, ThreadPoolExecutor(9) as pool:
+        first = pool.submit(client.post, "/read", barcode("aa"))
+        until(lambda: b"crnn_batch_images_sum 1.0" in client.get("/metrics")[1])
+        others = [pool.submit(client.post, "/read", barcode("bb")) for _ in range(8)]
+        until(lambda: b"crnn_images_waiting 9.0" in client.get("/metrics")[1])
+        time.sleep(0.2)  # they are opened
+        event.set()
+        assert {r.result()[1]["text"] for r in [first, *others]} == {"aa", "bb"}
+        assert [shape[0] for shape in reader._engine.shapes] == [1, 8]
+
+
+# ---- Other forms
+
+
+def test_the_form_of_ocr_servers(client, barcode):
+    status, found = client.form("/ocr", [("file", barcode("word"))], language="en")
+    (result,) = found["results"]
+    assert (status, result["text"], result["bbox"]) == (200, "word", [0, 0, 80, 32])
+    assert 0 < result["confidence"] <= 1
+    assert client.form("/ocr", [("file", barcode(""))])[1] == {"results": []}
+    assert client.form("/ocr", [("file", b"none")])[0] == 400
+
+
+def infer(client, model, request, binary=None):
+    if binary is None:
+        return client("POST", f"/v2/models/{model}/infer", json.dumps(request).encode())
+    head = json.dumps(request).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return client("POST", f"/v2/models/{model}/versions/1/infer", head + binary, headers)
+
+
+def test_the_open_inference_protocol_in_json(client, barcode):
+    images = [base64.b64encode(barcode(word)).decode() for word in ("one", "two")]
+    given = {"id": "7", "inputs": [{"name": "images", "datatype": "BYTES", "shape": [2], "data": images}]}
+    status, _, found = infer(client, "crnn", given)
+    outputs = {of["name"]: of for of in found["outputs"]}
+    assert (status, found["model_name"], found["id"]) == (200, "crnn", "7")
+    assert (outputs["text"]["data"], outputs["text"]["shape"], outputs["text"]["datatype"]) == (["one", "two"], [2], "BYTES")
+    assert all(0 < c <= 1 for c in outputs["confidence"]["data"])
+    only = infer(client, "crnn", given | {"outputs": [{"name": "text"}]})[2]["outputs"]
+    assert [of["name"] for of in only] == ["text"]
+
+
+def test_the_open_inference_protocol_in_binary(client, barcode, barcode_reader):
+    words = [barcode("one"), barcode("three")]
+    data = b"".join(struct.pack("<I", len(word)) + word for word in words)
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(data)}}
+    given = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    status, headers, body = infer(client, "crnn", given, data)
+    head = json.loads(body[: int(headers["Inference-Header-Content-Length"])])
+    rest = body[int(headers["Inference-Header-Content-Length"]) :]
+    sizes = [of["parameters"]["binary_data_size"] for of in head["outputs"]]
+    assert (status, sum(sizes)) == (200, len(rest))
+    assert rest[: sizes[0]] == b"\3\0\0\0one\5\0\0\0three"
+    scores = np.frombuffer(rest[sizes[0] : sizes[0] + sizes[1]], dtype="<f4")
+    assert scores == pytest.approx([r.score for r in barcode_reader().read(words)])
+
+
+def test_the_tensors_of_doclings_client(client, barcode):
+    from crnn.image import load_image
+
+    pixels = load_image(barcode("line"), 3)
+    image = {"name": "image", "datatype": "UINT8", "shape": [1, *pixels.shape], "parameters": {"binary_data_size": pixels.size}}
+    language = {"name": "lang_type", "datatype": "BYTES", "shape": [1, 1], "data": ["en"]}
+    status, _, found = infer(client, "ocr", {"inputs": [image, language]}, pixels.tobytes())
+    outputs = {of["name"]: of for of in found["outputs"]}
+    assert (status, outputs["txts"]["data"]) == (200, ["line"])
+    assert outputs["boxes"]["shape"] == [1, 4, 2]
+    assert outputs["boxes"]["data"] == [0, 0, 80, 0, 80, 32, 0, 32]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "[]", "{", "{}", '{"inputs": 3}', '{"inputs": [{"name": "images"}]}', "[" * 50_000,
+        '{"inputs": [{"name": "images", "datatype": "BYTES", "shape": [5], "data": ["x"]}]}',
+        '{"inputs": [{"name": "images", "datatype": "FP64", "shape": [1], "data": [1]}]}',
+        '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 9, 9, 3], "data": [1, 2]}]}',
+        '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1], "data": [1, 2]}]}',
+        '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [300]}]}',
+        '{"inputs": [{"name": "images", "datatype": "BYTES", "shape": [0], "data": []}]}',
+    ],
+)  # fmt: skip
+def test_requests_that_are_none_are_refused(client, request_):
+    status, _, found = client("POST", "/v2/models/crnn/infer", request_.encode())
+    assert (status, list(found)) == (400, ["error"])
+    assert len(found["error"]) < 400
+
+
+def test_models_of_the_protocol_are_described(client):
+    assert client.get("/v2")[1]["extensions"] == ["binary_tensor_data"]
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/crnn/ready", "/v2/models/ocr/versions/1/ready"):
+        assert client.get(path)[0] == 200
+    assert client.get("/v2/models/ocr")[1]["outputs"][1] == {"name": "txts", "datatype": "BYTES", "shape": [-1]}
+    assert client.get("/v2/models/other")[0] == client.get("/v2/models/crnn/versions/2")[0] == 404
+
+
+def test_health_metrics_and_description(client, barcode):
+    client.post("/read", barcode("a"))
+    assert client.get("/health/live") == (200, {"live": True})
+    assert client.get("/health/ready") == (200, {"ready": True})
+    counts = client.get("/metrics")[1].decode()
+    assert float(re.search(r'crnn_images_total\{outcome="read"\} (\S+)', counts)[1]) >= 1
+    assert "crnn_request_seconds_bucket" in counts
+    described = client.get("/openapi.json")[1]
+    assert described == json.loads(json.dumps(openapi(64, 50_000)))
+    for path, methods in described["paths"].items():  # each is there
+        method = next(iter(methods)).upper()
+        assert client(method, path.replace("{model}", "crnn"), b"x" if method == "POST" else b"")[0] not in (404, 405)
+
+
+# ---- Limits
+
+
+def test_bodies_above_the_limit_are_refused(barcode_reader, barcode):
+    with served(create_app(barcode_reader(), limits=Limits(max_bytes=2000))) as client:
+        assert client.post("/read", bytes(2001))[0] == 413
+        chunked = (part for part in [bytes(1500), bytes(1500)])
+        assert client("POST", "/read", chunked, {"Transfer-Encoding": "chunked"})[0] == 413
+        assert client.form("/read", [("a", bytes(3000))])[0] == 413
+        assert client.post("/read", barcode("a"))[1]["text"] == "a"
+
+
+def test_more_images_than_one_request_may_have_are_refused(client, barcode):
+    assert client.form("/read", [("a", barcode("a"))] * 64)[0] == 200
+    assert client.form("/read", [("a", barcode("a"))] * 65)[0] == 400
+    assert client.form("/read", [("a", barcode("a"))] * 200)[0] == 400
+
+
+def test_a_full_queue_says_when_to_come_back(slow_reader, barcode):
+    reader, event = slow_reader
+    with served(create_app(reader, limits=Limits(max_waiting=3))) as client, ThreadPoolExecutor(4) as pool:
+        taken = [pool.submit(client.post, "/read", barcode("ab")) for _ in range(3)]
+        until(lambda: client.get("/health/ready")[0] == 503)
+        status, headers, found = client("POST", "/read", barcode("ab"))
+        assert (status, headers["Retry-After"], found) == (503, "1", {"error": "too many images wait; try again"})
+        assert client.get("/health/live")[0] == 200
+        event.set()
+        assert [t.result()[0] for t in taken] == [200] * 3
+        assert client.post("/read", barcode("ab"))[0] == 200
+
+
+def test_a_request_ends_in_time(slow_reader, barcode):
+    reader, event = slow_reader
+    with served(create_app(reader, limits=Limits(timeout_s=0.3))) as client:
+        status, found = client.post("/read", barcode("ab"))
+        assert (status, found) == (408, {"error": "the request took more than 0.3 s"})
+        event.set()
+        until(lambda: client.post("/read", barcode("ab"))[0] == 200)
+        with client.connect() as slow:  # a body that never comes
+            slow.sendall(b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+            while slow.recv(1000):
+                pass
+
+
+def test_connections_that_send_no_request_are_closed(client, monkeypatch):
+    monkeypatch.setattr(server_module, "_HEADER_S", 0.2)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(client.connect()) for _ in range(50)]
+        silent[0].sendall(b"GET /health/live HTTP/1.1\r\nHost: loc")
+        for connection in silent:
+            assert connection.recv(10) == b""
+
+
+def test_endless_headers_are_cut_off(client):
+    with client.connect() as connection, pytest.raises((ConnectionError, BrokenPipeError, AssertionError)):
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n")
+        for n in range(3000):
+            connection.sendall(b"X-%d: " % n + b"a" * 100 + b"\r\n")
+        assert connection.recv(10) != b""
+
+
+def test_the_work_for_a_client_that_goes_away_is_given_up(slow_reader, barcode):
+    reader, event = slow_reader
+    with served(create_app(reader)) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/read", barcode("aa"))
+        until(lambda: b"crnn_batch_images_sum 1.0" in client.get("/metrics")[1])
+        image = barcode("gone")
+        with client.connect() as gone:
+            gone.sendall(b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(image) + image)
+            until(lambda: b"crnn_images_waiting 2.0" in client.get("/metrics")[1])
+        until(lambda: b"crnn_images_waiting 1.0" in client.get("/metrics")[1])
+        event.set()
+        assert first.result()[1]["text"] == "aa"
+        assert client.post("/read", barcode("bb"))[1]["text"] == "bb"
+        assert len(reader._engine.shapes) == 2  # of "aa" and "bb"
+
+
+# ---- Security
+
+
+def test_a_token_is_asked_for(barcode_reader, barcode):
+    with served(create_app(barcode_reader(), token="open-sesame-open")) as client:
+        for given in (None, "Bearer wrong", "Basic open-sesame-open", "open-sesame-open", "Bearer é"):
+            headers = {} if given is None else {"Authorization": given.encode("latin-1")}
+            status, answer, found = client("POST", "/read", barcode("a"), headers)
+            assert (status, answer["WWW-Authenticate"]) == (401, "Bearer")
+            assert client.get("/metrics", headers)[0] == client.get("/v2/models/crnn", headers)[0] == 401
+        assert client.post("/read", barcode("a"), {"Authorization": "Bearer open-sesame-open"})[0] == 200
+        assert client.get("/health/ready")[0] == client.get("/")[0] == 200
+
+
+def test_headers_of_pages_and_answers(client):
+    for path in ("/", "/page.js", "/page.css", "/health/live", "/nothing"):
+        _, headers, _ = client("GET", path)
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "Access-Control-Allow-Origin" not in headers
+    assert client("GET", "/page.js")[1].get_content_type() == "text/javascript"
+
+
+def test_other_sites_are_let_in_by_name_alone(barcode_reader):
+    origin = {"Origin": "https://one.example"}
+    with served(create_app(barcode_reader(), origins=["https://one.example"])) as client:
+        assert client("GET", "/info", b"", origin)[1]["Access-Control-Allow-Origin"] == "https://one.example"
+        other = client("GET", "/info", b"", {"Origin": "https://two.example"})[1]
+        assert "Access-Control-Allow-Origin" not in other
+
+
+def test_on_the_loopback_no_other_host_name_is_taken(barcode_reader):
+    with served(create_app(barcode_reader(), hosts=("127.0.0.1", "localhost"))) as client:
+        assert client.get("/info")[0] == 200
+        assert client.get("/info", {"Host": "rebound.example"})[0] == 400
+
+
+@pytest.mark.parametrize("path", ["/../../etc/passwd", "/page/../app.py", "/%2e%2e/app.py", "/app.py", "//page.js", "/read"])
+def test_no_file_of_the_server_is_sent(client, path):
+    assert client.get(path)[0] in (404, 405)
+
+
+def test_errors_show_nothing_of_the_inside(barcode_reader, barcode):
+    reader = barcode_reader()
+    reader._engine.log_probs = lambda images: 1 / 0
+    with served(create_app(reader)) as client:
+        status, found = client.post("/read", barcode("a"))
+        assert (status, found) == (500, {"error": "the service has an error of its own; its log says more"})
+
+
+def test_lines_of_the_log_cannot_be_forged(client, caplog):
+    with caplog.at_level(logging.INFO, logger="crnn.serve"):
+        client.get("/x%0d%0aGET%20/forged%20200?a=%1b[31m")
+        client("GE\x7fT".replace("\x7f", ""), "/health/live")
+    lines = [record.getMessage() for record in caplog.records if record.name == "crnn.serve"]
+    assert lines
+    assert all(line.isprintable() and "forged" not in line for line in lines)
+
+
+# ---- The process
+
+
+@pytest.fixture
+def process(tmp_path):
+    """A function that starts ``crnn serve`` and returns its process and port."""
+    started = []
+
+    def start(*arguments):
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "crnn", "serve", "--port", "0", *arguments]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+        started.append(running)
+        line = running.stderr.readline()
+        return running, int(re.search(r"http://127\.0\.0\.1:(\d+)/", line)[1])
+
+    yield start
+    for running in started:
+        running.kill()
+        running.wait()
+        running.stderr.close()
+
+
+def ready(client):
+    with contextlib.suppress(OSError):
+        return client.get("/health/ready")[0] == 200
+    return False
