@@ -1,3 +1,5 @@
+"""Servers on free ports of the loopback, and their clients."""
+
 import http.client
 import json
 import socket
@@ -19,7 +21,8 @@ class Client:
     def __call__(self, method, path, body=b"", headers=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            connection.request(method, path, body, headers or {})
+            headers = headers or {}
+            connection.request(method, path, body, headers, encode_chunked="Transfer-Encoding" in headers)
             answer = connection.getresponse()
             data = answer.read()
         finally:
@@ -43,7 +46,9 @@ class Client:
             f'name="images"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'.encode() + data
             for name, data in files
         ]
-        body = b"".join(b"--XYZ\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--XYZ--\r\n"
+        body = (
+            b"".join(b"--XYZ\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--XYZ--\r\n"
+        )
         return self.post(path, body, {"Content-Type": "multipart/form-data; boundary=XYZ"})
 
     def connect(self):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,11 +19,12 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -39,7 +41,7 @@ from crnn.serving.openapi import openapi
 _log = logging.getLogger("crnn.serve")
 
 _MAX_IMAGES = 64  # of a request
-_MAX_FIELD_BYTES = 1 << 20  # a lexicon among them
+_MAX_FIELDS = 16
 _MAX_WORDS = 50_000  # of a lexicon
 _MAX_PATTERN = 200  # characters
 _MAX_ALTERNATIVES = 20
@@ -51,7 +53,11 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
 _OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", *_PAGE)  # without the token
 
 
@@ -93,10 +99,10 @@ class Service:
             "crnn_batch_images", "Images read together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=self.registry,
         )  # fmt: skip
-        self.batcher = Batcher(reader, max_waiting=limits.max_waiting, on_batch=sizes.observe)
-        self.waiting = Gauge(
+        waiting = Gauge(
             "crnn_images_waiting", "Images that wait or are read.", registry=self.registry, multiprocess_mode="livesum"
         )
+        self.batcher = Batcher(reader, max_waiting=limits.max_waiting, on_batch=sizes.observe, on_waiting=waiting.set)
 
     async def body(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the parts of a body, within the limits."""
@@ -123,22 +129,21 @@ class Service:
         self, request: Request, images: Sequence[bytes], options: dict[str, Any]
     ) -> list[Reading | ImageError]:
         """Return the reading of each image, or its error; the work is given up when the client goes away."""
-        decoder = self.batcher.decoder(()) if not options else await run_in_threadpool(
-            self.batcher.decoder, options_key(options)
+        decoder = (
+            self.batcher.decoder(())
+            if not options
+            else await run_in_threadpool(self.batcher.decoder, options_key(options))
         )
         results = [asyncio.wrap_future(result) for result in self.batcher.submit(images, decoder)]
-        self.waiting.set(self.batcher.waiting)
         gone = asyncio.ensure_future(_gone(request.receive))
-        work = asyncio.gather(*results)
+        gone.add_done_callback(lambda _: [result.cancel() for result in results])
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientDisconnect
-            found: list[Reading | ImageError] = work.result()
+            await asyncio.wait(results)
         finally:
             gone.cancel()
-            work.cancel()
-            self.waiting.set(self.batcher.waiting)
+        if any(result.cancelled() for result in results):
+            raise ClientDisconnect
+        found = [result.result() for result in results]
         for result in found:
             self.images.labels("error" if isinstance(result, ImageError) else "read").inc()
         return found
@@ -159,28 +164,38 @@ def service_of(request: Request) -> Service:
 # ---- Requests
 
 
-class _Parser(MultiPartParser):
-    spool_max_size = 1 << 40  # nothing of a request is written to disk
-
-
 async def _form(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
     """Return the files of a multipart body, as pairs of name and content, and its fields."""
-    parser = _Parser(
-        request.headers, service_of(request).body(request), max_files=_MAX_IMAGES + 1, max_fields=len(_OPTIONS) + 4,
-        max_part_size=_MAX_FIELD_BYTES,
-    )  # fmt: skip
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        raise HTTPException(400, f"not a multipart body as RFC 7578 has it: {error}") from None
-    files, fields = [], {}
-    for key, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            fields[key] = value
-        elif key == "lexicon":
-            fields[key] = _text("lexicon", await value.read())
+    files: list[tuple[str, bytes]] = []
+    fields: dict[str, str] = {}
+
+    def on_file(file: File) -> None:
+        file.file_object.seek(0)
+        content = file.file_object.read()
+        file.close()
+        if file.field_name == b"lexicon":
+            fields["lexicon"] = _text("lexicon", content)
         else:
-            files.append((value.filename or key, await value.read()))
+            files.append(((file.file_name or b"").decode(errors="replace"), content))
+        if len(files) > _MAX_IMAGES:
+            raise HTTPException(400, f"more than {_MAX_IMAGES} images are sent; send them in several requests")
+
+    def on_field(field: Field) -> None:
+        fields[(field.field_name or b"").decode(errors="replace")] = _text("a field", field.value or b"")
+        if len(fields) > _MAX_FIELDS:
+            raise HTTPException(400, f"more than {_MAX_FIELDS} fields are sent")
+
+    _, settings = parse_options_header(request.headers["content-type"])
+    in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}  # nothing of a request is written to disk
+    try:
+        parser = FormParser(
+            "multipart/form-data", on_field, on_file, boundary=settings.get(b"boundary"), config=in_memory
+        )
+        async for chunk in service_of(request).body(request):
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError as error:
+        raise HTTPException(400, f"not a multipart body as RFC 7578 has it: {error}") from None
     return files, fields
 
 
@@ -188,7 +203,7 @@ def _text(name: str, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise HTTPException(400, f"{name}: not text in UTF-8; expected one word on each line") from None
+        raise HTTPException(400, f"{name} is not text in UTF-8") from None
 
 
 def reading_options(given: dict[str, str]) -> dict[str, Any]:
@@ -203,7 +218,9 @@ def reading_options(given: dict[str, str]) -> dict[str, Any]:
     if "lexicon" in options:
         words = [word for word in options["lexicon"].splitlines() if word.strip()]
         if not 0 < len(words) <= _MAX_WORDS:
-            raise HTTPException(400, f"lexicon has {len(words):,} words; expected 1 to {_MAX_WORDS:,}, one on each line")
+            raise HTTPException(
+                400, f"lexicon has {len(words):,} words; expected 1 to {_MAX_WORDS:,}, one on each line"
+            )
         options["lexicon"] = words
     if "n_best" in options:
         if not options["n_best"].isdecimal() or not 1 <= int(options["n_best"][:9]) <= _MAX_ALTERNATIVES:
@@ -313,14 +330,11 @@ def _page_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]
 
 
 def _refused(_: Request, error: Exception) -> Response:
-    status, headers, text = 500, None, "the service has an error of its own; its log says more"
     if isinstance(error, HTTPException):
-        status, headers, text = error.status_code, error.headers, error.detail
-    elif isinstance(error, OverloadedError):
-        status, headers, text = 503, {"Retry-After": "1"}, "too many images wait; try again"
-    elif isinstance(error, CrnnError):
-        status, text = 400, str(error)
-    return JSONResponse({"error": text}, status, headers)
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    if isinstance(error, OverloadedError):
+        return JSONResponse({"error": "too many images wait; try again"}, 503, {"Retry-After": "1"})
+    return JSONResponse({"error": str(error)}, 400)
 
 
 class _Guard:
@@ -352,12 +366,16 @@ class _Guard:
                 return
             async with asyncio.timeout(self.service.limits.timeout_s):
                 await self.app(scope, receive, sending)
-        except TimeoutError:
-            if status == 499:
-                text = f"the request took more than {self.service.limits.timeout_s:g} s"
-                await JSONResponse({"error": text}, 408, {"Connection": "close"})(scope, receive, sending)
         except ClientDisconnect:
             pass
+        except Exception as error:
+            if status != 499:
+                raise
+            code, text = 408, f"the request took more than {self.service.limits.timeout_s:g} s"
+            if not isinstance(error, TimeoutError):
+                _log.exception("error")
+                code, text = 500, "the service has an error of its own; its log says more"
+            await JSONResponse({"error": text}, code, {"Connection": "close"})(scope, receive, sending)
         finally:
             self.service.held_bytes -= state["held"]
             route = getattr(scope.get("route"), "path", "none")

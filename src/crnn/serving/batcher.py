@@ -44,14 +44,20 @@ class Batcher:
     Args:
         reader: The reader; nothing else may use it meanwhile.
         max_waiting: Images that may wait; beyond it requests are refused.
-        on_batch: Called with the number of images that were read together.
+        on_batch: Called with the number of images that are read together.
+        on_waiting: Called with the number of images that wait or are read, when it changes.
     """
 
     def __init__(
-        self, reader: Recognizer, *, max_waiting: int = 512, on_batch: Callable[[int], None] = lambda _: None
+        self,
+        reader: Recognizer,
+        *,
+        max_waiting: int = 512,
+        on_batch: Callable[[int], None] = lambda _: None,
+        on_waiting: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.reader, self.max_waiting, self.waiting = reader, max_waiting, 0
-        self._on_batch = on_batch
+        self._on_batch, self._on_waiting = on_batch, on_waiting
         self._lock = threading.Lock()
         self._opened: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(available_threads(), thread_name_prefix="crnn-open")
@@ -73,6 +79,7 @@ class Batcher:
             if self.waiting + len(images) > self.max_waiting:
                 raise OverloadedError
             self.waiting += len(images)
+            self._on_waiting(self.waiting)
         jobs = [_Job(decoder) for _ in images]
         for job, data in zip(jobs, images, strict=True):
             job.result.add_done_callback(self._done)
@@ -88,6 +95,7 @@ class Batcher:
     def _done(self, _: Result) -> None:
         with self._lock:
             self.waiting -= 1
+            self._on_waiting(self.waiting)
 
     def _open(self, job: _Job, data: bytes) -> None:
         if job.result.cancelled():
@@ -116,7 +124,7 @@ class Batcher:
     def _read(self, jobs: list[_Job]) -> None:
         try:
             outputs = list(self.reader.outputs(job.image for job in jobs if job.image is not None))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the requests get it
+        except Exception as error:
             _fail(jobs, error)
             return
         by_decoder: dict[int, list[tuple[_Job, NetworkOutput | ImageError]]] = {}
@@ -132,7 +140,7 @@ class Batcher:
         jobs = [job for job, _ in pairs]
         try:
             readings = list(self.reader.decoded((output for _, output in pairs), jobs[0].decoder))
-        except Exception as error:  # noqa: BLE001 - such as a pattern that takes too long
+        except Exception as error:
             _fail(jobs, error)
             return
         for job, reading in zip(jobs, readings, strict=True):

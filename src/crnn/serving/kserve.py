@@ -99,7 +99,7 @@ async def _infer(request: Request) -> Response:
     try:
         head, tensors = _parsed(body, request.headers.get(_LENGTH))
         images = _images(name, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, struct.error, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error, RecursionError) as error:
         raise HTTPException(400, f"not a request of the Open Inference Protocol: {_cause(error)}") from None
     found = await service_of(request).read(request, images, {})
     readings: list[Reading] = []

@@ -113,6 +113,7 @@ def serve(factory: AppFactory, bound: socket.socket, workers: int = 1) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer what was taken."""
     config = uvicorn.Config(
         factory, factory=True, http=_Protocol, ws="none", access_log=False, log_level="warning", server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_DRAIN_S, workers=workers,
     )  # fmt: skip
     server = uvicorn.Server(config)
