@@ -28,6 +28,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "read": "Read text from images.",
     "serve": "Read over HTTP, with a page for people.",
+    "page": "Write a page that reads in browsers.",
     "train": "Train a network.",
     "evaluate": "Measure a model on benchmark sets.",
     "export": "Write a network as an ONNX file.",

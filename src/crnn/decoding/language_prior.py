@@ -91,6 +91,20 @@ class LanguagePrior:
         self._any_cost = np.select(kinds, [_ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK], _ANY_LETTER)
         self._word_mark_cost = np.select(kinds, [_DIGIT_AT_WORD, _MARK_AT_WORD, _RARE_MARK_AT_WORD], -np.inf)
 
+    def tables(self) -> dict[str, Any]:
+        """Return its numbers as JSON values, for readers in other languages; -inf is ``None``."""
+        costs = {"digit_cost": self._digit_cost, "any_cost": self._any_cost, "word_mark_cost": self._word_mark_cost}
+        return {
+            "weight": self.weight, "bonus": self.bonus, "space": self.space, "symbols": self._symbols.tolist(),
+            "kinds": self._kinds.tolist(), "cases": self._cases.tolist(), "case_costs": _CASE_COSTS.tolist(),
+            "case_after": _CASE_AFTER.tolist(),
+            **{name: [x if x > -np.inf else None for x in values.tolist()] for name, values in costs.items()},
+            "parts": {
+                "word": _WORD, "digits": _DIGITS, "anything": _ANYTHING, "end_of_digits": _END_OF_DIGITS,
+                "space": _SPACE, "stray_space": _STRAY_SPACE, "nothing": _NOTHING,
+            },
+        }  # fmt: skip
+
     def start(self, num_samples: int) -> PriorState:
         """Return the state of the empty text of each image."""
         shape = (num_samples, 1)

@@ -302,5 +302,6 @@ async function start() {
     : "Images go to this service alone, which keeps none.";
   $("about").textContent = `Text from images of single words and lines. ${where} Model: ${info.model}.`;
   $("language").parentElement.hidden = info.language === "none";
+  for (const id of ["lexicon", "pattern"]) $(id).parentElement.hidden = Boolean(window.localReader);
 }
 start();
