@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from crnn.errors import ConfigError
+from crnn.recognizer import Recognizer, load
 from crnn.serving.app import Limits, create_app
 
 _HEADER_S = 10.0  # for the first line and the headers of a request
@@ -85,18 +86,19 @@ class AppFactory:
     host: str = _LOOPBACK[0]
     origins: Sequence[str] = ()
 
+    def load(self) -> Recognizer:
+        """Load the reader."""
+        return load(self.model, **self.reading)
+
     def __call__(self) -> ASGIApp:
         """Return the application."""
-        from crnn.recognizer import load
-
         log = logging.getLogger("crnn.serve")  # here, as workers are processes of their own
         log.setLevel(logging.INFO)
         log.propagate = False
         log.addHandler(logging.StreamHandler())
         hosts = (*_LOOPBACK, "[::1]") if self.host in _LOOPBACK else ("*",)
-        reader = load(self.model, **self.reading)
         return create_app(
-            reader, name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins
+            self.load(), name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins
         )
 
 
@@ -116,10 +118,10 @@ def serve(factory: AppFactory, bound: socket.socket, workers: int = 1) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_DRAIN_S, workers=workers,
     )  # fmt: skip
-    server = uvicorn.Server(config)
     if workers == 1:
-        server.run([bound])
+        uvicorn.Server(config).run([bound])
         return
+    factory.load()  # its errors belong here, and not to workers that are started again and again
     with tempfile.TemporaryDirectory() as counters:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters  # counts of all workers together
-        Multiprocess(config, target=server.run, sockets=[bound]).run()
+        Multiprocess(config, sockets=[bound]).run()
