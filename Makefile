@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test setup-scale test-scale test-web lint format bench fonts clean
+.PHONY: setup demo test setup-scale test-scale test-web setup-browser test-browser lint format bench fonts clean
 
 setup: $(STAMP)
 
@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "crnn needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,openvino,words,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,openvino,words,serve,dev]'
 	touch $(STAMP)
 
 # Trains a small network on rendered words, evaluates it on words it has not seen, and reads images with it.
@@ -35,6 +35,13 @@ node_modules:
 
 test-web: setup node_modules
 	$(BIN)/pytest -q tests/engines/test_plain_read.py
+
+# The pages in Chromium, which is Debian's package chromium; 60 MB and a minute.
+setup-browser: setup node_modules
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+
+test-browser: setup-browser
+	$(BIN)/pytest -q tests/serving/test_browser.py
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .

@@ -234,7 +234,7 @@ class Recognizer:
         return self.decoded(self.outputs(images), decoder)
 
     def outputs(self, images: Iterable[ImageSource | FittedImage]) -> Iterator[NetworkOutput | ImageError]:
-        """Run images through the network; yield the output of each, in order, or the error that says why it has none."""
+        """Run images through the network; yield the output of each, in order, or the error that says why not."""
         return self.run(images, _apart)
 
     def decoded(

@@ -57,13 +57,10 @@ _Tensor = npt.NDArray[Any] | list[bytes]
 def routes() -> list[Route]:
     """Return the routes."""
     model = "/v2/models/{model}"
-    made = [
-        Route("/v2", _server), Route("/v2/health/live", _health), Route("/v2/health/ready", _health),
-    ]  # fmt: skip
+    made = [Route("/v2", _server), Route("/v2/health/live", _health), Route("/v2/health/ready", _health)]
     for path in (model, f"{model}/versions/{{version}}"):
-        made += [
-            Route(path, _metadata), Route(f"{path}/ready", _model_ready), Route(f"{path}/infer", _infer, methods=["POST"]),
-        ]  # fmt: skip
+        made += [Route(path, _metadata), Route(f"{path}/ready", _model_ready)]
+        made.append(Route(f"{path}/infer", _infer, methods=["POST"]))
     return made
 
 

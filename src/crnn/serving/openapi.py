@@ -84,7 +84,9 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
                 _response("Text, box and confidence.", {"type": "object"}),
             ),
             "/v2/models/{model}/infer": post(
-                "Open Inference Protocol; the models are crnn and ocr.", tensors, _response("Tensors.", {"type": "object"}),
+                "Open Inference Protocol; the models are crnn and ocr.",
+                tensors,
+                _response("Tensors.", {"type": "object"}),
                 parameters=[{"name": "model", "in": "path", "required": True, "schema": {"enum": ["crnn", "ocr"]}}],
             ),
             "/health/live": get("The process runs."),
