@@ -74,14 +74,10 @@ def check_writable(flag: str, path: str, example: str, suffixes: Sequence[str] =
 
     With ``suffixes``, the path must end in one of them.
     """
-    folder, why = Path(path).resolve().parent, ""
-    if not folder.is_dir():
-        why = "there is no such folder to write it in"
-    elif not os.access(folder, os.W_OK):
-        why = "its folder may not be written"
-    if Path(path).is_dir():
-        why = "is a folder"
-    if path and why:
+    folder = Path(path).resolve().parent
+    if path and (Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK)):
+        why = "its folder may not be written" if folder.is_dir() else "there is no such folder to write it in"
+        why = "is a folder" if Path(path).is_dir() else why
         raise ConfigError(f"{flag} {path}: {why}; expected a file in a folder that exists, such as {example}")
     if path and suffixes and Path(path).suffix.lower() not in suffixes:
         raise ConfigError(f"{flag} {path}: expected a name that ends in {' or '.join(suffixes)}, such as {example}")

@@ -153,11 +153,11 @@ class _OneLine(logging.Formatter):
 
 
 def _set_up_output(debug: bool) -> None:
-    missing = sys.stdout is None
+    closed = sys.stdout is None
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:  # it is closed, and the first file that is opened would take its place
             setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115
-    if missing:
+    if closed:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     Path.cwd()  # libraries end the process where it is gone
     handler = logging.StreamHandler(sys.stderr)
