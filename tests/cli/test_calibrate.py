@@ -113,7 +113,7 @@ def test_a_run_folder_means_its_best_weights(run, trained_run, doubtful, tmp_pat
         (["MODEL", "WORDS"], "12 readings, 12 right; expected at least 20"),
         (["MODEL", "WORDS", "--out", "no/where"], "--out no/where: there is no such folder to write it in"),
         (["crnn-small", "WORDS"], "crnn-small ships with the package and stays as it is; expected another file"),
-        (["MODEL", "WORDS", "--out", "x.onnx"], "--out x.onnx: what is written is a weights file; expected a"),
+        (["MODEL", "WORDS", "--out", "x.onnx"], "--out x.onnx: expected a name that ends in .safetensors"),
     ],
 )
 def test_calibrate_says_what_is_wrong(arguments, message, run, weights, trained_run):

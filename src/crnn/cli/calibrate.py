@@ -8,8 +8,7 @@ import typer
 
 from crnn.cli.arguments import EngineOptions
 from crnn.config.training import ProtocolName
-from crnn.errors import ConfigError
-from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say, show
 
 
 def calibrate(
@@ -37,9 +36,7 @@ def calibrate(
         json: Print one JSON object.
         engine: The engine.
     """
-    check_writable("--out", out, "calibrated.safetensors")
-    if out and not out.endswith(".safetensors"):
-        raise ConfigError(f"--out {out}: what is written is a weights file; expected a name that ends in .safetensors")
+    check_writable("--out", out, "calibrated.safetensors", (".safetensors",))
     require_torch("calibrating", "torch")
     from crnn.evaluation.evaluate import calibrate as run
     from crnn.evaluation.evaluate import count_samples
@@ -58,7 +55,7 @@ def calibrate(
         print_json({"model": str(path), **found.as_dict()})
     for way, curve in (("greedy", found.greedy), ("with language", found.language)):
         if curve is not None and not json:
-            print(
+            show(
                 f"{path}, {way}: slope {curve.slope:.3f}, offset {curve.offset:+.3f} from {curve.samples} readings, "
                 f"{100 * curve.accuracy:.2f} % right; expected calibration error {100 * curve.error_before:.2f} % "
                 f"before, {100 * curve.error_after:.2f} % after (on readings that it was not fitted on)"

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from crnn.data.crops import CropOptions, ImageReader, Prepared, prepare
-from crnn.data.formats.records import Reader, Record, Skipped, printable
+from crnn.data.formats.records import Reader, Record, Skipped
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
-from crnn.errors import ConfigError, CrnnError, DataError
+from crnn.errors import ConfigError, CrnnError, DataError, printable
 from crnn.files import not_utf8
 from crnn.parallel import ordered_map, usable_cores
 
@@ -328,4 +328,4 @@ def summary(done: Conversion) -> str:
         lines.append(f"  {done.lexicon_words_left_out} lexicon words left out: they have white space in them")
     if done.lexicons_left_out:
         lines.append(f"  the lexicons of {done.lexicons_left_out} samples left out: a list has no place for them")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

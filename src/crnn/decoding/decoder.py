@@ -31,7 +31,7 @@ DecodeMethod = Literal["auto", "greedy", "beam", "lexicon"]
 
 _TAKES = {
     "greedy": {"allow", "block"},
-    "beam": {"allow", "block", "lm", "lm_weight", "pattern", "n_best"},
+    "beam": {"allow", "block", "beam_width", "lm", "lm_weight", "pattern", "n_best"},
     "lexicon": {"lexicon", "lexicon_margin", "n_best"},
 }  # options of each method
 
@@ -89,8 +89,8 @@ class DecodingOptions:
         return replace(self, **{n: defaults[n] if value is None else value for n, value in options.items()})
 
     def given(self) -> list[str]:
-        """Return the names of options, but ``decode`` and ``beam_width``, that ask for something."""
-        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)[2:]}
+        """Return the names of options, but ``decode``, that ask for something."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)[1:]}
         return [n for n, (value, default) in values.items() if value != default and (n, value) != ("lm", "none")]
 
 
@@ -118,7 +118,7 @@ class Decoder:
     ) -> None:
         self.options = options = options or DecodingOptions()
         lm = language if options.lm == "auto" else options.lm
-        self.method = _method(options, has_language=lm != "none")
+        self.method = find_method(options, has_language=lm != "none")
         _check_values(options, self.method)
         self.charset = charset
         self._calibration = calibration or UNCALIBRATED
@@ -231,7 +231,8 @@ class Decoder:
         ]
 
 
-def _method(options: DecodingOptions, *, has_language: bool) -> str:
+def find_method(options: DecodingOptions, *, has_language: bool) -> str:
+    """Return the method that options ask for, or raise ``ConfigError`` if they do not go together."""
     decode, given = options.decode, options.given()
     if decode not in get_args(DecodeMethod):
         raise ConfigError(f"decode is {decode!r}; expected one of: {', '.join(get_args(DecodeMethod))}")

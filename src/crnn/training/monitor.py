@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crnn.config.run import Config
-from crnn.errors import CheckpointError, TrainingError
+from crnn.errors import CheckpointError, TrainingError, printable
 from crnn.files import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Monitor:
     def say(self, text: str) -> None:
         """Print one line to stderr, above the progress bar."""
         if self._enabled:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._progress.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def step(self, stats: StepStats) -> None:
         """Record a step, and report every ``train.log_steps``."""

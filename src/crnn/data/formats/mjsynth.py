@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from crnn.data.formats.files import label_of_name
-from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, printable, sample
+from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, sample
+from crnn.errors import printable
 from crnn.files import text_lines
 
 _FOLDERS = ("", "90kDICT32px/", "max/90kDICT32px/", "ramdisk/max/90kDICT32px/", "mnt/ramdisk/max/90kDICT32px/")
