@@ -5,8 +5,9 @@ The network runs once per image; its output is decoded without a lexicon and wit
 
 import math
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -31,7 +32,7 @@ from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.evaluation.lexicons import SetLexicon, lexicon_name, open_lexicon
 from crnn.evaluation.metrics import score_texts
 from crnn.evaluation.protocol import CharsetName, Protocol, own_protocol, protocol_for
-from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
+from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult, label_warnings
 from crnn.recognizer import NetworkOutput, Recognizer
 
 _MAX_NAMED = 3  # unreadable images of a set
@@ -58,6 +59,8 @@ def _read_set(
     unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
     samples: list[SampleResult] = []
     waiting: dict[int, SampleResult] = {}  # those without a result yet, by the place of their image
+    # Twice, so that a space lies between others; NFD, as marks may be composed with letters.
+    writable = set(unicodedata.normalize("NFD", protocol.prediction(2 * recognizer.charset.characters)))
 
     def images() -> Iterator[bytes]:
         place = 0
@@ -75,7 +78,9 @@ def _read_set(
             except DataError as error:
                 skip_unreadable(index, error)
                 continue
-            waiting[place] = SampleResult(index, store.key(index), raw, label)
+            missing = "".join(c for c in unicodedata.normalize("NFD", label) if c not in writable)
+            lost = protocol.lost(raw)
+            waiting[place] = SampleResult(index, store.key(index), raw, label, lost=lost, unwritable=missing)
             place += 1
             yield image
 
@@ -255,8 +260,8 @@ def calibrate(
         found, skipped, unreadable = _read_set(recognizer, store, rules, read, None, progress)
         for reason, count in sorted(skipped.items()):
             say(f"{name}: {count} samples left out: {reason}")
-        for line in unreadable[:_MAX_NAMED]:
-            say(f"{name}: unreadable image {line}")
+        for line in (*(f"unreadable image {line}" for line in unreadable[:_MAX_NAMED]), *label_warnings(found)):
+            say(f"{name}: {line}")
         for s in found:
             free.append((math.exp(s.score), rules.prediction(s.greedy or "") == s.label))
             spoken.append((s.confidence or 0.0, rules.prediction(s.prediction) == s.label))
@@ -306,6 +311,27 @@ def open_sets(
         return protocol_for(protocol, "36" if charset == "auto" else charset, name)
 
     return [(name, store, rules(name)) for name, store in stores]
+
+
+def check_labels(sets: Iterable[tuple[str, SampleStore, Protocol]]) -> None:
+    """Raise ``DataError`` for a set of ``open_sets`` whose rules leave nothing of all labels."""
+    for _, store, rules in sets:
+        reasons: Counter[str] = Counter()
+        for index in range(len(store)):
+            try:
+                if rules.label(store.label(index)):
+                    break
+                reasons["empty_label"] += 1
+            except LabelSkip as skip:
+                reasons[skip.reason] += 1
+            except DataError:
+                reasons["unreadable_record"] += 1
+        else:
+            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
+            raise DataError(
+                f"{store.path}: none of {len(store)} labels is left to compare ({counts}; {rules.title}); expected "
+                "labels in charset.characters, or another protocol"
+            )
 
 
 def _specs(data: DataSpecs) -> list[str]:

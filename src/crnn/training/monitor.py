@@ -52,6 +52,7 @@ class Monitor:
         self._last_line = self._rate = 0.0
         self._best = ""
         self._left_out: dict[str, dict[str, int]] = {}  # of each validation set, as last said
+        self._warned: set[str] = set()
         console = Console(stderr=True)
         self._terminal = console.is_terminal and enabled
         self._progress = Progress(
@@ -132,6 +133,10 @@ class Monitor:
                 self._left_out[dataset["name"]] = dataset["skipped"]
                 reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset["skipped"].items())
                 self.say(f"{dataset['name']}: {dataset['samples']} samples compared, left out {reasons or 'none'}")
+            for line in dataset.get("warnings", ()):
+                if line not in self._warned:
+                    self.say(line)
+                self._warned.add(line)
             scores = {f"{kind}/{dataset['name']}": dataset[kind] for kind in ("accuracy", "one_minus_ned", "cer")}
             self._draw_scalars(step, scores)
         if sheet is not None:

@@ -7,8 +7,9 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crnn.config.run import Config, parse_config
+from crnn.config.run import Config, dump_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
-from crnn.files import lock_file
+from crnn.files import atomic_write, lock_file
 from crnn.model.checkpoint import read_tensors, write_tensors
 from crnn.model.crnn import CRNN
 from crnn.training.optim import WeightAverage
@@ -34,6 +35,14 @@ _FREE_KEYS = {
     "train.log_steps", "train.log_format", "train.tensorboard", "train.warm_start",
 }  # fmt: skip
 """Settings that a resumed run may change: a step computes the same (a longer run alters the rate)."""
+
+
+_BEFORE_BEGIN = ("metrics.jsonl", "tensorboard", "best.safetensors")  # in a run's folder, before its first step
+_LATER = ("config.toml", "last.safetensors")
+
+
+def _missing(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """Folder of one run, made if missing; ``CheckpointError`` if that fails.
+    """Folder of one run.
 
     It has ``config.toml``, ``metrics.jsonl``, ``best.safetensors`` (with validation), ``last.safetensors``,
     ``checkpoints/step-00001000.safetensors`` and ``run.lock``.
@@ -62,29 +71,54 @@ class RunFolder:
         self.path = Path(path)
         self.best, self.last = self.path / "best.safetensors", self.path / "last.safetensors"
         self._checkpoints = self.path / "checkpoints"
-        try:
-            self._checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unusable(error) from error
+        self._begun = False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process, and remove the unfinished files of a killed one."""
+        """Make the folder if it is missing, hold it for this process, and remove unfinished files of a killed one.
+
+        An error before ``begin`` leaves what was there before and nothing else.
+        """
         path = self.path / "run.lock"
-        with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(lock_file(path))
-                file.truncate(0)
-                file.write(f"{os.getpid()}\n".encode())
-                for partial in [*self.path.glob("*.partial"), *self._checkpoints.glob("*.partial")]:
-                    partial.unlink(missing_ok=True)
-            except BlockingIOError:
-                raise TrainingError(
-                    f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}"
-                ) from None
-            except OSError as error:
-                raise self._unusable(error) from error
-            yield
+        folders = _missing([self._checkpoints, self.path, *self.path.parents])
+        files = _missing([path])
+        try:
+            with contextlib.ExitStack() as stack:
+                try:
+                    self._checkpoints.mkdir(parents=True, exist_ok=True)
+                    file = stack.enter_context(lock_file(path))
+                    file.truncate(0)
+                    file.write(f"{os.getpid()}\n".encode())
+                    files += _missing(self.path / name for name in _BEFORE_BEGIN)
+                    stack.push(lambda kind, *_: self._forget(files) if kind else None)  # while the folder is held
+                    partials = [self.path / f"{name}.partial" for name in (*_BEFORE_BEGIN, *_LATER)]
+                    for partial in [*partials, *self._checkpoints.glob("step-*.partial")]:
+                        partial.unlink(missing_ok=True)
+                except BlockingIOError:
+                    raise TrainingError(
+                        f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}"
+                    ) from None
+                except OSError as error:
+                    raise self._unusable(error) from error
+                yield
+        except BaseException:
+            self._forget(folders)
+            raise
+
+    def begin(self, config: Config) -> None:
+        """Write the settings after the first step; from here on everything stays."""
+        if not self._begun:
+            atomic_write(self.path / "config.toml", dump_config(config).encode(), CheckpointError)
+            self._begun = True
+
+    def _forget(self, paths: list[Path]) -> None:
+        """Remove what a run has made that did not begin; folders of others' files stay."""
+        for path in () if self._begun else paths:
+            with contextlib.suppress(OSError):
+                if path.name == "tensorboard":
+                    shutil.rmtree(path)
+                else:
+                    path.rmdir() if path.is_dir() else path.unlink()
 
     def _unusable(self, error: OSError) -> CheckpointError:
         return CheckpointError(
@@ -95,7 +129,7 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, the latest first."""
         pattern = re.compile(r"step-\d{8,}\.safetensors")
-        found = [p for p in self._checkpoints.iterdir() if pattern.fullmatch(p.name)]
+        found = [p for p in self._checkpoints.glob("*") if pattern.fullmatch(p.name)]
         return sorted(found, key=lambda p: int(p.stem[5:]), reverse=True)
 
     def save(self, checkpoint: Checkpoint, keep: int) -> Path:
