@@ -216,29 +216,6 @@ def test_the_number_of_steps_is_the_length_of_the_shortest_path():
     assert {target: shortest[target] for target in targets} == {target: min_time_steps(target) for target in targets}
 
 
-@pytest.mark.parametrize(
-    ("characters", "label", "expected"),
-    [
-        ("ab\u0301ce", "cabé", "cabe\u0301"),
-        ("ab\u0301ce", "cabe\u0301", "cabe\u0301"),
-        ("aéb\u0301e", "é", "é"),  # what the charset has stays
-        ("ab\u0301ce", "è", ""),  # the mark is not in it
-        ("êb\u0301\u0302e", "\u1ebf", "ê\u0301"),  # as few characters as can be
-        ("\uac00\u11a8", "\uac01", "\uac00\u11a8"),
-        ("\u0928\u0939\u093c", "\u0929", "\u0928\u093c"),
-    ],
-)
-def test_composed_characters_that_a_charset_lacks_are_spelled_by_its_letters_and_marks(characters, label, expected):
-    charset, rules = Charset(characters), CharsetConfig(characters=characters).rules()
-    assert rules.spelled(label, charset) == (expected or label)
-    assert characters_outside(label, charset, rules) == ([] if expected else [label])
-    if expected:
-        assert rules.apply(label, charset) == expected
-        assert charset.decode(charset.encode(expected)) == expected
-    kept = LabelRules(unicode="keep", unknown="drop_character")
-    assert kept.spelled(label, charset) == label
-
-
 @given(CHARACTERS)
 def test_every_character_of_a_charset_that_is_taken_comes_through_the_rules(characters):
     charset, rules = Charset(characters), CharsetConfig(characters=characters).rules()

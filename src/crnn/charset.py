@@ -144,16 +144,9 @@ class LabelRules:
             label = label.upper()
         return label
 
-    def spelled(self, label: str, charset: Charset) -> str:
-        """Return ``form``, where a composed character (``é``) that the charset lacks is a letter and marks of it."""
-        label = self.form(label)
-        if self.unicode in ("NFC", "NFKC") and any(character not in charset for character in label):
-            label = "".join(_decomposed(character, charset) for character in label)
-        return label
-
     def apply(self, label: str, charset: Charset) -> str:
         """Return the label in characters of the charset, or raise ``LabelSkip``, or ``CharsetError`` (``unknown``)."""
-        label = self.spelled(label, charset)
+        label = self.form(label)
         if any(character not in charset for character in label):
             if self.unknown == "drop_sample":
                 raise LabelSkip("unknown_character")
@@ -180,16 +173,8 @@ def characters_outside(label: str, charset: Charset, rules: LabelRules) -> list[
             if not (c.isascii() or c.isspace() or unicodedata.category(c).startswith("M"))
             and not unicodedata.normalize("NFKD", c).encode("ascii", "ignore")
         ]  # fmt: skip
-    spelled = replace(rules, max_length=None).spelled(label, charset)  # what is too long is looked at, too
-    return lost + [character for character in spelled if character not in charset]
-
-
-def _decomposed(character: str, charset: Charset) -> str:
-    """Return a character, or the longest beginning of its decomposition that the charset has, and the marks after."""
-    parts = unicodedata.normalize("NFD", character)
-    spellings = (unicodedata.normalize("NFC", parts[:k]) + parts[k:] for k in range(len(parts) - 1, 0, -1))
-    known = (spelling for spelling in spellings if all(part in charset for part in spelling))
-    return character if character in charset else next(known, character)
+    formed = replace(rules, max_length=None).form(label)  # what is too long is looked at, too
+    return lost + [character for character in formed if character not in charset]
 
 
 def check_own_form(charset: Charset, rules: LabelRules) -> None:
@@ -201,19 +186,17 @@ def check_own_form(charset: Charset, rules: LabelRules) -> None:
             changed[pair] = form  # a letter and its mark, as some editors write "é"
     if rules.case == "lower" and "σ" in charset and "ς" not in charset:
         changed["Σ at the end of a word"] = "ς"
-    if not changed:
-        return
-    named = [f"{_named(text)} becomes {_named(form) or 'nothing'}" for text, form in changed.items()]
-    raise CharsetError(
-        f"charset.characters has what its own label rules (unicode {rules.unicode}, case {rules.case}, whitespace "
-        f"{rules.whitespace}) change: {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}. Put in "
-        "what they become, or set charset.unicode (NFD: marks of their own), case or whitespace"
-    )
 
+    def named(text: str) -> str:  # with code points, which tell apart those that look alike
+        return f"{text} ({' '.join(f'U+{ord(c):04X}' for c in text)})" if 0 < len(text) < 9 else text
 
-def _named(text: str) -> str:
-    """Return characters with their code points, which tell apart those that look alike."""
-    return f"{text} ({' '.join(f'U+{ord(c):04X}' for c in text)})" if 0 < len(text) < 9 else text
+    lines = [f"{named(text)} becomes {named(form) or 'nothing'}" for text, form in changed.items()]
+    if lines:
+        raise CharsetError(
+            f"charset.characters has what its own label rules (unicode {rules.unicode}, case {rules.case}, whitespace "
+            f"{rules.whitespace}) change: {', '.join(lines[:8])}{', ...' if len(lines) > 8 else ''}. Put in what they "
+            "become, or set charset.unicode (NFD: marks of their own), case or whitespace"
+        )
 
 
 def min_time_steps(target: Sequence[int]) -> int:

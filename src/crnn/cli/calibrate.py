@@ -29,8 +29,7 @@ def calibrate(
     ``crnn.evaluation.evaluate.calibrate``.
 
     Args:
-        model: Weights file or run folder (its best weights); without --out this file is replaced by one with the
-            curves in it.
+        model: Weights file or run folder (its best weights); without --out replaced by one with the curves in it.
         data: LMDB folders and list files.
         out: Write this file instead, and leave the model as it is.
         protocol: Rules that say when a reading is right.

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import typer
 from PIL import Image
 
-from crnn.charset import check_own_form
 from crnn.cli.inspection_text import inspection_text, sample_sheet
 from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.config.run import load_config
@@ -171,9 +170,7 @@ def _measured_by(config: str, **flags: dict[str, Any]) -> ReaderConfig:
     values = load_config(config).model_dump(include={"image", "charset"}) if config else {}
     for section, given in flags.items():
         values.setdefault(section, {}).update((key, value) for key, value in given.items() if value is not None)
-    settings = parse_reader_config(values, source="flags")
-    check_own_form(settings.charset.charset(), settings.charset.rules())
-    return settings
+    return parse_reader_config(values, source="flags")
 
 
 def convert(

@@ -48,8 +48,7 @@ class Config(ReaderConfig):
 
     @model_validator(mode="after")
     def _check_charset(self) -> Self:
-        # Here, not in CharsetConfig: weights files with such a charset are still read.
-        check_own_form(self.charset.charset(), self.charset.rules())
+        check_own_form(self.charset.charset(), self.charset.rules())  # weights files with such a charset are read
         return self
 
 

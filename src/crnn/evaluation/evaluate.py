@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from crnn.charset import NAMED_CHARSETS, LabelSkip
+from crnn.charset import NAMED_CHARSETS, LabelSkip, characters_outside
 from crnn.config.training import ProtocolName
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.decoding.confidence import (
@@ -79,8 +79,8 @@ def _read_set(
                 skip_unreadable(index, error)
                 continue
             missing = "".join(c for c in unicodedata.normalize("NFD", label) if c not in writable)
-            lost = protocol.lost(raw)
-            waiting[place] = SampleResult(index, store.key(index), raw, label, lost=lost, unwritable=missing)
+            lost = characters_outside(raw, protocol.charset, protocol.label_rules) if protocol.name != "lines" else ()
+            waiting[place] = SampleResult(index, store.key(index), raw, label, lost="".join(lost), unwritable=missing)
             place += 1
             yield image
 
@@ -314,23 +314,21 @@ def open_sets(
 
 
 def check_labels(sets: Iterable[tuple[str, SampleStore, Protocol]]) -> None:
-    """Raise ``DataError`` for a set of ``open_sets`` whose rules leave nothing of all labels."""
+    """Raise ``DataError`` for a validation set, as of ``open_sets``, whose rules leave nothing of all labels."""
     for _, store, rules in sets:
-        reasons: Counter[str] = Counter()
+        found: Counter[str] = Counter()
         for index in range(len(store)):
             try:
-                if rules.label(store.label(index)):
-                    break
-                reasons["empty_label"] += 1
-            except LabelSkip as skip:
-                reasons[skip.reason] += 1
-            except DataError:
-                reasons["unreadable_record"] += 1
+                found["" if rules.label(store.label(index)) else "empty_label"] += 1
+            except (LabelSkip, DataError) as error:
+                found[getattr(error, "reason", "unreadable_record")] += 1
+            if found[""]:
+                break
         else:
-            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
+            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted((+found).items()))
             raise DataError(
-                f"{store.path}: none of {len(store)} labels is left to compare ({counts}; {rules.title}); expected "
-                "labels in charset.characters, or another protocol"
+                f"data.validation: {store.path}: none of {len(store)} labels is left to compare ({counts}; "
+                f"{rules.title}); expected labels in charset.characters, or another eval.protocol"
             )
 
 

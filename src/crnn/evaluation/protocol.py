@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip, characters_outside
+from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip
 from crnn.config.training import ProtocolName
 from crnn.data.formats import FORMATS
 from crnn.data.formats.subsets import VARIANTS
@@ -81,10 +81,6 @@ class Protocol:
             return self.prediction_rules.apply(text, self.charset)
         except LabelSkip:  # no rule for readings limits their length: nothing was left
             return ""
-
-    def lost(self, raw: str) -> str:
-        """Return the characters of a label that are not compared, but for accents and white space."""
-        return "".join(characters_outside(raw, self.charset, self.label_rules))
 
     @property
     def expected_count(self) -> int | None:
@@ -162,10 +158,6 @@ class LineProtocol(Protocol):
     def prediction(self, text: str) -> str:
         """Return the compared form of a reading; it may be empty."""
         return _collapsed(text).casefold()
-
-    def lost(self, _: str) -> str:
-        """Return nothing: all characters are compared."""
-        return ""
 
 
 def own_protocol(rules: LabelRules, charset: Charset, dataset: str = "") -> Protocol:

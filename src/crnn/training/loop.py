@@ -131,10 +131,8 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         steps_then = then.get("num_steps") or then["epoch_size"] * epoch_steps
         was, is_now = (learning_rate(config.optim, checkpoint.step, n, epoch_steps) for n in (steps_then, num_steps))
         if was != is_now:
-            lines.append(
-                f"the learning rate at step {checkpoint.step} was {was:.3g} in a run of {steps_then} steps, and is "
-                f"{is_now:.3g} in one of {num_steps}"
-            )
+            change = f"was {was:.3g} in a run of {steps_then} steps, and is {is_now:.3g} in one of {num_steps}"
+            lines.append(f"the learning rate at step {checkpoint.step} {change}")
     state = _start(config, ranks, checkpoint, lines)
     warm = config.train.warm_start is not None and checkpoint is None
     if resume and checkpoint is None:
@@ -337,10 +335,7 @@ class Validator:
         engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
         self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
         if self._sets:
-            try:
-                check_labels(open_sets(self._recognizer, self._sets, **self._rules))
-            except DataError as error:
-                raise DataError(f"data.validation: {error}") from error
+            check_labels(open_sets(self._recognizer, self._sets, **self._rules))
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
         """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks."""

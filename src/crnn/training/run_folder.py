@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,6 @@ _FREE_KEYS = {
     "train.log_steps", "train.log_format", "train.tensorboard", "train.warm_start",
 }  # fmt: skip
 """Settings that a resumed run may change: a step computes the same (a longer run alters the rate)."""
-
-
-_BEFORE_BEGIN = ("metrics.jsonl", "tensorboard", "best.safetensors")  # in a run's folder, before its first step
-_LATER = ("config.toml", "last.safetensors")
-
-
-def _missing(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if not path.exists()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +68,28 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Make the folder if it is missing, hold it for this process, and remove unfinished files of a killed one.
-
-        An error before ``begin`` leaves what was there before and nothing else.
-        """
-        path = self.path / "run.lock"
-        folders = _missing([self._checkpoints, self.path, *self.path.parents])
-        files = _missing([path])
-        try:
-            with contextlib.ExitStack() as stack:
-                try:
-                    self._checkpoints.mkdir(parents=True, exist_ok=True)
-                    file = stack.enter_context(lock_file(path))
-                    file.truncate(0)
-                    file.write(f"{os.getpid()}\n".encode())
-                    files += _missing(self.path / name for name in _BEFORE_BEGIN)
-                    stack.push(lambda kind, *_: self._forget(files) if kind else None)  # while the folder is held
-                    partials = [self.path / f"{name}.partial" for name in (*_BEFORE_BEGIN, *_LATER)]
-                    for partial in [*partials, *self._checkpoints.glob("step-*.partial")]:
-                        partial.unlink(missing_ok=True)
-                except BlockingIOError:
-                    raise TrainingError(
-                        f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}"
-                    ) from None
-                except OSError as error:
-                    raise self._unusable(error) from error
-                yield
-        except BaseException:
-            self._forget(folders)
-            raise
+        """Make and hold the folder; remove unfinished files of a killed process, on errors before ``begin`` all own."""
+        path, parents = self.path / "run.lock", (self._checkpoints, self.path, *self.path.parents)
+        files = [path, *(self.path / name for name in ("metrics.jsonl", "tensorboard", "best.safetensors"))]
+        new_files, new_folders = ([p for p in paths if not p.exists()] for paths in (files, parents))
+        with contextlib.ExitStack() as stack:
+            stack.push(partial(self._forget, new_folders))
+            try:
+                self._checkpoints.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(lock_file(path))
+                stack.push(partial(self._forget, new_files))  # while the folder is held
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
+                for name in ("*.safetensors", "config.toml", "metrics.jsonl", "checkpoints/step-*"):
+                    for half in self.path.glob(f"{name}.partial"):
+                        half.unlink(missing_ok=True)
+            except BlockingIOError:
+                raise TrainingError(
+                    f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}"
+                ) from None
+            except OSError as error:
+                raise self._unusable(error) from error
+            yield
 
     def begin(self, config: Config) -> None:
         """Write the settings after the first step; from here on everything stays."""
@@ -111,14 +97,12 @@ class RunFolder:
             atomic_write(self.path / "config.toml", dump_config(config).encode(), CheckpointError)
             self._begun = True
 
-    def _forget(self, paths: list[Path]) -> None:
-        """Remove what a run has made that did not begin; folders of others' files stay."""
-        for path in () if self._begun else paths:
+    def _forget(self, paths: list[Path], error: object, *_: object) -> None:
+        """Remove what a run has made that failed before it began, as the end of a context; but no others' files."""
+        for path in paths if error and not self._begun else ():
             with contextlib.suppress(OSError):
-                if path.name == "tensorboard":
-                    shutil.rmtree(path)
-                else:
-                    path.rmdir() if path.is_dir() else path.unlink()
+                remove = shutil.rmtree if path.name == "tensorboard" else Path.rmdir if path.is_dir() else Path.unlink
+                remove(path)
 
     def _unusable(self, error: OSError) -> CheckpointError:
         return CheckpointError(
