@@ -1,6 +1,7 @@
 """Settings: read from TOML, checked once, written back the same, and every mistake explained in one line."""
 
 import math
+import re
 import tomllib
 
 import pytest
@@ -161,7 +162,7 @@ def test_settings_written_to_a_file_are_read_back_equal(train, folder, character
     num_classes = Charset(characters).num_classes
     tree = {
         "model": {"backbone": "small", "class_num": num_classes, "blank": num_classes - 1},
-        "charset": {"characters": characters, "case": "keep"},
+        "charset": {"characters": characters, "case": "keep", "unicode": "keep", "whitespace": "keep"},
         "data": {"train": train, "ratios": [number] * len(train)},
         "optim": {"learning_rate": number},
         "train": {"num_steps": 7, "tensorboard": False},
@@ -179,6 +180,48 @@ def test_settings_of_earlier_versions_are_read_where_they_were_off():
     assert parse_config({"data": {"shards": "all"}}) == Config()
     with pytest.raises(ConfigError, match=r"unknown key 'data\.shards'"):
         parse_config({"data": {"shards": "own"}})
+
+
+# ---- a charset that its own label rules change
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"characters": "\u0995\u09af\u09df"}, "\u09df (U+09DF) becomes \u09af\u09bc (U+09AF U+09BC)"),
+        ({"characters": "abce\u0301"}, "e\u0301 (U+0065 U+0301) becomes é (U+00E9)"),  # the letter and its mark
+        ({"characters": "ab\u212b"}, "\u212b (U+212B) becomes Å (U+00C5)"),
+        ({"characters": "ab\ufb2a"}, "\ufb2a (U+FB2A) becomes \u05e9\u05c1 (U+05E9 U+05C1)"),
+        ({"characters": "αβγδεζηθικλμνξοπρστυφχψω"}, "Σ at the end of a word becomes ς (U+03C2)"),
+        ({"characters": "ab\u00a0"}, "\u00a0 (U+00A0) becomes nothing"),
+        ({"characters": "95", "whitespace": "remove"}, "  (U+0020) becomes nothing"),
+        ({"characters": "abß", "case": "upper"}, "a (U+0061) becomes A (U+0041), b "),
+        ({"characters": "aé", "unicode": "ascii"}, "é (U+00E9) becomes e (U+0065)"),
+        ({"characters": "62", "case": "lower"}, "H (U+0048) becomes h (U+0068), ..."),
+    ],
+)
+def test_a_charset_that_its_own_rules_change_is_refused_and_its_weights_are_still_read(section, named):
+    with pytest.raises(ConfigError, match=re.escape(named)) as caught:
+        parse_config({"charset": section})
+    assert str(caught.value).startswith("settings: charset.characters has what its own label rules (unicode ")
+    assert parse_reader_config({"charset": section}, "weights").charset == CharsetConfig(**section)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"characters": "\u0995\u09af\u09bc"},
+        {"characters": "abcé"},
+        {"characters": "abce\u0301", "unicode": "NFD"},
+        {"characters": "αβγδεζηθικλμνξοπρσςτυφχψω"},
+        {"characters": "ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ"},
+        {"characters": "\u0928\u0930\u0939\u093c"},  # of Hindi, whose nukta NFC joins to some letters alone
+        {"characters": "abß"},
+        {"characters": "aíi\u0301 "},
+    ],
+)
+def test_a_charset_in_its_own_form_is_taken(section):
+    assert parse_config({"charset": section}).charset == CharsetConfig(**section)
 
 
 # ---- what follows from settings

@@ -75,6 +75,8 @@ def lock_file(path: Path) -> IO[bytes]:
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):  # just removed
+                raise BlockingIOError
         except OSError:
             file.close()
             raise

@@ -31,7 +31,7 @@ _COMMANDS = {
     "train": "Train a network.",
     "evaluate": "Measure a model on benchmark sets.",
     "export": "Write a network as an ONNX file.",
-    "calibrate": "Fit confidences on labelled images.",
+    "calibrate": "Fit confidences on labelled images, and write them into the weights file.",
     "lm": "Learn a language from word lists.",
     "data": "Convert and inspect datasets.",
     "synth": "Render text: a sheet to look at, or a set.",

@@ -21,14 +21,14 @@ def calibrate(
     *,
     engine: EngineOptions,
 ) -> int:
-    """Make confidences true: fit them on labelled images, and keep that in the weights file.
+    """Make confidences true: fit them on labelled images, and write that into the weights file MODEL, or to --out.
 
     Texts and scores stay as they are, and so does a curve that a fit does not better. Take images like those that will
     be read, some hundreds of them, and none that the network has learned from. In Python:
     ``crnn.evaluation.evaluate.calibrate``.
 
     Args:
-        model: Weights file or run folder (its best weights); the file is written anew with the curves in it.
+        model: Weights file or run folder (its best weights); without --out replaced by one with the curves in it.
         data: LMDB folders and list files.
         out: Write this file instead, and leave the model as it is.
         protocol: Rules that say when a reading is right.
@@ -51,6 +51,7 @@ def calibrate(
             say=partial(say, "calibrate"),
         )  # fmt: skip
     path = save_calibration(model, found, out or None)
+    say("calibrate", f"{path} {'is written' if out else 'is changed'}: it has these confidences, the rest stays")
     if json:
         print_json({"model": str(path), **found.as_dict()})
     for way, curve in (("greedy", found.greedy), ("with language", found.language)):

@@ -117,16 +117,22 @@ def _print_table(result: Evaluation) -> None:
     from rich.table import Table
 
     from crnn.evaluation.metrics import TextSums, mean_accuracy
+    from crnn.evaluation.results import label_losses
 
     table = Table(title=printable(f"{result.model}, {result.title}"), title_justify="left")
     plain = any(dataset.greedy is not None for dataset in result.datasets)
     forms = [name for name, _ in result.datasets[0].forms]  # one protocol, so all sets have the same
     figures = ("greedy", "with language") if plain else ("accuracy",)
-    headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", "skipped")
+    losses = {dataset.name: label_losses(dataset.samples) for dataset in result.datasets}
+    kinds = [k for k in ("lost", "unwritable") if any(loss[k]["labels"] for loss in losses.values())]
+    texts = ("skipped", *(f"labels: {kind}" for kind in kinds))
+    headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", *texts)
     for heading in map(printable, headings):
-        table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
+        table.add_column(heading, justify="left" if heading in ("dataset", *texts) else "right")
     for dataset in result.datasets:
-        table.add_row(*_table_row(dataset, plain))
+        found = [losses[dataset.name][kind] for kind in kinds]
+        cells = [f"{x['labels']}: {printable(''.join(x['characters'])[:12])}" if x["labels"] else "-" for x in found]
+        table.add_row(*_table_row(dataset, plain), *cells)
     if len(result.datasets) > 1:
         total = sum(dataset.sums.samples for dataset in result.datasets)
         between, behind = [""] * len(result.lexicon_names), [""] * (3 + len(forms))
@@ -139,7 +145,7 @@ def _print_table(result: Evaluation) -> None:
             both = (_percent(mean), _percent(value)) if plain else (_percent(value),)
             table.add_row(name, *between, *both, *behind, count)
     console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
-    console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * len(forms))
+    console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * (len(forms) + len(kinds)))
     with console.capture() as captured:
         console.print(table)
     print(captured.get(), end="", flush=True)

@@ -7,10 +7,12 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
+from pydantic import model_validator
 
+from crnn.charset import check_own_form
 from crnn.config.model import ReaderConfig
 from crnn.config.section import checked_settings
 from crnn.config.synth import CameraConfig, CorpusConfig, FontConfig, StyleConfig, SynthConfig
@@ -43,6 +45,11 @@ class Config(ReaderConfig):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _check_charset(self) -> Self:
+        check_own_form(self.charset.charset(), self.charset.rules())  # weights files with such a charset are read
+        return self
 
 
 def preset_names() -> list[str]:

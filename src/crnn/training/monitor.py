@@ -51,7 +51,7 @@ class Monitor:
         self._window_start = self._epoch_start = time.perf_counter()
         self._last_line = self._rate = 0.0
         self._best = ""
-        self._left_out: dict[str, dict[str, int]] = {}  # of each validation set, as last said
+        self._said: set[str] = set()  # of the validation sets: at every validation it would be noise
         console = Console(stderr=True)
         self._terminal = console.is_terminal and enabled
         self._progress = Progress(
@@ -128,10 +128,12 @@ class Monitor:
         self._best = f"best {100 * accuracy:.1f} %" if best else self._best
         self.say(f"step {step}: {', '.join(parts)}" + (" (best so far)" if best else ""))
         for dataset in result["datasets"]:
-            if dataset["skipped"] != self._left_out.get(dataset["name"], {}):  # at every validation it would be noise
-                self._left_out[dataset["name"]] = dataset["skipped"]
-                reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset["skipped"].items())
-                self.say(f"{dataset['name']}: {dataset['samples']} samples compared, left out {reasons or 'none'}")
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset["skipped"].items())
+            left_out = f"{dataset['name']}: {dataset['samples']} samples compared, left out {reasons}"
+            for line in [*([left_out] if reasons else []), *dataset.get("warnings", ())]:
+                if line not in self._said:
+                    self.say(line)
+                self._said.add(line)
             scores = {f"{kind}/{dataset['name']}": dataset[kind] for kind in ("accuracy", "one_minus_ned", "cer")}
             self._draw_scalars(step, scores)
         if sheet is not None:
