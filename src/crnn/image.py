@@ -32,7 +32,6 @@ _MAX_SIDE = 65_535  # JPEG's own limit; Pillow spends twenty bytes on a row, and
 _MAX_BYTES = 1 << 28  # of a file
 _MAX_SCANS = 100  # of a JPEG, each as slow as the whole; ten are usual, and libtiff has the same limit
 _MAX_PLAIN_BYTES = 1 << 22  # of PPM as text, 0.2 s a MB
-_SHRINK = "Crop it or make it smaller"
 
 IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
@@ -130,10 +129,9 @@ def check_size(size: tuple[int, int], name: str) -> None:
     given = f"{name}: is {width} x {height} pixels; expected"
     if width < 1 or height < 1:
         raise ImageError(f"{given} at least 1 x 1", reason="empty")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{given} at most {MAX_PIXELS:,}. {_SHRINK}", reason="too_large")
-    if max(size) > _MAX_SIDE:
-        raise ImageError(f"{given} sides of at most {_MAX_SIDE:,}. {_SHRINK}", reason="too_large")
+    if width * height > MAX_PIXELS or max(size) > _MAX_SIDE:
+        wanted = f"at most {MAX_PIXELS:,}, and {_MAX_SIDE:,} on a side. Crop it or make it smaller"
+        raise ImageError(f"{given} {wanted}", reason="too_large")
 
 
 def _above_scans(data: bytes) -> bool:
@@ -151,12 +149,11 @@ class _Room:
     """Room for the pixels that threads decode at once; a large image waits for others."""
 
     def __init__(self) -> None:
-        self.free, self._changed = MAX_PIXELS, threading.Condition()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        self._clear()
+        if hasattr(os, "register_at_fork"):  # the threads that hold room are not in the child
+            os.register_at_fork(after_in_child=self._clear)
 
-    def _renew(self) -> None:
-        # The threads that held room are not in the child.
+    def _clear(self) -> None:
         self.free, self._changed = MAX_PIXELS, threading.Condition()
 
     @contextlib.contextmanager
@@ -222,19 +219,12 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
 
 @dataclass(frozen=True, slots=True)
 class FittedImage:
-    """An image at the size of the network.
+    """An image at the size of the network."""
 
-    Attributes:
-        pixels: ``(C, 32, W)`` uint8.
-        original_size: Width and height in pixels of the given image.
-        on_side: The image turned by 90 degrees counterclockwise, if it is so tall that its text may be turned.
-        several: The file has further pages or frames.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    original_size: tuple[int, int]
-    on_side: npt.NDArray[np.uint8] | None = None
-    several: bool = False
+    pixels: npt.NDArray[np.uint8]  # (C, 32, W)
+    original_size: tuple[int, int]  # width and height in pixels, as given
+    on_side: npt.NDArray[np.uint8] | None = None  # turned by 90 degrees counterclockwise, where its text may be turned
+    several: bool = False  # the file has further pages or frames
 
 
 def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:

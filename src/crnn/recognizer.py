@@ -129,12 +129,8 @@ class NetworkOutput:
 
     log_probs: npt.NDArray[np.float32]  # (N, T, V), normalized over V
     places: tuple[int, ...]  # of each image in the order of arrival, from 0
+    width: int  # of the network's images, in pixels
     images: tuple[FittedImage, ...]
-
-    @property
-    def width(self) -> int:
-        """Width of the network's images, in pixels."""
-        return int(self.images[0].pixels.shape[2])
 
 
 class Recognizer:
@@ -287,7 +283,7 @@ class Recognizer:
             raise CheckpointError(
                 "the network gives no numbers (nan); its weights are damaged, or its training went astray. Use others"
             )
-        output = NetworkOutput(log_probs, places, images)
+        output = NetworkOutput(log_probs, places, images[0].pixels.shape[2], images)
         return zip(places, function(output), strict=True)
 
     def _fitted(self, source: ImageSource | FittedImage | ImageError) -> FittedImage | ImageError:
@@ -302,7 +298,7 @@ class Recognizer:
 def _apart(output: NetworkOutput) -> list[NetworkOutput]:
     """Split the output of a batch by image."""
     return [
-        NetworkOutput(output.log_probs[n : n + 1], (place,), (image,))
+        NetworkOutput(output.log_probs[n : n + 1], (place,), output.width, (image,))
         for n, (place, image) in enumerate(zip(output.places, output.images, strict=True))
     ]
 
