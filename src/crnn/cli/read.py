@@ -98,7 +98,7 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
                     say("read", str(reading))
                 continue
             if reading.warning is not None:
-                say("read", f"{path}: {ADVICE[reading.warning]}")
+                say("read", f"{path}: {ADVICE[reading.warning].format(reading.turned or '90 or 270')}")
             if len(kept) < keep:
                 kept.append(path)
             if json:
@@ -120,6 +120,8 @@ def _values(reading: Reading, *, with_alternatives: bool) -> dict[str, Any]:
             for c in reading.characters
         ],
     }
+    if reading.turned is not None:
+        values["turned"] = reading.turned
     if with_alternatives:
         values["alternatives"] = [
             {"text": a.text, "score": _number(a.score), "confidence": a.confidence} for a in reading.alternatives
