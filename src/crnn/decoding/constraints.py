@@ -5,6 +5,8 @@ the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two lette
 """
 
 import functools
+import re
+import time
 import warnings
 from typing import Any
 
@@ -17,13 +19,20 @@ from crnn.errors import CharsetError, ConfigError
 
 _Mask = npt.NDArray[np.bool_]
 
-_TIMEOUT_S = 1.0  # for one text; only patterns that try every division of a text into parts come near it
+EXPRESSIONS = (str, re.Pattern, regex.Pattern)
+"""Types of expressions: a text, or a compiled one, whose flags A, I, M, S and X count."""
+
+# Of one text; of all, beside a mean of so much for each. Only patterns that try every division of a text into parts
+# come near it; usual ones take some microseconds.
+_TIMEOUT_S, _MEAN_S = 1.0, 2e-4
 _TRIED, _TRIED_LENGTH = 5_000, 100  # texts, and their characters, among which one that matches is looked for
 _REMEMBERED = 200_000  # prefixes whose answers are cached
-_MAX_REPEATS = 10_000  # of one part, through all groups around it: ``regex`` unrolls the least number of each
+# Characters, and parts after repeats, of which ``regex`` unrolls the least number. Its time grows with the cube of the
+# number of parts of an open length, as in a?a?a?, without looking at the clock: 0.2 s at 250.
+_MAX_PARTS, _OPEN_PARTS = 10_000, 40
 
-# an escape, a set, a repeat with its least number as a group, or a character
-_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
+# an escape, a set, a repeat with its least number as a group, the beginning of a group, or a character
+_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d*)(?:,\d*)?\}|\(\??|.", regex.DOTALL)
 
 
 def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = None, block: str = "") -> _Mask:
@@ -65,15 +74,22 @@ def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
 class Pattern:
     """Pattern, in the syntax of ``regex``, that texts of the ``allowed`` classes ``(V,)`` must match as a whole.
 
-    ``ConfigError`` if it is no regular expression, or takes too long to match; ``CharsetError`` if no text was found to
-    match. ``characters`` ``(V - 1,)`` are those of the charset.
+    ``ConfigError`` if it is no regular expression, is too large, or takes too long to match; ``CharsetError`` if no
+    text was found to match. ``characters`` ``(V - 1,)`` are those of the charset.
     """
 
-    def __init__(self, expression: str, charset: Charset, rules: LabelRules, allowed: _Mask | None = None) -> None:
-        self.expression = expression
+    def __init__(
+        self, expression: str | re.Pattern[str], charset: Charset, rules: LabelRules, allowed: _Mask | None = None
+    ) -> None:
+        self.expression = expression = expression if isinstance(expression, str) else _with_flags(expression)
         self.characters = np.array(list(charset.characters), dtype=object)
-        if _most_repeats(expression) > _MAX_REPEATS:
-            raise ConfigError(f"pattern {expression!r}: repeats of repeats make more than {_MAX_REPEATS:,} of a part")
+        self._texts, self._seconds = 0, 0.0
+        size = len(expression)
+        if size > _MAX_PARTS or (size := _num_parts(expression)) > _MAX_PARTS:
+            raise ConfigError(
+                f"pattern {expression!r:.100}: has {size:,} parts or more, with repeats of repeats written out, an "
+                f"open one as {_OPEN_PARTS}; expected at most {_MAX_PARTS:,}. Shorten it, or give words as a lexicon"
+            )
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
         try:
             with warnings.catch_warnings():
@@ -92,12 +108,22 @@ class Pattern:
         return self._match(text, partial=False)
 
     def _match(self, text: str, *, partial: bool) -> bool:
+        begun = time.thread_time()  # of this thread alone: other work on the machine does not count
         try:
-            return self._regex.fullmatch(text, partial=partial, timeout=_TIMEOUT_S) is not None
+            found = self._regex.fullmatch(text, partial=partial, timeout=_TIMEOUT_S) is not None
         except TimeoutError:
-            raise ConfigError(
-                f"pattern {self.expression!r}: takes more than {_TIMEOUT_S:g} s; expected no repeats of repeats: (a+)+"
-            ) from None
+            raise ConfigError(self._slow(f"more than {_TIMEOUT_S:g} s for a text")) from None
+        self._texts += 1
+        self._seconds += time.thread_time() - begun
+        if self._seconds > _TIMEOUT_S + self._texts * _MEAN_S:
+            raise ConfigError(self._slow(f"{self._seconds:.2g} s for {self._texts:,} texts"))
+        return found
+
+    def _slow(self, taken: str) -> str:
+        return (
+            f"pattern {self.expression!r:.100}: takes {taken}; expected at most {_TIMEOUT_S:g} s, and "
+            f"{1e3 * _MEAN_S:g} ms a text. Write it without repeats of repeats, such as (a+)+"
+        )
 
     def _may_match(self, characters: list[str]) -> bool:
         """Return true if some text matches, or too many prefixes do to try them all."""
@@ -113,19 +139,32 @@ class Pattern:
         return False
 
 
-def _most_repeats(expression: str) -> int:
-    """Return the largest product of least repeats around one part."""
-    groups, last = [1], 1  # largest product in each open group, and of the part before the token
+def _with_flags(compiled: re.Pattern[str]) -> str:
+    """Return the text of a compiled expression with its flags in front."""
+    text, flags = compiled.pattern, compiled.flags
+    kind = re if isinstance(compiled, re.Pattern) else regex
+    letters = "".join(letter for letter in "AIMSX" if flags & int(getattr(kind, letter)))
+    other = flags & ~int(kind.A | kind.I | kind.M | kind.S | kind.X | kind.U | (0 if kind is re else regex.V0))
+    if other or not isinstance(text, str):
+        raise ConfigError(
+            f"pattern is {compiled!r:.100}; expected an expression for texts, with no flags but A, I, M, S and X"
+        )
+    return f"(?{letters.lower()}){text}" if letters else text
+
+
+def _num_parts(expression: str) -> int:
+    """Return the number of parts, repeats written out; one of open length counts ``_OPEN_PARTS`` more."""
+    groups, last = [0], 0  # parts of each open group, and those of the item before the token
     for token in _TOKENS.finditer(expression):
-        if token[0] == "(":
-            groups.append(1)
-        elif token[0] == ")" and len(groups) > 1:
-            last = groups.pop()
-        elif token[1]:
-            last *= min(max(int(token[1][:9]), 1), _MAX_REPEATS + 1)
-        elif token[0] not in "?+":  # behind a number these say how, and it may be repeated again
-            last = 1
-        groups[-1] = max(groups[-1], last)
+        if token[0] in ("(", "(?"):
+            groups.append(0)
+            continue
+        if token[1] is not None or token[0] in "?+*":  # behind a part, which may be repeated once more
+            more = last * (max(int((token[1] or "1")[:9]), 1) - 1) + _OPEN_PARTS * (token[0] != f"{{{token[1]}}}")
+            last = min(last + more, 10**9)
+        else:
+            more = last = (groups.pop() or 1) if token[0] == ")" and len(groups) > 1 else 1
+        groups[-1] = min(groups[-1] + more, 10**9)
     return max(groups)
 
 

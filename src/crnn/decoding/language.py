@@ -21,6 +21,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from crnn.config.section import checked_call
 from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
 
@@ -32,6 +33,8 @@ DEFAULT_ORDER, MAX_ORDER = 7, 10
 
 _FORMAT, _FORMAT_VERSION = "crnn-language", "2"
 _STEP, _BACKOFF_STEP = 1 / 16, 1 / 32  # of stored logarithms: 16 and 8 nats in a byte
+_MAX_CHARACTERS = 1 << 16  # a row of numbers for each context
+_MAX_BYTES = 1 << 28  # of a file, which takes some ten times as much when it is used
 _LONGEST = 40  # characters up to which the likeliest word of each length is stored
 
 
@@ -59,6 +62,8 @@ class Language:
         self.arrays = {"symbols": symbols, "log_probs": log_probs, "backoffs": backoffs, "children": children}
         self.end, self.begin = len(self.characters), len(self.characters) + 1
         self._base = len(self.characters) + 2
+        if self.end > _MAX_CHARACTERS:
+            raise DataError(f"has {self.end:,} characters, expected at most {_MAX_CHARACTERS:,}")
         self._levels = self._unfolded(symbols, children.astype(np.int64))
         self._ids = {character: symbol for symbol, character in enumerate(self.characters)}
         self._lock = threading.Lock()
@@ -79,6 +84,8 @@ class Language:
         for _ in range(self.order):
             parents = levels[-1]
             number = children[done : done + parents.size]
+            if number.min(initial=0) < 0 or number.max(initial=0) > symbols.size or number.sum() > symbols.size:
+                break  # before memory is spent; said below
             last = symbols[done + parents.size - 1 :][: number.sum()]  # ``symbols`` lack the empty n-gram
             done += parents.size
             if not last.size:
@@ -177,6 +184,10 @@ class Language:
         metadata = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "info": json.dumps(self.info)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
+        if len(data) > _MAX_BYTES:
+            raise DataError(
+                f"{path}: not written, {len(data):,} bytes; expected at most {_MAX_BYTES:,}. Take fewer words"
+            )
         atomic_write(Path(path), data, error=DataError)
         return len(data)
 
@@ -187,6 +198,7 @@ def shipped_languages() -> list[str]:
     return sorted(item.name.removesuffix(".lm") for item in folder.iterdir() if item.name.endswith(".lm"))
 
 
+@checked_call
 def load_language(name: str | os.PathLike[str]) -> Language:
     """Load a shipped language, such as ``en``, or a file of ``crnn lm``; ``DataError`` for any other file."""
     shown = os.fspath(name)
@@ -197,6 +209,8 @@ def load_language(name: str | os.PathLike[str]) -> Language:
         raise DataError(
             f"language {shown}: there is no such file; expected one of crnn lm, or {', '.join(shipped_languages())}"
         )
+    if path.stat().st_size > _MAX_BYTES:
+        raise DataError(f"language {shown}: has more than {_MAX_BYTES:,} bytes; expected fewer. Make it of fewer words")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
@@ -231,6 +245,7 @@ def _without_marks(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
+@checked_call
 def train_language(
     words: Iterable[tuple[str, float]],
     name: str,

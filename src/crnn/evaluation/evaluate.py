@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from crnn.charset import NAMED_CHARSETS, LabelSkip
+from crnn.config.section import checked_call
 from crnn.config.training import ProtocolName
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.decoding.confidence import (
@@ -97,6 +98,7 @@ def _read_set(
     return samples, sum((part[1] for part in parts), Counter()), [line for _, line in lines]
 
 
+@checked_call
 def evaluate(
     recognizer: Recognizer,
     data: DataSpecs,
@@ -214,6 +216,7 @@ def _evaluate_set(
     )
 
 
+@checked_call
 def calibrate(
     recognizer: Recognizer,
     data: DataSpecs,
