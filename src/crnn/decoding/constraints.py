@@ -27,12 +27,12 @@ EXPRESSIONS = (str, re.Pattern, regex.Pattern)
 _TIMEOUT_S, _MEAN_S = 1.0, 2e-4
 _TRIED, _TRIED_LENGTH = 5_000, 100  # texts, and their characters, among which one that matches is looked for
 _REMEMBERED = 200_000  # prefixes whose answers are cached
-# Characters, and parts after repeats, of which ``regex`` unrolls the least number. Its time grows with the cube of the
-# number of parts of an open length, as in a?a?a?, without looking at the clock: 0.2 s at 250.
-_MAX_PARTS, _OPEN_PARTS = 10_000, 40
+# Parts with repeats written out, of which ``regex`` may unroll some, and parts in a row: its first partial
+# match takes the cube of the length of a string, 0.3 s at 1000, without looking at the clock.
+_MAX_PARTS, _MAX_ROW = 10_000, 1000
 
-# an escape, a set, a repeat with its least number as a group, the beginning of a group, or a character
-_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d*)(?:,\d*)?\}|\(\??|.", regex.DOTALL)
+# an escape, a set, a repeat with its least number as a group, or a character
+_TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
 
 
 def allowed_classes(charset: Charset, rules: LabelRules, allow: str | None = None, block: str = "") -> _Mask:
@@ -84,11 +84,11 @@ class Pattern:
         self.expression = expression = expression if isinstance(expression, str) else _with_flags(expression)
         self.characters = np.array(list(charset.characters), dtype=object)
         self._texts, self._seconds = 0, 0.0
-        size = len(expression)
-        if size > _MAX_PARTS or (size := _num_parts(expression)) > _MAX_PARTS:
+        size, row = (len(expression), 0) if len(expression) > _MAX_PARTS else _num_parts(expression)
+        if size > _MAX_PARTS or row > _MAX_ROW:
             raise ConfigError(
-                f"pattern {expression!r:.100}: has {size:,} parts or more, with repeats of repeats written out, an "
-                f"open one as {_OPEN_PARTS}; expected at most {_MAX_PARTS:,}. Shorten it, or give words as a lexicon"
+                f"pattern {expression!r:.100}: has {size:,} parts, repeats of repeats written out, {row:,} in a row; "
+                f"expected at most {_MAX_PARTS:,} and {_MAX_ROW:,}. Shorten it, or give words as a lexicon"
             )
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
         try:
@@ -152,20 +152,25 @@ def _with_flags(compiled: re.Pattern[str]) -> str:
     return f"(?{letters.lower()}){text}" if letters else text
 
 
-def _num_parts(expression: str) -> int:
-    """Return the number of parts, repeats written out; one of open length counts ``_OPEN_PARTS`` more."""
+def _num_parts(expression: str) -> tuple[int, int]:
+    """Return the number of parts, each repeat written out, and the largest number written between two ``|``."""
     groups, last = [0], 0  # parts of each open group, and those of the item before the token
+    row = longest = 0
     for token in _TOKENS.finditer(expression):
-        if token[0] in ("(", "(?"):
+        row = 0 if token[0] == "|" else row + 1
+        longest = max(longest, row)
+        if token[0] == "(":
             groups.append(0)
             continue
-        if token[1] is not None or token[0] in "?+*":  # behind a part, which may be repeated once more
-            more = last * (max(int((token[1] or "1")[:9]), 1) - 1) + _OPEN_PARTS * (token[0] != f"{{{token[1]}}}")
-            last = min(last + more, 10**9)
+        if token[1]:
+            more = last * (max(int(token[1][:9]), 1) - 1)
+            last += more
+        elif token[0] in "?+*":  # a repeat, or how one is done; the part may be repeated again
+            continue
         else:
             more = last = (groups.pop() or 1) if token[0] == ")" and len(groups) > 1 else 1
         groups[-1] = min(groups[-1] + more, 10**9)
-    return max(groups)
+    return max(groups), longest
 
 
 def _written(expression: str, charset: Charset, rules: LabelRules) -> str:
