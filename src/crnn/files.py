@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -223,7 +224,7 @@ _MAX_LINE = 1 << 20  # characters
 _MAX_UNPACKED = 1 << 30  # characters of a gzipped file, which may have a thousandth of that in bytes
 
 
-def text_lines(path: Path, name: str = "", max_lines: int | None = None) -> Iterator[str]:
+def text_lines(path: Path, name: str = "", max_lines: int = sys.maxsize) -> Iterator[str]:
     """Yield the lines of a text file, plain or gzipped, with their ends, without byte order mark; nothing is held.
 
     Bytes that are not UTF-8 become surrogates, which ``not_utf8`` finds. ``name`` stands for the path in messages.
@@ -238,26 +239,19 @@ def text_lines(path: Path, name: str = "", max_lines: int | None = None) -> Iter
             raise DataError(f"{name}: is not a file; expected a text file. Check the path")
         with path.open("rb") as head:
             packed = head.read(2) == b"\x1f\x8b"
-        num_characters = 0
-        with (gzip.open if packed else open)(
-            path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n"
-        ) as file:
+        opener, left = (gzip.open, _MAX_UNPACKED) if packed else (open, sys.maxsize)
+        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             if "\0" in file.read(4096):  # before an archive or an image is read as one long line
                 raise DataError(f"{name}: is not text in UTF-8; expected lines of text. Save it as UTF-8")
             file.seek(0)
             for number, line in enumerate(iter(partial(file.readline, _MAX_LINE + 1), ""), start=1):
-                num_characters += len(line)
-                if len(line) > _MAX_LINE:
-                    raise DataError(
-                        f"{name}, line {number}: has more than {_MAX_LINE:,} characters; expected fewer. Check the file"
-                    )
-                if max_lines is not None and number > max_lines:
-                    raise DataError(f"{name}: has more than {max_lines:,} lines; expected at most those. Shorten it")
-                if packed and num_characters > _MAX_UNPACKED:
-                    raise DataError(
-                        f"{name}: has more than {_MAX_UNPACKED:,} characters when unpacked; expected at most those. "
-                        "Unpack it yourself if it is no fault"
-                    )
+                left -= len(line)
+                if len(line) > _MAX_LINE or number > max_lines or left < 0:
+                    fault = f"lines: expected at most {max_lines:,}"
+                    if number <= max_lines:
+                        fault = f"characters in line {number}: expected at most {_MAX_LINE:,}"
+                        fault += f", and {_MAX_UNPACKED:,} in all when unpacked" if packed else ""
+                    raise DataError(f"{name}: has too many {fault}. Check the file, or shorten it")
                 yield line
     except (OSError, EOFError, zlib.error) as error:  # the last two: compressed data break off
         why = getattr(error, "strerror", None) or "it is damaged"

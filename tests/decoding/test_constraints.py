@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,9 +148,7 @@ def test_the_time_of_all_texts_is_bounded(monkeypatch):
     assert pattern.begins("a")
     assert pattern.begins("ab")
     assert pattern.begins("a")  # known
-    message = (
-        r"takes 1\.5 s for \d texts; expected at most 1 s, and 0\.2 ms a text\. Write it without repeats of repeats"
-    )
+    message = r"takes more than 1 s for a text, or than that and 0\.2 ms for each of \d; expected no repeats of repeats"
     with pytest.raises(ConfigError, match=message):
         pattern.matches("abb")
 
@@ -163,7 +160,6 @@ def test_the_time_of_all_texts_is_bounded(monkeypatch):
         (re.compile("(?i)ab"), "abAB", ["aB"], ["aa"]),
         (re.compile(r"a \  b # end", re.VERBOSE), "ab ", ["a b"], ["ab"]),
         (re.compile(r"\w+", re.ASCII), "aж", ["a"], ["ж"]),
-        (regex.compile(r"\p{Lu}+"), "aAж", ["A"], ["a", "ж"]),
     ],
     ids=str,
 )
@@ -173,7 +169,7 @@ def test_a_compiled_pattern_keeps_its_flags(compiled, characters, yes, no):
     assert not any(map(pattern.matches, no))
 
 
-@pytest.mark.parametrize("compiled", [re.compile(b"a"), regex.compile("(?V1)a"), regex.compile("a", regex.BESTMATCH)])
+@pytest.mark.parametrize("compiled", [re.compile(b"a"), re.compile("a", re.DEBUG)])
 def test_flags_that_cannot_be_kept(compiled):
     with pytest.raises(ConfigError, match="expected an expression for texts, with no flags but A, I, M, S and X"):
         Pattern(compiled, Charset("a"), LabelRules())

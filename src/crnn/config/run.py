@@ -25,7 +25,7 @@ from crnn.config.training import (
 )
 from crnn.errors import ConfigError
 
-_MAX_BYTES, _MAX_DOTS = 1 << 20, 1000  # of a TOML file, and of one of its keys
+_MAX_BYTES, _MAX_DOTS = 1 << 20, 200  # of a TOML file, and of one of its keys
 _PRESETS = Path(str(resources.files("crnn") / "presets"))
 
 
@@ -60,12 +60,10 @@ def load_config(source: str | Path) -> Config:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ConfigError(f"config {name!r} has more than {_MAX_BYTES:,} bytes; {expected}")
-        if any(line.partition(b"=")[0].count(b".") > _MAX_DOTS for line in content.splitlines()):
-            raise RecursionError  # ``tomllib`` would not raise it, but take a time that grows with the square
-        # Some editors put a byte order mark first.
-        return parse_config(tomllib.loads(content.decode("utf-8-sig")), source=name)
+        # ``tomllib`` takes a time that grows with the square of the dots.
+        if len(content) > _MAX_BYTES or any(k.partition(b"=")[0].count(b".") > _MAX_DOTS for k in content.splitlines()):
+            raise RecursionError
+        values = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark first
     except FileNotFoundError:
         raise ConfigError(f"config {name!r} is neither a file nor a preset; {expected}") from None
     except OSError as error:
@@ -73,11 +71,10 @@ def load_config(source: str | Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"config {name!r} is no text: {error.reason}; {expected}") from error
     except RecursionError:
-        raise ConfigError(f"{name}: is nested too deeply; {expected}") from None
+        raise ConfigError(f"{name}: is nested too deeply, or has more than {_MAX_BYTES:,} bytes; {expected}") from None
     except ValueError as error:  # also of whole numbers with thousands of digits
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"{name}: not valid TOML: {error}") from error
+    return parse_config(values, source=name)
 
 
 def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:

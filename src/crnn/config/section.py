@@ -59,55 +59,46 @@ _R = TypeVar("_R")
 def checked_call(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a function: an unknown argument, or one that is not of its annotated type, is a ``ConfigError``.
 
-    Nothing is converted: the function gets what was given. Whole numbers of numpy pass as those of Python.
+    The function gets what was given, not converted. Whole numbers of numpy pass as those of Python.
     """
-    parameters = inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def nothing(*_args: Any, **_kwargs: Any) -> None: ...
+    names = list(inspect.signature(function).parameters)
 
     @functools.cache  # the first call makes it, not the import
     def check() -> Callable[..., None]:
+        nothing = functools.wraps(function)(lambda *_args, **_kwargs: None)
         return pydantic.validate_call(config={"strict": True, "arbitrary_types_allowed": True})(nothing)
 
     @functools.wraps(function)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        given: dict[str, Any] = {**dict(zip(parameters, args, strict=False)), **kwargs}
+        given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
         whole = {k: int(v) for k, v in given.items() if isinstance(v, numbers.Integral) and not isinstance(v, bool)}
         try:
             check()(**given | whole)
         except pydantic.ValidationError as error:
-            if found := list(_describe_arguments(error, given, [*parameters])):
-                raise ConfigError("; ".join(found)) from None
+            lines: dict[str, str] = {}  # of each argument; the members of a union have one together
+            for finding in error.errors():
+                name, message = str(finding["loc"][0]), finding["msg"][0].lower() + finding["msg"][1:]
+                if finding["type"] == "literal_error":
+                    message = "expected one of: " + finding["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+                if name not in names:
+                    lines[name] = no_such(name, names)
+                elif name in lines:
+                    lines[name] += " or " + message.removeprefix("input should be ")
+                elif name in given:  # Python itself says which are missing
+                    lines[name] = f"{name} is {given[name]!r:.100}; {message}"
+            if lines:
+                raise ConfigError("; ".join(lines.values())) from None
         return function(*args, **kwargs)
 
     return checked
-
-
-def _describe_arguments(error: pydantic.ValidationError, given: dict[str, Any], known: list[str]) -> Iterator[str]:
-    """Yield a line for each argument; Python itself says which are missing."""
-    messages: dict[str, dict[str, None]] = {}  # those of the members of a union together
-    for finding in error.errors(include_url=False):
-        name, message = str(finding["loc"][0]), finding["msg"][0].lower() + finding["msg"][1:]
-        if finding["type"] == "literal_error":
-            message = "expected one of: " + finding["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        if not finding["type"].startswith("missing_"):
-            messages.setdefault(name, {})[message] = None
-    for name, texts in messages.items():
-        yield (
-            f"{name} is {given[name]!r:.100}; {' or '.join(texts).replace('or input should be', 'or')}"
-            if name in known
-            else no_such(name, known)
-        )
 
 
 def no_such(name: str, known: Iterable[str]) -> str:
     """Return the message on an unknown option, with the nearest known one."""
     known = [name for name in known if name != "self"]
     near = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: no such option; " + (
-        f"did you mean {near[0]}?" if near else f"expected some of: {', '.join(known)}"
-    )
+    hint = f"did you mean {near[0]}?" if near else f"expected some of: {', '.join(known)}"
+    return f"{name}: no such option; {hint}"
 
 
 def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> Iterator[str]:
@@ -123,7 +114,7 @@ def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -
             message = finding["msg"].removeprefix("Value error, ")
             yield f"{key}: {message}" if key else message
         elif finding["type"] == "tuple_type":
-            yield f"{key} is {finding['input']!r:.200}; input should be a list: [{finding['input']!r}]"
+            yield f"{key} is {finding['input']!r:.200}; input should be a list: [{finding['input']!r:.200}]"
         elif finding["type"] == "model_type":
             yield f"{key} is {finding['input']!r:.200}; input should be a section of settings: [{key}]"
         else:

@@ -19,9 +19,6 @@ from crnn.errors import CharsetError, ConfigError
 
 _Mask = npt.NDArray[np.bool_]
 
-EXPRESSIONS = (str, re.Pattern, regex.Pattern)
-"""Types of expressions: a text, or a compiled one, whose flags A, I, M, S and X count."""
-
 # Of one text; of all, beside a mean of so much for each. Only patterns that try every division of a text into parts
 # come near it; usual ones take some microseconds.
 _TIMEOUT_S, _MEAN_S = 1.0, 2e-4
@@ -111,19 +108,16 @@ class Pattern:
         begun = time.thread_time()  # of this thread alone: other work on the machine does not count
         try:
             found = self._regex.fullmatch(text, partial=partial, timeout=_TIMEOUT_S) is not None
+            self._texts += 1
+            self._seconds += time.thread_time() - begun
+            if self._seconds > _TIMEOUT_S + self._texts * _MEAN_S:
+                raise TimeoutError
         except TimeoutError:
-            raise ConfigError(self._slow(f"more than {_TIMEOUT_S:g} s for a text")) from None
-        self._texts += 1
-        self._seconds += time.thread_time() - begun
-        if self._seconds > _TIMEOUT_S + self._texts * _MEAN_S:
-            raise ConfigError(self._slow(f"{self._seconds:.2g} s for {self._texts:,} texts"))
+            raise ConfigError(
+                f"pattern {self.expression!r:.100}: takes more than {_TIMEOUT_S:g} s for a text, or than that and "
+                f"{1e3 * _MEAN_S:g} ms for each of {self._texts:,}; expected no repeats of repeats: (a+)+"
+            ) from None
         return found
-
-    def _slow(self, taken: str) -> str:
-        return (
-            f"pattern {self.expression!r:.100}: takes {taken}; expected at most {_TIMEOUT_S:g} s, and "
-            f"{1e3 * _MEAN_S:g} ms a text. Write it without repeats of repeats, such as (a+)+"
-        )
 
     def _may_match(self, characters: list[str]) -> bool:
         """Return true if some text matches, or too many prefixes do to try them all."""
@@ -141,15 +135,13 @@ class Pattern:
 
 def _with_flags(compiled: re.Pattern[str]) -> str:
     """Return the text of a compiled expression with its flags in front."""
-    text, flags = compiled.pattern, compiled.flags
-    kind = re if isinstance(compiled, re.Pattern) else regex
-    letters = "".join(letter for letter in "AIMSX" if flags & int(getattr(kind, letter)))
-    other = flags & ~int(kind.A | kind.I | kind.M | kind.S | kind.X | kind.U | (0 if kind is re else regex.V0))
-    if other or not isinstance(text, str):
+    flags = {letter: re.RegexFlag[letter] for letter in "AIMSX"}
+    if not isinstance(compiled.pattern, str) or compiled.flags & ~sum(flags.values(), re.UNICODE):
         raise ConfigError(
             f"pattern is {compiled!r:.100}; expected an expression for texts, with no flags but A, I, M, S and X"
         )
-    return f"(?{letters.lower()}){text}" if letters else text
+    letters = "".join(letter.lower() for letter, flag in flags.items() if compiled.flags & flag)
+    return f"(?{letters}){compiled.pattern}" if letters else compiled.pattern
 
 
 def _num_parts(expression: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from crnn.charset import Charset, LabelRules
 from crnn.config.section import no_such
 from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.confidence import UNCALIBRATED, Calibration, ConfidenceCurve, confidences
-from crnn.decoding.constraints import EXPRESSIONS, Pattern, allowed_classes, restrict
+from crnn.decoding.constraints import Pattern, allowed_classes, restrict
 from crnn.decoding.ctc import Alternative, DecodedText, Floats, decode_greedy, describe_texts
 from crnn.decoding.language import Language, load_language
 from crnn.decoding.language_prior import DEFAULT_WEIGHT, MAX_WEIGHT, LanguagePrior
@@ -46,10 +46,9 @@ _RANGES: dict[str, tuple[Any, float, float]] = {
 }
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "decode": ((str,), "the name of a method"),
     "lexicon": ((str, os.PathLike, Iterable, Lexicon), "a file with one word a line, or a list of words"),
     "lm": ((str, os.PathLike, Language), "the name of a language, or a file of crnn lm"),
-    "pattern": (EXPRESSIONS, "a text, or what re.compile makes of one"),
+    "pattern": ((str, re.Pattern), "a text, or what re.compile makes of one"),
     "allow": ((str,), "a text"),
     "block": ((str,), "a text"),
 }
@@ -99,10 +98,7 @@ class DecodingOptions:
                 raise ConfigError(f"{name} is {value!r:.100}; expected {expected}")
 
     def changed(self, options: Mapping[str, Any], also: Iterable[str] = ()) -> DecodingOptions:
-        """Return a copy with other values; ``None`` is the default, an unknown option a ``ConfigError``.
-
-        ``also`` are names of arguments that the caller takes, too.
-        """
+        """Return a copy with other values, ``None`` the default; a ``ConfigError`` proposes options and ``also`` others."""
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self)}
         if unknown := [name for name in options if name not in defaults]:
             raise ConfigError("; ".join(no_such(name, [*defaults, *also]) for name in unknown))

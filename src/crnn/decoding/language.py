@@ -184,10 +184,6 @@ class Language:
         metadata = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "info": json.dumps(self.info)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
-        if len(data) > _MAX_BYTES:
-            raise DataError(
-                f"{path}: not written, {len(data):,} bytes; expected at most {_MAX_BYTES:,}. Take fewer words"
-            )
         atomic_write(Path(path), data, error=DataError)
         return len(data)
 
