@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+from pydantic import SkipValidation
 
 from crnn.charset import NAMED_CHARSETS, LabelSkip
 from crnn.config.section import checked_call
@@ -109,7 +110,7 @@ def evaluate(
     lexicons: Sequence[str] = (),
     lexicon_margin: float | None = None,
     lexicon_only: bool = False,
-    ranks: Ranks | None = None,
+    ranks: SkipValidation[Ranks | None] = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Read every sample of every set and compare.
