@@ -71,6 +71,26 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         load_config(wrong)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a = " + "[" * 20_000 + "]" * 20_000, "is nested too deeply, or .*; expected a TOML file or a preset"),
+        ("[" + "a." * 1100 + "b]", "is nested too deeply"),
+        ("train.seed." + "a." * 190 + "b = 1", "train.seed is .*; input should be a valid integer"),
+        ("n = " + "9" * 5000, "not valid TOML: Exceeds the limit"),
+        ("#" * (1 << 20) + "\n", "or has more than 1,048,576 bytes; expected a TOML file or a preset"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_file_that_takes_time_or_memory_is_refused(content, message, tmp_path):
+    path = tmp_path / "large.toml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 # ---- mistakes
 
 

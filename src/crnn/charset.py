@@ -52,6 +52,8 @@ class Charset:
     _reordered: bool = field(init=False, repr=False, compare=False)  # there are letters written from right to left
 
     def __post_init__(self) -> None:
+        if not isinstance(self.characters, str):
+            raise CharsetError(f"characters are {self.characters!r:.100}; expected a text, such as 'abc'")
         characters = _NAMES.get(self.characters, self.characters)
         if not characters:
             raise CharsetError("the charset is empty; expected at least one character, or the name 36, 62, 94 or 95")

@@ -3,6 +3,7 @@
 Images of one width are batched without padding.
 """
 
+import inspect
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from PIL import Image
 
 from crnn.charset import Charset
 from crnn.config.model import ReaderConfig
+from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
 from crnn.decoding.ctc import Alternative, DecodedText
 from crnn.decoding.decoder import Decoder, DecodingOptions
@@ -151,6 +153,7 @@ class Recognizer:
         DataError: The lexicon or the language model cannot be used.
     """
 
+    @checked_call
     def __init__(
         self,
         engine: Engine,
@@ -168,7 +171,7 @@ class Recognizer:
             if value < 1:
                 raise ConfigError(f"{name} is {value}; expected 1 or more")
         self.charset: Charset = config.charset.charset()
-        self._options = DecodingOptions().changed(options)
+        self._options = DecodingOptions().changed(options, also=inspect.signature(load).parameters)
         self.decoder = self._decoder(self._options)
 
     @overload

@@ -241,5 +241,5 @@ def _toml_value(text: str) -> Any:
     """Parse a value as TOML, or return the text where it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -12,8 +12,10 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+from pydantic import SkipValidation
 
 from crnn.charset import NAMED_CHARSETS, LabelSkip, characters_outside
+from crnn.config.section import checked_call
 from crnn.config.training import ProtocolName
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.decoding.confidence import (
@@ -103,6 +105,7 @@ def _read_set(
     return samples, sum((part[1] for part in parts), Counter()), [line for _, line in lines]
 
 
+@checked_call
 def evaluate(
     recognizer: Recognizer,
     data: DataSpecs,
@@ -113,7 +116,7 @@ def evaluate(
     lexicons: Sequence[str] = (),
     lexicon_margin: float | None = None,
     lexicon_only: bool = False,
-    ranks: Ranks | None = None,
+    ranks: SkipValidation[Ranks | None] = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Read every sample of every set and compare.
@@ -221,6 +224,7 @@ def _evaluate_set(
     )
 
 
+@checked_call
 def calibrate(
     recognizer: Recognizer,
     data: DataSpecs,

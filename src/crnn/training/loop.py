@@ -26,6 +26,7 @@ from torch import Tensor
 
 from crnn.charset import NAMED_CHARSETS
 from crnn.config.run import Config
+from crnn.config.section import checked_call
 from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch, check_training_data
 from crnn.data.source import open_source
@@ -66,6 +67,7 @@ class TrainReport:
     best_step: int | None = None  # of the best weights, 0: those of the warm start; only on rank 0, with validation
 
 
+@checked_call
 def train(config: Config, *, resume: bool = False) -> TrainReport:
     """Train a network.
 
