@@ -70,6 +70,10 @@ function pixels(path) {
 }
 
 const [file, ...images] = process.argv.slice(2);
+if (images.length === 0) {
+  console.error("usage: node read_plain.mjs MODEL.onnx IMAGE.pgm ...");
+  process.exit(1);
+}
 ort.env.logLevel = "error"; // its warnings are about graphs, and for those who write them
 const model = readFileSync(file);
 const characters = [...JSON.parse(metadata(model).crnn_metadata).characters];

@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+if len(sys.argv) < 3:
+    sys.exit("usage: python read_plain.py MODEL.onnx IMAGE ...")
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 metadata = json.loads(session.get_modelmeta().custom_metadata_map["crnn_metadata"])
 characters, settings = metadata["characters"], metadata["config"]["image"]

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn.charset import NAMED_CHARSETS, Charset, LabelRules, LabelSkip, characters_outside, min_time_steps
+from crnn.charset import (
+    NAMED_CHARSETS,
+    Charset,
+    LabelRules,
+    LabelSkip,
+    characters_outside,
+    check_own_form,
+    min_time_steps,
+)
 from crnn.config.model import CharsetConfig
 from crnn.errors import CharsetError
 from crnn.reading_order import has_right_to_left
@@ -208,6 +216,17 @@ def test_the_number_of_steps_is_the_length_of_the_shortest_path():
             shortest.setdefault(tuple(collapse(path, blank)), length)
     targets = [target for size in range(5) for target in itertools.product(range(blank), repeat=size)]
     assert {target: shortest[target] for target in targets} == {target: min_time_steps(target) for target in targets}
+
+
+@given(CHARACTERS)
+def test_every_character_of_a_charset_that_is_taken_comes_through_the_rules(characters):
+    charset, rules = Charset(characters), CharsetConfig(characters=characters).rules()
+    try:
+        check_own_form(charset, rules)
+    except CharsetError:
+        return
+    for character in charset.characters:
+        assert rules.form(f"0{character}0") == f"0{character}0"
 
 
 def test_characters_outside_the_charset():

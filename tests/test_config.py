@@ -1,6 +1,7 @@
 """Settings: read from TOML, checked once, written back the same, and every mistake explained in one line."""
 
 import math
+import re
 import tomllib
 
 import pytest
@@ -68,6 +69,26 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
     wrong.write_text("[train]\nsed = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"wrong\.toml: unknown key 'train\.sed'; did you mean 'train\.seed'\?$"):
         load_config(wrong)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a = " + "[" * 20_000 + "]" * 20_000, "is nested too deeply, or .*; expected a TOML file or a preset"),
+        ("[" + "a." * 1100 + "b]", "is nested too deeply"),
+        ("train.seed." + "a." * 190 + "b = 1", "train.seed is .*; input should be a valid integer"),
+        ("n = " + "9" * 5000, "not valid TOML: Exceeds the limit"),
+        ("#" * (1 << 20) + "\n", "or has more than 1,048,576 bytes; expected a TOML file or a preset"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_file_that_takes_time_or_memory_is_refused(content, message, tmp_path):
+    path = tmp_path / "large.toml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 # ---- mistakes
@@ -161,7 +182,7 @@ def test_settings_written_to_a_file_are_read_back_equal(train, folder, character
     num_classes = Charset(characters).num_classes
     tree = {
         "model": {"backbone": "small", "class_num": num_classes, "blank": num_classes - 1},
-        "charset": {"characters": characters, "case": "keep"},
+        "charset": {"characters": characters, "case": "keep", "unicode": "keep", "whitespace": "keep"},
         "data": {"train": train, "ratios": [number] * len(train)},
         "optim": {"learning_rate": number},
         "train": {"num_steps": 7, "tensorboard": False},
@@ -179,6 +200,48 @@ def test_settings_of_earlier_versions_are_read_where_they_were_off():
     assert parse_config({"data": {"shards": "all"}}) == Config()
     with pytest.raises(ConfigError, match=r"unknown key 'data\.shards'"):
         parse_config({"data": {"shards": "own"}})
+
+
+# ---- a charset that its own label rules change
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"characters": "\u0995\u09af\u09df"}, "\u09df (U+09DF) becomes \u09af\u09bc (U+09AF U+09BC)"),
+        ({"characters": "abce\u0301"}, "e\u0301 (U+0065 U+0301) becomes é (U+00E9)"),  # the letter and its mark
+        ({"characters": "ab\u212b"}, "\u212b (U+212B) becomes Å (U+00C5)"),
+        ({"characters": "ab\ufb2a"}, "\ufb2a (U+FB2A) becomes \u05e9\u05c1 (U+05E9 U+05C1)"),
+        ({"characters": "αβγδεζηθικλμνξοπρστυφχψω"}, "Σ at the end of a word becomes ς (U+03C2)"),
+        ({"characters": "ab\u00a0"}, "\u00a0 (U+00A0) becomes nothing"),
+        ({"characters": "95", "whitespace": "remove"}, "  (U+0020) becomes nothing"),
+        ({"characters": "abß", "case": "upper"}, "a (U+0061) becomes A (U+0041), b "),
+        ({"characters": "aé", "unicode": "ascii"}, "é (U+00E9) becomes e (U+0065)"),
+        ({"characters": "62", "case": "lower"}, "H (U+0048) becomes h (U+0068), ..."),
+    ],
+)
+def test_a_charset_that_its_own_rules_change_is_refused_and_its_weights_are_still_read(section, named):
+    with pytest.raises(ConfigError, match=re.escape(named)) as caught:
+        parse_config({"charset": section})
+    assert str(caught.value).startswith("settings: charset.characters has what its own label rules (unicode ")
+    assert parse_reader_config({"charset": section}, "weights").charset == CharsetConfig(**section)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"characters": "\u0995\u09af\u09bc"},
+        {"characters": "abcé"},
+        {"characters": "abce\u0301", "unicode": "NFD"},
+        {"characters": "αβγδεζηθικλμνξοπρσςτυφχψω"},
+        {"characters": "ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ"},
+        {"characters": "\u0928\u0930\u0939\u093c"},  # of Hindi, whose nukta NFC joins to some letters alone
+        {"characters": "abß"},
+        {"characters": "aíi\u0301 "},
+    ],
+)
+def test_a_charset_in_its_own_form_is_taken(section):
+    assert parse_config({"charset": section}).charset == CharsetConfig(**section)
 
 
 # ---- what follows from settings

@@ -1,10 +1,12 @@
 """Images from every kind of source, whole and damaged, of every mode, as the array that the network gets."""
 
 import contextlib
+import io
 import os
 import random
 import struct
 import threading
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -17,10 +19,20 @@ from PIL import Image, PngImagePlugin
 from crnn import image as image_module
 from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, ImageError
-from crnn.image import MAX_PIXELS, image_size, load_fitted, load_image, load_resized, resize, target_width
+from crnn.image import (
+    MAX_PIXELS,
+    image_size,
+    load_fitted,
+    load_image,
+    load_resized,
+    open_image,
+    resize,
+    target_width,
+)
 
 FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"]
 RED = [255, 0, 0]
+KEEP = ImageConfig(resize="keep_ratio", width_step=16, min_width=32, max_width=512)
 
 
 def exif_of(orientation):
@@ -97,6 +109,26 @@ def test_first_frame_of_animations(form, encode_image):
     assert np.abs(load_image(data, 3).astype(int) - RED).max() <= 1
 
 
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_further_frames_are_told(form, encode_image):
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "lime", "blue")]
+    assert not load_fitted(encode_image(frames[0], form), KEEP).several
+    data = encode_image(frames[0], form, save_all=True, append_images=frames[1:])
+    assert load_fitted(data, KEEP).several
+    opened = Image.open(io.BytesIO(data))
+    opened.seek(1)  # the caller chose
+    assert not load_fitted(opened, KEEP).several
+    assert opened.tell() == 1
+
+
+def test_damage_behind_the_first_frame_and_previews_are_no_further_frames(encode_image, smooth_image):
+    image = smooth_image()
+    data = encode_image(image, "GIF", save_all=True, append_images=[image.rotate(90)])
+    assert load_fitted(data[: encode_image(image, "GIF").__len__() + 9], KEEP).pixels.shape == (1, 32, 48)
+    phone = encode_image(image, "MPO", save_all=True, append_images=[image.resize((10, 6))])
+    assert not load_fitted(phone, KEEP).several
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files")
 def test_no_file_stays_open(tmp_path, encode_image):
     frames = [Image.new("RGB", (6, 4), color) for color in ("red", "lime")]
@@ -143,6 +175,35 @@ def test_alpha_is_laid_over_white(encode_image):
             assert load_image(source, 1)[0, :2].tolist() == [[255], [127]]
 
 
+@pytest.mark.parametrize("ink", [0, 90, 160, 200, 255])
+def test_transparent_images_lie_on_a_ground_on_which_they_show(ink, encode_image, png_by_hand, png_chunk):
+    alpha = np.zeros((8, 12), np.uint8)
+    alpha[2:6, 3:9] = 255
+    alpha[1, 3:9] = 100  # a soft edge
+    shown = Image.fromarray(np.full_like(alpha, ink)).convert("RGB")
+    shown.putalpha(Image.fromarray(alpha))
+    one_clear = Image.fromarray(np.where(alpha > 200, ink, 7).astype(np.uint8))
+    sixteen = b"".join(b"\0" + row.tobytes() for row in np.where(alpha > 200, ink * 257, 7).astype(">u2"))
+    deep = png_by_hand(12, 8, depth=16, body=sixteen, extra=png_chunk(b"tRNS", struct.pack(">H", 7)))
+    ground = 0 if ink >= 200 else 255
+    forms = [shown, shown.convert("LA"), shown.convert("RGBa"), shown.convert("PA"), shown.quantize(8)]
+    encoded = [encode_image(image) for image in (shown, shown.convert("LA"), shown.quantize(8))]
+    encoded += [encode_image(shown, "WEBP", lossless=True), encode_image(one_clear, transparency=7), deep]
+    arrays = [np.asarray(shown), np.asarray(shown) / 255, np.asarray(shown).astype(np.uint16) * 257]
+    for source in [*forms, *encoded, *arrays]:
+        for channels in (1, 3):
+            pixels = load_image(source, channels)
+            assert (pixels[0, 0] == ground).all()
+            assert np.abs(pixels[4, 5].astype(int) - ink).max() <= 1
+
+
+def test_dark_text_on_a_light_panel_keeps_white_around_it():
+    panel = np.full((20, 60, 4), 255, np.uint8)
+    panel[6:14, 10:50:4, :3] = 0
+    panel[0, 0, 3] = panel[0, -1, 3] = panel[-1, 0, 3] = panel[-1, -1, 3] = 0  # round corners
+    assert load_image(panel, 1)[0, 0, 0] == 255
+
+
 def test_premultiplied_and_palette_with_alpha():
     rgba = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     rgba.putpixel((1, 0), (200, 100, 0, 255))
@@ -173,7 +234,7 @@ def test_png_with_one_transparent_color(encode_image, png_by_hand, png_chunk):
     color = encode_image(Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)), transparency=(1, 2, 3))
     assert load_image(color, 3).tolist() == [[[255] * 3, [4, 5, 6]]]
     bits = encode_image(Image.fromarray(np.array([[False, True]])), transparency=0)
-    assert load_image(bits, 1).ravel().tolist() == [255, 255]
+    assert load_image(bits, 1).ravel().tolist() == [0, 255]  # white on transparency
     body, clear = b"\0" + struct.pack(">3H", 0, 1000, 65535), png_chunk(b"tRNS", struct.pack(">H", 1000))
     deep = png_by_hand(3, 1, depth=16, body=body, extra=clear)
     assert load_image(deep, 1).ravel().tolist() == [0, 255, 255]
@@ -379,6 +440,105 @@ def test_limit_is_inclusive(png_by_hand):
     assert MAX_PIXELS == 10_000 * 5_000
 
 
+@pytest.mark.parametrize("size", [(1, 65_536), (65_536, 1)])
+def test_sides_are_bounded_as_rows_take_memory_too(size, png_by_hand):
+    wanted = f"^a.png: is {size[0]} x {size[1]} pixels; expected at most 50,000,000, and 65,535 on a side. Crop it or"
+    with pytest.raises(ImageError, match=wanted) as caught:
+        open_image(png_by_hand(*size), "a.png")
+    assert caught.value.reason == "too_large"
+    assert open_image(png_by_hand(1, 65_535), "a.png").size == (1, 65_535)
+
+
+@pytest.mark.parametrize(("side", "refused"), [(7_072, True), (7_056, False)])
+def test_tiles_are_bounded_however_small_the_image(side, refused):
+    tags = [(256, 100), (257, 32), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side), (324, 8), (325, 9)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + directory + bytes(4)
+    if not refused:
+        assert open_image(data, "a.tif").size == (100, 32)
+        return
+    with pytest.raises(
+        ImageError, match=r"^a\.tif, its first tile: is 7072 x 7072 pixels; expected at most 50,000,000"
+    ):
+        open_image(data, "a.tif")
+    opened = Image.open(io.BytesIO(data))
+    with pytest.raises(ImageError, match="first tile"):
+        load_image(opened, 1)
+
+
+def test_scans_of_a_jpeg_are_bounded(encode_image, smooth_image):
+    data = encode_image(smooth_image(), "JPEG", progressive=True)
+    start, own = data.index(b"\xff\xda"), data.count(b"\xff\xda")
+    end = data.index(b"\xff\xc4", start)  # the first scan may come again and again
+    most = data[:start] + data[start:end] * (101 - own) + data[end:]
+    assert most.count(b"\xff\xda") == 100
+    assert np.array_equal(load_image(data, 3), load_image(most, 3))
+    with pytest.raises(
+        ImageError, match=r"^a\.jpg: has more than 100 scans; expected at most that many\. Save"
+    ) as caught:
+        open_image(most[:end] + most[start:], "a.jpg")
+    assert caught.value.reason == "too_large"
+    # What looks like scans in a thumbnail, in zeros behind 0xFF, or behind the end is none.
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 402) + b"\xff\xda" * 200
+    assert np.array_equal(load_image(data[:2] + thumbnail + data[2:] + b"\xff\xda" * 200, 3), load_image(data, 3))
+
+
+@pytest.mark.parametrize("kind", [b"P1", b"P2", b"P3"])
+def test_images_as_text_are_bounded_as_they_are_slow(kind, monkeypatch):
+    monkeypatch.setattr(image_module, "_MAX_PLAIN_BYTES", 30)
+    data = kind + (b" 4 3 " if kind == b"P1" else b" 2 1 255 ") + b"1 " * 12
+    with pytest.raises(ImageError, match=r"^a: is PPM as text of \d+ bytes; expected at most 30\. Save it as PNG$"):
+        open_image(data + b"\n" * 20, "a")
+    monkeypatch.setattr(image_module, "_MAX_PLAIN_BYTES", 40)
+    assert load_image(data, 1).size in (2, 12)
+    assert load_image(b"P5 10 10 255\n" + bytes(100), 1).shape == (10, 10, 1)
+
+
+def test_floats_and_deep_images_are_scaled_without_large_copies():
+    # Peaks of numpy's own allocations; copies in float64 took eight bytes a pixel and more.
+    for image in (np.full((2_000, 1_000), 0.5, np.float32), np.full((2_000, 1_000), 40_000, np.uint16)):
+        tracemalloc.start()
+        try:
+            load_image(image, 1)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 5 * image.size
+
+
+def test_images_in_flight_together_are_bounded(monkeypatch):
+    room, entered, go, free = image_module._Room(), threading.Semaphore(0), threading.Semaphore(0), []
+    room.free = 2_000
+
+    def decode(image, *_):
+        free.append(room.free)
+        entered.release()
+        go.acquire()
+        return image
+
+    monkeypatch.setattr(image_module, "_room", room)
+    monkeypatch.setattr(image_module, "_upright", decode)
+    workers = [threading.Thread(target=load_resized, args=(Image.new("L", (30, 30)), KEEP)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    assert all(entered.acquire(timeout=60) for _ in range(2))
+    assert not entered.acquire(timeout=0.1)  # the third waits
+    go.release(3)
+    for worker in workers:
+        worker.join()
+    assert len(free) == 3
+    assert min(free) == 200
+    assert room.free == 2_000
+
+
+def test_room_is_given_back_after_errors(encode_image, noise):
+    before = image_module._room.free
+    cut = encode_image(Image.fromarray(noise(60, 80)))[:1000]
+    with pytest.raises(ImageError):
+        load_resized(cut, KEEP)
+    assert image_module._room.free == before
+
+
 def gif(canvas, frame):
     head = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80, 0, 0) + bytes(6)
     control = b"!\xf9\x04\x00\x00\x00\x00\x00"
@@ -480,9 +640,6 @@ def test_image_size_needs_the_header_only(form, encode_image, noise, reason_of):
     assert reason_of(header) == "truncated"
 
 
-KEEP = ImageConfig(resize="keep_ratio", width_step=16, min_width=32, max_width=512)
-
-
 @pytest.mark.parametrize(
     ("size", "width"),
     [
@@ -581,6 +738,6 @@ def test_interpolation_is_antialiased_and_follows_the_setting(noise):
 @pytest.mark.parametrize(("orientation", "size"), [(1, (40, 24)), (6, (24, 40))])
 def test_fitted_is_resized_with_the_size_as_it_is_seen(orientation, size, config, encode_image, smooth_image):
     data = encode_image(smooth_image(), exif=exif_of(orientation))
-    pixels, original_size = load_fitted(data, config)
-    assert original_size == size
-    assert np.array_equal(pixels, load_resized(data, config))
+    fitted = load_fitted(data, config)
+    assert fitted.original_size == size
+    assert np.array_equal(fitted.pixels, load_resized(data, config))

@@ -3,12 +3,14 @@
 import io
 import itertools
 import math
+import re
 import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import crnn
 from crnn.config.model import CharsetConfig, ImageConfig, ReaderConfig
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import sequence_log_probs
@@ -436,7 +438,16 @@ def test_none_takes_an_option_away(barcode_reader, barcode):
         ({"pattern": "((.{1000}){1000}){1000}"}, ConfigError, "repeats of repeats"),
         ({"lexicon": ["a"], "pattern": "a"}, ConfigError, "lexicon and pattern do not go together"),
         ({"allow": "ж"}, CharsetError, "'ж', which is not in the charset"),
-        ({"patern": "a"}, ConfigError, "patern: no such option; expected some of: decode, beam_width, lexicon, "),
+        ({"patern": "a"}, ConfigError, "patern: no such option; did you mean pattern?"),
+        ({"gpu": False}, ConfigError, "gpu: no such option; expected some of: decode, beam_width, lexicon, "),
+        ({"n_best": 2.5}, ConfigError, r"n_best is 2\.5; expected a whole number"),
+        ({"lexicon": 3}, ConfigError, "lexicon is 3; expected a file with one word a line, or a list of words"),
+        ({"lexicon": ["a", 3]}, DataError, "the lexicon has 3; expected words, each a text"),
+        ({"lm": 3}, ConfigError, "lm is 3; expected the name of a language, or a file"),
+        ({"pattern": 3}, ConfigError, "pattern is 3; expected a text, or what re.compile makes of one"),
+        ({"pattern": re.compile(b"a")}, ConfigError, "pattern is re.compile.*; expected an expression for texts"),
+        ({"pattern": re.compile("a", re.DEBUG)}, ConfigError, "with no flags but A, I, M, S and X"),
+        ({"allow": ["a"]}, ConfigError, r"allow is \['a'\]; expected a text"),
         ({"n_best": 0}, ConfigError, "n_best is 0; expected a whole number, 1 to 1000"),
         ({"n_best": "3"}, ConfigError, "n_best is '3'; expected a whole number"),
         ({"lm": "en", "lm_weight": 1e9}, ConfigError, "expected a number, 0 to 10"),
@@ -455,6 +466,47 @@ def test_errors_of_options_come_before_an_image_is_looked_at(options, error, mes
         with pytest.raises(error, match=message):
             call()
     assert reader._engine.shapes == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threads": "2"}, "threads is '2'; input should be a valid integer"),
+        ({"threads": True}, "threads is True; input should be a valid integer"),
+        ({"batch_size": 2.0}, r"batch_size is 2\.0; input should be a valid integer"),
+        ({"model": None}, "model is None; input should be a valid string or an instance of Path"),
+        ({"device": 0}, "device is 0; input should be a valid string"),
+        ({"engine": "onxx"}, "engine is 'onxx'; expected one of: auto, torch, onnx, openvino"),
+        ({"thread": 2}, r"thread: no such option; did you mean threads\?"),
+        ({"gpu": False}, "gpu: no such option; expected some of: .*lexicon, .*device"),
+    ],
+    ids=str,
+)
+def test_arguments_of_load_of_other_types_and_names(arguments, message, trained_run):
+    with pytest.raises(ConfigError, match=message) as caught:
+        crnn.load(**{"model": trained_run.folder, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_is_not_made_of_anything(barcode_reader):
+    with pytest.raises(ConfigError, match="engine is 'torch'; input should be an instance of Engine"):
+        crnn.Recognizer("torch", ReaderConfig())
+    with pytest.raises(ConfigError, match="font_path is 3; input should be"):
+        crnn.explain(barcode_reader(), np.zeros((32, 64), dtype=np.uint8)).draw(3)
+    with pytest.raises(ConfigError, match=r"runnersup: no such option; did you mean runners_up\?"):
+        crnn.explain(barcode_reader(), np.zeros((32, 64), dtype=np.uint8), runnersup=3)
+    with pytest.raises(ConfigError, match="source is 3; input should be a valid string or an instance of Path"):
+        crnn.load_config(3)
+    with pytest.raises(CharsetError, match=r"characters are \['a', 'b'\]; expected a text"):
+        crnn.Charset(["a", "b"])
+
+
+def test_numbers_of_numpy_and_compiled_patterns_are_taken(barcode_reader, barcode):
+    reader = barcode_reader(threads=np.int64(1), batch_size=np.int32(2), n_best=np.int64(1))
+    assert reader.decoder.method == "greedy"
+    image = barcode("hotel")
+    for pattern in (re.compile("[A-Z]+"), re.compile("hotel # or not", re.X)):
+        assert reader.read(image, pattern=pattern).text == "hotel"
 
 
 def test_a_reader_has_the_language_that_its_weights_name(language_reader, barcode):
@@ -486,6 +538,9 @@ def test_the_confidence_of_a_lexicon_knows_that_none_may_be_shown(barcode_reader
     several = reader.read(image, lexicon=["street", "strebt", "zzz"], n_best=3)
     assert several.text == "street"
     assert 0.99 < several.confidence + sum(a.confidence for a in several.alternatives) <= 1.0 + 1e-9
+    strange = reader.read(image, lexicon=["zzz", "zz", "quiz"], n_best=3)
+    assert len(strange.alternatives) == 2
+    assert strange.confidence + sum(a.confidence for a in strange.alternatives) == pytest.approx(0.0, abs=1e-6)
     # Confidences of words need no calibration.
     assert barcode_reader(calibration=CALIBRATION).read(image, lexicon=["zzz"]) == none
 

@@ -52,6 +52,8 @@ class Charset:
     _reordered: bool = field(init=False, repr=False, compare=False)  # there are letters written from right to left
 
     def __post_init__(self) -> None:
+        if not isinstance(self.characters, str):
+            raise CharsetError(f"characters are {self.characters!r:.100}; expected a text, such as 'abc'")
         characters = _NAMES.get(self.characters, self.characters)
         if not characters:
             raise CharsetError("the charset is empty; expected at least one character, or the name 36, 62, 94 or 95")
@@ -188,6 +190,28 @@ def characters_outside(label: str, charset: Charset, rules: LabelRules) -> list[
         ]  # fmt: skip
     formed = replace(rules, max_length=None).form(label)  # what is too long is looked at, too
     return lost + [character for character in formed if character not in charset]
+
+
+def check_own_form(charset: Charset, rules: LabelRules) -> None:
+    """Raise ``CharsetError`` if the label rules change characters of the charset: classes that no label would have."""
+    rules = replace(rules, max_length=None)
+    changed = {c: form for c in charset.characters if (form := rules.form(f"0{c}0")[1:-1]) != c}  # amid a label
+    for pair in map("".join, itertools.pairwise(charset.characters)):
+        if changed.keys().isdisjoint(pair) and len(form := rules.form(f"0{pair}0")[1:-1]) == 1 and form not in charset:
+            changed[pair] = form  # a letter and its mark, as some editors write "é"
+    if rules.case == "lower" and "σ" in charset and "ς" not in charset:
+        changed["Σ at the end of a word"] = "ς"
+
+    def named(text: str) -> str:  # with code points, which tell apart those that look alike
+        return f"{text} ({' '.join(f'U+{ord(c):04X}' for c in text)})" if 0 < len(text) < 9 else text
+
+    lines = [f"{named(text)} becomes {named(form) or 'nothing'}" for text, form in changed.items()]
+    if lines:
+        raise CharsetError(
+            f"charset.characters has what its own label rules (unicode {rules.unicode}, case {rules.case}, whitespace "
+            f"{rules.whitespace}) change: {', '.join(lines[:8])}{', ...' if len(lines) > 8 else ''}. Put in what they "
+            "become, or set charset.unicode (NFD: marks of their own), case or whitespace"
+        )
 
 
 def min_time_steps(target: Sequence[int]) -> int:

@@ -2,14 +2,14 @@
 
 import math
 import os
-import unicodedata
+import sys
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn.errors import ConfigError
+from crnn.errors import ConfigError, printable
 
 _MARGIN = 4
 _FONT_SIZE = 12
@@ -123,11 +123,7 @@ def _fitted(pixels: _Image, box: tuple[int, int]) -> Image.Image:
 
 def _shortened(text: str, width: int, font: _Font) -> str:
     """Escape and shorten a text to ``width`` pixels."""
-    undrawable = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line separators
-    text = "".join(
-        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in undrawable else c
-        for c in text[: _MAX_CAPTION + 1]
-    )
+    text = printable(text[: _MAX_CAPTION + 1], sys.maxsize)
     if len(text) <= _MAX_CAPTION and font.getlength(text) <= width:
         return text
     text = text[:_MAX_CAPTION]

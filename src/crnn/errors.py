@@ -3,11 +3,25 @@
 Every message says what was given, what was expected and what to do, with the path, key or flag as the user typed it.
 """
 
+import re
 from functools import partial
+
+# What a terminal obeys instead of showing it, marks of the direction of writing too, and what no encoding has.
+UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, limit: int = 1000) -> str:
+    """Return a text for people as one line, of ``limit`` characters: the rest is left out of its middle."""
+    shown = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    end = (limit - 3) // 2
+    return shown if len(shown) <= limit else f"{shown[: limit - 3 - end]}...{shown[len(shown) - end :]}"
 
 
 class CrnnError(Exception):
-    """Root of all errors that this package raises on purpose."""
+    """Root of all errors that this package raises on purpose; as a text it is one line that can be printed."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(CrnnError, ValueError):

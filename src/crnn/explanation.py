@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from crnn.charset import Charset
+from crnn.config.section import checked_call
 from crnn.config.synth import FontConfig
 from crnn.contact_sheet import load_font
 from crnn.decoding.beam import beam_search
@@ -56,6 +57,7 @@ class Explanation:
     method: str  # of decoding
     width: int  # of the network's input in pixels: time step t sees the pixels around 4 (t + 1)
 
+    @checked_call
     def draw(self, font_path: str | os.PathLike[str] | None = None) -> Image.Image:
         """Draw the crop and the time steps on one horizontal axis; blue is the reading, orange anything else.
 
@@ -136,6 +138,7 @@ class Explanation:
         return [*rows, Row("", probabilities[:, blank])]
 
 
+@checked_call
 def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> Explanation:
     """Explain the reading of one image; image and errors as for ``Recognizer.read``.
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFont
 
 from crnn.config.model import ImageConfig, ReaderConfig
+from crnn.config.section import checked_call
 from crnn.data.source import open_source
 from crnn.decoding.ctc import decode_greedy
 from crnn.engines.engine import EngineName, Pixels, Precision
@@ -80,6 +81,7 @@ class ExportReport:
     comparisons: tuple[Comparison, ...]
 
 
+@checked_call
 def export(
     model: str | Path,
     out: str | Path,

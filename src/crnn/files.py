@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Self
 from weakref import WeakSet
@@ -75,6 +77,8 @@ def lock_file(path: Path) -> IO[bytes]:
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):  # just removed
+                raise BlockingIOError
         except OSError:
             file.close()
             raise
@@ -217,25 +221,40 @@ class FolderWriter:
         self._lock = None
 
 
-def text_lines(path: Path, name: str = "") -> Iterator[str]:
+MAX_WORDS = 5_000_000  # lines of a list of words: as a lexicon these take up to 1.5 GB
+_MAX_LINE = 1 << 20  # characters
+_MAX_UNPACKED = 1 << 30  # characters of a gzipped file, which may have a thousandth of that in bytes
+
+
+def text_lines(path: Path, name: str = "", max_lines: int = sys.maxsize) -> Iterator[str]:
     """Yield the lines of a text file, plain or gzipped, with their ends, without byte order mark; nothing is held.
 
     Bytes that are not UTF-8 become surrogates, which ``not_utf8`` finds. ``name`` stands for the path in messages.
 
     Raises:
-        DataError: The file cannot be read, is none (a pipe would be waited for), or has a NUL near its beginning.
+        DataError: The file cannot be read, is none (a pipe would be waited for), has a NUL near its beginning, more
+            than ``max_lines`` lines, a line of more than a million characters, or unpacks to more than a billion.
     """
     name = name or str(path)
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{name}: is not a file; expected a text file. Check the path")
         with path.open("rb") as head:
-            opener = gzip.open if head.read(2) == b"\x1f\x8b" else open
+            packed = head.read(2) == b"\x1f\x8b"
+        opener, left = (gzip.open, _MAX_UNPACKED) if packed else (open, sys.maxsize)
         with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             if "\0" in file.read(4096):  # before an archive or an image is read as one long line
                 raise DataError(f"{name}: is not text in UTF-8; expected lines of text. Save it as UTF-8")
             file.seek(0)
-            yield from file
+            for number, line in enumerate(iter(partial(file.readline, _MAX_LINE + 1), ""), start=1):
+                left -= len(line)
+                if len(line) > _MAX_LINE or number > max_lines or left < 0:
+                    fault = f"lines: expected at most {max_lines:,}"
+                    if number <= max_lines:
+                        fault = f"characters in line {number}: expected at most {_MAX_LINE:,}"
+                        fault += f", and {_MAX_UNPACKED:,} in all when unpacked" if packed else ""
+                    raise DataError(f"{name}: has too many {fault}. Check the file, or shorten it")
+                yield line
     except (OSError, EOFError, zlib.error) as error:  # the last two: compressed data break off
         why = getattr(error, "strerror", None) or "it is damaged"
         raise DataError(f"{name}: cannot be read: {why}; expected a text file. Check the path") from error

@@ -9,11 +9,15 @@ import contextlib
 import io
 import math
 import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
 
 from crnn.config.model import ImageConfig
 from crnn.errors import ConfigError, ImageError
@@ -22,9 +26,12 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 50_000_000
-"""Largest number of pixels, checked before decoding: about 150 MB in colour."""
+"""Largest number of pixels, checked before decoding, of one image and of those that are decoded at once: up to 1 GB."""
 
-_MAX_BYTES = 1 << 30  # above any image of MAX_PIXELS
+_MAX_SIDE = 65_535  # JPEG's own limit; Pillow spends twenty bytes on a row, and on a pixel of a side while resizing
+_MAX_BYTES = 1 << 28  # of a file
+_MAX_SCANS = 100  # of a JPEG, each as slow as the whole; ten are usual, and libtiff has the same limit
+_MAX_PLAIN_BYTES = 1 << 22  # of PPM as text, 0.2 s a MB
 
 IMAGE_SUFFIXES = frozenset((
     ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
@@ -49,17 +56,21 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of TIFF 6.0
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of JPEG, with a length behind it, or the end
 _PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may also follow the pixels
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-LineWarning: TypeAlias = Literal["page", "turned", "too_wide"]
+LineWarning: TypeAlias = Literal["page", "turned", "too_wide", "frames"]
 ADVICE: dict[LineWarning, str] = {
     "page": "likely a page or several lines; expected one line: cut the lines out and read each",
-    "turned": "likely a line turned by 90 degrees; expected an upright one: turn it and read it again",
+    "turned": "likely a line turned by {} degrees clockwise; expected an upright one: turn it back and read it again",
     "too_wide": "likely longer than the network can see at once; cut it into parts",
+    "frames": "has several pages or frames, of which the first was read; save the others as images of their own",
 }
 
 # Scores below are doubtful: 1 in 7 of upright narrow crops, all of pages.
 _UNSURE = math.log(0.35)
+_TALL = 1.6  # height by width, of characters at most
 _STROKES = frozenset("1IJijl|!:;.,'/()[]{}")  # may be much taller than wide
 
 
@@ -94,20 +105,71 @@ def open_image(data: bytes, name: str) -> ImageFile:
         raise ImageError(f"{name}: {_UNREADABLE}; {_WANTED}", reason="not_an_image") from None
     except Exception as error:  # nearly anything; a Warning where the caller made those errors
         raise pillow_error(error, name, _UNREADABLE, "not_an_image") from error
-    check_size(image.size, name)
+    _check_header(image, name)
+    if image.format in ("JPEG", "MPO") and _above_scans(data):
+        problem = f"has more than {_MAX_SCANS} scans; expected at most that many. Save it again"
+        raise ImageError(f"{name}: {problem}", reason="too_large")
+    if image.format == "PPM" and data[1:2] in b"123" and len(data) > _MAX_PLAIN_BYTES:
+        problem = f"is PPM as text of {len(data):,} bytes; expected at most {_MAX_PLAIN_BYTES:,}. Save it as PNG"
+        raise ImageError(f"{name}: {problem}", reason="too_large")
     return image
 
 
+def _check_header(image: Image.Image, name: str) -> None:
+    check_size(image.size, name)
+    tags = getattr(image, "tag_v2", {})
+    tile = (tags.get(_TILE_WIDTH, 1), tags.get(_TILE_HEIGHT, 1))  # decoded whole, however small the image
+    if all(isinstance(side, int) and side > 0 for side in tile):  # others are refused by libtiff
+        check_size(tile, f"{name}, its first tile")
+
+
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Refuse a width and height in pixels without pixels (``empty``) or above ``MAX_PIXELS`` (``too_large``)."""
+    """Refuse a width and height in pixels without pixels (``empty``) or above the limits (``too_large``)."""
     width, height = size
+    given = f"{name}: is {width} x {height} pixels; expected"
     if width < 1 or height < 1:
-        raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 1 x 1", reason="empty")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: is {width} x {height} pixels; expected at most {MAX_PIXELS:,}. Crop it or make it smaller",
-            reason="too_large",
-        )
+        raise ImageError(f"{given} at least 1 x 1", reason="empty")
+    if width * height > MAX_PIXELS or max(size) > _MAX_SIDE:
+        wanted = f"at most {MAX_PIXELS:,}, and {_MAX_SIDE:,} on a side. Crop it or make it smaller"
+        raise ImageError(f"{given} {wanted}", reason="too_large")
+
+
+def _above_scans(data: bytes) -> bool:
+    """Return whether a JPEG has more than the allowed number of scans, not counting thumbnails and what follows it."""
+    if data.count(b"\xff\xda") <= _MAX_SCANS:  # all but never passed by an ordinary image
+        return False
+    scans, at = 0, 2
+    while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans > _MAX_SCANS
+
+
+class _Room:
+    """Room for the pixels that threads decode at once; a large image waits for others."""
+
+    def __init__(self) -> None:
+        self._clear()
+        if hasattr(os, "register_at_fork"):  # the threads that hold room are not in the child
+            os.register_at_fork(after_in_child=self._clear)
+
+    def _clear(self) -> None:
+        self.free, self._changed = MAX_PIXELS, threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += pixels
+                self._changed.notify_all()
+
+
+_room = _Room()
 
 
 def pillow_error(error: Exception, name: str, problem: str, reason: str) -> ImageError:
@@ -133,7 +195,9 @@ ImageSource: TypeAlias = (
 
 
 def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.uint8]:
-    """Load the pixels of an image: upright by its EXIF orientation, over white, the first frame, in 8 bits.
+    """Load the pixels of an image: upright by its EXIF orientation, the first frame, in 8 bits.
+
+    Transparent images are laid over white, or over black where they would nearly vanish on white.
 
     Args:
         source: A path, the bytes of an image file, a Pillow image, or an array: ``(H, W)`` or ``(H, W, C)`` with 1, 3
@@ -145,23 +209,43 @@ def load_image(source: ImageSource, channels: Literal[1, 3]) -> npt.NDArray[np.u
 
     Raises:
         ImageError: ``reason`` is ``missing`` (no file, or not readable), ``empty`` (no bytes or no pixels),
-            ``not_an_image``, ``truncated`` (only the header can be read) or ``too_large`` (above ``MAX_PIXELS``).
+            ``not_an_image``, ``truncated`` (only the header can be read) or ``too_large`` (above ``MAX_PIXELS``, or
+            another limit that bounds memory and time).
     """
-    pixels = np.array(_decoded(source, channels))
+    with _decoded(*_opened(source), channels) as image:
+        pixels = np.array(image)
     return pixels[:, :, np.newaxis] if channels == 1 else pixels
 
 
-def load_fitted(
-    source: ImageSource, config: ImageConfig, width: int | None = None
-) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Return ``resize`` of ``load_image``, and the image's own width and height in pixels."""
-    image = _decoded(source, config.image_channels)
-    return _resized(image, config, width), image.size
+@dataclass(frozen=True, slots=True)
+class FittedImage:
+    """An image at the size of the network."""
+
+    pixels: npt.NDArray[np.uint8]  # (C, 32, W)
+    original_size: tuple[int, int]  # width and height in pixels, as given
+    on_side: npt.NDArray[np.uint8] | None = None  # turned by 90 degrees counterclockwise, where its text may be turned
+    several: bool = False  # the file has further pages or frames
+
+
+def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:
+    """Return ``resize`` of ``load_image``, and what tells that the image may be no upright line."""
+    opened, name = _opened(source)
+    with _decoded(opened, name, config.image_channels) as image:
+        tall = image.height > _TALL * image.width
+        on_side = _resized(image.transpose(Image.Transpose.ROTATE_90), config, None) if tall else None
+        fitted, size = _resized(image, config, None), image.size
+    several = False
+    # A JPEG's further images are previews. Of a Pillow image the caller chose the frame.
+    if opened is not source and opened.format != "MPO":
+        with contextlib.suppress(Exception):  # damaged behind the first frame
+            several = getattr(opened, "is_animated", False)
+    return FittedImage(fitted, size, on_side, several)
 
 
 def load_resized(source: ImageSource, config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:
     """Return ``resize`` of ``load_image``."""
-    return load_fitted(source, config, width)[0]
+    with _decoded(*_opened(source), config.image_channels) as image:
+        return _resized(image, config, width)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -200,10 +284,8 @@ def resize(pixels: npt.NDArray[np.uint8], config: ImageConfig, width: int | None
     return _resized(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), config, width)
 
 
-def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
-    """Decode an image: upright, over white, ``L`` or ``RGB``."""
-    if channels not in (1, 3):
-        raise ConfigError(f"channels is {channels!r}; expected 1 (grey) or 3 (red, green, blue)")
+def _opened(source: ImageSource) -> tuple[Image.Image, str]:
+    """Return an image of which only the header is read, and its name in messages."""
     image: Image.Image
     if isinstance(source, str | os.PathLike):
         name = os.fsdecode(source)
@@ -219,7 +301,7 @@ def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
         image = _from_array(source, name)
     elif isinstance(source, Image.Image):
         name = f"Pillow image {getattr(source, 'filename', '')}".rstrip()
-        check_size(source.size, name)
+        _check_header(source, name)
         image = source
     else:
         raise ImageError(
@@ -227,7 +309,16 @@ def _decoded(source: ImageSource, channels: Literal[1, 3]) -> Image.Image:
             "or a Pillow image" + (" (OpenCV gives None for a file that it cannot read)" if source is None else ""),
             reason="not_an_image",
         )
-    return _upright(image, "L" if channels == 1 else "RGB", name)
+    return image, name
+
+
+@contextlib.contextmanager
+def _decoded(image: Image.Image, name: str, channels: Literal[1, 3]) -> Iterator[Image.Image]:
+    """Decode an image, ``L`` or ``RGB``, for as long as there is room for it."""
+    if channels not in (1, 3):
+        raise ConfigError(f"channels is {channels!r}; expected 1 (grey) or 3 (red, green, blue)")
+    with _room.of(image.width * image.height):
+        yield _upright(image, "L" if channels == 1 else "RGB", name)
 
 
 def _upright(image: Image.Image, mode: Literal["L", "RGB"], name: str) -> Image.Image:
@@ -251,36 +342,47 @@ def _resized(image: Image.Image, config: ImageConfig, width: int | None) -> npt.
 
 
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """Lay an image over white, in 8 bits."""
+    """Lay an image over its ground, in 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values, transparent = np.asarray(image), image.info.get("transparency")
-        pixels = _to_8_bits(values)
+        image = Image.fromarray(_to_8_bits(values))
         if isinstance(transparent, int):
-            pixels[values == transparent] = 255
-        image = Image.fromarray(pixels)
-    elif image.has_transparency_data:
+            image.putalpha(Image.fromarray(values != transparent).convert("L"))
+    if image.has_transparency_data:
         if image.mode == "La":  # premultiplied; has no other conversion
             image = image.convert("LA")
-        layer = image.convert("RGBA")
-        image = Image.new("RGB", image.size, "white")
-        image.paste(layer, mask=layer.getchannel("A"))
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = layer.getchannel("A")
+        image = Image.new("RGB", image.size, _ground(layer.convert("L"), alpha))
+        image.paste(layer, mask=alpha)
     if image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
 
 
+def _ground(grey: Image.Image, alpha: Image.Image) -> str:
+    """Return the ground for a transparent image: black if on white its contrast is less than half of that on black."""
+    on_black = ImageChops.multiply(grey, alpha)
+    on_white = ImageChops.add(on_black, ImageChops.invert(alpha))
+    white, black = (ImageStat.Stat(image).stddev[0] for image in (on_white, on_black))
+    return "black" if 2 * white < black else "white"
+
+
 def _to_8_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Scale bools, integers in [0, 65535] of more than 8 bits, and floats in [0, 1]."""
     kind, size = values.dtype.kind, values.dtype.itemsize
-    if kind == "f":
-        if not ((values >= 0) & (values <= 1)).all():  # also where a value is NaN
-            raise ValueError("floats outside [0, 1]")
-        return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
     if size == 1:
         return values * np.uint8(255) if kind == "b" else values
-    if size > 2 and (values.min() < 0 or values.max() > 65535):
-        raise ValueError(f"values from {values.min()} to {values.max()}, expected 0 to 65535")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 = 65535 / 255, rounded to nearest
+    low, high = values.min().item(), values.max().item()
+    if kind == "f" and not (low >= 0 and high <= 1):  # also where a value is NaN
+        raise ValueError("floats outside [0, 1]")
+    if low < 0 or high > 65535:
+        raise ValueError(f"values from {low} to {high}, expected 0 to 65535")
+    pixels = np.empty(values.shape, np.uint8)
+    for row, scaled in zip(values, pixels, strict=True):  # for all at once, copies would take eight times the memory
+        # 257 = 65535 / 255, rounded to nearest
+        scaled[:] = np.rint(row.astype(np.float64) * 255) if kind == "f" else (row.astype(np.uint32) + 128) // 257
+    return pixels
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
@@ -318,7 +420,7 @@ def line_warning(size: tuple[int, int], text: str, score: float, config: ImageCo
         return "page"
     # No character but a stroke is two and a half times as tall as wide.
     narrow = height > 2.5 * width and text not in _STROKES
-    if narrow or (height > 1.6 * width and score < _UNSURE):
+    if narrow or (height > _TALL * width and score < _UNSURE):
         return "turned"
     if config.resize == "keep_ratio" and _proportional_width(size, config) > config.max_width:
         return "too_wide"

@@ -7,30 +7,54 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from crnn.errors import UNPRINTABLE, ConfigError, MissingExtraError, printable
 
-from crnn.errors import ConfigError, MissingExtraError
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def say(command: str, line: str) -> None:
     """Print a line on stderr, behind the command that it is of."""
-    print(f"crnn {command}: {line}", file=sys.stderr)
+    complain(f"crnn {command}: {line}")
+
+
+def complain(line: str) -> None:
+    """Print a line on stderr, or nothing where nobody takes it."""
+    with contextlib.suppress(OSError):
+        try:
+            print(printable(line), file=sys.stderr, flush=True)
+        except OSError:
+            drop_output(sys.stderr)
+
+
+def drop_output(stream: IO[str]) -> None:
+    """Let the interpreter end in silence: what a stream still holds would fail once more."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def show(*lines: str) -> None:
+    """Print results for people on stdout; a name in them has no line ends, nor what a terminal would obey."""
+    print(*map(printable, lines), sep="\n", flush=True)
+
+
+def escaped(text: str) -> str:
+    r"""Return JSON or TOML with ``\u`` escapes for what a terminal would obey, but line ends; it means the same."""
+    return UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object as one line on stdout, in characters that the terminal has."""
-    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    text = escaped(json.dumps(values, ensure_ascii=False, allow_nan=False))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # a file name with odd bytes, or a terminal that is not UTF-8: then as \u escapes
+    except UnicodeEncodeError:  # a terminal that is not UTF-8
         text = json.dumps(values, allow_nan=False)
     print(text, flush=True)
 
@@ -41,21 +65,25 @@ def require_torch(purpose: str, extra: str) -> None:
         raise MissingExtraError("torch", extra, purpose)
 
 
-def check_writable(flag: str, path: str, example: str) -> None:
-    """Raise ``ConfigError`` if a file cannot be written, before the work is done; an empty path is fine."""
-    if path and (Path(path).is_dir() or not Path(path).resolve().parent.is_dir()):
-        why = "is a folder" if Path(path).is_dir() else "there is no such folder to write it in"
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pdf")
+"""Suffixes of images that commands write."""
+
+
+def check_writable(flag: str, path: str, example: str, suffixes: Sequence[str] = ()) -> None:
+    """Raise ``ConfigError`` if a file cannot be written, before the work is done; an empty path is fine.
+
+    With ``suffixes``, the path must end in one of them.
+    """
+    folder = Path(path).resolve().parent
+    if path and (Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK)):
+        why = "its folder may not be written" if folder.is_dir() else "there is no such folder to write it in"
+        why = "is a folder" if Path(path).is_dir() else why
         raise ConfigError(f"{flag} {path}: {why}; expected a file in a folder that exists, such as {example}")
+    if path and suffixes and Path(path).suffix.lower() not in suffixes:
+        raise ConfigError(f"{flag} {path}: expected a name that ends in {' or '.join(suffixes)}, such as {example}")
 
 
-def check_image_writable(flag: str, path: str) -> None:
-    """Raise ``ConfigError`` if a file cannot be written, or its suffix is that of no image."""
-    if Path(path).suffix.lower() not in Image.registered_extensions():
-        raise ConfigError(f"{path}: expected an image file to write, such as preview.png")
-    check_writable(flag, path, "preview.png")
-
-
-def save_image(path: str, image: Image.Image) -> None:
+def save_image(path: str, image: "Image.Image") -> None:
     """Write an image, or raise ``ConfigError``."""
     try:
         image.save(path)
@@ -67,6 +95,9 @@ def save_image(path: str, image: Image.Image) -> None:
 @contextmanager
 def counting_bar(title: str, total: int | None = None, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr, if that is a terminal; yield a function that adds to the number done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(file=sys.stderr)
     columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn())
     disable = not (enabled and console.is_terminal)

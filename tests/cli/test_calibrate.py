@@ -55,8 +55,9 @@ def test_calibrate_writes_the_curve_and_confidences_are_on_it(run, weights, doub
     tensors, metadata = read_tensors(weights)
     plain = json.loads(run("read", image, "--model", weights, "--json")[1])
     assert plain["confidence"] == pytest.approx(math.exp(plain["score"]), abs=1e-6)
-    status, out, _ = run("calibrate", weights, f"mine={doubtful}", "--json")
+    status, out, err = run("calibrate", weights, f"mine={doubtful}", "--json")
     assert status == 0
+    assert err.splitlines()[-1] == f"crnn calibrate: {weights} is changed: it has these confidences, the rest stays"
     values = json.loads(out)
     assert (values["model"], values["data"], values["language"]) == (str(weights), ["mine"], None)
     assert values["greedy"]["samples"] == 36
@@ -94,6 +95,7 @@ def test_calibrate_into_another_file_and_in_words(run, weights, doubtful, tmp_pa
     assert status == 0
     assert "crnn calibrate: doubtful: 1 samples left out: missing\n" in err
     assert "crnn calibrate: doubtful: unreadable image images/gone.png: " in err
+    assert f"crnn calibrate: {tmp_path / 'new.safetensors'} is written: it has " in err
     assert out.startswith(f"{tmp_path / 'new.safetensors'}, greedy: slope ")
     assert "from 36 readings, 66.67 % right; expected calibration error " in out
     assert weights.read_bytes() == before
@@ -107,13 +109,22 @@ def test_a_run_folder_means_its_best_weights(run, trained_run, doubtful, tmp_pat
     assert load_weights(tmp_path / "run" / "last.safetensors").calibration is None
 
 
+def test_a_calibration_that_cannot_be_written_leaves_the_weights_whole(run, weights, doubtful):
+    before = weights.read_bytes()
+    weights.with_name(weights.name + ".partial").symlink_to("/dev/full")
+    status, out, err = run("calibrate", weights, doubtful)
+    assert (status, out) == (2, "")
+    assert f"cannot write {weights}: the disk is full; what was there before is untouched" in err
+    assert weights.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["MODEL", "WORDS"], "12 readings, 12 right; expected at least 20"),
         (["MODEL", "WORDS", "--out", "no/where"], "--out no/where: there is no such folder to write it in"),
         (["crnn-small", "WORDS"], "crnn-small ships with the package and stays as it is; expected another file"),
-        (["MODEL", "WORDS", "--out", "x.onnx"], "--out x.onnx: what is written is a weights file; expected a"),
+        (["MODEL", "WORDS", "--out", "x.onnx"], "--out x.onnx: expected a name that ends in .safetensors"),
     ],
 )
 def test_calibrate_says_what_is_wrong(arguments, message, run, weights, trained_run):

@@ -119,6 +119,14 @@ CASES = [
     ("read 1.png --model m --decode lexicon", "decode is 'lexicon', and no lexicon is given"),
     ("read 1.png --model m --lexicon gone.txt", "gone.txt"),
     ("read 1.png --model m --explain no/where.png", "--explain no/where.png: there is no such folder"),
+    ("read 1.png --model m --explain out.foo", "--explain out.foo: expected a name that ends in .png or .jpg or .jpeg"),
+    ("read 1.png --model m --explain-font f.ttf", "--explain-font does nothing without --explain"),
+    ("read 1.png --model m --decode greedy --beam-width 3", "decode 'greedy' and beam_width do not go together"),
+    ("data inspect words --sheet out.psd", "--sheet out.psd: expected a name that ends in .png"),
+    ("data inspect words --sheet-samples 3", "--sheet-samples does nothing without --sheet"),
+    ("data inspect words --to list", "--to does nothing without --write"),
+    ("evaluate m words --report r.pdf", "--report r.pdf: expected a name that ends in .html or .htm"),
+    ("evaluate m words --lexicon full --decode lexicon --beam-width 3", "decode 'lexicon' and beam_width do not go"),
     ("read 1.png --decode best", "'best' is not one of 'auto', 'greedy', 'beam', 'lexicon'"),
     ("read 1.png --batchsize 3", "--batch-size"),
     ("evaluate m words --report empty", "--report empty: is a folder"),
@@ -160,6 +168,42 @@ def test_a_list_of_numbers_can_be_empty(run):
     assert "length_weights = []" in out
 
 
+EVIL = "a\x1b[31mb\nc\td\u202ee\u2028f"
+SHOWN = r"a\x1b[31mb\nc\td\u202ee\u2028f"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "read 1.png --model EVIL", "read EVIL --model m", "read 1.png --model m --lexicon EVIL", "evaluate EVIL words",
+        "evaluate m EVIL", "export EVIL out.onnx", "calibrate EVIL words", "lm out EVIL", "data inspect EVIL",
+        "data convert list EVIL out", "data lexicon EVIL out.txt", "synth preview EVIL/x.png", "config explain EVIL",
+        "train EVIL", "train tiny --data.train EVIL",
+    ],
+)  # fmt: skip
+def test_names_in_errors_are_escaped(line, run, workplace):
+    status, out, err = run(*(word.replace("EVIL", EVIL) for word in line.split()))
+    assert (status, out) == (1 if line.startswith("read EVIL") else 2, "")
+    assert SHOWN in err
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+
+
+def test_names_in_results_are_escaped(run, workplace):
+    (workplace / "words.txt").write_text("one\ntwo\n")
+    status, out, _ = run("lm", EVIL, "words.txt")
+    assert (status, out.startswith(f"{SHOWN}: order")) == (0, True)
+    status, out, _ = run("config", "show", "tiny", "--data.train", EVIL)
+    assert all(line.isprintable() for line in out.splitlines())
+    assert tomllib.loads(out)["data"]["train"] == [EVIL]
+
+
+def test_an_error_is_short_whatever_it_quotes(run, workplace):
+    status, out, err = run("config", "show", "tiny", "--train.seed", "9x" * 50_000)
+    assert (status, out, len(err) < 1100) == (2, "", True)
+    assert err.endswith("input should be a valid integer\n")
+
+
 def test_a_wrong_setting_in_a_file_names_the_file_and_the_key(run, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[optim]\nlearning_rat = 1e-3\n[train]\nseed = 'one'\n")
@@ -195,6 +239,64 @@ def test_a_full_disk_behind_stdout_is_said_in_one_line(in_process):
         )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "the output cannot be written: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 0), (">&-", 2), ("2>&-", 0), ("<&- >&- 2>&-", 2)])
+def test_closed_streams_have_no_traceback(closed, status):
+    done = subprocess.run(
+        f'"{sys.executable}" -m crnn config show tiny {closed}', shell=True, capture_output=True, text=True
+    )
+    line = "crnn config: the output cannot be written: Bad file descriptor; make room, or write elsewhere\n"
+    assert (done.returncode, done.stderr) == (status, line if closed == ">&-" else "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110
+def test_errors_that_nobody_takes_are_dropped(in_process):
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = in_process("-m", "crnn", "--bogus", stdout=subprocess.PIPE, stderr=full, capture_output=False)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_working_folder_that_is_gone_is_said(run, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    expected = "crnn synth: the working folder is gone, or may not be entered; go to another one\n"
+    assert run("synth", "preview", "x.png") == (2, "", expected)
+
+
+def test_errors_of_the_system_are_one_line(run, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", "closed/m")
+
+    monkeypatch.setattr("crnn.recognizer.load", refused)
+    expected = "crnn read: closed/m: Permission denied; check the path, and who may read and write there\n"
+    assert run("read", "x.png") == (2, "", expected)
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_the_work(run, workplace, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    for line in ("read 1.png --explain e.png", "evaluate m words --report r.html", "lm out.lm words.txt"):
+        status, out, err = run(*line.split())
+        assert (status, out, "its folder may not be written" in err) == (2, "", True)
+
+
+@pytest.mark.parametrize("amid", ["import", "work"])
+def test_ctrl_c_amid_an_import_is_silent(amid, in_process, tmp_path):
+    (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    program = f"""
+import signal, sys
+sys.path.insert(0, {str(tmp_path)!r})
+import crnn.cli, crnn.__main__
+def work():
+    if {amid!r} == "import":
+        import slow
+    signal.raise_signal(signal.SIGINT)
+crnn.cli._run = lambda *_: work()
+sys.exit(crnn.__main__.main())
+"""
+    done = in_process("-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_commands_are_quiet_when_their_reader_has_enough(trained_run):

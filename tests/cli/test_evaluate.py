@@ -127,6 +127,33 @@ def test_an_unknown_character_that_the_model_calls_an_error_names_the_sample(bar
 # ---- what is not compared
 
 
+@pytest.mark.parametrize(
+    ("protocol", "charset", "characters", "lost", "unwritable"),
+    [
+        ("parseq", "auto", "36", {"straße": "ß", "it's": "'"}, {}),
+        ("parseq", "94", "36", {"straße": "ß"}, {"it's": "'", "Café": "C"}),
+        ("clovaai", "auto", "36", {}, {}),  # such samples are left out, and counted by that reason
+        ("modelzoo", "auto", "36", {"straße": "ß", "Café": "é", "e\u0301t": "\u0301", "it's": "'", "a b": " "}, {}),
+        ("lines", "auto", "36", {}, {"it's": "'", "a b": " ", "Café": "\u0301", "e\u0301t": "\u0301"}),
+        ("lines", "auto", "abcdefit é", {}, {"it's": "'s", "straße": "srss"}),
+        ("parseq", "auto", "abcdefit é", {"straße": "srß", "it's": "'s"}, {}),
+    ],
+)
+def test_labels_that_lose_characters_or_cannot_be_read_right_are_counted(
+    protocol, charset, characters, lost, unwritable, barcode_set, barcode_reader
+):
+    labels = ["cat", "straße", "it's", "Café", "e\u0301t", "a b"]
+    path, reader = barcode_set([(label, "cat") for label in labels], characters=characters), barcode_reader(characters)
+    result = evaluate(reader, [path], protocol=protocol, charset=charset)
+    (dataset,) = result.datasets
+    assert {s.raw_label: s.lost for s in dataset.samples if s.lost} == lost
+    assert {s.raw_label: s.unwritable for s in dataset.samples if s.unwritable} == unwritable
+    assert len(dataset.warnings) == bool(lost) + bool(unwritable)
+    (entry,) = result.as_dict()["datasets"]
+    assert [entry[kind]["labels"] for kind in ("lost", "unwritable")] == [len(lost), len(unwritable)]
+    assert sum(entry["lost"]["characters"].values()) == len("".join(lost.values()))
+
+
 def test_unreadable_images_are_counted_and_the_first_are_named(barcode_set, barcode_reader, barcode):
     cut = barcode("cut")[:-30]
     path = barcode_set(
@@ -278,7 +305,7 @@ def test_evaluate_json_has_the_keys_that_programs_rely_on(run, trained_run):
     (dataset,) = result["datasets"]
     assert set(dataset) == {
         "name", "samples", "skipped", "accuracy", "accuracy_low", "accuracy_high", "one_minus_ned", "cer", "expected",
-        "warnings", "lexicons", "greedy", "forms",
+        "warnings", "lexicons", "greedy", "forms", "lost", "unwritable",
     }  # fmt: skip
     assert (dataset["name"], dataset["samples"], dataset["skipped"], dataset["accuracy"]) == ("SVT", 12, {}, 1.0)
     assert (dataset["greedy"], dataset["forms"]) == (None, {})
@@ -325,6 +352,15 @@ def test_evaluate_on_two_ranks_prints_once_what_one_prints(trained_run, in_proce
 def test_evaluate_says_what_the_model_cannot_write(run_words):
     assert "of the 94 characters that are compared (" in run_words("--charset", "94")[2]
     assert "cannot write" not in run_words()[2]
+
+
+def test_evaluate_shows_lost_characters_in_the_table(run, trained_run, word_list):
+    words = word_list(labels=["cat", "dög!", "straße", "ßß-s"])
+    _, out, err = run("evaluate", trained_run.folder, words)
+    assert next(row for row in map(cells, out.splitlines()) if row[:1] == ["words"])[-2:] == ["-", "3: ß!-"]
+    assert "labels: lost" in out
+    assert "labels: unwritable" not in out
+    assert err == "crnn evaluate: words: 3 of 4 labels have characters that are not compared: 'ß!-'\n"
 
 
 def test_evaluate_shows_lexicons_side_by_side(run_words, animals, tmp_path):

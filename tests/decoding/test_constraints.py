@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -110,3 +111,65 @@ def test_a_pattern_does_not_hang(monkeypatch):
     pattern = Pattern("(?:(a|b|ab|ba|aa)*)*c\\1d|(a|aa|b)+(?<!a)", Charset("abc"), LabelRules(case="lower"))
     with pytest.raises(ConfigError, match=r"pattern '.*': takes more than 0\.05 s"):
         pattern.begins("a" * 5000 + "c")
+
+
+@pytest.mark.parametrize(
+    ("expression", "parts"),
+    [
+        ("a" * 10_001, "10,001 parts"),
+        ("|".join(f"{n:04d}" for n in range(2001)), "10,004 parts"),
+        ("((a{99}){99}b){99}", "970,398 parts"),
+        ("(?:ab|[a-z]{3}){2001}", "14,007 parts"),
+        ("((((.{9999999999999}){99999}){99999}){99999}){99999}", "1,000,000,000 parts"),
+        ("a" * 1001, "1,001 in a row"),  # the package ``regex`` takes the cube of that as a time
+        ("ab|" + "[a](?:a)" * 200 + "|b", "1,200 in a row"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_the_size_of_a_pattern_is_bounded(expression, parts):
+    message = rf"pattern '.{{1,100}}: has .*{parts}.*; expected at most 10,000 and 1,000\. Shorten it, or give words"
+    with pytest.raises(ConfigError, match=message) as caught:
+        Pattern(expression, Charset("ab0123456789"), LabelRules())
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["[a-z]{9}" * 100, "(ab){4999}", "(?:b|a){1,1000000}", "(?:a|b)+" * 50, "|".join(["ab"] * 3000), "a?" * 300],
+)
+def test_large_patterns_that_are_taken(expression):
+    assert Pattern(expression, Charset("ab"), LabelRules()).begins("")
+
+
+def test_the_time_of_all_texts_is_bounded(monkeypatch):
+    clock = itertools.count(step=0.5)  # half a second for each
+    pattern = Pattern("[ab]*", Charset("ab"), LabelRules())
+    monkeypatch.setattr("crnn.decoding.constraints.time.thread_time", lambda: next(clock))
+    assert pattern.begins("a")
+    assert pattern.begins("ab")
+    assert pattern.begins("a")  # known
+    message = r"takes more than 1 s for a text, or than that and 0\.2 ms for each of \d; expected no repeats of repeats"
+    with pytest.raises(ConfigError, match=message):
+        pattern.matches("abb")
+
+
+@pytest.mark.parametrize(
+    ("compiled", "characters", "yes", "no"),
+    [
+        (re.compile("a.b", re.DOTALL | re.IGNORECASE), "abAB", ["aAb", "ABB"], ["ab"]),
+        (re.compile("(?i)ab"), "abAB", ["aB"], ["aa"]),
+        (re.compile(r"a \  b # end", re.VERBOSE), "ab ", ["a b"], ["ab"]),
+        (re.compile(r"\w+", re.ASCII), "aж", ["a"], ["ж"]),
+    ],
+    ids=str,
+)
+def test_a_compiled_pattern_keeps_its_flags(compiled, characters, yes, no):
+    pattern = Pattern(compiled, Charset(characters), LabelRules())
+    assert all(map(pattern.matches, yes))
+    assert not any(map(pattern.matches, no))
+
+
+@pytest.mark.parametrize("compiled", [re.compile(b"a"), re.compile("a", re.DEBUG)])
+def test_flags_that_cannot_be_kept(compiled):
+    with pytest.raises(ConfigError, match="expected an expression for texts, with no flags but A, I, M, S and X"):
+        Pattern(compiled, Charset("a"), LabelRules())

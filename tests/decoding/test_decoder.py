@@ -255,6 +255,8 @@ def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_pro
     [
         ({"decode": "best"}, "decode is 'best'; expected one of: auto, greedy, beam, lexicon"),
         ({"decode": "greedy", "n_best": 2}, "decode 'greedy' and n_best do not go together"),
+        ({"decode": "greedy", "beam_width": 4}, "decode 'greedy' and beam_width do not go together"),
+        ({"beam_width": 4, "lexicon": WORDS}, "lexicon and beam_width do not go together"),
         ({"decode": "beam", "lexicon": WORDS}, "decode 'beam' and lexicon do not go together"),
         ({"lm": "en", "lexicon": WORDS}, "lexicon and lm do not go together"),
         ({"lexicon_margin": 1.0}, "lexicon_margin is given without a lexicon"),

@@ -115,6 +115,31 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
         load_language(path)
 
 
+@pytest.mark.parametrize("children", [2**40, 2**63, 1000])
+def test_numbers_that_lie_spend_no_memory(children: int, tmp_path: Path) -> None:
+    path = tmp_path / "words.lm"
+    language = train_language(WORDS, "test", 4)
+    language.arrays["children"] = language.arrays["children"].astype(np.uint64)
+    language.arrays["children"][1] = children  # 8 bytes each would be 8 TB
+    language.save(path)
+    with pytest.raises(DataError, match="the n-grams contradict themselves"):
+        load_language(path)
+
+
+def test_sizes_of_a_language_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "words.lm"
+    language = train_language(WORDS, "test", 4)
+    size = language.save(path)
+    monkeypatch.setattr("crnn.decoding.language._MAX_BYTES", size - 1)
+    with pytest.raises(DataError, match=rf"language .*words\.lm: has more than {size - 1:,} bytes; expected fewer"):
+        load_language(path)
+    monkeypatch.undo()
+    language.info["characters"] = "".join(map(chr, range(0x20000, 0x20000 + 65_537)))
+    language.save(path)
+    with pytest.raises(DataError, match="has 65,537 characters, expected at most 65,536"):
+        load_language(path)
+
+
 def test_what_cannot_be_learned_from_is_refused() -> None:
     for order in (0, MAX_ORDER + 1):
         with pytest.raises(ConfigError, match=f"order is {order}; expected 1 to {MAX_ORDER}"):

@@ -117,5 +117,6 @@ def test_words_that_make_no_lexicon(monkeypatch):
     with pytest.raises(DataError, match=r"words are the text 'words\.txt'; expected a list of words"):
         Lexicon.from_words("words.txt", CHARSET)
     monkeypatch.setattr(lexicon_module, "_MOST_CHARACTERS", 5)
+    assert len(Lexicon.from_words(["abc", "abc", "ab"], CHARSET)) == 2
     with pytest.raises(DataError, match="has more than 5 characters"):
         Lexicon.from_words(["abc", "def"], CHARSET)

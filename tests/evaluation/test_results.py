@@ -53,6 +53,8 @@ def test_json_has_the_figures_of_the_sums() -> None:
                 "samples": 4,
                 "skipped": {"empty_label": 1, "too_long": 2},
                 "expected": 4,
+                "lost": {"labels": 0, "characters": {}},
+                "unwritable": {"labels": 0, "characters": {}},
                 "accuracy": 0.75,
                 "accuracy_low": low,
                 "accuracy_high": high,
@@ -119,6 +121,20 @@ def test_warnings_name_the_set_and_what_is_wrong() -> None:
     assert dataset("plates", [("a", "a")], skipped={"too_long": 2}).warnings == []
     nothing = "no sample was compared (too_long: 3); expected readable images with labels that count"
     assert replace(EMPTY, name="SVT", expected=647).warnings == [f"SVT: {nothing}"]
+
+
+def test_labels_with_characters_that_are_not_compared_or_cannot_be_written_are_counted() -> None:
+    shown = dataset("SVT", [("a", "a")] * 4)
+    first, second, third, _ = shown.samples
+    lost = replace(first, lost="ß"), replace(second, lost="ßı", unwritable="-"), replace(third, lost="")
+    shown = replace(shown, samples=(*lost, shown.samples[3]))
+    (entry,) = evaluation(shown).as_dict()["datasets"]
+    assert entry["lost"] == {"labels": 2, "characters": {"ß": 2, "ı": 1}}
+    assert entry["unwritable"] == {"labels": 1, "characters": {"-": 1}}
+    assert entry["warnings"] == [
+        "SVT: 2 of 4 labels have characters that are not compared: 'ßı'",
+        "SVT: 1 of 4 labels have characters that the model cannot write, which count as wrong: '-'",
+    ]
 
 
 def test_accuracy_by_length_counts_the_compared_label_and_pools_the_longest() -> None:

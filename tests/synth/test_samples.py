@@ -346,7 +346,7 @@ def test_without_settings_there_is_a_preset(tmp_path: Path, capsys: pytest.Captu
     ("arguments", "said"),
     [
         (["nonsense"], "'nonsense'"),
-        (["preview", "out.txt"], "out.txt: expected an image file to write, such as preview.png"),
+        (["preview", "out.txt"], "OUT out.txt: expected a name that ends in .png or .jpg or"),
         (["preview", "missing/out.png"], "OUT missing/out.png: there is no such folder to write it in"),
         (["preview", "folder.png"], "OUT folder.png: is a folder; expected a file in a folder that exists"),
         (["preview", "out.png", "--count", "4001"], "'--count': Input should be less than or equal to 4000"),

@@ -222,8 +222,10 @@ def test_the_best_weights_are_those_of_the_best_validation(
 
 
 def test_a_validation_that_compares_nothing_is_no_best_one(word_list: Words, small_config: Configs) -> None:
-    # Labels outside the charset of the protocol: all are skipped, the accuracy is no number.
-    nothing = word_list(labels=["??", "!!"], name="nothing")
+    # Images that cannot be read: all are skipped, the accuracy is no number.
+    nothing = word_list(2, "nothing")
+    for image in (nothing.parent / "images").iterdir():
+        image.write_bytes(b"broken")
     report = train(small_config(word_list(8), data={"validation": [str(nothing)]}, train={"num_steps": 1}))
     assert report.best_accuracy is None
     assert report.weights.name == "last.safetensors"
@@ -486,7 +488,44 @@ def test_a_validation_that_cannot_be_is_refused_before_the_first_step(
     config = small_config(words, charset={"characters": "62"}, **sections)
     with pytest.raises((ConfigError, DataError), match=said):
         train(config)
-    assert not (Path(config.checkpoint.save_checkpoint_path) / "metrics.jsonl").exists()
+    assert not Path(config.checkpoint.save_checkpoint_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "protocol", "said"),
+    [
+        (["漢字", "--"], "parseq", "none of 2 labels is left to compare (empty_label: 2; parseq over the model's own"),
+        (["漢字"], "modelzoo", "none of 1 labels is left to compare (empty_label: 1; "),
+        ([" "], "lines", "none of 1 labels is left to compare (empty_label: 1; lines, case folded)"),
+    ],
+)
+def test_a_validation_set_without_labels_that_count_is_refused_at_once(
+    small_config: Configs, word_list: Words, labels: list[str], protocol: str, said: str
+) -> None:
+    words, nothing = word_list(8), word_list(labels=labels, name="nothing")
+    config = small_config(words, data={"validation": [str(words), str(nothing)]}, eval={"protocol": protocol})
+    with pytest.raises(DataError, match=re.escape(f"data.validation: {nothing}: {said}")):
+        train(config)
+    assert not Path(config.checkpoint.save_checkpoint_path).exists()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"charset": {"characters": "xyz"}},  # no label is left
+        {"train": {"warm_start": "nowhere"}},
+        {"train": {"device": "nonsense"}},
+    ],
+)
+def test_a_run_that_fails_before_its_first_step_leaves_no_trace(
+    small_config: Configs, word_list: Words, tmp_path: Path, sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = word_list(8)
+    monkeypatch.setattr(TrainStep, "__call__", lambda *_: pytest.fail("a step was done"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises((CheckpointError, ConfigError, DataError)):
+        train(small_config(words, folder="a/b/run", **sections))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_biased_blank_is_where_a_run_starts_and_not_where_a_warm_start_does(

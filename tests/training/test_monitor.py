@@ -187,16 +187,19 @@ def test_what_is_said_is_said_as_it_is(monitor_of: Any, capsys: pytest.CaptureFi
 def test_a_validation_is_recorded_and_said(
     tmp_path: Path, monitor_of: Any, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    words = {**RESULT["datasets"][0], "warnings": ["words: 2 of 8 labels lose 'ß'", "words: a second line"]}
+    result = {**RESULT, "datasets": [words, *RESULT["datasets"][1:]]}
     with monitor_of() as monitor:
-        monitor.validation(4, RESULT, None, best=True)
-        monitor.validation(8, {**RESULT, "combined_accuracy": 0.25}, None, best=False)
+        monitor.validation(4, result, None, best=True)
+        monitor.validation(8, {**result, "combined_accuracy": 0.25}, None, best=False)
         clock.now += 60.0
         monitor.step(stats(9))
     assert lines_of(tmp_path)[:2] == [
-        {"step": 4, "validation": RESULT, "best": True},
-        {"step": 8, "validation": {**RESULT, "combined_accuracy": 0.25}, "best": False},
+        {"step": 4, "validation": result, "best": True},
+        {"step": 8, "validation": {**result, "combined_accuracy": 0.25}, "best": False},
     ]
-    first, left_out, second, third = capsys.readouterr().err.splitlines()
+    first, *warnings, left_out, second, third = capsys.readouterr().err.splitlines()
+    assert warnings == words["warnings"]  # once, too
     assert first == "step 4: words 50.00 %, none nothing compared (best so far)"
     assert left_out == "none: 0 samples compared, left out missing: 3"  # once: it is the same in the next one
     assert second == "step 8: words 50.00 %, none nothing compared"

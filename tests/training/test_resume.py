@@ -271,6 +271,26 @@ def test_a_run_that_ended_may_be_made_longer(
     assert same_tensors(report.weights, before)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"num_steps": 4}, {"num_steps": 400}, "was 0 in a run of 4 steps, and is 0.1 in one of 400"),
+        ({"epoch_size": 2}, {"epoch_size": 4}, "was 0 in a run of 4 steps, and is 0.05 in one of 8"),
+        ({"num_steps": 4}, {"num_steps": 4}, None),
+    ],
+)
+def test_another_learning_rate_after_a_resume_is_said(
+    word_list: Words, small_config: Configs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    before: dict[str, int], after: dict[str, int], said: str | None,
+) -> None:  # fmt: skip
+    words, optim = word_list(16), {"learning_rate": 0.1, "schedule": "cosine"}
+    train(small_config(words, optim=optim, train={"num_steps": None, **before}))
+    stop_at(monkeypatch, 5)
+    train(small_config(words, optim=optim, train={"num_steps": None, **after}), resume=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "learning rate" in line]
+    assert lines == ([f"the learning rate at step 4 {said}"] if said else [])
+
+
 def test_other_samples_after_a_resume_are_said(
     word_list: Words, small_config: Configs, capsys: pytest.CaptureFixture[str]
 ) -> None:

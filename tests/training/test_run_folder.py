@@ -1,5 +1,6 @@
 """The folder of a run: what is kept of it, what is used when files are damaged, who may write there."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,6 +26,12 @@ def checkpoint(step: int) -> Checkpoint:
     return Checkpoint(step, {"model.head.weight": torch.full((2, 3), float(step))}, ONE_RANK, {"train": {"seed": 3}})
 
 
+def made(path: Path) -> RunFolder:
+    """Return a folder as a run has it that holds it."""
+    (path / "checkpoints").mkdir()
+    return RunFolder(path)
+
+
 def steps_in(folder: RunFolder) -> list[int]:
     return [int(path.stem.split("-")[1]) for path in folder.checkpoints()]
 
@@ -40,14 +47,14 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [50]), (2, [50, 40]), (9, [50, 40, 30, 20, 10])])
 def test_the_latest_checkpoints_are_kept(tmp_path: Path, keep: int, left: list[int]) -> None:
-    folder = RunFolder(tmp_path)
+    folder = made(tmp_path)
     for step in (10, 20, 30, 40, 50):
         folder.save(checkpoint(step), keep)
     assert steps_in(folder) == left
 
 
 def test_steps_are_ordered_as_numbers_and_other_files_are_left_alone(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = made(tmp_path)
     for step in (99_999_999, 100_000_001):
         folder.save(checkpoint(step), keep=5)
     others = ["step-1.safetensors", "notes.txt", "step-00000005.safetensors.bak", "step-00000009.safetensors.partial"]
@@ -61,7 +68,7 @@ def test_steps_are_ordered_as_numbers_and_other_files_are_left_alone(tmp_path: P
 
 @pytest.mark.parametrize("change", [{"format": "crnn-weights"}, {"format_version": 2}])
 def test_a_checkpoint_of_another_kind_or_version_is_not_used(tmp_path: Path, change: dict[str, Any]) -> None:
-    folder = RunFolder(tmp_path)
+    folder = made(tmp_path)
     path = folder.save(checkpoint(4), keep=3)
     tensors, metadata = read_tensors(path)
     write_tensors(path, tensors, metadata | change)
@@ -71,7 +78,7 @@ def test_a_checkpoint_of_another_kind_or_version_is_not_used(tmp_path: Path, cha
 
 def test_damaged_checkpoints_of_later_steps_do_not_push_out_good_ones(tmp_path: Path) -> None:
     # 30 is damaged, so the run goes on from 20 and saves 21: only 20 and 21 are worth anything.
-    folder = RunFolder(tmp_path)
+    folder = made(tmp_path)
     for step in (10, 20, 30):
         folder.save(checkpoint(step), keep=3)
     damage(folder.checkpoints()[0])
@@ -86,8 +93,70 @@ def test_damaged_checkpoints_of_later_steps_do_not_push_out_good_ones(tmp_path: 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"run folder .*file/run: Not a directory; choose another"):
-        RunFolder(tmp_path / "file" / "run")
+    with (
+        pytest.raises(CheckpointError, match=r"run folder .*file/run: Not a directory; choose another"),
+        RunFolder(tmp_path / "file" / "run").lock(),
+    ):
+        pass
+
+
+FOREIGN = ("notes.txt", "config.toml", "movie.partial", "checkpoints/mine.bin")
+
+
+def content(folder: Path) -> dict[str, str | None]:
+    return {str(p.relative_to(folder)): p.read_text() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("foreign", [(), FOREIGN[:3], FOREIGN])
+@pytest.mark.parametrize("error", [ConfigError, KeyboardInterrupt])
+def test_a_run_that_fails_before_its_first_step_leaves_what_was_there(
+    tmp_path: Path, foreign: tuple[str, ...], error: type[BaseException]
+) -> None:
+    path = tmp_path / "new" / "run"
+    for name in foreign:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("mine")
+    before = content(tmp_path)
+
+    def fail() -> None:
+        with RunFolder(path).lock():
+            (path / "metrics.jsonl").write_text("")
+            (path / "tensorboard").mkdir()
+            (path / "tensorboard" / "events").write_text("")
+            (path / "best.safetensors").write_text("the warm start")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert content(tmp_path) == before
+
+
+def test_what_was_there_of_a_run_stays_where_its_resume_fails(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.save(checkpoint(3), keep=1)
+    for name in ("run.lock", "metrics.jsonl", "best.safetensors", "config.toml"):
+        (tmp_path / name).write_text("of the run\n")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError), folder.lock():
+        raise ConfigError
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "config.toml").read_text() == "of the run\n"
+
+
+def test_what_a_run_has_begun_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with contextlib.suppress(TrainingError), folder.lock():
+        folder.begin(Config())
+        raise TrainingError
+    assert sorted(content(tmp_path / "run")) == ["checkpoints", "config.toml", "run.lock"]
+
+
+def test_the_folder_of_another_run_is_not_tidied_up(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run").lock():
+        before = content(tmp_path)
+        with pytest.raises(TrainingError, match="is training in"), RunFolder(tmp_path / "run").lock():
+            pass
+        assert content(tmp_path) == before
 
 
 # ---- The lock
@@ -131,11 +200,13 @@ def test_a_second_run_is_refused_until_the_first_process_is_dead(tmp_path: Path)
 
 
 def test_half_written_files_of_a_killed_run_are_tidied_up(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    for name in ("best.safetensors.partial", "checkpoints/step-00000002.safetensors.partial", "notes.txt"):
+    folder = made(tmp_path)
+    halves = ["best", "last", "checkpoints/step-00000002"]
+    others = ["checkpoints/mine.partial", "movie.partial", "notes.txt"]
+    for name in [*(f"{half}.safetensors.partial" for half in halves), "config.toml.partial", *others]:
         (tmp_path / name).write_text("half")
     with folder.lock():
-        assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["notes.txt", "run.lock"]
+        assert sorted(n for n, text in content(tmp_path).items() if text is not None) == [*others, "run.lock"]
 
 
 # ---- Whether it is the same run

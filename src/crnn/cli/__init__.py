@@ -5,7 +5,6 @@ a setting is bad (one line; ``--debug`` adds the traceback), 128 + n ended by si
 when they run: ``crnn --help`` imports no torch.
 """
 
-import contextlib
 import errno
 import io
 import logging
@@ -16,12 +15,14 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from crnn.cli.arguments import add_command, command_group
-from crnn.errors import CrnnError
+from crnn.errors import CrnnError, printable
+from crnn.terminal import complain, drop_output
 
 __all__ = ["main"]
 
@@ -32,7 +33,7 @@ _COMMANDS = {
     "train": "Train a network.",
     "evaluate": "Measure a model on benchmark sets.",
     "export": "Write a network as an ONNX file.",
-    "calibrate": "Fit confidences on labelled images.",
+    "calibrate": "Fit confidences on labelled images, and write them into the weights file.",
     "lm": "Learn a language from word lists.",
     "data": "Convert and inspect datasets.",
     "synth": "Render text: a sheet to look at, or a set.",
@@ -91,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = next((argument for argument in rest if not argument.startswith("-")), "")
     name = f"crnn {command}" if command in _COMMANDS else "crnn"
     when_cut_short = 128 + signal.SIGPIPE if command == "train" else 0  # a run was cut short, a list was not
-    _set_up_output(debug)
     try:
+        _set_up_output(debug)
         status = _run(command, rest)
         sys.stdout.flush()  # here, where a broken pipe is still understood
         return status
@@ -103,26 +104,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)  # not of every error
         path = context.command_path if context is not None else name
         message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
-        print(f"{name}: {message}{'' if message.endswith('?') else '.'} See {path} --help", file=sys.stderr)
-        return 2
-    except CrnnError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"{name}: {error}", file=sys.stderr)
+        complain(f"{name}: {message}{'' if message.endswith('?') else '.'} See {path} --help")
         return 2
     except BrokenPipeError:  # the reader of our output, such as head, has enough
-        _drop_output()
+        drop_output(sys.stdout)
         return when_cut_short
-    except OSError as error:
-        if error.filename is not None or error.errno != errno.ENOSPC:
+    except (CrnnError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:  # of a library, with a text alone
             raise
-        _drop_output()
-        print(f"{name}: the output cannot be written: {error.strerror}; make room, or write elsewhere", file=sys.stderr)
+        if debug:
+            traceback.print_exc()
+        complain(f"{name}: {_explained(error) if isinstance(error, OSError) else error}")
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit as end:  # 0: a completion was shown; else rich has lost its reader
         return when_cut_short if end.code else 0
+
+
+def _explained(error: OSError) -> str:
+    """Return the line for an error of the system, from any path or stream, that nobody else has explained."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check the path, and who may read and write there"
+    try:
+        Path.cwd()
+    except OSError:
+        return "the working folder is gone, or may not be entered; go to another one"
+    if error.errno in (errno.ENOSPC, errno.EBADF, errno.EIO):
+        drop_output(sys.stdout)
+        return f"the output cannot be written: {error.strerror}; make room, or write elsewhere"
+    return f"{error.strerror}; --debug shows where"
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -138,8 +149,22 @@ def _run(command: str, arguments: list[str]) -> int:
         return end.exit_code
 
 
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+
 def _set_up_output(debug: bool) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    closed = sys.stdout is None
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:  # it is closed, and the first file that is opened would take its place
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    if closed:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    Path.cwd()  # libraries end the process where it is gone
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("crnn").setLevel(logging.DEBUG if debug else logging.WARNING)
     if not debug:
         # Warnings of libraries are for developers; what users must know is said in our own lines.
@@ -147,9 +172,3 @@ def _set_up_output(debug: bool) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A file name may have bytes, and a reading characters, that the terminal's encoding has not.
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _drop_output() -> None:
-    """Let the interpreter end in silence: what stdout still holds would fail once more."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -58,6 +58,9 @@ _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"} | {
     "lm": "NAME|FILE", "path_column": "NAME", "label_column": "NAME", "allow": "CHARACTERS", "block": "CHARACTERS",
 }  # fmt: skip
 
+# Options that say nothing unless another one is given.
+_NEEDS = {"explain_font": "explain", "sheet_samples": "sheet", "sheet_font": "sheet", "to": "write"}
+
 
 class _Command(TyperCommand):
     """A command that names ``--section.key VALUE`` in its usage, and the nearest option of a mistyped one."""
@@ -77,6 +80,11 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
+        given = [p for p in self.params if ctx.get_parameter_source(p.name).name == "COMMANDLINE"]
+        for parameter in given:
+            needed = next((p for p in self.params if p.name == _NEEDS.get(parameter.name)), None)
+            if needed is not None and needed not in given:
+                ctx.fail(f"{parameter.opts[0]} does nothing without {needed.opts[0]}; expected both, or neither")
         for flag in ctx.args:  # of a command that takes settings: elsewhere Typer has refused it
             names = [name for parameter in self.params for name in parameter.opts if name.startswith("--")]
             if flag.startswith("--") and (near := difflib.get_close_matches(flag.partition("=")[0], names)):
@@ -233,5 +241,5 @@ def _toml_value(text: str) -> Any:
     """Parse a value as TOML, or return the text where it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

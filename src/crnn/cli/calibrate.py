@@ -8,8 +8,7 @@ import typer
 
 from crnn.cli.arguments import EngineOptions
 from crnn.config.training import ProtocolName
-from crnn.errors import ConfigError
-from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
+from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say, show
 
 
 def calibrate(
@@ -22,14 +21,14 @@ def calibrate(
     *,
     engine: EngineOptions,
 ) -> int:
-    """Make confidences true: fit them on labelled images, and keep that in the weights file.
+    """Make confidences true: fit them on labelled images, and write that into the weights file MODEL, or to --out.
 
     Texts and scores stay as they are, and so does a curve that a fit does not better. Take images like those that will
     be read, some hundreds of them, and none that the network has learned from. In Python:
     ``crnn.evaluation.evaluate.calibrate``.
 
     Args:
-        model: Weights file or run folder (its best weights); the file is written anew with the curves in it.
+        model: Weights file or run folder (its best weights); without --out replaced by one with the curves in it.
         data: LMDB folders and list files.
         out: Write this file instead, and leave the model as it is.
         protocol: Rules that say when a reading is right.
@@ -37,9 +36,7 @@ def calibrate(
         json: Print one JSON object.
         engine: The engine.
     """
-    check_writable("--out", out, "calibrated.safetensors")
-    if out and not out.endswith(".safetensors"):
-        raise ConfigError(f"--out {out}: what is written is a weights file; expected a name that ends in .safetensors")
+    check_writable("--out", out, "calibrated.safetensors", (".safetensors",))
     require_torch("calibrating", "torch")
     from crnn.evaluation.evaluate import calibrate as run
     from crnn.evaluation.evaluate import count_samples
@@ -54,11 +51,12 @@ def calibrate(
             say=partial(say, "calibrate"),
         )  # fmt: skip
     path = save_calibration(model, found, out or None)
+    say("calibrate", f"{path} {'is written' if out else 'is changed'}: it has these confidences, the rest stays")
     if json:
         print_json({"model": str(path), **found.as_dict()})
     for way, curve in (("greedy", found.greedy), ("with language", found.language)):
         if curve is not None and not json:
-            print(
+            show(
                 f"{path}, {way}: slope {curve.slope:.3f}, offset {curve.offset:+.3f} from {curve.samples} readings, "
                 f"{100 * curve.accuracy:.2f} % right; expected calibration error {100 * curve.error_before:.2f} % "
                 f"before, {100 * curve.error_after:.2f} % after (on readings that it was not fitted on)"

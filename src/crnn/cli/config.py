@@ -8,6 +8,7 @@ import typer
 from crnn.cli.arguments import CONFIG, config_from
 from crnn.config.run import Config, dump_config, preset_names
 from crnn.errors import ConfigError
+from crnn.terminal import escaped
 
 HELP = f"Show and explain settings. CONFIG is a TOML file or a preset: {', '.join(preset_names())}."
 
@@ -21,7 +22,7 @@ def show(ctx: typer.Context, config: CONFIG) -> int:
         ctx: Holds the settings.
         config: A TOML file or a preset: crnn-small, crnn-vgg, modelzoo, tiny.
     """
-    print(dump_config(config_from(config, ctx.args)), end="")
+    print(escaped(dump_config(config_from(config, ctx.args))), end="")
     return 0
 
 

@@ -26,12 +26,13 @@ from crnn.errors import ConfigError, DataError
 from crnn.evaluation.lexicons import full_lexicon, write_lexicon
 from crnn.evaluation.protocol import expected_count
 from crnn.terminal import (
-    check_image_writable,
+    IMAGES,
     check_writable,
     counting_bar,
     print_json,
     save_image,
     say,
+    show,
     signals_collected,
 )
 
@@ -96,8 +97,8 @@ def inspect(
     settings = InspectionSettings(
         image=measured.image, charset=measured.charset, tiny_below=tiny_below, huge_above=huge_above
     )
+    check_writable("--sheet", sheet, "samples.png", IMAGES)
     if sheet:
-        check_image_writable("--sheet", sheet)
         load_font(sheet_font or None, 12)  # raises its errors now, and not at the end
     if write:
         check_destination(write)
@@ -157,10 +158,10 @@ def lexicon(
     with counting_bar("collecting words", sum(map(len, stores))) as progress:
         found = full_lexicon(stores, characters.charset(), rules, words_from=words_from, progress=progress)
     write_lexicon(destination, found.words)
-    left_out = "".join(f"\n  left out {count}: {reason}" for reason, count in found.left_out.items())
+    left_out = [f"  left out {count}: {reason}" for reason, count in found.left_out.items()]
     taken = [f"{found.labels} labels"] if words_from != "kept" else []
     taken += [f"{found.kept} words of lexicons"] if words_from != "labels" else []
-    print(f"{destination}: {len(found.words)} words from {' and '.join(taken)}{left_out}")
+    show(f"{destination}: {len(found.words)} words from {' and '.join(taken)}", *left_out)
     return 0
 
 

@@ -12,8 +12,8 @@ import typer
 from crnn.charset import NAMED_CHARSETS
 from crnn.cli.arguments import EngineOptions
 from crnn.config.training import ProtocolName
-from crnn.decoding.decoder import DecodingOptions
-from crnn.errors import ConfigError
+from crnn.decoding.decoder import DecodingOptions, find_method
+from crnn.errors import ConfigError, printable
 from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
 
 if TYPE_CHECKING:
@@ -52,11 +52,13 @@ def evaluate(
     lexicon_only, margin = decoding.decode == "lexicon", decoding.lexicon_margin
     if lexicon_only and len(lexicons) != 1:
         raise ConfigError(f"--decode lexicon reads with one --lexicon, {len(lexicons)} are given; leave --decode out")
+    if lexicon_only:
+        find_method(replace(decoding, lexicon=lexicons[0]), has_language=False)
     if margin is not None and not lexicons:
         raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
     if margin is not None and not 0 <= margin < float("inf"):
         raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
-    check_writable("--report", report, "report.html")
+    check_writable("--report", report, "report.html", (".html", ".htm"))
     require_torch("evaluating", "torch")
     from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
     from crnn.engines.loading import is_for_cpus
@@ -115,16 +117,22 @@ def _print_table(result: Evaluation) -> None:
     from rich.table import Table
 
     from crnn.evaluation.metrics import TextSums, mean_accuracy
+    from crnn.evaluation.results import label_losses
 
-    table = Table(title=f"{result.model}, {result.title}", title_justify="left")
+    table = Table(title=printable(f"{result.model}, {result.title}"), title_justify="left")
     plain = any(dataset.greedy is not None for dataset in result.datasets)
     forms = [name for name, _ in result.datasets[0].forms]  # one protocol, so all sets have the same
     figures = ("greedy", "with language") if plain else ("accuracy",)
-    headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", "skipped")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("dataset", "skipped") else "right")
+    losses = {dataset.name: label_losses(dataset.samples) for dataset in result.datasets}
+    kinds = [k for k in ("lost", "unwritable") if any(loss[k]["labels"] for loss in losses.values())]
+    texts = ("skipped", *(f"labels: {kind}" for kind in kinds))
+    headings = ("dataset", *result.lexicon_names, *figures, "95 %", "1-NED", "CER", *forms, "samples", *texts)
+    for heading in map(printable, headings):
+        table.add_column(heading, justify="left" if heading in ("dataset", *texts) else "right")
     for dataset in result.datasets:
-        table.add_row(*_table_row(dataset, plain))
+        found = [losses[dataset.name][kind] for kind in kinds]
+        cells = [f"{x['labels']}: {printable(''.join(x['characters'])[:12])}" if x["labels"] else "-" for x in found]
+        table.add_row(*_table_row(dataset, plain), *cells)
     if len(result.datasets) > 1:
         total = sum(dataset.sums.samples for dataset in result.datasets)
         between, behind = [""] * len(result.lexicon_names), [""] * (3 + len(forms))
@@ -137,7 +145,7 @@ def _print_table(result: Evaluation) -> None:
             both = (_percent(mean), _percent(value)) if plain else (_percent(value),)
             table.add_row(name, *between, *both, *behind, count)
     console = Console(markup=False, emoji=False, highlight=False)  # names are names, whatever brackets they have
-    console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * len(forms))
+    console.width = max(console.width, 120 + 10 * len(result.lexicon_names) + 20 * (len(forms) + len(kinds)))
     with console.capture() as captured:
         console.print(table)
     print(captured.get(), end="", flush=True)
@@ -149,7 +157,7 @@ def _table_row(dataset: DatasetResult, plain: bool) -> list[str]:
     sums = dataset.sums
     low, high = sums.accuracy_interval
     return [
-        dataset.name,
+        printable(dataset.name),
         *(_percent(lexicon.sums.accuracy) for lexicon in dataset.lexicons),
         *((_percent(dataset.greedy.accuracy) if dataset.greedy is not None else "-",) if plain else ()),
         _percent(sums.accuracy),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from crnn.errors import ExportMismatchError
-from crnn.terminal import say
+from crnn.terminal import say, show
 
 
 def export(
@@ -37,12 +37,12 @@ def export(
     except ExportMismatchError as error:  # a result, and a bad one
         say("export", str(error))
         return 1
-    print(f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}")
+    show(f"{report.path}: {report.size / 1e6:.2f} MB, {report.precision}")
     if report.quantized is not None:
-        print(f"  quantised: {report.quantized}; with {report.images}")
+        show(f"  quantised: {report.quantized}; with {report.images}")
     for found in report.comparisons:
         widths = ", ".join(str(width) for width in found.widths)
-        print(
+        show(
             f"  {found.engine} against {report.source}, widths {widths}: {found.texts} of {found.images} texts "
             f"differ, log-probabilities by at most {found.log_probs:.2g}, distributions by {found.distribution:.2g} on "
             f"average; scores of an image alone and in a batch by {found.alone:.2g}"

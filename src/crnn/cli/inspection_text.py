@@ -16,7 +16,7 @@ from crnn.config.model import time_steps
 from crnn.contact_sheet import contact_sheet
 from crnn.data.inspection import Finding, Groups, Histogram, Inspection, InspectionSettings, Member, Overlap
 from crnn.data.source import SampleStore
-from crnn.errors import DataError
+from crnn.errors import DataError, printable
 from crnn.image import load_image
 
 _BAR = 20
@@ -53,7 +53,7 @@ def inspection_text(found: Inspection, bar: str) -> str:
         *_contradictions(found.contradictions),
         *(line for overlap in found.overlaps for line in _overlap(overlap)),
     ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(printable(line.rstrip()) for line in lines)
 
 
 def _measure(settings: InspectionSettings) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from crnn.decoding.language import DEFAULT_ORDER
 from crnn.errors import ConfigError, DataError
-from crnn.terminal import check_writable, counting_bar
+from crnn.terminal import check_writable, counting_bar, show
 
 
 def lm(
@@ -62,9 +62,9 @@ def lm(
             progress(1)
         language = train_language(words, Path(out).stem, order, progress=progress)
     size = language.save(out)
-    left_out = f"\n  left out {unreadable}: unreadable_record" if unreadable else ""
-    print(
+    show(
         f"{out}: order {language.order}, {language.num_words} words, {language.arrays['symbols'].size} "
-        f"sequences of {len(language.characters)} characters, {size / 1e6:.1f} MB{left_out}"
+        f"sequences of {len(language.characters)} characters, {size / 1e6:.1f} MB",
+        *[f"  left out {unreadable}: unreadable_record"] * bool(unreadable),
     )
     return 0

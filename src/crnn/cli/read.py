@@ -16,15 +16,14 @@ from PIL import Image
 from crnn.cli.arguments import EngineOptions
 from crnn.contact_sheet import load_font
 from crnn.decoding.decoder import DecodingOptions
-from crnn.errors import ConfigError, ImageError
+from crnn.errors import ConfigError, ImageError, printable
 from crnn.image import ADVICE, IMAGE_SUFFIXES
 from crnn.model.weights import DEFAULT_MODEL
-from crnn.terminal import check_image_writable, counting_bar, print_json, save_image, say
+from crnn.terminal import IMAGES, check_writable, counting_bar, print_json, save_image, say
 
 if TYPE_CHECKING:
     from crnn.recognizer import Recognizer
 
-_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})  # they would break a line or its columns
 _MAX_EXPLAINED = 16  # images in one file of --explain
 
 
@@ -53,8 +52,8 @@ def read(
     """
     from crnn.recognizer import load
 
+    check_writable("--explain", explain, "explained.png", IMAGES)
     if explain:
-        check_image_writable("--explain", explain)
         load_font(explain_font or None, 12)  # raises its errors now, and not at the end
     reader = load(model, **asdict(engine), **asdict(decoding))
     if decoding.n_best > 1 and not json:
@@ -98,13 +97,13 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
                     say("read", str(reading))
                 continue
             if reading.warning is not None:
-                say("read", f"{path}: {ADVICE[reading.warning]}")
+                say("read", f"{path}: {ADVICE[reading.warning].format(reading.turned or '90 or 270')}")
             if len(kept) < keep:
                 kept.append(path)
             if json:
                 print_json({"image": path, **reading.as_dict(with_alternatives=reader.decoder.options.n_best > 1)})
             else:
-                print(f"{path.translate(_ESCAPED)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
+                print(f"{printable(path, sys.maxsize)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
     return count, bad + len(closed), kept
 
 
@@ -157,7 +156,7 @@ def _images_in(folder: str, closed: list[str]) -> Iterator[str]:
         # A link to nothing is an image that is missing; a pipe would be waited for.
         # What macOS writes beside a file on other disks (._NAME) is none, whatever its suffix.
         is_image = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
-        if is_image and (path.is_file() or not path.exists()):
+        if is_image and (os.path.isfile(path) or not os.path.exists(path)):  # noqa: PTH110, PTH113 - as above
             yield str(path)
         else:
             others.append(path.name)

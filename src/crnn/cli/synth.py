@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from crnn.cli.arguments import config_from
-from crnn.terminal import check_image_writable, counting_bar, require_torch, save_image, say
+from crnn.terminal import IMAGES, check_writable, counting_bar, require_torch, save_image, say, show
 
 HELP = "Render text, as 'crnn train CONFIG --data.train synth' makes it while it trains."
 
@@ -39,14 +39,14 @@ def preview(
         explain: Show how samples come about, one in each row, stage by stage.
     """
     settings = config_from(config, ctx.args, default=_DEFAULT)
-    check_image_writable("OUT", out)
+    check_writable("OUT", out, "preview.png", IMAGES)
     count = count if count is not None else 8 if explain else 80
     require_torch("rendering text", "train")
     from crnn.synth.samples import explain_sheet, preview_sheet
 
     sheet = (explain_sheet if explain else preview_sheet)(settings, count, first, partial(say, "synth"))
     save_image(out, sheet)
-    print(out)
+    show(out)
     return 0
 
 
@@ -83,5 +83,5 @@ def write(
             settings, dst, count, first=first, to=to, shape=shape, encoding=format, progress=progress,
             say=partial(say, "synth"),
         )  # fmt: skip
-    print(f"{dst}: {written} samples written")
+    show(f"{dst}: {written} samples written")
     return 0

@@ -5,7 +5,7 @@ import os
 import typer
 
 from crnn.cli.arguments import CONFIG, config_from
-from crnn.terminal import require_torch
+from crnn.terminal import require_torch, show
 
 
 def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
@@ -43,5 +43,5 @@ def train(ctx: typer.Context, config: CONFIG, resume: bool = False) -> int:
         accuracy += "" if report.best_step else " (nothing beat the weights that it began with; they are kept)"
     lost = "".join(f", images left out {count} times: {reason}" for reason, count in report.skipped.items())
     if os.environ.get("RANK", "0") == "0":  # under torchrun every rank comes here; one speaks for all
-        print(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
+        show(f"{report.weights}: {report.steps} steps{accuracy}{lost}")
     return 0 if report.stopped_by is None else 128 + report.stopped_by

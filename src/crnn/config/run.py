@@ -7,12 +7,14 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
+from pydantic import model_validator
 
+from crnn.charset import check_own_form
 from crnn.config.model import ReaderConfig
-from crnn.config.section import checked_settings
+from crnn.config.section import checked_call, checked_settings
 from crnn.config.synth import CameraConfig, CorpusConfig, FontConfig, StyleConfig, SynthConfig
 from crnn.config.training import (
     AugmentConfig,
@@ -25,6 +27,7 @@ from crnn.config.training import (
 )
 from crnn.errors import ConfigError
 
+_MAX_BYTES, _MAX_DOTS = 1 << 20, 200  # of a TOML file, and of one of its keys
 _PRESETS = Path(str(resources.files("crnn") / "presets"))
 
 
@@ -44,26 +47,39 @@ class Config(ReaderConfig):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
+    @model_validator(mode="after")
+    def _check_charset(self) -> Self:
+        check_own_form(self.charset.charset(), self.charset.rules())  # weights files with such a charset are read
+        return self
+
 
 def preset_names() -> list[str]:
     """Return the names of the shipped settings, sorted."""
     return sorted(path.stem for path in _PRESETS.glob("*.toml"))
 
 
+@checked_call
 def load_config(source: str | Path) -> Config:
     """Load settings from a preset or a TOML file; ``ConfigError`` if that cannot be done."""
     name = str(source)
     path = _PRESETS / f"{name}.toml" if name in preset_names() else Path(source)
     expected = f"expected a TOML file or a preset ({', '.join(preset_names())})"
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a byte order mark first
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        # ``tomllib`` takes a time that grows with the square of the dots.
+        if len(content) > _MAX_BYTES or any(k.partition(b"=")[0].count(b".") > _MAX_DOTS for k in content.splitlines()):
+            raise RecursionError
+        values = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark first
     except FileNotFoundError:
         raise ConfigError(f"config {name!r} is neither a file nor a preset; {expected}") from None
     except OSError as error:
         raise ConfigError(f"config {name!r} cannot be read: {error.strerror}; {expected}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"config {name!r} is no text: {error.reason}; {expected}") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{name}: is nested too deeply, or has more than {_MAX_BYTES:,} bytes; {expected}") from None
+    except ValueError as error:  # also of whole numbers with thousands of digits
         raise ConfigError(f"{name}: not valid TOML: {error}") from error
     return parse_config(values, source=name)
 

@@ -1,8 +1,11 @@
 """Base class of the sections of the settings, and their errors."""
 
 import difflib
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar
 
 import pydantic
 from pydantic import Field, model_validator
@@ -49,6 +52,55 @@ def checked_settings(kind: type[_Tree], values: Mapping[str, Any], source: str) 
         raise ConfigError(f"{source}: " + "; ".join(_describe(error, kind))) from None
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def checked_call(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorate a function: an unknown argument, or one that is not of its annotated type, is a ``ConfigError``.
+
+    The function gets what was given, not converted. Whole numbers of numpy pass as those of Python.
+    """
+    names = list(inspect.signature(function).parameters)
+
+    @functools.cache  # the first call makes it, not the import
+    def check() -> Callable[..., None]:
+        nothing = functools.wraps(function)(lambda *_args, **_kwargs: None)
+        return pydantic.validate_call(config={"strict": True, "arbitrary_types_allowed": True})(nothing)
+
+    @functools.wraps(function)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+        whole = {k: int(v) for k, v in given.items() if isinstance(v, numbers.Integral) and not isinstance(v, bool)}
+        try:
+            check()(**given | whole)
+        except pydantic.ValidationError as error:
+            lines: dict[str, str] = {}  # of each argument; the members of a union have one together
+            for finding in error.errors():
+                name, message = str(finding["loc"][0]), finding["msg"][0].lower() + finding["msg"][1:]
+                if finding["type"] == "literal_error":
+                    message = "expected one of: " + finding["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+                if name not in names:
+                    lines[name] = no_such(name, names)
+                elif name in lines:
+                    lines[name] += " or " + message.removeprefix("input should be ")
+                elif name in given:  # Python itself says which are missing
+                    lines[name] = f"{name} is {given[name]!r:.100}; {message}"
+            if lines:
+                raise ConfigError("; ".join(lines.values())) from None
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def no_such(name: str, known: Iterable[str]) -> str:
+    """Return the message on an unknown option, with the nearest known one."""
+    known = [name for name in known if name != "self"]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected some of: {', '.join(known)}"
+    return f"{name}: no such option; {hint}"
+
+
 def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> Iterator[str]:
     """Yield a line for each finding of pydantic: key, given value, expected value."""
     for finding in error.errors():
@@ -62,11 +114,11 @@ def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -
             message = finding["msg"].removeprefix("Value error, ")
             yield f"{key}: {message}" if key else message
         elif finding["type"] == "tuple_type":
-            yield f"{key} is {finding['input']!r}; input should be a list: [{finding['input']!r}]"
+            yield f"{key} is {finding['input']!r:.200}; input should be a list: [{finding['input']!r:.200}]"
         elif finding["type"] == "model_type":
-            yield f"{key} is {finding['input']!r}; input should be a section of settings: [{key}]"
+            yield f"{key} is {finding['input']!r:.200}; input should be a section of settings: [{key}]"
         else:
-            yield f"{key} is {finding['input']!r}; {finding['msg'][0].lower()}{finding['msg'][1:]}"
+            yield f"{key} is {finding['input']!r:.200}; {finding['msg'][0].lower()}{finding['msg'][1:]}"
 
 
 def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:

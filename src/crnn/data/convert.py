@@ -10,17 +10,19 @@ import contextlib
 import functools
 import itertools
 import json
+import os
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from crnn.config.section import checked_call
 from crnn.data.crops import CropOptions, ImageReader, Prepared, prepare
-from crnn.data.formats.records import Reader, Record, Skipped, printable
+from crnn.data.formats.records import Reader, Record, Skipped
 from crnn.data.list_file import ListWriter
 from crnn.data.store import LmdbWriter
-from crnn.errors import ConfigError, CrnnError, DataError
+from crnn.errors import ConfigError, CrnnError, DataError, printable
 from crnn.files import not_utf8
 from crnn.parallel import ordered_map, usable_cores
 
@@ -62,9 +64,10 @@ class Conversion:
     total: int  # samples of the reader
 
 
+@checked_call
 def convert(
     readers: Reader | Sequence[Reader],
-    path: str,
+    path: str | os.PathLike[str],
     *,
     to: Literal["lmdb", "list"] = "lmdb",
     images: CropOptions | None = None,
@@ -103,6 +106,7 @@ def convert(
         raise ConfigError(f"max_bad_share is {max_bad_share}; expected a share from 0 to 1")
     if workers is not None and workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more processes")
+    path = os.fspath(path)
     readers = [readers] if isinstance(readers, Reader) else list(readers)
     images = images or CropOptions()
     total = sum(len(reader) for reader in readers)
@@ -275,7 +279,7 @@ class _Tally:
                 raise ValueError(f"version {values['version']}")
             begun, tally = values["settings"], values["tally"]
             result = cls(**{**tally, "skips": {reason: Skips(**found) for reason, found in tally["skips"].items()}})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{partial}: was left by another version of this program ({error}). Begin anew with --restart"
             ) from error
@@ -328,4 +332,4 @@ def summary(done: Conversion) -> str:
         lines.append(f"  {done.lexicon_words_left_out} lexicon words left out: they have white space in them")
     if done.lexicons_left_out:
         lines.append(f"  the lexicons of {done.lexicons_left_out} samples left out: a list has no place for them")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -162,7 +162,7 @@ class ListWriter(FolderWriter):
                 self.state = str(values["state"]).encode()
                 if not list_path.is_file() or list_path.stat().st_size < length:
                     raise ValueError(f"{LIST_NAME} is shorter than it was")
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DataError(
                     f"{self.partial}: nobody can go on with it ({error}). Remove it and start again"
                 ) from error

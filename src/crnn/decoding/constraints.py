@@ -5,6 +5,8 @@ the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two lette
 """
 
 import functools
+import re
+import time
 import warnings
 from typing import Any
 
@@ -18,10 +20,14 @@ from crnn.reading_order import has_right_to_left
 
 _Mask = npt.NDArray[np.bool_]
 
-_TIMEOUT_S = 1.0  # for one text; only patterns that try every division of a text into parts come near it
+# Of one text; of all, beside a mean of so much for each. Only patterns that try every division of a text into parts
+# come near it; usual ones take some microseconds.
+_TIMEOUT_S, _MEAN_S = 1.0, 2e-4
 _TRIED, _TRIED_LENGTH = 5_000, 100  # texts, and their characters, among which one that matches is looked for
 _REMEMBERED = 200_000  # prefixes whose answers are cached
-_MAX_REPEATS = 10_000  # of one part, through all groups around it: ``regex`` unrolls the least number of each
+# Parts with repeats written out, of which ``regex`` may unroll some, and parts in a row: its first partial
+# match takes the cube of the length of a string, 0.3 s at 1000, without looking at the clock.
+_MAX_PARTS, _MAX_ROW = 10_000, 1000
 
 # an escape, a set, a repeat with its least number as a group, or a character
 _TOKENS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(?:,\d*)?\}|.", regex.DOTALL)
@@ -66,12 +72,14 @@ def written_as(character: str, charset: Charset, rules: LabelRules) -> str:
 class Pattern:
     """Pattern, in the syntax of ``regex``, that texts of the ``allowed`` classes ``(V,)`` must match as a whole.
 
-    ``ConfigError`` if it is no regular expression, takes too long to match, or allowed letters run from right to left;
-    ``CharsetError`` if no text was found to match. ``characters`` ``(V - 1,)`` are those of the charset.
+    ``ConfigError`` if it is no regular expression, is too large, takes too long to match, or allowed letters run from
+    right to left; ``CharsetError`` if no text was found to match. ``characters`` ``(V - 1,)`` are those of the charset.
     """
 
-    def __init__(self, expression: str, charset: Charset, rules: LabelRules, allowed: _Mask | None = None) -> None:
-        self.expression = expression
+    def __init__(
+        self, expression: str | re.Pattern[str], charset: Charset, rules: LabelRules, allowed: _Mask | None = None
+    ) -> None:
+        self.expression = expression = expression if isinstance(expression, str) else _with_flags(expression)
         self.characters = np.array(list(charset.characters), dtype=object)
         own = "".join(self.characters if allowed is None else self.characters[allowed[: charset.blank]])
         if has_right_to_left(own):  # the beam goes from left to right
@@ -79,8 +87,13 @@ class Pattern:
                 f"pattern {expression!r}: cannot be matched with letters written from right to left; expected 'allow' "
                 "without them, or no pattern"
             )
-        if _most_repeats(expression) > _MAX_REPEATS:
-            raise ConfigError(f"pattern {expression!r}: repeats of repeats make more than {_MAX_REPEATS:,} of a part")
+        self._texts, self._seconds = 0, 0.0
+        size, row = (len(expression), 0) if len(expression) > _MAX_PARTS else _num_parts(expression)
+        if size > _MAX_PARTS or row > _MAX_ROW:
+            raise ConfigError(
+                f"pattern {expression!r:.100}: has {size:,} parts, repeats of repeats written out, {row:,} in a row; "
+                f"expected at most {_MAX_PARTS:,} and {_MAX_ROW:,}. Shorten it, or give words as a lexicon"
+            )
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
         try:
             with warnings.catch_warnings():
@@ -98,12 +111,19 @@ class Pattern:
         return self._match(text, partial=False)
 
     def _match(self, text: str, *, partial: bool) -> bool:
+        begun = time.thread_time()  # of this thread alone: other work on the machine does not count
         try:
-            return self._regex.fullmatch(text, partial=partial, timeout=_TIMEOUT_S) is not None
+            found = self._regex.fullmatch(text, partial=partial, timeout=_TIMEOUT_S) is not None
+            self._texts += 1
+            self._seconds += time.thread_time() - begun
+            if self._seconds > _TIMEOUT_S + self._texts * _MEAN_S:
+                raise TimeoutError
         except TimeoutError:
             raise ConfigError(
-                f"pattern {self.expression!r}: takes more than {_TIMEOUT_S:g} s; expected no repeats of repeats: (a+)+"
+                f"pattern {self.expression!r:.100}: takes more than {_TIMEOUT_S:g} s for a text, or than that and "
+                f"{1e3 * _MEAN_S:g} ms for each of {self._texts:,}; expected no repeats of repeats: (a+)+"
             ) from None
+        return found
 
     def _may_match(self, characters: list[str]) -> bool:
         """Return true if some text matches, or too many prefixes do to try them all."""
@@ -119,20 +139,36 @@ class Pattern:
         return False
 
 
-def _most_repeats(expression: str) -> int:
-    """Return the largest product of least repeats around one part."""
-    groups, last = [1], 1  # largest product in each open group, and of the part before the token
+def _with_flags(compiled: re.Pattern[str]) -> str:
+    """Return the text of a compiled expression with its flags in front."""
+    flags = {letter: re.RegexFlag[letter] for letter in "AIMSX"}
+    if not isinstance(compiled.pattern, str) or compiled.flags & ~sum(flags.values(), re.UNICODE):
+        raise ConfigError(
+            f"pattern is {compiled!r:.100}; expected an expression for texts, with no flags but A, I, M, S and X"
+        )
+    letters = "".join(letter.lower() for letter, flag in flags.items() if compiled.flags & flag)
+    return f"(?{letters}){compiled.pattern}" if letters else compiled.pattern
+
+
+def _num_parts(expression: str) -> tuple[int, int]:
+    """Return the number of parts, each repeat written out, and the largest number written between two ``|``."""
+    groups, last = [0], 0  # parts of each open group, and those of the item before the token
+    row = longest = 0
     for token in _TOKENS.finditer(expression):
+        row = 0 if token[0] == "|" else row + 1
+        longest = max(longest, row)
         if token[0] == "(":
-            groups.append(1)
-        elif token[0] == ")" and len(groups) > 1:
-            last = groups.pop()
-        elif token[1]:
-            last *= min(max(int(token[1][:9]), 1), _MAX_REPEATS + 1)
-        elif token[0] not in "?+":  # behind a number these say how, and it may be repeated again
-            last = 1
-        groups[-1] = max(groups[-1], last)
-    return max(groups)
+            groups.append(0)
+            continue
+        if token[1]:
+            more = last * (max(int(token[1][:9]), 1) - 1)
+            last += more
+        elif token[0] in "?+*":  # a repeat, or how one is done; the part may be repeated again
+            continue
+        else:
+            more = last = (groups.pop() or 1) if token[0] == ")" and len(groups) > 1 else 1
+        groups[-1] = min(groups[-1] + more, 10**9)
+    return max(groups), longest
 
 
 def _written(expression: str, charset: Charset, rules: LabelRules) -> str:

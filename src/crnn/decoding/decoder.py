@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from crnn.charset import Charset, LabelRules
+from crnn.config.section import no_such
 from crnn.decoding.beam import Hypothesis, beam_search
 from crnn.decoding.confidence import UNCALIBRATED, Calibration, ConfidenceCurve, confidences
 from crnn.decoding.constraints import Pattern, allowed_classes, restrict
@@ -31,7 +33,7 @@ DecodeMethod = Literal["auto", "greedy", "beam", "lexicon"]
 
 _TAKES = {
     "greedy": {"allow", "block"},
-    "beam": {"allow", "block", "lm", "lm_weight", "pattern", "n_best"},
+    "beam": {"allow", "block", "beam_width", "lm", "lm_weight", "pattern", "n_best"},
     "lexicon": {"lexicon", "lexicon_margin", "n_best"},
 }  # options of each method
 
@@ -41,6 +43,14 @@ _RANGES: dict[str, tuple[Any, float, float]] = {
     "n_best": (_WHOLE, 1, 1000),
     "lexicon_margin": (_REAL, 0, math.inf),
     "lm_weight": (_REAL, 0, MAX_WEIGHT),
+}
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "lexicon": ((str, os.PathLike, Iterable, Lexicon), "a file with one word a line, or a list of words"),
+    "lm": ((str, os.PathLike, Language), "the name of a language, or a file of crnn lm"),
+    "pattern": ((str, re.Pattern), "a text, or what re.compile makes of one"),
+    "allow": ((str,), "a text"),
+    "block": ((str,), "a text"),
 }
 
 # Weight of a text outside the lexicon or the allowed characters: users mostly restrict texts correctly.
@@ -64,7 +74,7 @@ class DecodingOptions:
         lm: Language of the beam: ``auto``, the one of the weights; ``none``; the name of a shipped one; a file of
             ``crnn lm``; or a ``Language``.
         lm_weight: Factor of the language's log-probabilities; ``None`` is 0.4.
-        pattern: Regular expression that the whole text must match.
+        pattern: Regular expression that the whole text must match, as a text or compiled.
         allow: Only characters that texts may have.
         block: Characters that texts may not have.
         n_best: Number of texts to find; all but the best become ``Reading.alternatives``.
@@ -76,22 +86,29 @@ class DecodingOptions:
     lexicon_margin: float | None = None
     lm: str | os.PathLike[str] | Language = "auto"
     lm_weight: float | None = None
-    pattern: str | None = None
+    pattern: str | re.Pattern[str] | None = None
     allow: str | None = None
     block: str | None = None
     n_best: int = 1
 
-    def changed(self, options: Mapping[str, Any]) -> DecodingOptions:
-        """Return a copy with other values; ``None`` is the default, an unknown option a ``ConfigError``."""
+    def __post_init__(self) -> None:
+        for name, (kinds, expected) in _KINDS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                raise ConfigError(f"{name} is {value!r:.100}; expected {expected}")
+
+    def changed(self, options: Mapping[str, Any], also: Iterable[str] = ()) -> DecodingOptions:
+        """Return a copy with other values, ``None`` the default; ``ConfigError`` with the nearest name, or ``also``."""
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self)}
         if unknown := [name for name in options if name not in defaults]:
-            raise ConfigError(f"{', '.join(unknown)}: no such option; expected some of: {', '.join(defaults)}")
+            raise ConfigError("; ".join(no_such(name, [*defaults, *also]) for name in unknown))
         return replace(self, **{n: defaults[n] if value is None else value for n, value in options.items()})
 
     def given(self) -> list[str]:
-        """Return the names of options, but ``decode`` and ``beam_width``, that ask for something."""
-        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)[2:]}
-        return [n for n, (value, default) in values.items() if value != default and (n, value) != ("lm", "none")]
+        """Return the names of options, but ``decode``, that ask for something."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)[1:]}
+        given = {n: v for n, (v, default) in values.items() if (v is not None if default is None else v != default)}
+        return [n for n, value in given.items() if (n, value) != ("lm", "none")]
 
 
 class Decoder:
@@ -118,7 +135,7 @@ class Decoder:
     ) -> None:
         self.options = options = options or DecodingOptions()
         lm = language if options.lm == "auto" else options.lm
-        self.method = _method(options, has_language=lm != "none")
+        self.method = find_method(options, has_language=lm != "none")
         _check_values(options, self.method)
         self.charset = charset
         self._calibration = calibration or UNCALIBRATED
@@ -231,7 +248,8 @@ class Decoder:
         ]
 
 
-def _method(options: DecodingOptions, *, has_language: bool) -> str:
+def find_method(options: DecodingOptions, *, has_language: bool) -> str:
+    """Return the method that options ask for, or raise ``ConfigError`` if they do not go together."""
     decode, given = options.decode, options.given()
     if decode not in get_args(DecodeMethod):
         raise ConfigError(f"decode is {decode!r}; expected one of: {', '.join(get_args(DecodeMethod))}")
@@ -264,10 +282,6 @@ def _check_values(options: DecodingOptions, method: str) -> None:
         if not (isinstance(value, kind) and math.isfinite(value) and least <= value <= most):
             limit = f"{least} or more" if most == math.inf else f"{least} to {most:g}"
             raise ConfigError(f"{name} is {value!r}; expected a {'whole ' * (kind is _WHOLE)}number, {limit}")
-    for name in ("pattern", "allow", "block"):
-        value = getattr(options, name)
-        if value is not None and not isinstance(value, str):
-            raise ConfigError(f"{name} is {value!r}; expected a text")
     if method == "beam" and options.n_best > options.beam_width:
         raise ConfigError(
             f"n_best is {options.n_best}; expected no more than the beam holds (beam_width), {options.beam_width}"

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from crnn.config.section import checked_call
 from crnn.errors import ConfigError, DataError
 from crnn.files import atomic_write
 from crnn.reading_order import reorder
@@ -33,6 +34,8 @@ DEFAULT_ORDER, MAX_ORDER = 7, 10
 
 _FORMAT, _FORMAT_VERSION = "crnn-language", "2"
 _STEP, _BACKOFF_STEP = 1 / 16, 1 / 32  # of stored logarithms: 16 and 8 nats in a byte
+_MAX_CHARACTERS = 1 << 16  # a row of numbers for each context
+_MAX_BYTES = 1 << 28  # of a file, which takes some ten times as much when it is used
 _LONGEST = 40  # characters up to which the likeliest word of each length is stored
 
 
@@ -60,6 +63,8 @@ class Language:
         self.arrays = {"symbols": symbols, "log_probs": log_probs, "backoffs": backoffs, "children": children}
         self.end, self.begin = len(self.characters), len(self.characters) + 1
         self._base = len(self.characters) + 2
+        if self.end > _MAX_CHARACTERS:
+            raise DataError(f"has {self.end:,} characters, expected at most {_MAX_CHARACTERS:,}")
         self._levels = self._unfolded(symbols, children.astype(np.int64))
         self._ids = {character: symbol for symbol, character in enumerate(self.characters)}
         self._lock = threading.Lock()
@@ -80,6 +85,8 @@ class Language:
         for _ in range(self.order):
             parents = levels[-1]
             number = children[done : done + parents.size]
+            if number.min(initial=0) < 0 or number.max(initial=0) > symbols.size or number.sum() > symbols.size:
+                break  # before memory is spent; said below
             last = symbols[done + parents.size - 1 :][: number.sum()]  # ``symbols`` lack the empty n-gram
             done += parents.size
             if not last.size:
@@ -188,6 +195,7 @@ def shipped_languages() -> list[str]:
     return sorted(item.name.removesuffix(".lm") for item in folder.iterdir() if item.name.endswith(".lm"))
 
 
+@checked_call
 def load_language(name: str | os.PathLike[str]) -> Language:
     """Load a shipped language, such as ``en``, or a file of ``crnn lm``; ``DataError`` for any other file."""
     shown = os.fspath(name)
@@ -198,6 +206,8 @@ def load_language(name: str | os.PathLike[str]) -> Language:
         raise DataError(
             f"language {shown}: there is no such file; expected one of crnn lm, or {', '.join(shipped_languages())}"
         )
+    if path.stat().st_size > _MAX_BYTES:
+        raise DataError(f"language {shown}: has more than {_MAX_BYTES:,} bytes; expected fewer. Make it of fewer words")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
@@ -232,6 +242,7 @@ def _without_marks(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
+@checked_call
 def train_language(
     words: Iterable[tuple[str, float]],
     name: str,

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.config.model import CharsetConfig
 from crnn.errors import DataError
-from crnn.files import not_utf8, text_lines
+from crnn.files import MAX_WORDS, not_utf8, text_lines
 
 _LONGEST_WORD = 256  # characters where the rules set no limit; longer ones come from files that are no word lists
-_MOST_CHARACTERS = 1 << 28  # of all words, some 30 million, so that int32 can number the nodes of the trie
+_MOST_CHARACTERS = 1 << 26  # of all words; the trie takes up to some 30 bytes each
 _NUM_EXAMPLES = 5
 
 
@@ -64,6 +64,7 @@ class Lexicon:
             )
         rules = _default_rules(charset) if rules is None else replace(rules, truncate=False)
         labels: dict[str, None] = {}
+        num_characters = 0
         skipped: dict[str, tuple[int, tuple[str, ...]]] = {}
 
         def skip(reason: str, word: str) -> None:
@@ -71,6 +72,8 @@ class Lexicon:
             skipped[reason] = number + 1, (*examples, word)[:_NUM_EXAMPLES]
 
         for word in words:
+            if not isinstance(word, str):
+                raise DataError(f"{name} has {word!r:.100}; expected words, each a text")
             try:
                 label = rules.apply(word, charset)
             except LabelSkip as reason:
@@ -78,12 +81,14 @@ class Lexicon:
                 continue
             if label in labels:
                 skip("duplicate", label)
+                continue
             labels[label] = None
+            num_characters += len(label)
+            if num_characters > _MOST_CHARACTERS:
+                raise DataError(f"{name} has more than {_MOST_CHARACTERS:,} characters; expected fewer. Shorten it")
         if not labels:
             found = "; ".join(f"{r}: {n:,} ({', '.join(map(repr, examples))})" for r, (n, examples) in skipped.items())
             raise DataError(f"{name} has no word in the characters {charset.characters!r} ({found or 'it is empty'})")
-        if sum(map(len, labels)) > _MOST_CHARACTERS:
-            raise DataError(f"{name} has more than {_MOST_CHARACTERS:,} characters; expected fewer")
         return cls(list(labels), charset, skipped)
 
     @classmethod
@@ -131,7 +136,7 @@ def _default_rules(charset: Charset) -> LabelRules:
 
 
 def _words_of_file(name: str, path: Path) -> Iterator[str]:
-    for line in text_lines(path, name):
+    for line in text_lines(path, name, MAX_WORDS):
         if not_utf8(line):
             raise DataError(f"{name}: is not text in UTF-8; expected one word per line. Save it as UTF-8")
         yield line.rstrip("\r\n").partition("\t")[0]

@@ -4,7 +4,7 @@ Shape letters: N batch, C image channels, W width, T time steps, V classes with 
 """
 
 import os
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ Pixels = npt.NDArray[np.uint8]
 LogProbs = npt.NDArray[np.float32]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Engine that computes log-probabilities."""
 

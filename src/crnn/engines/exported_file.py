@@ -56,7 +56,7 @@ def read_engine_file(source: str | Path) -> EngineFile:
     size = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(start[1]))  # a varint of protobuf's
     try:
         metadata: dict[str, Any] = dict(json.loads(model[start.end() : start.end() + size]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: metadata is no JSON object ({error}); expected a file of crnn export"
         ) from error

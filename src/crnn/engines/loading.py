@@ -2,9 +2,10 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from crnn.config.model import ReaderConfig
+from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Engine, EngineName, Mode, Precision, cpu_threads
 from crnn.errors import ConfigError, MissingExtraError
@@ -18,6 +19,7 @@ _PACKAGES: dict[EngineName, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+@checked_call
 def open_model(
     model: str | Path,
     *,
@@ -32,11 +34,6 @@ def open_model(
     Arguments and errors are those of ``crnn.load``. An exported file keeps its own precision, unless it is ``fp32`` and
     ``bf16`` is asked for.
     """
-    for name, value, choices in (
-        ("engine", engine, EngineChoice), ("precision", precision, Precision), ("mode", mode, Mode),
-    ):  # fmt: skip
-        if value not in get_args(choices):
-            raise ConfigError(f"{name} is {value!r}; expected one of: {', '.join(get_args(choices))}")
     cpu_threads(threads)
     exported = _exported(model, precision)
     chosen = _choose(engine, device, precision, exported)

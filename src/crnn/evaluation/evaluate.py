@@ -5,14 +5,17 @@ The network runs once per image; its output is decoded without a lexicon and wit
 
 import math
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+from pydantic import SkipValidation
 
-from crnn.charset import NAMED_CHARSETS, LabelSkip
+from crnn.charset import NAMED_CHARSETS, LabelSkip, characters_outside
+from crnn.config.section import checked_call
 from crnn.config.training import ProtocolName
 from crnn.data.source import SampleStore, open_source, split_name
 from crnn.decoding.confidence import (
@@ -31,7 +34,7 @@ from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.evaluation.lexicons import SetLexicon, lexicon_name, open_lexicon
 from crnn.evaluation.metrics import score_texts
 from crnn.evaluation.protocol import CharsetName, Protocol, own_protocol, protocol_for
-from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult
+from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, SampleResult, label_warnings
 from crnn.reading_order import as_read
 from crnn.recognizer import NetworkOutput, Recognizer
 
@@ -59,6 +62,8 @@ def _read_set(
     unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
     samples: list[SampleResult] = []
     waiting: dict[int, SampleResult] = {}  # those without a result yet, by the place of their image
+    # Twice, so that a space lies between others; NFD, as marks may be composed with letters.
+    writable = set(unicodedata.normalize("NFD", protocol.prediction(2 * recognizer.charset.characters)))
 
     def images() -> Iterator[bytes]:
         place = 0
@@ -76,7 +81,9 @@ def _read_set(
             except DataError as error:
                 skip_unreadable(index, error)
                 continue
-            waiting[place] = SampleResult(index, store.key(index), raw, label)
+            missing = "".join(c for c in unicodedata.normalize("NFD", label) if c not in writable)
+            lost = characters_outside(raw, protocol.charset, protocol.label_rules) if protocol.name != "lines" else ()
+            waiting[place] = SampleResult(index, store.key(index), raw, label, lost="".join(lost), unwritable=missing)
             place += 1
             yield image
 
@@ -98,6 +105,7 @@ def _read_set(
     return samples, sum((part[1] for part in parts), Counter()), [line for _, line in lines]
 
 
+@checked_call
 def evaluate(
     recognizer: Recognizer,
     data: DataSpecs,
@@ -108,7 +116,7 @@ def evaluate(
     lexicons: Sequence[str] = (),
     lexicon_margin: float | None = None,
     lexicon_only: bool = False,
-    ranks: Ranks | None = None,
+    ranks: SkipValidation[Ranks | None] = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Read every sample of every set and compare.
@@ -216,6 +224,7 @@ def _evaluate_set(
     )
 
 
+@checked_call
 def calibrate(
     recognizer: Recognizer,
     data: DataSpecs,
@@ -257,8 +266,8 @@ def calibrate(
         found, skipped, unreadable = _read_set(recognizer, store, rules, read, None, progress)
         for reason, count in sorted(skipped.items()):
             say(f"{name}: {count} samples left out: {reason}")
-        for line in unreadable[:_MAX_NAMED]:
-            say(f"{name}: unreadable image {line}")
+        for line in (*(f"unreadable image {line}" for line in unreadable[:_MAX_NAMED]), *label_warnings(found)):
+            say(f"{name}: {line}")
         for s in found:
             free.append((math.exp(s.score), rules.prediction(s.greedy or "") == s.label))
             spoken.append((s.confidence or 0.0, rules.prediction(s.prediction) == s.label))
@@ -308,6 +317,25 @@ def open_sets(
         return protocol_for(protocol, "36" if charset == "auto" else charset, name)
 
     return [(name, store, rules(name)) for name, store in stores]
+
+
+def check_labels(sets: Iterable[tuple[str, SampleStore, Protocol]]) -> None:
+    """Raise ``DataError`` for a validation set, as of ``open_sets``, whose rules leave nothing of all labels."""
+    for _, store, rules in sets:
+        found: Counter[str] = Counter()
+        for index in range(len(store)):
+            try:
+                found["" if rules.label(store.label(index)) else "empty_label"] += 1
+            except (LabelSkip, DataError) as error:
+                found[getattr(error, "reason", "unreadable_record")] += 1
+            if found[""]:
+                break
+        else:
+            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted((+found).items()))
+            raise DataError(
+                f"data.validation: {store.path}: none of {len(store)} labels is left to compare ({counts}; "
+                f"{rules.title}); expected labels in charset.characters, or another eval.protocol"
+            )
 
 
 def _specs(data: DataSpecs) -> list[str]:

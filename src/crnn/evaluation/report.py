@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
-from crnn.errors import ConfigError, CrnnError
+from crnn.errors import ConfigError, CrnnError, printable
 from crnn.evaluation.calibration import ReliabilityBin
 from crnn.evaluation.metrics import TextSums
 from crnn.evaluation.results import (
@@ -293,4 +293,4 @@ def _percent(share: float) -> str:
 
 def _text(text: str) -> str:
     """Escape text for HTML; control characters become their symbols, because HTML cannot write them."""
-    return html.escape(text.translate(_CONTROL_SYMBOLS))
+    return html.escape(printable(text.translate(_CONTROL_SYMBOLS), 4000))

@@ -3,7 +3,7 @@
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ class SampleResult:
     raw_prediction: str = ""
     words: tuple[str | None, ...] = ()  # readings with each lexicon; None where the sample has no such lexicon
     greedy: str | None = None  # reading of the best path, if the prediction is read with a language
+    lost: str = ""  # characters of the label that the protocol does not compare
+    unwritable: str = ""  # characters of the compared label that the model cannot write: it is never read right
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,25 @@ class LexiconResult:
     words: int | None
     sums: TextSums
     without: int
+
+
+def label_losses(samples: Sequence[SampleResult]) -> dict[str, dict[str, Any]]:
+    """Return the number of labels with ``lost`` and with ``unwritable`` characters, and the number of each of these."""
+    kinds = {"lost": [s.lost for s in samples], "unwritable": [s.unwritable for s in samples]}
+    return {
+        kind: {"labels": sum(map(bool, texts)), "characters": dict(Counter("".join(texts)).most_common())}
+        for kind, texts in kinds.items()
+    }
+
+
+def label_warnings(samples: Sequence[SampleResult]) -> list[str]:
+    """Return a line on the labels with lost characters, and one on those with unwritable characters."""
+    whats = ("are not compared", "the model cannot write, which count as wrong")
+    return [
+        f"{loss['labels']} of {len(samples)} labels have characters that {what}: {''.join(loss['characters'])[:20]!r}"
+        for loss, what in zip(label_losses(samples).values(), whats, strict=True)
+        if loss["labels"]
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,7 @@ class DatasetResult:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings on the number of samples."""
+        """Warnings on the number of samples, and on their labels."""
         lines = [f"unreadable image {line}" for line in self.unreadable]
         skipped = ", ".join(f"{reason}: {count}" for reason, count in self.skipped.items())
         if not self.sums.samples:
@@ -80,6 +101,7 @@ class DatasetResult:
                 f"{len(tabbed)} labels have a tab in them (the first: {tabbed[0]!r}), as where a list has a third "
                 "column; expected path<TAB>label"
             )
+        lines += label_warnings(self.samples)
         lines += [
             f"{x.without} of {self.sums.samples} samples have no lexicon {x.name!r}; they are not in its accuracy"
             for x in self.lexicons
@@ -149,6 +171,7 @@ class Evaluation:
                     "samples": result.sums.samples,
                     "skipped": result.skipped,
                     "expected": result.expected,
+                    **label_losses(result.samples),
                     **_accuracy(result.sums),
                     **_distances(result.sums),
                     "greedy": None if result.greedy is None else _figures(result.greedy),

@@ -375,7 +375,7 @@ def _read(cache: Path) -> dict[str, CheckedFile]:
     try:
         known = json.loads(cache.read_text(encoding="utf-8"))
         return {key: _from_json(values) for key, values in known.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # none yet, not readable, or damaged: everything is checked again
 
 

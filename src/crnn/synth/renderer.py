@@ -8,6 +8,7 @@ from torch import Tensor
 
 from crnn.config.model import time_steps
 from crnn.config.run import Config
+from crnn.config.section import checked_call
 from crnn.distributed import on_device
 from crnn.synth.camera import NOT_IN_SCANNERS, apply_camera
 from crnn.synth.compose import Neighbors, Scene, Trace, compose
@@ -34,6 +35,7 @@ class Renderer:
         shares: ``(classes,)`` share of each among the samples.
     """
 
+    @checked_call
     def __init__(self, config: Config, device: torch.device | None = None, width: int | None = None) -> None:
         self.config, self.device = config, device or torch.device("cpu")
         self.height = config.image.image_height

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from crnn.charset import Charset, LabelRules, LabelSkip, fits_steps
 from crnn.errors import CharsetError, DataError, MissingExtraError
-from crnn.files import not_utf8, text_lines
+from crnn.files import MAX_WORDS, not_utf8, text_lines
 from crnn.synth.rng import Choices, WeightedChoice
 
 SHIPPED = "shipped"  # Name of the list that comes with the package
@@ -107,7 +107,7 @@ def read_word_list(name: str) -> WordList:
         return _shipped()
     if name.startswith(_WORDFREQ):
         return _from_wordfreq(name)
-    return _parse(name, text_lines(Path(name), f"word list {name}"))
+    return _parse(name, text_lines(Path(name), f"word list {name}", MAX_WORDS))
 
 
 @functools.cache

@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 
 from crnn.charset import NAMED_CHARSETS
-from crnn.config.run import Config, dump_config
+from crnn.config.run import Config
+from crnn.config.section import checked_call
 from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch, check_training_data
 from crnn.data.source import open_source
 from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
-from crnn.evaluation.evaluate import calibrate, evaluate, open_sets
+from crnn.evaluation.evaluate import calibrate, check_labels, evaluate, open_sets
 from crnn.evaluation.results import Evaluation
-from crnn.files import atomic_write
 from crnn.image import load_image
 from crnn.model.checkpoint import load_weights, save_calibration, save_weights, warm_start
 from crnn.model.crnn import build_model
@@ -67,6 +67,7 @@ class TrainReport:
     best_step: int | None = None  # of the best weights, 0: those of the warm start; only on rank 0, with validation
 
 
+@checked_call
 def train(config: Config, *, resume: bool = False) -> TrainReport:
     """Train a network.
 
@@ -111,6 +112,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
 
 def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resume: bool) -> TrainReport:
     """Train on one rank, from the start or a checkpoint to the last step or a signal."""
+    validator = Validator(config, config.charset.charset().num_classes, ranks)
     with counting_bar("checking labels", enabled=ranks.is_main) as progress:
         source = BatchFeed(config, ranks.rank, ranks.world_size, ranks.device, progress)
     accumulate = config.optim.accumulate_steps
@@ -127,14 +129,17 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
     lines = list(remarks)
     if checkpoint is not None:
         lines += check_same_run(checkpoint, config, ranks.world_size, source.digest)
+        then = checkpoint.settings["train"]
+        steps_then = then.get("num_steps") or then["epoch_size"] * epoch_steps
+        was, is_now = (learning_rate(config.optim, checkpoint.step, n, epoch_steps) for n in (steps_then, num_steps))
+        if was != is_now:
+            change = f"was {was:.3g} in a run of {steps_then} steps, and is {is_now:.3g} in one of {num_steps}"
+            lines.append(f"the learning rate at step {checkpoint.step} {change}")
     state = _start(config, ranks, checkpoint, lines)
     warm = config.train.warm_start is not None and checkpoint is None
     if resume and checkpoint is None:
         lines.append(f"{folder.path} has no run to go on with; a new one begins")
-    if ranks.is_main:
-        atomic_write(folder.path / "config.toml", dump_config(config).encode(), CheckpointError)
     train_step = TrainStep(config, ranks, state, stop)
-    validator = Validator(config, state.network.num_classes, ranks)
 
     with Monitor(folder.path, config, num_steps, epoch_steps, state.step, ranks.is_main) as monitor:
         monitor.say(f"{_summary(config, ranks, state)}; {source.num_samples} samples, {num_steps} steps")
@@ -171,6 +176,8 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
                 for batch in parts:
                     _count_skipped(state, batch, config)
                 result = train_step(parts, rate)
+                if ranks.is_main:
+                    folder.begin(config)
                 state.step += 1
                 pending.append((state.step, rate, result))
 
@@ -330,7 +337,7 @@ class Validator:
         engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
         self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
         if self._sets:
-            open_sets(self._recognizer, self._sets, **self._rules)
+            check_labels(open_sets(self._recognizer, self._sets, **self._rules))
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
         """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crnn.config.run import Config
-from crnn.errors import CheckpointError, TrainingError
+from crnn.errors import CheckpointError, TrainingError, printable
 from crnn.files import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Monitor:
         self._window_start = self._epoch_start = time.perf_counter()
         self._last_line = self._rate = 0.0
         self._best = ""
-        self._left_out: dict[str, dict[str, int]] = {}  # of each validation set, as last said
+        self._said: set[str] = set()  # of the validation sets: at every validation it would be noise
         console = Console(stderr=True)
         self._terminal = console.is_terminal and enabled
         self._progress = Progress(
@@ -84,7 +84,7 @@ class Monitor:
     def say(self, text: str) -> None:
         """Print one line to stderr, above the progress bar."""
         if self._enabled:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._progress.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def step(self, stats: StepStats) -> None:
         """Record a step, and report every ``train.log_steps``."""
@@ -128,10 +128,12 @@ class Monitor:
         self._best = f"best {100 * accuracy:.1f} %" if best else self._best
         self.say(f"step {step}: {', '.join(parts)}" + (" (best so far)" if best else ""))
         for dataset in result["datasets"]:
-            if dataset["skipped"] != self._left_out.get(dataset["name"], {}):  # at every validation it would be noise
-                self._left_out[dataset["name"]] = dataset["skipped"]
-                reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset["skipped"].items())
-                self.say(f"{dataset['name']}: {dataset['samples']} samples compared, left out {reasons or 'none'}")
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset["skipped"].items())
+            left_out = f"{dataset['name']}: {dataset['samples']} samples compared, left out {reasons}"
+            for line in [*([left_out] if reasons else []), *dataset.get("warnings", ())]:
+                if line not in self._said:
+                    self.say(line)
+                self._said.add(line)
             scores = {f"{kind}/{dataset['name']}": dataset[kind] for kind in ("accuracy", "one_minus_ned", "cer")}
             self._draw_scalars(step, scores)
         if sheet is not None:
@@ -193,7 +195,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # the last line of a killed process may be cut short
     atomic_write(path, "".join(kept).encode(), CheckpointError)
 

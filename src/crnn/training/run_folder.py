@@ -7,18 +7,20 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crnn.config.run import Config, parse_config
+from crnn.config.run import Config, dump_config, parse_config
 from crnn.errors import CheckpointError, ConfigError, TrainingError
-from crnn.files import lock_file
+from crnn.files import atomic_write, lock_file
 from crnn.model.checkpoint import read_tensors, write_tensors
 from crnn.model.crnn import CRNN
 from crnn.training.optim import WeightAverage
@@ -52,7 +54,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """Folder of one run, made if missing; ``CheckpointError`` if that fails.
+    """Folder of one run.
 
     It has ``config.toml``, ``metrics.jsonl``, ``best.safetensors`` (with validation), ``last.safetensors``,
     ``checkpoints/step-00001000.safetensors`` and ``run.lock``.
@@ -62,22 +64,25 @@ class RunFolder:
         self.path = Path(path)
         self.best, self.last = self.path / "best.safetensors", self.path / "last.safetensors"
         self._checkpoints = self.path / "checkpoints"
-        try:
-            self._checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unusable(error) from error
+        self._begun = False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process, and remove the unfinished files of a killed one."""
-        path = self.path / "run.lock"
+        """Make and hold the folder; remove unfinished files of a killed process, on errors before ``begin`` all own."""
+        path, parents = self.path / "run.lock", (self._checkpoints, self.path, *self.path.parents)
+        files = [path, *(self.path / name for name in ("metrics.jsonl", "tensorboard", "best.safetensors"))]
+        new_files, new_folders = ([p for p in paths if not p.exists()] for paths in (files, parents))
         with contextlib.ExitStack() as stack:
+            stack.push(partial(self._forget, new_folders))
             try:
+                self._checkpoints.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(lock_file(path))
+                stack.push(partial(self._forget, new_files))  # while the folder is held
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
-                for partial in [*self.path.glob("*.partial"), *self._checkpoints.glob("*.partial")]:
-                    partial.unlink(missing_ok=True)
+                for name in ("*.safetensors", "config.toml", "metrics.jsonl", "checkpoints/step-*"):
+                    for half in self.path.glob(f"{name}.partial"):
+                        half.unlink(missing_ok=True)
             except BlockingIOError:
                 raise TrainingError(
                     f"another run (process {path.read_text().strip() or 'unknown'}) is training in {self.path}"
@@ -85,6 +90,19 @@ class RunFolder:
             except OSError as error:
                 raise self._unusable(error) from error
             yield
+
+    def begin(self, config: Config) -> None:
+        """Write the settings after the first step; from here on everything stays."""
+        if not self._begun:
+            atomic_write(self.path / "config.toml", dump_config(config).encode(), CheckpointError)
+            self._begun = True
+
+    def _forget(self, paths: list[Path], error: object, *_: object) -> None:
+        """Remove what a run has made that failed before it began, as the end of a context; but no others' files."""
+        for path in paths if error and not self._begun else ():
+            with contextlib.suppress(OSError):
+                remove = shutil.rmtree if path.name == "tensorboard" else Path.rmdir if path.is_dir() else Path.unlink
+                remove(path)
 
     def _unusable(self, error: OSError) -> CheckpointError:
         return CheckpointError(
@@ -95,7 +113,7 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, the latest first."""
         pattern = re.compile(r"step-\d{8,}\.safetensors")
-        found = [p for p in self._checkpoints.iterdir() if pattern.fullmatch(p.name)]
+        found = [p for p in self._checkpoints.glob("*") if pattern.fullmatch(p.name)]
         return sorted(found, key=lambda p: int(p.stem[5:]), reverse=True)
 
     def save(self, checkpoint: Checkpoint, keep: int) -> Path:

@@ -11,11 +11,10 @@ from crnn.data.formats.records import (
     Skipped,
     annotation_lines,
     find_annotation,
-    printable,
     relative_path,
     sample,
 )
-from crnn.errors import DataError
+from crnn.errors import DataError, printable
 
 
 @pytest.mark.parametrize(
@@ -86,6 +85,6 @@ def test_an_annotation_is_found_in_its_folder_or_named(tmp_path, write):
 
 
 def test_what_is_no_text_can_be_named():
-    assert printable("a" * 20, 10) == "aaaaaaa..."
+    assert printable("a" * 20, 10) == "aaaa...aaa"
     assert printable("gr\ud800f") == "gr\\ud800f"
     assert printable("a\n\x1b[2J\t日本\u2028") == "a\\n\\x1b[2J\\t日本\\u2028"

@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, printable, sample
-from crnn.errors import DataError, ImageError
+from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, sample
+from crnn.errors import DataError, ImageError, printable
 from crnn.files import ImageFolder, text_lines
 from crnn.image import IMAGE_SUFFIXES
 

@@ -19,11 +19,10 @@ from crnn.data.formats.records import (
     Skipped,
     annotation_lines,
     find_annotation,
-    printable,
     relative_path,
     sample,
 )
-from crnn.errors import DataError
+from crnn.errors import DataError, printable
 from crnn.files import not_utf8
 
 _TEXT_FILES = ("gt.txt", "*_GT.txt")

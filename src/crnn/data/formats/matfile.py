@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from crnn.data.formats.records import printable
-from crnn.errors import DataError, MissingExtraError
+from crnn.errors import DataError, MissingExtraError, printable
 
 _PIECE = 1000  # items per message
 

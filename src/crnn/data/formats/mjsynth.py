@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from crnn.data.formats.files import label_of_name
-from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, printable, sample
-from crnn.files import text_lines
+from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, sample
+from crnn.errors import printable
+from crnn.files import MAX_WORDS, text_lines
 
 _FOLDERS = ("", "90kDICT32px/", "max/90kDICT32px/", "ramdisk/max/90kDICT32px/", "mnt/ramdisk/max/90kDICT32px/")
 
@@ -38,7 +39,8 @@ class MjsynthReader(Reader):
         lexicon = self.root / "lexicon.txt"
         self._words: list[str] | None = None
         if labels == "lexicon" and lexicon.exists():
-            self._words = [line.strip() for line in text_lines(lexicon)]  # with blank lines: the annotation counts them
+            words = text_lines(lexicon, max_lines=MAX_WORDS)
+            self._words = [line.strip() for line in words]  # with blank lines: the annotation counts them
         elif labels == "lexicon":
             self.notes = (f"{lexicon} is not there: the labels are those of the names, with their capitals",)
 

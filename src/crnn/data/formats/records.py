@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from crnn.errors import DataError
+from crnn.errors import DataError, printable
 from crnn.files import ImageFolder, not_utf8, text_lines
 
 
@@ -97,7 +97,6 @@ class Reader(ABC):
         return ImageFolder(self.root).read
 
 
-_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -149,6 +148,8 @@ def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> 
         return path
     if not os.path.isdir(path):  # noqa: PTH112
         raise DataError(f"{path}: does not exist; expected {expected}, or its folder. Check the path")
+    if not os.access(path, os.R_OK | os.X_OK):  # where ``glob`` would find nothing
+        raise DataError(f"{path}: cannot be read: Permission denied. Check its permissions")
     found = [
         file for pattern in patterns for file in sorted(path.glob(pattern)) if file.is_file() and file.name[0] != "."
     ]
@@ -156,12 +157,6 @@ def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> 
         names = f"has {len(found)} ({', '.join(file.name for file in found[:4])})" if found else "has no such file"
         raise DataError(f"{path}: {names}; expected one {expected} in it. Check the folder, or name the file")
     return found[0]
-
-
-def printable(text: str, limit: int = 1000) -> str:
-    """Return a text of a file for messages: one line of at most ``limit`` characters."""
-    shown = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
 def relative_path(path: str) -> str | None:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from crnn.data.formats.records import Reader, Record, Skipped, printable
+from crnn.data.formats.records import Reader, Record, Skipped
 from crnn.data.store import LmdbStore
-from crnn.errors import ConfigError, DataError, ImageError
+from crnn.errors import ConfigError, DataError, ImageError, printable
 from crnn.image import open_image
 
 _Place = TypeVar("_Place", int, str)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from crnn.data.formats.records import Box, Reader, Record, Skipped, find_annotation, printable, sample
-from crnn.errors import ConfigError, DataError, MissingExtraError
+from crnn.data.formats.records import Box, Reader, Record, Skipped, find_annotation, sample
+from crnn.errors import ConfigError, DataError, MissingExtraError, printable
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
