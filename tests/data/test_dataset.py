@@ -222,7 +222,7 @@ def test_a_validation_set_without_its_images_is_found_before_the_run(word_list, 
 class Labels:
     """A store of labels alone, for what is decided without looking at an image."""
 
-    path = "memory"
+    path, num_unread = "memory", 0
 
     def __init__(self, *labels: str | None, sizes: list[tuple[int, int]] | None = None) -> None:
         self._labels, self._sizes = labels, sizes

@@ -55,6 +55,9 @@ def scan_labels(
     the number of labels checked since the last call. If the rules say ``error``, a ``CharsetError`` names the sample.
     """
     scan = LabelScan(store.path)
+    if store.num_unread:
+        scan.skipped["beyond_num_samples"] = store.num_unread
+        scan.examples["beyond_num_samples"] = [f"number {len(store) + 1}"]
     usable, widths = array("I"), array("H")  # four and two bytes a sample: there may be many millions
     width = image.image_width
     for index in range(len(store)):

@@ -7,21 +7,27 @@ References: bgshih/crnn, clovaai/deep-text-recognition-benchmark, Topdu/OpenOCR 
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import mmap
 import os
 import shutil
+import struct
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from crnn.errors import DataError, ImageError, MissingExtraError
 from crnn.files import FolderWriter
 
 if TYPE_CHECKING:
-    from lmdb import Environment
+    from lmdb import Environment, Transaction
+
+_T = TypeVar("_T")
 
 
 class SampleStore(ABC):
@@ -32,6 +38,7 @@ class SampleStore(ABC):
     """
 
     path: str  # as the user typed it
+    num_unread: int = 0  # samples beyond the number that the store says it has, ``beyond_num_samples`` where counted
     _num_samples: int
 
     def __len__(self) -> int:
@@ -87,8 +94,10 @@ class LmdbStore(SampleStore):
         self.path = os.fspath(path)
         self._file = Path(self.path).absolute() / "data.mdb"
         self._opened: tuple[int, Environment] | None = None  # with the process that opened it
+        _check_pages(self.path, self._file)
         try:
             self._num_samples = self._checked_count()
+            self.num_unread = max(0, self._last_number() - self._num_samples)
         finally:
             self.close()  # so that workers forked from here on inherit nothing open
 
@@ -149,17 +158,23 @@ class LmdbStore(SampleStore):
         return DataError(f"{self.path}: record {key!r} is '{shown}'; expected {expected}. Write the store again")
 
     def _get(self, key: str) -> bytes | None:
+        return self._read(key, lambda transaction: transaction.get(key.encode()))  # type: ignore[return-value]
+
+    def _read(self, key: str, read: Callable[[Transaction], _T]) -> _T:
         lmdb = _import_lmdb("reading LMDB stores")
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), _shared_environment(self.path, self._file)
         try:
             with self._opened[1].begin() as transaction:
-                value: bytes | None = transaction.get(key.encode())
-                return value
+                return read(transaction)
         except lmdb.Error as error:
             raise DataError(
                 f"{self.path}: record {key!r} cannot be read: {error}. data.mdb is damaged: copy or write it again"
             ) from error
+
+    def _last_number(self) -> int:
+        """Return the largest number of an image or a label."""
+        return max(self._read(kind, functools.partial(_last_number, kind.encode())) for kind in ("image-", "label-"))
 
     def _checked_count(self) -> int:
         raw = self._get(COUNT_KEY)
@@ -173,9 +188,17 @@ class LmdbStore(SampleStore):
             raise self._unfit(COUNT_KEY, raw, "at least 1 sample")
         if self._get(f"label-{int(raw):09d}") is None:
             raise DataError(
-                f"{self.path}: num-samples is {int(raw)}, but there is no 'label-{int(raw):09d}' (keys count from 1)"
+                f"{self.path}: num-samples is {int(raw)}, but there is no 'label-{int(raw):09d}': the last is "
+                f"{self._last_number()} (keys count from 1). Write the store again"
             )
         return int(raw)
+
+
+def _last_number(kind: bytes, transaction: Transaction) -> int:
+    cursor = transaction.cursor()
+    found = cursor.prev() if cursor.set_range(kind + b":") else cursor.last()  # ":" follows the digits
+    number = bytes(cursor.key()).removeprefix(kind) if found else b""
+    return int(number) if len(number) == 9 and number.isdigit() else 0
 
 
 def _import_lmdb(purpose: str) -> ModuleType:
@@ -207,7 +230,6 @@ def _shared_environment(path: str, file: Path) -> Environment:
 def _open_environment(path: str, file: Path) -> Environment:
     lmdb = _import_lmdb("reading LMDB stores")
     try:
-        size = file.stat().st_size
         environment: Environment = lmdb.open(
             str(file.parent),
             readonly=True,
@@ -222,15 +244,79 @@ def _open_environment(path: str, file: Path) -> Environment:
         raise DataError(
             f"{path}: there is no data.mdb that can be read in it ({why}); expected an LMDB folder"
         ) from error
-    # Reading a page beyond the end of the file would kill the process with a bus error.
-    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < expected:
-        environment.close()
-        raise DataError(
-            f"{path}: data.mdb has {size} bytes, {expected} expected: it was cut short. Copy or download it again "
-            "(if it is whole but records were deleted from it, compact it with: python -m lmdb copy --compact)"
-        )
     return environment
+
+
+# LMDB 0.9: magic, version, then page size, records, root page, last page and transaction, of either meta page.
+_META = struct.Struct("<16xII16xI76xQQQQ")
+_MAGIC = (0xBEEFC0DE, 1)
+_PAGE, _NODE = struct.Struct("<QHHHH"), struct.Struct("<HHHH")
+_BRANCH, _LEAF, _LEAF2 = 1, 2, 0x20  # flags of pages
+_BIG, _DUPLICATES = 1, 4  # flags of nodes
+_MAX_CHECKED = 300_000  # records; a second, and as much to read as their keys and small images take
+
+
+def _check_pages(path: str, file: Path) -> None:
+    """Raise ``DataError`` where LMDB would read beyond the file's end, for which the system kills the process.
+
+    Of a store with more than ``_MAX_CHECKED`` records only the length is checked.
+    """
+    fault = ""
+    with (
+        contextlib.suppress(OSError, ValueError, struct.error),  # LMDB says what is wrong with such a file
+        file.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        fault = _page_fault(data)
+    if fault:
+        raise DataError(f"{path}: data.mdb {fault}")
+
+
+def _page_fault(data: mmap.mmap) -> str:
+    """Return what is wrong with the pages of keys, else with the length, or an empty text.
+
+    A file may lack pages at its end whose records were deleted before they were written.
+    """
+    magic, version, size, *_ = _META.unpack_from(data)
+    if (magic, version) != _MAGIC:
+        return ""
+    again = "Copy or download it again"
+    if size not in (1 << bits for bits in range(9, 17)):
+        return f"is damaged: its pages have {size} bytes. {again}"
+    entries, root, last, _ = max((_META.unpack_from(data, start)[3:] for start in (0, size)), key=lambda meta: meta[-1])
+    short = ""
+    if len(data) < (last + 1) * size:
+        short = (
+            f"has {len(data)} bytes, {(last + 1) * size} expected: it was cut short. {again} (if it is whole but "
+            "records were deleted from it, compact it with: python -m lmdb copy --compact)"
+        )
+    if entries > _MAX_CHECKED:
+        return short
+    waiting, checked = [root] if entries else [], 0
+    while waiting:
+        page = waiting.pop()
+        start, checked, fault = page * size, checked + 1, short or f"is damaged: page {page} is none of keys. {again}"
+        if not 2 <= page < len(data) // size or checked > last:
+            return fault
+        number, _, flags, lower, _ = _PAGE.unpack_from(data, start)
+        kind = flags & (_BRANCH | _LEAF | _LEAF2)
+        if number != page or kind not in (_BRANCH, _LEAF) or not 16 <= lower <= size:
+            return fault
+        for node in struct.unpack_from(f"<{(lower - 16) // 2}H", data, start + 16):
+            if not lower <= node <= size - 8:
+                return fault
+            low, high, flags, key_size = _NODE.unpack_from(data, start + node)
+            end, length = node + 8 + key_size, low | high << 16
+            if kind == _BRANCH:
+                waiting.append(length | flags << 32)
+            elif flags & _BIG and end <= size - 8:  # the value is on pages of its own
+                pages = struct.unpack_from("<Q", data, start + end)[0] + -(-(16 + length) // size)
+                end = size if pages <= len(data) // size else size + 1
+            else:
+                end += length
+            if end > size or (flags & _DUPLICATES and kind == _LEAF):
+                return fault
+    return ""
 
 
 _MIB = 1 << 20

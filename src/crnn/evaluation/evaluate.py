@@ -94,7 +94,8 @@ def _read_set(
     parts = [(samples, skipped, unreadable)] if ranks is None else ranks.gather((samples, skipped, unreadable))
     samples = sorted((sample for part in parts for sample in part[0]), key=lambda sample: sample.index)
     lines = sorted(line for part in parts for line in part[2])
-    return samples, sum((part[1] for part in parts), Counter()), [line for _, line in lines]
+    skipped = sum((part[1] for part in parts), Counter(beyond_num_samples=store.num_unread))
+    return samples, skipped, [line for _, line in lines]
 
 
 def evaluate(
