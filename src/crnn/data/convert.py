@@ -225,6 +225,8 @@ class _Tally:
         # With a NUL the whole list would be no text.
         if not (reason or keeps_lexicons) and ("\n" in label or "\0" in label or label.endswith("\r")):
             reason = "line_break"
+        elif not (reason or keeps_lexicons) and "\t" in label:
+            reason = "tab"
         if reason:
             self._skip(item.key, reason, prepared.message)
             return

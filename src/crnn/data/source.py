@@ -4,7 +4,7 @@ import os
 from itertools import chain, islice
 from pathlib import Path
 
-from crnn.data.list_file import ListFile
+from crnn.data.list_file import ListFile, check_whole
 from crnn.data.store import LmdbStore, SampleStore
 from crnn.errors import DataError
 
@@ -55,6 +55,7 @@ def _open(typed: str, path: Path) -> SampleStore:
         raise DataError(
             f"{typed}: there is no such file or folder; expected an LMDB folder or a list file. Check the path"
         )
+    check_whole(path, typed)
     if (path / "data.mdb").is_file():
         return LmdbStore(typed)
     lists = sorted(
