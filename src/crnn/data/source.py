@@ -8,7 +8,12 @@ from crnn.data.list_file import ListFile, check_whole
 from crnn.data.store import LmdbStore, SampleStore
 from crnn.errors import DataError
 
-__all__ = ["SampleStore", "open_source", "split_name"]
+__all__ = ["SampleStore", "open_source", "split_name", "too_many"]
+
+
+def too_many(bad: int, seen: int, share: float) -> bool:
+    """Return whether more than a share of samples is bad, and at least ten: one in a small set is no trend."""
+    return bad >= 10 and bad > share * seen
 
 
 def open_source(spec: str) -> SampleStore:
