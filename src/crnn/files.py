@@ -317,8 +317,8 @@ class ImageFolder:
     def _open(self, path: str) -> int:
         place = path.replace("\\", "/")
         folder, name = place[: place.rfind("/") + 1], place[place.rfind("/") + 1 :]
-        if _DRIVE.match(path) and os.name != "nt":
-            raise self._outside(path)
+        if os.name != "nt" and _DRIVE.match(path):
+            folder = "/"  # a drive of Windows is outside, too
         resolved = self._folders.get(folder)
         if resolved is None:
             resolved = self._resolved(os.path.join(self._resolved_root, folder), path)  # noqa: PTH118
@@ -340,8 +340,5 @@ class ImageFolder:
         """Follow all links; ``ImageError`` where they end outside of the root."""
         resolved, root = os.path.realpath(place), self._resolved_root
         if resolved != root and not resolved.startswith(root if root.endswith(os.sep) else root + os.sep):
-            raise self._outside(path)
+            raise ImageError(f"{path}: lies outside of {self.root}; expected a path inside it", reason="outside_root")
         return resolved
-
-    def _outside(self, path: str) -> ImageError:
-        return ImageError(f"{path}: lies outside of {self.root}; expected a path inside it", reason="outside_root")

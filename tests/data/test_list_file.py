@@ -307,9 +307,7 @@ def test_half_a_list_is_no_set(tmp_path):
     places = [half, half / "labels.tsv.partial"]
     for place in places:
         for read in (lambda path: open_source(str(path)), ListReader):
-            with pytest.raises(
-                DataError, match=rf"{place}: is half a set, .* Give the same command again, which goes on"
-            ):
+            with pytest.raises(DataError, match=rf"{place}: is half a set, .* Give its command again, which goes on"):
                 read(place)
     places[1].rename(half / "labels.tsv")  # as after a kill at the end, and as earlier versions called it
     with ListWriter(tmp_path / "set") as writer:

@@ -223,10 +223,8 @@ class _Tally:
         if not reason and not_utf8(label):
             reason = "encoding"
         # With a NUL the whole list would be no text.
-        if not (reason or keeps_lexicons) and ("\n" in label or "\0" in label or label.endswith("\r")):
-            reason = "line_break"
-        elif not (reason or keeps_lexicons) and "\t" in label:
-            reason = "tab"
+        if not (reason or keeps_lexicons) and (any(c in label for c in "\n\0\t") or label.endswith("\r")):
+            reason = "tab" if "\t" in label else "line_break"
         if reason:
             self._skip(item.key, reason, prepared.message)
             return

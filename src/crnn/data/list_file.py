@@ -29,7 +29,6 @@ class ListFile(SampleStore):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._file = Path(self.path).absolute()
-        check_whole(self._file, self.path)
         self._images = ImageFolder(self._file.parent)
         self._version: tuple[int, int] | None = None
         self._loaded: tuple[bytearray, array[int]] | None = None
@@ -121,9 +120,7 @@ _SUFFIXES = (
 def check_whole(path: Path, name: str) -> None:
     """Raise ``DataError`` if a path is the list of a conversion that has not ended, or its folder."""
     if (path / _PARTIAL_NAME).is_file() or (path.name == _PARTIAL_NAME and path.is_file()):
-        raise DataError(
-            f"{name}: is half a set, whose conversion was stopped. Give the same command again, which goes on"
-        )
+        raise DataError(f"{name}: is half a set, whose conversion was stopped. Give its command again, which goes on")
 
 
 class ListWriter(FolderWriter):

@@ -52,6 +52,7 @@ def split_name(spec: str) -> tuple[str, str]:
 
 
 def _open(typed: str, path: Path) -> SampleStore:
+    check_whole(path, typed)
     if path.is_file():
         if path.name == "data.mdb":
             raise DataError(f"{typed}: is a file of an LMDB folder; expected the folder. Leave out '/data.mdb'")
@@ -60,7 +61,6 @@ def _open(typed: str, path: Path) -> SampleStore:
         raise DataError(
             f"{typed}: there is no such file or folder; expected an LMDB folder or a list file. Check the path"
         )
-    check_whole(path, typed)
     if (path / "data.mdb").is_file():
         return LmdbStore(typed)
     lists = sorted(

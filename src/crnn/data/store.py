@@ -8,26 +8,23 @@ References: bgshih/crnn, clovaai/deep-text-recognition-benchmark, Topdu/OpenOCR 
 from __future__ import annotations
 
 import contextlib
-import functools
 import mmap
 import os
 import shutil
 import struct
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from crnn.errors import DataError, ImageError, MissingExtraError
 from crnn.files import FolderWriter
 
 if TYPE_CHECKING:
-    from lmdb import Environment, Transaction
-
-_T = TypeVar("_T")
+    from lmdb import Environment
 
 
 class SampleStore(ABC):
@@ -97,7 +94,8 @@ class LmdbStore(SampleStore):
         _check_pages(self.path, self._file)
         try:
             self._num_samples = self._checked_count()
-            self.num_unread = max(0, self._last_number() - self._num_samples)
+            while self._get(f"label-{self._num_samples + self.num_unread + 1:09d}") is not None:
+                self.num_unread += 1
         finally:
             self.close()  # so that workers forked from here on inherit nothing open
 
@@ -158,23 +156,17 @@ class LmdbStore(SampleStore):
         return DataError(f"{self.path}: record {key!r} is '{shown}'; expected {expected}. Write the store again")
 
     def _get(self, key: str) -> bytes | None:
-        return self._read(key, lambda transaction: transaction.get(key.encode()))  # type: ignore[return-value]
-
-    def _read(self, key: str, read: Callable[[Transaction], _T]) -> _T:
         lmdb = _import_lmdb("reading LMDB stores")
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), _shared_environment(self.path, self._file)
         try:
             with self._opened[1].begin() as transaction:
-                return read(transaction)
+                value: bytes | None = transaction.get(key.encode())
+                return value
         except lmdb.Error as error:
             raise DataError(
                 f"{self.path}: record {key!r} cannot be read: {error}. data.mdb is damaged: copy or write it again"
             ) from error
-
-    def _last_number(self) -> int:
-        """Return the largest number of an image or a label."""
-        return max(self._read(kind, functools.partial(_last_number, kind.encode())) for kind in ("image-", "label-"))
 
     def _checked_count(self) -> int:
         raw = self._get(COUNT_KEY)
@@ -188,17 +180,9 @@ class LmdbStore(SampleStore):
             raise self._unfit(COUNT_KEY, raw, "at least 1 sample")
         if self._get(f"label-{int(raw):09d}") is None:
             raise DataError(
-                f"{self.path}: num-samples is {int(raw)}, but there is no 'label-{int(raw):09d}': the last is "
-                f"{self._last_number()} (keys count from 1). Write the store again"
+                f"{self.path}: num-samples is {int(raw)}, but there is no 'label-{int(raw):09d}' (keys count from 1)"
             )
         return int(raw)
-
-
-def _last_number(kind: bytes, transaction: Transaction) -> int:
-    cursor = transaction.cursor()
-    found = cursor.prev() if cursor.set_range(kind + b":") else cursor.last()  # ":" follows the digits
-    number = bytes(cursor.key()).removeprefix(kind) if found else b""
-    return int(number) if len(number) == 9 and number.isdigit() else 0
 
 
 def _import_lmdb(purpose: str) -> ModuleType:
@@ -280,41 +264,38 @@ def _page_fault(data: mmap.mmap) -> str:
     magic, version, size, *_ = _META.unpack_from(data)
     if (magic, version) != _MAGIC:
         return ""
-    again = "Copy or download it again"
+    fault = "is damaged: a page of keys is not as LMDB writes them. Copy or download it again"
     if size not in (1 << bits for bits in range(9, 17)):
-        return f"is damaged: its pages have {size} bytes. {again}"
+        return fault
     entries, root, last, _ = max((_META.unpack_from(data, start)[3:] for start in (0, size)), key=lambda meta: meta[-1])
-    short = ""
-    if len(data) < (last + 1) * size:
-        short = (
-            f"has {len(data)} bytes, {(last + 1) * size} expected: it was cut short. {again} (if it is whole but "
-            "records were deleted from it, compact it with: python -m lmdb copy --compact)"
+    waiting, checked, in_file = [root] if entries else [], 0, len(data) // size
+    if in_file <= last:
+        fault = (
+            f"has {len(data)} bytes, {(last + 1) * size} expected: it was cut short. Copy or download it again "
+            "(if it is whole but records were deleted from it, compact it with: python -m lmdb copy --compact)"
         )
     if entries > _MAX_CHECKED:
-        return short
-    waiting, checked = [root] if entries else [], 0
+        return fault if in_file <= last else ""
     while waiting:
-        page = waiting.pop()
-        start, checked, fault = page * size, checked + 1, short or f"is damaged: page {page} is none of keys. {again}"
-        if not 2 <= page < len(data) // size or checked > last:
+        page, checked = waiting.pop(), checked + 1
+        if not 2 <= page < in_file or checked > last:
             return fault
-        number, _, flags, lower, _ = _PAGE.unpack_from(data, start)
+        number, _, flags, lower, _ = _PAGE.unpack_from(data, page * size)
         kind = flags & (_BRANCH | _LEAF | _LEAF2)
         if number != page or kind not in (_BRANCH, _LEAF) or not 16 <= lower <= size:
             return fault
-        for node in struct.unpack_from(f"<{(lower - 16) // 2}H", data, start + 16):
+        for node in struct.unpack_from(f"<{(lower - 16) // 2}H", data, page * size + 16):
             if not lower <= node <= size - 8:
                 return fault
-            low, high, flags, key_size = _NODE.unpack_from(data, start + node)
-            end, length = node + 8 + key_size, low | high << 16
+            low, high, flags, key_size = _NODE.unpack_from(data, page * size + node)
+            end, length, pages = node + 8 + key_size, low | high << 16, 0
             if kind == _BRANCH:
                 waiting.append(length | flags << 32)
             elif flags & _BIG and end <= size - 8:  # the value is on pages of its own
-                pages = struct.unpack_from("<Q", data, start + end)[0] + -(-(16 + length) // size)
-                end = size if pages <= len(data) // size else size + 1
+                pages = struct.unpack_from("<Q", data, page * size + end)[0] + -(-(16 + length) // size)
             else:
                 end += length
-            if end > size or (flags & _DUPLICATES and kind == _LEAF):
+            if end > size or pages > in_file or (flags & _DUPLICATES and kind == _LEAF):
                 return fault
     return ""
 

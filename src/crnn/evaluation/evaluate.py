@@ -99,7 +99,7 @@ def _read_set(
     if too_many(len(lines), len(store), max_bad_share):
         raise DataError(
             f"{store.path}: {len(lines)} of {len(store)} images cannot be read, the first {lines[0][1]}; expected at "
-            f"most a share of {max_bad_share:g}. Repair the set, or raise --max-bad-share"
+            f"most a share of {max_bad_share:g}. Repair the set, or raise the share (max_bad_share)"
         )
     return samples, skipped, [line for _, line in lines]
 

@@ -117,14 +117,12 @@ class CsvReader(Reader):
             if row is None:
                 return
             # A quote that is closed only some rows later makes one label of them; if never, the row has no end.
-            if fault or any(map(self._swallows, row)):
+            later = [line for cell in row for line in cell.splitlines()[1:]]
+            if fault or any(line.count(self._delimiter) >= len(self._columns) - 1 for line in later):
                 again.extendleft(reversed(taken[1:]))
             if fault or any(map(str.strip, row)):
                 number, line = taken[0]
                 yield f"line {number}: {printable(line.rstrip(), 60)}", row
-
-    def _swallows(self, cell: str) -> bool:
-        return any(line.count(self._delimiter) >= len(self._columns) - 1 for line in cell.splitlines()[1:])
 
     def _sample(self, images: ImageFolder, place: str, row: list[str]) -> Record | Skipped:
         if len(row) > len(self._columns):  # where the label is the last column, the row then has its length
