@@ -269,6 +269,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 MAX_IMAGE_BYTES = 256 * 1024 * 1024  # larger files are not read: no crop of a word has this size
 
+_DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_FOLDERS = 10_000
 _SMALL_BYTES = 16 << 10  # nearly all word images are smaller, and asking for the size takes as long as reading
 _FLAGS = os.O_RDONLY
@@ -289,12 +290,12 @@ class ImageFolder:
         self._folders: dict[str, str] = {}
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of an image file; ``path`` is relative to the root, with ``/``.
+        r"""Return the bytes of an image file; ``path`` is relative to the root, with ``/`` or ``\``.
 
         Raises:
             ImageError: With the reason ``missing`` (no regular file that can be read), ``empty`` (0 bytes),
-                ``too_large`` (more than ``MAX_IMAGE_BYTES``) or ``outside_root`` (by ``..``, an absolute path or a
-                link).
+                ``too_large`` (more than ``MAX_IMAGE_BYTES``) or ``outside_root`` (by ``..``, an absolute path, a drive
+                or a link).
         """
         try:
             descriptor = self._open(path)
@@ -323,8 +324,20 @@ class ImageFolder:
             why = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"{path}: cannot be read: {why}; expected an image", reason="missing") from error
 
+    def relative(self, path: str) -> str:
+        """Return an absolute path, or one with ``..``, relative to the root, where it is below it; others unchanged."""
+        place = path.replace("\\", "/")
+        if os.path.isabs(place) or "/../" in f"/{place}":  # noqa: PTH117
+            with contextlib.suppress(ImageError, OSError, ValueError):
+                place = self._resolved(os.path.join(self._resolved_root, place), path)  # noqa: PTH118
+                return os.path.relpath(place, self._resolved_root)
+        return path
+
     def _open(self, path: str) -> int:
-        folder, name = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
+        place = path.replace("\\", "/")
+        folder, name = place[: place.rfind("/") + 1], place[place.rfind("/") + 1 :]
+        if os.name != "nt" and _DRIVE.match(path):
+            folder = "/"  # a drive of Windows is outside, too
         resolved = self._folders.get(folder)
         if resolved is None:
             resolved = self._resolved(os.path.join(self._resolved_root, folder), path)  # noqa: PTH118

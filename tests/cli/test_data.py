@@ -10,14 +10,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
 
+from crnn.charset import Charset, LabelRules
 from crnn.cli import main
+from crnn.config.model import ImageConfig
+from crnn.data.dataset import describe_skipped, scan_labels
 from crnn.data.list_file import ListFile
-from crnn.data.store import LmdbStore
+from crnn.data.store import LmdbStore, LmdbWriter
+from crnn.evaluation.evaluate import evaluate
 
 needs_process_groups = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the system has no process groups")
 
@@ -52,6 +57,22 @@ def at_work(tmp_path, word_list):
 def labels(store):
     with store:
         return [store.label(i) for i in range(len(store))]
+
+
+def test_every_command_counts_what_num_samples_leaves_out(run, tmp_path, barcode_reader, image_of):
+    path = tmp_path / "words"
+    with LmdbWriter(path) as writer:
+        for _ in range(3):
+            writer.add(image_of("cat"), "cat")
+    with lmdb.open(str(path), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"num-samples", b"2")
+    assert "1  beyond_num_samples (there are more records" in run("inspect", path, "--max-fault-share", 1)[1]
+    status, out, _ = run("convert", "lmdb", path, tmp_path / "copy", "--max-bad-share", 0)
+    assert (status, "left out 1: beyond_num_samples (image-000000003)" in out) == (0, True)
+    assert evaluate(barcode_reader(), path).datasets[0].skipped == {"beyond_num_samples": 1}
+    with LmdbStore(path) as store:
+        scan = scan_labels(store, Charset("36"), LabelRules(), ImageConfig())
+    assert describe_skipped(scan) == "beyond_num_samples: 1 (number 3)"
 
 
 def svt(folder):

@@ -12,7 +12,7 @@ from crnn.charset import NAMED_CHARSETS
 from crnn.data.store import LmdbWriter
 from crnn.decoding.language import train_language
 from crnn.errors import CharsetError, ConfigError, DataError
-from crnn.evaluation.evaluate import count_samples, evaluate
+from crnn.evaluation.evaluate import calibrate, count_samples, evaluate
 
 
 @pytest.fixture
@@ -171,6 +171,18 @@ def test_unreadable_images_are_counted_and_the_first_are_named(barcode_set, barc
     assert dataset.warnings[0].startswith("words: unreadable image 1.png: ")
     for batch_size in (2, 64):
         assert evaluate(barcode_reader(batch_size=batch_size), [path]) == result
+
+
+def test_a_set_most_of_which_cannot_be_read_is_an_error(barcode_set, barcode_reader):
+    reader, gone = barcode_reader(), [(f"gone{n}", None) for n in range(10)]
+    path = barcode_set([("a", "a")] * 20 + gone)
+    with pytest.raises(DataError, match=r"10 of 30 images cannot be read, the first 20\.png.*a share of 0\.1\."):
+        evaluate(reader, [path])
+    with pytest.raises(DataError, match="10 of 30 images"):
+        calibrate(reader, [path])
+    assert evaluate(reader, [path], max_bad_share=0.34).datasets[0].skipped == {"missing": 10}
+    assert evaluate(reader, [barcode_set([("a", "a")] * 2 + gone[:9], "few")]).datasets[0].skipped == {"missing": 9}
+    assert evaluate(reader, [barcode_set([("a", "a")] * 90 + gone, "many")]).datasets[0].skipped == {"missing": 10}
 
 
 def test_records_without_a_usable_label_are_counted(tmp_path, barcode, barcode_reader):

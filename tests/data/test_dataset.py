@@ -207,10 +207,15 @@ def test_a_validation_set_without_its_images_is_found_before_the_run(word_list, 
     images = sorted((bad.parent / "images").iterdir(), key=lambda path: int(path.stem))
     for image in images[:-1]:
         image.unlink()
-    with pytest.raises(DataError, match=r"data\.validation: no image of the first .*1\.png.* below the list"):
+    with pytest.raises(DataError, match=r"data\.validation: 19 of 20 images cannot be read: .*1\.png.* below the list"):
         check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
-    shutil.copy(images[-1], bad.parent / "images" / "5.png")
-    check_training_data(small_config(good, data={"validation": [f"mine={bad}"]}).data)
+    for share, missing in ((0.01, 10), (0.5, 10), (0.01, 9)):
+        for image in images[missing:-1]:
+            shutil.copy(images[-1], image)
+        with (
+            contextlib.nullcontext() if share * 20 >= 10 or missing < 10 else pytest.raises(DataError, match="10 of 20")
+        ):
+            check_training_data(small_config(good, data={"validation": [str(bad)], "max_bad_share": share}).data)
     for data in ({"train": ["nowhere"]}, {"train": [str(good)], "validation": ["mine=nowhere"]}):
         with pytest.raises(DataError, match="nowhere: there is no such file"):
             check_training_data(small_config(data=data).data)
@@ -222,7 +227,7 @@ def test_a_validation_set_without_its_images_is_found_before_the_run(word_list, 
 class Labels:
     """A store of labels alone, for what is decided without looking at an image."""
 
-    path = "memory"
+    path, num_unread = "memory", 0
 
     def __init__(self, *labels: str | None, sizes: list[tuple[int, int]] | None = None) -> None:
         self._labels, self._sizes = labels, sizes

@@ -1,5 +1,6 @@
 """List files: every line is read as it is written, no image is read outside of the list's folder; their writer."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from crnn import files as image_folder
+from crnn.data.formats.files import ListReader
+from crnn.data.formats.records import Skipped
 from crnn.data.list_file import ListFile, ListWriter
 from crnn.data.source import open_source, split_name
 from crnn.errors import DataError, ImageError
@@ -49,6 +52,8 @@ def test_lines_are_read_as_written(tmp_path, content, expected):
         (b"\n\n\n\na.png\tone\n\r\n\n\n\nb.png", 10, "'b.png' has no tab"),
         (b"\xef\xbb\xbfa.png,one\n", 1, "'a.png,one' has no tab"),
         (b"a.png\tone\n\ttwo\n", 2, "has no path before the tab"),
+        (b"a.png\tone\nb.png\ttwo\ten\n", 2, r"'b.png\ttwo\ten' has a second tab; expected path<TAB>label, with one"),
+        (b"a.png\tone\t\n", 1, "has a second tab"),
         (b"a.png\tone\n" + b"b" * 500 + b"\n", 2, "'" + "b" * 57 + "...' has no tab"),
         (b"a.png\tone\nb.png\tcaf\xe9\r\nc.png\tx\n", 2, r"is not UTF-8 (byte 0xe9). Save the file as UTF-8"),
         (b"a.png\t\xc3\xa9\n\nb.png\t\xc3", 3, "is not UTF-8 (byte 0xc3)"),
@@ -263,7 +268,7 @@ def test_names_of_sources(tmp_path, monkeypatch):
 def test_what_is_written_is_read_back(tmp_path, encode_image, smooth_image):
     images = [encode_image(smooth_image(), form) for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
     images.append(b"something else")
-    labels = ["one", "zwei", "três\tquatro", "", " five ", "six\rseven", "日本", "8"]
+    labels = ["one", "zwei", "três quatro", "", " five ", "six\rseven", "日本", "8"]
     with ListWriter(tmp_path / "new" / "set") as writer:
         for image, label in zip(images, labels, strict=True):
             writer.add(image, label, lexicon=("one",), size=(1, 1))
@@ -293,10 +298,66 @@ def test_folders_hold_a_thousand_images(tmp_path, monkeypatch):
     assert ListFile(tmp_path / "set" / "labels.tsv").image_bytes(9) == b"9"
 
 
+def test_half_a_list_is_no_set(tmp_path):
+    half = tmp_path / "set.partial"
+    with contextlib.suppress(KeyboardInterrupt), ListWriter(tmp_path / "set") as writer:
+        writer.add(b"1", "one")
+        writer.commit(b"")
+        raise KeyboardInterrupt
+    places = [half, half / "labels.tsv.partial"]
+    for place in places:
+        for read in (lambda path: open_source(str(path)), ListReader):
+            with pytest.raises(DataError, match=rf"{place}: is half a set, .* Give its command again, which goes on"):
+                read(place)
+    places[1].rename(half / "labels.tsv")  # as after a kill at the end, and as earlier versions called it
+    with ListWriter(tmp_path / "set") as writer:
+        with pytest.raises(DataError, match="is half a set"):
+            open_source(str(half))
+        writer.add(b"2", "two")
+    with open_source(str(tmp_path / "set")) as store:
+        assert [(store.image_bytes(i), store.label(i)) for i in range(2)] == [(b"1", "one"), (b"2", "two")]
+
+
+PATHS = {
+    "a.png": "", "./a.png": "", ".\\a.png": "", "sub\\b.png": "", "sub/../a.png": "", "sub\\..\\a.png": "",
+    "{root}/a.png": "", "{root}/sub/../a.png": "", "{alias}/a.png": "", "link/b.png": "", "link/../a.png": "",
+    "../root/a.png": "", "{root}/../secret.png": "outside_root", "up/secret.png": "outside_root",
+    "{root}2/a.png": "outside_root", "C:\\a.png": "outside_root", "c:a.png": "outside_root", "\\a.png": "outside_root",
+    "sub/../../secret.png": "outside_root", "\\\\host\\share\\a.png": "outside_root", "gone.png": "missing",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a drive is followed, too")
+@pytest.mark.parametrize("line", PATHS)
+def test_training_and_conversion_read_the_same_images(tmp_path, line):
+    root, alias = tmp_path / "root", tmp_path / "alias"
+    (root / "sub").mkdir(parents=True)
+    (root / "link").symlink_to(root / "sub")
+    (root / "up").symlink_to(tmp_path)
+    alias.symlink_to(root)
+    for name in ("root/a.png", "root/sub/b.png", "root/c:a.png", "secret.png"):
+        (tmp_path / name).write_bytes(b"image")
+    path = write(root, f"{line.format(root=root, alias=alias)}\tx\n")
+    found = []
+    for read in (ListFile(path).image_bytes, lambda _: image_of_record(ListReader(path))):
+        try:
+            found.append((read(0) == b"image") * "read")
+        except ImageError as error:
+            found.append(error.reason)
+    assert found == [PATHS[line] or "read"] * 2
+
+
+def image_of_record(reader: ListReader) -> bytes:
+    (sample,) = reader
+    if isinstance(sample, Skipped):
+        raise ImageError(sample.key, reason=sample.reason)
+    return reader.image_source()(sample.path)
+
+
 def test_what_a_list_cannot_hold_is_refused(tmp_path):
     with ListWriter(tmp_path / "set") as writer:
-        for label in ("two\nlines", "end\r", "end\r\n"):
-            with pytest.raises(DataError, match="line break"):
+        for label in ("two\nlines", "end\r", "end\r\n", "two\tcolumns"):
+            with pytest.raises(DataError, match="line break or a tab"):
                 writer.add(b"P", label)
         writer.add(b"P", "good")
     assert len(ListFile(tmp_path / "set" / "labels.tsv")) == 1

@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -148,15 +150,100 @@ def test_threads_open_a_store_once(store_folder):
         ({"num-samples": b"three"}, "record 'num-samples' is 'three'; expected a whole number"),
         ({"num-samples": b"9" * 5000}, "expected a whole number"),
         ({"num-samples": b"0"}, "expected at least 1 sample"),
-        ({"num-samples": b"4", "label-000000000": b"zero"}, "num-samples is 4, but there is no 'label-000000004'"),
+        (
+            {"num-samples": b"4", "label-000000000": b"zero"},
+            "num-samples is 4, but there is no 'label-000000004' (keys count from 1)",
+        ),
     ],
 )
 def test_a_wrong_count_is_refused(tmp_path, change, message):
     records = {key: value for key, value in (numbered(["one", "two", "three"]) | change).items() if value is not None}
     path = write_raw(tmp_path / "words", records)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
         LmdbStore(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "unread"),
+    [
+        ({}, 0),
+        ({"num-samples": b"2"}, 1),
+        ({"num-samples": b"1", "image-000000003": None}, 2),
+        ({"image-~": b"", "labels": b"", "label-x": b"", "label-9": b"", "image-": b""}, 0),
+    ],
+)
+def test_samples_beyond_the_count_are_counted(tmp_path, change, unread):
+    records = {key: value for key, value in (numbered(["one", "two", "three"]) | change).items() if value is not None}
+    with LmdbStore(write_raw(tmp_path / "words", records)) as store:
+        assert (store.num_unread, len(store)) == (unread, 3 - unread)
+
+
+def keys_page(data: bytearray, size: int = 4096) -> int:
+    """The place of the last page of keys and small records in data.mdb."""
+    pages = range(2 * size, len(data), size)
+    return max(p for p in pages if struct.unpack_from("<Q2xH", data, p) == (p // size, 2))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (0, b"\xff"),  # its number
+        (10, b"\x01"),  # said to be a page of pages
+        (10, b"\x22"),
+        (12, b"\x00\x00"),  # the end of its nodes' places
+        (12, b"\xff\xff"),
+        (16, b"\xd0\xc8"),  # the place of a node
+        (16, b"\xfc\x0f"),
+        ("node", b"\xff\xff\xff\xff"),  # the length of a record
+        ("node", b"\x00\x00\x00\x00\x04\x00"),
+        ("node", b"\x00\x00\x00\x00\x00\x00\xff\xff"),  # the length of a key
+        ("big", b"\xff\xff\x00\x00"),  # the length of a record on pages of its own
+    ],
+)
+def test_a_damaged_page_is_named_before_it_ends_the_process(tmp_path, place, value):
+    path = write_raw(tmp_path / "words", numbered(["one", "two", "three"]))
+    data = bytearray((path / "data.mdb").read_bytes())
+    page = keys_page(data)
+    if isinstance(place, str):
+        nodes = [page + node for node in struct.unpack_from("<7H", data, page + 16)]
+        place = next(node for node in nodes if (data[node + 4] == 1) == (place == "big"))
+    else:
+        place += page
+    data[place : place + len(value)] = value
+    (path / "data.mdb").write_bytes(data)
+    with pytest.raises(DataError, match=r"words: data\.mdb is damaged: a page of keys is not as LMDB writes them\."):
+        LmdbStore(path)
+
+
+def test_damaged_metadata_is_named(tmp_path):
+    path = write_raw(tmp_path / "words", numbered(["one"]))
+    whole = (path / "data.mdb").read_bytes()
+    for place, value in ((40, b"\0\0"), (4096 + 128, b"\xff")):  # the size of pages, the number of the first
+        (path / "data.mdb").write_bytes(whole[:place] + value + whole[place + len(value) :])
+        with pytest.raises(DataError, match="is damaged"):
+            LmdbStore(path)
+
+
+@pytest.mark.parametrize("num_samples", [1, 30, 600])
+@pytest.mark.parametrize("compact", [False, True])
+def test_whole_stores_of_any_size_are_read(tmp_path, num_samples, compact):
+    path, copy = write_raw(tmp_path / "words", numbered(["x"])), tmp_path / "copy"
+    rng = random.Random(num_samples)
+    copy.mkdir()
+    with lmdb.open(str(path), map_size=1 << 32, max_dbs=1, sync=False) as environment:
+        environment.open_db(b"of another tool", dupsort=True)
+        for number in range(1, num_samples + 1):
+            with environment.begin(write=True) as transaction:
+                transaction.put(b"image-%09d" % number, bytes(rng.choice([1, 900, 2040, 5000, 70_000])))
+                transaction.put(b"label-%09d" % number, b"x" * rng.randrange(60))
+                transaction.put(b"num-samples", b"%d" % number)
+                transaction.put(b"z" * 511, bytes(90_000))  # written and removed again: there are free pages
+                transaction.delete(b"z" * 511)
+        environment.copy(str(copy), compact=compact)
+    with LmdbStore(copy) as store:
+        assert (len(store), store.num_unread) == (num_samples, 0)
+        assert all(store.image_bytes(index) for index in range(num_samples))
 
 
 @pytest.mark.parametrize("size", [0, 100, 4096, 8192, 20_000, -1])

@@ -26,6 +26,7 @@ def evaluate(
     protocol: ProtocolName = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
     lexicon: Annotated[list[str] | None, typer.Option(metavar="50|1k|full|FILE")] = None,
+    max_bad_share: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
     *,
     decoding: Annotated[DecodingOptions, {"n_best"}],
     report: str = "",
@@ -43,6 +44,7 @@ def evaluate(
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
         lexicon: Once more with a lexicon, beside the free reading: 50 or 1k (those kept with the samples), full (the
             set's labels) or a file. May be given several times.
+        max_bad_share: A larger share of unreadable images, at least ten, is an error.
         decoding: How texts are found; --decode lexicon: with the one --lexicon and nothing else.
         report: Write a page that explains the result: worst errors, calibration, accuracy by length.
         json: Print one JSON object instead of the table.
@@ -84,6 +86,7 @@ def evaluate(
                 lexicons=lexicons,
                 lexicon_margin=margin,
                 lexicon_only=lexicon_only,
+                max_bad_share=max_bad_share,
                 ranks=ranks,
                 progress=progress,
             )

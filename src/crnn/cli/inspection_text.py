@@ -121,6 +121,7 @@ def _findings(found: Mapping[str, Finding], settings: InspectionSettings) -> Ite
         "tiny": f" (a side below {settings.tiny_below} pixels)",
         "huge": f" (a side above {settings.huge_above} pixels)",
         "wrong_stored_size": " (wh- is not the size of the image)",
+        "beyond_num_samples": " (there are more records than num-samples says; they are not read)",
     }
     for name, finding in found.items():
         keys = _dotted(map(_key, finding.examples), finding.count)

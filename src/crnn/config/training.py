@@ -32,7 +32,7 @@ class DataConfig(Section):
     """Start method of workers; ``spawn`` where a library in the process does not survive a fork."""
 
     max_bad_share: Share = 0.01
-    """Largest share of unreadable images before the run stops (after at least ten)."""
+    """Largest share of unreadable images before the run stops (after at least ten), of a validation set, too."""
 
     max_lost_share: Share = 0.5
     """Largest share of a source's labels left out or losing characters; more usually means a wrong charset."""

@@ -26,7 +26,8 @@ from crnn.errors import ConfigError, CrnnError, DataError, printable
 from crnn.files import not_utf8
 from crnn.parallel import ordered_map, usable_cores
 
-_LEFT_OUT = frozenset({"not_in_variant", "other_share"})  # reasons that the user wished, which are no faults
+# Reasons that are no faults of samples: the user's wishes, and what a store says.
+_LEFT_OUT = frozenset({"not_in_variant", "other_share", "beyond_num_samples"})
 _MAX_EXAMPLES = 5
 _VERSION = 1
 
@@ -56,7 +57,7 @@ class Conversion:
     complete: bool  # otherwise it was stopped, and the same conversion goes on
     written: int  # samples in it
     skipped: dict[str, Skips]  # unusable samples, by reason
-    left_out: dict[str, Skips]  # samples that the user did not want, by reason
+    left_out: dict[str, Skips]  # samples left out for no fault of theirs, by reason
     lexicon_words_left_out: int  # words with white space, which the layout cannot hold
     lexicons_left_out: int  # samples whose lexicons a list file cannot hold
     expected: int | None  # samples of the published set, where known
@@ -226,8 +227,8 @@ class _Tally:
         if not reason and not_utf8(label):
             reason = "encoding"
         # With a NUL the whole list would be no text.
-        if not (reason or keeps_lexicons) and ("\n" in label or "\0" in label or label.endswith("\r")):
-            reason = "line_break"
+        if not (reason or keeps_lexicons) and (any(c in label for c in "\n\0\t") or label.endswith("\r")):
+            reason = "tab" if "\t" in label else "line_break"
         if reason:
             self._skip(item.key, reason, prepared.message)
             return

@@ -19,7 +19,7 @@ from crnn.config.run import Config
 from crnn.config.training import DataConfig
 from crnn.data.augment import augment
 from crnn.data.sampler import SampleOrder
-from crnn.data.source import SampleStore, open_source
+from crnn.data.source import SampleStore, open_source, too_many
 from crnn.distributed import on_device
 from crnn.errors import CharsetError, DataError, ImageError
 from crnn.image import image_size, load_image, load_resized, resize, target_width
@@ -55,6 +55,9 @@ def scan_labels(
     the number of labels checked since the last call. If the rules say ``error``, a ``CharsetError`` names the sample.
     """
     scan = LabelScan(store.path)
+    if store.num_unread:
+        scan.skipped["beyond_num_samples"] = store.num_unread
+        scan.examples["beyond_num_samples"] = [f"number {len(store) + 1}"]
     usable, widths = array("I"), array("H")  # four and two bytes a sample: there may be many millions
     width = image.image_width
     for index in range(len(store)):
@@ -99,7 +102,7 @@ def describe_skipped(scan: LabelScan) -> str:
 
 
 _AUGMENT = 2  # first word of the augmentation's seed, apart from those of crnn.data.sampler
-_FIRST_IMAGES = 16  # of a validation set, looked for before a run begins
+_LOOKED_AT = 500  # images of a validation set, read before a run begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,23 +227,25 @@ def _check_lost(found: LabelScan, limit: float) -> None:
 def check_training_data(data: DataConfig) -> None:
     """Check that all sets of a run exist, or raise ``DataError``.
 
-    Missing images of a training set show at once, those of a validation set only hours later: its first ones are read.
+    Missing images of a training set show at once, those of a validation set only hours later: some of all are read.
     """
     for spec in data.train:
         open_source(spec).close()
     for spec in data.validation:
-        faults: list[DataError] = []
+        faults = []
         with open_source(spec) as store:
-            for index in range(min(len(store), _FIRST_IMAGES)):
+            looked_at = range(0, len(store), max(1, len(store) // _LOOKED_AT))
+            for index in looked_at:
                 try:
                     store.image_bytes(index)
-                    break
                 except DataError as error:
                     faults.append(error)
-            else:
-                raise DataError(
-                    f"data.validation: no image of the first can be read: {faults[0]}; expected paths below the list"
-                )
+        bad, seen = len(faults), len(looked_at)
+        if bad == seen or too_many(bad, seen, data.max_bad_share):
+            raise DataError(
+                f"data.validation: {bad} of {seen} images cannot be read: {faults[0]}; expected paths below the list. "
+                "Repair the set, or raise data.max_bad_share"
+            )
 
 
 def collate(

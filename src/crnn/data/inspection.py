@@ -214,14 +214,16 @@ def inspect_store(
     for group in contradicting:
         flags[group[usable[group]]] |= FLAGS["contradiction"]
     overlaps = [_overlap(store, seen, other, _examine_all(other, settings, workers, progress)) for other in against]
-    counts = seen.counts
+    counts, remarks = seen.counts, _findings(store, flags, REMARKS)
+    if store.num_unread:
+        remarks["beyond_num_samples"] = Finding(store.num_unread, (f"number {len(store) + 1}",))
     return Inspection(
         path=store.path,
         samples=len(store),
         faulty=int(np.count_nonzero(flags & _bits(FAULTS))),
         settings=settings,
         faults=_findings(store, flags, FAULTS),
-        remarks=_findings(store, flags, REMARKS),
+        remarks=remarks,
         **{name: Histogram.of(counts[name]) for name in ("label_lengths", "widths", "heights")},
         ratios=Histogram.of(counts["ratios"], parts=_RATIO_PARTS),
         characters=_by_frequency(counts["characters"]),

@@ -1,7 +1,7 @@
 """Samples in a list file: lines of ``path<TAB>label``, paths relative to the list's folder.
 
-The file is UTF-8, with or without a byte order mark; lines end in LF or CRLF; blank lines are ignored. The label is
-everything after the first tab.
+The file is UTF-8, with or without a byte order mark; lines end in LF or CRLF; blank lines are ignored. A second tab, as
+before a third column, is an error: labels have none.
 """
 
 from __future__ import annotations
@@ -75,10 +75,8 @@ class ListFile(SampleStore):
             except UnicodeEncodeError as error:
                 byte = ord(line[error.start]) - 0xDC00
                 raise self._unfit(number, line, f"is not UTF-8 (byte {byte:#04x}). Save the file as UTF-8") from None
-            tab = line.find("\t")
-            if tab < 1:
-                found = "has no tab" if tab else "has no path before the tab"
-                raise self._unfit(number, line, f"{found}; expected path<TAB>label, with one tab between them")
+            if fault := line_fault(line):
+                raise self._unfit(number, line, f"{fault}; expected path<TAB>label, with one tab between them")
             ends.append(len(lines))
         status = self._file.stat()
         version = (status.st_size, status.st_mtime_ns)
@@ -93,9 +91,18 @@ class ListFile(SampleStore):
         return DataError(f"{self.path}, line {number}: {text if len(text) <= 60 else text[:57] + '...'!r} {why}")
 
 
+def line_fault(line: str) -> str:
+    """Return why a line is no path, tab and label, or an empty text."""
+    tab = line.find("\t")
+    if tab < 1:
+        return "has no path before the tab" if tab == 0 else "has no tab"
+    return "has a second tab" if "\t" in line[tab + 1 :] else ""
+
+
 LIST_NAME = "labels.tsv"
+_PARTIAL_NAME = f"{LIST_NAME}.partial"  # until all is written: no command takes half a folder for a whole one
 _IMAGES, _STATE_NAME = "images", "conversion-state.json"
-_NAMES = (_IMAGES, LIST_NAME, _STATE_NAME, f"{_STATE_NAME}.partial")
+_NAMES = (_IMAGES, LIST_NAME, _PARTIAL_NAME, _STATE_NAME, f"{_STATE_NAME}.partial")
 _PER_FOLDER = 1000
 
 _SUFFIXES = (
@@ -108,6 +115,12 @@ _SUFFIXES = (
     (b"MM", ".tif"),
     (b"P", ".ppm"),
 )
+
+
+def check_whole(path: Path, name: str) -> None:
+    """Raise ``DataError`` if a path is the list of a conversion that has not ended, or its folder."""
+    if (path / _PARTIAL_NAME).is_file() or (path.name == _PARTIAL_NAME and path.is_file()):
+        raise DataError(f"{name}: is half a set, whose conversion was stopped. Give its command again, which goes on")
 
 
 class ListWriter(FolderWriter):
@@ -126,8 +139,8 @@ class ListWriter(FolderWriter):
     def add(self, image: bytes, label: str, **_: object) -> None:
         """Append one sample; lexicons and size, as of ``LmdbWriter.add``, are ignored."""
         assert self._list is not None
-        if "\n" in label or label.endswith("\r"):
-            raise DataError(f"{self.path}: {label!r} has a line break; expected one line. Correct the text")
+        if "\n" in label or "\t" in label or label.endswith("\r"):
+            raise DataError(f"{self.path}: {label!r} has a line break or a tab; expected one line. Correct the text")
         number = self.num_samples + 1
         suffix = next((suffix for start, suffix in _SUFFIXES if image.startswith(start)), ".img")
         name = f"{_IMAGES}/{number // _PER_FOLDER:06d}/{number:09d}{suffix}"
@@ -153,7 +166,9 @@ class ListWriter(FolderWriter):
             raise self._write_error(error) from error
 
     def _begin(self) -> None:
-        list_path, state_path = (self.partial / name for name in (LIST_NAME, _STATE_NAME))
+        list_path, state_path = (self.partial / name for name in (_PARTIAL_NAME, _STATE_NAME))
+        with contextlib.suppress(FileNotFoundError):  # killed before the folder had its name
+            (self.partial / LIST_NAME).replace(list_path)
         length = 0
         if state_path.exists():
             try:
@@ -178,6 +193,7 @@ class ListWriter(FolderWriter):
             os.fsync(self._list.fileno())
             self._list.close()
             (self.partial / _STATE_NAME).unlink(missing_ok=True)
+            (self.partial / _PARTIAL_NAME).replace(self.partial / LIST_NAME)
         except OSError as error:
             raise self._write_error(error) from error
 

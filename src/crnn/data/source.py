@@ -4,11 +4,16 @@ import os
 from itertools import chain, islice
 from pathlib import Path
 
-from crnn.data.list_file import ListFile
+from crnn.data.list_file import ListFile, check_whole
 from crnn.data.store import LmdbStore, SampleStore
 from crnn.errors import DataError
 
-__all__ = ["SampleStore", "open_source", "split_name"]
+__all__ = ["SampleStore", "open_source", "split_name", "too_many"]
+
+
+def too_many(bad: int, seen: int, share: float) -> bool:
+    """Return whether more than a share of samples is bad, and at least ten: one in a small set is no trend."""
+    return bad >= 10 and bad > share * seen
 
 
 def open_source(spec: str) -> SampleStore:
@@ -47,6 +52,7 @@ def split_name(spec: str) -> tuple[str, str]:
 
 
 def _open(typed: str, path: Path) -> SampleStore:
+    check_whole(path, typed)
     if path.is_file():
         if path.name == "data.mdb":
             raise DataError(f"{typed}: is a file of an LMDB folder; expected the folder. Leave out '/data.mdb'")

@@ -7,8 +7,11 @@ References: bgshih/crnn, clovaai/deep-text-recognition-benchmark, Topdu/OpenOCR 
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import shutil
+import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -32,6 +35,7 @@ class SampleStore(ABC):
     """
 
     path: str  # as the user typed it
+    num_unread: int = 0  # samples beyond the number that the store says it has, ``beyond_num_samples`` where counted
     _num_samples: int
 
     def __len__(self) -> int:
@@ -87,8 +91,11 @@ class LmdbStore(SampleStore):
         self.path = os.fspath(path)
         self._file = Path(self.path).absolute() / "data.mdb"
         self._opened: tuple[int, Environment] | None = None  # with the process that opened it
+        _check_pages(self.path, self._file)
         try:
             self._num_samples = self._checked_count()
+            while self._get(f"label-{self._num_samples + self.num_unread + 1:09d}") is not None:
+                self.num_unread += 1
         finally:
             self.close()  # so that workers forked from here on inherit nothing open
 
@@ -207,7 +214,6 @@ def _shared_environment(path: str, file: Path) -> Environment:
 def _open_environment(path: str, file: Path) -> Environment:
     lmdb = _import_lmdb("reading LMDB stores")
     try:
-        size = file.stat().st_size
         environment: Environment = lmdb.open(
             str(file.parent),
             readonly=True,
@@ -222,15 +228,76 @@ def _open_environment(path: str, file: Path) -> Environment:
         raise DataError(
             f"{path}: there is no data.mdb that can be read in it ({why}); expected an LMDB folder"
         ) from error
-    # Reading a page beyond the end of the file would kill the process with a bus error.
-    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < expected:
-        environment.close()
-        raise DataError(
-            f"{path}: data.mdb has {size} bytes, {expected} expected: it was cut short. Copy or download it again "
+    return environment
+
+
+# LMDB 0.9: magic, version, then page size, records, root page, last page and transaction, of either meta page.
+_META = struct.Struct("<16xII16xI76xQQQQ")
+_MAGIC = (0xBEEFC0DE, 1)
+_PAGE, _NODE = struct.Struct("<QHHHH"), struct.Struct("<HHHH")
+_BRANCH, _LEAF, _LEAF2 = 1, 2, 0x20  # flags of pages
+_BIG, _DUPLICATES = 1, 4  # flags of nodes
+_MAX_CHECKED = 300_000  # records; a second, and as much to read as their keys and small images take
+
+
+def _check_pages(path: str, file: Path) -> None:
+    """Raise ``DataError`` where LMDB would read beyond the file's end, for which the system kills the process.
+
+    Of a store with more than ``_MAX_CHECKED`` records only the length is checked.
+    """
+    fault = ""
+    with (
+        contextlib.suppress(OSError, ValueError, struct.error),  # LMDB says what is wrong with such a file
+        file.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        fault = _page_fault(data)
+    if fault:
+        raise DataError(f"{path}: data.mdb {fault}")
+
+
+def _page_fault(data: mmap.mmap) -> str:
+    """Return what is wrong with the pages of keys, else with the length, or an empty text.
+
+    A file may lack pages at its end whose records were deleted before they were written.
+    """
+    magic, version, size, *_ = _META.unpack_from(data)
+    if (magic, version) != _MAGIC:
+        return ""
+    fault = "is damaged: a page of keys is not as LMDB writes them. Copy or download it again"
+    if size not in (1 << bits for bits in range(9, 17)):
+        return fault
+    entries, root, last, _ = max((_META.unpack_from(data, start)[3:] for start in (0, size)), key=lambda meta: meta[-1])
+    waiting, checked, in_file = [root] if entries else [], 0, len(data) // size
+    if in_file <= last:
+        fault = (
+            f"has {len(data)} bytes, {(last + 1) * size} expected: it was cut short. Copy or download it again "
             "(if it is whole but records were deleted from it, compact it with: python -m lmdb copy --compact)"
         )
-    return environment
+    if entries > _MAX_CHECKED:
+        return fault if in_file <= last else ""
+    while waiting:
+        page, checked = waiting.pop(), checked + 1
+        if not 2 <= page < in_file or checked > last:
+            return fault
+        number, _, flags, lower, _ = _PAGE.unpack_from(data, page * size)
+        kind = flags & (_BRANCH | _LEAF | _LEAF2)
+        if number != page or kind not in (_BRANCH, _LEAF) or not 16 <= lower <= size:
+            return fault
+        for node in struct.unpack_from(f"<{(lower - 16) // 2}H", data, page * size + 16):
+            if not lower <= node <= size - 8:
+                return fault
+            low, high, flags, key_size = _NODE.unpack_from(data, page * size + node)
+            end, length, pages = node + 8 + key_size, low | high << 16, 0
+            if kind == _BRANCH:
+                waiting.append(length | flags << 32)
+            elif flags & _BIG and end <= size - 8:  # the value is on pages of its own
+                pages = struct.unpack_from("<Q", data, page * size + end)[0] + -(-(16 + length) // size)
+            else:
+                end += length
+            if end > size or pages > in_file or (flags & _DUPLICATES and kind == _LEAF):
+                return fault
+    return ""
 
 
 _MIB = 1 << 20

@@ -17,7 +17,7 @@ from pydantic import SkipValidation
 from crnn.charset import NAMED_CHARSETS, LabelSkip, characters_outside
 from crnn.config.section import checked_call
 from crnn.config.training import ProtocolName
-from crnn.data.source import SampleStore, open_source, split_name
+from crnn.data.source import SampleStore, open_source, split_name, too_many
 from crnn.decoding.confidence import (
     UNCALIBRATED,
     Calibration,
@@ -51,11 +51,12 @@ def _read_set(
     read: Callable[[NetworkOutput, list[SampleResult]], list[SampleResult]],
     ranks: Ranks | None,
     progress: Callable[[int], None],
+    max_bad_share: float = 0.1,
 ) -> tuple[list[SampleResult], Counter[str], list[str]]:
     """Run the network on the samples of a set that count under a protocol; ranks share the work, each gets the whole.
 
     ``read`` fills in what was read for a batch. Returns the samples, the numbers of skipped ones by reason, and keys of
-    unreadable images with the cause; samples and keys in the set's order.
+    unreadable images with the cause; samples and keys in the set's order. Too many of these are a ``DataError``.
     """
     rank, world_size = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
     skipped: Counter[str] = Counter()
@@ -102,7 +103,13 @@ def _read_set(
     parts = [(samples, skipped, unreadable)] if ranks is None else ranks.gather((samples, skipped, unreadable))
     samples = sorted((sample for part in parts for sample in part[0]), key=lambda sample: sample.index)
     lines = sorted(line for part in parts for line in part[2])
-    return samples, sum((part[1] for part in parts), Counter()), [line for _, line in lines]
+    skipped = sum((part[1] for part in parts), Counter(beyond_num_samples=store.num_unread))
+    if too_many(len(lines), len(store), max_bad_share):
+        raise DataError(
+            f"{store.path}: {len(lines)} of {len(store)} images cannot be read, the first {lines[0][1]}; expected at "
+            f"most a share of {max_bad_share:g}. Repair the set, or raise the share (max_bad_share)"
+        )
+    return samples, skipped, [line for _, line in lines]
 
 
 @checked_call
@@ -116,6 +123,7 @@ def evaluate(
     lexicons: Sequence[str] = (),
     lexicon_margin: float | None = None,
     lexicon_only: bool = False,
+    max_bad_share: float = 0.1,
     ranks: SkipValidation[Ranks | None] = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
@@ -132,11 +140,13 @@ def evaluate(
             labels of the set; or a file.
         lexicon_margin: ``DecodingOptions.lexicon_margin`` for these lexicons.
         lexicon_only: Use the readings with the one lexicon as the readings.
+        max_bad_share: A larger share of unreadable images, at least ten, is an error.
         ranks: Processes that share the work; each gets the whole result.
         progress: Called with the number of samples done since the last call, on this rank.
 
     Raises:
-        DataError: A set is missing or empty, two have one name, or no set has the requested lexicons.
+        DataError: A set is missing or empty, two have one name, too many images cannot be read, or no set has the
+            requested lexicons.
         CharsetError: The model's own rules make unknown characters an error, and a label has one.
         ConfigError: The protocol has no such evaluation, or a lexicon is neither a name nor a file.
     """
@@ -150,7 +160,7 @@ def evaluate(
     results = []
     for name, store, rules in sets:
         own = [open_lexicon(spec, store, recognizer.charset, label_rules, lexicon_margin) for spec in lexicons]
-        results.append(_evaluate_set(recognizer, name, store, rules, own, lexicon_only, ranks, progress))
+        results.append(_evaluate_set(recognizer, name, store, rules, own, lexicon_only, max_bad_share, ranks, progress))
     for k, spec in enumerate(lexicons):
         if not any(result.samples if lexicon_only else result.lexicons[k].sums.samples for result in results):
             raise DataError(
@@ -166,6 +176,7 @@ def _evaluate_set(
     rules: Protocol,
     lexicons: Sequence[SetLexicon],
     lexicon_only: bool,
+    max_bad_share: float,
     ranks: Ranks | None,
     progress: Callable[[int], None],
 ) -> DatasetResult:
@@ -198,7 +209,7 @@ def _evaluate_set(
             for n, sample in enumerate(samples)
         ]
 
-    found, skipped, unreadable = _read_set(recognizer, store, rules, read, ranks, progress)
+    found, skipped, unreadable = _read_set(recognizer, store, rules, read, ranks, progress, max_bad_share)
     samples = tuple(sample for sample in found if not lexicon_only or sample.words[0] is not None)
     skipped["no_lexicon"] += len(found) - len(samples)
     with_lexicons = []

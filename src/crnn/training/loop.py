@@ -29,7 +29,7 @@ from crnn.config.run import Config
 from crnn.config.section import checked_call
 from crnn.contact_sheet import contact_sheet
 from crnn.data.dataset import Batch, check_training_data
-from crnn.data.source import open_source
+from crnn.data.source import open_source, too_many
 from crnn.distributed import Ranks, average_buffers, lost_peers_explained, start_ranks, sync_batch_norm
 from crnn.engines.torch_engine import TorchEngine
 from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, TrainingError
@@ -49,7 +49,6 @@ from crnn.training.step import StepResult, TrainStep, uses_bf16
 _log = logging.getLogger(__name__)
 
 _SHEET_SAMPLES = 8  # of each set on a sheet
-_MIN_BAD_SAMPLES = 10  # unreadable images before data.max_bad_share stops a run: one in a small set is no trend
 
 _Pending = deque[tuple[int, float, StepResult]]  # (step, learning rate, numbers still on the device)
 
@@ -269,7 +268,7 @@ def _count_skipped(state: TrainState, batch: Batch, config: Config) -> None:
             _log.warning("left out: %s: %s", key, reason)
     bad = state.skipped.total()
     seen = (state.step + 1) * config.train.batch_size * config.optim.accumulate_steps
-    if bad >= _MIN_BAD_SAMPLES and bad > config.data.max_bad_share * seen and batch.skipped:
+    if too_many(bad, seen, config.data.max_bad_share) and batch.skipped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in state.skipped.most_common())
         raise DataError(
             f"{bad} of {seen} images could not be read ({reasons}), the last {batch.skipped[-1][0]}; "
@@ -332,6 +331,7 @@ class Validator:
         own = set(config.charset.charset().characters)
         charset = next((name for name, characters in NAMED_CHARSETS.items() if set(characters) == own), "auto")
         self._rules: dict[str, Any] = {"protocol": config.eval.protocol, "charset": charset}
+        self._max_bad_share = config.data.max_bad_share
         self._network = build_model(config.model, config.image, num_classes, seed=0).eval()
         bf16 = uses_bf16(config, ranks.device)
         engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
@@ -342,7 +342,8 @@ class Validator:
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
         """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks."""
         self._network.load_state_dict(weights)
-        return evaluate(self._recognizer, self._sets, model=model, ranks=self._ranks, **self._rules)
+        sets, share = self._sets, self._max_bad_share
+        return evaluate(self._recognizer, sets, model=model, max_bad_share=share, ranks=self._ranks, **self._rules)
 
     def calibrate(self, path: Path) -> str:
         """Fit the confidences of a weights file on the validation sets, store them, return a line for the user."""

@@ -7,7 +7,7 @@ import lmdb
 import pytest
 
 from crnn.data.formats.lmdb import StoreReader
-from crnn.data.formats.records import Record
+from crnn.data.formats.records import Record, Skipped
 from crnn.data.store import LmdbStore
 from crnn.errors import DataError, ImageError
 
@@ -24,6 +24,13 @@ def write_store(folder: Path, labels: list[bytes | None], **records: bytes) -> S
             if value != b"gone":
                 transaction.put(key.encode(), value)
     return StoreReader(folder)
+
+
+def test_records_beyond_the_count_are_counted(tmp_path):
+    reader = write_store(tmp_path, [b"one", b"two", b"three"], **{"num-samples": b"1"})
+    found = list(reader)
+    assert (len(reader), found[0].label) == (3, "one")
+    assert found[1:] == [Skipped(f"image-00000000{number}", "beyond_num_samples") for number in (2, 3)]
 
 
 def test_records_are_those_of_the_store(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,22 @@ class Trap:
 
     def __reduce__(self):
         return (os.mkdir, (str(self.folder),))
+
+
+@pytest.mark.parametrize("dimensions", [(1, 2**31 - 1), (2**31 - 1,) * 2, (2**31 - 1,) * 8])
+def test_dimensions_that_are_too_large_take_no_memory(tmp_path, cells, dimensions):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"a": cells("x")})
+    whole = path.read_bytes()
+    place = whole.index(struct.pack("<IIII", 5, 8, 1, 1), 128)
+    raw = struct.pack(f"<{len(dimensions)}I", *dimensions)
+    grown = struct.pack("<I", len(whole) - 136 - 8 + len(raw))
+    head = whole[:132] + grown + whole[136 : place + 4] + struct.pack("<I", len(raw))
+    path.write_bytes(head + raw + whole[place + 16 :])
+    with pytest.raises(
+        DataError, match=r"a\.mat: cannot be read as a MATLAB file .*(Unable to allocate|too big|dimension)"
+    ):
+        list(read_mat(path, ("a",), texts))
 
 
 @pytest.mark.parametrize("content", ["pickle", "hdf5", "cut", "gone"])

@@ -8,10 +8,12 @@ the file).
 import csv
 import json
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 from crnn.data.formats.records import Reader, Record, Skipped, annotation_lines, find_annotation, sample
+from crnn.data.list_file import check_whole, line_fault
 from crnn.errors import DataError, ImageError, printable
 from crnn.files import ImageFolder, text_lines
 from crnn.image import IMAGE_SUFFIXES
@@ -30,16 +32,18 @@ class ListReader(Reader):
     """
 
     def __init__(self, source: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> None:
+        check_whole(Path(source), os.fspath(source))
         self._path = find_annotation(source, ("*.tsv", "labels.txt"))
         self.root = self._path.parent if root is None else Path(root)
         if not any("\t" in line for line in annotation_lines(self._path)):
             raise DataError(f"{self._path}: no line has a tab; expected lines of the form path<TAB>label")
 
     def __iter__(self) -> Iterator[Record | Skipped]:
+        images = ImageFolder(self.root)
         for line in annotation_lines(self._path):
-            head, tab, label = line.partition("\t")
-            for name in _paths(head) if tab else [""]:
-                yield sample(name, label, place=printable(line, 60), empty_label=True)
+            head, _, label = line.partition("\t")
+            for name in [""] if line_fault(line) else _paths(head):
+                yield sample(images.relative(name), label, place=printable(line, 60), empty_label=True)
 
 
 def _paths(head: str) -> list[str]:
@@ -58,7 +62,8 @@ class CsvReader(Reader):
     """The samples of a CSV table (a file, or the only ``*.csv`` of a folder), with column names in the first line.
 
     Separated by commas, semicolons or tabs; in quotes, ``""`` is a quote. If the label is the last column, it takes the
-    rest of the row: unquoted commas stay in labels. ``root`` is the folder of the paths; default: the file's.
+    rest of the row: unquoted commas and semicolons stay in labels, tabs are malformed. A row whose quote is not closed
+    is malformed; the lines that it took in are read anew. ``root`` is the folder of the paths; default: the file's.
     """
 
     def __init__(
@@ -76,32 +81,58 @@ class CsvReader(Reader):
         self._columns = [name.strip() for name in next(csv.reader([header], delimiter=self._delimiter), [])]
         self._path_index = self._column(path_column, _PATH_COLUMNS, "path_column")
         self._label_index = self._column(label_column, _LABEL_COLUMNS, "label_column")
+        self._num_long = 0  # counted with the samples
         if len(self) == 0:
             raise DataError(f"{self._path}: has no rows below its header; expected a sample a row. Check the file")
+        if self._num_long:
+            self.notes = (
+                f"{self._num_long} rows of {self._path} have more columns than its header; their labels "
+                f"({self._columns[self._label_index]}) take the rest of the row",
+            )
 
     def __iter__(self) -> Iterator[Record | Skipped]:
-        line = 0
-        try:
-            reader = csv.reader(text_lines(self._path), delimiter=self._delimiter, strict=True)
-            rows = (row for row in reader if any(map(str.strip, row)))
-            next(rows, None)  # the header
-            for row in rows:
-                line = reader.line_num
-                yield self._sample(line, row)
-        except csv.Error as error:
-            raise DataError(
-                f"{self._path}, after line {line}: is not CSV: {error}; expected each quote closed"
-            ) from error
+        images = ImageFolder(self.root)
+        rows = self._rows()
+        next(rows, None)  # the header
+        for line, row in rows:
+            yield self._sample(images, line, row)
 
-    def _sample(self, line: int, row: list[str]) -> Record | Skipped:
-        place = f"line {line}: {printable(self._delimiter.join(row), 60)}"
+    def _rows(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the rows that are not blank, each with its first line for messages; one that is no CSV is empty."""
+        lines = enumerate(text_lines(self._path), start=1)
+        again, taken = deque[tuple[int, str]](), list[tuple[int, str]]()
+
+        def take() -> Iterator[str]:
+            while item := again.popleft() if again else next(lines, None):
+                taken.append(item)
+                yield item[1]
+
+        while True:
+            taken.clear()
+            try:
+                row = next(csv.reader(take(), delimiter=self._delimiter, strict=True), None)
+                fault = False
+            except csv.Error:
+                row, fault = [], True
+            if row is None:
+                return
+            # A quote that is closed only some rows later makes one label of them; if never, the row has no end.
+            later = [line for cell in row for line in cell.splitlines()[1:]]
+            if fault or any(line.count(self._delimiter) >= len(self._columns) - 1 for line in later):
+                again.extendleft(reversed(taken[1:]))
+            if fault or any(map(str.strip, row)):
+                number, line = taken[0]
+                yield f"line {number}: {printable(line.rstrip(), 60)}", row
+
+    def _sample(self, images: ImageFolder, place: str, row: list[str]) -> Record | Skipped:
         if len(row) > len(self._columns):  # where the label is the last column, the row then has its length
             row[self._label_index :] = [self._delimiter.join(row[self._label_index :])]
-        if len(row) != len(self._columns):
+            self._num_long += len(row) == len(self._columns) and self._delimiter != "\t"
+        if len(row) != len(self._columns) or "\t" in row[self._label_index]:
             return Skipped(place, "malformed")
-        label = row[self._label_index]
-        fault = "several_lines" if "\n" in label or "\r" in label else ""  # or a quote closed only some rows later
-        return sample(row[self._path_index].strip(), label, fault=fault, place=place, empty_label=True)
+        name, label = row[self._path_index].strip(), row[self._label_index]
+        fault = "several_lines" if any(end in name + label for end in "\r\n") else ""
+        return sample(images.relative(name), label, fault=fault, place=place, empty_label=True)
 
     def _column(self, given: str | None, known: tuple[str, ...], option: str) -> int:
         wanted = known if given is None else (given.lower(),)

@@ -24,10 +24,10 @@ class StoreReader(Reader):
         self._fault = fault
 
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self._store) + self._store.num_unread
 
     def __iter__(self) -> Iterator[Record | Skipped]:
-        for index in range(len(self)):
+        for index in range(len(self._store)):
             key = self._store.key(index)
             if fault := self._fault(index):
                 yield Skipped(key, fault)
@@ -41,6 +41,8 @@ class StoreReader(Reader):
                 yield Skipped(key, "bad_record")
             else:
                 yield Record(key, label, f"image-{index + 1:09d}", lexicon=small, large_lexicon=large)
+        for number in range(len(self._store) + 1, len(self) + 1):
+            yield Skipped(f"image-{number:09d}", "beyond_num_samples")
 
     def image_source(self) -> Callable[[str], bytes]:
         """Return a function from a record's path to image bytes; errors as in ``SampleStore.image_bytes``."""

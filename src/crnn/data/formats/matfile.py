@@ -1,9 +1,10 @@
 """MATLAB files (version 5 to 7), read by scipy in a child process.
 
-A damaged file can crash scipy with a segmentation fault; in a child that becomes a ``DataError``. The child converts
-the content and sends it in pieces.
+A damaged file can crash scipy with a segmentation fault, or take all memory; in a child with a limit that becomes a
+``DataError``. The child converts the content and sends it in pieces.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import warnings
@@ -18,6 +19,7 @@ import numpy as np
 from crnn.errors import DataError, MissingExtraError, printable
 
 _PIECE = 1000  # items per message
+_MAX_BYTES = 4 << 30  # memory of the child: twice what the largest file, that of SynthText, takes
 
 Variables = Mapping[str, Any]
 """Arrays by name, as from ``scipy.io.loadmat``; ``None`` for one not asked for."""
@@ -58,6 +60,10 @@ def _load(path: Path, names: Sequence[str], convert: Callable[[Path, Variables],
     except ImportError:
         raise MissingExtraError("scipy", "data", "Reading MATLAB files") from None
     warnings.simplefilter("ignore")
+    with contextlib.suppress(ImportError, ValueError):  # Windows has none; a lower one is there already
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     try:
         variables = dict.fromkeys(name for name, _, _ in scipy.io.whosmat(path, appendmat=False))
         variables |= {
