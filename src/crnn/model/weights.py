@@ -143,9 +143,7 @@ def read_tensor_file(
     check_not_foreign(path, str(path), "one written by crnn", CheckpointError)
     try:
         data = path.read_bytes()
-        if (
-            int.from_bytes(data[:8], "little") > 16 << 20
-        ):  # bytes of JSON, which may take twenty times as many in memory
+        if int.from_bytes(data[:8], "little") > 16 << 20:  # bytes of JSON, twenty times as many in memory
             raise SafetensorError("header too large")
         tensors = load(data)
     except FileNotFoundError:
