@@ -260,6 +260,27 @@ def text_lines(path: Path, name: str = "", max_lines: int = sys.maxsize) -> Iter
         raise DataError(f"{name}: cannot be read: {why}; expected a text file. Check the path") from error
 
 
+# Files that are given in place of others, by their first bytes: what they are, and what to do.
+_FOREIGN_FILES: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file it stands for: git lfs pull"),
+    (b"<", "an HTML or XML page", "Download the file itself (raw), not the page that shows it"),
+    (
+        (b"PK\x03\x04", b"\x80"), "a pickle or zip archive, as PyTorch's .pth files are",
+        "Nothing is unpickled, since that runs code of others; make one with crnn",
+    ),
+)  # fmt: skip
+
+
+def check_not_foreign(path: Path, name: str, expected: str, error: type[CrnnError]) -> None:
+    """Raise ``error`` for a Git LFS pointer, a page or an archive in place of a file; ``name`` stands for the path."""
+    head = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:  # what cannot be read is said by those who read it
+        head = file.read(64)
+    for start, what, advice in _FOREIGN_FILES:
+        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start) and head[8:9] != b"{":  # as safetensors have it
+            raise error(f"{name}: is {what}; expected {expected}. {advice}")
+
+
 def not_utf8(text: str) -> bool:
     """Return whether a text has surrogates, which stand for bytes that are not UTF-8 (PEP 383)."""
     return _SURROGATE.search(text) is not None

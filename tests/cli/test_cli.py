@@ -36,6 +36,15 @@ def test_version(run):
     assert run("--version") == run("-V") == (0, f"crnn {crnn.__version__}\n", "")
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_told_otherwise(given, expected, run, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
 @pytest.mark.parametrize(
     ("words", "place", "answer"), [("crnn re", "1", "read"), ("crnn read --beam", "2", "--beam-width")]
 )

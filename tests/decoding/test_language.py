@@ -3,6 +3,10 @@
 import itertools
 import json
 import math
+import os
+import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -83,6 +87,41 @@ def test_a_file_gives_the_same_language(tmp_path: Path) -> None:
     assert again.best == language.best
 
 
+def test_a_pickle_gives_the_same_language_without_what_was_expanded() -> None:
+    language = train_language(WORDS, "few")
+    fresh = pickle.dumps(language)
+    expected = [language.word_log_prob(word) for word in ("house", "hot", "those")]
+    assert len(pickle.dumps(language)) == len(fresh)
+    found = pickle.loads(fresh)
+    assert (found.name, [found.word_log_prob(word) for word in ("house", "hot", "those")]) == ("few", expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_expands_while_a_thread_of_the_parent_did() -> None:
+    script = (
+        "import os, signal, threading\n"
+        "from crnn.decoding import language\n"
+        "held = language.train_language([('house', 1.0)], 'few')\n"
+        "inside, out = threading.Event(), threading.Event()\n"
+        "class Slow(type(held)):\n"
+        "    def _rows(self, contexts):\n"
+        "        inside.set()\n"
+        "        out.wait(0.5)\n"
+        "        return super()._rows(contexts)\n"
+        "held.__class__ = Slow\n"
+        "thread = threading.Thread(target=held.word_log_prob, args=('house',))\n"
+        "thread.start()\n"
+        "inside.wait()\n"
+        "if (child := os.fork()) == 0:\n"
+        "    signal.alarm(30)\n"
+        "    out.set()\n"
+        "    held.word_log_prob('house')\n"
+        "    os._exit(7)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_english_ships() -> None:
     assert shipped_languages() == ["en"]
     language = load_language("en")
@@ -94,9 +133,17 @@ def test_files_that_are_no_languages_say_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "words.lm"
     with pytest.raises(DataError, match="there is no such file; expected one of crnn lm, or"):
         load_language(path)
-    path.write_bytes(b"PK\x03\x04 a zip file")
-    with pytest.raises(DataError, match="not a safetensors file, or cut short"):
-        load_language(path)
+    for content, message in (
+        (b"words", "not a safetensors file, or cut short"),
+        (b"PK\x03\x04 a zip file", "is a pickle or zip archive"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "language .*words.lm: is a Git LFS pointer; expected a file of",
+        ),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            load_language(path)
     for format_, version in (("crnn-language-model", "1"), ("crnn-language", "3")):
         save_file({"x": np.zeros(3)}, path, metadata={"format": format_, "format_version": version})
         with pytest.raises(DataError, match=f"has format '{format_}', version {version}; upgrade crnn or remake it"):

@@ -93,6 +93,95 @@ def test_callers_in_several_threads_get_their_own(engine: str, opened: Any) -> N
             np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+# A reader that has read before ``fork``, as under gunicorn's --preload: it reads in the child, which ends as ever.
+FORKED = """
+import copy, multiprocessing, os, pickle, signal, sys
+import crnn
+
+def texts(reader, images):
+    return [reader.read(images[0]).text] + [reading.text for reading in reader.read(images)]
+
+if __name__ == "__main__":
+    engine, mode, method, model, *images = sys.argv[1:]
+    signal.alarm(100)
+    reader = crnn.load(model, engine=engine, mode=mode, device="cpu", threads=2)
+    expected = texts(reader, images)
+    assert texts(copy.deepcopy(reader), images) == expected
+    assert texts(pickle.loads(pickle.dumps(reader)), images) == expected
+    if method == "os":
+        for _ in range(2):
+            if (child := os.fork()) == 0:
+                signal.alarm(60)
+                assert texts(reader, images) == expected
+                sys.exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    else:
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert pool.apply_async(texts, (reader, images)).get(90) == expected
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize(
+    ("engine", "mode", "method"),
+    [
+        ("torch", "throughput", "os"),
+        ("onnx", "latency", "os"),
+        ("openvino", "throughput", "os"),
+        ("onnx", "throughput", "spawn"),
+        ("openvino", "throughput", "fork"),
+        ("torch", "throughput", "forkserver"),
+    ],
+)
+def test_a_reader_goes_into_other_processes(
+    engine: str, mode: str, method: str, trained_run: Any, images: list[Path], tmp_path: Path
+) -> None:
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    arguments = [script, engine, mode, method, trained_run.folder, *images[:3]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "", "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_torch_is_loaded_in_a_forked_process_with_one_thread(trained_run: Any, images: list[Path]) -> None:
+    script = (
+        "import os, signal, sys, crnn, torch\n"
+        "torch.set_num_threads(2)\n"
+        "open = lambda: crnn.load(sys.argv[1], engine='torch', device='cpu', threads=2).read(sys.argv[2:])\n"
+        "open()\n"
+        "if (child := os.fork()) == 0:\n"
+        "    signal.alarm(60)\n"
+        "    open()\n"
+        "    sys.exit(torch.get_num_threads() + 6)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
+    )
+    arguments = [str(trained_run.folder), *map(str, images[:3])]
+    command = [sys.executable, "-c", script, *arguments]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_image_takes_one_thread_of_torch(trained_run: Any) -> None:
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(2)
+    for mode, expected in (("throughput", [1, 2]), ("latency", [2, 2])):
+        engine: Any = open_model(trained_run.folder, engine="torch", device="cpu", mode=mode)[0]  # type: ignore[arg-type]
+        used: list[int] = []
+        engine._network.register_forward_pre_hook(lambda *_, used=used: used.append(torch.get_num_threads()))
+        scores = [engine.log_probs(random_pixels(count, 16)) for count in (1, 3)]
+        assert used == expected
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        for found in scores:
+            np.testing.assert_allclose(engine.log_probs(random_pixels(len(found), 16)), found, atol=1e-5)
+        torch.set_num_threads(2)
+
+
 @pytest.mark.parametrize(
     "images",
     [
@@ -168,7 +257,7 @@ def test_auto_takes_the_fastest_that_can_do_it(
 ) -> None:
     only_installed(*installed)
     engine, config, _ = open_model(trained_run.folder, threads=1, **options)
-    assert type(engine).__module__ == f"crnn.engines.{expected}_engine"
+    assert type(getattr(engine, "_engine", engine)).__module__ == f"crnn.engines.{expected}_engine"
     assert config.model.lstm_size == 32
 
 

@@ -86,6 +86,17 @@ def test_any_engine_reads_a_file_whole(exported: Path, trained_run: Any) -> None
         assert [reading.text for reading in readings] == trained_run.labels
 
 
+def test_metadata_of_any_depth_are_refused_in_one_line(path: Path) -> None:
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    for key, value in ((METADATA_KEY, "[" * 100_000), (SHA256_KEY, UNSEALED)):
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(sealed(model.SerializeToString()))
+    with pytest.raises(CheckpointError, match="metadata is no JSON object") as caught:
+        read_engine_file(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_bit_that_changed_is_found(path: Path) -> None:
     data = path.read_bytes()
     digest = data.index(onnx.load(path).metadata_props[1].value.encode())

@@ -3,22 +3,25 @@
 import errno
 import os
 import pickle
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import save_file
 
 from crnn.charset import Charset
 from crnn.config.model import ReaderConfig, parse_reader_config
+from crnn.engines.exported_file import read_engine_file
 from crnn.errors import CheckpointError
 from crnn.files import atomic_write
 from crnn.model.checkpoint import build_network, load_weights, read_tensors, save_weights, warm_start, write_tensors
 from crnn.model.crnn import CRNN, build_model
-from crnn.model.weights import DEFAULT_MODEL, read_weights, resolve_weights
+from crnn.model.weights import DEFAULT_MODEL, read_weights, resolve_weights, tensor_digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -188,6 +191,26 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, content: bytes) -> Non
     assert "expected one written by crnn" in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n", "is a Git LFS pointer; expected"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>404</html>", "is an HTML or XML page; .*Download the file itself"),
+        (b"PK\x03\x04" + bytes(60), "is a pickle or zip archive, as PyTorch's .pth files are; .*Nothing is unpickled"),
+        (pickle.dumps([1.5] * 20), "is a pickle or zip archive"),
+    ],
+    ids=["lfs", "html", "zip", "pickle"],
+)
+def test_what_is_given_in_place_of_weights_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    assert re.search(message, refused(path))
+    path = path.with_suffix(".onnx")
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_engine_file(path)
+
+
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"sha256": '"00"'}])
 def test_safetensors_of_another_program_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "weights.safetensors"
@@ -216,6 +239,44 @@ def test_metadata_that_cannot_be_used_are_refused(changes: dict[str, Any], messa
     tensors, metadata = read_tensors(path)
     write_tensors(path, tensors, {**metadata, **changes})
     assert message in refused(path)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000, "{"], ids=["deep", "long", "cut"])
+def test_metadata_that_are_no_json(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    texts = {"format": '"crnn-weights"', "config": value}
+    tensors = {"head.weight": torch.zeros(3, 2)}
+    save_file(tensors, path, metadata={**texts, "sha256": tensor_digest(safetensors.torch.save(tensors), texts)})
+    assert "metadata is not JSON" in refused(path)
+
+
+def test_a_header_has_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    save_file({"head.weight": torch.zeros(3, 2)}, path, metadata={"format": "x" * (17 << 20)})
+    assert "header too large" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "value"),
+    [
+        ("head.weight", torch.float32, float("nan")),
+        ("head.weight", torch.float16, float("inf")),
+        ("rnn2.bias_hh_l0_reverse", torch.bfloat16, float("-inf")),
+        ("neck.weight", torch.float64, 1e39),  # inf in float32
+        ("backbone.norm1.running_var", torch.float32, -0.01),  # its root is nan
+    ],
+)
+def test_values_that_are_no_numbers_are_refused(name: str, dtype: torch.dtype, value: float, tmp_path: Path) -> None:
+    config, path = settings(), tmp_path / "w"
+    state = network_of(config).state_dict()
+    save_weights(path, {**state, name: state[name].to(dtype)}, config, {})
+    assert load_weights(path).tensors[name].dtype == dtype
+    state[name] = state[name].to(dtype)
+    state[name].view(-1)[-1] = value
+    save_weights(path, state, config, {})
+    for read in (load_weights, read_weights)[: 1 if dtype == torch.bfloat16 else 2]:  # numpy has no bfloat16
+        with pytest.raises(CheckpointError, match=f"w: tensor {name} has nan, inf or a variance below 0"):
+            read(path)
 
 
 def test_tensors_that_are_not_those_of_the_settings_are_refused(tmp_path: Path) -> None:

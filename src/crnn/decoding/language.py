@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 from crnn.config.section import checked_call
 from crnn.errors import ConfigError, DataError
-from crnn.files import atomic_write
+from crnn.files import atomic_write, check_not_foreign
 from crnn.reading_order import reorder
 
 _Ints = npt.NDArray[np.int64]
@@ -37,6 +37,11 @@ _STEP, _BACKOFF_STEP = 1 / 16, 1 / 32  # of stored logarithms: 16 and 8 nats in 
 _MAX_CHARACTERS = 1 << 16  # a row of numbers for each context
 _MAX_BYTES = 1 << 28  # of a file, which takes some ten times as much when it is used
 _LONGEST = 40  # characters up to which the likeliest word of each length is stored
+
+
+_LOCK = threading.Lock()
+if hasattr(os, "register_at_fork"):  # so that a fork gets whole tables, and no lock that nobody gives back
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
 
 class Language:
@@ -67,7 +72,6 @@ class Language:
             raise DataError(f"has {self.end:,} characters, expected at most {_MAX_CHARACTERS:,}")
         self._levels = self._unfolded(symbols, children.astype(np.int64))
         self._ids = {character: symbol for symbol, character in enumerate(self.characters)}
-        self._lock = threading.Lock()
         self._starts = np.cumsum([0, *(level.size for level in self._levels)])
         self._firsts = np.cumsum(children, dtype=np.int64) - children
         self._backoffs = np.zeros(children.size, dtype=np.uint8)
@@ -78,6 +82,9 @@ class Language:
         self._log_probs = np.empty((0, self.end + 1), dtype=np.float32)
         self._next = np.empty((0, self.end + 1), dtype=np.int32)
         self._rows([(1, self.begin)])
+
+    def __reduce__(self) -> tuple[Any, ...]:  # without what is expanded
+        return Language, (*self.arrays.values(), self.info)
 
     def _unfolded(self, symbols: npt.NDArray[Any], children: _Ints) -> list[_Ints]:
         """Return the n-grams of each length as whole numbers in base S + 2, ascending."""
@@ -106,7 +113,7 @@ class Language:
         found: npt.NDArray[np.int32] = self._next[rows, symbols]
         unknown = found < 0
         if unknown.any():
-            with self._lock:
+            with _LOCK:
                 pairs = np.unique(np.stack([rows[unknown], symbols[unknown]], axis=1), axis=0)
                 longer = [self._longer(int(row), int(symbol)) for row, symbol in pairs]
                 self._next[pairs[:, 0], pairs[:, 1]] = self._rows(longer)
@@ -208,6 +215,7 @@ def load_language(name: str | os.PathLike[str]) -> Language:
         )
     if path.stat().st_size > _MAX_BYTES:
         raise DataError(f"language {shown}: has more than {_MAX_BYTES:,} bytes; expected fewer. Make it of fewer words")
+    check_not_foreign(path, f"language {shown}", "a file of 'crnn lm'", DataError)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})

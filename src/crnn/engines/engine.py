@@ -3,8 +3,11 @@
 Shape letters: N batch, C image channels, W width, T time steps, V classes with the blank.
 """
 
+import ctypes
 import os
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +35,37 @@ class Engine(Protocol):
         Images are ``(N, C, 32, W)`` uint8, not normalised, as of ``crnn.image.load_resized``.
         """
         ...
+
+
+class ForkSafeEngine:
+    """Engine that is opened anew in a forked process, which lacks its threads, and where it is unpickled."""
+
+    def __init__(self, opener: Callable[[], Engine]) -> None:
+        self._opener = opener
+        self._engine: Engine | None = opener()
+        _fork_safe.add(self)
+
+    def log_probs(self, images: Pixels) -> LogProbs:
+        """Return log-probabilities; see ``Engine``."""
+        engine = self._engine = self._engine or self._opener()
+        return engine.log_probs(images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ForkSafeEngine, (self._opener,)
+
+
+_fork_safe: WeakSet[ForkSafeEngine] = WeakSet()
+
+
+def _leave_engines() -> None:
+    for safe in _fork_safe:
+        # Never released: its end would wait for threads that are not there.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(safe._engine))
+        safe._engine = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_engines)
 
 
 def check_pixels(images: Pixels, channels: int) -> None:

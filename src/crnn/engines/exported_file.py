@@ -14,6 +14,7 @@ from crnn.config.model import ReaderConfig
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Precision
 from crnn.errors import CheckpointError
+from crnn.files import check_not_foreign
 from crnn.model.weights import weights_metadata
 
 ENGINE_FORMAT = "crnn-engine"
@@ -44,6 +45,7 @@ def read_engine_file(source: str | Path) -> EngineFile:
     path = Path(source)
     if path.suffix == ".xml":
         raise CheckpointError(f"{path}: files of OpenVINO's own format are not read; expected .onnx. Export anew")
+    check_not_foreign(path, str(path), "a file of crnn export", CheckpointError)
     try:
         model = path.read_bytes()
     except OSError as error:

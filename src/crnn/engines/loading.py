@@ -1,13 +1,14 @@
 """Choice of an engine and opening of networks: weights in any engine, exported files in ONNX Runtime or OpenVINO."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from crnn.config.model import ReaderConfig
 from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
-from crnn.engines.engine import Engine, EngineName, Mode, Precision, cpu_threads
+from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads
 from crnn.errors import ConfigError, MissingExtraError
 from crnn.model.weights import read_weights, shipped_engine_file, shipped_names
 
@@ -45,7 +46,7 @@ def open_model(
             f"written by: crnn export {model} OUT.onnx --precision int8"
         )
     if chosen == "torch":
-        return _open_in_torch(model, device, precision, threads)
+        return _open_in_torch(model, device, precision, threads, mode)
     if exported is not None:
         from crnn.engines.exported_file import read_engine_file
 
@@ -64,31 +65,31 @@ def open_model(
         config, calibration = weights.config, weights.calibration
         graph = network_graph(weights).SerializeToString()
         del weights  # engines make copies of their own of every array
-    channels = config.image.image_channels
+    options: dict[str, Any] = {"channels": config.image.image_channels, "threads": threads, "mode": mode}
     if chosen == "onnx":
         from crnn.engines.onnx_engine import OnnxEngine
 
-        return OnnxEngine(graph, channels=channels, threads=threads, mode=mode), config, calibration
+        return ForkSafeEngine(partial(OnnxEngine, graph, **options)), config, calibration
     from crnn.engines.openvino_engine import OpenVinoEngine
 
-    opened = OpenVinoEngine(graph, channels=channels, precision=precision, threads=threads, mode=mode)
-    return opened, config, calibration
+    return ForkSafeEngine(partial(OpenVinoEngine, graph, precision=precision, **options)), config, calibration
 
 
 def _open_in_torch(
-    model: str | Path, device: str, precision: Precision, threads: int | None
+    model: str | Path, device: str, precision: Precision, threads: int | None, mode: Mode
 ) -> tuple[Engine, ReaderConfig, Calibration | None]:
     import torch
 
     from crnn.distributed import resolve_device
-    from crnn.engines.torch_engine import TorchEngine
+    from crnn.engines.torch_engine import TorchEngine, is_forked
     from crnn.model.checkpoint import build_network, load_weights
 
+    threads = 1 if is_forked() else threads
     if threads is not None:
         torch.set_num_threads(threads)
     weights = load_weights(model)
     on = str(resolve_device(device))
-    engine = TorchEngine(build_network(weights), on, "bf16" if precision == "bf16" else "fp32")
+    engine = TorchEngine(build_network(weights), on, "bf16" if precision == "bf16" else "fp32", mode=mode)
     return engine, weights.config, weights.calibration
 
 

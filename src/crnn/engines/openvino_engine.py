@@ -1,6 +1,7 @@
 """Engine with OpenVINO, on the CPU; the only module that imports it."""
 
 import functools
+import os
 import sys
 import threading
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads
 from crnn.errors import CheckpointError, MissingExtraError
 
+_PROCESS = os.getpid()  # not of its forks
 _IMPORTING = threading.Lock()
 
 
@@ -35,6 +37,9 @@ class OpenVinoEngine:
             # Pinned threads are good for a machine of one's own; beside other work they wait for a busy processor.
             "ENABLE_CPU_PINNING": False,
         }
+        if os.getpid() != _PROCESS:
+            # OpenVINO keeps the streams of engines that are gone, for the next, and in a fork they have no threads.
+            options["NUM_STREAMS"] = 0  # computes in the caller's thread
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         try:

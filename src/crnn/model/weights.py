@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError, ConfigError
+from crnn.files import check_not_foreign
 
 DEFAULT_MODEL = "crnn-small"  # of the shipped weights, the most words right per millisecond
 
@@ -48,6 +50,8 @@ def shipped_engine_file(name: str, precision: str) -> Path | None:
 
 WEIGHTS_FORMAT = "crnn-weights"
 FORMAT_VERSION = 1
+# Bytes of a value, and its least bits, but for the sign, that are inf or nan in float32: whole numbers compare faster.
+_NOT_FINITE = {"F16": (2, 0x7C00), "BF16": (2, 0x7F80), "F32": (4, 0x7F80_0000), "F64": (8, 1151 << 52)}
 
 _Tensor = TypeVar("_Tensor")
 
@@ -136,8 +140,11 @@ def read_tensor_file(
     """
     if path.suffix in (".onnx", ".xml"):
         raise CheckpointError(f"{path}: is an exported file; expected weights: a weights file, a run folder or a name")
+    check_not_foreign(path, str(path), "one written by crnn", CheckpointError)
     try:
         data = path.read_bytes()
+        if int.from_bytes(data[:8], "little") > 16 << 20:  # bytes of JSON, twenty times as many in memory
+            raise SafetensorError("header too large")
         tensors = load(data)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; expected a weights file or a run folder") from None
@@ -158,9 +165,26 @@ def read_tensor_file(
     if tensor_digest(data, texts) != expected:
         raise CheckpointError(f"{path}: checksum does not fit, the file is damaged; use another copy or checkpoint")
     try:
-        return tensors, {key: json.loads(text) for key, text in texts.items()}
-    except json.JSONDecodeError as error:
+        metadata = {key: json.loads(text) for key, text in texts.items()}
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: metadata is not JSON ({error}); expected a file written by crnn") from error
+    if metadata["format"] == WEIGHTS_FORMAT and (name := _not_finite(data)):
+        raise CheckpointError(f"{path}: tensor {name} has nan, inf or a variance below 0; train anew, or use others")
+    return tensors, metadata
+
+
+def _not_finite(data: bytes) -> str | None:
+    """Return the first tensor that is not finite as float32, or is a negative variance, or ``None``."""
+    header = _header(data)
+    tensors = memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+    for name in sorted(header.keys() - {"__metadata__"}):
+        if (kind := header[name]["dtype"]) in _NOT_FINITE:
+            size, least = _NOT_FINITE[kind]
+            bits, sign = np.frombuffer(tensors[slice(*header[name]["data_offsets"])], f"<u{size}"), 1 << (8 * size - 1)
+            negative = name.endswith(".running_var") and bits.max(initial=0) > sign
+            if negative or (bits & (sign - 1)).max(initial=0) >= least:
+                return name
+    return None
 
 
 def tensor_digest(data: bytes, texts: Mapping[str, str]) -> str:
