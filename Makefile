@@ -55,7 +55,7 @@ format: setup
 
 # Prints tables, a few minutes in all; writes nothing. Each takes --data FOLDER, crops with labels.tsv: see --help.
 bench: setup
-	for name in read decode train synth data; do $(BIN)/python benchmarks/$$name.py || exit; done
+	for name in read decode train synth data serve; do $(BIN)/python benchmarks/$$name.py || exit; done
 
 # Several hundred families for rendered text, by tools/fonts.tsv, into fonts/: needs apt-get, dpkg-deb and npm, no root.
 fonts: setup

@@ -25,8 +25,6 @@ from pathlib import Path
 from common import Row, arguments, find_crops, measure, report
 from crnn.recognizer import Recognizer, load
 
-_ROUND_S = 6.0
-
 
 @contextlib.contextmanager
 def service(model: str) -> Iterator[tuple[int, int]]:
@@ -82,10 +80,10 @@ def requests(row: Row, port: int, bodies: Sequence[bytes], clients: int, duratio
     return len(times) / taken
 
 
-def stream(reader: Recognizer, bodies: Sequence[bytes]) -> float:
+def stream(reader: Recognizer, bodies: Sequence[bytes], duration: float) -> float:
     """Return images per second of the same work without HTTP."""
     began, count = time.perf_counter(), 0
-    while time.perf_counter() < began + _ROUND_S:
+    while time.perf_counter() < began + duration:
         count += sum(1 for _ in reader.stream(bodies))
     return count / (time.perf_counter() - began)
 
@@ -102,6 +100,7 @@ def main() -> None:
     parser = arguments(__doc__, count=256, rounds=3)
     parser.add_argument("model", nargs="?", default="crnn-small")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each row and round; default: 6")
     parser.add_argument("--minutes", type=float, default=0.0, help="a long run; memory at each tenth of it")
     parser.add_argument("--silent", type=int, default=0, help="connections that send nothing")
     options = parser.parse_args()
@@ -113,10 +112,10 @@ def main() -> None:
         asyncio.run(_load(port, bodies, 8, 3.0))
         for _ in range(options.silent):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        rows = [Row("Recognizer.stream", functools.partial(stream, reader, bodies))]
+        rows = [Row("Recognizer.stream", functools.partial(stream, reader, bodies, options.seconds))]
         for clients in options.clients:
             row = Row(f"{clients} clients", lambda: 0.0, "Recognizer.stream")
-            row.work = functools.partial(requests, row, port, bodies, clients, _ROUND_S)
+            row.work = functools.partial(requests, row, port, bodies, clients, options.seconds)
             rows.append(row)
         measure(rows, options.rounds)
         report(f"{len(bodies)} crops, {options.silent} silent connections", "images/s", rows, options.json)

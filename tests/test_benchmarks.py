@@ -46,6 +46,23 @@ def test_rendered_text():
     assert set(found) == {"words drawn", "composed", "camera", "finished, 0 workers", "finished, 1 workers"}
 
 
+def test_the_service(word_list):
+    pytest.importorskip("starlette", reason="the service needs crnn[serve]")
+    found = rows(
+        "serve.py",
+        "--data",
+        word_list(labels=["cat", "dog"]).parent,
+        "--seconds",
+        "0.5",
+        "--clients",
+        "2",
+        "--silent",
+        "5",
+    )
+    assert set(found) == {"Recognizer.stream", "2 clients"}
+    assert int(found["2 clients"]["p50 ms"]) <= int(found["2 clients"]["p99 ms"])
+
+
 def test_stored_data(word_list):
     found = rows("data.py", "--data", word_list(labels=["cat", "dog"]).parent, "--files", "20")
     shuffled = {f"read shuffled, {workers} workers" for workers in range(3)}
