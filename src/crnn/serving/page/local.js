@@ -16,17 +16,20 @@ async function grey(blob) {
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
   const luma = new Uint8Array(width * height), alpha = new Uint8Array(width * height);
-  let light = 0, visible = 0;
   for (let i = 0; i < luma.length; i++) {
     // The weights of Pillow (ITU-R 601-2), in whole numbers.
     luma[i] = (data[4 * i] * 19595 + data[4 * i + 1] * 38470 + data[4 * i + 2] * 7471 + 0x8000) >> 16;
     alpha[i] = data[4 * i + 3];
-    light += luma[i] * alpha[i];
-    visible += alpha[i];
   }
-  const ground = visible < 255 * luma.length && light > 127.5 * visible ? 0 : 255; // light letters on a dark ground
-  for (let i = 0; i < luma.length; i++) luma[i] = Math.round((luma[i] * alpha[i] + ground * (255 - alpha[i])) / 255);
-  return { pixels: luma, width, height };
+  if (alpha.every((value) => value === 255)) return { pixels: luma, width, height };
+  const over = (ground) => luma.map((level, i) => Math.round((level * alpha[i] + ground * (255 - alpha[i])) / 255));
+  const spread = (pixels) => {
+    const mean = pixels.reduce((a, b) => a + b, 0) / pixels.length;
+    return Math.sqrt(pixels.reduce((sum, level) => sum + (level - mean) ** 2, 0) / pixels.length);
+  };
+  const [onWhite, onBlack] = [over(255), over(0)];
+  // Black where the image would nearly vanish on white.
+  return { pixels: 2 * spread(onWhite) < spread(onBlack) ? onBlack : onWhite, width, height };
 }
 
 const BITS = 22; // of the weights, as in Pillow: sums stay below 2^53
