@@ -11,7 +11,8 @@ _READING = {
         "text": {"type": "string"},
         "score": {"type": ["number", "null"], "description": "CTC log-probability of the text."},
         "confidence": {"type": "number", "minimum": 0, "maximum": 1},
-        "warning": {"type": ["string", "null"], "enum": ["page", "turned", "too_wide", None]},
+        "warning": {"type": ["string", "null"], "enum": ["page", "turned", "too_wide", "frames", None]},
+        "turned": {"type": "integer", "description": "Degrees clockwise, where the text is likely turned."},
         "characters": {
             "type": "array",
             "description": "Left to right; places in pixels of the image.",

@@ -10,6 +10,7 @@ const CACHED = { cache: "no-cache" }; // asks whether the file has changed; the 
 async function grey(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const { width, height } = bitmap;
+  if (width * height > 50_000_000) throw new Error(`it has ${width} x ${height} pixels, at most 50,000,000 are read`);
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);

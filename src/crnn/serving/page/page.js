@@ -5,6 +5,7 @@ const ADVICE = {
   page: "This looks like a page or several lines: crop to one line.",
   turned: "This line looks turned: turn it.",
   too_wide: "This is longer than can be read at once: crop it into parts.",
+  frames: "The file has several pages or frames; the first was read.",
 };
 
 /** Readings by HTTP. `readAll(images, options)` gives one result for each, `{text, ...}` or `{error}`. */
