@@ -349,7 +349,7 @@ class Validator:
         """Fit the confidences of a weights file on the validation sets, store them, return a line for the user."""
         self._network.load_state_dict(load_weights(path).tensors)
         try:
-            found = calibrate(self._recognizer, self._sets, **self._rules)
+            found = calibrate(self._recognizer, self._sets, max_bad_share=self._max_bad_share, **self._rules)
         except DataError as error:
             return f"{path}: confidences stay as the network gives them: {error}"
         save_calibration(path, found)
