@@ -106,6 +106,10 @@ class Pattern:
                 self._regex = regex.compile(_written(expression, charset, rules), folded)
         except (regex.error, RecursionError, OverflowError) as error:
             raise ConfigError(f"pattern {expression!r} is no regular expression: {error}") from None
+        if self._regex.flags & regex.REVERSE:
+            raise ConfigError(
+                f"pattern {expression!r}: (?r), matching from the end, does not go with a beam; leave it out"
+            )
         # true if a matching text begins with the given one
         self.begins = functools.lru_cache(_REMEMBERED)(lambda text: self._match(text, partial=True))
         if not self._may_match(list(own)):
@@ -131,14 +135,14 @@ class Pattern:
         return found
 
     def _may_match(self, characters: list[str]) -> bool:
-        """Return true if some text matches, or too many prefixes do to try them all."""
+        """Return true if some text matches, or too many prefixes do, or too slowly, to try them all."""
         waiting, tried = [""], 0
         while waiting:
             text = waiting.pop()
             if self.matches(text):
                 return True
             tried += len(characters)
-            if tried > _TRIED or len(text) > _TRIED_LENGTH:
+            if tried > _TRIED or len(text) > _TRIED_LENGTH or self._seconds > _TIMEOUT_S:
                 return True
             waiting += [text + character for character in characters if self.begins(text + character)]
         return False
