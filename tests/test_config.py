@@ -3,7 +3,9 @@
 import math
 import re
 import tomllib
+from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from crnn.charset import Charset, LabelRules
 from crnn.config.model import CharsetConfig, parse_reader_config
 from crnn.config.run import Config, dump_config, load_config, parse_config, preset_names
+from crnn.config.section import checked_call
 from crnn.config.training import DataConfig, OptimConfig, TrainConfig
 from crnn.errors import ConfigError
 
@@ -74,11 +77,14 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a = " + "[" * 20_000 + "]" * 20_000, "is nested too deeply, or .*; expected a TOML file or a preset"),
-        ("[" + "a." * 1100 + "b]", "is nested too deeply"),
+        ("a = " + "[" * 20_000 + "]" * 20_000, "is nested too deeply; expected a TOML file or a preset"),
+        ("[" + "a." * 1100 + "b]", "has a key with more than 200 dots; expected a TOML file or a preset"),
+        ("a = {" + "a." * 1100 + "b = 1}", "has a key with more than 200 dots"),
+        ("a = {" + "',' .\t" * 1100 + "b = 1}", "has a key with more than 200 dots"),
+        ('a = {b = """"c""\\"""""", ' + "a." * 1100 + "b = 1}", "has a key with more than 200 dots"),
         ("train.seed." + "a." * 190 + "b = 1", "train.seed is .*; input should be a valid integer"),
         ("n = " + "9" * 5000, "not valid TOML: Exceeds the limit"),
-        ("#" * (1 << 20) + "\n", "or has more than 1,048,576 bytes; expected a TOML file or a preset"),
+        ("#" * (1 << 20) + "\n", "has more than 1,048,576 bytes; expected a TOML file or a preset"),
     ],
     ids=lambda text: text[:12],
 )
@@ -89,6 +95,14 @@ def test_a_file_that_takes_time_or_memory_is_refused(content, message, tmp_path)
         load_config(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_dots_of_comments_and_texts_are_not_those_of_keys(tmp_path):
+    path = tmp_path / "mine.toml"
+    one, several, escaped = ".a" * 300, "\n.b" * 300, " .c" * 300
+    lines = [f"# it's {one}", "[data]", "train = [", f"'{one}', # it's {one}", f"'''{several}''',", f'"\\"{escaped}"]']
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert load_config(path).data.train == (one, several[1:], '"' + escaped)
 
 
 # ---- mistakes
@@ -284,3 +298,15 @@ def test_lists_become_tuples_and_whole_numbers_floats():
     assert math.isclose(config.optim.clip_norm, 10.0)
     assert isinstance(config.optim.clip_norm, float)
     assert hash(config) == hash(parse_config(config.model_dump()))
+
+
+def test_what_was_expected_of_an_argument_is_said_once():
+    @checked_call
+    def call(charset: Literal["auto"] | Literal["36", "62"] = "auto", whole: bool = True, **options: int) -> bool:
+        return whole
+
+    with pytest.raises(ConfigError, match=r"^charset is 36; expected one of: auto or 36, 62$"):
+        call(charset=36)
+    with pytest.raises(ConfigError, match=r"^whole is 1; expected a valid boolean$"):
+        call(whole=1)
+    assert call(whole=np.bool_(True))

@@ -3,13 +3,14 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 from crnn.cli import main
 from crnn.config.model import ImageConfig
-from crnn.image import ADVICE, line_warning
+from crnn.image import advice, line_warning
 
 SURE, UNSURE = math.log(0.9), math.log(0.1)
 
@@ -49,7 +50,7 @@ def test_the_command_says_it_on_stderr_and_in_json(word, tmp_path, capsys):
     paths = [str(tmp_path / name) for name in ("up.png", "turned.png")]
     word.save(paths[0])
     word.transpose(Image.Transpose.ROTATE_90).save(paths[1])
-    expected = f"crnn read: {paths[1]}: {ADVICE['turned'].format(270)}\n"
+    expected = f"crnn read: {paths[1]}: {advice('turned', 270)}\n"
     assert main(["read", *paths, "--threads", "1"]) == 0
     assert capsys.readouterr().err == expected
     assert main(["read", *paths, "--threads", "1", "--json"]) == 0
@@ -74,6 +75,13 @@ def test_the_turn_of_a_line_is_told_and_its_text_is_of_the_image_as_given(turn, 
     assert (turned.warning, turned.turned) == ("turned", degrees)
     assert turned.text != "market"
     assert reader.read(word.transpose(turn)).turned == degrees
+
+
+def test_noise_is_not_called_turned():
+    noise = np.random.default_rng(3).integers(0, 256, (24, 32, 96), dtype=np.uint8)
+    readings = crnn.load(threads=1).read(list(noise))
+    assert any(reading.confidence < 0.5 for reading in readings)
+    assert [reading.turned for reading in readings] == [None] * len(readings)
 
 
 def test_a_turn_that_cannot_be_told_is_none(tmp_path, capsys):
@@ -111,7 +119,7 @@ def test_further_frames_are_said_on_stderr_and_in_json(suffix, word, tmp_path, c
     word.save(path, save_all=True, append_images=[Image.new("L", word.size, 255)])
     assert main(["read", path, "--threads", "1", "--json"]) == 0
     captured = capsys.readouterr()
-    assert captured.err == f"crnn read: {path}: {ADVICE['frames']}\n"
+    assert captured.err == f"crnn read: {path}: {advice('frames')}\n"
     line = json.loads(captured.out)
     assert (line["text"], line["warning"]) == ("market", "frames")
 

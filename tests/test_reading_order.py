@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crnn.charset import Charset
+from crnn.config.model import CharsetConfig
 from crnn.decoding.language import train_language
 from crnn.errors import CharsetError, ConfigError
 from crnn.evaluation.evaluate import evaluate
@@ -72,6 +73,14 @@ def test_class_ids_are_in_the_order_of_the_image():
         assert charset.encode(label) == [MIXED.index(c) for c in image]
         assert charset.decode(charset.encode(label)) == label
     assert Charset("abc()").encode("(a)") == [3, 0, 4]
+
+
+@pytest.mark.parametrize("label", ["אב 03 123", "12 ab אב", "אב 12 - 3", "אב 2.0 ab", "אב (ab) 12", "א?ב 12", "גב"])
+def test_what_the_rules_leave_out_keeps_its_part_in_the_order(label):
+    settings = CharsetConfig(characters="אבגab0123")
+    charset = settings.charset()
+    seen = [c for c in reorder(label) if c in charset]
+    assert charset.encode(settings.rules().apply(label, charset)) == [charset.characters.index(c) for c in seen]
 
 
 def test_a_bracket_without_its_counterpart_is_refused_beside_letters_from_the_right():

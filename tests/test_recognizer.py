@@ -438,10 +438,12 @@ def test_none_takes_an_option_away(barcode_reader, barcode):
         ({"pattern": "((.{1000}){1000}){1000}"}, ConfigError, "repeats of repeats"),
         ({"lexicon": ["a"], "pattern": "a"}, ConfigError, "lexicon and pattern do not go together"),
         ({"allow": "ж"}, CharsetError, "'ж', which is not in the charset"),
-        ({"patern": "a"}, ConfigError, "patern: no such option; did you mean pattern?"),
-        ({"gpu": False}, ConfigError, "gpu: no such option; expected some of: decode, beam_width, lexicon, "),
+        ({"patern": "a"}, ConfigError, "patern: no such option; did you mean 'pattern'?"),
+        ({"gpu": False}, ConfigError, "gpu: no such option; expected one of: decode, beam_width, lexicon, "),
         ({"n_best": 2.5}, ConfigError, r"n_best is 2\.5; expected a whole number"),
         ({"lexicon": 3}, ConfigError, "lexicon is 3; expected a file with one word a line, or a list of words"),
+        ({"lexicon": b"abc"}, ConfigError, "lexicon is b'abc'; expected a file with one word a line, or a list"),
+        ({"n_best": True}, ConfigError, "n_best is True; expected a whole number"),
         ({"lexicon": ["a", 3]}, DataError, "the lexicon has 3; expected words, each a text"),
         ({"lm": 3}, ConfigError, "lm is 3; expected the name of a language, or a file"),
         ({"pattern": 3}, ConfigError, "pattern is 3; expected a text, or what re.compile makes of one"),
@@ -471,14 +473,14 @@ def test_errors_of_options_come_before_an_image_is_looked_at(options, error, mes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"threads": "2"}, "threads is '2'; input should be a valid integer"),
-        ({"threads": True}, "threads is True; input should be a valid integer"),
-        ({"batch_size": 2.0}, r"batch_size is 2\.0; input should be a valid integer"),
-        ({"model": None}, "model is None; input should be a valid string or an instance of Path"),
-        ({"device": 0}, "device is 0; input should be a valid string"),
+        ({"threads": "2"}, "threads is '2'; expected a valid integer"),
+        ({"threads": True}, "threads is True; expected a valid integer"),
+        ({"batch_size": 2.0}, r"batch_size is 2\.0; expected a valid integer"),
+        ({"model": None}, "model is None; expected a valid string or an instance of Path"),
+        ({"device": 0}, "device is 0; expected a valid string"),
         ({"engine": "onxx"}, "engine is 'onxx'; expected one of: auto, torch, onnx, openvino"),
-        ({"thread": 2}, r"thread: no such option; did you mean threads\?"),
-        ({"gpu": False}, "gpu: no such option; expected some of: .*lexicon, .*device"),
+        ({"thread": 2}, r"thread: no such option; did you mean 'threads'\?"),
+        ({"gpu": False}, "gpu: no such option; expected one of: .*lexicon, .*device, [a-z_, ]*mode, batch_size$"),
     ],
     ids=str,
 )
@@ -489,13 +491,13 @@ def test_arguments_of_load_of_other_types_and_names(arguments, message, trained_
 
 
 def test_a_reader_is_not_made_of_anything(barcode_reader):
-    with pytest.raises(ConfigError, match="engine is 'torch'; input should be an instance of Engine"):
+    with pytest.raises(ConfigError, match="engine is 'torch'; expected an instance of Engine"):
         crnn.Recognizer("torch", ReaderConfig())
-    with pytest.raises(ConfigError, match="font_path is 3; input should be"):
+    with pytest.raises(ConfigError, match="font_path is 3; expected"):
         crnn.explain(barcode_reader(), np.zeros((32, 64), dtype=np.uint8)).draw(3)
-    with pytest.raises(ConfigError, match=r"runnersup: no such option; did you mean runners_up\?"):
+    with pytest.raises(ConfigError, match=r"runnersup: no such option; did you mean 'runners_up'\?"):
         crnn.explain(barcode_reader(), np.zeros((32, 64), dtype=np.uint8), runnersup=3)
-    with pytest.raises(ConfigError, match="source is 3; input should be a valid string or an instance of Path"):
+    with pytest.raises(ConfigError, match="source is 3; expected a valid string or an instance of Path"):
         crnn.load_config(3)
     with pytest.raises(CharsetError, match=r"characters are \['a', 'b'\]; expected a text"):
         crnn.Charset(["a", "b"])

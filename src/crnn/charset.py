@@ -49,7 +49,7 @@ class Charset:
 
     characters: str
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
-    _reordered: bool = field(init=False, repr=False, compare=False)  # there are letters written from right to left
+    reordered: bool = field(init=False, repr=False, compare=False)  # there are letters written from right to left
 
     def __post_init__(self) -> None:
         if not isinstance(self.characters, str):
@@ -75,7 +75,7 @@ class Charset:
                 "from right to left; add it"
             )
         object.__setattr__(self, "characters", characters)
-        object.__setattr__(self, "_reordered", reordered)
+        object.__setattr__(self, "reordered", reordered)
         object.__setattr__(self, "_ids", ids)
 
     @property
@@ -94,7 +94,7 @@ class Charset:
     def encode(self, label: str) -> list[int]:
         """Return the class ids of a label; ``CharsetError`` names characters that are not in the charset."""
         try:
-            return [self._ids[character] for character in (reorder(label) if self._reordered else label)]
+            return [self._ids[character] for character in (reorder(label) if self.reordered else label)]
         except KeyError:
             raise CharsetError(
                 f"label {label!r} has {self.unknown(label)!r}, which charset.characters lacks; see charset.unknown"
@@ -103,7 +103,7 @@ class Charset:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of class ids in [0, blank); ``crnn.decoding.ctc`` has removed blanks and repeats."""
         text = "".join(self.characters[i] for i in ids)
-        return reorder(text) if self._reordered else text
+        return reorder(text) if self.reordered else text
 
     def unknown(self, label: str) -> str:
         """Return the characters of ``label`` that the charset lacks, each once, in order of appearance."""
@@ -161,6 +161,13 @@ class LabelRules:
 
     def apply(self, label: str, charset: Charset) -> str:
         """Return the label in characters of the charset, or raise ``LabelSkip``, or ``CharsetError`` (``unknown``)."""
+        if charset.reordered and has_right_to_left(label) and self.unknown != "error":
+            # In the order of the image, which is that of the whole label, also of what the rules leave out.
+            whole = replace(self, whitespace="keep", case="keep", max_length=None).form(label)
+            return reorder(replace(self, unicode="keep")._applied(reorder(whole), charset))
+        return self._applied(label, charset)
+
+    def _applied(self, label: str, charset: Charset) -> str:
         label = self.form(label)
         if any(character not in charset for character in label):
             if self.unknown == "drop_sample":

@@ -75,7 +75,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).sum().item()  # "meta" has no numbers
     except Exception as error:  # torch raises RuntimeError, AssertionError or NotImplementedError, by device
         reason = str(error).splitlines()[0]
         raise ConfigError(

@@ -288,8 +288,15 @@ def not_utf8(text: str) -> bool:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-MAX_IMAGE_BYTES = 256 * 1024 * 1024  # larger files are not read: no crop of a word has this size
 
+def slashed(path: str, root: str = "") -> str:
+    r"""Return a path made under Windows with ``/``, its drive absolute, unless ``root`` has a file of this name."""
+    place = ("/" if os.name != "nt" and _DRIVE.match(path) else "") + path.replace("\\", "/")
+    literal = root and place != path and os.name != "nt" and os.path.lexists(os.path.join(root, path))  # noqa: PTH118
+    return path if literal else place
+
+
+MAX_IMAGE_BYTES = 256 * 1024 * 1024  # larger files are not read: no crop of a word has this size
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_FOLDERS = 10_000
 _SMALL_BYTES = 16 << 10  # nearly all word images are smaller, and asking for the size takes as long as reading
@@ -345,20 +352,19 @@ class ImageFolder:
             why = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"{path}: cannot be read: {why}; expected an image", reason="missing") from error
 
-    def relative(self, path: str) -> str:
-        """Return an absolute path, or one with ``..``, relative to the root, where it is below it; others unchanged."""
-        place = path.replace("\\", "/")
-        if os.path.isabs(place) or "/../" in f"/{place}":  # noqa: PTH117
-            with contextlib.suppress(ImageError, OSError, ValueError):
+    def relative(self, path: str) -> str | None:
+        """Return a path relative to the root, with ``/`` and without ``..``, or ``None`` where it leads outside."""
+        place = slashed(path, self._resolved_root)
+        with contextlib.suppress(ImageError, OSError, ValueError):
+            if os.path.isabs(place) or "/../" in f"/{place}/":  # noqa: PTH117
                 place = self._resolved(os.path.join(self._resolved_root, place), path)  # noqa: PTH118
-                return os.path.relpath(place, self._resolved_root)
-        return path
+                place = os.path.relpath(place, self._resolved_root)
+            return None if (place := os.path.normpath(place)) == "." else place.replace(os.sep, "/")
+        return None
 
     def _open(self, path: str) -> int:
-        place = path.replace("\\", "/")
+        place = slashed(path, self._resolved_root)
         folder, name = place[: place.rfind("/") + 1], place[place.rfind("/") + 1 :]
-        if os.name != "nt" and _DRIVE.match(path):
-            folder = "/"  # a drive of Windows is outside, too
         resolved = self._folders.get(folder)
         if resolved is None:
             resolved = self._resolved(os.path.join(self._resolved_root, folder), path)  # noqa: PTH118

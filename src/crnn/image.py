@@ -61,7 +61,7 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of JPEG, with a leng
 _PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may also follow the pixels
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LineWarning: TypeAlias = Literal["page", "turned", "too_wide", "frames"]
-ADVICE: dict[LineWarning, str] = {
+_ADVICE: dict[LineWarning, str] = {
     "page": "likely a page or several lines; expected one line: cut the lines out and read each",
     "turned": "likely a line turned by {} degrees clockwise; expected an upright one: turn it back and read it again",
     "too_wide": "likely longer than the network can see at once; cut it into parts",
@@ -72,6 +72,11 @@ ADVICE: dict[LineWarning, str] = {
 _UNSURE = math.log(0.35)
 _TALL = 1.6  # height by width, of characters at most
 _STROKES = frozenset("1IJijl|!:;.,'/()[]{}")  # may be much taller than wide
+
+
+def advice(warning: LineWarning, turned: int | None = None) -> str:
+    """Return the line for a warning: likely content, and what to do; ``turned`` are degrees, where they are known."""
+    return _ADVICE[warning].format(turned or "90 or 270")
 
 
 def read_image_file(file: Any, name: str = "") -> bytes:
@@ -228,7 +233,7 @@ class FittedImage:
 
 
 def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:
-    """Return ``resize`` of ``load_image``, and what tells that the image may be no upright line."""
+    """Return the image at the network's size, with hints that it is turned, or one of several frames."""
     opened, name = _opened(source)
     with _decoded(opened, name, config.image_channels) as image:
         tall = image.height > _TALL * image.width

@@ -71,7 +71,7 @@ class Reading:
             and of images that show no word of the lexicon.
         alternatives: Further texts, likeliest first (``n_best``).
         warning: Likely content in place of one upright line that fits the network: ``page``, ``turned``, ``too_wide``
-            or ``frames``, see ``crnn.image.ADVICE``.
+            or ``frames``, see ``crnn.image.advice``.
         turned: Degrees clockwise by which the text is likely turned (90, 180 or 270), if ``warning`` is ``turned`` and
             the image reads well only when it is turned back; needs calibrated weights.
         size: Width and height in pixels of the image.
@@ -256,8 +256,9 @@ class Recognizer:
             readings: dict[int, Reading] = {}
             for group, decoded in zip(by_steps.values(), decoder.decode_groups(groups), strict=True):
                 readings.update((place, self.reading(d, o)) for (place, o), d in zip(group, decoded, strict=True))
+            readings |= self._turned(readings, held, decoder)
             for place, output in enumerate(held):
-                yield output if isinstance(output, ImageError) else self._turned(readings[place], output, decoder)
+                yield output if isinstance(output, ImageError) else readings[place]
         if failure:
             raise failure[0]
 
@@ -279,23 +280,32 @@ class Recognizer:
             Character(self.charset.characters[k], score, start * size[0] / width, end * size[0] / width)
             for k, score, (start, end) in places
         )
-        warning = "frames" if image.several else line_warning(size, text, found.score, self.config.image)
+        warning = line_warning(size, text, found.score, self.config.image) or ("frames" if image.several else None)
         return Reading(text, found.score, characters, found.confidence, found.others, warning, size=size)
 
-    def _turned(self, reading: Reading, output: NetworkOutput, decoder: Decoder) -> Reading:
-        """Return the reading with its turn, where the image reads badly and, turned back, well."""
-        (image,) = output.images
-        if self._calibration is None:  # then the limits mean nothing
-            return reading
-        if reading.warning == "turned" and image.on_side is not None:
-            turns = {90: image.on_side, 270: image.on_side[:, ::-1, ::-1]}
-        elif reading.warning is None and reading.confidence < _DOUBTFUL:
-            turns = {180: image.pixels[:, ::-1, ::-1]}
-        else:
-            return reading
-        found = decoder.decode(self._engine.log_probs(np.stack(list(turns.values()))))
-        confidence, turn = max(zip((text.confidence for text in found), turns, strict=True))
-        return replace(reading, warning="turned", turned=turn) if confidence > _CONVINCING else reading
+    def _turned(
+        self, readings: dict[int, Reading], outputs: Sequence[NetworkOutput | ImageError], decoder: Decoder
+    ) -> dict[int, Reading]:
+        """Return those readings, with their turn, whose images read badly and, turned back, well."""
+        tries: dict[int, list[tuple[int, int, npt.NDArray[np.uint8]]]] = {}  # place, turn and pixels, by width
+        for place, reading in readings.items() if self._calibration else ():  # else the limits mean nothing
+            (image,) = outputs[place].images  # type: ignore[union-attr]
+            turns = {}
+            if reading.warning == "turned" and image.on_side is not None:
+                turns = {90: image.on_side, 270: image.on_side[:, ::-1, ::-1]}
+            elif reading.warning in (None, "frames") and reading.confidence < _DOUBTFUL:
+                turns = {180: image.pixels[:, ::-1, ::-1]}
+            for turn, pixels in turns.items():
+                tries.setdefault(pixels.shape[2], []).append((place, turn, pixels))
+        found: dict[int, tuple[float, int]] = {}  # confidence and turn of the best
+        for same_width in tries.values():
+            for first in range(0, len(same_width), self.batch_size):
+                batch = same_width[first : first + self.batch_size]
+                texts = decoder.decode(self._engine.log_probs(np.stack([pixels for *_, pixels in batch])))
+                for (place, turn, _), text in zip(batch, texts, strict=True):
+                    if text.ids:  # that noise shows nothing is sure, however it is turned
+                        found[place] = max(found.get(place, (_CONVINCING, 0)), (text.confidence, turn))
+        return {p: replace(readings[p], warning="turned", turned=turn) for p, (_, turn) in found.items() if turn}
 
     def run(
         self, images: Iterable[ImageSource | FittedImage], function: Callable[[NetworkOutput], Sequence[_R]]

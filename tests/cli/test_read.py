@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crnn.errors import printable
 from crnn.image import IMAGE_SUFFIXES
 
 
@@ -133,6 +134,7 @@ def test_every_image_of_a_folder_has_its_line(options, read_bars, tmp_path, barc
         (tmp_path / name).write_bytes(data)
     (tmp_path / "leads nowhere.png").symlink_to(tmp_path / "gone.png")
     bad["leads nowhere.png"] = b"", "No such file"
+    told = {**{name: cause for name, (_, cause) in bad.items()}, "moves.gif": "has several pages or frames"}
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "._word.png").write_bytes(b"\0\5\x16\7")  # what macOS writes beside word.png on other disks
     (tmp_path / "a folder.png").mkdir()
@@ -146,11 +148,12 @@ def test_every_image_of_a_folder_has_its_line(options, read_bars, tmp_path, barc
     assert [(row[0], row[1]) for row in rows] == [(str(tmp_path / name), good[name]) for name in names if name in good]
     passed_over, *lines = sorted(err.splitlines(), key=lambda line: "passed over" not in line)
     assert passed_over == f"crnn read: {tmp_path}: 2 files passed over, not images: ._word.png, notes.txt"
-    for name, line in zip([name for name in names if name in bad], lines, strict=True):
-        assert line.startswith(f"crnn read: {tmp_path / name}: {bad[name][1]}"), name
+    for name, line in zip([name for name in names if name in told], lines, strict=True):
+        assert line.startswith(f"crnn read: {tmp_path / name}: {told[name]}"), name
+    lines = [line for line in lines if "moves.gif" not in line]
 
     status, out, err = read_bars(tmp_path, "--json", *options)
-    assert (status, err) == (1, passed_over + "\n")
+    assert (status, [line for line in err.splitlines() if "moves.gif" not in line]) == (1, [passed_over])
     found = [json.loads(line) for line in out.splitlines()]
     assert [line["image"] for line in found] == [str(tmp_path / name) for name in names]
     assert [line.get("text") for line in found] == [good.get(name) for name in names]
@@ -193,7 +196,7 @@ def test_paths_that_cannot_be_read(read_bars, tmp_path, monkeypatch):
     status, out, err = read_bars("-")
     assert (status, out) == (1, "")
     assert err.splitlines() == [
-        f"crnn read: {p}: {cause}; expected the path of an image" for p, cause in causes.items()
+        printable(f"crnn read: {p}: {cause}; expected the path of an image") for p, cause in causes.items()
     ]
 
 

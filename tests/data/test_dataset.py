@@ -10,7 +10,9 @@ import torch
 
 from crnn.charset import Charset, LabelRules
 from crnn.config.model import CharsetConfig, ImageConfig, time_steps
+from crnn.data import dataset
 from crnn.data.dataset import StoredBatches, check_training_data, collate, describe_skipped, network_input, scan_labels
+from crnn.data.list_file import ListFile
 from crnn.data.source import open_source
 from crnn.data.store import LmdbWriter
 from crnn.errors import CharsetError, DataError
@@ -200,6 +202,15 @@ def test_a_charset_that_few_labels_are_written_in_is_refused(word_list, small_co
 
 
 # ---- before a run
+
+
+def test_before_a_run_no_more_images_are_read_than_said(word_list, small_config, monkeypatch):
+    read = []
+    monkeypatch.setattr(dataset, "_LOOKED_AT", 4)
+    monkeypatch.setattr(ListFile, "image_bytes", lambda _, index: read.append(index))
+    path = word_list(7)
+    check_training_data(small_config(path, data={"validation": [str(path)]}).data)
+    assert read == [0, 2, 4, 6]
 
 
 def test_a_validation_set_without_its_images_is_found_before_the_run(word_list, small_config):

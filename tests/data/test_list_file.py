@@ -322,8 +322,10 @@ PATHS = {
     "a.png": "", "./a.png": "", ".\\a.png": "", "sub\\b.png": "", "sub/../a.png": "", "sub\\..\\a.png": "",
     "{root}/a.png": "", "{root}/sub/../a.png": "", "{alias}/a.png": "", "link/b.png": "", "link/../a.png": "",
     "../root/a.png": "", "{root}/../secret.png": "outside_root", "up/secret.png": "outside_root",
-    "{root}2/a.png": "outside_root", "C:\\a.png": "outside_root", "c:a.png": "outside_root", "\\a.png": "outside_root",
+    "{root}2/a.png": "outside_root", "C:\\a.png": "outside_root", "c:b.png": "outside_root", "\\a.png": "outside_root",
     "sub/../../secret.png": "outside_root", "\\\\host\\share\\a.png": "outside_root", "gone.png": "missing",
+    "c:a.png": "", "sub/d\\e.png": "", "d:\\f\\..\\g.png": "", "{root}/sub/d\\e.png": "",
+    "up/d\\e.png": "outside_root", "../d\\e.png": "outside_root", "d:\\f.png": "outside_root",
 }  # fmt: skip
 
 
@@ -335,8 +337,9 @@ def test_training_and_conversion_read_the_same_images(tmp_path, line):
     (root / "link").symlink_to(root / "sub")
     (root / "up").symlink_to(tmp_path)
     alias.symlink_to(root)
-    for name in ("root/a.png", "root/sub/b.png", "root/c:a.png", "secret.png"):
+    for name in ("root/a.png", "root/sub/b.png", "root/c:a.png", "secret.png", "root/sub/d\\e.png", "d\\e.png"):
         (tmp_path / name).write_bytes(b"image")
+    (root / "d:\\f\\..\\g.png").write_bytes(b"image")
     path = write(root, f"{line.format(root=root, alias=alias)}\tx\n")
     found = []
     for read in (ListFile(path).image_bytes, lambda _: image_of_record(ListReader(path))):

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import crnn.data.store as stores
 from crnn.data.source import open_source, split_name
 from crnn.data.store import LmdbStore, LmdbWriter
 from crnn.errors import DataError, ImageError, MissingExtraError
@@ -214,6 +215,26 @@ def test_a_damaged_page_is_named_before_it_ends_the_process(tmp_path, place, val
     (path / "data.mdb").write_bytes(data)
     with pytest.raises(DataError, match=r"words: data\.mdb is damaged: a page of keys is not as LMDB writes them\."):
         LmdbStore(path)
+
+
+def test_pages_are_checked_once_and_in_the_order_of_the_file(tmp_path, monkeypatch):
+    path = write_raw(tmp_path / "words", numbered([f"{number:03d}" for number in range(300)]))
+    visited = []
+    children = stores._children
+    monkeypatch.setattr(stores, "_children", lambda *place: visited.append(place[-1]) or children(*place))
+    for _ in range(2):
+        LmdbStore(path)
+    leaves = visited[1:]  # below the root
+    assert len(leaves) > 5
+    assert leaves == sorted(set(leaves))
+    page = leaves[0] * 4096
+    with (path / "data.mdb").open("r+b") as file:
+        file.seek(page)
+        file.write(b"\xff")
+    os.utime(path / "data.mdb", ns=(1, 1))  # as if the clock had gone on since
+    for _ in range(2):
+        with pytest.raises(DataError, match="is damaged"):
+            LmdbStore(path)
 
 
 def test_damaged_metadata_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,8 +76,11 @@ def test_files_keep_both_curves_and_old_ones_have_a_temperature() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"greedy": {"slope": "x"}, "data": []}, {"temperature": 0.0}, {"greedy": {"slope": -1.0}, "data": []}],
-)
-def test_what_no_file_of_ours_has_is_refused(values: dict[str, object]) -> None:
+    [
+        {}, {"greedy": {"slope": "x"}, "data": []}, {"temperature": 0.0}, {"greedy": {"slope": -1.0}, "data": []},
+        {"greedy": None, "data": []}, [1],
+    ],
+)  # fmt: skip
+def test_what_no_file_of_ours_has_is_refused(values: Any) -> None:
     with pytest.raises(ConfigError, match="expected"):
         Calibration.from_dict(values)

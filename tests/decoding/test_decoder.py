@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -244,6 +245,11 @@ def test_confidences_with_a_language_are_shares_on_its_own_curve(log_probs: np.n
         assert every_confidence(d) == pytest.approx(expected)
 
 
+def test_a_pickled_decoder_with_a_pattern_finds_the_same_texts(log_probs: np.ndarray) -> None:
+    found = decoder(pattern=re.compile("[AB]+C?", re.IGNORECASE), block="c", n_best=3)
+    assert pickle.loads(pickle.dumps(found)).decode(log_probs) == found.decode(log_probs)
+
+
 @pytest.mark.parametrize("options", [{"lexicon": ["abcabcabc"]}, {"pattern": "aaaaaa"}], ids=str)
 def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_probs: np.ndarray) -> None:
     for d in decoder(n_best=2, calibration=CALIBRATION, **options).decode(log_probs):
@@ -264,7 +270,7 @@ def test_where_nothing_can_be_what_is_asked_for(options: dict[str, Any], log_pro
         ({"lm": "en", "lm_weight": -0.5}, "lm_weight is -0.5; expected a number, 0 to 10"),
         ({"lm": "en", "lm_weight": math.nan}, "lm_weight is nan; expected a number, 0 to 10"),
         ({"n_best": 5000}, "n_best is 5000; expected a whole number, 1 to 1000"),
-        ({"n_best": 11}, "n_best is 11; expected no more than the beam holds"),
+        ({"n_best": 11}, "n_best is 11; expected no more than beam_width, 10"),
         ({"beam_width": 0}, "beam_width is 0; expected a whole number, 1 or more"),
     ],
     ids=str,

@@ -87,6 +87,15 @@ def test_a_file_gives_the_same_language(tmp_path: Path) -> None:
     assert again.best == language.best
 
 
+def test_a_language_that_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crnn.decoding.language._MAX_BYTES", 100)
+    with pytest.raises(
+        DataError, match=r"large\.lm: takes [\d,]+ bytes; expected at most 100\. Make it of fewer words"
+    ):
+        train_language(WORDS, "test", 5).save(tmp_path / "large.lm")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pickle_gives_the_same_language_without_what_was_expanded() -> None:
     language = train_language(WORDS, "few")
     fresh = pickle.dumps(language)

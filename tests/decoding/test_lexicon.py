@@ -118,5 +118,5 @@ def test_words_that_make_no_lexicon(monkeypatch):
         Lexicon.from_words("words.txt", CHARSET)
     monkeypatch.setattr(lexicon_module, "_MOST_CHARACTERS", 5)
     assert len(Lexicon.from_words(["abc", "abc", "ab"], CHARSET)) == 2
-    with pytest.raises(DataError, match="has more than 5 characters"):
+    with pytest.raises(DataError, match=r"has 6 characters; expected at most 5\. Shorten it"):
         Lexicon.from_words(["abc", "def"], CHARSET)

@@ -231,11 +231,10 @@ def test_pages_without_an_error_are_whole(tmp_path: Path, datasets: tuple[Datase
 
 
 def test_any_text_can_be_written(tmp_path: Path) -> None:
-    labels = ["שלום עולם", "नमस्ते", "👍🏽", "\u202egnp", "\ud800"]
+    labels = ["שלום עולם", "नमस्ते", "👍🏽", "\u202egnp", "\ud800"]  # the last two are escaped
     parsed = page(tmp_path, evaluation(dataset("d", [result("a", "b", raw_label=label) for label in labels])))
-    for label in labels[:-1]:
+    for label in (*labels[:-2], r"\u202egnp", r"\ud800"):
         assert label in parsed.source
-    assert "\\ud800" in parsed.source  # a lone surrogate has no UTF-8
 
 
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def train_in_double() -> None:
 
     def build_first_in_double(*arguments: Any, **named: Any) -> Any:
         built.append(build(*arguments, **named))
-        return built[-1].double() if len(built) == 1 else built[-1]  # the second one is that of the validation
+        return built[-1].double() if len(built) == 2 else built[-1]  # the first one is that of the validation
 
     crnn.training.loop.build_model = build_first_in_double
     crnn.training.step.network_input = lambda images: make_input(images).double()

@@ -528,6 +528,18 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_trace(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_run_of_which_no_image_can_be_read_leaves_no_trace(
+    small_config: Configs, word_list: Words, tmp_path: Path
+) -> None:
+    words = word_list(40)
+    for image in words.parent.glob("images/*"):
+        image.unlink()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match="could not be read"):
+        train(small_config(words, folder="run", train={"num_steps": 9}))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_biased_blank_is_where_a_run_starts_and_not_where_a_warm_start_does(
     word_list: Words, small_config: Configs
 ) -> None:

@@ -291,6 +291,13 @@ def test_another_learning_rate_after_a_resume_is_said(
     assert lines == ([f"the learning rate at step 4 {said}"] if said else [])
 
 
+def test_fewer_steps_than_are_done_are_refused(word_list: Words, small_config: Configs) -> None:
+    words = word_list(16)
+    train(small_config(words, train={"num_steps": 3}))
+    with pytest.raises(ConfigError, match=r"is at step 3 of 2 .* expected no fewer steps than are done"):
+        train(small_config(words, train={"num_steps": 2}), resume=True)
+
+
 def test_other_samples_after_a_resume_are_said(
     word_list: Words, small_config: Configs, capsys: pytest.CaptureFixture[str]
 ) -> None:

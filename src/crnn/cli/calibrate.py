@@ -17,6 +17,7 @@ def calibrate(
     out: str = "",
     protocol: ProtocolName = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
+    max_bad_share: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
     json: bool = False,
     *,
     engine: EngineOptions,
@@ -33,6 +34,7 @@ def calibrate(
         out: Write this file instead, and leave the model as it is.
         protocol: Rules that say when a reading is right.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
+        max_bad_share: A larger share of unreadable images, at least ten, is an error.
         json: Print one JSON object.
         engine: The engine.
     """
@@ -47,8 +49,8 @@ def calibrate(
     reader = load(model, **asdict(engine))
     with counting_bar("reading", count_samples(data)) as progress:
         found = run(
-            reader, data, protocol=protocol, charset=charset, current=current, progress=progress,
-            say=partial(say, "calibrate"),
+            reader, data, protocol=protocol, charset=charset, current=current, max_bad_share=max_bad_share,
+            progress=progress, say=partial(say, "calibrate"),
         )  # fmt: skip
     path = save_calibration(model, found, out or None)
     say("calibrate", f"{path} {'is written' if out else 'is changed'}: it has these confidences, the rest stays")

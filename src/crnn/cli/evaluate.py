@@ -12,7 +12,7 @@ import typer
 from crnn.charset import NAMED_CHARSETS
 from crnn.cli.arguments import EngineOptions
 from crnn.config.training import ProtocolName
-from crnn.decoding.decoder import DecodingOptions, find_method
+from crnn.decoding.decoder import DecodingOptions, resolve_method
 from crnn.errors import ConfigError, printable
 from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say
 
@@ -55,7 +55,7 @@ def evaluate(
     if lexicon_only and len(lexicons) != 1:
         raise ConfigError(f"--decode lexicon reads with one --lexicon, {len(lexicons)} are given; leave --decode out")
     if lexicon_only:
-        find_method(replace(decoding, lexicon=lexicons[0]), has_language=False)
+        resolve_method(replace(decoding, lexicon=lexicons[0]), has_language=False)
     if margin is not None and not lexicons:
         raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
     if margin is not None and not 0 <= margin < float("inf"):

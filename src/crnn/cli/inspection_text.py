@@ -135,7 +135,6 @@ def _dotted(examples: Iterable[str], count: int, dots: str = "...") -> list[str]
 
 
 def _key(key: str) -> str:
-    key = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in key)
     return key if len(key) <= _MAX_KEY else f"...{key[3 - _MAX_KEY :]}"
 
 

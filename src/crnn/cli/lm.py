@@ -64,7 +64,8 @@ def lm(
     size = language.save(out)
     show(
         f"{out}: order {language.order}, {language.num_words} words, {language.arrays['symbols'].size} "
-        f"sequences of {len(language.characters)} characters, {size / 1e6:.1f} MB",
-        *[f"  left out {unreadable}: unreadable_record"] * bool(unreadable),
+        f"sequences of {len(language.characters)} characters, {size / 1e6:.1f} MB"
     )
+    if unreadable:
+        show(f"  left out {unreadable}: unreadable_record")
     return 0

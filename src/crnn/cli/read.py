@@ -17,7 +17,7 @@ from crnn.cli.arguments import EngineOptions
 from crnn.contact_sheet import load_font
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, ImageError, printable
-from crnn.image import ADVICE, IMAGE_SUFFIXES
+from crnn.image import IMAGE_SUFFIXES, advice
 from crnn.model.weights import DEFAULT_MODEL
 from crnn.terminal import IMAGES, check_writable, counting_bar, print_json, save_image, say
 
@@ -97,7 +97,7 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
                     say("read", str(reading))
                 continue
             if reading.warning is not None:
-                say("read", f"{path}: {ADVICE[reading.warning].format(reading.turned or '90 or 270')}")
+                say("read", f"{path}: {advice(reading.warning, reading.turned)}")
             if len(kept) < keep:
                 kept.append(path)
             if json:

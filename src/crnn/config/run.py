@@ -3,6 +3,7 @@
 Precedence: defaults < one TOML file or preset < command-line flags (``--section.key VALUE``, see ``crnn.cli``).
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -27,7 +28,11 @@ from crnn.config.training import (
 )
 from crnn.errors import ConfigError
 
-_MAX_BYTES, _MAX_DOTS = 1 << 20, 200  # of a TOML file, and of one of its keys
+_MAX_BYTES, _MAX_DOTS = 1 << 20, 200  # of a TOML file, and of one of its keys, of which ``tomllib`` takes the square
+# Texts and comments. Unclosed ones count as closed: whatever the file holds, each byte is looked at once.
+_QUOTED = re.compile(
+    rb""""{3}(?:\\?.)*?(?:"{3,5}|\Z)|'{3}.*?(?:'{3,5}|\Z)|"(?:\\[^\n]|[^"\n])*+"?|'[^'\n]*'?|#[^\n]*""", re.DOTALL
+)
 _PRESETS = Path(str(resources.files("crnn") / "presets"))
 
 
@@ -67,18 +72,20 @@ def load_config(source: str | Path) -> Config:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
-        # ``tomllib`` takes a time that grows with the square of the dots.
-        if len(content) > _MAX_BYTES or any(k.partition(b"=")[0].count(b".") > _MAX_DOTS for k in content.splitlines()):
-            raise RecursionError
-        values = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark first
     except FileNotFoundError:
         raise ConfigError(f"config {name!r} is neither a file nor a preset; {expected}") from None
     except OSError as error:
         raise ConfigError(f"config {name!r} cannot be read: {error.strerror}; {expected}") from error
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{name}: has more than {_MAX_BYTES:,} bytes; {expected}")
+    if any(key.count(b".") > _MAX_DOTS for key in re.split(rb"[^\w \t.-]+", _QUOTED.sub(b"_", content))):
+        raise ConfigError(f"{name}: has a key with more than {_MAX_DOTS} dots; {expected}")
+    try:
+        values = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark first
     except UnicodeDecodeError as error:
         raise ConfigError(f"config {name!r} is no text: {error.reason}; {expected}") from error
     except RecursionError:
-        raise ConfigError(f"{name}: is nested too deeply, or has more than {_MAX_BYTES:,} bytes; {expected}") from None
+        raise ConfigError(f"{name}: is nested too deeply; {expected}") from None
     except ValueError as error:  # also of whole numbers with thousands of digits
         raise ConfigError(f"{name}: not valid TOML: {error}") from error
     return parse_config(values, source=name)

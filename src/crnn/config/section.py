@@ -3,10 +3,10 @@
 import difflib
 import functools
 import inspect
-import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar
 
+import numpy as np
 import pydantic
 from pydantic import Field, model_validator
 
@@ -59,7 +59,7 @@ _R = TypeVar("_R")
 def checked_call(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a function: an unknown argument, or one that is not of its annotated type, is a ``ConfigError``.
 
-    The function gets what was given, not converted. Whole numbers of numpy pass as those of Python.
+    The function gets what was given, not converted. Numbers of numpy pass as those of Python.
     """
     names = list(inspect.signature(function).parameters)
 
@@ -71,19 +71,18 @@ def checked_call(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(function)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
-        whole = {k: int(v) for k, v in given.items() if isinstance(v, numbers.Integral) and not isinstance(v, bool)}
         try:
-            check()(**given | whole)
+            check()(**{k: v.item() if isinstance(v, np.generic) else v for k, v in given.items()})
         except pydantic.ValidationError as error:
             lines: dict[str, str] = {}  # of each argument; the members of a union have one together
             for finding in error.errors():
-                name, message = str(finding["loc"][0]), finding["msg"][0].lower() + finding["msg"][1:]
+                name, message = str(finding["loc"][0]), finding["msg"].replace("Input should be ", "expected ")
                 if finding["type"] == "literal_error":
                     message = "expected one of: " + finding["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
                 if name not in names:
                     lines[name] = no_such(name, names)
                 elif name in lines:
-                    lines[name] += " or " + message.removeprefix("input should be ")
+                    lines[name] += " or " + message.removeprefix("expected ").removeprefix("one of: ")
                 elif name in given:  # Python itself says which are missing
                     lines[name] = f"{name} is {given[name]!r:.100}; {message}"
             if lines:
@@ -95,10 +94,12 @@ def checked_call(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def no_such(name: str, known: Iterable[str]) -> str:
     """Return the message on an unknown option, with the nearest known one."""
-    known = [name for name in known if name != "self"]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected some of: {', '.join(known)}"
-    return f"{name}: no such option; {hint}"
+    known = [name for name in known if name not in ("self", "options")]  # nobody types ``**options``
+    return f"{name}: no such option; {_suggestion(difflib.get_close_matches(name, known, n=1), known)}"
+
+
+def _suggestion(near: list[str], known: list[str]) -> str:
+    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(known)}"
 
 
 def _describe(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> Iterator[str]:
@@ -137,4 +138,4 @@ def _hint(key: str, kind: type[pydantic.BaseModel]) -> str:
     near += [paths[name]] if name in paths else []
     near += [here[key] for key in difflib.get_close_matches(name, here, n=1)]
     near += [paths[key] for key in difflib.get_close_matches(name, paths, n=1, cutoff=0.8)]
-    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(beside)}"
+    return _suggestion(near, beside)

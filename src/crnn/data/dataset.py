@@ -234,7 +234,7 @@ def check_training_data(data: DataConfig) -> None:
     for spec in data.validation:
         faults = []
         with open_source(spec) as store:
-            looked_at = range(0, len(store), max(1, len(store) // _LOOKED_AT))
+            looked_at = range(0, len(store), max(1, -(-len(store) // _LOOKED_AT)))
             for index in looked_at:
                 try:
                     store.image_bytes(index)

@@ -8,6 +8,7 @@ References: bgshih/crnn, clovaai/deep-text-recognition-benchmark, Topdu/OpenOCR 
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import shutil
@@ -231,73 +232,79 @@ def _open_environment(path: str, file: Path) -> Environment:
     return environment
 
 
-# LMDB 0.9: magic, version, then page size, records, root page, last page and transaction, of either meta page.
-_META = struct.Struct("<16xII16xI76xQQQQ")
+_META = struct.Struct("<16xII16xI76xQQQQ")  # LMDB 0.9: magic, version; page size; records, root, last page, transaction
 _MAGIC = (0xBEEFC0DE, 1)
-_PAGE, _NODE = struct.Struct("<QHHHH"), struct.Struct("<HHHH")
+_PAGE = struct.Struct("<Q2xHH2x")  # of keys: number, flags, where the places of its nodes end, which follow
+_NODE = struct.Struct("<IHH")  # length of the record or, with the flags, page below; flags; length of the key behind it
 _BRANCH, _LEAF, _LEAF2 = 1, 2, 0x20  # flags of pages
 _BIG, _DUPLICATES = 1, 4  # flags of nodes
-_MAX_CHECKED = 300_000  # records; a second, and as much to read as their keys and small images take
+_MAX_CHECKED = 300_000  # records, a second; where there are more, only the length of the file is checked
 
 
 def _check_pages(path: str, file: Path) -> None:
-    """Raise ``DataError`` where LMDB would read beyond the file's end, for which the system kills the process.
-
-    Of a store with more than ``_MAX_CHECKED`` records only the length is checked.
-    """
+    """Raise ``DataError`` where LMDB would read beyond the file's end, for which the system kills the process."""
     fault = ""
-    with (
-        contextlib.suppress(OSError, ValueError, struct.error),  # LMDB says what is wrong with such a file
-        file.open("rb") as opened,
-        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        fault = _page_fault(data)
+    with contextlib.suppress(OSError, ValueError, struct.error):  # LMDB says what is wrong with such a file
+        status = file.stat()
+        fault = _page_fault(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if fault:
         raise DataError(f"{path}: data.mdb {fault}")
 
 
-def _page_fault(data: mmap.mmap) -> str:
-    """Return what is wrong with the pages of keys, else with the length, or an empty text.
-
-    A file may lack pages at its end whose records were deleted before they were written.
-    """
-    magic, version, size, *_ = _META.unpack_from(data)
-    if (magic, version) != _MAGIC:
-        return ""
+@functools.lru_cache(maxsize=64)  # a run opens a store again and again, and the check may read most of the file
+def _page_fault(file: Path, *_version: int) -> str:
+    """Return what is wrong with the pages of keys, else with the length, or an empty text."""
     fault = "is damaged: a page of keys is not as LMDB writes them. Copy or download it again"
-    if size not in (1 << bits for bits in range(9, 17)):
-        return fault
-    entries, root, last, _ = max((_META.unpack_from(data, start)[3:] for start in (0, size)), key=lambda meta: meta[-1])
-    waiting, checked, in_file = [root] if entries else [], 0, len(data) // size
-    if in_file <= last:
-        fault = (
-            f"has {len(data)} bytes, {(last + 1) * size} expected: it was cut short. Copy or download it again "
-            "(if it is whole but records were deleted from it, compact it with: python -m lmdb copy --compact)"
-        )
-    if entries > _MAX_CHECKED:
-        return fault if in_file <= last else ""
-    while waiting:
-        page, checked = waiting.pop(), checked + 1
-        if not 2 <= page < in_file or checked > last:
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        magic, version, size, *_ = _META.unpack_from(data)
+        if (magic, version) != _MAGIC:
+            return ""
+        if size not in (1 << bits for bits in range(9, 17)):
             return fault
-        number, _, flags, lower, _ = _PAGE.unpack_from(data, page * size)
-        kind = flags & (_BRANCH | _LEAF | _LEAF2)
-        if number != page or kind not in (_BRANCH, _LEAF) or not 16 <= lower <= size:
-            return fault
-        for node in struct.unpack_from(f"<{(lower - 16) // 2}H", data, page * size + 16):
-            if not lower <= node <= size - 8:
-                return fault
-            low, high, flags, key_size = _NODE.unpack_from(data, page * size + node)
-            end, length, pages = node + 8 + key_size, low | high << 16, 0
-            if kind == _BRANCH:
-                waiting.append(length | flags << 32)
-            elif flags & _BIG and end <= size - 8:  # the value is on pages of its own
-                pages = struct.unpack_from("<Q", data, page * size + end)[0] + -(-(16 + length) // size)
-            else:
-                end += length
-            if end > size or pages > in_file or (flags & _DUPLICATES and kind == _LEAF):
-                return fault
-    return ""
+        entries, root, last, _ = max((_META.unpack_from(data, at)[3:] for at in (0, size)), key=lambda meta: meta[-1])
+        if len(data) // size <= last:  # no fault where records of the last pages were deleted before they were written
+            fault = (
+                f"has {len(data)} bytes, {(last + 1) * size} expected: it was cut short. Copy or download it again "
+                "(if it is whole but records were deleted from it, compact it with: python -m lmdb copy --compact)"
+            )
+        if entries > _MAX_CHECKED:
+            return fault if len(data) // size <= last else ""
+        return "" if not entries or _keys_fit(data, size, root, last) else fault
+
+
+def _keys_fit(data: mmap.mmap, size: int, root: int, last: int) -> bool:
+    """Check all pages of keys, level by level, in the order of the file."""
+    level, checked = [root], 0
+    while level:
+        checked += len(level)
+        if checked > last or None in (below := [_children(data, size, page) for page in sorted(level)]):
+            return False
+        level = [page for children in below if children for page in children]
+    return True
+
+
+def _children(data: mmap.mmap, size: int, page: int) -> list[int] | None:
+    """Return the pages below a page of keys, or ``None`` where it or a record is not within the file."""
+    start, in_file = page * size, len(data) // size
+    number, flags, lower = _PAGE.unpack_from(data, start) if 2 <= page < in_file else (0, 0, 0)
+    kind = flags & (_BRANCH | _LEAF | _LEAF2)
+    if number != page or kind not in (_BRANCH, _LEAF) or not _PAGE.size <= lower <= size:
+        return None
+    children = []
+    for node in struct.unpack_from(f"<{(lower - _PAGE.size) // 2}H", data, start + _PAGE.size):
+        if not lower <= node <= size - _NODE.size:
+            return None
+        length, node_flags, key_size = _NODE.unpack_from(data, start + node)
+        end, pages_end = node + _NODE.size + key_size, 0
+        if kind == _BRANCH:
+            children.append(length | node_flags << 32)
+        elif node_flags & _BIG and end <= size - 8:  # the record is on pages of its own
+            pages_end = struct.unpack_from("<Q", data, start + end)[0] + -(-(_PAGE.size + length) // size)
+        else:
+            end += length
+        if end > size or pages_end > in_file or (node_flags & _DUPLICATES and kind == _LEAF):
+            return None
+    return children
 
 
 _MIB = 1 << 20

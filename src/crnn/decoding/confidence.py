@@ -69,7 +69,7 @@ class Calibration:
             return cls(_curve(values["greedy"]), language, tuple(str(name) for name in values["data"]))
         except ConfigError:
             raise
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise ConfigError(f"calibration {values!r} cannot be used: {error!r}; expected what crnn wrote") from None
 
 

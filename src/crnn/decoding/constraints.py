@@ -4,6 +4,7 @@ The beam drops prefixes with which no matching text begins (partial matches of t
 the label rules: where labels are lower case, ``[A-Z]{2}`` matches any two letters.
 """
 
+import contextlib
 import functools
 import re
 import time
@@ -22,7 +23,7 @@ _Mask = npt.NDArray[np.bool_]
 
 # Of one text; of all, beside a mean of so much for each. Only patterns that try every division of a text into parts
 # come near it; usual ones take some microseconds.
-_TIMEOUT_S, _MEAN_S = 1.0, 2e-4
+_TIMEOUT_S, _MEAN_S = 1.0, 2e-3
 _TRIED, _TRIED_LENGTH = 5_000, 100  # texts, and their characters, among which one that matches is looked for
 _REMEMBERED = 200_000  # prefixes whose answers are cached
 # Parts with repeats written out, of which ``regex`` may unroll some, and parts in a row: its first partial
@@ -87,12 +88,16 @@ class Pattern:
                 f"pattern {expression!r}: cannot be matched with letters written from right to left; expected 'allow' "
                 "without them, or no pattern"
             )
+        self._made_of = (expression, charset, rules, allowed)
         self._texts, self._seconds = 0, 0.0
-        size, row = (len(expression), 0) if len(expression) > _MAX_PARTS else _num_parts(expression)
+        size, row, found = len(expression), 0, f"{len(expression):,} characters"
+        if size <= _MAX_PARTS:
+            size, row = _num_parts(expression)
+            found = f"{size:,} parts, repeats of repeats written out, {row:,} in a row"
         if size > _MAX_PARTS or row > _MAX_ROW:
             raise ConfigError(
-                f"pattern {expression!r:.100}: has {size:,} parts, repeats of repeats written out, {row:,} in a row; "
-                f"expected at most {_MAX_PARTS:,} and {_MAX_ROW:,}. Shorten it, or give words as a lexicon"
+                f"pattern {expression!r:.100}: has {found}; expected at most {_MAX_PARTS:,}, and {_MAX_ROW:,} parts "
+                "in a row. Shorten it, or give words as a lexicon"
             )
         folded = regex.IGNORECASE if rules.case in ("lower", "upper") else 0
         try:
@@ -101,39 +106,43 @@ class Pattern:
                 self._regex = regex.compile(_written(expression, charset, rules), folded)
         except (regex.error, RecursionError, OverflowError) as error:
             raise ConfigError(f"pattern {expression!r} is no regular expression: {error}") from None
+        if self._regex.flags & regex.REVERSE:
+            raise ConfigError(
+                f"pattern {expression!r}: (?r), matching from the end, does not go with a beam; leave it out"
+            )
         # true if a matching text begins with the given one
         self.begins = functools.lru_cache(_REMEMBERED)(lambda text: self._match(text, partial=True))
         if not self._may_match(list(own)):
             raise CharsetError(f"pattern {expression!r}: no text of the characters {own!r} matches it")
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the cache cannot be pickled
+        return Pattern, self._made_of
 
     def matches(self, text: str) -> bool:
         """Return true if the whole text matches."""
         return self._match(text, partial=False)
 
     def _match(self, text: str, *, partial: bool) -> bool:
-        begun = time.thread_time()  # of this thread alone: other work on the machine does not count
-        try:
+        begun, found = time.thread_time(), None  # of this thread alone: other work on the machine does not count
+        with contextlib.suppress(TimeoutError):
             found = self._regex.fullmatch(text, partial=partial, timeout=_TIMEOUT_S) is not None
-            self._texts += 1
-            self._seconds += time.thread_time() - begun
-            if self._seconds > _TIMEOUT_S + self._texts * _MEAN_S:
-                raise TimeoutError
-        except TimeoutError:
+        self._texts, self._seconds = self._texts + 1, self._seconds + time.thread_time() - begun
+        if found is None or self._seconds > _TIMEOUT_S + self._texts * _MEAN_S:
             raise ConfigError(
-                f"pattern {self.expression!r:.100}: takes more than {_TIMEOUT_S:g} s for a text, or than that and "
-                f"{1e3 * _MEAN_S:g} ms for each of {self._texts:,}; expected no repeats of repeats: (a+)+"
-            ) from None
+                f"pattern {self.expression!r:.100}: takes too long: {self._texts:,} texts in {self._seconds:.1f} s; "
+                "expected no repeats of repeats: (a+)+"
+            )
         return found
 
     def _may_match(self, characters: list[str]) -> bool:
-        """Return true if some text matches, or too many prefixes do to try them all."""
+        """Return true if some text matches, or too many prefixes do, or too slowly, to try them all."""
         waiting, tried = [""], 0
         while waiting:
             text = waiting.pop()
             if self.matches(text):
                 return True
             tried += len(characters)
-            if tried > _TRIED or len(text) > _TRIED_LENGTH:
+            if tried > _TRIED or len(text) > _TRIED_LENGTH or self._seconds > _TIMEOUT_S:
                 return True
             waiting += [text + character for character in characters if self.begins(text + character)]
         return False

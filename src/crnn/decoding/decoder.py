@@ -37,20 +37,17 @@ _TAKES = {
     "lexicon": {"lexicon", "lexicon_margin", "n_best"},
 }  # options of each method
 
-_WHOLE, _REAL = numbers.Integral, numbers.Real
-_RANGES: dict[str, tuple[Any, float, float]] = {
-    "beam_width": (_WHOLE, 1, math.inf),
-    "n_best": (_WHOLE, 1, 1000),
-    "lexicon_margin": (_REAL, 0, math.inf),
-    "lm_weight": (_REAL, 0, MAX_WEIGHT),
-}
-
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "lexicon": ((str, os.PathLike, Iterable, Lexicon), "a file with one word a line, or a list of words"),
-    "lm": ((str, os.PathLike, Language), "the name of a language, or a file of crnn lm"),
-    "pattern": ((str, re.Pattern), "a text, or what re.compile makes of one"),
-    "allow": ((str,), "a text"),
-    "block": ((str,), "a text"),
+# Types of each option's values, bounds of numbers, and what messages say of both.
+_VALUES: dict[str, tuple[tuple[type, ...], tuple[float, float] | None, str]] = {
+    "beam_width": ((numbers.Integral,), (1, math.inf), "a whole number, 1 or more"),
+    "lexicon": ((str, os.PathLike, Iterable, Lexicon), None, "a file with one word a line, or a list of words"),
+    "lexicon_margin": ((numbers.Real,), (0, float(np.finfo(float).max)), "a number, 0 or more"),
+    "lm": ((str, os.PathLike, Language), None, "the name of a language, or a file of crnn lm"),
+    "lm_weight": ((numbers.Real,), (0, MAX_WEIGHT), f"a number, 0 to {MAX_WEIGHT:g}"),
+    "pattern": ((str, re.Pattern), None, "a text, or what re.compile makes of one"),
+    "allow": ((str,), None, "a text"),
+    "block": ((str,), None, "a text"),
+    "n_best": ((numbers.Integral,), (1, 1000), "a whole number, 1 to 1000"),
 }
 
 # Weight of a text outside the lexicon or the allowed characters: users mostly restrict texts correctly.
@@ -92,13 +89,15 @@ class DecodingOptions:
     n_best: int = 1
 
     def __post_init__(self) -> None:
-        for name, (kinds, expected) in _KINDS.items():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kinds):
-                raise ConfigError(f"{name} is {value!r:.100}; expected {expected}")
+        for field in fields(self)[1:]:
+            kinds, bounds, expected = _VALUES[field.name]
+            value: Any = getattr(self, field.name)
+            fits = isinstance(value, kinds) and not isinstance(value, bool | bytes | bytearray)
+            if value is not field.default and not (fits and (bounds is None or bounds[0] <= value <= bounds[1])):
+                raise ConfigError(f"{field.name} is {value!r:.100}; expected {expected}")
 
     def changed(self, options: Mapping[str, Any], also: Iterable[str] = ()) -> DecodingOptions:
-        """Return a copy with other values, ``None`` the default; ``ConfigError`` with the nearest name, or ``also``."""
+        """Return a copy with other values (``None``: the default). ``also``: names suggested for unknown ones."""
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self)}
         if unknown := [name for name in options if name not in defaults]:
             raise ConfigError("; ".join(no_such(name, [*defaults, *also]) for name in unknown))
@@ -135,8 +134,9 @@ class Decoder:
     ) -> None:
         self.options = options = options or DecodingOptions()
         lm = language if options.lm == "auto" else options.lm
-        self.method = find_method(options, has_language=lm != "none")
-        _check_values(options, self.method)
+        self.method = resolve_method(options, has_language=lm != "none")
+        if self.method == "beam" and options.n_best > options.beam_width:
+            raise ConfigError(f"n_best is {options.n_best}; expected no more than beam_width, {options.beam_width}")
         self.charset = charset
         self._calibration = calibration or UNCALIBRATED
         self.lexicon = None if options.lexicon is None else _lexicon(options.lexicon, charset, rules)
@@ -146,9 +146,7 @@ class Decoder:
             weight = DEFAULT_WEIGHT if options.lm_weight is None else options.lm_weight
             self.prior = LanguagePrior(found, charset, weight)
         self._allowed = allowed_classes(charset, rules, options.allow, options.block or "")
-        self.pattern = None
-        if options.pattern is not None:
-            self.pattern = Pattern(options.pattern, charset, rules, self._allowed)
+        self.pattern = None if options.pattern is None else Pattern(options.pattern, charset, rules, self._allowed)
 
     def decode_groups(self, groups: Sequence[Floats]) -> list[list[DecodedText]]:
         """Return ``decode`` of each group of images; with a language, groups cost less together."""
@@ -248,7 +246,7 @@ class Decoder:
         ]
 
 
-def find_method(options: DecodingOptions, *, has_language: bool) -> str:
+def resolve_method(options: DecodingOptions, *, has_language: bool) -> str:
     """Return the method that options ask for, or raise ``ConfigError`` if they do not go together."""
     decode, given = options.decode, options.given()
     if decode not in get_args(DecodeMethod):
@@ -272,20 +270,6 @@ def find_method(options: DecodingOptions, *, has_language: bool) -> str:
 def _share_of_these(total: float, rival: float) -> float:
     """Return the probability that a text is one of those allowed: total / (total + 0.02 exp(rival))."""
     return total / max(total + math.exp(rival + _NONE_OF_THESE), _LEAST)
-
-
-def _check_values(options: DecodingOptions, method: str) -> None:
-    for name, (kind, least, most) in _RANGES.items():
-        value: Any = getattr(options, name)
-        if value is None and kind is _REAL:
-            continue
-        if not (isinstance(value, kind) and math.isfinite(value) and least <= value <= most):
-            limit = f"{least} or more" if most == math.inf else f"{least} to {most:g}"
-            raise ConfigError(f"{name} is {value!r}; expected a {'whole ' * (kind is _WHOLE)}number, {limit}")
-    if method == "beam" and options.n_best > options.beam_width:
-        raise ConfigError(
-            f"n_best is {options.n_best}; expected no more than the beam holds (beam_width), {options.beam_width}"
-        )
 
 
 def _lexicon(given: str | os.PathLike[str] | Sequence[str] | Lexicon, charset: Charset, rules: LabelRules) -> Lexicon:

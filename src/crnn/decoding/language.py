@@ -38,7 +38,6 @@ _MAX_CHARACTERS = 1 << 16  # a row of numbers for each context
 _MAX_BYTES = 1 << 28  # of a file, which takes some ten times as much when it is used
 _LONGEST = 40  # characters up to which the likeliest word of each length is stored
 
-
 _LOCK = threading.Lock()
 if hasattr(os, "register_at_fork"):  # so that a fork gets whole tables, and no lock that nobody gives back
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
@@ -192,6 +191,10 @@ class Language:
         metadata = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "info": json.dumps(self.info)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         data = save(arrays, metadata={**metadata, "sha256": _digest(arrays, metadata)})
+        if len(data) > _MAX_BYTES:
+            raise DataError(
+                f"{path}: takes {len(data):,} bytes; expected at most {_MAX_BYTES:,}. Make it of fewer words"
+            )
         atomic_write(Path(path), data, error=DataError)
         return len(data)
 

@@ -64,7 +64,7 @@ class Lexicon:
             )
         rules = _default_rules(charset) if rules is None else replace(rules, truncate=False)
         labels: dict[str, None] = {}
-        num_characters = 0
+        total = 0  # characters
         skipped: dict[str, tuple[int, tuple[str, ...]]] = {}
 
         def skip(reason: str, word: str) -> None:
@@ -83,9 +83,9 @@ class Lexicon:
                 skip("duplicate", label)
                 continue
             labels[label] = None
-            num_characters += len(label)
-            if num_characters > _MOST_CHARACTERS:
-                raise DataError(f"{name} has more than {_MOST_CHARACTERS:,} characters; expected fewer. Shorten it")
+            total += len(label)
+            if total > _MOST_CHARACTERS:
+                raise DataError(f"{name} has {total:,} characters; expected at most {_MOST_CHARACTERS:,}. Shorten it")
         if not labels:
             found = "; ".join(f"{r}: {n:,} ({', '.join(map(repr, examples))})" for r, (n, examples) in skipped.items())
             raise DataError(f"{name} has no word in the characters {charset.characters!r} ({found or 'it is empty'})")

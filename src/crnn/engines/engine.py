@@ -37,6 +37,14 @@ class Engine(Protocol):
         ...
 
 
+_PROCESS = os.getpid()
+
+
+def is_forked() -> bool:
+    """Return whether this is a fork of the process that imported this module; it lacks the threads of libraries."""
+    return os.getpid() != _PROCESS
+
+
 class ForkSafeEngine:
     """Engine that is opened anew in a forked process, which lacks its threads, and where it is unpickled."""
 

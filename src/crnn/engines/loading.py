@@ -8,7 +8,7 @@ from typing import Any, Literal
 from crnn.config.model import ReaderConfig
 from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
-from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads
+from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads, is_forked
 from crnn.errors import ConfigError, MissingExtraError
 from crnn.model.weights import read_weights, shipped_engine_file, shipped_names
 
@@ -81,7 +81,7 @@ def _open_in_torch(
     import torch
 
     from crnn.distributed import resolve_device
-    from crnn.engines.torch_engine import TorchEngine, is_forked
+    from crnn.engines.torch_engine import TorchEngine
     from crnn.model.checkpoint import build_network, load_weights
 
     threads = 1 if is_forked() else threads

@@ -1,17 +1,15 @@
 """Engine with OpenVINO, on the CPU; the only module that imports it."""
 
 import functools
-import os
 import sys
 import threading
 from typing import Any
 
 import numpy as np
 
-from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads
+from crnn.engines.engine import LogProbs, Mode, Pixels, Precision, check_pixels, cpu_threads, is_forked
 from crnn.errors import CheckpointError, MissingExtraError
 
-_PROCESS = os.getpid()  # not of its forks
 _IMPORTING = threading.Lock()
 
 
@@ -37,7 +35,7 @@ class OpenVinoEngine:
             # Pinned threads are good for a machine of one's own; beside other work they wait for a busy processor.
             "ENABLE_CPU_PINNING": False,
         }
-        if os.getpid() != _PROCESS:
+        if is_forked():
             # OpenVINO keeps the streams of engines that are gone, for the next, and in a fork they have no threads.
             options["NUM_STREAMS"] = 0  # computes in the caller's thread
         if threads is not None:

@@ -1,20 +1,12 @@
 """Engine with torch, on the CPU and accelerators, also during training."""
 
-import os
 from typing import Literal
 
 import torch
 
 from crnn.data.dataset import network_input
-from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels
+from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, is_forked
 from crnn.model.crnn import CRNN
-
-_PROCESS = os.getpid()
-
-
-def is_forked() -> bool:
-    """Return true in a fork of the process that loaded torch: several threads would wait for those that it had."""
-    return os.getpid() != _PROCESS
 
 
 class TorchEngine:
@@ -28,7 +20,7 @@ class TorchEngine:
         channels_last: bool = True,
         mode: Mode = "throughput",
     ) -> None:
-        self._mode = mode
+        self._mode, self._threads = mode, torch.get_num_threads()
         self._device = torch.device(device)
         self._precision = precision
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -37,9 +29,11 @@ class TorchEngine:
     def log_probs(self, images: Pixels) -> LogProbs:
         """Return log-probabilities, computed in evaluation mode; see ``Engine``."""
         check_pixels(images, self._network.image_channels)
-        was_training, threads = self._network.training, torch.get_num_threads()
-        if is_forked() or (self._mode == "throughput" and len(images) == 1):
-            torch.set_num_threads(1)  # several wait for each other in every operation, on busy cores long
+        was_training = self._network.training
+        # Several threads wait for each other in every operation, on busy cores long; in a fork, for ones that are not.
+        one_thread = is_forked() or (self._mode == "throughput" and len(images) == 1)
+        if one_thread:
+            torch.set_num_threads(1)
         self._network.eval()
         try:
             with (
@@ -51,5 +45,6 @@ class TorchEngine:
                 result: LogProbs = logits.float().log_softmax(-1).cpu().numpy()
         finally:
             self._network.train(was_training)
-            torch.set_num_threads(threads)
+            if one_thread:  # not what was before, which another thread may have set to 1
+                torch.set_num_threads(self._threads)
         return result

@@ -51,7 +51,7 @@ def _read_set(
     read: Callable[[NetworkOutput, list[SampleResult]], list[SampleResult]],
     ranks: Ranks | None,
     progress: Callable[[int], None],
-    max_bad_share: float = 0.1,
+    max_bad_share: float,
 ) -> tuple[list[SampleResult], Counter[str], list[str]]:
     """Run the network on the samples of a set that count under a protocol; ranks share the work, each gets the whole.
 
@@ -107,7 +107,8 @@ def _read_set(
     if too_many(len(lines), len(store), max_bad_share):
         raise DataError(
             f"{store.path}: {len(lines)} of {len(store)} images cannot be read, the first {lines[0][1]}; expected at "
-            f"most a share of {max_bad_share:g}. Repair the set, or raise the share (max_bad_share)"
+            f"most a share of {max_bad_share:g}. Repair the set, or raise the share: --max-bad-share, in a training "
+            "data.max_bad_share"
         )
     return samples, skipped, [line for _, line in lines]
 
@@ -152,6 +153,8 @@ def evaluate(
     """
     if lexicon_only and len(lexicons) != 1:
         raise ConfigError(f"{len(lexicons)} lexicons are given to read with and nothing else; expected one")
+    if not 0 <= max_bad_share <= 1:
+        raise ConfigError(f"max_bad_share is {max_bad_share}; expected a share from 0 to 1")
     names = [lexicon_name(spec) for spec in lexicons]
     if len(set(names)) < len(names):
         raise ConfigError(f"lexicons are called {', '.join(names)}; expected each name once")
@@ -243,6 +246,7 @@ def calibrate(
     protocol: ProtocolName = "parseq",
     charset: ProtocolCharset = "auto",
     current: Calibration | None = None,
+    max_bad_share: float = 0.1,
     progress: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
@@ -274,7 +278,7 @@ def calibrate(
     names = []
     for name, store, rules in open_sets(recognizer, data, protocol=protocol, charset=charset):
         names.append(name)
-        found, skipped, unreadable = _read_set(recognizer, store, rules, read, None, progress)
+        found, skipped, unreadable = _read_set(recognizer, store, rules, read, None, progress, max_bad_share)
         for reason, count in sorted(skipped.items()):
             say(f"{name}: {count} samples left out: {reason}")
         for line in (*(f"unreadable image {line}" for line in unreadable[:_MAX_NAMED]), *label_warnings(found)):

@@ -95,12 +95,6 @@ class DatasetResult:
                 f"{self.sums.samples} samples compared, {self.expected} published (skipped: {skipped or 'none'}); "
                 "figures are not comparable with published ones"
             )
-        tabbed = [sample.raw_label for sample in self.samples if "\t" in sample.raw_label]
-        if tabbed:
-            lines.append(
-                f"{len(tabbed)} labels have a tab in them (the first: {tabbed[0]!r}), as where a list has a third "
-                "column; expected path<TAB>label"
-            )
         lines += label_warnings(self.samples)
         lines += [
             f"{x.without} of {self.sums.samples} samples have no lexicon {x.name!r}; they are not in its accuracy"

@@ -6,6 +6,7 @@ the version, and a SHA-256 over everything. ``crnn.model.checkpoint`` writes suc
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -94,14 +95,14 @@ def resolve_weights(source: str | Path) -> Path:
     if shipped is not None:
         return shipped
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path raises for names that are too long
         for name in ("best.safetensors", "last.safetensors"):
             if (path / name).is_file():
                 return path / name
         raise CheckpointError(f"{source}: a folder without best.safetensors or last.safetensors; expected a run folder")
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         names = ", ".join(shipped_names())
-        raise CheckpointError(f"model {str(source)!r} is no weights file, run folder or shipped name ({names})")
+        raise CheckpointError(f"model {str(source)!r:.200} is no weights file, run folder or shipped name ({names})")
     return path
 
 

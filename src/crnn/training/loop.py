@@ -134,6 +134,11 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
         if was != is_now:
             change = f"was {was:.3g} in a run of {steps_then} steps, and is {is_now:.3g} in one of {num_steps}"
             lines.append(f"the learning rate at step {checkpoint.step} {change}")
+        if checkpoint.step > num_steps:
+            raise ConfigError(
+                f"{folder.path} is at step {checkpoint.step} of {num_steps} (train.num_steps, train.epoch_size); "
+                "expected no fewer steps than are done"
+            )
     state = _start(config, ranks, checkpoint, lines)
     warm = config.train.warm_start is not None and checkpoint is None
     if resume and checkpoint is None:
@@ -175,7 +180,7 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
                 for batch in parts:
                     _count_skipped(state, batch, config)
                 result = train_step(parts, rate)
-                if ranks.is_main:
+                if ranks.is_main and any(map(len, parts)):  # not where all was left out, which soon is too much
                     folder.begin(config)
                 state.step += 1
                 pending.append((state.step, rate, result))
@@ -349,7 +354,7 @@ class Validator:
         """Fit the confidences of a weights file on the validation sets, store them, return a line for the user."""
         self._network.load_state_dict(load_weights(path).tensors)
         try:
-            found = calibrate(self._recognizer, self._sets, **self._rules)
+            found = calibrate(self._recognizer, self._sets, max_bad_share=self._max_bad_share, **self._rules)
         except DataError as error:
             return f"{path}: confidences stay as the network gives them: {error}"
         save_calibration(path, found)

@@ -68,7 +68,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Make and hold the folder; remove unfinished files of a killed process, on errors before ``begin`` all own."""
+        """Make the folder and hold it; remove what a killed process left, and, if ``begin`` is not reached, our own."""
         path, parents = self.path / "run.lock", (self._checkpoints, self.path, *self.path.parents)
         files = [path, *(self.path / name for name in ("metrics.jsonl", "tensorboard", "best.safetensors"))]
         new_files, new_folders = ([p for p in paths if not p.exists()] for paths in (files, parents))
@@ -99,10 +99,16 @@ class RunFolder:
 
     def _forget(self, paths: list[Path], error: object, *_: object) -> None:
         """Remove what a run has made that failed before it began, as the end of a context; but no others' files."""
-        for path in paths if error and not self._begun else ():
-            with contextlib.suppress(OSError):
-                remove = shutil.rmtree if path.name == "tensorboard" else Path.rmdir if path.is_dir() else Path.unlink
-                remove(path)
+        if error is None or self._begun:
+            return
+        for path in paths:
+            with contextlib.suppress(OSError):  # not there, or a folder with others' files
+                if path.name == "tensorboard":
+                    shutil.rmtree(path)
+                elif path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
 
     def _unusable(self, error: OSError) -> CheckpointError:
         return CheckpointError(

@@ -6,9 +6,10 @@ the file).
 """
 
 import csv
+import itertools
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class ListReader(Reader):
         for line in annotation_lines(self._path):
             head, _, label = line.partition("\t")
             for name in [""] if line_fault(line) else _paths(head):
-                yield sample(images.relative(name), label, place=printable(line, 60), empty_label=True)
+                yield sample(name, label, relative=images.relative, place=printable(line, 60), empty_label=True)
 
 
 def _paths(head: str) -> list[str]:
@@ -81,24 +82,24 @@ class CsvReader(Reader):
         self._columns = [name.strip() for name in next(csv.reader([header], delimiter=self._delimiter), [])]
         self._path_index = self._column(path_column, _PATH_COLUMNS, "path_column")
         self._label_index = self._column(label_column, _LABEL_COLUMNS, "label_column")
-        self._num_long = 0  # counted with the samples
-        if len(self) == 0:
+        lengths = Counter(len(row) for _, row in self._rows())
+        self._num_samples = lengths.total() - 1  # without the header
+        if self._num_samples <= 0:
             raise DataError(f"{self._path}: has no rows below its header; expected a sample a row. Check the file")
-        if self._num_long:
+        num_long = sum(number for length, number in lengths.items() if length > len(self._columns))
+        if num_long and self._delimiter != "\t" and self._label_index == len(self._columns) - 1:
             self.notes = (
-                f"{self._num_long} rows of {self._path} have more columns than its header; their labels "
+                f"{num_long} rows of {self._path} have more columns than its header; their labels "
                 f"({self._columns[self._label_index]}) take the rest of the row",
             )
 
     def __iter__(self) -> Iterator[Record | Skipped]:
         images = ImageFolder(self.root)
-        rows = self._rows()
-        next(rows, None)  # the header
-        for line, row in rows:
-            yield self._sample(images, line, row)
+        for (number, line), row in itertools.islice(self._rows(), 1, None):  # without the header
+            yield self._sample(images, f"line {number}: {printable(line.rstrip(), 60)}", row)
 
-    def _rows(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield the rows that are not blank, each with its first line for messages; one that is no CSV is empty."""
+    def _rows(self) -> Iterator[tuple[tuple[int, str], list[str]]]:
+        """Yield the rows that are not blank, each behind its first line; one that is no CSV is empty."""
         lines = enumerate(text_lines(self._path), start=1)
         again, taken = deque[tuple[int, str]](), list[tuple[int, str]]()
 
@@ -108,31 +109,25 @@ class CsvReader(Reader):
                 yield item[1]
 
         while True:
-            taken.clear()
             try:
-                row = next(csv.reader(take(), delimiter=self._delimiter, strict=True), None)
-                fault = False
-            except csv.Error:
-                row, fault = [], True
-            if row is None:
+                for row in csv.reader(take(), delimiter=self._delimiter, strict=True):
+                    if any(map(str.strip, row)):
+                        yield taken[0], row
+                    taken.clear()
                 return
-            # A quote that is closed only some rows later makes one label of them; if never, the row has no end.
-            later = [line for cell in row for line in cell.splitlines()[1:]]
-            if fault or any(line.count(self._delimiter) >= len(self._columns) - 1 for line in later):
+            except csv.Error:  # a quote that is not closed
+                yield taken[0], []
                 again.extendleft(reversed(taken[1:]))
-            if fault or any(map(str.strip, row)):
-                number, line = taken[0]
-                yield f"line {number}: {printable(line.rstrip(), 60)}", row
+                taken.clear()
 
     def _sample(self, images: ImageFolder, place: str, row: list[str]) -> Record | Skipped:
         if len(row) > len(self._columns):  # where the label is the last column, the row then has its length
             row[self._label_index :] = [self._delimiter.join(row[self._label_index :])]
-            self._num_long += len(row) == len(self._columns) and self._delimiter != "\t"
         if len(row) != len(self._columns) or "\t" in row[self._label_index]:
             return Skipped(place, "malformed")
         name, label = row[self._path_index].strip(), row[self._label_index]
         fault = "several_lines" if any(end in name + label for end in "\r\n") else ""
-        return sample(images.relative(name), label, fault=fault, place=place, empty_label=True)
+        return sample(name, label, relative=images.relative, fault=fault, place=place, empty_label=True)
 
     def _column(self, given: str | None, known: tuple[str, ...], option: str) -> int:
         wanted = known if given is None else (given.lower(),)
@@ -175,7 +170,8 @@ class FolderReader(Reader):
                 label = texts.read(text).decode("utf-8-sig", "surrogateescape").rstrip("\r\n") if text else ""
             except ImageError as error:
                 fault = "" if error.reason in ("empty", "missing") else error.reason
-            yield sample(item, label, fault=fault or ("several_lines" if "\n" in label else ""))
+            fault = fault or ("several_lines" if "\n" in label else "")
+            yield sample(item, label, relative=texts.relative, fault=fault)
 
     def _pairs(self) -> Iterator[tuple[str | Skipped, str]]:
         """Yield the path of each image and of its text, if there is one, and other entries as skipped."""
@@ -202,8 +198,9 @@ class LabelledNamesReader(Reader):
             raise DataError(f"{source}: has no image whose name holds a word; expected names like 115_Lube_45484.jpg")
 
     def __iter__(self) -> Iterator[Record | Skipped]:
+        path = ImageFolder(self.root).relative
         for prefix, names, links in _walk(self.root):
-            yield from (sample(prefix + name, label_of_name(name)) for name in filter(is_image, names))
+            yield from (sample(prefix + name, label_of_name(name), relative=path) for name in filter(is_image, names))
             yield from links
 
 

@@ -5,7 +5,6 @@ Readers look at annotations only; images are opened later, by the worker process
 
 import functools
 import os
-import re
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crnn.errors import DataError, printable
-from crnn.files import ImageFolder, not_utf8, text_lines
+from crnn.files import ImageFolder, not_utf8, slashed, text_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +96,24 @@ class Reader(ABC):
         return ImageFolder(self.root).read
 
 
-_DRIVE = re.compile(r"[A-Za-z]:")
+def relative_path(path: str) -> str | None:
+    r"""Normalize a record's path, or return ``None`` where it leaves its folder.
+
+    Only the text is checked: links are resolved when the image is opened. ``\`` separates, too, for lists made under
+    Windows. Any ``..`` is refused, as a link on the way would lead elsewhere.
+    """
+    path = slashed(path)
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or os.path.splitdrive(path)[0] or ".." in parts:
+        return None
+    return "/".join(parts) or None
 
 
 def sample(
     name: str,
     label: str,
     *,
+    relative: Callable[[str], str | None] = relative_path,  # from a name to a path
     word: int = 0,
     region: Box | Quad | None = None,
     lexicon: tuple[str, ...] = (),
@@ -121,7 +131,7 @@ def sample(
     the image is the word), and ``place`` is named in messages if the name is empty; the rest is as in ``Record``.
     """
     named = bool(name.strip())
-    path = relative_path(name) if named else None
+    path = relative(name) if named else None
     key = printable(path or (name if named else place)) + (f"#{word}" if word else "")
     if path is None:
         return Skipped(key, "outside_root" if named else "malformed")
@@ -157,16 +167,3 @@ def find_annotation(source: str | os.PathLike[str], patterns: Sequence[str]) -> 
         names = f"has {len(found)} ({', '.join(file.name for file in found[:4])})" if found else "has no such file"
         raise DataError(f"{path}: {names}; expected one {expected} in it. Check the folder, or name the file")
     return found[0]
-
-
-def relative_path(path: str) -> str | None:
-    r"""Normalize a record's path, or return ``None`` where it leaves its folder.
-
-    Only the text is checked: links are resolved when the image is opened. ``\`` separates, too, for lists made under
-    Windows. Any ``..`` is refused, as a link on the way would lead elsewhere.
-    """
-    path = path.replace("\\", "/")
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if path.startswith("/") or _DRIVE.match(path) or ".." in parts:
-        return None
-    return "/".join(parts) or None
