@@ -35,7 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crnn.errors import CrnnError, ImageError
 from crnn.recognizer import Reading, Recognizer
-from crnn.serving.batcher import Batcher, OverloadedError, options_key
+from crnn.serving.batcher import Batcher, Image, OverloadedError, options_key
 from crnn.serving.openapi import openapi
 
 _log = logging.getLogger("crnn.serve")
@@ -126,7 +126,7 @@ class Service:
         return HTTPException(413, text, {"Connection": "close"})
 
     async def read(
-        self, request: Request, images: Sequence[bytes], options: dict[str, Any]
+        self, request: Request, images: Sequence[Image], options: dict[str, Any]
     ) -> list[Reading | ImageError]:
         """Return the reading of each image, or its error; the work is given up when the client goes away."""
         decoder = (
@@ -296,7 +296,7 @@ async def metrics(request: Request) -> Response:
     registry = service_of(request).registry
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # several workers
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -433,8 +433,11 @@ def create_app(
     middleware = [Middleware(_Guard, service=service, token=token)]
     middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)))
     if origins:
-        allowed = {"allow_methods": ["GET", "POST"], "allow_headers": ["Authorization", "Content-Type"]}
-        middleware.insert(0, Middleware(CORSMiddleware, allow_origins=list(origins), **allowed))
+        taken = ["Authorization", "Content-Type"]
+        cors = Middleware(
+            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=taken
+        )
+        middleware.insert(0, cors)
     kinds: tuple[type[Exception], ...] = (HTTPException, OverloadedError, CrnnError)
     app = Starlette(
         routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=dict.fromkeys(kinds, _refused)

@@ -10,11 +10,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from crnn.decoding.decoder import Decoder
 from crnn.errors import ImageError
+from crnn.image import FittedImage
 from crnn.parallel import available_threads
-from crnn.recognizer import FittedImage, NetworkOutput, Reading, Recognizer
+from crnn.recognizer import NetworkOutput, Reading, Recognizer
 
+Image: TypeAlias = bytes | npt.NDArray[np.uint8]  # encoded, or pixels (H, W, C)
 Result: TypeAlias = "Future[Reading | ImageError]"
 
 _BATCHES = 4  # of ``batch_size`` images that are taken at once: more of them share a width
@@ -69,8 +74,8 @@ class Batcher:
         """Return the decoder of options, as pairs of name and value; raises their errors."""
         return self.reader.decoder_of(dict(options)) if options else self.reader.decoder
 
-    def submit(self, images: Sequence[bytes], decoder: Decoder) -> list[Result]:
-        """Begin to read encoded images; return a future for each, which may be cancelled.
+    def submit(self, images: Sequence[Image], decoder: Decoder) -> list[Result]:
+        """Begin to read images; return a future for each, which may be cancelled.
 
         Raises:
             OverloadedError: Too many images wait.
@@ -97,7 +102,7 @@ class Batcher:
             self.waiting -= 1
             self._on_waiting(self.waiting)
 
-    def _open(self, job: _Job, data: bytes) -> None:
+    def _open(self, job: _Job, data: Image) -> None:
         if job.result.cancelled():
             return
         opened = self.reader.fit(data)

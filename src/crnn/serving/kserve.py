@@ -205,20 +205,22 @@ def _answer(model: str, head: dict[str, Any], outputs: dict[str, _Tensor]) -> Re
     for name, tensor in outputs.items():
         if wanted and name not in wanted:
             continue
-        is_text = isinstance(tensor, list)
-        of = {"name": name, "datatype": "BYTES" if is_text else "FP32"}
-        of["shape"] = [len(tensor)] if isinstance(tensor, list) else list(tensor.shape)
+        if isinstance(tensor, list):
+            of: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(tensor)]}
+            data, values = b"".join(struct.pack("<I", len(t)) + t for t in tensor), [t.decode() for t in tensor]
+        else:
+            of = {"name": name, "datatype": "FP32", "shape": list(tensor.shape)}
+            data, values = tensor.tobytes(), tensor.ravel().tolist()
         if wanted.get(name, {}).get("binary_data", whole):
-            data = b"".join(struct.pack("<I", len(t)) + t for t in tensor) if is_text else tensor.tobytes()
             of["parameters"] = {"binary_data_size": len(data)}
             tail += data
         else:
-            of["data"] = [t.decode() for t in tensor] if is_text else tensor.ravel().tolist()
+            of["data"] = values
         listed.append(of)
-    values: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": listed}
+    answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": listed}
     if "id" in head:
-        values["id"] = str(head["id"])[:200]
+        answer["id"] = str(head["id"])[:200]
     if not tail:
-        return JSONResponse(values)
-    text = json.dumps(values).encode()
+        return JSONResponse(answer)
+    text = json.dumps(answer).encode()
     return Response(text + tail, media_type="application/octet-stream", headers={_LENGTH: str(len(text))})

@@ -41,7 +41,7 @@ _REFUSALS = {
 
 def openapi(max_images: int, max_words: int) -> dict[str, Any]:
     """Return the description."""
-    options = {
+    options: dict[str, tuple[str, dict[str, Any]]] = {
         "decode": ("greedy, beam, lexicon, or auto", {"enum": ["auto", "greedy", "beam", "lexicon"]}),
         "lm": ("auto: the language of the weights; none", {"enum": ["auto", "none"]}),
         "lexicon": (f"at most {max_words:,} words, one on each line", {}),
@@ -54,9 +54,11 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
         {"name": name, "in": "query", "description": text, "schema": {"type": "string", **more}}
         for name, (text, more) in options.items()
     ]
-    fields = {name: {"type": "string", **more, "description": text} for name, (text, more) in options.items()}
+    fields: dict[str, Any] = {
+        name: {"type": "string", **more, "description": text} for name, (text, more) in options.items()
+    }
     files = {"type": "array", "maxItems": max_images, "items": {"type": "string", "format": "binary"}}
-    binary = {"schema": {"type": "string", "format": "binary"}}
+    binary: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
     form = {"schema": {"type": "object", "properties": {"files": files, **fields}}}
     several = {"type": "object", "properties": {"readings": {"type": "array", "items": _READING}}}
     refusals = {code: _response(text, _ERROR) for code, text in _REFUSALS.items()}
