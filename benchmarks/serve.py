@@ -1,6 +1,6 @@
 """The service under load: clients on the loopback beside ``Recognizer.stream`` on the same crops, in turns.
 
-    python benchmarks/serve.py [--data FOLDER] [--clients 1 8 64] [--minutes 10] [--silent 2000]
+    python benchmarks/serve.py [--data FOLDER] [--clients 1 8 64] [--minutes 10] [--silent 2000] [--beside MODULE:APP]
 
 Images per second, with the median, 95th and 99th percentile of the time of a request in milliseconds. Clients and
 service share the processors, as do ``stream`` and what it reads. ``--minutes`` adds a long run of the last number of
@@ -27,14 +27,16 @@ from crnn.recognizer import Recognizer, load
 
 
 @contextlib.contextmanager
-def service(model: str) -> Iterator[tuple[int, int]]:
-    """Run ``crnn serve``; yield its port and process number."""
-    command = [sys.executable, "-m", "crnn", "serve", model, "--port", "0"]
+def service(*arguments: str) -> Iterator[tuple[int, int]]:
+    """Run a module that serves, such as ``crnn serve``; yield its port, which it tells, and its process number."""
+    command = [sys.executable, "-m", *arguments, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
-        found = re.search(r":(\d+)/", running.stderr.readline())
-        if found is None:
-            raise SystemExit(running.stderr.read())
+        told = ""
+        while (found := re.search(r"http://127[0-9.]+:(\d+)", told)) is None:
+            if not (line := running.stderr.readline()):
+                raise SystemExit(told)
+            told += line
         drained = subprocess.Popen(["cat"], stdin=running.stderr, stdout=subprocess.DEVNULL)  # its log
         try:
             yield int(found[1]), running.pid
@@ -102,13 +104,16 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=6.0, help="of each row and round; default: 6")
     parser.add_argument("--minutes", type=float, default=0.0, help="a long run; memory at each tenth of it")
+    parser.add_argument(
+        "--beside", metavar="MODULE:APP", help="another service of POST /read, such as rapidocr_route:app"
+    )
     parser.add_argument("--silent", type=int, default=0, help="connections that send nothing")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         bodies = [Path(crop.path).read_bytes() for crop in find_crops(options, "crnn-small", Path(scratch))]
         reader = load(options.model)
         reader.read(bodies)
-        port, process = stack.enter_context(service(options.model))
+        port, process = stack.enter_context(service("crnn", "serve", options.model))
         asyncio.run(_load(port, bodies, 8, 3.0))
         for _ in range(options.silent):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
@@ -116,6 +121,12 @@ def main() -> None:
         for clients in options.clients:
             row = Row(f"{clients} clients", lambda: 0.0, "Recognizer.stream")
             row.work = functools.partial(requests, row, port, bodies, clients, options.seconds)
+            rows.append(row)
+        if options.beside:
+            other, _ = stack.enter_context(service("uvicorn", options.beside, "--app-dir", str(Path(__file__).parent)))
+            asyncio.run(_load(other, bodies, 8, 3.0))
+            row = Row(f"{options.beside}, {options.clients[-1]} clients", lambda: 0.0, "Recognizer.stream")
+            row.work = functools.partial(requests, row, other, bodies, options.clients[-1], options.seconds)
             rows.append(row)
         measure(rows, options.rounds)
         report(f"{len(bodies)} crops, {options.silent} silent connections", "images/s", rows, options.json)
