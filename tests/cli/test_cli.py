@@ -142,7 +142,7 @@ CASES = [
     ("evaluate m words --lexicon 51", "lexicon '51' is neither 50, 1k or full nor a file"),
     ("evaluate m words --decode lexicon", "--decode lexicon reads with one --lexicon, 0 are given"),
     ("evaluate m words --lexicon-margin 1", "--lexicon-margin is given without --lexicon"),
-    ("evaluate m words --lexicon full --lexicon-margin -1", "--lexicon-margin is -1.0; expected a number, 0 or more"),
+    ("evaluate m words --lexicon full --lexicon-margin -1", "lexicon_margin is -1.0; expected a number, 0 or more"),
     ("train huge", "config 'huge' is neither a file nor a preset; expected a TOML file or a preset (crnn-small, "),
     ("train tiny", "data.train is empty"),
     ("config print tiny", "'print'"),

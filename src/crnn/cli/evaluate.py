@@ -58,8 +58,6 @@ def evaluate(
         resolve_method(replace(decoding, lexicon=lexicons[0]), has_language=False)
     if margin is not None and not lexicons:
         raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
-    if margin is not None and not 0 <= margin < float("inf"):
-        raise ConfigError(f"--lexicon-margin is {margin}; expected a number, 0 or more")
     check_writable("--report", report, "report.html", (".html", ".htm"))
     require_torch("evaluating", "torch")
     from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
