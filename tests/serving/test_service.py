@@ -380,6 +380,13 @@ def test_errors_show_nothing_of_the_inside(barcode_reader, barcode):
         assert (status, found) == (500, {"error": "the service has an error of its own; its log says more"})
 
 
+def test_an_image_that_ends_in_an_error_of_ours_is_answered(barcode_reader, barcode):
+    reader = barcode_reader()
+    reader.fit = lambda _: 1 / 0
+    with served(create_app(reader)) as client:
+        assert client.post("/read", barcode("a"))[0] == 500
+
+
 def test_lines_of_the_log_cannot_be_forged(client, caplog):
     with caplog.at_level(logging.INFO, logger="crnn.serve"):
         client.get("/x%0d%0aGET%20/forged%20200?a=%1b[31m")

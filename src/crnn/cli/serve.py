@@ -59,6 +59,8 @@ def serve(
             raise ConfigError(f"--token-file {token_file}: cannot be read ({error})") from None
         if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
             raise ConfigError(f"--token-file {token_file}: expected one word of 16 ASCII characters or more")
+    elif host not in ("127.0.0.1", "::1", "localhost"):
+        say("serve", f"whoever reaches {host} may use it: --token-file is not given")
     limits = Limits(max_bytes=max_megabytes << 20, max_waiting=max_waiting, timeout_s=timeout)
     factory = AppFactory(model, {**asdict(engine), **asdict(decoding)}, limits, token, host, tuple(cors or ()))
     with listen(host, port) as bound:

@@ -42,7 +42,7 @@ _log = logging.getLogger("crnn.serve")
 
 _MAX_IMAGES = 64  # of a request
 _MAX_FIELDS = 16
-_MAX_WORDS = 50_000  # of a lexicon
+_MAX_WORDS, _MAX_LEXICON = 50_000, 1 << 20  # of a lexicon, and its characters
 _MAX_PATTERN = 200  # characters
 _MAX_ALTERNATIVES = 20
 _OPTIONS = ("decode", "lm", "lexicon", "pattern", "allow", "block", "n_best")  # of a request
@@ -217,6 +217,8 @@ def reading_options(given: dict[str, str]) -> dict[str, Any]:
         raise HTTPException(400, f"pattern has more than {_MAX_PATTERN} characters")
     if "lexicon" in options:
         words = [word for word in options["lexicon"].splitlines() if word.strip()]
+        if len(options["lexicon"]) > _MAX_LEXICON:
+            raise HTTPException(400, f"lexicon has more than {_MAX_LEXICON:,} characters")
         if not 0 < len(words) <= _MAX_WORDS:
             raise HTTPException(
                 400, f"lexicon has {len(words):,} words; expected 1 to {_MAX_WORDS:,}, one on each line"

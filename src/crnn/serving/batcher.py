@@ -23,7 +23,7 @@ Image: TypeAlias = bytes | npt.NDArray[np.uint8]  # encoded, or pixels (H, W, C)
 Result: TypeAlias = "Future[Reading | ImageError]"
 
 _BATCHES = 4  # of ``batch_size`` images that are taken at once: more of them share a width
-_KEPT_DECODERS = 16  # of the latest options of requests
+_KEPT_DECODERS = 8  # of the latest options of requests
 
 
 class OverloadedError(Exception):
@@ -105,7 +105,11 @@ class Batcher:
     def _open(self, job: _Job, data: Image) -> None:
         if job.result.cancelled():
             return
-        opened = self.reader.fit(data)
+        try:
+            opened = self.reader.fit(data)
+        except Exception as error:  # memory, say: the request gets it
+            _fail([job], error)
+            return
         if isinstance(opened, FittedImage):
             job.image = opened
             self._opened.put(job)
@@ -154,7 +158,8 @@ class Batcher:
 
 def _fail(jobs: Sequence[_Job], error: Exception) -> None:
     for job in jobs:
-        job.result.set_exception(error)
+        if not job.result.cancelled():
+            job.result.set_exception(error)
 
 
 def options_key(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
