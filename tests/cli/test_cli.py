@@ -28,7 +28,19 @@ def test_help_names_every_command(run):
     for arguments in ([], ["-h"], ["--help"]):
         status, out, err = run(*arguments)
         assert (status, err) == (0, "")
-        commands = ["read", "train", "evaluate", "export", "calibrate", "lm", "data", "synth", "config"]
+        commands = [
+            "read",
+            "serve",
+            "page",
+            "train",
+            "evaluate",
+            "export",
+            "calibrate",
+            "lm",
+            "data",
+            "synth",
+            "config",
+        ]
         assert re.findall(r"^  (\w+) ", out.partition("Commands:")[2], re.MULTILINE) == commands
 
 
