@@ -64,8 +64,9 @@ async function read(list) {
   try {
     const found = await reader.readAll(list.map(({ name, shown }) => ({ name, blob: shown })), options(), say);
     list.forEach((item, k) => { item.result = found[k]; show(item); });
-    const bad = list.filter((item) => item.result.error).length;
-    say(`${items.length} ${items.length === 1 ? "image" : "images"} read${bad ? `, ${bad} cannot be` : ""}.`);
+    const known = done(), bad = known.filter((item) => item.result.error).length;
+    const told = `${items.length} ${items.length === 1 ? "image" : "images"} read`;
+    say(known.length < items.length ? `${known.length} of ${told} …` : `${told}${bad ? `, ${bad} cannot be` : ""}.`);
   } catch (error) {
     say("");
     $("problem").textContent = error.message;
