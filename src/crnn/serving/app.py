@@ -63,7 +63,7 @@ _OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready",
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What requests may cost.
+    """Limits of what requests may cost.
 
     Attributes:
         max_bytes: Bytes of the body of a request.
@@ -79,7 +79,7 @@ class Limits:
 
 
 class Service:
-    """What the routes share.
+    """Reader, batches and counters that the routes share.
 
     Args:
         reader: The reader.
@@ -156,7 +156,7 @@ async def _gone(receive: Receive) -> None:
 
 
 def service_of(request: Request) -> Service:
-    """Return what the routes share."""
+    """Return the service of a request."""
     service: Service = request.app.state.service
     return service
 
