@@ -44,7 +44,7 @@ def slow_reader(barcode_reader):
 
 def until(condition):
     """Wait for something that another thread does."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
