@@ -1,0 +1,1 @@
+"""Other projects' weights in, ours out to other projects' runtimes."""
