@@ -91,10 +91,12 @@ def stream(reader: Recognizer, bodies: Sequence[bytes], duration: float) -> floa
 
 
 def memory(process: int) -> float:
-    """Return the resident memory of a process in MB."""
-    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    return int(found[1]) / 1024 if found else float("nan")
+    """Return the memory in MB of a process and its children, what they share counted once."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    used = 0
+    for one in (process, *children):
+        used += int(re.search(r"Pss:\s+(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(encoding="utf-8"))[1])  # type: ignore[index]
+    return used / 1024
 
 
 def main() -> None:

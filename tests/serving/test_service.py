@@ -242,6 +242,8 @@ def test_health_metrics_and_description(client, barcode):
     counts = client.get("/metrics")[1].decode()
     assert float(re.search(r'crnn_images_total\{outcome="read"\} (\S+)', counts)[1]) >= 1
     assert "crnn_request_seconds_bucket" in counts
+    shown = client.get("/docs")[1].decode()
+    assert all(f" {path}</h2>" in shown for path in openapi(64, 50_000)["paths"])
     described = client.get("/openapi.json")[1]
     assert described == json.loads(json.dumps(openapi(64, 50_000)))
     for path, methods in described["paths"].items():  # each is there
@@ -454,6 +456,27 @@ def test_two_workers_share_the_port_and_count_together(process, trained_run):
         assert b'crnn_images_total{outcome="read"} 12.0' in client.get("/metrics")[1]
     running.send_signal(signal.SIGTERM)
     assert running.wait(30) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads", "device", "expected"),
+    [
+        (1, None, None, "auto", (1, None)),
+        (2, None, None, "auto", (2, 1)),
+        (16, None, None, "cpu", (4, 4)),
+        (16, None, 8, "auto", (2, 8)),
+        (16, None, None, "cuda", (1, None)),
+        (2, 1, None, "auto", (1, None)),
+        (2, 3, None, "auto", (3, 1)),
+    ],
+)
+def test_workers_share_out_the_cores(monkeypatch, cores, workers, threads, device, expected):
+    from crnn.cli import serve
+    from crnn.cli.arguments import EngineOptions
+
+    monkeypatch.setattr(serve, "usable_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert serve._shared_out(workers, EngineOptions(device=device, threads=threads)) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """``crnn serve``: the HTTP service and its page."""
 
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,10 @@ from crnn.cli.arguments import EngineOptions
 from crnn.decoding.decoder import DecodingOptions
 from crnn.errors import ConfigError, MissingExtraError
 from crnn.model.weights import DEFAULT_MODEL
+from crnn.parallel import usable_cores
 from crnn.terminal import say
+
+_MAX_WORKERS = 4  # by default: each takes some 250 MB
 
 
 def serve(
@@ -20,7 +24,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     token_file: str = "",
     cors: list[str] | None = None,
-    workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, max=64)] = None,
     max_megabytes: Annotated[int, typer.Option(min=1, max=1024)] = 32,
     max_waiting: Annotated[int, typer.Option(min=1)] = 512,
     timeout: Annotated[float, typer.Option(min=0.1)] = 30.0,
@@ -38,9 +42,9 @@ def serve(
         port: Port; 0: any that is free.
         token_file: File with a word that requests must bring as Authorization: Bearer WORD.
         cors: Origin of a site whose pages may call this service.
-        workers: Processes, each with a reader of its own.
+        workers: Processes, each with a reader and limits of its own; default on CPUs: one for each core, up to four.
         max_megabytes: Largest body of a request.
-        max_waiting: Images that may wait; beyond them requests are answered with 503.
+        max_waiting: Images of a worker that may wait; beyond them requests are answered with 503.
         timeout: Seconds to receive and to answer a request.
         decoding: How texts are found.
         engine: The engine.
@@ -61,6 +65,8 @@ def serve(
             raise ConfigError(f"--token-file {token_file}: expected one word of 16 ASCII characters or more")
     elif host not in ("127.0.0.1", "::1", "localhost"):
         say("serve", f"whoever reaches {host} may use it: --token-file is not given")
+    workers, threads = _shared_out(workers, engine)
+    engine = replace(engine, threads=threads)
     limits = Limits(max_bytes=max_megabytes << 20, max_waiting=max_waiting, timeout_s=timeout)
     factory = AppFactory(model, {**asdict(engine), **asdict(decoding)}, limits, token, host, tuple(cors or ()))
     with listen(host, port) as bound:
@@ -68,3 +74,13 @@ def serve(
         say("serve", f"http://{shown}:{bound.getsockname()[1]}/ reads with {model}; Ctrl-C ends it")
         run(factory, bound, workers)
     return 0
+
+
+def _shared_out(workers: int | None, engine: EngineOptions) -> tuple[int, int | None]:
+    """Return the number of workers and the threads of each, so that together they use the cores once."""
+    if workers is None:
+        on_cpu = engine.device == "cpu" or (engine.device == "auto" and engine.engine != "torch")
+        workers = max(1, min(_MAX_WORKERS, usable_cores() // (engine.threads or 1))) if on_cpu else 1
+    if workers == 1 or engine.threads or "OMP_NUM_THREADS" in os.environ:
+        return workers, engine.threads
+    return workers, max(1, usable_cores() // workers)

@@ -36,7 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crnn.errors import CrnnError, ImageError
 from crnn.recognizer import Reading, Recognizer
 from crnn.serving.batcher import Batcher, Image, OverloadedError, options_key
-from crnn.serving.openapi import openapi
+from crnn.serving.openapi import as_html, openapi
 
 _log = logging.getLogger("crnn.serve")
 
@@ -319,6 +319,11 @@ async def schema(_: Request) -> Response:
     return JSONResponse(openapi(_MAX_IMAGES, _MAX_WORDS))
 
 
+async def docs(_: Request) -> Response:
+    """Describe the routes for people."""
+    return Response(as_html(openapi(_MAX_IMAGES, _MAX_WORDS)), media_type="text/html")
+
+
 def _page_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     content = (resources.files("crnn.serving") / "page" / name).read_bytes()
 
@@ -429,6 +434,7 @@ def create_app(
         Route("/metrics", metrics),
         Route("/info", info),
         Route("/openapi.json", schema),
+        Route("/docs", docs),
         *kserve.routes(),
         *(Route(path, _page_file(*of)) for path, of in _PAGE.items()),
     ]

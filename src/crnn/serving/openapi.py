@@ -1,5 +1,7 @@
 """The description of the routes in OpenAPI's form."""
 
+import json
+from html import escape
 from typing import Any
 
 from crnn import __version__
@@ -102,3 +104,41 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
 
 def _response(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def as_html(described: dict[str, Any]) -> str:
+    """Return a page for people of what ``openapi`` returns."""
+    parts = []
+    for path, methods in described["paths"].items():
+        for method, route in methods.items():
+            body = route.get("requestBody", {}).get("content", {})
+            rows = [(p["name"], f"in the {p['in']}", p.get("description", "")) for p in route.get("parameters", ())]
+            rows += [("body", kind, json.dumps(content["schema"], indent=1)) for kind, content in body.items()]
+            rows += [
+                (code, answer["description"], json.dumps(content["schema"], indent=1))
+                for code, answer in route["responses"].items()
+                for content in (answer.get("content") or {"": {"schema": {}}}).values()
+            ]
+            cells = "".join(
+                f"<tr><th>{escape(name)}</th><td>{escape(kind)}</td><td>{_shown(text)}</td></tr>"
+                for name, kind, text in rows
+            )
+            parts.append(
+                f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(route['summary'])}</p><table>{cells}</table>"
+            )
+    title = f"{described['info']['title']} {described['info']['version']}"
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}: routes</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f'<link rel="stylesheet" href="page.css"></head><body><main><h1>{title}</h1>'
+        f'<p>{escape(described["info"]["description"])} <a href="./">The page</a>, '
+        f'<a href="openapi.json">this as JSON</a>.</p>{"".join(parts)}</main></body></html>'
+    )
+
+
+def _shown(text: str) -> str:
+    return (
+        f"<details><summary>schema</summary><pre>{escape(text)}</pre></details>"
+        if text.startswith("{") and len(text) > 60
+        else escape("" if text == "{}" else text)
+    )

@@ -125,6 +125,7 @@ function show(item) {
   }
   buttons.append(make("button", { type: "button", textContent: "Remove", ariaLabel: `Remove: ${item.name}`, onclick: () => remove(item) }));
   told.append(buttons);
+  item.node.classList.toggle("long", item.size !== null && item.size[0] > 6 * item.size[1]);
   item.node.replaceChildren(seen, told);
 }
 
