@@ -115,7 +115,7 @@ def main() -> None:
         bodies = [Path(crop.path).read_bytes() for crop in find_crops(options, "crnn-small", Path(scratch))]
         reader = load(options.model)
         reader.read(bodies)
-        port, process = stack.enter_context(service("crnn", "serve", options.model))
+        port, process = stack.enter_context(service("crnn", "serve", "--model", options.model))
         asyncio.run(_load(port, bodies, 8, 3.0))
         for _ in range(options.silent):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))

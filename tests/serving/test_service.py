@@ -429,7 +429,7 @@ def ready(client):
 
 
 def test_the_command_serves_and_ends_after_the_answers(process, barcode, trained_run):
-    running, port = process(trained_run.folder, "--engine", "onnx")
+    running, port = process("--model", trained_run.folder, "--engine", "onnx")
     client = Client(port)
     until(lambda: ready(client))
     image = (trained_run.words.parent / "images" / "1.png").read_bytes()
@@ -446,7 +446,7 @@ def test_the_command_serves_and_ends_after_the_answers(process, barcode, trained
 
 
 def test_two_workers_share_the_port_and_count_together(process, trained_run):
-    running, port = process(trained_run.folder, "--engine", "onnx", "--workers", "2")
+    running, port = process("--model", trained_run.folder, "--engine", "onnx", "--workers", "2")
     client = Client(port)
     until(lambda: ready(client))
     image = (trained_run.words.parent / "images" / "1.png").read_bytes()
@@ -482,7 +482,8 @@ def test_workers_share_out_the_cores(monkeypatch, cores, workers, threads, devic
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "model 'nothing' is no weights file"),
+        (["--model", "nothing"], "model 'nothing' is no weights file"),
+        (["crnn-small"], "unexpected extra argument"),
         (["--port", "99999"], "--port"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
         (["--token-file", "absent"], "--token-file absent: cannot be read"),

@@ -18,8 +18,8 @@ _MAX_WORKERS = 4  # by default: each takes some 250 MB
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="[MODEL]")] = DEFAULT_MODEL,
     *,
+    model: str = DEFAULT_MODEL,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     token_file: str = "",
