@@ -32,7 +32,7 @@ def read(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|-")],
     model: str = DEFAULT_MODEL,
     *,
-    detect: Annotated[Literal["none", "rapidocr"], typer.Option()] = "none",
+    detect: Literal["none", "rapidocr"] = "none",
     sheet: str = "",
     decoding: DecodingOptions,
     explain: str = "",

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     token_file: str = "",
     cors: list[str] | None = None,
+    detect: Literal["none", "rapidocr"] = "none",
     workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
     max_megabytes: Annotated[int, typer.Option(min=1, max=1024)] = 32,
     max_waiting: Annotated[int, typer.Option(min=1)] = 512,
@@ -38,6 +39,7 @@ def serve(
         port: Port; 0: any that is free.
         token_file: File with a word that requests must bring as Authorization: Bearer WORD.
         cors: Origin of a site whose pages may call this service.
+        detect: What finds the lines of whole photos; needs crnn[detect].
         workers: Processes, each with a reader of its own.
         max_megabytes: Largest body of a request.
         max_waiting: Images that may wait; beyond them requests are answered with 503.
@@ -46,6 +48,7 @@ def serve(
         engine: The engine.
     """
     try:
+        from crnn.interop.detection import load_detector
         from crnn.serving.app import Limits
         from crnn.serving.server import AppFactory, listen
         from crnn.serving.server import serve as run
@@ -61,8 +64,10 @@ def serve(
             raise ConfigError(f"--token-file {token_file}: expected one word of 16 ASCII characters or more")
     elif host not in ("127.0.0.1", "::1", "localhost"):
         say("serve", f"whoever reaches {host} may use it: --token-file is not given")
+    if detect != "none":
+        load_detector(detect)  # its errors belong here, and not to workers
     limits = Limits(max_bytes=max_megabytes << 20, max_waiting=max_waiting, timeout_s=timeout)
-    factory = AppFactory(model, {**asdict(engine), **asdict(decoding)}, limits, token, host, tuple(cors or ()))
+    factory = AppFactory(model, {**asdict(engine), **asdict(decoding)}, limits, token, host, tuple(cors or ()), detect)
     with listen(host, port) as bound:
         shown = f"[{host}]" if ":" in host else host
         say("serve", f"http://{shown}:{bound.getsockname()[1]}/ reads with {model}; Ctrl-C ends it")

@@ -12,10 +12,11 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -34,14 +35,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crnn.errors import CrnnError, ImageError
+from crnn.interop.detection import Detector
+from crnn.page import Page, PageReader, advance
 from crnn.recognizer import Reading, Recognizer
 from crnn.serving.batcher import Batcher, Image, OverloadedError, options_key
 from crnn.serving.openapi import openapi
 
+_R = TypeVar("_R")
 _log = logging.getLogger("crnn.serve")
 
 _MAX_IMAGES = 64  # of a request
 _MAX_FIELDS = 16
+_MAX_PHOTOS = 16  # of all requests together whose lines are looked for; a photo takes a second or two
 _MAX_WORDS, _MAX_LEXICON = 50_000, 1 << 20  # of a lexicon, and its characters
 _MAX_PATTERN = 200  # characters
 _MAX_ALTERNATIVES = 20
@@ -85,9 +90,10 @@ class Service:
         reader: The reader.
         name: Name of its weights, for the metadata.
         limits: What requests may cost.
+        detector: Detector of the lines of whole photos, if there is one.
     """
 
-    def __init__(self, reader: Recognizer, name: str, limits: Limits) -> None:
+    def __init__(self, reader: Recognizer, name: str, limits: Limits, detector: Detector | None = None) -> None:
         self.reader, self.name, self.limits = reader, name, limits
         self.held_bytes = 0
         self.registry = CollectorRegistry()
@@ -102,6 +108,10 @@ class Service:
         waiting = Gauge(
             "crnn_images_waiting", "Images that wait or are read.", registry=self.registry, multiprocess_mode="livesum"
         )
+        self.pages = None if detector is None else PageReader(reader, detector)
+        self._photos = 0
+        # One photo at a time, which has all threads of the detector.
+        self._finding = ThreadPoolExecutor(1, thread_name_prefix="crnn-find")
         self.batcher = Batcher(reader, max_waiting=limits.max_waiting, on_batch=sizes.observe, on_waiting=waiting.set)
 
     async def body(self, request: Request) -> AsyncIterator[bytes]:
@@ -134,19 +144,49 @@ class Service:
             if not options
             else await run_in_threadpool(self.batcher.decoder, options_key(options))
         )
-        results = [asyncio.wrap_future(result) for result in self.batcher.submit(images, decoder)]
-        gone = asyncio.ensure_future(_gone(request.receive))
-        gone.add_done_callback(lambda _: [result.cancel() for result in results])
-        try:
-            await asyncio.wait(results)
-        finally:
-            gone.cancel()
-        if any(result.cancelled() for result in results):
-            raise ClientDisconnect
-        found = [result.result() for result in results]
+        found = await self._awaited(request, self.batcher.submit(images, decoder))
         for result in found:
             self.images.labels("error" if isinstance(result, ImageError) else "read").inc()
         return found
+
+    async def read_page(self, request: Request, image: Image, options: dict[str, Any]) -> Page | ImageError:
+        """Return the lines of a photo, or its error; they are read in the batches that requests share."""
+        assert self.pages is not None
+        if self._photos >= _MAX_PHOTOS:
+            raise OverloadedError
+        self._photos += 1
+        try:
+            work = self.pages.steps(image)
+            (step,) = await self._awaited(request, [self._finding.submit(advance, work)])
+            while not isinstance(step, Page):
+                readings: list[Any] = []
+                for first in range(0, len(step), _MAX_IMAGES):  # no photo fills the queue
+                    readings += await self.read(request, step[first : first + _MAX_IMAGES], options)
+                (step,) = await self._awaited(request, [self._finding.submit(advance, work, readings)])
+            return step
+        except ImageError as error:
+            self.images.labels("error").inc()
+            return error
+        finally:
+            self._photos -= 1
+
+    async def _awaited(self, request: Request, results: Sequence[Future[_R]]) -> list[_R]:
+        """Return what comes of work that is under way, unless the client goes away first."""
+        waited = [asyncio.wrap_future(result) for result in results]
+        gone = asyncio.ensure_future(_gone(request.receive))
+        gone.add_done_callback(lambda _: [result.cancel() for result in waited])
+        try:
+            await asyncio.wait(waited)
+        finally:
+            gone.cancel()
+        if any(result.cancelled() for result in waited):
+            raise ClientDisconnect
+        return [result.result() for result in waited]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._finding.shutdown(cancel_futures=True)
+        self.batcher.close()
 
 
 async def _gone(receive: Receive) -> None:
@@ -248,19 +288,31 @@ async def images_of(request: Request) -> tuple[list[tuple[str, bytes]], dict[str
 # ---- Routes
 
 
-def reading_json(found: Reading | ImageError, name: str, *, with_alternatives: bool) -> dict[str, Any]:
+def reading_json(found: Reading | Page | ImageError, name: str, *, with_alternatives: bool) -> dict[str, Any]:
     """Return a reading, or an error, as ``crnn read --json`` does."""
     if isinstance(found, ImageError):
         return {"image": name, "error": str(found)}
+    if isinstance(found, Page):
+        return {"image": name, **found.as_dict()}
     return {"image": name, **found.as_dict(with_alternatives=with_alternatives)}
 
 
 async def read(request: Request) -> Response:
-    """Read one image, the body, or several, the files of a multipart body."""
+    """Read one image, the body, or several, the files of a multipart body; with ``detect``, all lines of each."""
     service = service_of(request)
     images, fields, several = await images_of(request)
+    detect = fields.pop("detect", "") or "false"
     options = reading_options(fields)
-    found = await service.read(request, [data for _, data in images], options)
+    if detect not in ("true", "false") or (detect == "true" and service.pages is None):
+        expected = "expected true or false" if service.pages is not None else "this service finds no lines"
+        raise HTTPException(400, f"detect is {detect[:20]!r}; {expected}")
+    found: Sequence[Reading | Page | ImageError]
+    if detect == "true":
+        if options.get("n_best", 1) > 1:
+            raise HTTPException(400, "n_best is for images of one line; expected it without detect")
+        found = [await service.read_page(request, data, options) for _, data in images]
+    else:
+        found = await service.read(request, [data for _, data in images], options)
     texts = [
         reading_json(result, name, with_alternatives=options.get("n_best", 1) > 1)
         for result, (name, _) in zip(found, images, strict=True)
@@ -271,14 +323,34 @@ async def read(request: Request) -> Response:
 
 
 async def ocr(request: Request) -> Response:
-    """Read one image and return it in LiteParse's form: one line that fills the image."""
+    """Read one image and return it in LiteParse's form: its lines; without a detector, one that fills the image."""
+    service = service_of(request)
     images, _, _ = await images_of(request)
-    (found,) = await service_of(request).read(request, [images[0][1]], {})
+    found = await read_lines(service, request, images[0][1])
     if isinstance(found, ImageError):
         return JSONResponse({"error": str(found)}, 400)
+    results = []
+    for text, box, confidence in found:
+        x, y = zip(*box, strict=True)
+        polygon = [list(corner) for corner in box]
+        results.append(
+            {"text": text, "bbox": [min(x), min(y), max(x), max(y)], "polygon": polygon, "confidence": confidence}
+        )
+    return JSONResponse({"results": results})
+
+
+async def read_lines(
+    service: Service, request: Request, image: Image
+) -> list[tuple[str, Sequence[tuple[float, float]], float]] | ImageError:
+    """Return text, corners and confidence of the lines of an image; without a detector it is one line."""
+    if service.pages is not None:
+        page = await service.read_page(request, image, {})
+        return page if isinstance(page, ImageError) else [(line.text, line.box, line.confidence) for line in page.lines]
+    (found,) = await service.read(request, [image], {})
+    if isinstance(found, ImageError):
+        return found
     width, height = found.size
-    result = {"text": found.text, "bbox": [0, 0, width, height], "confidence": found.confidence}
-    return JSONResponse({"results": [result] if found.text else []})
+    return [(found.text, ((0, 0), (width, 0), (width, height), (0, height)), found.confidence)] if found.text else []
 
 
 async def live(_: Request) -> Response:
@@ -309,6 +381,7 @@ async def info(request: Request) -> Response:
         "model": service_of(request).name,
         "characters": reader.charset.characters,
         "language": reader.config.charset.language,
+        "detect": service_of(request).pages is not None,
         "max_images": _MAX_IMAGES,
         "max_bytes": service_of(request).limits.max_bytes,
     })  # fmt: skip
@@ -401,6 +474,7 @@ def create_app(
     token: str | None = None,
     hosts: Sequence[str] = ("*",),
     origins: Sequence[str] = (),
+    detector: Detector | None = None,
 ) -> Starlette:
     """Return the application.
 
@@ -411,15 +485,16 @@ def create_app(
         token: Word that requests bring as ``Authorization: Bearer``; the page and the health routes need none.
         hosts: Names under which browsers may call the service; ``*``: any.
         origins: Sites of other origins that may call it from browsers.
+        detector: Detector of the lines of whole photos, if there is one.
     """
     from crnn.serving import kserve
 
-    service = Service(reader, name, limits or Limits())
+    service = Service(reader, name, limits or Limits(), detector)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(service.batcher.close)
+        await run_in_threadpool(service.close)
 
     routes = [
         Route("/read", read, methods=["POST"]),

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from crnn.errors import ConfigError
+from crnn.interop.detection import load_detector
 from crnn.recognizer import Recognizer, load
 from crnn.serving.app import Limits, create_app
 
@@ -77,6 +78,7 @@ class AppFactory:
         token: As for ``create_app``.
         host: Address of the server: on the loopback, browsers may use no other name for it.
         origins: As for ``create_app``.
+        detect: Name of a detector, or ``none``.
     """
 
     model: str
@@ -85,6 +87,7 @@ class AppFactory:
     token: str | None = field(default=None, repr=False)
     host: str = _LOOPBACK[0]
     origins: Sequence[str] = ()
+    detect: str = "none"
 
     def load(self) -> Recognizer:
         """Load the reader."""
@@ -97,9 +100,11 @@ class AppFactory:
         log.propagate = False
         log.addHandler(logging.StreamHandler())
         hosts = (*_LOOPBACK, "[::1]") if self.host in _LOOPBACK else ("*",)
+        detector = None if self.detect == "none" else load_detector(self.detect, self.reading.get("threads"))
         return create_app(
-            self.load(), name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins
-        )
+            self.load(), name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins,
+            detector=detector,
+        )  # fmt: skip
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -29,7 +29,7 @@ const service = {
       const values = await answer.json().catch(() => ({ error: `the service answers with ${answer.status}` }));
       if (answer.status === 401) { $("token-field").hidden = false; $("options").open = true; }
       if (!answer.ok) throw new Error(values.error);
-      found.push(...values.readings);
+      found.push(...values.readings.map((of) => (of.lines ? { ...of, text: of.lines.map((line) => line.text).join("\n") } : of)));
     }
     return found;
   },
@@ -50,7 +50,8 @@ function make(tag, values = {}, ...children) {
 }
 
 function options() {
-  const given = { n_best: String(Math.min(Math.max(Number($("count").value) || 1, 1), 10)) };
+  const lines = !$("lines").parentElement.hidden && $("lines").checked;
+  const given = lines ? { detect: "true" } : { n_best: String(Math.min(Math.max(Number($("count").value) || 1, 1), 10)) };
   if ($("lexicon").value.trim()) given.lexicon = $("lexicon").value;
   if ($("pattern").value) given.pattern = $("pattern").value;
   if (!$("language").checked) given.lm = "none";
@@ -113,6 +114,7 @@ function show(item) {
   told.append(make("p", { className: "name", textContent: item.name }));
   if (!result) told.append(make("p", { className: "text nothing", textContent: "…" }));
   else if (result.error) told.append(make("p", { className: "note", textContent: result.error }));
+  else if (result.lines) describeLines(item, result, seen, told);
   else describe(item, result, seen, told);
   const edit = [["Turn left", () => turn(item, 3)], ["Turn right", () => turn(item, 1)], ["Crop", () => crop(item)]];
   const buttons = make("div", { className: "buttons" });
@@ -121,7 +123,7 @@ function show(item) {
   }
   if (result?.text) {
     const copy = () => navigator.clipboard.writeText(result.text).then(() => say("Copied."), () => say("Cannot be copied."));
-    buttons.append(make("button", { type: "button", textContent: "Copy", onclick: copy, ariaLabel: `Copy: ${result.text}` }));
+    buttons.append(make("button", { type: "button", textContent: "Copy", onclick: copy, ariaLabel: `Copy: ${result.lines ? item.name : result.text}` }));
   }
   buttons.append(make("button", { type: "button", textContent: "Remove", ariaLabel: `Remove: ${item.name}`, onclick: () => remove(item) }));
   told.append(buttons);
@@ -158,15 +160,35 @@ function describe(item, result, seen, told) {
   }
 }
 
+/** Write the lines of a photo, and frame them in it. */
+function describeLines(item, result, seen, told) {
+  seen.classList.add("whole");
+  const frames = item.size ? drawn(item, seen, "polygon", result.lines.map((line) => ({ points: line.box.join(" ") }))) : [];
+  result.lines.forEach((line, k) => {
+    const text = make("p", { className: "text line", dir: "auto", textContent: line.text, title: percent(line.confidence) });
+    text.classList.toggle("doubtful", line.confidence < 0.5);
+    for (const node of [text, frames[k]].filter(Boolean)) {
+      node.onpointerenter = () => { frames[k]?.classList.add("on"); text.classList.add("on"); };
+      node.onpointerleave = () => { frames[k]?.classList.remove("on"); text.classList.remove("on"); };
+    }
+    told.append(text);
+  });
+  if (!result.lines.length) told.append(make("p", { className: "text nothing", textContent: "no lines found" }));
+}
+
 function overlay(item, result, seen) {
-  const [width, height] = item.size;
+  return drawn(item, seen, "rect", result.characters.map((character) => (
+    { x: character.start, y: 0, width: Math.max(character.end - character.start, 1), height: item.size[1] })));
+}
+
+/** Draw shapes over an image, in its pixels. */
+function drawn(item, seen, shape, all) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("viewBox", `0 0 ${item.size[0]} ${item.size[1]}`);
   svg.setAttribute("preserveAspectRatio", "xMinYMin meet"); // as object-fit and object-position of the image
   svg.setAttribute("aria-hidden", "true");
-  const places = result.characters.map((character) => {
-    const place = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    const values = { x: character.start, y: 0, width: Math.max(character.end - character.start, 1), height };
+  const places = all.map((values) => {
+    const place = document.createElementNS("http://www.w3.org/2000/svg", shape);
     for (const [name, value] of Object.entries(values)) place.setAttribute(name, value);
     svg.append(place);
     return place;
@@ -276,8 +298,8 @@ for (const id of ["files", "camera"]) {
 $("form").onsubmit = (event) => { event.preventDefault(); read([...items]); };
 $("copy").onclick = () => navigator.clipboard.writeText(done().map((item) => item.result.text ?? "").join("\n"))
   .then(() => say("Copied."), () => say("Cannot be copied."));
-$("tsv").onclick = () => download("readings.tsv", done().map((item) =>
-  `${flat(item.name)}\t${flat(item.result.text ?? "")}\t${item.result.error ? "" : item.result.confidence.toFixed(3)}\n`).join(""),
+$("tsv").onclick = () => download("readings.tsv", done().flatMap((item) => (item.result.lines ?? [item.result]).map((of) =>
+  `${flat(item.name)}\t${flat(of.text ?? "")}\t${of.error ? "" : of.confidence.toFixed(3)}\n`)).join(""),
   "text/tab-separated-values");
 $("json").onclick = () => download("readings.json",
   JSON.stringify(done().map((item) => ({ image: item.name, ...item.result })), null, 1), "application/json");
@@ -304,6 +326,8 @@ async function start() {
     : "Images go to this service alone, which keeps none.";
   $("about").textContent = `Text from images of single words and lines. ${where} Model: ${info.model}.`;
   $("language").parentElement.hidden = info.language === "none";
+  $("lines").parentElement.hidden = !info.detect;
+  $("lines").checked = Boolean(info.detect);
   for (const id of ["lexicon", "pattern"]) $(id).parentElement.hidden = Boolean(window.localReader);
 }
 start();
