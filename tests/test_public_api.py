@@ -13,8 +13,8 @@ from crnn import errors
 
 PUBLIC = {
     "Alternative", "Character", "Charset", "CharsetError", "CheckpointError", "Config", "ConfigError", "CrnnError",
-    "DataError", "Explanation", "ExportMismatchError", "ImageError", "MissingExtraError", "Reading", "Recognizer",
-    "TrainingError", "__version__", "explain", "load", "load_config",
+    "DataError", "Explanation", "ExportMismatchError", "ImageError", "Line", "MissingExtraError", "Page", "PageReader",
+    "Reading", "Recognizer", "TrainingError", "__version__", "explain", "load", "load_config", "read_page",
 }  # fmt: skip
 
 

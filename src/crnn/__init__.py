@@ -27,17 +27,19 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from crnn.explanation import Explanation, explain
+    from crnn.page import Line, Page, PageReader, read_page
     from crnn.recognizer import Character, Reading, Recognizer, load
 
 __all__ = [
     "Alternative", "Character", "Charset", "CharsetError", "CheckpointError", "Config", "ConfigError", "CrnnError",
-    "DataError", "Explanation", "ExportMismatchError", "ImageError", "MissingExtraError", "Reading", "Recognizer",
-    "TrainingError", "__version__", "explain", "load", "load_config",
+    "DataError", "Explanation", "ExportMismatchError", "ImageError", "Line", "MissingExtraError", "Page", "PageReader",
+    "Reading", "Recognizer", "TrainingError", "__version__", "explain", "load", "load_config", "read_page",
 ]  # fmt: skip
 
 _MODULES = {
     "Charset": "charset", "Config": "config.run", "load_config": "config.run", "Explanation": "explanation",
-    "explain": "explanation", "Alternative": "decoding.ctc", "Character": "recognizer", "Reading": "recognizer",
+    "explain": "explanation", "Line": "page", "Page": "page", "PageReader": "page", "read_page": "page",
+    "Alternative": "decoding.ctc", "Character": "recognizer", "Reading": "recognizer",
     "Recognizer": "recognizer", "load": "recognizer",
 }  # fmt: skip
 """Modules of the names that are no errors."""

@@ -67,8 +67,6 @@ def ordered_map(
     call: Callable[[_T], _R] = _call_in_worker if kind == "processes" else function
     pool: Executor
     if kind == "processes":
-        # Otherwise starting the first process would start the tracker, and that unblocks the signals (Python 3.11).
-        resource_tracker.ensure_running()
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (function,))
     else:
         pool = ThreadPoolExecutor(workers, "ordered-map")
@@ -76,7 +74,7 @@ def ordered_map(
     try:
         while True:
             while (len(pending) + 1) * size <= ahead and (chunk := list(islice(source, size))):
-                with _signals_blocked() if kind == "processes" else contextlib.nullcontext():
+                with signals_blocked() if kind == "processes" else contextlib.nullcontext():
                     pending.append(pool.submit(_results, call, chunk))
             if not pending:
                 break
@@ -115,16 +113,24 @@ def _results(function: Callable[[_T], _R], items: list[_T]) -> tuple[list[_R], E
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block Ctrl-C in new processes until they can ignore it."""
+def signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and the like in processes that are started meanwhile, until they unblock or ignore them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # Otherwise starting the first process would start the tracker, and that unblocks the signals (Python 3.11).
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_signals() -> None:
+    """End ``signals_blocked`` in a new process."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
 
 
 def _start_worker(function: Callable[..., Any]) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from PIL import Image
@@ -22,15 +22,18 @@ from crnn.model.weights import DEFAULT_MODEL
 from crnn.terminal import IMAGES, check_writable, counting_bar, print_json, save_image, say
 
 if TYPE_CHECKING:
+    from crnn.page import Page, PageReader
     from crnn.recognizer import Recognizer
 
-_MAX_EXPLAINED = 16  # images in one file of --explain
+_MAX_EXPLAINED = 16  # images in one file of --explain, or --sheet
 
 
 def read(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|-")],
     model: str = DEFAULT_MODEL,
     *,
+    detect: Literal["none", "rapidocr"] = "none",
+    sheet: str = "",
     decoding: DecodingOptions,
     explain: str = "",
     explain_font: str = "",
@@ -39,20 +42,29 @@ def read(
 ) -> int:
     """Read images of words and short lines.
 
-    Prints ``path<TAB>text<TAB>confidence`` for each, in order. In Python: ``crnn.load(model).read(images)``.
+    Prints ``path<TAB>text<TAB>confidence`` for each, in order. In Python: ``crnn.load(model).read(images)``. With
+    --detect, images are whole photos, and there is such a line for each of theirs.
 
     Args:
         images: Files, folders (all images in them, sorted), or - for a list of paths on stdin.
         model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        detect: What finds the lines of whole photos, each of which gets a line of output; needs crnn[detect].
+        sheet: Write an image with the boxes of the lines and, beside them, their texts.
         decoding: How texts are found.
         explain: Write an image that shows how the readings come about.
         explain_font: Font file for it; default: one that has the characters.
         engine: The engine.
-        json: One JSON object a line: image, text, score, confidence, warning, characters; or image, error.
+        json: One JSON object a line: image, text, score, confidence, warning, characters; or image, error. With
+            --detect: image, width, height, lines.
     """
+    from crnn.page import PageReader
     from crnn.recognizer import load
 
     check_writable("--explain", explain, "explained.png", IMAGES)
+    check_writable("--sheet", sheet, "sheet.png", IMAGES)
+    if detect != "none" and (explain or decoding.n_best > 1):
+        flag = "--explain" if explain else "--n-best"
+        raise ConfigError(f"{flag} is for images of one line; expected it without --detect")
     if explain:
         load_font(explain_font or None, 12)  # raises its errors now, and not at the end
     reader = load(model, **asdict(engine), **asdict(decoding))
@@ -63,7 +75,10 @@ def read(
         told = "; ".join(f"{reason}: {n} ({', '.join(map(repr, words))})" for reason, (n, words) in skipped)
         if told:
             say("read", f"lexicon {decoding.lexicon}: {len(lexicon)} words; left out {told}")
-    count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
+    if detect == "none":
+        count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
+    else:
+        count, bad = _read_pages(PageReader(reader, detect, threads=engine.threads), images, json=json, sheet=sheet)
     if not count:
         raise ConfigError(
             f"{', '.join(images)}: no image there; expected image files, folders with some, or - and paths on stdin"
@@ -107,21 +122,55 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
     return count, bad + len(closed), kept
 
 
+def _read_pages(reader: PageReader, images: list[str], *, json: bool, sheet: str) -> tuple[int, int]:
+    """Find, read and print the lines of photos; return the number of photos, and of unreadable ones."""
+    closed: list[str] = []
+    paths, names = itertools.tee(_expand(images, closed))
+    count = bad = 0
+    kept: list[tuple[str, Page]] = []
+    with counting_bar("reading", enabled=not sys.stdout.isatty()) as advance:
+        for page, path in zip(reader.stream(paths), names, strict=True):
+            count += 1
+            advance(1)
+            if isinstance(page, ImageError):
+                bad += 1
+                if json:
+                    print_json({"image": path, "error": str(page)})
+                else:
+                    say("read", str(page))
+                continue
+            if len(kept) <= _MAX_EXPLAINED:
+                kept.append((path, page))
+            if json:
+                print_json({"image": path, **page.as_dict()})
+            elif not page.lines:
+                say("read", f"{path}: no text found")
+            for line in () if json else page.lines:
+                print(f"{printable(path, sys.maxsize)}\t{line.text}\t{line.confidence:.3f}", flush=True)
+    if sheet:
+        _save_below(sheet, [page.draw(path) for path, page in kept[:_MAX_EXPLAINED]], "drawn", len(kept))
+    return count, bad + len(closed)
+
+
 def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:
     from crnn.explanation import explain
 
-    if not paths:
+    _save_below(target, [explain(reader, path).draw(font) for path in paths[:_MAX_EXPLAINED]], "explained", len(paths))
+
+
+def _save_below(target: str, sheets: list[Image.Image], done: str, count: int) -> None:
+    """Write images below one another, and say so."""
+    if not sheets:
         say("read", f"{target} is not written: no image could be read")
         return
-    sheets = [explain(reader, path).draw(font) for path in paths[:_MAX_EXPLAINED]]
     whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
     top = 0
     for sheet in sheets:
         whole.paste(sheet, (0, top))
         top += sheet.height
     save_image(target, whole)
-    more = f", the first {_MAX_EXPLAINED} images" if len(paths) > _MAX_EXPLAINED else ""
-    say("read", f"explained in {target}{more}")
+    more = f", the first {_MAX_EXPLAINED} images" if count > _MAX_EXPLAINED else ""
+    say("read", f"{done} in {target}{more}")
 
 
 def _expand(images: Iterable[str], closed: list[str]) -> Iterator[str]:

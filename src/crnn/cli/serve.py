@@ -1,9 +1,10 @@
 """``crnn serve``: the HTTP service and its page."""
 
 import os
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +25,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     token_file: str = "",
     cors: list[str] | None = None,
+    detect: Literal["none", "rapidocr"] = "none",
     workers: Annotated[int | None, typer.Option(min=1, max=64)] = None,
     max_megabytes: Annotated[int, typer.Option(min=1, max=1024)] = 32,
     max_waiting: Annotated[int, typer.Option(min=1)] = 512,
@@ -41,7 +43,8 @@ def serve(
         host: Address to listen at; others than this machine's own need --token-file, or a network that is trusted.
         port: Port; 0: any that is free.
         token_file: File with a word that requests must bring as Authorization: Bearer WORD.
-        cors: Origin of a site whose pages may call this service.
+        cors: Origin of a site whose pages may call this service, as https://example.org; may be given several times.
+        detect: What finds the lines of whole photos; needs crnn[detect].
         workers: Processes, each with a reader and limits of its own; default on CPUs: one for each core, up to four.
         max_megabytes: Largest body of a request.
         max_waiting: Images of a worker that may wait; beyond them requests are answered with 503.
@@ -51,7 +54,7 @@ def serve(
     """
     try:
         from crnn.serving.app import Limits
-        from crnn.serving.server import AppFactory, listen
+        from crnn.serving.server import AppFactory
         from crnn.serving.server import serve as run
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "serve", "crnn serve") from error
@@ -65,14 +68,14 @@ def serve(
             raise ConfigError(f"--token-file {token_file}: expected one word of 16 ASCII characters or more")
     elif host not in ("127.0.0.1", "::1", "localhost"):
         say("serve", f"whoever reaches {host} may use it: --token-file is not given")
+    for origin in cors or ():
+        if not re.fullmatch(r"https?://[^/\s*]+", origin):
+            raise ConfigError(f"--cors {origin}: expected an origin such as https://example.org, or several --cors")
     workers, threads = _shared_out(workers, engine)
     engine = replace(engine, threads=threads)
     limits = Limits(max_bytes=max_megabytes << 20, max_waiting=max_waiting, timeout_s=timeout)
-    factory = AppFactory(model, {**asdict(engine), **asdict(decoding)}, limits, token, host, tuple(cors or ()))
-    with listen(host, port) as bound:
-        shown = f"[{host}]" if ":" in host else host
-        say("serve", f"http://{shown}:{bound.getsockname()[1]}/ reads with {model}; Ctrl-C ends it")
-        run(factory, bound, workers)
+    factory = AppFactory(model, {**asdict(engine), **asdict(decoding)}, limits, token, host, tuple(cors or ()), detect)
+    run(factory, port, workers, lambda url: say("serve", f"{url} reads with {model}; Ctrl-C ends it"))
     return 0
 
 

@@ -10,12 +10,14 @@ import hmac
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -27,21 +29,24 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crnn.errors import CrnnError, ImageError
+from crnn.interop.detection import Detector
+from crnn.page import Page, PageReader, advance
 from crnn.recognizer import Reading, Recognizer
 from crnn.serving.batcher import Batcher, Image, OverloadedError, options_key
 from crnn.serving.openapi import as_html, openapi
 
+_R = TypeVar("_R")
 _log = logging.getLogger("crnn.serve")
 
 _MAX_IMAGES = 64  # of a request
 _MAX_FIELDS = 16
+_MAX_PHOTOS = 16  # of all requests together whose lines are looked for; a photo takes a second or two
 _MAX_WORDS, _MAX_LEXICON = 50_000, 1 << 20  # of a lexicon, and its characters
 _MAX_PATTERN = 200  # characters
 _MAX_ALTERNATIVES = 20
@@ -58,7 +63,8 @@ _PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-_OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", *_PAGE)  # without the token
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+_OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json", *_PAGE)  # without the token
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,10 @@ class Service:
         reader: The reader.
         name: Name of its weights, for the metadata.
         limits: What requests may cost.
+        detector: Detector of the lines of whole photos, if there is one.
     """
 
-    def __init__(self, reader: Recognizer, name: str, limits: Limits) -> None:
+    def __init__(self, reader: Recognizer, name: str, limits: Limits, detector: Detector | None = None) -> None:
         self.reader, self.name, self.limits = reader, name, limits
         self.held_bytes = 0
         self.registry = CollectorRegistry()
@@ -102,6 +109,10 @@ class Service:
         waiting = Gauge(
             "crnn_images_waiting", "Images that wait or are read.", registry=self.registry, multiprocess_mode="livesum"
         )
+        self.pages = None if detector is None else PageReader(reader, detector)
+        self._photos = 0
+        # One photo at a time, which has all threads of the detector.
+        self._finding = ThreadPoolExecutor(1, thread_name_prefix="crnn-find")
         self.batcher = Batcher(reader, max_waiting=limits.max_waiting, on_batch=sizes.observe, on_waiting=waiting.set)
 
     async def body(self, request: Request) -> AsyncIterator[bytes]:
@@ -134,19 +145,49 @@ class Service:
             if not options
             else await run_in_threadpool(self.batcher.decoder, options_key(options))
         )
-        results = [asyncio.wrap_future(result) for result in self.batcher.submit(images, decoder)]
-        gone = asyncio.ensure_future(_gone(request.receive))
-        gone.add_done_callback(lambda _: [result.cancel() for result in results])
-        try:
-            await asyncio.wait(results)
-        finally:
-            gone.cancel()
-        if any(result.cancelled() for result in results):
-            raise ClientDisconnect
-        found = [result.result() for result in results]
+        found = await self._awaited(request, self.batcher.submit(images, decoder))
         for result in found:
             self.images.labels("error" if isinstance(result, ImageError) else "read").inc()
         return found
+
+    async def read_page(self, request: Request, image: Image, options: dict[str, Any]) -> Page | ImageError:
+        """Return the lines of a photo, or its error; they are read in the batches that requests share."""
+        assert self.pages is not None
+        if self._photos >= _MAX_PHOTOS:
+            raise OverloadedError
+        self._photos += 1
+        try:
+            work = self.pages.steps(image)
+            (step,) = await self._awaited(request, [self._finding.submit(advance, work)])
+            while not isinstance(step, Page):
+                readings: list[Any] = []
+                for first in range(0, len(step), _MAX_IMAGES):  # no photo fills the queue
+                    readings += await self.read(request, step[first : first + _MAX_IMAGES], options)
+                (step,) = await self._awaited(request, [self._finding.submit(advance, work, readings)])
+            return step
+        except ImageError as error:
+            self.images.labels("error").inc()
+            return error
+        finally:
+            self._photos -= 1
+
+    async def _awaited(self, request: Request, results: Sequence[Future[_R]]) -> list[_R]:
+        """Return what comes of work that is under way, unless the client goes away first."""
+        waited = [asyncio.wrap_future(result) for result in results]
+        gone = asyncio.ensure_future(_gone(request.receive))
+        gone.add_done_callback(lambda _: [result.cancel() for result in waited])
+        try:
+            await asyncio.wait(waited)
+        finally:
+            gone.cancel()
+        if any(result.cancelled() for result in waited):
+            raise ClientDisconnect
+        return [result.result() for result in waited]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._finding.shutdown(cancel_futures=True)
+        self.batcher.close()
 
 
 async def _gone(receive: Receive) -> None:
@@ -212,7 +253,7 @@ def reading_options(given: dict[str, str]) -> dict[str, Any]:
         raise HTTPException(400, f"{unknown[0][:40]!r} is no option; expected some of: {', '.join(_OPTIONS)}")
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
     if options.get("lm", "auto") not in ("auto", "none"):  # a name could be a file of the server
-        raise HTTPException(400, "lm is neither 'auto' nor 'none'")
+        raise HTTPException(400, f"lm is {options['lm'][:20]!r}; expected auto or none")
     if len(options.get("pattern", "")) > _MAX_PATTERN:
         raise HTTPException(400, f"pattern has more than {_MAX_PATTERN} characters")
     if "lexicon" in options:
@@ -248,19 +289,31 @@ async def images_of(request: Request) -> tuple[list[tuple[str, bytes]], dict[str
 # ---- Routes
 
 
-def reading_json(found: Reading | ImageError, name: str, *, with_alternatives: bool) -> dict[str, Any]:
+def reading_json(found: Reading | Page | ImageError, name: str, *, with_alternatives: bool) -> dict[str, Any]:
     """Return a reading, or an error, as ``crnn read --json`` does."""
     if isinstance(found, ImageError):
         return {"image": name, "error": str(found)}
+    if isinstance(found, Page):
+        return {"image": name, **found.as_dict()}
     return {"image": name, **found.as_dict(with_alternatives=with_alternatives)}
 
 
 async def read(request: Request) -> Response:
-    """Read one image, the body, or several, the files of a multipart body."""
+    """Read one image, the body, or several, the files of a multipart body; with ``detect``, all lines of each."""
     service = service_of(request)
     images, fields, several = await images_of(request)
+    detect = fields.pop("detect", "") or "false"
     options = reading_options(fields)
-    found = await service.read(request, [data for _, data in images], options)
+    if detect not in ("true", "false") or (detect == "true" and service.pages is None):
+        expected = "expected true or false" if service.pages is not None else "this service finds no lines"
+        raise HTTPException(400, f"detect is {detect[:20]!r}; {expected}")
+    found: Sequence[Reading | Page | ImageError]
+    if detect == "true":
+        if options.get("n_best", 1) > 1:
+            raise HTTPException(400, "n_best is for images of one line; expected it without detect")
+        found = [await service.read_page(request, data, options) for _, data in images]
+    else:
+        found = await service.read(request, [data for _, data in images], options)
     texts = [
         reading_json(result, name, with_alternatives=options.get("n_best", 1) > 1)
         for result, (name, _) in zip(found, images, strict=True)
@@ -271,14 +324,36 @@ async def read(request: Request) -> Response:
 
 
 async def ocr(request: Request) -> Response:
-    """Read one image and return it in LiteParse's form: one line that fills the image."""
+    """Read one image and return it in LiteParse's form: its lines; without a detector, one that fills the image."""
+    service = service_of(request)
     images, _, _ = await images_of(request)
-    (found,) = await service_of(request).read(request, [images[0][1]], {})
+    if len(images) != 1:
+        raise HTTPException(400, f"{len(images)} images are sent; expected one, or POST /read for several")
+    found = await read_lines(service, request, images[0][1])
     if isinstance(found, ImageError):
         return JSONResponse({"error": str(found)}, 400)
+    results = []
+    for text, box, confidence in found:
+        x, y = zip(*box, strict=True)
+        polygon = [list(corner) for corner in box]
+        results.append(
+            {"text": text, "bbox": [min(x), min(y), max(x), max(y)], "polygon": polygon, "confidence": confidence}
+        )
+    return JSONResponse({"results": results})
+
+
+async def read_lines(
+    service: Service, request: Request, image: Image
+) -> list[tuple[str, Sequence[tuple[float, float]], float]] | ImageError:
+    """Return text, corners and confidence of the lines of an image; without a detector it is one line."""
+    if service.pages is not None:
+        page = await service.read_page(request, image, {})
+        return page if isinstance(page, ImageError) else [(line.text, line.box, line.confidence) for line in page.lines]
+    (found,) = await service.read(request, [image], {})
+    if isinstance(found, ImageError):
+        return found
     width, height = found.size
-    result = {"text": found.text, "bbox": [0, 0, width, height], "confidence": found.confidence}
-    return JSONResponse({"results": [result] if found.text else []})
+    return [(found.text, ((0, 0), (width, 0), (width, height), (0, height)), found.confidence)] if found.text else []
 
 
 async def live(_: Request) -> Response:
@@ -309,6 +384,7 @@ async def info(request: Request) -> Response:
         "model": service_of(request).name,
         "characters": reader.charset.characters,
         "language": reader.config.charset.language,
+        "detect": service_of(request).pages is not None,
         "max_images": _MAX_IMAGES,
         "max_bytes": service_of(request).limits.max_bytes,
     })  # fmt: skip
@@ -338,6 +414,8 @@ def _page_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]
 
 def _refused(_: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
+        if error.status_code in (404, 405) and error.detail in ("Not Found", "Method Not Allowed"):
+            error.detail += "; GET /docs describes the routes"
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
     if isinstance(error, OverloadedError):
         return JSONResponse({"error": "too many images wait; try again"}, 503, {"Retry-After": "1"})
@@ -347,8 +425,8 @@ def _refused(_: Request, error: Exception) -> Response:
 class _Guard:
     """Around all routes: token, time limit, headers, metrics and the log."""
 
-    def __init__(self, app: ASGIApp, service: Service, token: str | None) -> None:
-        self.app, self.service = app, service
+    def __init__(self, app: ASGIApp, service: Service, token: str | None, hosts: Sequence[str]) -> None:
+        self.app, self.service, self._hosts = app, service, hosts
         self._token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -367,6 +445,11 @@ class _Guard:
             await send(message)
 
         try:
+            if "*" not in self._hosts and not self._is_own_name(scope):
+                # Otherwise a site could have its own name lead here, and its pages read what this service answers.
+                text = f"this service answers to the names {', '.join(self._hosts)}; a proxy sends Host: {self._hosts[0]}"
+                await JSONResponse({"error": text}, 400)(scope, receive, sending)
+                return
             if not self._allowed(scope):
                 refusal = JSONResponse({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
                 await refusal(scope, receive, sending)
@@ -389,7 +472,12 @@ class _Guard:
             seconds = time.perf_counter() - began
             self.service.requests.labels(route, status).inc()
             self.service.seconds.labels(route).observe(seconds)
-            _log.info("%s %s %d %.0f ms", scope["method"] if route != "none" else "-", route, status, 1e3 * seconds)
+            method = scope["method"] if scope["method"] in _METHODS else "-"  # nothing that a client made up
+            _log.info("%s %s %d %.0f ms", method, route, status, 1e3 * seconds)
+
+    def _is_own_name(self, scope: Scope) -> bool:
+        host = Headers(scope=scope).get("host", "")
+        return re.sub(r":[0-9]*$", "", host).lower() in self._hosts
 
     def _allowed(self, scope: Scope) -> bool:
         if self._token is None or scope["path"] in _OPEN:
@@ -406,6 +494,7 @@ def create_app(
     token: str | None = None,
     hosts: Sequence[str] = ("*",),
     origins: Sequence[str] = (),
+    detector: Detector | None = None,
 ) -> Starlette:
     """Return the application.
 
@@ -416,15 +505,16 @@ def create_app(
         token: Word that requests bring as ``Authorization: Bearer``; the page and the health routes need none.
         hosts: Names under which browsers may call the service; ``*``: any.
         origins: Sites of other origins that may call it from browsers.
+        detector: Detector of the lines of whole photos, if there is one.
     """
     from crnn.serving import kserve
 
-    service = Service(reader, name, limits or Limits())
+    service = Service(reader, name, limits or Limits(), detector)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(service.batcher.close)
+        await run_in_threadpool(service.close)
 
     routes = [
         Route("/read", read, methods=["POST"]),
@@ -438,8 +528,7 @@ def create_app(
         *kserve.routes(),
         *(Route(path, _page_file(*of)) for path, of in _PAGE.items()),
     ]
-    middleware = [Middleware(_Guard, service=service, token=token)]
-    middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)))
+    middleware = [Middleware(_Guard, service=service, token=token, hosts=hosts)]
     if origins:
         taken = ["Authorization", "Content-Type"]
         cors = Middleware(

@@ -2,7 +2,7 @@
 
 The model ``crnn`` reads lines: ``images``, BYTES ``[N]`` (encoded images; base64 in JSON) or UINT8 ``[N, H, W, C]``, to
 ``text``, ``score`` and ``confidence`` ``[N]``. The model ``ocr`` has the tensors of docling's client: ``image``, UINT8
-``[1, H, W, 3]``, to ``boxes``, ``txts`` and ``scores``; the box is that of the whole image.
+``[1, H, W, 3]``, to ``boxes``, ``txts`` and ``scores`` of its lines; without a detector, of the image as one line.
 Reference: https://github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md).
 """
 
@@ -89,7 +89,7 @@ async def _model_ready(request: Request) -> Response:
 
 
 async def _infer(request: Request) -> Response:
-    from crnn.serving.app import service_of
+    from crnn.serving.app import read_lines, service_of
 
     name = _model(request)
     body = b"".join([chunk async for chunk in service_of(request).body(request)])
@@ -98,13 +98,24 @@ async def _infer(request: Request) -> Response:
         images = _images(name, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error, RecursionError) as error:
         raise HTTPException(400, f"not a request of the Open Inference Protocol: {_cause(error)}") from None
+    if name == "ocr":
+        lines = await read_lines(service_of(request), request, images[0])
+        if isinstance(lines, ImageError):
+            raise HTTPException(400, f"image 0: {lines}")
+        texts, boxes, scores = (list(column) for column in zip(*lines, strict=True)) if lines else ([], [], [])
+        outputs: dict[str, _Tensor] = {
+            "boxes": np.array(boxes, dtype="<f4").reshape(-1, 4, 2),
+            "txts": [text.encode() for text in texts],
+            "scores": np.array(scores, dtype="<f4"),
+        }
+        return _answer(name, head, outputs)
     found = await service_of(request).read(request, images, {})
     readings: list[Reading] = []
     for place, result in enumerate(found):
         if isinstance(result, ImageError):
             raise HTTPException(400, f"image {place}: {result}")
         readings.append(result)
-    return _answer(name, head, _outputs(name, readings))
+    return _answer(name, head, _outputs(readings))
 
 
 def _cause(error: Exception) -> str:
@@ -181,19 +192,12 @@ def _decoded(item: bytes) -> bytes:
         return item
 
 
-def _outputs(model: str, readings: Sequence[Reading]) -> dict[str, _Tensor]:
-    texts = [reading.text.encode() for reading in readings]
-    confidences = np.array([reading.confidence for reading in readings], dtype="<f4")
-    if model == "crnn":
-        return {
-            "text": texts,
-            "score": np.array([max(reading.score, -1e30) for reading in readings], dtype="<f4"),  # JSON has no infinity
-            "confidence": confidences,
-        }
-    (width, height) = readings[0].size
-    boxes = np.array([[[0, 0], [width, 0], [width, height], [0, height]]], dtype="<f4")
-    found = 1 if readings[0].text else 0
-    return {"boxes": boxes[:found], "txts": texts[:found], "scores": confidences[:found]}
+def _outputs(readings: Sequence[Reading]) -> dict[str, _Tensor]:
+    return {
+        "text": [reading.text.encode() for reading in readings],
+        "score": np.array([max(reading.score, -1e30) for reading in readings], dtype="<f4"),  # JSON has no infinity
+        "confidence": np.array([reading.confidence for reading in readings], dtype="<f4"),
+    }
 
 
 def _answer(model: str, head: dict[str, Any], outputs: dict[str, _Tensor]) -> Response:

@@ -31,6 +31,11 @@ _READING = {
             "description": "Further texts, with n_best above 1.",
             "items": {"type": "object"},
         },
+        "lines": {
+            "type": "array",
+            "description": "With detect, in place of all but the name: text, score, confidence, box, characters.",
+            "items": {"type": "object"},
+        },
         "error": {"type": "string", "description": "Why the image cannot be read; then there is nothing else."},
     },
 }
@@ -50,6 +55,7 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
         "pattern": ("regular expression that the whole text must match", {}),
         "allow": ("only characters that texts may have", {}),
         "block": ("characters that texts may not have", {}),
+        "detect": ("true: all lines of each image, where the service has a detector", {"enum": ["true", "false"]}),
         "n_best": ("number of texts", {"type": "integer", "minimum": 1, "maximum": 20}),
     }
     parameters = [
@@ -84,7 +90,7 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
                 parameters=parameters,
             ),
             "/ocr": post(
-                "Read one line, in the form of LiteParse's OCR servers.",
+                "Read the lines of an image, in the form of LiteParse's OCR servers.",
                 {"multipart/form-data": {"schema": {"type": "object", "properties": {"file": binary["schema"]}}}},
                 _response("Text, box and confidence.", {"type": "object"}),
             ),

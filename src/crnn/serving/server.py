@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from crnn.errors import ConfigError
+from crnn.interop.detection import Detector, load_detector
+from crnn.parallel import signals_blocked, unblock_signals
 from crnn.recognizer import Recognizer, load
 from crnn.serving.app import Limits, create_app
 
@@ -77,6 +81,7 @@ class AppFactory:
         token: As for ``create_app``.
         host: Address of the server: on the loopback, browsers may use no other name for it.
         origins: As for ``create_app``.
+        detect: Name of a detector, or ``none``.
     """
 
     model: str
@@ -85,21 +90,29 @@ class AppFactory:
     token: str | None = field(default=None, repr=False)
     host: str = _LOOPBACK[0]
     origins: Sequence[str] = ()
+    detect: str = "none"
 
-    def load(self) -> Recognizer:
-        """Load the reader."""
-        return load(self.model, **self.reading)
+    def check(self) -> None:
+        """Load all once, for its errors."""
+        self._load()
+
+    def _load(self) -> tuple[Recognizer, Detector | None]:
+        detector = None if self.detect == "none" else load_detector(self.detect, self.reading.get("threads"))
+        return load(self.model, **self.reading), detector
 
     def __call__(self) -> ASGIApp:
         """Return the application."""
+        unblock_signals()  # in a worker, uvicorn has its handlers by now
         log = logging.getLogger("crnn.serve")  # here, as workers are processes of their own
         log.setLevel(logging.INFO)
         log.propagate = False
         log.addHandler(logging.StreamHandler())
-        hosts = (*_LOOPBACK, "[::1]") if self.host in _LOOPBACK else ("*",)
+        hosts = ("localhost", "127.0.0.1", "[::1]") if self.host in _LOOPBACK else ("*",)
+        reader, detector = self._load()
         return create_app(
-            self.load(), name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins
-        )
+            reader, name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins,
+            detector=detector,
+        )  # fmt: skip
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -108,20 +121,46 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"--host {host} --port {port}: {error}; expected a free port of this machine") from None
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"--port {port} of {host} is in use; expected a free one, or 0 for any") from None
+        raise ConfigError(f"--host {host} --port {port}: {error}; expected an address of this machine") from None
 
 
-def serve(factory: AppFactory, bound: socket.socket, workers: int = 1) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer what was taken."""
-    config = uvicorn.Config(
-        factory, factory=True, http=_Protocol, ws="none", access_log=False, log_level="warning", server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_DRAIN_S, workers=workers,
-    )  # fmt: skip
+class _Workers(Multiprocess):
+    """uvicorn's worker processes; signals wait until they can take them, and end without a traceback."""
+
+    def init_processes(self) -> None:
+        with signals_blocked():
+            super().init_processes()
+
+
+def serve(factory: AppFactory, port: int, workers: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C; then answer what was taken.
+
+    Args:
+        factory: What is served; errors of its settings are raised before anything listens.
+        port: Port; 0: any that is free.
+        workers: Processes.
+        on_ready: Called with the address when requests are taken.
+
+    Raises:
+        ConfigError: A setting is wrong, or the port is not free.
+    """
+    app: ASGIApp | AppFactory = factory
     if workers == 1:
-        uvicorn.Server(config).run([bound])
-        return
-    factory.load()  # its errors belong here, and not to workers that are started again and again
-    with tempfile.TemporaryDirectory() as counters:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters  # counts of all workers together
-        Multiprocess(config, sockets=[bound]).run()
+        app = factory()
+    else:
+        factory.check()  # its errors belong here, and not to workers that are started again and again
+    config = uvicorn.Config(
+        app, factory=workers > 1, http=_Protocol, ws="none", access_log=False, log_level="warning", server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=_DRAIN_S, workers=workers,
+    )  # fmt: skip
+    with listen(factory.host, port) as bound, contextlib.ExitStack() as stack:
+        host = f"[{factory.host}]" if ":" in factory.host else factory.host
+        on_ready(f"http://{host}:{bound.getsockname()[1]}/")
+        if workers == 1:
+            uvicorn.Server(config).run([bound])
+        else:
+            counters = stack.enter_context(tempfile.TemporaryDirectory())
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters  # counts of all workers together
+            _Workers(config, sockets=[bound]).run()

@@ -58,6 +58,7 @@ def write_site(model: str, out: str | os.PathLike[str], runtime: str, precision:
                 shutil.copyfile(folder / name, site / "ort" / name)
             _write_network(model, precision, site)
             _write_page(site)
+            _write_list(site)
             size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
             site.replace(path)
     except OSError as error:
@@ -89,6 +90,15 @@ def _write_network(model: str, precision: Precision, site: Path) -> None:
         settings["prior"] = LanguagePrior(language, charset).tables()
         language.save(site / "language.lm")
     (site / "settings.json").write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
+
+
+def _write_list(site: Path) -> None:
+    """Name all files in the service worker, which keeps them from the first visit on."""
+    worker = site / "offline.js"
+    names = sorted(file.relative_to(site).as_posix() for file in site.rglob("*") if file.is_file() and file != worker)
+    names[names.index("index.html")] = "./"
+    script = worker.read_text(encoding="utf-8")
+    worker.write_text(script.replace("const FILES = [];", f"const FILES = {json.dumps(names)};"), encoding="utf-8")
 
 
 def _write_page(site: Path) -> None:

@@ -418,6 +418,15 @@ function borders(spans, width) {
   return all.map((border) => Math.min(Math.max(border, 0), width));
 }
 
+/** The likely content of an image that is not one upright line that fits, as `line_warning` of crnn.image tells it. */
+function warning([width, height], { text, score }, image) {
+  const unsure = score < Math.log(0.35);
+  if (height > 600 && width > 300 && width < 2 * height && 2 * height < 8 * width && unsure) return "page";
+  if ((height > 2.5 * width && !(text.length === 1 && "1IJijl|!:;.,'/()[]{}".includes(text))) || (height > 1.6 * width && unsure)) return "turned";
+  if (image.resize === "keep_ratio" && targetWidth(width, height, { ...image, max_width: Infinity }) > image.max_width) return "too_wide";
+  return null;
+}
+
 function reading(steps, size, width, settings, prior, nBest) {
   const text = (ids) => ids.map((k) => settings.characters[k]).join("");
   let texts, best, curve = settings.calibration.greedy;
@@ -435,7 +444,7 @@ function reading(steps, size, width, settings, prior, nBest) {
   const [first, ...others] = texts.map((one) => ({ text: text(one.ids), score: steps.score(one.ids), confidence: sure(one) }));
   return {
     ...first,
-    warning: null,
+    warning: warning(size, first, settings.image),
     characters: spans.map((span, k) => ({
       text: settings.characters[texts[0].ids[k]], score: span.peak,
       start: Math.round(10 * at[k] * scale) / 10, end: Math.round(10 * at[k + 1] * scale) / 10,
@@ -470,6 +479,7 @@ window.localReader = {
     return { model: settings.name, language: settings.prior ? settings.language : "none" };
   },
   async readAll(images, options, say) {
+    say("Loading the reader, once …");
     const { settings, session, prior } = await ready();
     const found = [];
     for (const { blob } of images) {
@@ -482,7 +492,8 @@ window.localReader = {
         const used = options.lm === "none" ? null : prior;
         found.push(reading(steps, [image.width, image.height], width, settings, used, Number(options.n_best) || 1));
       } catch (error) {
-        found.push({ error: `The image cannot be read: ${error.message}` });
+        const cause = error.name === "InvalidStateError" ? "this browser does not know its format; PNG, JPEG and WebP are read" : error.message;
+        found.push({ error: `The image cannot be read: ${cause}` });
       }
       if (images.length > 1) say(`${found.length} of ${images.length} images read …`);
     }

@@ -17,19 +17,41 @@ const service = {
   async info() {
     const answer = await fetch("info", { headers: this.headers() });
     if (answer.status === 401) { $("token-field").hidden = false; $("options").open = true; }
-    return answer.ok ? answer.json() : {};
+    const told = answer.ok ? await answer.json() : {};
+    this.maxBytes = told.max_bytes ?? Infinity;
+    return told;
   },
-  async readAll(images, options) {
+  /** Yield groups of images that one request may hold. */
+  *groups(images) {
+    let group = [], bytes = 0;
+    for (const image of images) {
+      if (group.length && (group.length === 16 || bytes + image.blob.size > 0.9 * this.maxBytes)) {
+        yield group;
+        group = [];
+        bytes = 0;
+      }
+      group.push(image);
+      bytes += image.blob.size;
+    }
+    if (group.length) yield group;
+  },
+  async readAll(images, options, say) {
     const found = [];
-    for (let first = 0; first < images.length; first += 16) {
+    for (const group of this.groups(images)) {
       const form = new FormData();
       for (const [name, value] of Object.entries(options)) form.append(name, value);
-      for (const { name, blob } of images.slice(first, first + 16)) form.append("images", blob, name);
-      const answer = await fetch("read", { method: "POST", body: form, headers: this.headers() });
+      for (const { name, blob } of group) form.append("images", blob, name);
+      const answer = await fetch("read", { method: "POST", body: form, headers: this.headers() })
+        .catch(() => { throw new Error("The service does not answer; is it running?"); });
       const values = await answer.json().catch(() => ({ error: `the service answers with ${answer.status}` }));
       if (answer.status === 401) { $("token-field").hidden = false; $("options").open = true; }
+      if (answer.status === 413 && group.length === 1) {
+        found.push({ error: `The image has more than the ${Math.floor(this.maxBytes / 2 ** 20)} MB that the service takes.` });
+        continue;
+      }
       if (!answer.ok) throw new Error(values.error);
-      found.push(...values.readings);
+      if (images.length > group.length) say(`${found.length + group.length} of ${images.length} images read …`);
+      found.push(...values.readings.map((of) => (of.lines ? { ...of, text: of.lines.map((line) => line.text).join("\n") } : of)));
     }
     return found;
   },
@@ -50,7 +72,8 @@ function make(tag, values = {}, ...children) {
 }
 
 function options() {
-  const given = { n_best: String(Math.min(Math.max(Number($("count").value) || 1, 1), 10)) };
+  const lines = !$("lines").parentElement.hidden && $("lines").checked;
+  const given = lines ? { detect: "true" } : { n_best: String(Math.min(Math.max(Number($("count").value) || 1, 1), 10)) };
   if ($("lexicon").value.trim()) given.lexicon = $("lexicon").value;
   if ($("pattern").value) given.pattern = $("pattern").value;
   if (!$("language").checked) given.lm = "none";
@@ -61,17 +84,18 @@ async function read(list) {
   if (!list.length) return;
   say(`Reading ${list.length} ${list.length === 1 ? "image" : "images"} …`);
   $("problem").hidden = true;
+  for (const item of list) item.failed = false;
   try {
     const found = await reader.readAll(list.map(({ name, shown }) => ({ name, blob: shown })), options(), say);
     list.forEach((item, k) => { item.result = found[k]; show(item); });
-    const known = done(), bad = known.filter((item) => item.result.error).length;
-    const told = `${items.length} ${items.length === 1 ? "image" : "images"} read`;
-    say(known.length < items.length ? `${known.length} of ${told} …` : `${told}${bad ? `, ${bad} cannot be` : ""}.`);
+    const bad = done().filter((item) => item.result.error).length, right = done().length - bad;
+    const told = `${right === items.length ? "" : `${right} of `}${items.length} ${items.length === 1 ? "image" : "images"} read`;
+    say(`${told}${bad ? `, ${bad} cannot be` : ""}.`);
   } catch (error) {
     say("");
     $("problem").textContent = error.message;
     $("problem").hidden = false;
-    for (const item of list) show(item);
+    for (const item of list) { item.failed = true; show(item); }
   }
 }
 
@@ -82,6 +106,9 @@ function say(text) {
 
 async function add(files) {
   const images = [...files].filter((file) => file.type.startsWith("image/") || !file.type);
+  const others = [...files].filter((file) => !images.includes(file)).map((file) => file.name);
+  $("left-out").textContent = `Left out, as no image: ${others.slice(0, 3).join(", ")}${others.length > 3 ? ", …" : ""}`;
+  $("left-out").hidden = !others.length;
   if (!images.length) return;
   const added = images.map((file) => ({ name: file.name || `image ${++number}`, blob: file, shown: file, result: null }));
   for (const item of added) {
@@ -108,11 +135,15 @@ async function refresh(item) {
 function show(item) {
   const result = item.result;
   const seen = make("div", { className: "seen" });
-  if (item.size) seen.append(make("img", { src: item.url, alt: `Image ${item.name}` }));
+  if (item.size) {
+    seen.style.width = `min(100%, ${(16 * item.size[0]) / item.size[1]}rem)`; // at most 16 rem high
+    seen.append(make("img", { src: item.url, alt: `Image ${item.name}` }));
+  } else seen.append(make("p", { className: "name", textContent: "This browser cannot show the image." }));
   const told = make("div");
   told.append(make("p", { className: "name", textContent: item.name }));
-  if (!result) told.append(make("p", { className: "text nothing", textContent: "…" }));
+  if (!result) told.append(make("p", { className: "text nothing", textContent: item.failed ? "not read" : "…" }));
   else if (result.error) told.append(make("p", { className: "note", textContent: result.error }));
+  else if (result.lines) describeLines(item, result, seen, told);
   else describe(item, result, seen, told);
   const edit = [["Turn left", () => turn(item, 3)], ["Turn right", () => turn(item, 1)], ["Crop", () => crop(item)]];
   const buttons = make("div", { className: "buttons" });
@@ -121,7 +152,7 @@ function show(item) {
   }
   if (result?.text) {
     const copy = () => navigator.clipboard.writeText(result.text).then(() => say("Copied."), () => say("Cannot be copied."));
-    buttons.append(make("button", { type: "button", textContent: "Copy", onclick: copy, ariaLabel: `Copy: ${result.text}` }));
+    buttons.append(make("button", { type: "button", textContent: "Copy", onclick: copy, ariaLabel: `Copy: ${result.lines ? item.name : result.text}` }));
   }
   buttons.append(make("button", { type: "button", textContent: "Remove", ariaLabel: `Remove: ${item.name}`, onclick: () => remove(item) }));
   told.append(buttons);
@@ -153,21 +184,41 @@ function describe(item, result, seen, told) {
     const others = make("ul", { className: "others" });
     others.setAttribute("aria-label", "Other readings");
     for (const other of result.alternatives) {
-      others.append(make("li", {}, make("bdi", { textContent: other.text || "no text" }), ` ${percent(other.confidence)}`));
+      others.append(make("li", {}, make("bdi", { textContent: other.text || "no text" })));
     }
     told.append(others);
   }
 }
 
+/** Write the lines of a photo, and frame them in it. */
+function describeLines(item, result, seen, told) {
+  seen.classList.add("whole");
+  const frames = item.size ? drawn(item, seen, "polygon", result.lines.map((line) => ({ points: line.box.join(" ") }))) : [];
+  result.lines.forEach((line, k) => {
+    const text = make("p", { className: "text line", dir: "auto", textContent: line.text, title: percent(line.confidence) });
+    text.classList.toggle("doubtful", line.confidence < 0.5);
+    for (const node of [text, frames[k]].filter(Boolean)) {
+      node.onpointerenter = () => { frames[k]?.classList.add("on"); text.classList.add("on"); };
+      node.onpointerleave = () => { frames[k]?.classList.remove("on"); text.classList.remove("on"); };
+    }
+    told.append(text);
+  });
+  if (!result.lines.length) told.append(make("p", { className: "text nothing", textContent: "no lines found" }));
+}
+
 function overlay(item, result, seen) {
-  const [width, height] = item.size;
+  return drawn(item, seen, "rect", result.characters.map((character) => (
+    { x: character.start, y: 0, width: Math.max(character.end - character.start, 1), height: item.size[1] })));
+}
+
+/** Draw shapes over an image, in its pixels. */
+function drawn(item, seen, shape, all) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("viewBox", `0 0 ${item.size[0]} ${item.size[1]}`);
   svg.setAttribute("preserveAspectRatio", "xMinYMin meet"); // as object-fit and object-position of the image
   svg.setAttribute("aria-hidden", "true");
-  const places = result.characters.map((character) => {
-    const place = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    const values = { x: character.start, y: 0, width: Math.max(character.end - character.start, 1), height };
+  const places = all.map((values) => {
+    const place = document.createElementNS("http://www.w3.org/2000/svg", shape);
     for (const [name, value] of Object.entries(values)) place.setAttribute(name, value);
     svg.append(place);
     return place;
@@ -277,8 +328,8 @@ for (const id of ["files", "camera"]) {
 $("form").onsubmit = (event) => { event.preventDefault(); read([...items]); };
 $("copy").onclick = () => navigator.clipboard.writeText(done().map((item) => item.result.text ?? "").join("\n"))
   .then(() => say("Copied."), () => say("Cannot be copied."));
-$("tsv").onclick = () => download("readings.tsv", done().map((item) =>
-  `${flat(item.name)}\t${flat(item.result.text ?? "")}\t${item.result.error ? "" : item.result.confidence.toFixed(3)}\n`).join(""),
+$("tsv").onclick = () => download("readings.tsv", done().flatMap((item) => (item.result.lines ?? [item.result]).map((of) =>
+  `${flat(item.name)}\t${flat(of.text ?? "")}\t${of.error ? "" : of.confidence.toFixed(3)}\n`)).join(""),
   "text/tab-separated-values");
 $("json").onclick = () => download("readings.json",
   JSON.stringify(done().map((item) => ({ image: item.name, ...item.result })), null, 1), "application/json");
@@ -305,6 +356,8 @@ async function start() {
     : "Images go to this service alone, which keeps none.";
   $("about").textContent = `Text from images of single words and lines. ${where} Model: ${info.model}.`;
   $("language").parentElement.hidden = info.language === "none";
+  $("lines").parentElement.hidden = !info.detect;
+  $("lines").checked = Boolean(info.detect);
   for (const id of ["lexicon", "pattern"]) $(id).parentElement.hidden = Boolean(window.localReader);
 }
 start();
