@@ -90,7 +90,7 @@ def test_options_are_those_of_the_request(client, barcode):
         ("n_best=0", "n_best is '0'; expected 1 to 20"),
         ("n_best=1e9", "n_best is '1e9'"),
         ("decode=best", "decode is 'best'"),
-        ("lm=/etc/passwd", "lm is neither 'auto' nor 'none'"),
+        ("lm=/etc/passwd", "lm is '/etc/passwd'; expected auto or none"),
         ("pattern=(a", "no regular expression"),
         ("pattern=" + "a" * 201, "pattern has more than 200 characters"),
         ("lexicon=%0A", "lexicon has 0 words"),
@@ -364,7 +364,11 @@ def test_other_sites_are_let_in_by_name_alone(barcode_reader):
 def test_on_the_loopback_no_other_host_name_is_taken(barcode_reader):
     with served(create_app(barcode_reader(), hosts=("127.0.0.1", "localhost"))) as client:
         assert client.get("/info")[0] == 200
-        assert client.get("/info", {"Host": "rebound.example"})[0] == 400
+        assert client.get("/info", {"Host": f"LOCALHOST:{client.port}"})[0] == 200
+        for name in ("rebound.example", "localhost.example", "localhost:80@rebound.example", ""):
+            status, found = client.get("/info", {"Host": name})
+            assert status == 400
+            assert "answers to the names 127.0.0.1, localhost" in found["error"]
 
 
 @pytest.mark.parametrize(
@@ -501,5 +505,5 @@ def test_the_command_says_in_a_line_what_is_wrong(arguments, message, tmp_path):
 
 
 def test_a_port_in_use_is_named(client):
-    with pytest.raises(ConfigError, match=f"--port {client.port}: .*expected a free port"):
+    with pytest.raises(ConfigError, match=f"--port {client.port} of 127.0.0.1 is in use; expected a free one"):
         server_module.listen("127.0.0.1", client.port)

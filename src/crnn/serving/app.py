@@ -64,7 +64,15 @@ _PAGE = {
     "/page.js": ("page.js", "text/javascript"),
 }
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
-_OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json", *_PAGE)  # without the token
+_OPEN = (
+    "/health/live",
+    "/health/ready",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/docs",
+    "/openapi.json",
+    *_PAGE,
+)  # without the token
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,7 +455,9 @@ class _Guard:
         try:
             if "*" not in self._hosts and not self._is_own_name(scope):
                 # Otherwise a site could have its own name lead here, and its pages read what this service answers.
-                text = f"this service answers to the names {', '.join(self._hosts)}; a proxy sends Host: {self._hosts[0]}"
+                text = (
+                    f"this service answers to the names {', '.join(self._hosts)}; a proxy sends Host: {self._hosts[0]}"
+                )
                 await JSONResponse({"error": text}, 400)(scope, receive, sending)
                 return
             if not self._allowed(scope):
