@@ -138,15 +138,19 @@ def _start_worker(function: Callable[..., Any]) -> None:
     _function = function
     for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    exit_with_parent()  # workers hold both ends of their queues: a killed parent would be waited for without an end
 
 
-def _exit_with_parent() -> None:
-    # Workers hold both ends of their queues, so a killed parent would be waited for without an end.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(0)
+def exit_with_parent() -> None:
+    """End this process as soon as the one that started it by ``multiprocessing`` has ended; nothing in others."""
+    if (parent := multiprocessing.parent_process()) is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _call_in_worker(item: Any) -> Any:

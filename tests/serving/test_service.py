@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -87,9 +89,13 @@ def test_options_are_those_of_the_request(client, barcode):
     ("query", "message"),
     [
         ("beam=3", "'beam' is no option; expected some of: decode"),
-        ("n_best=0", "n_best is '0'; expected 1 to 20"),
+        ("n_best=0", "n_best is '0'; expected 1 to 10"),
         ("n_best=1e9", "n_best is '1e9'"),
+        ("n_best=0000000010" + "0" * 5000, "expected 1 to 10"),
         ("decode=best", "decode is 'best'"),
+        ("decode=" + "x" * 5000, "decode is 'xxxxxxxxxxxxxxxxxxxx'"),
+        ("allow=" + "a1" * 2001, "allow has more than 4,000 characters"),
+        ("pattern=(?R)|a", "pattern calls itself"),
         ("lm=/etc/passwd", "lm is '/etc/passwd'; expected auto or none"),
         ("pattern=(a", "no regular expression"),
         ("pattern=" + "a" * 201, "pattern has more than 200 characters"),
@@ -219,7 +225,22 @@ def test_the_tensors_of_doclings_client(client, barcode):
         '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1], "data": [1, 2]}]}',
         '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [300]}]}',
         '{"inputs": [{"name": "images", "datatype": "BYTES", "shape": [0], "data": []}]}',
+        '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [8000000, 0, 0, 0], "data": []}]}',
+        '{"inputs": [{"name": "images", "datatype": "UINT8", "data": [1], "shape": [' + "9" * 4000 + ",9]}]}",
+        '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1.9, 1, 1, 1], "data": [1]}]}',
+        '{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [1.7]}]}',
+        '{"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [[[1], "%s"]]}]}' % ("a" * 100_000),
+        '{"inputs": [%s[]]}' % ("[]," * 2_100_000),
+        '{"inputs": [{"name": "images", "datatype": "\\ud800", "shape": [1], "data": ["x"]}]}',
+        *(
+            '{"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": ["x"]}], ' + more + "}"
+            for more in (
+                '"outputs": 5', '"outputs": [{}]', '"outputs": ["text"]', '"outputs": [{"name": ["x"]}]',
+                '"outputs": [{"name": "text", "parameters": 5}]', '"parameters": 5', '"id": "\\ud800"',
+            )
+        ),
     ],
+    ids=lambda text: text[-60:],
 )  # fmt: skip
 def test_requests_that_are_none_are_refused(client, request_):
     status, _, found = client("POST", "/v2/models/crnn/infer", request_.encode())
@@ -303,6 +324,60 @@ def test_connections_that_send_no_request_are_closed(client, monkeypatch):
         silent[0].sendall(b"GET /health/live HTTP/1.1\r\nHost: loc")
         for connection in silent:
             assert connection.recv(10) == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\r\n",  # on the connection of an answer
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nab",  # that nobody reads
+    ],
+)
+def test_connections_are_closed_that_send_nothing_of_use_behind_an_answer(client, monkeypatch, sent):
+    monkeypatch.setattr(server_module, "_HEADER_S", 0.3)
+    with client.connect() as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.sendall(sent)
+        while connection.recv(1000):
+            pass
+
+
+def test_endless_trailers_are_cut_off(client):
+    with client.connect() as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        endless = b"".join([b"X: " + b"a" * 4000 + b"\r\n"] * 10_000)
+        with pytest.raises(ConnectionError):
+            connection.sendall(endless)
+
+
+def test_a_request_may_follow_another_in_pieces(client, barcode):
+    image = barcode("ab") + bytes(70_000)  # behind the end of a PNG anything may stand
+    head = b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(image)
+    with client.connect() as connection:
+        connection.sendall(head + image + b"GET /health/live HTTP/1.1\r\nHost: loc")
+        found = connection.recv(10_000)
+        while b'"ab"' not in found:
+            found += connection.recv(10_000)
+        connection.sendall(b"alhost\r\nConnection: close\r\n\r\n")
+        while more := connection.recv(10_000):
+            found += more
+    assert found.count(b"HTTP/1.1 200") == 2
+
+
+def test_chunks_of_single_bytes_are_taken(client, barcode):
+    image = barcode("ab") + bytes(15_000)
+    chunks = (image[k : k + 1] for k in range(len(image)))
+    assert client("POST", "/read", chunks, {"Transfer-Encoding": "chunked"})[2]["text"] == "ab"
+
+
+def test_a_slow_pattern_fails_alone(client, barcode):
+    slow = "/read?" + urlencode({"pattern": r"(.*)(.*)(.*)(.*)(.*)(.*)\1\2\3\4\5\6z|.*"})
+    fine = barcode("cde")
+    assert client.post(slow, fine)[1]["text"] == "cde"
+    status, found = client.post(slow, barcode("ab" * 8))
+    assert (status, "takes too long" in str(found)) in ((400, True), (200, False))
+    assert client.post(slow, fine)[1]["text"] == "cde"
 
 
 def test_endless_headers_are_cut_off(client):
@@ -460,6 +535,36 @@ def test_two_workers_share_the_port_and_count_together(process, trained_run):
         assert b'crnn_images_total{outcome="read"} 12.0' in client.get("/metrics")[1]
     running.send_signal(signal.SIGTERM)
     assert running.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_workers_end_with_their_parent(process, trained_run):
+    running, port = process("--model", trained_run.folder, "--engine", "onnx", "--workers", "2")
+    client = Client(port)
+    until(lambda: ready(client))
+    running.kill()
+    until(lambda: not ready(client))
+
+
+def test_a_worker_that_dies_is_replaced_and_told(process, trained_run):
+    running, port = process("--model", trained_run.folder, "--engine", "onnx", "--workers", "2")
+    client = Client(port)
+    until(lambda: ready(client))
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    if not children.exists():
+        pytest.skip("the processes of another cannot be listed here")
+    worker = int(children.read_text().split()[-1])
+    os.kill(worker, signal.SIGKILL)
+    lines = iter(running.stderr.readline, "")
+    assert f"worker {worker} has ended by itself" in next(line for line in lines if "GET" not in line)
+    until(lambda: ready(client))
+
+
+def test_an_interrupt_during_the_start_leaves_no_traceback(process, trained_run):
+    running, _ = process("--model", trained_run.folder, "--engine", "onnx", "--workers", "2")
+    time.sleep(0.3)  # the workers import
+    os.killpg(running.pid, signal.SIGINT)
+    running.wait(60)
+    assert "Traceback" not in running.stderr.read()
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,10 @@ class Pattern:
     def __reduce__(self) -> tuple[Any, ...]:  # the cache cannot be pickled
         return Pattern, self._made_of
 
+    def restart(self) -> None:
+        """Forget the time that matching has taken: the limit is one of each call."""
+        self._texts, self._seconds = 0, 0.0
+
     def matches(self, text: str) -> bool:
         """Return true if the whole text matches."""
         return self._match(text, partial=False)

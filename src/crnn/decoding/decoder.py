@@ -167,6 +167,8 @@ class Decoder:
             return self.matched(log_probs, decode_lexicon(log_probs, self.lexicon, n_best, margin, posterior=True))
         if self.prior is not None and self.pattern is None:  # words may be searched apart
             return self.decode_groups([log_probs])[0]
+        if self.pattern is not None:
+            self.pattern.restart()
         allowed = restrict(log_probs, self._allowed)
         if self.method == "greedy":
             texts = decode_greedy(allowed)

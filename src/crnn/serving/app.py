@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -34,6 +34,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crnn.decoding.decoder import DecodeMethod
 from crnn.errors import CrnnError, ImageError
 from crnn.interop.detection import Detector
 from crnn.page import Page, PageReader, advance
@@ -43,13 +44,16 @@ from crnn.serving.openapi import as_html, openapi
 
 _R = TypeVar("_R")
 _log = logging.getLogger("crnn.serve")
+logging.getLogger("python_multipart").disabled = True  # it repeats what clients wrote
 
 _MAX_IMAGES = 64  # of a request
 _MAX_FIELDS = 16
 _MAX_PHOTOS = 16  # of all requests together whose lines are looked for; a photo takes a second or two
 _MAX_WORDS, _MAX_LEXICON = 50_000, 1 << 20  # of a lexicon, and its characters
-_MAX_PATTERN = 200  # characters
-_MAX_ALTERNATIVES = 20
+_MAX_PATTERN, _MAX_CHARACTERS = 200, 4_000  # of a pattern, and of allow and block
+_MAX_ALTERNATIVES = 10  # the width of the beam
+_METHODS_OF_READING = get_args(DecodeMethod)
+_RECURSION = re.compile(r"\(\?(R|\d|&|P>)")  # of patterns; takes hundreds of megabytes
 _OPTIONS = ("decode", "lm", "lexicon", "pattern", "allow", "block", "n_best")  # of a request
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -64,15 +68,8 @@ _PAGE = {
     "/page.js": ("page.js", "text/javascript"),
 }
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
-_OPEN = (
-    "/health/live",
-    "/health/ready",
-    "/v2/health/live",
-    "/v2/health/ready",
-    "/docs",
-    "/openapi.json",
-    *_PAGE,
-)  # without the token
+_HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+_OPEN = (*_HEALTH, *_PAGE, "/docs", "/openapi.json")  # without the token
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +145,9 @@ class Service:
         self, request: Request, images: Sequence[Image], options: dict[str, Any]
     ) -> list[Reading | ImageError]:
         """Return the reading of each image, or its error; the work is given up when the client goes away."""
-        decoder = (
-            self.batcher.decoder(())
-            if not options
-            else await run_in_threadpool(self.batcher.decoder, options_key(options))
-        )
+        decoder = self.batcher.decoder(())
+        if options:
+            (decoder,) = await self._awaited(request, [self.batcher.decoder_in_turn(options_key(options))])
         found = await self._awaited(request, self.batcher.submit(images, decoder))
         for result in found:
             self.images.labels("error" if isinstance(result, ImageError) else "read").inc()
@@ -218,6 +213,8 @@ async def _form(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, st
     files: list[tuple[str, bytes]] = []
     fields: dict[str, str] = {}
 
+    parts = 0
+
     def on_file(file: File) -> None:
         file.file_object.seek(0)
         content = file.file_object.read()
@@ -230,8 +227,10 @@ async def _form(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, st
             raise HTTPException(400, f"more than {_MAX_IMAGES} images are sent; send them in several requests")
 
     def on_field(field: Field) -> None:
+        nonlocal parts
+        parts += 1
         fields[(field.field_name or b"").decode(errors="replace")] = _text("a field", field.value or b"")
-        if len(fields) > _MAX_FIELDS:
+        if parts > _MAX_FIELDS:
             raise HTTPException(400, f"more than {_MAX_FIELDS} fields are sent")
 
     _, settings = parse_options_header(request.headers["content-type"])
@@ -262,8 +261,17 @@ def reading_options(given: dict[str, str]) -> dict[str, Any]:
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
     if options.get("lm", "auto") not in ("auto", "none"):  # a name could be a file of the server
         raise HTTPException(400, f"lm is {options['lm'][:20]!r}; expected auto or none")
+    if options.get("decode", "auto") not in _METHODS_OF_READING:
+        raise HTTPException(
+            400, f"decode is {options['decode'][:20]!r}; expected one of {', '.join(_METHODS_OF_READING)}"
+        )
     if len(options.get("pattern", "")) > _MAX_PATTERN:
         raise HTTPException(400, f"pattern has more than {_MAX_PATTERN} characters")
+    if _RECURSION.search(options.get("pattern", "")):
+        raise HTTPException(400, "pattern calls itself or a group; expected it written out")
+    for name in ("allow", "block"):
+        if len(options.get(name, "")) > _MAX_CHARACTERS:
+            raise HTTPException(400, f"{name} has more than {_MAX_CHARACTERS:,} characters")
     if "lexicon" in options:
         words = [word for word in options["lexicon"].splitlines() if word.strip()]
         if len(options["lexicon"]) > _MAX_LEXICON:
@@ -274,7 +282,7 @@ def reading_options(given: dict[str, str]) -> dict[str, Any]:
             )
         options["lexicon"] = words
     if "n_best" in options:
-        if not options["n_best"].isdecimal() or not 1 <= int(options["n_best"][:9]) <= _MAX_ALTERNATIVES:
+        if not re.fullmatch(r"[0-9]{1,3}", options["n_best"]) or not 1 <= int(options["n_best"]) <= _MAX_ALTERNATIVES:
             raise HTTPException(400, f"n_best is {options['n_best'][:20]!r}; expected 1 to {_MAX_ALTERNATIVES}")
         options["n_best"] = int(options["n_best"])
     return options

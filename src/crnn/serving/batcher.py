@@ -23,7 +23,7 @@ Image: TypeAlias = bytes | npt.NDArray[np.uint8]  # encoded, or pixels (H, W, C)
 Result: TypeAlias = "Future[Reading | ImageError]"
 
 _BATCHES = 4  # of ``batch_size`` images that are taken at once: more of them share a width
-_KEPT_DECODERS = 8  # of the latest options of requests
+_KEPT_DECODERS = 4  # of the latest options of requests; one with many words takes some 50 MB
 
 
 class OverloadedError(Exception):
@@ -35,6 +35,7 @@ class _Job:
     """An image of a request."""
 
     decoder: Decoder
+    request: object
     result: Result = field(default_factory=Future)
     image: FittedImage | None = None
 
@@ -43,8 +44,8 @@ class Batcher:
     """Reader of the images of all requests; results are those of ``Recognizer.read``.
 
     Images are opened in threads; one thread runs the network on all that are open, in the order of their arrival, so
-    that none waits for others to come. Readings with options of a request are decoded beside it: a slow pattern delays
-    no one else.
+    that none waits for others to come. Readings with options of a request are decoded beside it, in a thread of their
+    own: a slow pattern delays no one without options.
 
     Args:
         reader: The reader; nothing else may use it meanwhile.
@@ -65,10 +66,15 @@ class Batcher:
         self._on_batch, self._on_waiting = on_batch, on_waiting
         self._lock = threading.Lock()
         self._opened: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._with_options = ThreadPoolExecutor(1, thread_name_prefix="crnn-decode")
         self._pool = ThreadPoolExecutor(available_threads(), thread_name_prefix="crnn-open")
         self._thread = threading.Thread(target=self._run, name="crnn-network", daemon=True)
         self._thread.start()
         self.decoder = functools.lru_cache(_KEPT_DECODERS)(self._decoder)
+
+    def decoder_in_turn(self, options: tuple[tuple[str, Any], ...]) -> Future[Decoder]:
+        """Return ``decoder`` of options, made in the thread that decodes with them."""
+        return self._with_options.submit(self.decoder, options)
 
     def _decoder(self, options: tuple[tuple[str, Any], ...]) -> Decoder:
         """Return the decoder of options, as pairs of name and value; raises their errors."""
@@ -85,7 +91,8 @@ class Batcher:
                 raise OverloadedError
             self.waiting += len(images)
             self._on_waiting(self.waiting)
-        jobs = [_Job(decoder) for _ in images]
+        request = object()
+        jobs = [_Job(decoder, request) for _ in images]
         for job, data in zip(jobs, images, strict=True):
             job.result.add_done_callback(self._done)
             self._pool.submit(self._open, job, data)
@@ -95,7 +102,8 @@ class Batcher:
         """End the threads; requests were answered before, or are given up."""
         self._opened.put(None)
         self._thread.join()
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._with_options):
+            pool.shutdown(cancel_futures=True)
 
     def _done(self, _: Result) -> None:
         with self._lock:
@@ -136,14 +144,17 @@ class Batcher:
         except Exception as error:
             _fail(jobs, error)
             return
-        by_decoder: dict[int, list[tuple[_Job, NetworkOutput | ImageError]]] = {}
+        together: list[tuple[_Job, NetworkOutput | ImageError]] = []
+        by_request: dict[int, list[tuple[_Job, NetworkOutput | ImageError]]] = {}
         for job, output in zip(jobs, outputs, strict=True):
-            by_decoder.setdefault(id(job.decoder), []).append((job, output))
-        for pairs in by_decoder.values():
-            if pairs[0][0].decoder is self.reader.decoder:
-                self._decode(pairs)
-            else:
-                self._pool.submit(self._decode, pairs)
+            if job.decoder is self.reader.decoder:
+                together.append((job, output))
+            else:  # whose pattern is too slow fails alone
+                by_request.setdefault(id(job.request), []).append((job, output))
+        for pairs in by_request.values():
+            self._with_options.submit(self._decode, pairs)
+        if together:
+            self._decode(together)
 
     def _decode(self, pairs: list[tuple[_Job, NetworkOutput | ImageError]]) -> None:
         jobs = [job for job, _ in pairs]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import math
 import struct
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import from_json
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -28,6 +31,8 @@ from crnn.errors import ImageError
 from crnn.recognizer import Reading
 
 _MAX_IMAGES = 64  # of a request
+_MAX_DIMENSIONS, _MAX_SIZE = 8, 1 << 31  # of tensors
+_MAX_NUMBERS, _MAX_LISTS = 8_000_000, 2_000_000  # of JSON, whose parser lets no other thread run meanwhile
 _LENGTH = "Inference-Header-Content-Length"  # of the JSON in front of binary tensors
 _MODELS: dict[str, dict[str, Any]] = {
     "crnn": {
@@ -94,8 +99,8 @@ async def _infer(request: Request) -> Response:
     name = _model(request)
     body = b"".join([chunk async for chunk in service_of(request).body(request)])
     try:
-        head, tensors = _parsed(body, request.headers.get(_LENGTH))
-        images = _images(name, tensors)
+        head, tensors = await run_in_threadpool(_parsed, body, request.headers.get(_LENGTH))
+        images, wanted = _images(name, tensors), _wanted(name, head)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error, RecursionError) as error:
         raise HTTPException(400, f"not a request of the Open Inference Protocol: {_cause(error)}") from None
     if name == "ocr":
@@ -108,14 +113,14 @@ async def _infer(request: Request) -> Response:
             "txts": [text.encode() for text in texts],
             "scores": np.array(scores, dtype="<f4"),
         }
-        return _answer(name, head, outputs)
+        return _answer(name, head, wanted, outputs)
     found = await service_of(request).read(request, images, {})
     readings: list[Reading] = []
     for place, result in enumerate(found):
         if isinstance(result, ImageError):
             raise HTTPException(400, f"image {place}: {result}")
         readings.append(result)
-    return _answer(name, head, _outputs(readings))
+    return _answer(name, head, wanted, _outputs(readings))
 
 
 def _cause(error: Exception) -> str:
@@ -127,10 +132,14 @@ def _parsed(body: bytes, length: str | None) -> tuple[dict[str, Any], dict[str, 
     end = len(body) if length is None else int(length)
     if not 0 <= end <= len(body):
         raise ValueError(f"{_LENGTH} is {end}, the body has {len(body)} bytes")
-    head = json.loads(body[:end])
+    if body.count(b",", 0, end) > _MAX_NUMBERS or body.count(b"[", 0, end) > _MAX_LISTS:
+        raise ValueError("the tensors are too large for JSON; send them in binary form")
+    head = from_json(body[:end])
     tensors: dict[str, _Tensor] = {}
     for given in head["inputs"]:
-        shape = [int(size) for size in given["shape"]]
+        shape = given["shape"]
+        if not 0 < len(shape) <= _MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n <= _MAX_SIZE for n in shape):
+            raise ValueError(f"shape is {shape!s:.80}; expected 1 to {_MAX_DIMENSIONS} sizes")
         size = (given.get("parameters") or {}).get("binary_data_size")
         data = None if size is None else body[end : end + int(size)]
         if data is not None:
@@ -140,31 +149,38 @@ def _parsed(body: bytes, length: str | None) -> tuple[dict[str, Any], dict[str, 
 
 
 def _tensor(given: dict[str, Any], shape: list[int], data: bytes | None) -> _Tensor:
-    if any(size < 0 for size in shape):
-        raise ValueError(f"shape is {shape[:8]}")
     count, kind = math.prod(shape), given["datatype"]
     if kind == "BYTES":
-        items = _flat(given["data"]) if data is None else _split(data)
+        items = _texts(given["data"]) if data is None else _split(data)
         if len(items) != count:
             raise ValueError(f"{given['name']!s:.40} has {len(items)} elements, its shape says {count}")
-        return [item.encode() if isinstance(item, str) else bytes(item) for item in items]
+        return items
     if kind != "UINT8":
         raise ValueError(f"datatype {kind!s:.20} is not taken; expected UINT8 or BYTES")
-    array = np.array(_flat(given["data"]), dtype=np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
-    return array.reshape(shape)
+    if data is not None:
+        return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+    numbers = np.array(given["data"])
+    if numbers.dtype.kind != "i" or numbers.min() < 0 or numbers.max() > 255:
+        raise ValueError(f"{given['name']!s:.40} has other data than whole numbers from 0 to 255")
+    return numbers.astype(np.uint8).reshape(shape)
 
 
-def _flat(data: Any) -> list[Any]:
-    """Return nested lists as one."""
-    while data and isinstance(data[0], list):
-        data = [item for row in data for item in row]
-    return list(data)
+def _texts(data: Any) -> list[bytes]:
+    """Return the elements of nested lists of texts."""
+    for _ in range(_MAX_DIMENSIONS):
+        if not all(isinstance(row, list) for row in data):
+            break
+        data = list(itertools.chain.from_iterable(data))
+    return [text.encode() for text in data]
 
 
 def _split(data: bytes) -> list[bytes]:
     """Return the elements of a binary BYTES tensor: each behind its length, 4 bytes little-endian."""
-    items, place = [], 0
+    items: list[bytes] = []
+    place = 0
     while place < len(data):
+        if len(items) == _MAX_IMAGES:
+            raise ValueError(f"a tensor has more than {_MAX_IMAGES} elements")
         (size,) = struct.unpack_from("<I", data, place)
         items.append(data[place + 4 : place + 4 + size])
         place += 4 + size
@@ -173,14 +189,15 @@ def _split(data: bytes) -> list[bytes]:
 
 def _images(model: str, tensors: dict[str, _Tensor]) -> list[bytes | npt.NDArray[np.uint8]]:
     tensor = tensors["images" if model == "crnn" else "image"]
+    most = _MAX_IMAGES if model == "crnn" else 1
+    if not 0 < len(tensor) <= most:
+        raise ValueError(f"{len(tensor)} images; expected 1 to {most}")
     if isinstance(tensor, list):
         images: list[Any] = [_decoded(item) for item in tensor]
     elif tensor.ndim == 4:
         images = list(tensor)
     else:
         raise ValueError(f"images are UINT8 {list(tensor.shape)}; expected [N, H, W, C]")
-    if not 0 < len(images) <= (_MAX_IMAGES if model == "crnn" else 1):
-        raise ValueError(f"{len(images)} images; expected 1 to {_MAX_IMAGES if model == 'crnn' else 1}")
     return images
 
 
@@ -200,14 +217,22 @@ def _outputs(readings: Sequence[Reading]) -> dict[str, _Tensor]:
     }
 
 
-def _answer(model: str, head: dict[str, Any], outputs: dict[str, _Tensor]) -> Response:
-    wanted = {of["name"]: of.get("parameters") or {} for of in head.get("outputs") or []}
-    if unknown := sorted(set(wanted) - set(outputs)):
-        raise HTTPException(400, f"{unknown[0]!s:.40} is no output of {model}; expected {', '.join(outputs)}")
+def _wanted(model: str, head: dict[str, Any]) -> dict[str, bool]:
+    """Return the outputs that a request wants, and true for each that is to be binary."""
+    known = [of["name"] for of in _MODELS[model]["outputs"]]
     whole = bool((head.get("parameters") or {}).get("binary_data_output"))
+    asked = {
+        of["name"]: bool((of.get("parameters") or {}).get("binary_data", whole)) for of in head.get("outputs") or []
+    }
+    if unknown := [name for name in asked if name not in known]:
+        raise ValueError(f"{unknown[0]!s:.40} is no output of {model}; expected {', '.join(known)}")
+    return asked or dict.fromkeys(known, whole)
+
+
+def _answer(model: str, head: dict[str, Any], wanted: dict[str, bool], outputs: dict[str, _Tensor]) -> Response:
     listed, tail = [], b""
     for name, tensor in outputs.items():
-        if wanted and name not in wanted:
+        if name not in wanted:
             continue
         if isinstance(tensor, list):
             of: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(tensor)]}
@@ -215,7 +240,7 @@ def _answer(model: str, head: dict[str, Any], outputs: dict[str, _Tensor]) -> Re
         else:
             of = {"name": name, "datatype": "FP32", "shape": list(tensor.shape)}
             data, values = tensor.tobytes(), tensor.ravel().tolist()
-        if wanted.get(name, {}).get("binary_data", whole):
+        if wanted[name]:
             of["parameters"] = {"binary_data_size": len(data)}
             tail += data
         else:

@@ -9,65 +9,98 @@ import logging
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from crnn.errors import ConfigError
 from crnn.interop.detection import Detector, load_detector
-from crnn.parallel import signals_blocked, unblock_signals
+from crnn.parallel import exit_with_parent, signals_blocked, unblock_signals
 from crnn.recognizer import Recognizer, load
 from crnn.serving.app import Limits, create_app
+
+_log = logging.getLogger("crnn.serve")
 
 _HEADER_S = 10.0  # for the first line and the headers of a request
 _HEADER_BYTES = 64 << 10
 _DRAIN_S = 20  # for the answers to what was taken, after SIGTERM
+_MORE_S = 5.0  # until a worker that does not end by itself is killed
+_START_S = 30  # in which a worker must come up, and answer its parent
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself waits for headers forever, and takes any number of them."""
+    """uvicorn's protocol, with limits for what surrounds bodies.
+
+    By itself it waits forever for headers, trailers, and what follows an answer, and takes any number of them.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
-    _header_bytes: int | None = 0  # None: the headers are there
+    _in_message = False
+    _received = _in_bodies = _in_headers = 0  # bytes since the message began
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._begin()
+        self._set_deadline()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._begin()
+        self._in_message = True
+        self._received = self._in_bodies = self._in_headers = 0
+        self._set_deadline()
 
     def data_received(self, data: bytes) -> None:
+        self._received += len(data)
         super().data_received(data)
-        if self._header_bytes is not None:
-            self._header_bytes += len(data)
-            if self._header_bytes > _HEADER_BYTES:
-                self.transport.abort()
+        # Chunks of single bytes have five of their own for each.
+        if self._received > _HEADER_BYTES + len(data) + 6 * self._in_bodies:
+            self.transport.abort()
+        elif self._deadline is None and not self._in_message and (self.cycle is None or self.cycle.response_complete):
+            self._set_deadline()  # empty lines between messages: uvicorn's own timer has ended
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._in_headers += len(name) + len(value)
+        if self._in_headers > _HEADER_BYTES:
+            self.transport.abort()
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._end()
+        self._end_deadline()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._in_bodies += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        self._received = self._in_bodies = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_message and not self.transport.is_closing():  # the rest of a body that nobody reads
+            self._set_deadline()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
+        self._end_deadline()
         super().connection_lost(exc)
 
-    def _begin(self) -> None:
-        self._end()
-        self._header_bytes = 0
+    def _set_deadline(self) -> None:
+        self._end_deadline()
         self._deadline = self.loop.call_later(_HEADER_S, self.transport.close)
 
-    def _end(self) -> None:
-        self._header_bytes = None
+    def _end_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
 
 
 @dataclass(frozen=True)
@@ -103,16 +136,21 @@ class AppFactory:
     def __call__(self) -> ASGIApp:
         """Return the application."""
         unblock_signals()  # in a worker, uvicorn has its handlers by now
-        log = logging.getLogger("crnn.serve")  # here, as workers are processes of their own
-        log.setLevel(logging.INFO)
-        log.propagate = False
-        log.addHandler(logging.StreamHandler())
+        exit_with_parent()
+        _start_log()
         hosts = ("localhost", "127.0.0.1", "[::1]") if self.host in _LOOPBACK else ("*",)
         reader, detector = self._load()
         return create_app(
             reader, name=self.model, limits=self.limits, token=self.token, hosts=hosts, origins=self.origins,
             detector=detector,
         )  # fmt: skip
+
+
+def _start_log() -> None:
+    """Log to stderr; in each process."""
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
+    _log.handlers = [logging.StreamHandler()]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -127,11 +165,26 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Workers(Multiprocess):
-    """uvicorn's worker processes; signals wait until they can take them, and end without a traceback."""
+    """uvicorn's worker processes: none is waited for without an end, and their ends are told."""
 
     def init_processes(self) -> None:
-        with signals_blocked():
+        with signals_blocked():  # until workers can take them
             super().init_processes()
+
+    def keep_subprocess_alive(self) -> None:
+        before = [process.pid for process in self.processes]
+        super().keep_subprocess_alive()
+        for pid in set(before).difference(process.pid for process in self.processes):
+            assert pid is not None
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            _log.warning("worker %d has ended by itself; another takes its place", pid)
+
+    def join_all(self) -> None:
+        end = time.monotonic() + _DRAIN_S + _MORE_S
+        for process in self.processes:
+            process.process.join(max(0.0, end - time.monotonic()))
+            if process.process.is_alive():
+                process.process.kill()
 
 
 def serve(factory: AppFactory, port: int, workers: int, on_ready: Callable[[str], None]) -> None:
@@ -150,10 +203,11 @@ def serve(factory: AppFactory, port: int, workers: int, on_ready: Callable[[str]
     if workers == 1:
         app = factory()
     else:
+        _start_log()
         factory.check()  # its errors belong here, and not to workers that are started again and again
     config = uvicorn.Config(
         app, factory=workers > 1, http=_Protocol, ws="none", access_log=False, log_level="warning", server_header=False,
-        proxy_headers=False, timeout_graceful_shutdown=_DRAIN_S, workers=workers,
+        proxy_headers=False, timeout_graceful_shutdown=_DRAIN_S, workers=workers, timeout_worker_healthcheck=_START_S,
     )  # fmt: skip
     with listen(factory.host, port) as bound, contextlib.ExitStack() as stack:
         host = f"[{factory.host}]" if ":" in factory.host else factory.host
@@ -161,6 +215,9 @@ def serve(factory: AppFactory, port: int, workers: int, on_ready: Callable[[str]
         if workers == 1:
             uvicorn.Server(config).run([bound])
         else:
-            counters = stack.enter_context(tempfile.TemporaryDirectory())
+            # In memory where there is such a folder: on a disk that is full, counting would end the workers.
+            memory = "/dev/shm"  # noqa: S108
+            folder = memory if os.access(memory, os.W_OK) else None
+            counters = stack.enter_context(tempfile.TemporaryDirectory(prefix="crnn-", dir=folder))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters  # counts of all workers together
             _Workers(config, sockets=[bound]).run()
