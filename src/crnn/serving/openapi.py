@@ -52,11 +52,11 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
         "decode": ("greedy, beam, lexicon, or auto", {"enum": ["auto", "greedy", "beam", "lexicon"]}),
         "lm": ("auto: the language of the weights; none", {"enum": ["auto", "none"]}),
         "lexicon": (f"at most {max_words:,} words, one on each line", {}),
-        "pattern": ("regular expression that the whole text must match", {}),
+        "pattern": ("regular expression that the whole text must match, at most 200 characters", {}),
         "allow": ("only characters that texts may have", {}),
         "block": ("characters that texts may not have", {}),
         "detect": ("true: all lines of each image, where the service has a detector", {"enum": ["true", "false"]}),
-        "n_best": ("number of texts", {"type": "integer", "minimum": 1, "maximum": 20}),
+        "n_best": ("number of texts, 1 to 10", {"type": "integer", "minimum": 1, "maximum": 10}),
     }
     parameters = [
         {"name": name, "in": "query", "description": text, "schema": {"type": "string", **more}}
@@ -72,11 +72,20 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
     refusals = {code: _response(text, _ERROR) for code, text in _REFUSALS.items()}
 
     def get(summary: str) -> dict[str, Any]:
-        return {"get": {"summary": summary, "responses": {"200": {"description": "It is."}}}}
+        return {"get": {"summary": summary, "responses": {"200": {"description": "As told."}}}}
 
-    def post(summary: str, content: dict[str, Any], answer: dict[str, Any], **more: Any) -> dict[str, Any]:
+    def post(
+        summary: str, content: dict[str, Any], answer: dict[str, Any], others: dict[str, Any] | None = None, **more: Any
+    ) -> dict[str, Any]:
         body = {"required": True, "content": content}
-        return {"post": {"summary": summary, "requestBody": body, "responses": {"200": answer, **refusals}, **more}}
+        return {
+            "post": {
+                "summary": summary,
+                "requestBody": body,
+                "responses": {"200": answer, **refusals, **(others or {})},
+                **more,
+            }
+        }
 
     tensors = {"application/json": {"schema": {"type": "object"}}}
     return {
@@ -87,6 +96,9 @@ def openapi(max_images: int, max_words: int) -> dict[str, Any]:
                 "Read an image, or several.",
                 {"image/*": binary, "multipart/form-data": form},
                 _response("One reading, or those of several.", {"oneOf": [_READING, several]}),
+                {"422": _response("The image, the only one of the request, cannot be read.", _READING)},
+                description="curl --data-binary @word.png http://127.0.0.1:8000/read\n"
+                "curl -F a=@1.png -F b=@2.png -F n_best=3 http://127.0.0.1:8000/read",
                 parameters=parameters,
             ),
             "/ocr": post(
@@ -118,20 +130,16 @@ def as_html(described: dict[str, Any]) -> str:
     for path, methods in described["paths"].items():
         for method, route in methods.items():
             body = route.get("requestBody", {}).get("content", {})
-            rows = [(p["name"], f"in the {p['in']}", p.get("description", "")) for p in route.get("parameters", ())]
-            rows += [("body", kind, json.dumps(content["schema"], indent=1)) for kind, content in body.items()]
-            rows += [
-                (code, answer["description"], json.dumps(content["schema"], indent=1))
-                for code, answer in route["responses"].items()
-                for content in (answer.get("content") or {"": {"schema": {}}}).values()
-            ]
-            cells = "".join(
-                f"<tr><th>{escape(name)}</th><td>{escape(kind)}</td><td>{_shown(text)}</td></tr>"
-                for name, kind, text in rows
-            )
-            parts.append(
-                f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(route['summary'])}</p><table>{cells}</table>"
-            )
+            where = "in the query, or a field of the form" if "multipart/form-data" in body else "in the path"
+            rows = [(p["name"], where, escape(p.get("description", ""))) for p in route.get("parameters", ())]
+            rows += [("body", kind, _shown(content["schema"])) for kind, content in body.items()]
+            for code, answer in sorted(route["responses"].items()):
+                schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+                rows.append((code, answer["description"], _shown(schema)))
+            cells = "".join(f"<tr><th>{escape(n)}</th><td>{escape(k)}</td><td>{t}</td></tr>" for n, k, t in rows)
+            example = f"<pre>{escape(route['description'])}</pre>" if "description" in route else ""
+            title = f"{method.upper()} {escape(path)}"
+            parts.append(f"<h2>{title}</h2><p>{escape(route['summary'])}</p>{example}<table>{cells}</table>")
     title = f"{described['info']['title']} {described['info']['version']}"
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}: routes</title>'
@@ -142,9 +150,8 @@ def as_html(described: dict[str, Any]) -> str:
     )
 
 
-def _shown(text: str) -> str:
-    return (
-        f"<details><summary>schema</summary><pre>{escape(text)}</pre></details>"
-        if text.startswith("{") and len(text) > 60
-        else escape("" if text == "{}" else text)
-    )
+def _shown(schema: dict[str, Any]) -> str:
+    """Return a schema to open, if it tells more than a type."""
+    if not any(key in schema for key in ("properties", "oneOf")):
+        return ""
+    return f"<details><summary>fields</summary><pre>{escape(json.dumps(schema, indent=1))}</pre></details>"
