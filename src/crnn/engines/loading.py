@@ -1,16 +1,17 @@
 """Choice of an engine and opening of networks: weights in any engine, exported files in ONNX Runtime or OpenVINO."""
 
 import importlib.util
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from crnn.config.model import ReaderConfig
+from crnn.config.model import CharsetConfig, ReaderConfig
 from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads, is_forked
-from crnn.errors import ConfigError, MissingExtraError
-from crnn.model.weights import read_weights, shipped_engine_file, shipped_names
+from crnn.errors import CheckpointError, ConfigError, MissingExtraError
+from crnn.model.weights import read_weights, resolve_weights, shipped_engine_file, shipped_names
 
 EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
 
@@ -96,6 +97,27 @@ def _open_in_torch(
 def installed_engines() -> list[EngineName]:
     """Return the names of installed engines, the fastest on CPUs first; imports none."""
     return [name for name in _PACKAGES if not _missing(name)]
+
+
+def is_model(name: str) -> bool:
+    """Return true for the name of a model, and of files and folders that are one by what they hold, or end as one."""
+    if Path(name).suffix in (".onnx", ".xml", ".safetensors"):
+        return True
+    try:
+        with resolve_weights(name).open("rb") as file:
+            head, size = file.read(9), os.fstat(file.fileno()).st_size
+    except (CheckpointError, OSError):
+        return False
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < size
+
+
+def charset_of(model: str | Path) -> CharsetConfig:
+    """Return the characters and label rules of a model; errors as of ``open_model``."""
+    if (exported := _exported(model, "fp32")) is None:
+        return read_weights(model).config.charset
+    from crnn.engines.exported_file import read_engine_file
+
+    return read_engine_file(exported).config.charset
 
 
 def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -> bool:

@@ -82,6 +82,7 @@ class DatasetResult:
     lexicons: tuple[LexiconResult, ...] = ()
     greedy: TextSums | None = None
     forms: tuple[tuple[str, TextSums], ...] = ()
+    without_reading: tuple[str, ...] | None = None  # of readings from a file: keys of samples that have none there
 
     @property
     def warnings(self) -> list[str]:
@@ -101,6 +102,10 @@ class DatasetResult:
             for x in self.lexicons
             if x.without
         ]
+        if self.without_reading:
+            keys, more = ", ".join(self.without_reading[:3]), ", ..." if len(self.without_reading) > 3 else ""
+            count = f"{len(self.without_reading)} of {self.sums.samples}"
+            lines.append(f"{count} samples have no text in the file, and count as wrong: {keys}{more}")
         return [f"{self.name}: {line}" for line in lines]
 
 
@@ -111,11 +116,26 @@ class Evaluation:
     model: str
     protocol: str
     datasets: tuple[DatasetResult, ...]
+    unknown: tuple[str, ...] = ()  # of readings from a file: images that are in none of the sets
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of all sets, and on readings of no set."""
+        lines = [line for dataset in self.datasets for line in dataset.warnings]
+        if self.unknown:
+            images, more = ", ".join(self.unknown[:3]), ", ..." if len(self.unknown) > 3 else ""
+            lines.append(f"{len(self.unknown)} readings are of no image of the data: {images}{more}")
+        return lines
 
     @property
     def title(self) -> str:
         """The rules of all sets in a few words, without repetition."""
         return "; ".join(dict.fromkeys(result.title for result in self.datasets))
+
+    @property
+    def from_file(self) -> bool:
+        """True for readings from a file."""
+        return any(result.without_reading is not None for result in self.datasets)
 
     @property
     def sums(self) -> TextSums:
@@ -144,8 +164,10 @@ class Evaluation:
 
     @property
     def reliability(self) -> Reliability:
-        """Reliability of the readings of all sets."""
+        """Reliability of the readings of all sets; of none if they come from a file without confidences."""
         samples = self.samples
+        if self.from_file and all(math.isnan(s.score) for s in samples):
+            samples = []
         correct = [s.prediction == s.label for s in samples]
         return measure_reliability([s.score for s in samples], [s.confidence for s in samples], correct)
 
@@ -159,12 +181,14 @@ class Evaluation:
         return {
             "model": self.model,
             "protocol": self.protocol,
+            **({"unknown_readings": len(self.unknown)} if self.from_file else {}),
             "datasets": [
                 {
                     "name": result.name,
                     "samples": result.sums.samples,
                     "skipped": result.skipped,
                     "expected": result.expected,
+                    **({"without_reading": len(result.without_reading or ())} if self.from_file else {}),
                     **label_losses(result.samples),
                     **_accuracy(result.sums),
                     **_distances(result.sums),
