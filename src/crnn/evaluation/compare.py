@@ -83,11 +83,11 @@ class PairedCounts:
         error of the difference between correlated proportions or percentages"; exact by the binomial distribution.
         """
         n = self.only_a + self.only_b
-        tail = math.fsum(  # by logarithms, as the numbers of ways have thousands of digits
-            math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
-            for k in range(min(self.only_a, self.only_b) + 1)
-        )
-        return min(1.0, 2 * tail)
+        ways = total = 1  # of tosses with k heads, and of those with at most k
+        for k in range(min(self.only_a, self.only_b)):
+            ways = ways * (n - k) // (k + 1)
+            total += ways
+        return min(1.0, 2 * total / 2**n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +188,9 @@ def compare(
         for file in (a, b)
     )
     sets = tuple(_paired(left, right) for left, right in zip(first.datasets, second.datasets, strict=True))
-    warnings = (f"{result.model}: {line}" for result in (first, second) for line in result.warnings)
-    return Comparison(first.model, second.model, protocol, sets, tuple(warnings))
+    shared = [line for line in first.warnings if line in second.warnings]  # on the labels
+    own = (f"{x.model}: {line}" for x in (first, second) for line in x.warnings if line not in shared)
+    return Comparison(first.model, second.model, protocol, sets, (*shared, *own))
 
 
 def _paired(left: DatasetResult, right: DatasetResult) -> ComparedSet:

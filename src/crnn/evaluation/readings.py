@@ -180,9 +180,9 @@ def match_readings(
 
     called = {f"{name}=": k for k, (name, _) in enumerate(sets)}
     for reading in readings:
-        prefix = "".join(reading.image.partition("=")[:2])
-        for k in [called[prefix]] if prefix in called else range(len(sets)):
-            take(k, reading, names[k].by_path(reading.image.removeprefix(prefix if prefix in called else "")))
+        prefix = next((prefix for prefix in called if reading.image.startswith(prefix)), "")
+        for k in [called[prefix]] if prefix else range(len(sets)):
+            take(k, reading, names[k].by_path(reading.image.removeprefix(prefix)))
     for k in [k for k, matches in enumerate(found) if not matches]:
         for reading in [reading for reading in readings if reading.line not in known]:
             take(k, reading, names[k].by_base_name(reading.image))
