@@ -65,7 +65,11 @@ def test_measuring_needs_no_torch(engine, trained_run, tmp_path):
     done = python("-c", program, json.dumps([[str(word) for word in command] for command in commands]))
     assert done.returncode == 0, done.stderr
     model, scored, compared, calibrated = (json.loads(line) for line in done.stdout.splitlines()[:4])
-    assert (model["combined_accuracy"], scored["combined_accuracy"], compared["combined"]["both_right"]) == (1, 1, 12)
+    assert (model["combined_accuracy"], scored["combined_accuracy"], compared["combined"]["right"]["both"]) == (
+        1,
+        1,
+        12,
+    )
     assert calibrated["greedy"]["samples"] == 36
     assert report.is_file()
     assert load_weights(weights).calibration.as_dict() == {k: calibrated[k] for k in ("greedy", "language", "data")}

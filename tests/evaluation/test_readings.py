@@ -134,11 +134,15 @@ def test_images_of_a_store_by_number(tmp_path, image_of):
 
 def test_readings_that_could_be_of_several_samples_are_refused(words, word_list):
     other = word_list(labels=["a", "b"], name="other")
-    with pytest.raises(DataError, match=r"f:2: is a second reading of images/1\.png, after line 1; expected one"):
+    with pytest.raises(
+        DataError, match=r"f:2: '.*/images/1\.png' is read in line 1 already, as 'images/1\.png'; expected one"
+    ):
         matched(["images/1.png", words.parent / "images" / "1.png"], words)
-    with pytest.raises(DataError, match=r"f:2: is a second reading of images/1\.png"):
+    with pytest.raises(DataError, match=r"f:2: 'b/1\.png' is read in line 1 already, as 'a/1\.png'"):
         matched(["a/1.png", "b/1.png"], words)
-    with pytest.raises(DataError, match=r"f:1: 'images/1.png' is an image of set0 and set1; expected NAME=IMAGE"):
+    with pytest.raises(
+        DataError, match=r"f:1: 'images/1.png' is an image of set0 and of set1; expected set0=IMAGE, or one set"
+    ):
         matched(["images/1.png"], words, other)
     with pytest.raises(DataError, match=r"f: has no reading of .*other.*first image is 'images/1.png'.*of 'set0="):
         matched(["set0=images/1.png"], words, other)
@@ -251,5 +255,5 @@ def test_a_lexicon_gives_the_nearest_word(words, file, tmp_path, image_of):
     assert [(x.sums.samples, x.sums.correct, x.without) for x in dataset.lexicons] == [(1, 1, 1), (1, 0, 1)]
     with pytest.raises(DataError, match=r"lexicon '50': none in .* has one"):
         score_readings(path, words, lexicons=["50"])
-    with pytest.raises(ConfigError, match="expected each name once"):
-        score_readings(path, words, lexicons=["full", "full"])
+    with pytest.raises(ConfigError, match="lexicon 'full' is given for readings under protocol lines"):
+        score_readings(path, words, lexicons=["full"], protocol="lines")

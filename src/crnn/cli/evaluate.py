@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,54 +57,39 @@ def evaluate(
         json: Print one JSON object instead of the table.
         engine: The engine.
     """
-    from crnn.engines.loading import charset_of, is_model
+    from crnn.engines.loading import is_model
 
-    data = data or []
-    scores = readings and not is_model(model)
-    if scores:
-        data = [model, *data]
+    scored = readings and not is_model(model)
+    data = [*([model] if scored else []), *(data or [])]
     if not data:
         raise ConfigError(f"DATA is missing behind the model {model}; expected LMDB folders and list files")
-    if scores and not Path(readings).exists():
+    if scored and not Path(readings).exists():
         raise ConfigError(
             f"--readings {readings}: there is no such file to score, and {model} is no model, whose readings could be "
             "written; expected a file of readings, or a model before the data"
         )
-    if readings and not scores and os.path.lexists(readings):
+    if readings and not scored and os.path.lexists(readings):
         raise ConfigError(
             f"--readings {readings}: exists already, and readings of the model {model} are to be written; expected a "
             "new file. To score those in it, leave the model out"
         )
-    if like and not scores:
-        raise ConfigError(f"--like {like} is given for a model, which has its own characters; leave --like out")
+    unused = [f.name for o in (decoding, engine) for f in fields(o) if scored and getattr(o, f.name) != f.default]
+    if unused or (like and not scored):
+        flag, way = (unused[0].replace("_", "-"), "scoring a file") if unused else ("like", "reading with a model")
+        raise ConfigError(f"--{flag} does nothing when {way}; leave it out")
     check_writable("--report", report, "report.html", (".html", ".htm"))
-    lexicons = tuple(lexicon or ())
-    if scores:
+    check_writable("--readings", "" if scored else readings, "readings.tsv")
+    rules: dict[str, Any] = {"protocol": protocol, "charset": charset, "max_bad_share": max_bad_share}
+    rules["lexicons"] = tuple(lexicon or ())
+    if scored:
         from crnn.evaluation.readings import score_readings
+        from crnn.recognizer import load
 
-        given = [f.name for o in (decoding, engine) for f in fields(o) if getattr(o, f.name) != f.default]
-        if given:
-            raise ConfigError(
-                f"--{given[0].replace('_', '-')} is given with --readings of a file, which are as they are"
-            )
-        with counting_bar("scoring") as progress:
-            result = score_readings(
-                readings,
-                data,
-                protocol=protocol,
-                charset=charset,
-                like=charset_of(like) if like else None,
-                lexicons=lexicons,
-                max_bad_share=max_bad_share,
-                progress=progress,
-            )
-        way = "readings in a file"
+        own, way = load(like).config.charset if like else None, "readings in a file"
+        result = score_readings(readings, data, like=own, **rules)
+    elif (found := _read(model, data, rules, decoding, engine)) is None:
+        return 0
     else:
-        if readings:
-            check_writable("--readings", readings, "readings.tsv")
-        found = _read(model, data, protocol, charset, lexicons, max_bad_share, decoding, engine)
-        if found is None:
-            return 0
         result, way = found
         if readings:
             from crnn.evaluation.readings import write_readings
@@ -128,16 +113,10 @@ def evaluate(
 
 
 def _read(
-    model: str,
-    data: list[str],
-    protocol: ProtocolName,
-    charset: Literal["auto", "36", "62", "94"],
-    lexicons: tuple[str, ...],
-    max_bad_share: float,
-    decoding: DecodingOptions,
-    engine: EngineOptions,
+    model: str, data: list[str], rules: dict[str, Any], decoding: DecodingOptions, engine: EngineOptions
 ) -> tuple[Evaluation, str] | None:
     """Return the result and the way of decoding on the main rank, ``None`` on others."""
+    lexicons, charset = rules["lexicons"], rules["charset"]
     lexicon_only, margin = decoding.decode == "lexicon", decoding.lexicon_margin
     if lexicon_only and len(lexicons) != 1:
         raise ConfigError(f"--decode lexicon reads with one --lexicon, {len(lexicons)} are given; leave --decode out")
@@ -165,19 +144,8 @@ def _read(
         reader = load(model, **asdict(replace(engine, device=device)), **asdict(own))
         total = -(-count_samples(data) // world_size)
         with counting_bar("reading", total, enabled=is_main) as progress:
-            result = run(
-                reader,
-                data,
-                protocol=protocol,
-                charset=charset,
-                model=model,
-                lexicons=lexicons,
-                lexicon_margin=margin,
-                lexicon_only=lexicon_only,
-                max_bad_share=max_bad_share,
-                ranks=ranks,
-                progress=progress,
-            )
+            rules |= {"lexicon_margin": margin, "lexicon_only": lexicon_only, "ranks": ranks, "progress": progress}
+            result = run(reader, data, model=model, **rules)
         if not is_main:
             return None
     missing = "".join(c for c in NAMED_CHARSETS.get(charset, "") if c not in reader.charset)

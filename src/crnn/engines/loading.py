@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from crnn.config.model import CharsetConfig, ReaderConfig
+from crnn.config.model import ReaderConfig
 from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads, is_forked
@@ -109,15 +109,6 @@ def is_model(name: str) -> bool:
     except (CheckpointError, OSError):
         return False
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < size
-
-
-def charset_of(model: str | Path) -> CharsetConfig:
-    """Return the characters and label rules of a model; errors as of ``open_model``."""
-    if (exported := _exported(model, "fp32")) is None:
-        return read_weights(model).config.charset
-    from crnn.engines.exported_file import read_engine_file
-
-    return read_engine_file(exported).config.charset
 
 
 def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -> bool:

@@ -96,13 +96,14 @@ class SetSamples:
                 "the share: --max-bad-share, in a training data.max_bad_share"
             )
 
-    def result(self, name: str, lexicons: Sequence[tuple[str, int | None]], **more: Any) -> DatasetResult:
-        """Return the figures; ``lexicons`` are names and sizes of those that the samples have been read with."""
+    def result(self, name: str, lexicons: Sequence[SetLexicon], **more: Any) -> DatasetResult:
+        """Return the figures; ``lexicons`` are those that the samples have been read with."""
         samples, rules = tuple(self.samples), self.protocol
         with_lexicons = []
-        for k, (lexicon, size) in enumerate(lexicons):
+        for k, lexicon in enumerate(lexicons):
             pairs = [(s.label, text) for s in samples if (text := s.words[k]) is not None]
-            with_lexicons.append(LexiconResult(lexicon, size, score_texts(pairs), len(samples) - len(pairs)))
+            without = len(samples) - len(pairs)
+            with_lexicons.append(LexiconResult(lexicon.name, lexicon.size, score_texts(pairs), without))
         best_paths = [(s.label, s.greedy) for s in samples if s.greedy is not None]
         return DatasetResult(
             name,
@@ -213,7 +214,9 @@ def evaluate(
         raise ConfigError(f"{len(lexicons)} lexicons are given to read with and nothing else; expected one")
     if not 0 <= max_bad_share <= 1:
         raise ConfigError(f"max_bad_share is {max_bad_share}; expected a share from 0 to 1")
-    check_lexicon_names(lexicons)
+    names = [lexicon_name(spec) for spec in lexicons]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"lexicons are called {', '.join(names)}; expected each name once")
     sets = open_sets(recognizer.config.charset, data, protocol=protocol, charset=charset)
     label_rules = recognizer.config.charset.rules()
     results = []
@@ -269,7 +272,7 @@ def _evaluate_set(
         with_lexicon = [sample for sample in found.samples if sample.words[0] is not None]
         found.skipped["no_lexicon"] += len(found.samples) - len(with_lexicon)
         found.samples = with_lexicon
-    return found.result(name, () if lexicon_only else [(lexicon.name, lexicon.size) for lexicon in lexicons])
+    return found.result(name, () if lexicon_only else lexicons)
 
 
 @checked_call
@@ -339,13 +342,6 @@ def calibrate(
     return Calibration(greedy_curve, language_curve, tuple(names))
 
 
-def check_lexicon_names(lexicons: Sequence[str]) -> None:
-    """Raise ``ConfigError`` unless lexicons have names of their own, and files are there."""
-    names = [lexicon_name(spec) for spec in lexicons]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"lexicons are called {', '.join(names)}; expected each name once")
-
-
 def check_lexicons(lexicons: Sequence[str], results: Sequence[DatasetResult]) -> None:
     """Raise ``DataError`` for a lexicon that no sample has been read with."""
     for k, spec in enumerate(lexicons):
@@ -361,16 +357,9 @@ def count_samples(data: DataSpecs) -> int:
 
 
 def open_sets(
-    model: CharsetConfig | None,
-    data: DataSpecs,
-    *,
-    protocol: ProtocolName = "parseq",
-    charset: ProtocolCharset = "auto",
+    own: CharsetConfig | None, data: DataSpecs, *, protocol: ProtocolName = "parseq", charset: ProtocolCharset = "auto"
 ) -> list[tuple[str, SampleStore, Protocol]]:
-    """Return name, store and rules of each set; raises the errors of ``evaluate`` that need no image.
-
-    ``model`` are the characters and label rules of a model, for ``auto``.
-    """
+    """Return name, store and rules of each set; ``evaluate``'s errors without images. ``own``: a model's, for auto."""
     specs = _specs(data)
     if not specs:
         raise DataError("no data is given; expected LMDB folders or list files")
@@ -381,13 +370,12 @@ def open_sets(
     for _, store in stores:
         if not len(store):
             raise DataError(f"{store.path}: has no samples; expected at least one")
-    own = None if model is None or charset != "auto" else model.charset()
-    if own is not None and any(set(own.characters) == set(named) for named in NAMED_CHARSETS.values()):
-        own = None
+    characters = set(own.charset().characters) if own is not None and charset == "auto" else set()
+    is_own = characters and all(characters != set(named) for named in NAMED_CHARSETS.values())
 
     def rules(name: str) -> Protocol:
-        if protocol != "lines" and own is not None and model is not None:
-            return own_protocol(model.rules(), own, name)
+        if protocol != "lines" and is_own and own is not None:
+            return own_protocol(own.rules(), own.charset(), name)
         return protocol_for(protocol, "36" if charset == "auto" else charset, name)
 
     return [(name, store, rules(name)) for name, store in stores]

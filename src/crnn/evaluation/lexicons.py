@@ -5,7 +5,6 @@ Alahari and Jawahar 2012, "Scene text recognition using higher order language pr
 Shi, Bai and Yao 2015, arXiv 1507.05717, section 3.2 (the columns of table 2).
 """
 
-import contextlib
 import functools
 import os
 from collections import Counter
@@ -16,8 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rapidfuzz import process
-from rapidfuzz.distance import Levenshtein
 
 from crnn.charset import Charset, LabelRules, LabelSkip
 from crnn.data.source import SampleStore
@@ -25,9 +22,7 @@ from crnn.decoding.decoder import lexicon_rules
 from crnn.decoding.lexicon import Lexicon
 from crnn.decoding.lexicon_search import LexiconMatch, decode_lexicon
 from crnn.errors import ConfigError, DataError
-from crnn.evaluation.protocol import Protocol
-from crnn.files import MAX_WORDS, atomic_write, text_lines
-from crnn.reading_order import as_read
+from crnn.files import atomic_write
 
 _PER_SAMPLE = ("50", "1k")
 _REMEMBERED = 1024  # lexicons of samples; in SVT the words of one scene share theirs
@@ -166,33 +161,3 @@ def open_lexicon(
     else:
         lexicon = Lexicon.load(spec, charset, rules=rules)
     return SetLexicon(name, len(lexicon), lambda _: lexicon, margin)
-
-
-def nearest_words(
-    spec: str, store: SampleStore, rules: Protocol
-) -> tuple[str, int | None, Callable[[int, str], str | None]]:
-    """Open a lexicon, as ``open_lexicon``, for texts without a network.
-
-    Returns its name, its size if all samples share it, and a function from the index of a sample and a compared text to
-    the word at the smallest edit distance, the first of several; ``None`` without a lexicon.
-    """
-
-    def compared(words: Iterable[str]) -> list[str]:
-        return list(dict.fromkeys(filter(None, map(rules.prediction, words))))
-
-    def labels() -> Iterable[str]:
-        for index in range(len(store)):
-            with contextlib.suppress(LabelSkip, DataError):
-                yield as_read(rules.label(store.label(index)))
-
-    name, shared = lexicon_name(spec), None
-    kept = functools.lru_cache(maxsize=_REMEMBERED)(compared)
-    if spec not in _PER_SAMPLE:
-        words = labels() if spec == "full" else text_lines(Path(spec), spec, MAX_WORDS)
-        shared = compared(word.partition("\t")[0].strip() for word in words)
-
-    def nearest(index: int, text: str) -> str | None:
-        words = kept(store.lexicon(index, large=spec == "1k") or ()) if shared is None else shared
-        return process.extractOne(text, words, scorer=Levenshtein.distance)[0] if words else None
-
-    return name, None if shared is None else len(shared), nearest

@@ -10,25 +10,22 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
 
 from crnn.config.model import CharsetConfig
 from crnn.config.section import checked_call
 from crnn.config.training import ProtocolName
 from crnn.data.source import SampleStore
 from crnn.data.store import LmdbStore
-from crnn.errors import DataError
-from crnn.evaluation.evaluate import (
-    DataSpecs,
-    ProtocolCharset,
-    SetSamples,
-    check_lexicon_names,
-    check_lexicons,
-    open_sets,
-)
-from crnn.evaluation.lexicons import nearest_words
+from crnn.errors import ConfigError, DataError
+from crnn.evaluation.evaluate import DataSpecs, ProtocolCharset, SetSamples, check_lexicons, open_sets
+from crnn.evaluation.lexicons import SetLexicon, open_lexicon
 from crnn.evaluation.results import Evaluation
 from crnn.files import ImageFolder, atomic_write, not_utf8, slashed, text_lines
 from crnn.image import load_image
@@ -51,17 +48,17 @@ def load_readings(path: str | os.PathLike[str]) -> list[FileReading]:
     """Load the readings of a file; a line that is none is a ``DataError`` with its number."""
     path = os.fspath(path)
     readings: list[FileReading] = []
-    parse: Callable[[int, str], FileReading] | None = None
+    objects = None
     for number, line in enumerate(text_lines(Path(path), path, _MAX_LINES), start=1):
         line = line.removesuffix("\n").removesuffix("\r")
         if not line.strip():
             continue
-        parse = parse or (_from_json if line.lstrip().startswith("{") else _from_columns)
+        objects = line.lstrip().startswith("{") if objects is None else objects
         try:
             if not_utf8(line):
                 raise ValueError("is not UTF-8; expected a file in UTF-8")
-            readings.append(parse(number, line))
-        except (ValueError, RecursionError) as error:
+            readings.append(_from_json(number, line) if objects else _from_columns(number, line))
+        except ValueError as error:
             raise DataError(f"{path}:{number}: {line[:60]!r} {error}") from None
     if not readings:
         raise DataError(f"{path}: has no reading; expected path<TAB>text, or JSON objects with image and text")
@@ -72,32 +69,31 @@ def _from_columns(number: int, line: str) -> FileReading:
     image, *columns = line.split("\t")
     if not image or len(columns) not in (1, 2):
         raise ValueError("is no reading; expected path<TAB>text[<TAB>confidence], or a JSON object on every line")
-    text, sure = columns[0], columns[1] if len(columns) == 2 else ""
-    return _reading(number, image, text, float(sure) if _NUMBER.fullmatch(sure) else sure or None)
-
-
-_NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?")
+    sure = "".join(columns[1:])
+    is_number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?", sure)
+    return _reading(number, image, columns[0], float(sure) if is_number else sure or None)
 
 
 def _from_json(number: int, line: str) -> FileReading:
     try:
-        values = json.loads(line)
+        found = json.loads(line)
     except (ValueError, RecursionError):
-        values = None
-    image, text, error = (values.get(k) for k in ("image", "text", "error")) if isinstance(values, dict) else [None] * 3
-    if not isinstance(image, str) or not image or not isinstance(error if text is None else text, str):
+        found = None
+    values = found if isinstance(found, dict) else {}
+    image, text = values.get("image"), values.get("text")
+    if not isinstance(image, str) or not image or not isinstance(values.get("error") if text is None else text, str):
         raise ValueError('is no reading; expected a JSON object with "image" and "text" or "error"')
     return _reading(number, image, text, values.get("confidence"), values.get("score"))
 
 
-def _reading(number: int, image: str, text: str | None, confidence: object, score: object = None) -> FileReading:
-    if confidence is None:
+def _reading(number: int, image: str, text: str | None, sure: Any, score: Any = None) -> FileReading:
+    if sure is None:
         return FileReading(number, image, text)
-    if not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
-        raise ValueError(f"has the confidence {confidence!r:.40}; expected a number from 0 to 1, or none")
-    known = isinstance(score, int | float) and -1e9 <= score <= 0
-    log_prob = score if known else math.log(confidence) if confidence else -math.inf
-    return FileReading(number, image, text, float(confidence), float(log_prob))  # type: ignore[arg-type]
+    if not isinstance(sure, int | float) or not 0 <= sure <= 1:
+        raise ValueError(f"has the confidence {sure!r:.40}; expected a number from 0 to 1, or none")
+    if not isinstance(score, int | float) or not -1e9 <= score <= 0:
+        score = math.log(sure) if sure else -math.inf
+    return FileReading(number, image, text, float(sure), float(score))
 
 
 def write_readings(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
@@ -105,37 +101,34 @@ def write_readings(path: str | os.PathLike[str], evaluation: Evaluation) -> None
 
     Images have the names that they have in their set, behind ``NAME=`` where there are several sets.
     """
-    several = len(evaluation.datasets) > 1
     lines = {}  # by image: a list may have one twice
     for dataset in evaluation.datasets:
         for sample in dataset.samples:
-            name = f"{dataset.name}={sample.key}" if several else sample.key
+            name = f"{dataset.name}={sample.key}" if len(evaluation.datasets) > 1 else sample.key
             sure = math.exp(min(sample.score, 0.0)) if sample.confidence is None else sample.confidence
-            shown = "" if math.isnan(sure) else f"\t{sure:.6f}"
-            lines[name] = f"{name}\t{sample.raw_prediction}{shown}\n"
-    atomic_write(Path(path), "".join(lines.values()).encode(), DataError)
+            lines[name] = f"{name}\t{sample.raw_prediction}" + ("" if math.isnan(sure) else f"\t{sure:.6f}")
+    atomic_write(Path(path), "".join(f"{line}\n" for line in lines.values()).encode(), DataError)
 
 
 class _SetNames:
     """The samples of a set by the names that readings give their images."""
 
     def __init__(self, store: SampleStore) -> None:
-        self._store, self._root = store, os.path.dirname(os.path.abspath(store.path))  # noqa: PTH100, PTH120
+        self._root = os.path.dirname(os.path.abspath(store.path))  # noqa: PTH100, PTH120
+        self._num_numbered = len(store) if isinstance(store, LmdbStore) else 0
+        self._images = ImageFolder(self._root)
         self._paths: defaultdict[str, list[int]] = defaultdict(list)  # of one image perhaps several
         self._bases: defaultdict[str, set[str]] = defaultdict(set)
-        if isinstance(store, LmdbStore):
-            return
-        self._images = ImageFolder(self._root)
-        for index in range(len(store)):
+        for index in range(0 if self._num_numbered else len(store)):
             path = os.path.normpath(slashed(store.key(index), self._root))
             self._paths[path].append(index)
             self._bases[PurePosixPath(path).name].add(path)
 
     def by_path(self, image: str) -> list[int]:
         """Return the samples whose key, number or file it is: relative to the list, absolute, or from here."""
-        if isinstance(self._store, LmdbStore):
+        if self._num_numbered:
             number = re.fullmatch(r"(?:image-)?(\d{1,18})", PurePosixPath(slashed(image)).stem)
-            return [int(number[1]) - 1] if number is not None and 0 < int(number[1]) <= len(self._store) else []
+            return [int(number[1]) - 1] if number is not None and 0 < int(number[1]) <= self._num_numbered else []
         place = slashed(image, self._root)
         if (path := os.path.normpath(place)) not in self._paths:
             path = os.path.relpath(place, self._root)
@@ -156,43 +149,38 @@ def match_readings(
 
     An image is named as in the set (path in a list, key or number in an LMDB folder), also behind ``NAME=`` of the set;
     by a path to the file, absolute or from the current folder; or, if no reading is so of any sample of a set, by a
-    base name that one image of it has.
-
-    Raises:
-        DataError: Two readings are of one sample, one is of two sets, or a set has none.
+    base name that one image of it has. Two readings of one sample, one of two sets, and a set with none are a
+    ``DataError``.
     """
-    names = [_SetNames(store) for _, store in sets]
-    found: list[dict[int, FileReading]] = [{} for _ in sets]
-    known: dict[int, int] = {}  # the set of a reading, by its line
+    names = {f"{name}=": _SetNames(store) for name, store in sets}
+    found: dict[str, dict[int, FileReading]] = {prefix: {} for prefix in names}
+    owners: dict[int, str] = {}  # the set of a reading, by its line
 
-    def take(k: int, reading: FileReading, indices: Sequence[int]) -> None:
-        if indices and known.setdefault(reading.line, k) != k:
-            both = f"{sets[known[reading.line]][0]} and {sets[k][0]}"
-            raise DataError(
-                f"{path}:{reading.line}: {reading.image!r} is an image of {both}; expected NAME=IMAGE, or one set"
-            )
+    def take(prefix: str, reading: FileReading, indices: Sequence[int]) -> None:
+        if indices and (owner := owners.setdefault(reading.line, prefix)) != prefix:
+            where = f"{owner[:-1]} and of {prefix[:-1]}; expected {owner}IMAGE, or one set"
+            raise DataError(f"{path}:{reading.line}: {reading.image!r} is an image of {where}")
         for index in indices:
-            if (other := found[k].setdefault(index, reading)) is not reading:
+            if (other := found[prefix].setdefault(index, reading)) is not reading:
                 raise DataError(
-                    f"{path}:{reading.line}: is a second reading of {sets[k][1].key(index)}, after line {other.line}; "
-                    "expected one of each image. Remove one, or give paths"
+                    f"{path}:{reading.line}: {reading.image!r} is read in line {other.line} already, as "
+                    f"{other.image!r}; expected one reading of each image. Remove one, or give paths"
                 )
 
-    called = {f"{name}=": k for k, (name, _) in enumerate(sets)}
     for reading in readings:
-        prefix = next((prefix for prefix in called if reading.image.startswith(prefix)), "")
-        for k in [called[prefix]] if prefix else range(len(sets)):
-            take(k, reading, names[k].by_path(reading.image.removeprefix(prefix)))
-    for k in [k for k, matches in enumerate(found) if not matches]:
-        for reading in [reading for reading in readings if reading.line not in known]:
-            take(k, reading, names[k].by_base_name(reading.image))
-    for matches, (_, store) in zip(found, sets, strict=True):
-        if not matches:
+        given = next((prefix for prefix in names if reading.image.startswith(prefix)), "")
+        for prefix in [given] if given else names:
+            take(prefix, reading, names[prefix].by_path(reading.image.removeprefix(given)))
+    for prefix in [prefix for prefix, matches in found.items() if not matches]:
+        for reading in [reading for reading in readings if reading.line not in owners]:
+            take(prefix, reading, names[prefix].by_base_name(reading.image))
+    for name, store in sets:
+        if not found[f"{name}="]:
             raise DataError(
                 f"{path}: has no reading of {store.path}, whose first image is {store.key(0)!r}; the first reading is "
                 f"of {readings[0].image!r}. Expected the names of the set, or paths of its files"
             )
-    return found, [reading for reading in readings if reading.line not in known]
+    return list(found.values()), [reading for reading in readings if reading.line not in owners]
 
 
 @checked_call
@@ -205,7 +193,6 @@ def score_readings(
     like: CharsetConfig | None = None,
     lexicons: Sequence[str] = (),
     max_bad_share: float = 0.1,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Compare the readings in a file with the labels of sets, as ``evaluate`` does with those of a model.
 
@@ -221,44 +208,38 @@ def score_readings(
         lexicons: As for ``evaluate``; of a lexicon the word at the smallest edit distance is taken, the first of
             several. Reference: Shi et al. 2018, "ASTER", section 4.
         max_bad_share: A larger share of unreadable images, at least ten, is an error.
-        progress: Called with the number of samples done since the last call.
 
     Raises:
         DataError: As ``evaluate``, ``load_readings`` and ``match_readings``.
-        ConfigError: As ``evaluate``.
+        ConfigError: As ``evaluate``; or there are lexicons for lines.
     """
-    check_lexicon_names(lexicons)
+    if lexicons and protocol == "lines":
+        raise ConfigError(f"lexicon {lexicons[0]!r} is given for readings under protocol lines; expected one of words")
     path = os.fspath(path)
     sets = open_sets(like, data, protocol=protocol, charset=charset)
     found, unknown = match_readings(path, load_readings(path), [(name, store) for name, store, _ in sets])
     results = []
     for (name, store, rules), readings in zip(sets, found, strict=True):
-        nearest = [nearest_words(spec, store, rules) for spec in lexicons]
-        samples = SetSamples(store, rules)
-        missing: list[str] = []
+        opened = [open_lexicon(spec, store, rules.charset, rules.label_rules) for spec in lexicons]
+        samples, missing = SetSamples(store, rules), []
         unsure = 0.0 if any(reading.confidence is not None for reading in readings.values()) else None
-        for sample in samples.labelled(_counted(len(store), progress)):
-            reading = readings.get(sample.index)
-            if reading is not None and reading.text is not None:
-                compared = rules.prediction(reading.text)
-                read = replace(sample, prediction=compared, raw_prediction=reading.text)
-                read = replace(read, score=reading.score, confidence=reading.confidence)
-                words = tuple(word(sample.index, compared) for _, _, word in nearest)
-                samples.samples.append(replace(read, words=words))
-                continue
-            try:
-                load_image(store.image_bytes(sample.index), 1)
-            except DataError as error:
-                samples.skip_unreadable(sample.index, error)
-                continue
-            missing.append(sample.key)
-            text = no_reading(sample.label)
-            words = tuple(None if word(sample.index, text) is None else text for _, _, word in nearest)
-            read = replace(sample, prediction=text, raw_prediction=text, confidence=unsure, words=words)
-            samples.samples.append(read)
+        for sample in samples.labelled(range(len(store))):
+            read = readings.get(sample.index)
+            if read is None or read.text is None:
+                try:
+                    load_image(store.image_bytes(sample.index), 1)
+                except DataError as error:
+                    samples.skip_unreadable(sample.index, error)
+                    continue
+                missing.append(sample.key)
+                read = FileReading(0, sample.key, None, unsure)
+            text = no_reading(sample.label) if read.text is None else rules.prediction(read.text)
+            words = tuple(_nearest(lexicon, sample.index, text, read.text is not None) for lexicon in opened)
+            raw = text if read.text is None else read.text
+            sample = replace(sample, prediction=text, raw_prediction=raw, words=words)
+            samples.samples.append(replace(sample, score=read.score, confidence=read.confidence))
         samples.finish(None, max_bad_share)
-        sizes = [(lexicon, size) for lexicon, size, _ in nearest]
-        results.append(samples.result(name, sizes, without_reading=tuple(missing)))
+        results.append(samples.result(name, opened, without_reading=tuple(missing)))
     check_lexicons(lexicons, results)
     return Evaluation(path, protocol, tuple(results), tuple(reading.image for reading in unknown))
 
@@ -268,7 +249,8 @@ def no_reading(label: str) -> str:
     return "" if label else "\ufffd"
 
 
-def _counted(count: int, progress: Callable[[int], None]) -> Iterator[int]:
-    for index in range(count):
-        progress(1)
-        yield index
+def _nearest(lexicon: SetLexicon, index: int, text: str, is_read: bool) -> str | None:
+    """Return the word of a lexicon that is nearest to a text; ``None`` without a lexicon."""
+    if (words := lexicon.of(index)) is None or not is_read:
+        return None if words is None else text
+    return str(process.extractOne(text, words.words, scorer=Levenshtein.distance)[0])

@@ -202,27 +202,28 @@ class Evaluation:
                 }
                 for result in self.datasets
             ],
-            "mean_accuracy": _number(self.mean_accuracy),
-            "combined_accuracy": _number(self.combined_accuracy),
+            "mean_accuracy": finite(self.mean_accuracy),
+            "combined_accuracy": finite(self.combined_accuracy),
             "calibration": asdict(self.reliability),
         }
 
 
 def _accuracy(sums: TextSums) -> dict[str, float | None]:
     low, high = sums.accuracy_interval
-    return {"accuracy": _number(sums.accuracy), "accuracy_low": low, "accuracy_high": high}
+    return {"accuracy": finite(sums.accuracy), "accuracy_low": low, "accuracy_high": high}
 
 
 def _distances(sums: TextSums) -> dict[str, float | None]:
-    return {"one_minus_ned": _number(sums.one_minus_ned), "cer": _number(sums.cer)}
+    return {"one_minus_ned": finite(sums.one_minus_ned), "cer": finite(sums.cer)}
 
 
 def _figures(sums: TextSums) -> dict[str, float | None]:
-    return {"accuracy": _number(sums.accuracy), **_distances(sums)}
+    return {"accuracy": finite(sums.accuracy), **_distances(sums)}
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value  # NaN is not JSON
+def finite(value: float) -> float | None:
+    """Return a number as JSON has it, which lacks NaN."""
+    return None if math.isnan(value) else value
 
 
 def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> dict[int, TextSums]:
