@@ -12,6 +12,7 @@ from crnn.data.store import LmdbWriter
 from crnn.errors import ConfigError, DataError
 from crnn.evaluation.evaluate import evaluate
 from crnn.evaluation.readings import FileReading, load_readings, match_readings, score_readings, write_readings
+from crnn.reading_order import as_read
 
 
 @pytest.fixture
@@ -173,6 +174,14 @@ def test_figures_by_hand(words, file):
     assert [(s.label, s.prediction) for s in exact.samples][:2] == [("cat", "CAT"), ("Dog", "do")]
     like = score_readings(path, words, like=CharsetConfig(characters="Dcatogi'srxe"))
     assert [s.label for s in like.samples] == ["cat", "Dog", "it's", "tree"]
+
+
+def test_the_label_itself_is_right_whatever_its_direction(word_list, file):
+    labels = ["abc (שלום)", "שלום 12-34", "1-aב"]
+    assert [as_read(label) == label for label in labels] == [True, True, False]
+    words = word_list(labels=labels)
+    path = file(*(f"images/{n}.png\t{label}" for n, label in enumerate(labels, start=1)))
+    assert score_readings(path, words, protocol="lines").datasets[0].sums.correct == 3
 
 
 def test_without_confidences_there_is_no_calibration(words, file):

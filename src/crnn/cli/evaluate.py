@@ -91,11 +91,6 @@ def evaluate(
         return 0
     else:
         result, way = found
-        if readings:
-            from crnn.evaluation.readings import write_readings
-
-            write_readings(readings, result)
-            say("evaluate", f"readings written to {readings}")
     if json:
         print_json(result.as_dict())
     else:
@@ -109,6 +104,11 @@ def evaluate(
         stores = {dataset.name: open_source(dataset.path) for dataset in result.datasets}
         write_report(Path(report), result, lambda name, i: stores[name].image_bytes(i), details=(("Decoding", way),))
         say("evaluate", f"report written to {report}")
+    if readings and not scored:
+        from crnn.evaluation.readings import write_readings
+
+        write_readings(readings, result)
+        say("evaluate", f"readings written to {readings}")
     return 1 if any(dataset.unreadable or not dataset.sums.samples for dataset in result.datasets) else 0
 
 

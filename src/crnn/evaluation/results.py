@@ -63,6 +63,10 @@ def label_warnings(samples: Sequence[SampleResult]) -> list[str]:
     ]
 
 
+def _listed(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetResult:
     """One set under one protocol: the compared samples in the set's order, and counts over them.
@@ -103,9 +107,8 @@ class DatasetResult:
             if x.without
         ]
         if self.without_reading:
-            keys, more = ", ".join(self.without_reading[:3]), ", ..." if len(self.without_reading) > 3 else ""
-            count = f"{len(self.without_reading)} of {self.sums.samples}"
-            lines.append(f"{count} samples have no text in the file, and count as wrong: {keys}{more}")
+            what = f"of {self.sums.samples} samples have no text in the file, and count as wrong"
+            lines.append(_listed(self.without_reading, what))
         return [f"{self.name}: {line}" for line in lines]
 
 
@@ -123,8 +126,7 @@ class Evaluation:
         """Warnings of all sets, and on readings of no set."""
         lines = [line for dataset in self.datasets for line in dataset.warnings]
         if self.unknown:
-            images, more = ", ".join(self.unknown[:3]), ", ..." if len(self.unknown) > 3 else ""
-            lines.append(f"{len(self.unknown)} readings are of no image of the data: {images}{more}")
+            lines.append(_listed(self.unknown, "readings are of no image of the data"))
         return lines
 
     @property
