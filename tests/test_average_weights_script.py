@@ -8,8 +8,9 @@ import torch
 
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.errors import CheckpointError, ConfigError
-from crnn.model.checkpoint import load_weights, save_calibration, save_weights
+from crnn.model.checkpoint import load_weights, save_weights
 from crnn.model.crnn import build_model
+from crnn.model.weights import save_calibration
 
 script = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "average_weights.py"))
 average_weights, main = script["average_weights"], script["main"]

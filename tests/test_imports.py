@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from crnn.model.checkpoint import load_weights
+
 ROOT = Path(__file__).resolve().parents[1]
 
 NO_TORCH = """
@@ -40,6 +42,37 @@ def test_the_command_imports_no_torch(engine, trained_run):
     assert (done.returncode, done.stderr) == (0, "")
     readings = [json.loads(line) for line in done.stdout.splitlines()]
     assert [reading["text"] for reading in readings] == [trained_run.labels[0], trained_run.labels[3]]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx", "auto"])
+def test_measuring_needs_no_torch(engine, trained_run, tmp_path):
+    """Where torch is not installed (``auto``), and where an engine is named that does without."""
+    weights = shutil.copy(trained_run.folder / "best.safetensors", tmp_path / "model.safetensors")
+    lines = [f"images/{1 + n % 12}.png\t{trained_run.labels[n % 12] if n % 3 else 'zzz'}\n" for n in range(36)]
+    doubtful = trained_run.words.parent / f"doubtful-{engine}.tsv"
+    doubtful.write_text("".join(lines))
+    (tmp_path / "words.txt").write_text("cat\ndog\n")
+    readings, report = tmp_path / "readings.tsv", tmp_path / "report.html"
+    commands = [
+        ["evaluate", trained_run.folder, trained_run.words, "--engine", engine, "--readings", readings, "--json"],
+        ["evaluate", "--readings", readings, trained_run.words, "--report", report, "--json"],
+        ["compare", readings, readings, trained_run.words, "--sheet", tmp_path / "sheet.png", "--json"],
+        ["calibrate", weights, doubtful, "--engine", engine, "--json"],
+        ["lm", tmp_path / "words.lm", tmp_path / "words.txt", "--labels", trained_run.words],
+    ]
+    hidden = NO_TORCH.replace("raise AssertionError(", "raise ModuleNotFoundError(") if engine == "auto" else NO_TORCH
+    program = hidden + "import json\nfrom crnn.cli import main\nassert not any(map(main, json.loads(sys.argv[1])))"
+    done = python("-c", program, json.dumps([[str(word) for word in command] for command in commands]))
+    assert done.returncode == 0, done.stderr
+    model, scored, compared, calibrated = (json.loads(line) for line in done.stdout.splitlines()[:4])
+    assert (model["combined_accuracy"], scored["combined_accuracy"], compared["combined"]["right"]["both"]) == (
+        1,
+        1,
+        12,
+    )
+    assert calibrated["greedy"]["samples"] == 36
+    assert report.is_file()
+    assert load_weights(weights).calibration.as_dict() == {k: calibrated[k] for k in ("greedy", "language", "data")}
 
 
 def built_wheel(folder):

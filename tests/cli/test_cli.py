@@ -34,6 +34,7 @@ def test_help_names_every_command(run):
             "page",
             "train",
             "evaluate",
+            "compare",
             "export",
             "calibrate",
             "lm",
@@ -103,7 +104,11 @@ for line in ("--help", "--version", "read --help", "train --help", "evaluate --h
 
 def test_without_torch_commands_say_what_to_install(run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    for line, extra in (("read x.png --engine torch", "torch"), ("evaluate m words", "torch"), ("train tiny", "train")):
+    for line, extra in (
+        ("read x.png --engine torch", "torch"),
+        ("evaluate m words --engine torch", "torch"),
+        ("train tiny", "train"),
+    ):
         status, _, err = run(*line.split())
         assert (status, err.count("\n")) == (2, 1)
         assert f"needs the package 'torch'. Install it with: pip install 'crnn[{extra}]'" in err
@@ -151,6 +156,23 @@ CASES = [
     ("read 1.png --decode best", "'best' is not one of 'auto', 'greedy', 'beam', 'lexicon'"),
     ("read 1.png --batchsize 3", "--batch-size"),
     ("evaluate m words --report empty", "--report empty: is a folder"),
+    ("evaluate m --readings text", "DATA is missing behind the model m"),
+    ("evaluate m words --readings text", "--readings text: exists already, and readings of the model m are to be writ"),
+    ("evaluate m words --readings no/where.tsv", "--readings no/where.tsv: there is no such folder"),
+    (
+        "evaluate words --readings r.tsv",
+        "--readings r.tsv: there is no such file to score, and words is no model, whose",
+    ),
+    ("evaluate words --readings text", "text:1: 'no tensors here' is no reading; expected path<TAB>text"),
+    ("evaluate nowhere words --readings text", "nowhere: there is no such file or folder"),
+    ("evaluate words --readings text --lm none", "--lm does nothing when scoring a file; leave it out"),
+    ("evaluate words --readings text --engine onnx", "--engine does nothing when scoring a file"),
+    ("evaluate words --readings text --like words", "words: a folder without best.safetensors"),
+    ("evaluate m words --like m", "--like does nothing when reading with a model"),
+    ("compare text text", "DATA"),
+    ("compare gone text words", "gone: cannot be read: No such file or directory"),
+    ("compare text text words --tsv out.csv", "--tsv out.csv: expected a name that ends in .tsv"),
+    ("compare text text words --sheet out.psd", "--sheet out.psd: expected a name that ends in .png"),
     ("evaluate m words --lexicon 51", "lexicon '51' is neither 50, 1k or full nor a file"),
     ("evaluate m words --decode lexicon", "--decode lexicon reads with one --lexicon, 0 are given"),
     ("evaluate m words --lexicon-margin 1", "--lexicon-margin is given without --lexicon"),
@@ -199,7 +221,7 @@ SHOWN = r"a\x1b[31mb\nc\td\u202ee\u2028f"
         "read 1.png --model EVIL", "read EVIL --model m", "read 1.png --model m --lexicon EVIL", "evaluate EVIL words",
         "evaluate m EVIL", "export EVIL out.onnx", "calibrate EVIL words", "lm out EVIL", "data inspect EVIL",
         "data convert list EVIL out", "data lexicon EVIL out.txt", "synth preview EVIL/x.png", "config explain EVIL",
-        "train EVIL", "train tiny --data.train EVIL",
+        "train EVIL", "train tiny --data.train EVIL", "evaluate words --readings EVIL", "compare EVIL EVIL words",
     ],
 )  # fmt: skip
 def test_names_in_errors_are_escaped(line, run, workplace):

@@ -420,3 +420,55 @@ def test_evaluate_shows_lines_in_three_forms(run_words):
     for heading in ("lines, case folded", "as annotated", "letters and digits"):
         assert heading in out
     assert next(line for line in out.splitlines() if "words " in line).count("100.00 / 0.00") == 2
+
+
+def test_evaluate_writes_readings_that_are_scored_to_the_same_counts(run, run_words, trained_run, tmp_path):
+    path = tmp_path / "readings.tsv"
+    status, out, err = run_words(f"more={trained_run.words}", "--readings", path, "--json")
+    assert (status, err) == (0, f"crnn evaluate: readings written to {path}\n")
+    assert path.read_text(encoding="utf-8").startswith(f"words=images/1.png\t{trained_run.labels[0]}\t0.")
+    data = [trained_run.words, f"more={trained_run.words}"]
+    report = tmp_path / "r.html"
+    status, scored, err = run("evaluate", "--readings", path, *data, "--json", "--report", report)
+    assert (status, err) == (0, f"crnn evaluate: report written to {report}\n")
+    expected, found = json.loads(out), json.loads(scored)
+    assert (found["model"], found.pop("unknown_readings")) == (str(path), 0)
+    for dataset in found["datasets"]:
+        assert dataset.pop("without_reading") == 0
+    assert found["datasets"] == expected["datasets"]
+    assert run("evaluate", "--readings", path, *data)[1].count("100.00") > 4
+    # Nothing is written over: neither by a second evaluation, nor by a model given where there is none to give.
+    before = path.read_bytes()
+    assert run_words("--readings", path)[0] == 2
+    assert path.read_bytes() == before
+
+
+def test_evaluate_scores_what_read_prints(run, trained_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained_run.words.parent.parent)
+    _, printed, _ = run("read", "words/images", "--model", trained_run.folder)
+    _, objects, _ = run("read", "words/images", "--model", trained_run.folder, "--json")
+    for number, text in enumerate((printed, objects, printed[: printed.index("\n") + 1] + "new.png\tx\n")):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    for number in (0, 1):
+        status, out, err = run("evaluate", "--readings", tmp_path / f"{number}.txt", "words", "--json")
+        (dataset,) = json.loads(out)["datasets"]
+        assert (status, err, dataset["samples"], dataset["accuracy"]) == (0, "", 12, 1.0)
+    status, out, err = run("evaluate", "words", "--readings", tmp_path / "2.txt", "--like", trained_run.folder)
+    assert (status, err.splitlines()) == (
+        0,
+        [
+            "crnn evaluate: words: 11 of 12 samples have no text in the file, and count as wrong: images/2.png, "
+            "images/3.png, images/4.png, ...",
+            "crnn evaluate: 1 readings are of no image of the data: new.png",
+        ],
+    )
+
+
+def test_evaluate_scores_by_the_characters_of_a_model(run, word_list, tmp_path):
+    words = word_list(labels=["a b", "C-d"])
+    (tmp_path / "r.tsv").write_text("images/1.png\ta b\nimages/2.png\tc-d\n")
+    for options, right in (((), 2), (("--like", "crnn-small"), 1)):
+        (dataset,) = json.loads(run("evaluate", words, "--readings", tmp_path / "r.tsv", *options, "--json")[1])[
+            "datasets"
+        ]
+        assert dataset["accuracy"] * 2 == right

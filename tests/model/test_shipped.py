@@ -13,8 +13,8 @@ from crnn.decoding.confidence import Calibration
 from crnn.engines.exported_file import read_engine_file
 from crnn.errors import CheckpointError
 from crnn.image import target_width
-from crnn.model.checkpoint import load_weights, save_calibration
-from crnn.model.weights import DEFAULT_MODEL, shipped_engine_file, shipped_names, shipped_weights
+from crnn.model.checkpoint import load_weights
+from crnn.model.weights import DEFAULT_MODEL, save_calibration, shipped_engine_file, shipped_names, shipped_weights
 
 
 def test_the_checksums_are_those_of_the_files_and_all_is_small() -> None:

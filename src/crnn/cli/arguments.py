@@ -56,6 +56,7 @@ _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"} | {
     "sheet_font": "FONT", "report": "OUT.html", "out": "OUT", "lexicon": "FILE", "write": "DST", "like": "DATA",
     "images": "FOLDER", "root": "FOLDER", "share": "START:STOP", "variant": "NAME", "device": "NAME",
     "lm": "NAME|FILE", "path_column": "NAME", "label_column": "NAME", "allow": "CHARACTERS", "block": "CHARACTERS",
+    "readings": "FILE",
 }  # fmt: skip
 
 # Options that say nothing unless another one is given.

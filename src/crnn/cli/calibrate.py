@@ -8,7 +8,7 @@ import typer
 
 from crnn.cli.arguments import EngineOptions
 from crnn.config.training import ProtocolName
-from crnn.terminal import check_writable, counting_bar, print_json, require_torch, say, show
+from crnn.terminal import check_writable, counting_bar, print_json, say, show
 
 
 def calibrate(
@@ -39,10 +39,9 @@ def calibrate(
         engine: The engine.
     """
     check_writable("--out", out, "calibrated.safetensors", (".safetensors",))
-    require_torch("calibrating", "torch")
     from crnn.evaluation.evaluate import calibrate as run
     from crnn.evaluation.evaluate import count_samples
-    from crnn.model.checkpoint import save_calibration, weights_to_calibrate
+    from crnn.model.weights import save_calibration, weights_to_calibrate
     from crnn.recognizer import load
 
     current = weights_to_calibrate(model, out or None).calibration

@@ -1,6 +1,7 @@
 """Choice of an engine and opening of networks: weights in any engine, exported files in ONNX Runtime or OpenVINO."""
 
 import importlib.util
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +10,8 @@ from crnn.config.model import ReaderConfig
 from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads, is_forked
-from crnn.errors import ConfigError, MissingExtraError
-from crnn.model.weights import read_weights, shipped_engine_file, shipped_names
+from crnn.errors import CheckpointError, ConfigError, MissingExtraError
+from crnn.model.weights import read_weights, resolve_weights, shipped_engine_file, shipped_names
 
 EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
 
@@ -96,6 +97,18 @@ def _open_in_torch(
 def installed_engines() -> list[EngineName]:
     """Return the names of installed engines, the fastest on CPUs first; imports none."""
     return [name for name in _PACKAGES if not _missing(name)]
+
+
+def is_model(name: str) -> bool:
+    """Return true for the name of a model, and of files and folders that are one by what they hold, or end as one."""
+    if Path(name).suffix in (".onnx", ".xml", ".safetensors"):
+        return True
+    try:
+        with resolve_weights(name).open("rb") as file:
+            head, size = file.read(9), os.fstat(file.fileno()).st_size
+    except (CheckpointError, OSError):
+        return False
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < size
 
 
 def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -> bool:

@@ -8,13 +8,14 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import SkipValidation
 
 from crnn.charset import NAMED_CHARSETS, LabelSkip, characters_outside
+from crnn.config.model import CharsetConfig
 from crnn.config.section import checked_call
 from crnn.config.training import ProtocolName
 from crnn.data.source import SampleStore, open_source, split_name, too_many
@@ -29,7 +30,6 @@ from crnn.decoding.confidence import (
 from crnn.decoding.ctc import decode_greedy
 from crnn.decoding.language_search import search_with_language
 from crnn.decoding.lexicon_search import LexiconMatch
-from crnn.distributed import Ranks
 from crnn.errors import CharsetError, ConfigError, DataError, ImageError
 from crnn.evaluation.lexicons import SetLexicon, lexicon_name, open_lexicon
 from crnn.evaluation.metrics import score_texts
@@ -38,10 +38,90 @@ from crnn.evaluation.results import DatasetResult, Evaluation, LexiconResult, Sa
 from crnn.reading_order import as_read
 from crnn.recognizer import NetworkOutput, Recognizer
 
+if TYPE_CHECKING:
+    from crnn.distributed import Ranks
+else:  # which has torch, without which one process evaluates as well
+    Ranks = Any
+
 _MAX_NAMED = 3  # unreadable images of a set
 
 ProtocolCharset: TypeAlias = Literal["auto"] | CharsetName
 DataSpecs: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one set, or several
+
+
+@dataclass(slots=True)
+class SetSamples:
+    """Samples of a set that count under a protocol, and those left out; the same whoever reads them."""
+
+    store: SampleStore
+    protocol: Protocol
+    samples: list[SampleResult] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unreadable: list[tuple[int, str]] = field(default_factory=list)  # in an order that depends on batches
+
+    def labelled(self, indices: Iterable[int]) -> Iterator[SampleResult]:
+        """Yield the samples whose label the protocol compares, without a reading; count the others."""
+        store, protocol = self.store, self.protocol
+        for index in indices:
+            try:
+                raw = store.label(index)
+                label = as_read(protocol.label(raw))
+            except LabelSkip as skip:
+                self.skipped[skip.reason] += 1
+                continue
+            except CharsetError as error:
+                raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
+            except DataError as error:
+                self.skip_unreadable(index, error)
+                continue
+            lost = characters_outside(raw, protocol.charset, protocol.label_rules) if protocol.name != "lines" else ()
+            yield SampleResult(index, store.key(index), raw, label, lost="".join(lost))
+
+    def skip_unreadable(self, index: int, error: DataError) -> None:
+        """Leave out a sample whose image or record cannot be read."""
+        self.skipped[error.reason if isinstance(error, ImageError) else "unreadable_record"] += 1
+        self.unreadable.append((index, f"{self.store.key(index)}: {error}"))
+
+    def finish(self, ranks: Ranks | None, max_bad_share: float) -> None:
+        """Bring together what the ranks have, in the set's order; too many unreadable images are a ``DataError``."""
+        own = (self.samples, self.skipped, self.unreadable)
+        parts = [own] if ranks is None else ranks.gather(own)
+        self.samples = sorted((sample for part in parts for sample in part[0]), key=lambda sample: sample.index)
+        self.unreadable = sorted(line for part in parts for line in part[2])
+        self.skipped = sum((part[1] for part in parts), Counter(beyond_num_samples=self.store.num_unread))
+        if too_many(len(self.unreadable), len(self.store), max_bad_share):
+            raise DataError(
+                f"{self.store.path}: {len(self.unreadable)} of {len(self.store)} images cannot be read, the first "
+                f"{self.unreadable[0][1]}; expected at most a share of {max_bad_share:g}. Repair the set, or raise "
+                "the share: --max-bad-share, in a training data.max_bad_share"
+            )
+
+    def result(self, name: str, lexicons: Sequence[SetLexicon], **more: Any) -> DatasetResult:
+        """Return the figures; ``lexicons`` are those that the samples have been read with."""
+        samples, rules = tuple(self.samples), self.protocol
+        with_lexicons = []
+        for k, lexicon in enumerate(lexicons):
+            pairs = [(s.label, text) for s in samples if (text := s.words[k]) is not None]
+            without = len(samples) - len(pairs)
+            with_lexicons.append(LexiconResult(lexicon.name, lexicon.size, score_texts(pairs), without))
+        best_paths = [(s.label, s.greedy) for s in samples if s.greedy is not None]
+        return DatasetResult(
+            name,
+            self.store.path,
+            rules.title,
+            score_texts((s.label, s.prediction) for s in samples),
+            dict(sorted((+self.skipped).items())),
+            rules.expected_count,
+            samples,
+            tuple(line for _, line in self.unreadable[:_MAX_NAMED]),
+            tuple(with_lexicons),
+            score_texts(best_paths) if best_paths else None,
+            tuple(
+                (k, score_texts((form(as_read(s.raw_label)), form(s.raw_prediction)) for s in samples))
+                for k, form in rules.forms
+            ),
+            **more,
+        )
 
 
 def _read_set(
@@ -52,65 +132,44 @@ def _read_set(
     ranks: Ranks | None,
     progress: Callable[[int], None],
     max_bad_share: float,
-) -> tuple[list[SampleResult], Counter[str], list[str]]:
+) -> SetSamples:
     """Run the network on the samples of a set that count under a protocol; ranks share the work, each gets the whole.
 
-    ``read`` fills in what was read for a batch. Returns the samples, the numbers of skipped ones by reason, and keys of
-    unreadable images with the cause; samples and keys in the set's order. Too many of these are a ``DataError``.
+    ``read`` fills in what was read for a batch. Too many unreadable images are a ``DataError``.
     """
     rank, world_size = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
-    skipped: Counter[str] = Counter()
-    unreadable: list[tuple[int, str]] = []  # they are met in an order that depends on batches
-    samples: list[SampleResult] = []
+    found = SetSamples(store, protocol)
     waiting: dict[int, SampleResult] = {}  # those without a result yet, by the place of their image
     # Twice, so that a space lies between others; NFD, as marks may be composed with letters.
     writable = set(unicodedata.normalize("NFD", protocol.prediction(2 * recognizer.charset.characters)))
 
-    def images() -> Iterator[bytes]:
-        place = 0
+    def indices() -> Iterator[int]:
         for index in range(rank, len(store), world_size):
             progress(1)
+            yield index
+
+    def images() -> Iterator[bytes]:
+        place = 0
+        for sample in found.labelled(indices()):
             try:
-                raw = store.label(index)
-                label = as_read(protocol.label(raw))
-                image = store.image_bytes(index)
-            except LabelSkip as skip:
-                skipped[skip.reason] += 1
-                continue
-            except CharsetError as error:
-                raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
+                image = store.image_bytes(sample.index)
             except DataError as error:
-                skip_unreadable(index, error)
+                found.skip_unreadable(sample.index, error)
                 continue
-            missing = "".join(c for c in unicodedata.normalize("NFD", label) if c not in writable)
-            lost = characters_outside(raw, protocol.charset, protocol.label_rules) if protocol.name != "lines" else ()
-            waiting[place] = SampleResult(index, store.key(index), raw, label, lost="".join(lost), unwritable=missing)
+            missing = "".join(c for c in unicodedata.normalize("NFD", sample.label) if c not in writable)
+            waiting[place] = replace(sample, unwritable=missing)
             place += 1
             yield image
 
-    def skip_unreadable(index: int, error: DataError) -> None:
-        skipped[error.reason if isinstance(error, ImageError) else "unreadable_record"] += 1
-        unreadable.append((index, f"{store.key(index)}: {error}"))
-
-    found = recognizer.run(images(), lambda output: read(output, [waiting[place] for place in output.places]))
-    for place, result in enumerate(found):
+    results = recognizer.run(images(), lambda output: read(output, [waiting[place] for place in output.places]))
+    for place, result in enumerate(results):
         sample = waiting.pop(place)
         if isinstance(result, ImageError):
-            skip_unreadable(sample.index, result)
+            found.skip_unreadable(sample.index, result)
         else:
-            samples.append(result)
-
-    parts = [(samples, skipped, unreadable)] if ranks is None else ranks.gather((samples, skipped, unreadable))
-    samples = sorted((sample for part in parts for sample in part[0]), key=lambda sample: sample.index)
-    lines = sorted(line for part in parts for line in part[2])
-    skipped = sum((part[1] for part in parts), Counter(beyond_num_samples=store.num_unread))
-    if too_many(len(lines), len(store), max_bad_share):
-        raise DataError(
-            f"{store.path}: {len(lines)} of {len(store)} images cannot be read, the first {lines[0][1]}; expected at "
-            f"most a share of {max_bad_share:g}. Repair the set, or raise the share: --max-bad-share, in a training "
-            "data.max_bad_share"
-        )
-    return samples, skipped, [line for _, line in lines]
+            found.samples.append(result)
+    found.finish(ranks, max_bad_share)
+    return found
 
 
 @checked_call
@@ -158,17 +217,13 @@ def evaluate(
     names = [lexicon_name(spec) for spec in lexicons]
     if len(set(names)) < len(names):
         raise ConfigError(f"lexicons are called {', '.join(names)}; expected each name once")
-    sets = open_sets(recognizer, data, protocol=protocol, charset=charset)
+    sets = open_sets(recognizer.config.charset, data, protocol=protocol, charset=charset)
     label_rules = recognizer.config.charset.rules()
     results = []
     for name, store, rules in sets:
         own = [open_lexicon(spec, store, recognizer.charset, label_rules, lexicon_margin) for spec in lexicons]
         results.append(_evaluate_set(recognizer, name, store, rules, own, lexicon_only, max_bad_share, ranks, progress))
-    for k, spec in enumerate(lexicons):
-        if not any(result.samples if lexicon_only else result.lexicons[k].sums.samples for result in results):
-            raise DataError(
-                f"lexicon {spec!r}: none in {', '.join(r.path for r in results)} has one; expected 'full' or a file"
-            )
+    check_lexicons(lexicons, results)
     return Evaluation(model, protocol, tuple(results))
 
 
@@ -212,30 +267,12 @@ def _evaluate_set(
             for n, sample in enumerate(samples)
         ]
 
-    found, skipped, unreadable = _read_set(recognizer, store, rules, read, ranks, progress, max_bad_share)
-    samples = tuple(sample for sample in found if not lexicon_only or sample.words[0] is not None)
-    skipped["no_lexicon"] += len(found) - len(samples)
-    with_lexicons = []
-    for k, lexicon in enumerate(() if lexicon_only else lexicons):
-        pairs = [(s.label, text) for s in samples if (text := s.words[k]) is not None]
-        with_lexicons.append(LexiconResult(lexicon.name, lexicon.size, score_texts(pairs), len(samples) - len(pairs)))
-    best_paths = [(s.label, s.greedy) for s in samples if s.greedy is not None]
-    return DatasetResult(
-        name,
-        store.path,
-        rules.title,
-        score_texts((s.label, s.prediction) for s in samples),
-        dict(sorted((+skipped).items())),
-        rules.expected_count,
-        samples,
-        tuple(unreadable[:_MAX_NAMED]),
-        tuple(with_lexicons),
-        score_texts(best_paths) if best_paths else None,
-        tuple(
-            (k, score_texts((form(as_read(s.raw_label)), form(s.raw_prediction)) for s in samples))
-            for k, form in rules.forms
-        ),
-    )
+    found = _read_set(recognizer, store, rules, read, ranks, progress, max_bad_share)
+    if lexicon_only:
+        with_lexicon = [sample for sample in found.samples if sample.words[0] is not None]
+        found.skipped["no_lexicon"] += len(found.samples) - len(with_lexicon)
+        found.samples = with_lexicon
+    return found.result(name, () if lexicon_only else lexicons)
 
 
 @checked_call
@@ -276,14 +313,15 @@ def calibrate(
     free: list[tuple[float, bool]] = []  # probability, and true if right
     spoken: list[tuple[float, bool]] = []
     names = []
-    for name, store, rules in open_sets(recognizer, data, protocol=protocol, charset=charset):
+    for name, store, rules in open_sets(recognizer.config.charset, data, protocol=protocol, charset=charset):
         names.append(name)
-        found, skipped, unreadable = _read_set(recognizer, store, rules, read, None, progress, max_bad_share)
-        for reason, count in sorted(skipped.items()):
+        found = _read_set(recognizer, store, rules, read, None, progress, max_bad_share)
+        for reason, count in sorted(found.skipped.items()):
             say(f"{name}: {count} samples left out: {reason}")
-        for line in (*(f"unreadable image {line}" for line in unreadable[:_MAX_NAMED]), *label_warnings(found)):
+        unreadable = (f"unreadable image {line}" for _, line in found.unreadable[:_MAX_NAMED])
+        for line in (*unreadable, *label_warnings(found.samples)):
             say(f"{name}: {line}")
-        for s in found:
+        for s in found.samples:
             free.append((math.exp(s.score), rules.prediction(s.greedy or "") == s.label))
             spoken.append((s.confidence or 0.0, rules.prediction(s.prediction) == s.label))
 
@@ -304,15 +342,24 @@ def calibrate(
     return Calibration(greedy_curve, language_curve, tuple(names))
 
 
+def check_lexicons(lexicons: Sequence[str], results: Sequence[DatasetResult]) -> None:
+    """Raise ``DataError`` for a lexicon that no sample has been read with."""
+    for k, spec in enumerate(lexicons):
+        if not any(result.lexicons[k].sums.samples if result.lexicons else result.samples for result in results):
+            raise DataError(
+                f"lexicon {spec!r}: none in {', '.join(r.path for r in results)} has one; expected 'full' or a file"
+            )
+
+
 def count_samples(data: DataSpecs) -> int:
     """Return the number of samples of these sets together."""
     return sum(len(open_source(spec)) for spec in _specs(data))
 
 
 def open_sets(
-    recognizer: Recognizer, data: DataSpecs, *, protocol: ProtocolName = "parseq", charset: ProtocolCharset = "auto"
+    own: CharsetConfig | None, data: DataSpecs, *, protocol: ProtocolName = "parseq", charset: ProtocolCharset = "auto"
 ) -> list[tuple[str, SampleStore, Protocol]]:
-    """Return name, store and rules of each set; raises the errors of ``evaluate`` that need no image."""
+    """Return name, store and rules of each set; ``evaluate``'s errors without images. ``own``: a model's, for auto."""
     specs = _specs(data)
     if not specs:
         raise DataError("no data is given; expected LMDB folders or list files")
@@ -323,12 +370,12 @@ def open_sets(
     for _, store in stores:
         if not len(store):
             raise DataError(f"{store.path}: has no samples; expected at least one")
-    characters = recognizer.charset.characters
-    is_own = charset == "auto" and all(set(characters) != set(named) for named in NAMED_CHARSETS.values())
+    characters = set(own.charset().characters) if own is not None and charset == "auto" else set()
+    is_own = characters and all(characters != set(named) for named in NAMED_CHARSETS.values())
 
     def rules(name: str) -> Protocol:
-        if protocol != "lines" and is_own:
-            return own_protocol(recognizer.config.charset.rules(), recognizer.charset, name)
+        if protocol != "lines" and is_own and own is not None:
+            return own_protocol(own.rules(), own.charset(), name)
         return protocol_for(protocol, "36" if charset == "auto" else charset, name)
 
     return [(name, store, rules(name)) for name, store in stores]

@@ -14,7 +14,8 @@ from fractions import Fraction
 
 from rapidfuzz.distance import Levenshtein
 
-_Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+Z_95 = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,9 @@ class TextSums:
         correct, samples = self.correct, self.samples
         if samples == 0:
             return 0.0, 1.0
-        z2 = _Z_95 * _Z_95
+        z2 = Z_95 * Z_95
         center = correct + z2 / 2
-        spread = _Z_95 * math.sqrt(correct * (1 - correct / samples) + z2 / 4)
+        spread = Z_95 * math.sqrt(correct * (1 - correct / samples) + z2 / 4)
         # Exact where all or none are correct: rounding would leave some 1e-17 there, below 0 or above 1 at times.
         low = 0.0 if correct == 0 else (center - spread) / (samples + z2)
         high = 1.0 if correct == samples else (center + spread) / (samples + z2)

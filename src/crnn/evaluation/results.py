@@ -63,6 +63,10 @@ def label_warnings(samples: Sequence[SampleResult]) -> list[str]:
     ]
 
 
+def _listed(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetResult:
     """One set under one protocol: the compared samples in the set's order, and counts over them.
@@ -82,6 +86,7 @@ class DatasetResult:
     lexicons: tuple[LexiconResult, ...] = ()
     greedy: TextSums | None = None
     forms: tuple[tuple[str, TextSums], ...] = ()
+    without_reading: tuple[str, ...] | None = None  # of readings from a file: keys of samples that have none there
 
     @property
     def warnings(self) -> list[str]:
@@ -101,6 +106,9 @@ class DatasetResult:
             for x in self.lexicons
             if x.without
         ]
+        if self.without_reading:
+            what = f"of {self.sums.samples} samples have no text in the file, and count as wrong"
+            lines.append(_listed(self.without_reading, what))
         return [f"{self.name}: {line}" for line in lines]
 
 
@@ -111,11 +119,25 @@ class Evaluation:
     model: str
     protocol: str
     datasets: tuple[DatasetResult, ...]
+    unknown: tuple[str, ...] = ()  # of readings from a file: images that are in none of the sets
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of all sets, and on readings of no set."""
+        lines = [line for dataset in self.datasets for line in dataset.warnings]
+        if self.unknown:
+            lines.append(_listed(self.unknown, "readings are of no image of the data"))
+        return lines
 
     @property
     def title(self) -> str:
         """The rules of all sets in a few words, without repetition."""
         return "; ".join(dict.fromkeys(result.title for result in self.datasets))
+
+    @property
+    def from_file(self) -> bool:
+        """True for readings from a file."""
+        return any(result.without_reading is not None for result in self.datasets)
 
     @property
     def sums(self) -> TextSums:
@@ -144,8 +166,10 @@ class Evaluation:
 
     @property
     def reliability(self) -> Reliability:
-        """Reliability of the readings of all sets."""
+        """Reliability of the readings of all sets; of none if they come from a file without confidences."""
         samples = self.samples
+        if self.from_file and all(math.isnan(s.score) for s in samples):
+            samples = []
         correct = [s.prediction == s.label for s in samples]
         return measure_reliability([s.score for s in samples], [s.confidence for s in samples], correct)
 
@@ -159,12 +183,14 @@ class Evaluation:
         return {
             "model": self.model,
             "protocol": self.protocol,
+            **({"unknown_readings": len(self.unknown)} if self.from_file else {}),
             "datasets": [
                 {
                     "name": result.name,
                     "samples": result.sums.samples,
                     "skipped": result.skipped,
                     "expected": result.expected,
+                    **({"without_reading": len(result.without_reading or ())} if self.from_file else {}),
                     **label_losses(result.samples),
                     **_accuracy(result.sums),
                     **_distances(result.sums),
@@ -178,27 +204,28 @@ class Evaluation:
                 }
                 for result in self.datasets
             ],
-            "mean_accuracy": _number(self.mean_accuracy),
-            "combined_accuracy": _number(self.combined_accuracy),
+            "mean_accuracy": finite(self.mean_accuracy),
+            "combined_accuracy": finite(self.combined_accuracy),
             "calibration": asdict(self.reliability),
         }
 
 
 def _accuracy(sums: TextSums) -> dict[str, float | None]:
     low, high = sums.accuracy_interval
-    return {"accuracy": _number(sums.accuracy), "accuracy_low": low, "accuracy_high": high}
+    return {"accuracy": finite(sums.accuracy), "accuracy_low": low, "accuracy_high": high}
 
 
 def _distances(sums: TextSums) -> dict[str, float | None]:
-    return {"one_minus_ned": _number(sums.one_minus_ned), "cer": _number(sums.cer)}
+    return {"one_minus_ned": finite(sums.one_minus_ned), "cer": finite(sums.cer)}
 
 
 def _figures(sums: TextSums) -> dict[str, float | None]:
-    return {"accuracy": _number(sums.accuracy), **_distances(sums)}
+    return {"accuracy": finite(sums.accuracy), **_distances(sums)}
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value  # NaN is not JSON
+def finite(value: float) -> float | None:
+    """Return a number as JSON has it, which lacks NaN."""
+    return None if math.isnan(value) else value
 
 
 def accuracy_by_length(samples: Iterable[SampleResult], longest: int = 20) -> dict[int, TextSums]:

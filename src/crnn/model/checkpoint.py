@@ -18,7 +18,6 @@ from torch import Tensor
 
 from crnn.charset import Charset
 from crnn.config.model import ReaderConfig
-from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError
 from crnn.files import atomic_write
 from crnn.model.crnn import CRNN, build_model
@@ -28,7 +27,6 @@ from crnn.model.weights import (
     Weights,
     read_tensor_file,
     read_weights_with,
-    shipped_weights,
     tensor_digest,
 )
 
@@ -84,24 +82,6 @@ def load_weights(source: str | Path) -> Weights[Tensor]:
         CheckpointError: Missing, truncated, damaged, foreign, or from a newer version.
     """
     return read_weights_with(load_safetensors, source)
-
-
-def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[Tensor]:
-    """Check and return the weights for ``save_calibration``, before hours of reading."""
-    if out is None and shipped_weights(str(source)) is not None:
-        raise CheckpointError(
-            f"{source} ships with the package and stays as it is; expected another file to write, --out"
-        )
-    return load_weights(source)  # checked: intact, ours, of a known version
-
-
-def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
-    """Write a calibration into a weights file, or to ``out``, and return that; everything else in it stays the same."""
-    weights = weights_to_calibrate(source, out)
-    tensors, metadata = read_tensors(weights.path)
-    path = weights.path if out is None else Path(out)
-    write_tensors(path, tensors, {**metadata, "calibration": calibration.as_dict()})
-    return path
 
 
 def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str:

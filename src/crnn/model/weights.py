@@ -1,4 +1,4 @@
-"""Weights files on disk, read without torch.
+"""Weights files on disk, read and calibrated without torch.
 
 A weights file is a safetensors file; its metadata has the settings (model, image, charset), the charset's characters,
 the version, and a SHA-256 over everything. ``crnn.model.checkpoint`` writes such files and reads them into torch.
@@ -15,13 +15,14 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError, ConfigError
-from crnn.files import check_not_foreign
+from crnn.files import atomic_write, check_not_foreign
 
 DEFAULT_MODEL = "crnn-small"  # of the shipped weights, the most words right per millisecond
 
@@ -172,6 +173,36 @@ def read_tensor_file(
     if metadata["format"] == WEIGHTS_FORMAT and (name := _not_finite(data)):
         raise CheckpointError(f"{path}: tensor {name} has nan, inf or a variance below 0; train anew, or use others")
     return tensors, metadata
+
+
+def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[bytes]:
+    """Check and return the weights for ``save_calibration``, before hours of reading."""
+    if out is None and shipped_weights(str(source)) is not None:
+        raise CheckpointError(
+            f"{source} ships with the package and stays as it is; expected another file to write, --out"
+        )
+    return read_weights_with(_whole, source)  # checked: intact, ours, of a known version
+
+
+def save_calibration(source: str | Path, calibration: Calibration, out: str | Path | None = None) -> Path:
+    """Write a calibration into a weights file, or to ``out``, and return that; everything else in it stays the same."""
+    weights = weights_to_calibrate(source, out)
+    held, metadata = read_tensor_file(weights.path, _whole)
+    data, metadata = held[""], {**metadata, "calibration": calibration.as_dict()}
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    texts["sha256"] = tensor_digest(data, texts)
+    header = json.dumps({**_header(data), "__metadata__": texts}, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # so that the tensors behind it are aligned
+    tensors = memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+    path = weights.path if out is None else Path(out)
+    atomic_write(path, b"".join((len(header).to_bytes(8, "little"), header, tensors)), CheckpointError)
+    return path
+
+
+def _whole(data: bytes) -> dict[str, bytes]:
+    """Return a safetensors file as it is, whatever types its tensors have, once it is known to be one."""
+    safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    return {"": data}
 
 
 def _not_finite(data: bytes) -> str | None:

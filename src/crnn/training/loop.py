@@ -36,8 +36,9 @@ from crnn.errors import CheckpointError, ConfigError, DataError, ImageError, Tra
 from crnn.evaluation.evaluate import calibrate, check_labels, evaluate, open_sets
 from crnn.evaluation.results import Evaluation
 from crnn.image import load_image
-from crnn.model.checkpoint import load_weights, save_calibration, save_weights, warm_start
+from crnn.model.checkpoint import load_weights, save_weights, warm_start
 from crnn.model.crnn import build_model
+from crnn.model.weights import save_calibration
 from crnn.recognizer import Recognizer
 from crnn.terminal import counting_bar, signals_collected
 from crnn.training.batches import BatchFeed, batches_ahead, stored_sources
@@ -342,7 +343,7 @@ class Validator:
         engine = TorchEngine(self._network, str(ranks.device), "bf16" if bf16 else "fp32", config.train.channels_last)
         self._recognizer = Recognizer(engine, config, batch_size=config.eval.batch_size)
         if self._sets:
-            check_labels(open_sets(self._recognizer, self._sets, **self._rules))
+            check_labels(open_sets(config.charset, self._sets, **self._rules))
 
     def validate(self, weights: Mapping[str, Tensor], model: str) -> Evaluation:
         """Evaluate weights by name; the result, under the name ``model``, is the same on all ranks."""
