@@ -33,6 +33,7 @@ _COMMANDS = {
     "train": "Train a network.",
     "evaluate": "Measure a model on benchmark sets.",
     "export": "Write a network as an ONNX file.",
+    "push": "Upload a model to the Hugging Face Hub.",
     "calibrate": "Fit confidences on labelled images, and write them into the weights file.",
     "lm": "Learn a language from word lists.",
     "data": "Convert and inspect datasets.",

@@ -39,7 +39,7 @@ def calibrate(
         engine: The engine.
     """
     check_writable("--out", out, "calibrated.safetensors", (".safetensors",))
-    require_torch("calibrating", "torch")
+    require_torch("calibrating", "train")
     from crnn.evaluation.evaluate import calibrate as run
     from crnn.evaluation.evaluate import count_samples
     from crnn.model.checkpoint import save_calibration, weights_to_calibrate

@@ -38,7 +38,7 @@ def evaluate(
     In Python: ``crnn.evaluation.evaluate.evaluate(crnn.load(model), data)``. Under ``torchrun`` ranks share the work.
 
     Args:
-        model: Name of weights that ship, a weights file, a run folder, or an exported file.
+        model: Name of weights that ship, hf://OWNER/NAME, a weights file, a run folder, or an exported file.
         data: LMDB folders and list files.
         protocol: Rules for labels and readings; lines: whole texts with case folded, marks and spaces counted.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
@@ -59,7 +59,7 @@ def evaluate(
     if margin is not None and not lexicons:
         raise ConfigError("--lexicon-margin is given without --lexicon; expected both, or neither")
     check_writable("--report", report, "report.html", (".html", ".htm"))
-    require_torch("evaluating", "torch")
+    require_torch("evaluating", "train")
     from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
     from crnn.engines.loading import is_for_cpus
     from crnn.evaluation.evaluate import count_samples

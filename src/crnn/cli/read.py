@@ -43,7 +43,7 @@ def read(
 
     Args:
         images: Files, folders (all images in them, sorted), or - for a list of paths on stdin.
-        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        model: Name of weights that ship, hf://OWNER/NAME, a weights file, a run folder, or an exported file.
         decoding: How texts are found.
         explain: Write an image that shows how the readings come about.
         explain_font: Font file for it; default: one that has the characters.

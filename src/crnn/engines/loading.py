@@ -10,14 +10,13 @@ from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads, is_forked
 from crnn.errors import ConfigError, MissingExtraError
+from crnn.model.hub import is_hub_name
 from crnn.model.weights import read_weights, shipped_engine_file, shipped_names
 
 EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
 
-# Packages of the engines, the fastest on CPUs first.
-_PACKAGES: dict[EngineName, tuple[str, ...]] = {
-    "openvino": ("openvino", "onnx"), "onnx": ("onnxruntime", "onnx"), "torch": ("torch",),
-}  # fmt: skip
+# Extras with the engines' packages, the fastest on CPUs first; ONNX Runtime comes with crnn.
+_EXTRAS: dict[EngineName, str] = {"openvino": "read", "onnx": "", "torch": "train"}
 
 
 @checked_call
@@ -95,7 +94,7 @@ def _open_in_torch(
 
 def installed_engines() -> list[EngineName]:
     """Return the names of installed engines, the fastest on CPUs first; imports none."""
-    return [name for name in _PACKAGES if not _missing(name)]
+    return [name for name in _EXTRAS if name == "onnx" or _is_installed(name)]
 
 
 def is_for_cpus(model: str | Path, engine: EngineChoice, precision: Precision) -> bool:
@@ -108,7 +107,8 @@ def _exported(model: str | Path, precision: Precision) -> Path | None:
     if precision == "int8" and (shipped := shipped_engine_file(str(model), precision)) is not None:
         return shipped
     path = Path(model)
-    return path if path.suffix in (".onnx", ".xml") and str(model) not in shipped_names() else None
+    is_file = path.suffix in (".onnx", ".xml") and str(model) not in shipped_names() and not is_hub_name(model)
+    return path if is_file else None
 
 
 def _is_installed(package: str) -> bool:
@@ -116,10 +116,6 @@ def _is_installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except ImportError:  # of a finder that hides it
         return False
-
-
-def _missing(engine: EngineName) -> list[str]:
-    return [package for package in _PACKAGES[engine] if not _is_installed(package)]
 
 
 def _choose(engine: EngineChoice, device: str, precision: Precision, exported: Path | None) -> EngineName:
@@ -133,15 +129,14 @@ def _choose(engine: EngineChoice, device: str, precision: Precision, exported: P
         reasons["torch"] = f"which reads weights files, and {exported} is an exported one"
     elif precision == "int8":
         reasons["torch"] = "which does not compute in int8"
-    suitable = [name for name in _PACKAGES if name not in reasons]
+    suitable = [name for name in _EXTRAS if name not in reasons]
     if engine != "auto" and engine in reasons:
         others = f"; expected engine {' or '.join(suitable)}, or auto" if suitable else ""
         raise ConfigError(f"engine is {engine!r}, {reasons[engine]}{others}")
     if not suitable:
         raise ConfigError(f"device is {device!r}, and {exported} is a file for CPUs; expected device auto or cpu")
     wanted = [name for name in suitable if engine in ("auto", name)]
-    for name in wanted:
-        if not _missing(name):
-            return name
+    if found := [name for name in installed_engines() if name in wanted]:
+        return found[0]
     use = "no engine that can do it is installed;" if engine == "auto" else "reading with the engine"
-    raise MissingExtraError(_missing(wanted[0])[0], wanted[0], f"{use} {wanted[0]}")
+    raise MissingExtraError(wanted[0], _EXTRAS[wanted[0]], f"{use} {wanted[0]}")

@@ -22,6 +22,7 @@ from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError
 from crnn.files import atomic_write
 from crnn.model.crnn import CRNN, build_model
+from crnn.model.hub import is_hub_name
 from crnn.model.weights import (
     FORMAT_VERSION,
     WEIGHTS_FORMAT,
@@ -88,10 +89,9 @@ def load_weights(source: str | Path) -> Weights[Tensor]:
 
 def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[Tensor]:
     """Check and return the weights for ``save_calibration``, before hours of reading."""
-    if out is None and shipped_weights(str(source)) is not None:
-        raise CheckpointError(
-            f"{source} ships with the package and stays as it is; expected another file to write, --out"
-        )
+    if out is None and (shipped_weights(str(source)) is not None or is_hub_name(source)):
+        where = "is on the hub" if is_hub_name(source) else "ships with the package"
+        raise CheckpointError(f"{source} {where} and stays as it is; expected another file to write, --out")
     return load_weights(source)  # checked: intact, ours, of a known version
 
 
