@@ -35,6 +35,7 @@ def test_help_names_every_command(run):
             "train",
             "evaluate",
             "export",
+            "push",
             "calibrate",
             "lm",
             "data",
