@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test setup-scale test-scale test-web setup-browser test-browser lint format bench fonts clean
+.PHONY: setup demo test test-package setup-scale test-scale test-web setup-browser test-browser lint format bench fonts clean
 
 setup: $(STAMP)
 
@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "crnn needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,openvino,words,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,read,words,hub,serve,dev]'
 	touch $(STAMP)
 
 # Trains a small network on rendered words, evaluates it on words it has not seen, and reads images with it.
@@ -21,6 +21,11 @@ demo: setup
 
 test: lint
 	$(BIN)/pytest -q
+
+# The package as users install it: built, installed with each extra into an environment of its own, tried from another
+# folder. A gigabyte in a temporary folder, and some minutes: no part of test.
+test-package: setup
+	CRNN_TEST_PACKAGE=1 $(BIN)/pytest -q --durations=0 tests/test_package.py
 
 # Reading on many machines, tried on two Ray nodes of this one. Half a gigabyte of packages and a minute: no part of test.
 setup-scale: setup

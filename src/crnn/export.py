@@ -109,7 +109,7 @@ def export(
         CheckpointError: The weights cannot be read, or the file cannot be written.
         DataError: The data cannot be read.
         ExportMismatchError: The exported network differs from its source by more than ``LIMITS``.
-        MissingExtraError: A needed package is not installed.
+        MissingExtraError: torch is not installed, and words are to be rendered.
     """
     path = Path(out)
     _check(model, path, precision, samples)
@@ -162,9 +162,6 @@ def _check(model: str | Path, path: Path, precision: Precision, samples: int) ->
         raise ConfigError(f"samples is {samples}; expected 1 or more")
     if Path(model).suffix == ".onnx":
         raise CheckpointError(f"{model}: is exported already; expected weights: a name, a weights file or a run folder")
-    for package in ("onnx", "onnxruntime"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "export", "exporting")
 
 
 def _images(

@@ -45,7 +45,6 @@ def quantize_graph(graph: onnx.ModelProto, batches: Iterable[Pixels]) -> Quantiz
 
     Raises:
         DataError: There are no images.
-        MissingExtraError: ONNX Runtime is not installed.
     """
     activations = [node.output[0] for node in graph.graph.node if node.op_type == "Relu"]
     ranges = _activation_ranges(graph, activations, batches)

@@ -373,7 +373,8 @@ def load(
     """Load a reader.
 
     Args:
-        model: Name of shipped weights, a weights file, a run folder, or an exported file.
+        model: Name of shipped weights, ``hf://OWNER/NAME[@REVISION]`` of the Hugging Face Hub, a weights file, a run
+            folder, or an exported file.
         engine: ``openvino``, ``onnx`` or ``torch``; ``auto``: the first of them that is installed and can do it.
         device: ``auto``, ``cpu``, or an accelerator's name, for torch.
         precision: ``bf16`` and ``int8`` are faster on processors that have them; readings may rarely differ from

@@ -141,14 +141,6 @@ def test_errors_are_one_line(arguments, message, trained_run, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "onnx"])
-def test_a_package_that_is_not_there_is_named(package, trained_run, tmp_path, monkeypatch):
-    find = crnn.export.find_spec
-    monkeypatch.setattr(crnn.export, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(MissingExtraError, match=rf"exporting needs the package '{package}'.*crnn\[export\]"):
-        export(trained_run.folder, tmp_path / "a.onnx")
-
-
 def test_without_torch_int8_needs_data(trained_run, words, tmp_path, monkeypatch):
     find = crnn.export.find_spec
     monkeypatch.setattr(crnn.export, "find_spec", lambda name: None if name == "torch" else find(name))

@@ -1,6 +1,5 @@
 """examples/read_plain.py and .mjs: exported networks read without crnn, and as crnn reads them."""
 
-import importlib.util
 import itertools
 import os
 import shutil
@@ -21,10 +20,6 @@ ROOT = Path(__file__).parents[2]
 NODE = shutil.which("node")
 NODE_MODULES = Path(os.environ.get("CRNN_NODE_MODULES", ROOT / "node_modules"))
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")),
-    reason="onnxruntime is not installed: pip install 'crnn[onnx]'",
-)
 needs_node = pytest.mark.skipif(
     NODE is None or not (NODE_MODULES / "onnxruntime-web").is_dir(),
     reason="node or its package onnxruntime-web is not here: npm install --no-save onnxruntime-web in the project's "

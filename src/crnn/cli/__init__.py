@@ -34,6 +34,7 @@ _COMMANDS = {
     "evaluate": "Measure a model, or readings of any program, on benchmark sets.",
     "compare": "Compare the readings of two programs, sample by sample.",
     "export": "Write a network as an ONNX file.",
+    "push": "Upload a model to the Hugging Face Hub.",
     "calibrate": "Fit confidences on labelled images, and write them into the weights file.",
     "lm": "Learn a language from word lists.",
     "data": "Convert and inspect datasets.",

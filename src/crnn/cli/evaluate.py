@@ -42,7 +42,8 @@ def evaluate(
     In Python: ``crnn.evaluation.evaluate.evaluate(crnn.load(model), data)``. Under ``torchrun`` ranks share the work.
 
     Args:
-        model: Name of weights that ship, a weights file, a run folder, or an exported file; none: --readings is scored.
+        model: Name of weights that ship, hf://OWNER/NAME, a weights file, a run folder, or an exported file; none:
+            --readings is scored.
         data: LMDB folders and list files.
         protocol: Rules for labels and readings; lines: whole texts with case folded, marks and spaces counted.
         charset: Characters that are compared; auto: 36, or the model's own where it is no set of the field.
@@ -133,7 +134,7 @@ def _read(
     ranks, device, world_size = None, engine.device, int(os.environ.get("WORLD_SIZE", "1"))
     with ExitStack() as stack:
         if world_size > 1 or not (cpu or "torch" not in installed_engines()):
-            require_torch("evaluating on several ranks", "torch")
+            require_torch("evaluating on several ranks", "train")
             from crnn.distributed import TIMEOUT, lost_peers_explained, start_ranks
 
             ranks = stack.enter_context(start_ranks("cpu" if cpu and device == "auto" else device))

@@ -23,7 +23,7 @@ def export(
     ``crnn.export.export``.
 
     Args:
-        model: Name of weights that ship, a weights file, or a run folder.
+        model: Name of weights that ship, hf://OWNER/NAME, a weights file, or a run folder.
         out: The file to write.
         precision: int8: a quarter of the size and several times as fast.
         data: LMDB folder or list file with images like those that will be read, to quantise and to compare with; may

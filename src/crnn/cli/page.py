@@ -20,7 +20,7 @@ def page(
 
     Args:
         out: The folder to write, new or empty.
-        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        model: Name of weights that ship, hf://OWNER/NAME, a weights file, a run folder, or an exported file.
         runtime: Folder of the npm package onnxruntime-web, or node_modules with it.
         precision: int8: a quarter of the size.
     """

@@ -47,7 +47,7 @@ def read(
 
     Args:
         images: Files, folders (all images in them, sorted), or - for a list of paths on stdin.
-        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        model: Name of weights that ship, hf://OWNER/NAME, a weights file, a run folder, or an exported file.
         detect: What finds the lines of whole photos, each of which gets a line of output; needs crnn[detect].
         sheet: Write an image with the boxes of the lines and, beside them, their texts.
         decoding: How texts are found.

@@ -39,7 +39,7 @@ def serve(
     Options of reading are the defaults of requests, which may bring their own.
 
     Args:
-        model: Name of weights that ship with the package, a weights file, a run folder, or an exported file.
+        model: Name of weights that ship, hf://OWNER/NAME, a weights file, a run folder, or an exported file.
         host: Address to listen at; others than this machine's own need --token-file, or a network that is trusted.
         port: Port; 0: any that is free.
         token_file: File with a word that requests must bring as Authorization: Bearer WORD.

@@ -11,14 +11,13 @@ from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration
 from crnn.engines.engine import Engine, EngineName, ForkSafeEngine, Mode, Precision, cpu_threads, is_forked
 from crnn.errors import CheckpointError, ConfigError, MissingExtraError
+from crnn.model.hub import is_hub_name
 from crnn.model.weights import read_weights, resolve_weights, shipped_engine_file, shipped_names
 
 EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
 
-# Packages of the engines, the fastest on CPUs first.
-_PACKAGES: dict[EngineName, tuple[str, ...]] = {
-    "openvino": ("openvino", "onnx"), "onnx": ("onnxruntime", "onnx"), "torch": ("torch",),
-}  # fmt: skip
+# Extras with the engines' packages, the fastest on CPUs first; ONNX Runtime comes with crnn.
+_EXTRAS: dict[EngineName, str] = {"openvino": "read", "onnx": "", "torch": "train"}
 
 
 @checked_call
@@ -96,12 +95,12 @@ def _open_in_torch(
 
 def installed_engines() -> list[EngineName]:
     """Return the names of installed engines, the fastest on CPUs first; imports none."""
-    return [name for name in _PACKAGES if not _missing(name)]
+    return [name for name in _EXTRAS if name == "onnx" or _is_installed(name)]
 
 
 def is_model(name: str) -> bool:
     """Return true for the name of a model, and of files and folders that are one by what they hold, or end as one."""
-    if Path(name).suffix in (".onnx", ".xml", ".safetensors"):
+    if is_hub_name(name) or Path(name).suffix in (".onnx", ".xml", ".safetensors"):
         return True
     try:
         with resolve_weights(name).open("rb") as file:
@@ -121,7 +120,8 @@ def _exported(model: str | Path, precision: Precision) -> Path | None:
     if precision == "int8" and (shipped := shipped_engine_file(str(model), precision)) is not None:
         return shipped
     path = Path(model)
-    return path if path.suffix in (".onnx", ".xml") and str(model) not in shipped_names() else None
+    is_file = path.suffix in (".onnx", ".xml") and str(model) not in shipped_names() and not is_hub_name(model)
+    return path if is_file else None
 
 
 def _is_installed(package: str) -> bool:
@@ -129,10 +129,6 @@ def _is_installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except ImportError:  # of a finder that hides it
         return False
-
-
-def _missing(engine: EngineName) -> list[str]:
-    return [package for package in _PACKAGES[engine] if not _is_installed(package)]
 
 
 def _choose(engine: EngineChoice, device: str, precision: Precision, exported: Path | None) -> EngineName:
@@ -146,15 +142,14 @@ def _choose(engine: EngineChoice, device: str, precision: Precision, exported: P
         reasons["torch"] = f"which reads weights files, and {exported} is an exported one"
     elif precision == "int8":
         reasons["torch"] = "which does not compute in int8"
-    suitable = [name for name in _PACKAGES if name not in reasons]
+    suitable = [name for name in _EXTRAS if name not in reasons]
     if engine != "auto" and engine in reasons:
         others = f"; expected engine {' or '.join(suitable)}, or auto" if suitable else ""
         raise ConfigError(f"engine is {engine!r}, {reasons[engine]}{others}")
     if not suitable:
         raise ConfigError(f"device is {device!r}, and {exported} is a file for CPUs; expected device auto or cpu")
     wanted = [name for name in suitable if engine in ("auto", name)]
-    for name in wanted:
-        if not _missing(name):
-            return name
+    if found := [name for name in installed_engines() if name in wanted]:
+        return found[0]
     use = "no engine that can do it is installed;" if engine == "auto" else "reading with the engine"
-    raise MissingExtraError(_missing(wanted[0])[0], wanted[0], f"{use} {wanted[0]}")
+    raise MissingExtraError(wanted[0], _EXTRAS[wanted[0]], f"{use} {wanted[0]}")

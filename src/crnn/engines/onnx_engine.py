@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from crnn.engines.engine import LogProbs, Mode, Pixels, check_pixels, cpu_threads
-from crnn.errors import CheckpointError, MissingExtraError
+from crnn.errors import CheckpointError
 from crnn.parallel import usable_cores
 
 
@@ -53,8 +53,6 @@ def import_onnxruntime() -> Any:
     """Import ``onnxruntime`` without its telemetry, unless the user's environment says otherwise."""
     # Releases (1.32 on Linux) report every import to their vendor and leave an id in the user's cache without this.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "onnx", "reading with the engine onnx") from None
+    import onnxruntime
+
     return onnxruntime

@@ -98,7 +98,7 @@ def import_openvino() -> Any:
         try:
             import openvino
         except ImportError:
-            raise MissingExtraError("openvino", "openvino", "reading with the engine openvino") from None
+            raise MissingExtraError("openvino", "read", "reading with the engine openvino") from None
         finally:
             del sys.modules["openvino_telemetry"]
             sys.modules.update(hidden)

@@ -23,6 +23,7 @@ from crnn.config.model import ReaderConfig, parse_reader_config
 from crnn.decoding.confidence import Calibration
 from crnn.errors import CheckpointError, ConfigError
 from crnn.files import atomic_write, check_not_foreign
+from crnn.model.hub import fetch, is_hub_name
 
 DEFAULT_MODEL = "crnn-small"  # of the shipped weights, the most words right per millisecond
 
@@ -83,18 +84,28 @@ def read_weights(source: str | Path) -> Weights[npt.NDArray[Any]]:
 def read_weights_with(load: Callable[[bytes], dict[str, _Tensor]], source: str | Path) -> Weights[_Tensor]:
     """Read a weights file, or the best weights of a run folder; ``load`` as in ``read_tensor_file``."""
     path = resolve_weights(source)
-    tensors, metadata = read_tensor_file(path, load)
-    config, info, calibration = weights_metadata(path, metadata)
+    try:
+        tensors, metadata = read_tensor_file(path, load)
+        config, info, calibration = weights_metadata(path, metadata)
+    except CheckpointError as error:
+        if not is_hub_name(source):
+            raise
+        raise CheckpointError(f"{source}: {error}") from error
     return Weights(tensors, config, info, path, calibration)
 
 
 def resolve_weights(source: str | Path) -> Path:
-    """Return the weights file of ``source``: shipped weights by name, itself, or ``best`` (else ``last``) of a run."""
+    """Return the weights file of ``source``: shipped weights by name, itself, or ``best`` (else ``last``) of a run.
+
+    ``hf://OWNER/NAME`` is fetched from the hub (``crnn.model.hub``).
+    """
     if not str(source):
         raise CheckpointError("the model's name is empty; expected a weights file, a run folder or a shipped name")
     shipped = shipped_weights(str(source))
     if shipped is not None:
         return shipped
+    if is_hub_name(source):
+        return fetch(str(source))
     path = Path(source)
     if os.path.isdir(path):  # noqa: PTH112 - Path raises for names that are too long
         for name in ("best.safetensors", "last.safetensors"):
@@ -177,10 +188,9 @@ def read_tensor_file(
 
 def weights_to_calibrate(source: str | Path, out: str | Path | None = None) -> Weights[bytes]:
     """Check and return the weights for ``save_calibration``, before hours of reading."""
-    if out is None and shipped_weights(str(source)) is not None:
-        raise CheckpointError(
-            f"{source} ships with the package and stays as it is; expected another file to write, --out"
-        )
+    if out is None and (shipped_weights(str(source)) is not None or is_hub_name(source)):
+        where = "is on the hub" if is_hub_name(source) else "ships with the package"
+        raise CheckpointError(f"{source} {where} and stays as it is; expected another file to write, --out")
     return read_weights_with(_whole, source)  # checked: intact, ours, of a known version
 
 
@@ -217,6 +227,18 @@ def _not_finite(data: bytes) -> str | None:
             if negative or (bits & (sign - 1)).max(initial=0) >= least:
                 return name
     return None
+
+
+def with_info(path: Path, info: Mapping[str, Any]) -> bytes:
+    """Return a weights file with other facts for people; all else in it stays."""
+    data = path.read_bytes()
+    header, end = _header(data), 8 + int.from_bytes(data[:8], "little")
+    texts = {**header["__metadata__"], "info": json.dumps(info, ensure_ascii=False)}
+    del texts["sha256"]
+    header["__metadata__"] = {**texts, "sha256": tensor_digest(data, texts)}
+    head = json.dumps(header, ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at whole words
+    return len(head).to_bytes(8, "little") + head + data[end:]
 
 
 def tensor_digest(data: bytes, texts: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ def write_site(model: str, out: str | os.PathLike[str], runtime: str, precision:
     """Write the site into a new folder and return its bytes.
 
     Args:
-        model: Name of shipped weights, a weights file, a run folder, or an exported ``.onnx`` file.
+        model: Name of shipped weights, ``hf://OWNER/NAME``, a weights file, a run folder, or an exported file.
         out: The folder; new or empty.
         runtime: Folder with the files of the npm package ``onnxruntime-web``: ``node_modules``, or one further down.
         precision: ``int8``, a quarter of the size, or ``fp32``; an exported file keeps its own.

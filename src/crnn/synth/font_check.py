@@ -214,7 +214,7 @@ def check_file(path: Path, characters: str) -> CheckedFile:
     try:
         from fontTools.ttLib import TTLibError
     except ImportError:
-        raise MissingExtraError("fonttools", "synth", "choosing fonts") from None
+        raise MissingExtraError("fonttools", "read", "choosing fonts") from None
     try:
         found = list(_fonts_of(path, characters))
     except Exception as error:
