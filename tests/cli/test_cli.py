@@ -34,6 +34,7 @@ def test_help_names_every_command(run):
             "page",
             "train",
             "evaluate",
+            "import",
             "export",
             "calibrate",
             "lm",

@@ -102,7 +102,7 @@ def test_a_batch_moves_as_a_whole():
 
 def test_the_network_gets_the_bits_that_reading_gives_it():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 8, 32)
-    images = network_input(torch.from_numpy(pixels))
+    images = network_input(torch.from_numpy(pixels), ImageConfig())
     assert images.dtype == torch.float32
     exact = (pixels.astype(np.float64) - 127.5) / 127.5
     assert np.array_equal(images.numpy(), exact.astype(np.float32))  # rounded once

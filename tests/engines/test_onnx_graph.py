@@ -64,7 +64,7 @@ def run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 def by_torch(network: CRNN, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return network(network_input(torch.from_numpy(images))).log_softmax(-1).numpy()
+        return network(network_input(torch.from_numpy(images), network.image)).log_softmax(-1).numpy()
 
 
 def random_images(count: int, width: int, channels: int = 1) -> np.ndarray:
