@@ -413,6 +413,19 @@ def test_a_lightning_checkpoint_says_its_characters_and_size(tmp_path):
         import_weights(path, out)
 
 
+def test_parameters_of_half_precision_are_read_and_what_holds_no_values_is_not(tmp_path):
+    path, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    network = lively(Clovaai()).half()
+    torch.save({"model": dict(network.named_parameters()) | dict(network.named_buffers())}, path)
+    import_weights(path, out)
+    assert read_weights(out).tensors["head.weight"].dtype == np.float32
+    state = network.state_dict()
+    for other in (torch.empty(37, HIDDEN, device="meta"), torch.eye(37).to_sparse()):
+        torch.save({**state, "Prediction.weight": other}, path)
+        with pytest.raises(CheckpointError, match=r"has no Prediction.weight|cannot be read as tensors alone"):
+            import_weights(path, out)
+
+
 def test_a_charset_keeps_its_name(tmp_path):
     path, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
     torch.save(lively(Clovaai(classes=37)).state_dict(), path)
@@ -483,7 +496,8 @@ def test_nothing_but_tensors_is_unpickled(old, tmp_path):
     [
         (b"\x89HDF\r\n\x1a\n", "a file of Keras"), (b"PK\x03\x04", "cannot be read as tensors alone"),
         (b"\x80\x02}q\x00.", "cannot be read as tensors alone"), (b"", "is encrypted, or no checkpoint"),
-        (b"\xff" * 8 + b"{", "no whole safetensors file"), (b"\x02" + bytes(7) + b"{}", "no tensors by name"),
+        (b"\xff" * 8 + b"{", "is encrypted, or no checkpoint"),
+        (b"\x09" + bytes(7) + b"{", "no whole safetensors file"), (b"\x02" + bytes(7) + b"{}", "no tensors by name"),
     ],
 )  # fmt: skip
 def test_other_files_are_refused(data, why, tmp_path):

@@ -26,6 +26,7 @@ from crnn.model.weights import Weights
 from crnn.terminal import check_writable
 
 _MAX_BYTES = 1 << 30  # of a file, and of what a zip archive unpacks to; ours have 33 MB
+_MAX_HEADER = 16 << 20  # of JSON in safetensors, twenty times as many in memory
 _MAX_VALUES = 1 << 28  # of all tensors: views may repeat a few bytes
 _STATES = ("state_dict", "model_state_dict", "model", "net")
 
@@ -132,7 +133,7 @@ def _read(path: Path) -> bytes:
 def _tensors(data: bytes, name: str) -> tuple[Arrays, Mapping[str, Any]]:
     """Return the floating-point tensors of a file, and a Lightning checkpoint's settings; the rest are counters."""
     facts: Mapping[str, Any] = {}
-    if data[8:9] == b"{":
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _MAX_HEADER:
         try:
             found: Any = load_safetensors(data)
         except SafetensorError as error:
@@ -144,14 +145,16 @@ def _tensors(data: bytes, name: str) -> tuple[Arrays, Mapping[str, Any]]:
     else:
         arrays = read_checkpoint(data, name)
         return {key: array for key, array in arrays.items() if array.dtype.kind == "f"}, facts
-    tensors = {
-        key: tensor for key, tensor in found.items() if isinstance(tensor, Tensor) and tensor.is_floating_point()
-    }
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor) and _is_plain(value)}
     if not tensors:
         raise CheckpointError(f"{name}: holds no tensors by name; expected the state_dict of a network")
     if sum(tensor.numel() for tensor in tensors.values()) > _MAX_VALUES:
         raise CheckpointError(f"{name}: has tensors of more than {_MAX_VALUES:,} values; expected those of a CRNN")
-    return {str(key): tensor.float().numpy() for key, tensor in tensors.items()}, facts
+    return {str(key): tensor.detach().float().numpy() for key, tensor in tensors.items()}, facts
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"
 
 
 def _unpickled(data: bytes, name: str) -> tuple[Mapping[Any, Any], Mapping[str, Any]]:
@@ -163,8 +166,9 @@ def _unpickled(data: bytes, name: str) -> tuple[Mapping[Any, Any], Mapping[str, 
                     raise ValueError(f"unpacks to more than {_MAX_BYTES:,} bytes")
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, for files that are damaged, foreign or hold more than tensors
+        why = (str(error) or type(error).__name__).splitlines()[0][:150]
         raise CheckpointError(
-            f"{name}: cannot be read as tensors alone ({str(error).splitlines()[0][:150]}), and nothing else is "
+            f"{name}: cannot be read as tensors alone ({why}), and nothing else is "
             "unpickled, since that runs code of others. Save its state_dict by itself, where the file is trusted: "
             'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW)'
         ) from error
