@@ -429,6 +429,8 @@ def test_parameters_of_half_precision_are_read_and_what_holds_no_values_is_not(t
 def test_a_charset_keeps_its_name(tmp_path):
     path, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
     torch.save(lively(Clovaai(classes=37)).state_dict(), path)
+    with pytest.raises(ConfigError, match="--width 200 does nothing where ratios are kept"):
+        import_weights(path, out, width=200, resize="keep_ratio")
     config = import_weights(path, out, characters="36", resize="keep_ratio").config
     assert (config.charset.characters, config.image.resize) == ("36", "keep_ratio")
 
@@ -458,6 +460,8 @@ def replace(name, tensor):
         (lambda s: s.pop("Prediction.bias"), "has no Prediction.bias"),
         (replace("Prediction.weight", torch.ones(37, 3)), "expected the shapes of clovaai"),
         (replace("SequenceModeling.0.rnn.weight_ih_l0", torch.ones(4, 4)), "do not fit the network"),
+        (replace("Prediction.bias", torch.tensor(0.5)), "expected the shapes of clovaai"),
+        (replace("FeatureExtraction.ConvNet.3.weight", torch.tensor(0.5)), "expected the shapes of clovaai"),
         (replace("Prediction.bias", torch.full((37,), torch.nan)), "head.bias has nan, inf"),
         (lambda s: s["FeatureExtraction.ConvNet.12.running_var"].neg_(), "a variance below 0"),
         (lambda s: [s.pop(n) for n in list(s) if "ConvNet.12." in n], r"normalization follows the convolutions \(6,\)"),
@@ -518,3 +522,11 @@ def test_wrong_usage_is_exit_status_2(tmp_path, capsys):
     assert "none.pth: cannot be read" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "none.pth"), str(tmp_path / "x.pth")]) == 2
     assert "ends in .safetensors" in capsys.readouterr().err
+
+
+def test_a_dynamic_rnn_of_other_shapes_is_refused(tmp_path, make_checkpoint):
+    torch.manual_seed(0)
+    arrays = mindspore_names(lively(ModelZooV1()).state_dict())
+    (tmp_path / "v1.ckpt").write_bytes(make_checkpoint({**arrays, "b1": np.zeros(5, np.float32)}))
+    with pytest.raises(CheckpointError, match="expected the shapes of MindSpore ModelZoo CRNN V1"):
+        import_weights(tmp_path / "v1.ckpt", tmp_path / "ours.safetensors")

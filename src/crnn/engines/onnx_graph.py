@@ -131,16 +131,10 @@ def _folded(
 
 
 def _lstm(
-    graph: _Graph,
-    name: str,
-    values: str,
-    arrays: dict[str, npt.NDArray[Any]],
-    hidden: int,
-    *,
-    batch_first: bool,
+    graph: _Graph, name: str, values: str, arrays: dict[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool,
     both: bool = True,
-) -> str:
-    """Add a layer of both directions: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
+) -> str:  # fmt: skip
+    """Add a layer of one or both directions: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
     directions = ("", "_reverse") if both else ("",)
 
     def each(part: str) -> list[_Floats]:

@@ -84,6 +84,8 @@ def import_weights(
     if isinstance(size := facts.get("img_size"), list | tuple) and len(size) == 2:
         image |= {"image_height": size[0], "image_width": size[1]}
     image |= {key: value for key, value in (("image_width", width), ("resize", resize)) if value is not None}
+    if width is not None and image.get("resize") == "keep_ratio":
+        raise ConfigError(f"--width {width} does nothing where ratios are kept; leave it out, or give --resize squash")
     chosen = _characters(found_source, found.num_classes, characters, facts.get("charset_train"))
     config = parse_reader_config(
         {"model": found.model, "image": image, "charset": {"characters": chosen}}, f"{path}, {found_source.title}"
@@ -114,8 +116,8 @@ def _characters(source: Source, num_classes: int, given: str | None, own: object
         characters = Charset(given).characters
     if len(characters) != num_classes - 1:
         raise ConfigError(
-            f"--characters has {len(characters)} characters, and the file {num_classes} classes; expected "
-            f"{num_classes - 1} characters, and the blank"
+            f"{'charset_train' if given is None else '--characters'} has {len(characters)} characters, and the file "
+            f"{num_classes} classes; expected {num_classes - 1} characters, and the blank"
         )
     return next((name for name, named in NAMED_CHARSETS.items() if named == characters), characters)
 

@@ -108,7 +108,7 @@ SOURCES = (
         unused=("vgg.bn1.",), **_MODELZOO,
     ),
     Source(
-        title="MindSpore ModelZoo CRNN V1", marks=("vgg.conv1.conv.weight", "rnn1.weight_ih_l0"),
+        title="MindSpore ModelZoo CRNN V1", marks=("vgg.conv1.conv.weight", "w1"),
         rnn1="rnn1.{}_l0{}", rnn2="rnn2.{}_l0{}", neck=None, heads=("fc",),
         unused=("vgg.bn1.", "w2_bw", "b2_bw"), **_MODELZOO,
     ),
@@ -154,7 +154,7 @@ def named_plainly(arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     for name, array in found.items():
         module, dot, last = name.rpartition(".")
         named[f"{module}{dot}{_MINDSPORE_NAMES.get(last, last)}"] = array
-    return _from_dynamic_rnn(named)
+    return named
 
 
 def _from_dynamic_rnn(arrays: Arrays) -> Arrays:
@@ -203,10 +203,10 @@ def converted(source: Source, arrays: Arrays, path: str) -> Converted:
     """Turn the tensors of a source into ours; ``CheckpointError`` names those that are missing or left over."""
     left = {name: array.astype(np.float64) for name, array in arrays.items()}
     try:
-        found = _converted(source, left)
+        found = _converted(source, _from_dynamic_rnn(left))
     except KeyError as error:
         raise CheckpointError(f"{path}: has no {error.args[0]}; expected the whole network of {source.title}") from None
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:  # of numpy, on arrays of other dimensions
         raise CheckpointError(f"{path}: {error}; expected the shapes of {source.title}") from None
     if surplus := [name for name in left if not name.startswith(source.unused)]:
         raise CheckpointError(
@@ -222,17 +222,14 @@ def _converted(source: Source, left: Arrays) -> Converted:
     """Turn tensors, each of which is taken out of ``left``."""
     tensors: Arrays = {}
     changes: dict[str, None] = {}
+    for name in (*source.convolutions, *source.heads):  # numpy would repeat one number
+        if (bias := left.get(f"{name}.bias")) is not None and bias.shape != left[f"{name}.weight"].shape[:1]:
+            raise ValueError(f"{name}.bias has shape {bias.shape}")
     kernels = [left.pop(f"{name}.weight") for name in source.convolutions]
     widths, ours = [len(kernel) for kernel in kernels], [layer.channels for layer in BACKBONES["vgg"]]
     if widths != ours:
-        raise ValueError(
-            f"its convolutions have {widths} channels, ours {ours}"
-            + (
-                " (EasyOCR's second generation, which reads images 64 pixels high, is not read)"
-                if widths[0] == 32
-                else ""
-            )
-        )
+        hint = "; EasyOCR's second generation reads images 64 pixels high, and cannot be imported" * (widths[0] == 32)
+        raise ValueError(f"its convolutions have {widths} channels, ours {ours}{hint}")
     numbers = tuple(n for n, norm in enumerate(source.norms, start=1) if f"{norm}.running_var" in left)
     batch_norm = next((name for name, which in BATCH_NORM.items() if which == numbers), None)
     if batch_norm is None:
