@@ -60,7 +60,7 @@ class BareStep:
         network = build_model(config.model, config.image, config.charset.charset().num_classes, seed=1).train()
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = build_optimizer(self._network, config.optim)
-        self._images = network_input(self._batch.images).contiguous(memory_format=torch.channels_last)
+        self._images = network_input(self._batch.images, config.image).contiguous(memory_format=torch.channels_last)
         self._bf16 = has_fast_bf16(torch.device("cpu"))
 
     def __call__(self) -> None:

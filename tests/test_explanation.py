@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import crnn
+from crnn.config.model import ModelConfig
 from crnn.decoding.confidence import Calibration, ConfidenceCurve
 from crnn.decoding.ctc import decode_greedy, sequence_log_probs
 from crnn.decoding.language import train_language
 from crnn.errors import ConfigError, ImageError
 from crnn.explanation import explain, find_font
+from crnn.recognizer import Recognizer
 
 OWN, OTHER = (24, 92, 196), (206, 110, 20)
 
@@ -90,6 +92,30 @@ def test_the_image_shows_the_bars_under_the_letters(barcode, barcode_reader):
         assert np.abs(crop.astype(int) - grey).max() < 12
         assert (near(column[:, None], OWN) > 15) == (grey < 255)
     assert explain(barcode_reader(), barcode("t5")).draw().tobytes() == sheet.tobytes()
+
+
+class WithThePapersSteps:
+    """An engine with a step of the margin before the first step of another, and one behind the last."""
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    def log_probs(self, images):
+        found = self.engine.log_probs(images)
+        return np.concatenate([found[:, :1], found, found[:, -1:]], axis=1)
+
+
+def test_with_the_papers_pooling_characters_stand_where_they_stood(barcode, barcode_reader):
+    reader = barcode_reader()
+    config = reader.config.model_copy(update={"model": ModelConfig(pooling="paper")})
+    other = Recognizer(WithThePapersSteps(reader._engine), config)
+    plain, padded = (explain(one, barcode("t5")) for one in (reader, other))
+    assert len(padded.log_probs) == len(plain.log_probs) + 2
+    assert [(c.start, c.end) for c in padded.reading.characters] == [(c.start, c.end) for c in plain.reading.characters]
+    sheets = [np.asarray(one.draw()) for one in (plain, padded)]
+    for step in (2, 3, 5, 6):  # the drawing of the crop and of the steps below it, but for their numbers
+        column = 80 + 44 * step + 8
+        assert (sheets[0][60:250, column] == sheets[1][60:250, column]).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 400, 3), (300, 20, 3)], ids=["flat", "tall"])

@@ -6,15 +6,18 @@ import pytest
 from onnx import numpy_helper
 
 from crnn.config.model import ImageConfig, ModelConfig, ReaderConfig
+from crnn.engines.loading import open_model
 from crnn.engines.onnx_engine import OnnxEngine
 from crnn.engines.onnx_graph import network_graph
 from crnn.engines.openvino_engine import OpenVinoEngine
 from crnn.errors import DataError
-from crnn.export import drawn_images, stored_images
+from crnn.export import drawn_images, export, stored_images
 from crnn.model.checkpoint import save_weights
 from crnn.model.crnn import build_model
 from crnn.model.weights import read_weights
 from crnn.quantize import quantize_graph
+from crnn.recognizer import load
+from crnn.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,6 +80,40 @@ def test_pixels_themselves_lose_nothing(weights, words, quantized):
         engine = OnnxEngine(watched.SerializeToString(), channels=1, threads=1)
         outputs.append(engine.log_probs(words[0])[:, :, 2:-2, 2:-2])
     np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_with_all_options_of_others_learns_and_reads_in_int8(word_list, small_config, tmp_path):
+    """Words by heart, in every engine and in int8."""
+    words = word_list(labels=["cat", "dog", "42", "bird", "tree", "net"] * 2)
+    config = small_config(
+        words, charset={"characters": "36"},
+        model={"hidden_size": 32, "pooling": "paper", "neck": "none", "rnn2": "forward"},
+        image={"image_width": 48, "mean": 100.25, "std": 64.0},
+        data={"validation": [str(words)]}, eval={"eval_steps": 260},
+        optim={"learning_rate": 6e-3, "momentum": 0.7, "warmup": 0.1, "ema_decay": 0.5},
+        train={"batch_size": 12, "num_steps": 260}, checkpoint={"save_checkpoint_steps": 260},
+    )  # fmt: skip
+    report = train(config)
+    assert report.best_accuracy == 1.0
+    weights = read_weights(report.weights)
+    batches = stored_images([str(words)], weights.config.image, 64)
+    expected = [open_model(report.weights, engine="torch")[0].log_probs(images) for images in batches]
+    plain = network_graph(weights)
+    for graph, limit in ((plain, 1e-5), (quantize_graph(plain, batches).graph, 0.02)):
+        for name, engine in engines(graph).items():
+            for images, wanted in zip(batches, expected, strict=True):
+                found = engine.log_probs(images)
+                assert found.shape[1] == 48 // 4 + 1, name
+                assert distance(found, wanted) < (limit if "int8" not in name else 0.02), name
+                assert (found.argmax(axis=2) == wanted.argmax(axis=2)).mean() > 0.97, name
+    export(report.weights, tmp_path / "other.onnx", precision="int8", data=[str(words)])
+    (first,) = load(tmp_path / "other.onnx", threads=1).read([words.parent / "images" / "5.png"])
+    assert first.text == "tree"
+    # Ink is from pixel 4 to about 40 of 56: with the places of the other pooling all would stand 4 to the right.
+    assert first.characters[0].start < 8
+    middles = [(c.start + c.end) / 2 for c in first.characters]
+    assert middles == sorted(middles)
 
 
 def test_what_is_in_integers(weights, quantized):

@@ -240,6 +240,9 @@ def test_borders_by_hand():
     # Gaps of 8 and 24 pixels; their mean is 16, so the outermost reach 8 further.
     assert np.allclose(_borders([(3, 4), (6, 7), (13, 14)], 100), [(6, 22), (22, 42), (42, 66)])
     assert _borders([], 100) == []
+    # With the paper's pooling step t is around 4 t, not 4 (t + 1), and there are two more.
+    assert np.allclose(_borders([(3, 4), (6, 8)], 100, "paper"), _borders([(2, 3), (5, 7)], 100))
+    assert np.allclose(_borders([(0, 1), (25, 26)], 100, "paper"), [(0, 50), (50, 100)])
 
 
 @pytest.mark.parametrize("scale", [1, 3])

@@ -55,7 +55,7 @@ class Explanation:
     spans: tuple[tuple[int, int], ...]  # time steps [start, end) of each character in the alignment
     charset: Charset
     method: str  # of decoding
-    width: int  # of the network's input in pixels: time step t sees the pixels around 4 (t + 1)
+    width: int  # of the network's input in pixels: time step t sees those around 4 (t + 1), the paper's pooling 4 t
 
     @checked_call
     def draw(self, font_path: str | os.PathLike[str] | None = None) -> Image.Image:
@@ -77,7 +77,9 @@ class Explanation:
         height, width = self.pixels.shape[:2]
         crop_height = min(max(round(height * axis / width), 56), 160)
         column = max(map(normal.getlength, names)) + 20
-        sheet_width = max(_LEFT + axis + _MARGIN, 560, math.ceil(column) + 360)
+        first = _LEFT + cell // 2 - (num_steps > self.width // 4) * cell  # the paper's pooling has a step before it
+        edges = [first + t * cell for t in range(num_steps + 1)]
+        sheet_width = max(max(_LEFT + axis, edges[-1]) + _MARGIN, 560, math.ceil(column) + 360)
         crop_top = _MARGIN + 34
         grid_top = crop_top + crop_height + 52
         list_top = grid_top + len(rows) * _ROW + 34
@@ -102,11 +104,10 @@ class Explanation:
             draw.text((middle, bottom + 35), f"{math.exp(character.score):.1%}", _QUIET, small, "mm")
 
         # Probabilities of classes over time steps, and the alignment as frames.
-        edges = [_LEFT + cell // 2 + t * cell for t in range(num_steps + 1)]
         for top, row in zip(range(grid_top, list_top, _ROW), rows, strict=False):
             colour = _OWN if row.spans else _OTHER if row.character else _BLANK
             name, name_font = (_visible(row.character), normal) if row.character else ("blank", plain)
-            draw.text((_LEFT - 12, top + _ROW // 2), name, colour, name_font, "rm")
+            draw.text((min(_LEFT, first) - 12, top + _ROW // 2), name, colour, name_font, "rm")
             for t, probability in enumerate(row.probabilities.tolist()):
                 depth = math.sqrt(min(probability, 1.0))  # tells unlikely from absent
                 shade = tuple(round(255 + (c - 255) * depth) for c in colour)

@@ -19,8 +19,6 @@ from crnn.engines.onnx_engine import import_onnxruntime
 from crnn.engines.onnx_graph import INPUT_NAME
 from crnn.errors import DataError
 
-_HALF_RANGE = np.float32(127.5)
-_MIDDLE = np.uint8(128)  # of pixels, 127.5; zero points are whole numbers, and the bias makes up for the half
 _LIMIT = 127  # of weights on both sides: -128 is unused, so that negatives exist
 _GROUP = 16  # images whose extremes count once: the mean over groups leaves out rare values
 
@@ -63,6 +61,9 @@ class _Builder:
         self._nodes: list[onnx.NodeProto] = []
         self._instead: dict[str, str] = {}  # values whose readers are to read another one
         self._last_range = ""  # name of the scale of what flows at the moment
+        self._mean, self._std = self._constants["middle"], self._constants["half_range"]
+        # Zero points are whole numbers, 128 for a mean of 127.5; the bias makes up for the rest.
+        self._zero = np.uint8(np.floor(self._mean + np.float32(0.5)))
 
     def take(self, node: onnx.NodeProto, ranges: Mapping[str, tuple[float, float]]) -> None:
         """Add the next node, in the order of the graph."""
@@ -72,7 +73,7 @@ class _Builder:
         output = node.output[0]
         if node.op_type in ("Cast", "Sub", "Div"):  # the normalization: what scale and zero point of the pixels say
             if node.op_type == "Cast":
-                self._scale(INPUT_NAME, np.float32(1) / _HALF_RANGE, _MIDDLE)
+                self._scale(INPUT_NAME, np.float32(1) / self._std, self._zero)
                 self._dequantized(INPUT_NAME, INPUT_NAME, f"{INPUT_NAME}.values")
             self._instead[output] = f"{INPUT_NAME}.values"
             return
@@ -80,7 +81,8 @@ class _Builder:
             kernel = self._integers(node.input[1])
             if new.input[0] == f"{INPUT_NAME}.values":
                 self._shift_bias(node.input[2], kernel)
-        elif node.op_type == "LSTM":
+        elif node.op_type == "LSTM" and len(self._constants[node.input[1]]) == 2:
+            # Of one direction, OpenVINO (2026.4) wants matrices that are constants as they stand.
             for name in node.input[1:3]:
                 self._kept_small(name)
         self._nodes.append(new)
@@ -119,9 +121,9 @@ class _Builder:
         return self._add("DequantizeLinear", [integers, f"{scale_of}.scale", f"{scale_of}.zero"], output, **attributes)
 
     def _shift_bias(self, name: str, kernel: npt.NDArray[np.float32]) -> None:
-        """Add the half that the zero point of the pixels lacks, a constant over the whole image."""
+        """Add what the zero point of the pixels lacks or has too much, a constant over the whole image."""
         # Padding at the edges is 128 instead of 127.5, off by a 255th of the range, as in no other layer.
-        missing = (np.float64(_MIDDLE) - np.float64(_HALF_RANGE)) / np.float64(_HALF_RANGE)
+        missing = (np.float64(self._zero) - self._mean.astype(np.float64)) / self._std.astype(np.float64)
         shift = kernel.sum(axis=(1, 2, 3), dtype=np.float64) * missing
         self._constants[name] = (self._constants[name] + shift).astype(np.float32)
 

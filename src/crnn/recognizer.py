@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crnn.charset import Charset
-from crnn.config.model import ReaderConfig
+from crnn.config.model import Pooling, ReaderConfig
 from crnn.config.section import checked_call
 from crnn.decoding.confidence import Calibration, confidences
 from crnn.decoding.ctc import Alternative, DecodedText, decode_greedy
@@ -112,15 +112,17 @@ def _finite(score: float) -> float | None:
     return score if math.isfinite(score) else None
 
 
-def _borders(spans: Sequence[tuple[int, int]], width: int) -> list[tuple[float, float]]:
-    """Return the borders of each character in pixels of the network's image: time step t sees those around 4 (t + 1).
+def _borders(spans: Sequence[tuple[int, int]], width: int, pooling: Pooling = "modelzoo") -> list[tuple[float, float]]:
+    """Return the borders of each character in pixels of the network's image.
 
+    Time step t sees those around 4 (t + 1), and with the paper's pooling, padded at both ends, those around 4 t.
     The outermost characters reach out by half the mean gap, or two pixels for a single character.
     """
     if not spans:
         return []
     # Plain numbers: for the few characters of a word, arrays would take several times as long.
-    starts, ends = [4.0 * start + 2.0 for start, _ in spans], [4.0 * end + 2.0 for _, end in spans]
+    first = -2.0 if pooling == "paper" else 2.0
+    starts, ends = [4.0 * start + first for start, _ in spans], [4.0 * end + first for _, end in spans]
     gaps = [start - end for start, end in zip(starts[1:], ends[:-1], strict=True)]
     margin = sum(gaps) / len(gaps) / 2.0 if gaps else 2.0
     between = [end + gap / 2.0 for end, gap in zip(ends[:-1], gaps, strict=True)]
@@ -276,7 +278,8 @@ class Recognizer:
         (image,), width = output.images, output.width
         size = image.original_size
         text = self.charset.decode(found.ids)
-        places = zip(found.ids, found.character_scores, _borders(found.spans, width), strict=True)
+        borders = _borders(found.spans, width, self.config.model.pooling)
+        places = zip(found.ids, found.character_scores, borders, strict=True)
         characters = tuple(
             Character(self.charset.characters[k], score, start * size[0] / width, end * size[0] / width)
             for k, score, (start, end) in places

@@ -35,6 +35,7 @@ def test_help_names_every_command(run):
             "train",
             "evaluate",
             "compare",
+            "import",
             "export",
             "push",
             "calibrate",

@@ -102,11 +102,13 @@ def test_a_batch_moves_as_a_whole():
 
 def test_the_network_gets_the_bits_that_reading_gives_it():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 8, 32)
-    images = network_input(torch.from_numpy(pixels))
+    images = network_input(torch.from_numpy(pixels), ImageConfig())
     assert images.dtype == torch.float32
     exact = (pixels.astype(np.float64) - 127.5) / 127.5
     assert np.array_equal(images.numpy(), exact.astype(np.float32))  # rounded once
     assert (images.min(), images.max()) == (-1.0, 1.0)
+    other = network_input(torch.from_numpy(pixels), ImageConfig(mean=120.0, std=60.0))
+    assert np.array_equal(other.numpy(), ((pixels.astype(np.float64) - 120) / 60).astype(np.float32))
 
 
 # ---- what decides a batch
@@ -327,6 +329,10 @@ def test_a_label_must_fit_the_time_steps_doubled_letters_counted(label, usable):
     found = scan(label, image=image)
     assert len(found.indices) == usable
     assert found.skipped == ({} if usable else {"too_long_for_width": 1})
+    # The paper's pooling gives two more.
+    found = scan_labels(Labels(label), Charset("36"), LabelRules(), image, pooling="paper")
+    assert len(found.indices) == (label != "aabbccd")
+    assert time_steps(image.image_width, "paper") == 9
 
 
 def test_with_ratios_kept_every_image_has_its_own_width_and_time_steps():

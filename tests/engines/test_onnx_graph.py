@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(**model: Any) -> ReaderConfig:
-    image = {"image_channels": model.pop("channels", 1)}
+    image = {"image_channels": model.pop("channels", 1), **model.pop("image", {})}
     values = {"model": {"hidden_size": 8, **model}, "image": image, "charset": {"characters": "abcde"}}
     return parse_reader_config(values, "test")
 
@@ -64,7 +64,7 @@ def run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 def by_torch(network: CRNN, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return network(network_input(torch.from_numpy(images))).log_softmax(-1).numpy()
+        return network(network_input(torch.from_numpy(images), network.image)).log_softmax(-1).numpy()
 
 
 def random_images(count: int, width: int, channels: int = 1) -> np.ndarray:
@@ -72,10 +72,17 @@ def random_images(count: int, width: int, channels: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "batch_norm", "channels"), [("vgg", "paper", 1), ("small", "all", 3), ("small", "paper", 1)]
-)
-def test_it_says_what_torch_says(backbone: str, batch_norm: str, channels: int, weights_of: Any) -> None:
-    network, weights = weights_of(backbone=backbone, batch_norm=batch_norm, channels=channels)
+    ("backbone", "batch_norm", "channels", "others"),
+    [
+        ("vgg", "paper", 1, {}), ("small", "all", 3, {}), ("small", "paper", 1, {}),
+        ("small", "dtrb", 1, {"pooling": "paper", "neck": "none"}), ("small", "all", 3, {"rnn2": "forward"}),
+        ("vgg", "all", 1, {"pooling": "paper", "neck": "none", "rnn2": "forward", "image": {"mean": 127, "std": 64.5}}),
+    ],
+)  # fmt: skip
+def test_it_says_what_torch_says(
+    backbone: str, batch_norm: str, channels: int, others: dict[str, Any], weights_of: Any
+) -> None:
+    network, weights = weights_of(backbone=backbone, batch_norm=batch_norm, channels=channels, **others)
     graph = network_graph(weights)
     onnx.checker.check_model(graph, full_check=True)
     for count, width in ((1, 100), (3, 100), (2, 16), (1, 117), (2, 8)):
@@ -83,7 +90,7 @@ def test_it_says_what_torch_says(backbone: str, batch_norm: str, channels: int, 
         expected = by_torch(network, images)
         found = run(graph, images)
         assert found.dtype == np.float32
-        assert found.shape == expected.shape == (count, time_steps(width), 6)
+        assert found.shape == expected.shape == (count, time_steps(width, weights.config.model.pooling), 6)
         np.testing.assert_allclose(found, expected, atol=1e-4)
     # The distributions differ from image to image and from step to step, or the comparison would say little.
     spread = np.exp(by_torch(network, random_images(4, 100, channels)))

@@ -426,8 +426,12 @@ def test_a_warm_start_begins_a_character_as_what_it_was_read_as(
         {"model": {"hidden_size": 24}},
         {"model": {"batch_norm": "paper"}},
         {"image": {"image_channels": 3}},
+        {"model": {"neck": "none"}},
+        {"model": {"rnn2": "forward"}},
+        {"model": {"pooling": "paper"}},
+        {"image": {"mean": 127.0}},
     ],
-    ids=["backbone", "hidden_size", "batch_norm", "image_channels"],
+    ids=["backbone", "hidden_size", "batch_norm", "image_channels", "neck", "rnn2", "pooling", "mean"],
 )
 def test_a_warm_start_from_another_network_is_refused(tmp_path: Path, changes: dict[str, dict[str, Any]]) -> None:
     old = load_weights(saved(tmp_path / "old"))

@@ -26,12 +26,13 @@ def random_images(count=2, width=100, channels=1, seed=0):
 
 
 @both_backbones
+@pytest.mark.parametrize("pooling", ["modelzoo", "paper"])
 @pytest.mark.parametrize("width", [8, 11, 16, 17, 99, 100, 102, 299])
-def test_every_width_has_the_time_steps_that_the_settings_say(backbone, width):
-    network = network_of(backbone=backbone, hidden_size=8).eval()
+def test_every_width_has_the_time_steps_that_the_settings_say(backbone, width, pooling):
+    network = network_of(backbone=backbone, hidden_size=8, pooling=pooling).eval()
     with torch.inference_mode():
         logits = network(random_images(3, width))
-    assert logits.shape == (3, time_steps(width), NUM_CLASSES)
+    assert logits.shape == (3, time_steps(width, pooling), NUM_CLASSES)
     assert logits.isfinite().all()
 
 
@@ -46,6 +47,31 @@ def test_the_rows_are_those_of_the_paper_with_the_modelzoos_pooling():
         (64, 16, 50), (128, 8, 25), (256, 8, 25), (256, 4, 25), (512, 4, 25), (512, 2, 25), (512, 1, 24),
     ]  # fmt: skip
     assert BACKBONES.keys() == BACKBONE_CHANNELS.keys()
+
+
+@both_backbones
+@pytest.mark.parametrize(("pooling", "first"), [("modelzoo", 4), ("paper", 0)])
+def test_a_time_step_sees_the_columns_around_its_place(backbone, pooling, first):
+    """Around 4 (t + 1); with the paper's pooling, padded at both ends, around 4 t. A nan shows who sees its column."""
+    network = network_of(backbone=backbone, pooling=pooling, hidden_size=8).eval()
+    images = torch.zeros(128, 1, 32, 128)
+    images[range(128), :, :, range(128)] = torch.nan
+    with torch.inference_mode():
+        sees = network.backbone(images)[:, 0, 0].isnan()  # (column, step)
+    for t in (14, 16, 17):
+        columns = sees[:, t].nonzero().flatten()
+        assert columns.min() > 0
+        assert columns.max() < 127
+        assert (columns.min() + columns.max() + 1) / 2 == first + 4 * t
+
+
+def test_the_neck_and_one_direction_may_be_left_out():
+    for neck, rnn2 in (("linear", "forward"), ("none", "both"), ("none", "forward")):
+        network = network_of(backbone="small", hidden_size=8, neck=neck, rnn2=rnn2)
+        assert network.rnn2.input_size == (8 if neck == "linear" else 16)
+        assert network.head.in_features == (16 if rnn2 == "both" else 8)
+        assert any(name.startswith("neck") for name in network.state_dict()) == (neck == "linear")
+        assert network(random_images()).shape == (2, 24, NUM_CLASSES)
 
 
 @both_backbones
@@ -93,7 +119,7 @@ def test_number_of_parameters(settings, channels, parameters):
 
 @both_backbones
 def test_normalisation_follows_every_convolution_or_those_of_the_paper(backbone):
-    for batch_norm, expected in (("all", [1, 2, 3, 4, 5, 6, 7]), ("paper", [3, 5, 7])):
+    for batch_norm, expected in (("all", [1, 2, 3, 4, 5, 6, 7]), ("paper", [3, 5, 7]), ("dtrb", [5, 6])):
         network = network_of(backbone=backbone, batch_norm=batch_norm)
         names = [name for name, _ in network.backbone.named_children()]
         assert [int(name[4:]) for name in names if name.startswith("norm")] == expected
@@ -161,9 +187,12 @@ def test_both_lstms_read_in_both_directions():
 
 
 @both_backbones
-@pytest.mark.parametrize("batch_norm", ["all", "paper"])
-def test_every_weight_takes_part(backbone, batch_norm):
-    network = network_of(backbone=backbone, batch_norm=batch_norm, hidden_size=16)
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_norm": "paper", "pooling": "paper"}, {"batch_norm": "dtrb", "neck": "none"},
+                {"neck": "none", "rnn2": "forward"}, {"rnn2": "forward"}],
+)  # fmt: skip
+def test_every_weight_takes_part(backbone, options):
+    network = network_of(backbone=backbone, hidden_size=16, **options)
     network(random_images(2, 40)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name

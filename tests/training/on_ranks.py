@@ -41,7 +41,7 @@ def train_in_double() -> None:
         return built[-1].double() if len(built) == 2 else built[-1]  # the first one is that of the validation
 
     crnn.training.loop.build_model = build_first_in_double
-    crnn.training.step.network_input = lambda images: make_input(images).double()
+    crnn.training.step.network_input = lambda images, image: make_input(images, image).double()
 
 
 def run_rank(path: Path, rank: int, world_size: int, action: str, ports: list[Connection]) -> None:

@@ -283,3 +283,5 @@ def test_what_muon_moves_of_the_network(backbone: Any) -> None:
     assert {"backbone.conv1.weight", "head.weight"} == rest[0]
     assert all(parameter.ndim == 1 for parameter in optimizer.param_groups[3]["params"])
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3, 0.3, 0.0]
+    other = build_model(ModelConfig(backbone=backbone, hidden_size=8, neck="none"), ImageConfig(), 5, seed=0)
+    assert len(build_optimizer(other, OptimConfig(optimizer="muon")).param_groups[0]["params"]) == 6

@@ -33,6 +33,7 @@ _COMMANDS = {
     "train": "Train a network.",
     "evaluate": "Measure a model, or readings of any program, on benchmark sets.",
     "compare": "Compare the readings of two programs, sample by sample.",
+    "import": "Write another project's weights as a weights file.",
     "export": "Write a network as an ONNX file.",
     "push": "Upload a model to the Hugging Face Hub.",
     "calibrate": "Fit confidences on labelled images, and write them into the weights file.",
@@ -41,6 +42,7 @@ _COMMANDS = {
     "synth": "Render text: a sheet to look at, or a set.",
     "config": "Show and explain settings.",
 }
+_FUNCTIONS = {"import": "import_weights"}  # and modules, of commands whose name Python keeps for itself
 _GROUPS = {"data": ("convert", "inspect", "lexicon"), "synth": ("preview", "write"), "config": ("show", "explain")}
 
 
@@ -69,9 +71,10 @@ def _app(wanted: str | None) -> typer.Typer:
         if wanted not in (name, None):
             app.command(name, help=summary)(lambda: None)
             continue
-        module = import_module(f"crnn.cli.{name}")
+        function_name = _FUNCTIONS.get(name, name)
+        module = import_module(f"crnn.cli.{function_name}")
         if name not in _GROUPS:
-            add_command(app, getattr(module, name))
+            add_command(app, getattr(module, function_name), name)
             continue
         group = command_group(module.HELP)
         for function in _GROUPS[name]:

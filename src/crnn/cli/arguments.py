@@ -105,8 +105,8 @@ def command_group(help_text: str, **options: Any) -> typer.Typer:
     )
 
 
-def add_command(app: typer.Typer, function: Callable[..., int]) -> None:
-    """Add a function, which returns the exit status, as the command of its name.
+def add_command(app: typer.Typer, function: Callable[..., int], command: str | None = None) -> None:
+    """Add a function, which returns the exit status, as the command of its name, or of another one.
 
     Its docstring is the help, its Args are those of the options. A parameter whose type is a dataclass stands for
     options of the names of its fields, which the Attributes of that class explain, but for those that are parameters
@@ -138,7 +138,7 @@ def add_command(app: typer.Typer, function: Callable[..., int]) -> None:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     settings = {"allow_extra_args": True, "ignore_unknown_options": True} if "ctx" in own else None
     help_text = summary.replace("``", "").replace(r"\b", "\b")  # \b is click's mark of lines that stay as they are
-    app.command(function.__name__, cls=_Command, help=help_text, context_settings=settings)(run)
+    app.command(command or function.__name__, cls=_Command, help=help_text, context_settings=settings)(run)
 
 
 def _documented(what: Any, section: str) -> tuple[str, dict[str, str]]:

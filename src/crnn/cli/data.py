@@ -95,8 +95,9 @@ def inspect(
         charset={"characters": charset, "max_text_length": max_text_length},
     )
     settings = InspectionSettings(
-        image=measured.image, charset=measured.charset, tiny_below=tiny_below, huge_above=huge_above
-    )
+        image=measured.image, charset=measured.charset, pooling=measured.model.pooling, tiny_below=tiny_below,
+        huge_above=huge_above,
+    )  # fmt: skip
     check_writable("--sheet", sheet, "samples.png", IMAGES)
     if sheet:
         load_font(sheet_font or None, 12)  # raises its errors now, and not at the end

@@ -59,7 +59,7 @@ def inspection_text(found: Inspection, bar: str) -> str:
 def _measure(settings: InspectionSettings) -> str:
     image, charset = settings.image, settings.charset
     if image.resize == "squash":
-        size = f"a width of {image.image_width} pixels ({time_steps(image.image_width)} time steps)"
+        size = f"a width of {image.image_width} pixels ({time_steps(image.image_width, settings.pooling)} time steps)"
     else:
         size = f"ratios kept, {image.min_width} to {image.max_width} pixels wide"
     return f"{len(charset.charset().characters)} characters, {size}, labels of up to {charset.max_text_length}"

@@ -18,12 +18,16 @@ HIDDEN_SIZES = {"vgg": 256, "small": 128}  # default units of each LSTM per dire
 MIN_IMAGE_WIDTH = 16
 
 
-def time_steps(width: int) -> int:
-    """Return the number of time steps T of an image of ``width`` pixels: 24 for 100.
+Pooling = Literal["modelzoo", "paper"]
 
-    Two poolings halve the width, and the last convolution, 2 wide and unpadded, takes one more column.
+
+def time_steps(width: int, pooling: Pooling = "modelzoo") -> int:
+    """Return the number of time steps T of an image of ``width`` pixels: 24 for 100, with the paper's pooling 26.
+
+    Two poolings halve the width, and the last convolution, 2 wide and unpadded, takes one more column; each of the
+    paper's other two adds one.
     """
-    return width // 4 - 1
+    return width // 4 + (1 if pooling == "paper" else -1)
 
 
 class ModelConfig(Section):
@@ -32,8 +36,20 @@ class ModelConfig(Section):
     backbone: Literal["vgg", "small"] = "vgg"
     """``vgg``: the seven convolutions of the paper (8.3 M parameters). ``small``: for CPUs (1.4 M)."""
 
-    batch_norm: Literal["all", "paper"] = "all"
-    """Batch normalization after every convolution (ModelZoo) or after the 3rd, 5th and 7th (paper)."""
+    batch_norm: Literal["all", "paper", "dtrb"] = "all"
+    """Batch normalization after every convolution (ModelZoo), after the 3rd, 5th and 7th (paper), or after the 5th and
+    6th (DTRB)."""
+
+    pooling: Pooling = "modelzoo"
+    """Third and fourth pooling: 2x1 (ModelZoo, DTRB), or 2x2 with overlap and a column of padding (paper), for two more
+    time steps."""
+
+    neck: Literal["linear", "none"] = "linear"
+    """Layer between the two LSTMs: ``linear``, from both directions to ``hidden_size`` (paper's code), or ``none``
+    (ModelZoo's V1)."""
+
+    rnn2: Literal["both", "forward"] = "both"
+    """Directions of the second LSTM; the ModelZoo's V1 has the forward one alone."""
 
     hidden_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Units of each LSTM per direction. Default: 256 for ``vgg`` (paper, ModelZoo), 128 for ``small``."""
@@ -51,7 +67,7 @@ class ModelConfig(Section):
     """Depth of the first LSTM's input. Follows from the backbone; checked when given."""
 
     num_step: int | None = None
-    """Time steps of an image of ``image_width`` pixels. Follows from the width; checked when given."""
+    """Time steps of an image of ``image_width`` pixels. Follows from width and pooling; checked when given."""
 
     blank: int | None = None
     """Class id of the CTC blank. Always the last class; checked when given."""
@@ -91,6 +107,12 @@ class ImageConfig(Section):
 
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Filter for resizing (DTRB, PARSeq: bicubic). Always with antialiasing."""
+
+    mean: Annotated[float, Field(ge=0.0, le=255.0)] = 127.5
+    """Value of pixels that becomes 0 in the network (MMOCR, MindOCR: 127)."""
+
+    std: Annotated[float, Field(ge=1.0, le=255.0)] = 127.5
+    """Difference from ``mean`` that becomes 1 (MMOCR, MindOCR: 127)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -168,7 +190,10 @@ class ReaderConfig(Section):
             "class_num": (charset.num_classes, "the charset has that many characters and the blank"),
             "blank": (charset.blank, "the blank is the last class"),
             "input_size": (BACKBONE_CHANNELS[self.model.backbone], f"backbone {self.model.backbone} gives that depth"),
-            "num_step": (time_steps(self.image.image_width), f"image_width is {self.image.image_width}"),
+            "num_step": (
+                time_steps(self.image.image_width, self.model.pooling),
+                f"image_width is {self.image.image_width}, pooling {self.model.pooling}",
+            ),
         }
         for key, (expected, why) in derived.items():
             given = getattr(self.model, key)

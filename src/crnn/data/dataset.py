@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from crnn.charset import Charset, LabelRules, LabelSkip, characters_outside, fits_steps
-from crnn.config.model import ImageConfig, time_steps
+from crnn.config.model import ImageConfig, Pooling, time_steps
 from crnn.config.run import Config
 from crnn.config.training import DataConfig
 from crnn.data.augment import augment
@@ -47,6 +47,7 @@ def scan_labels(
     rules: LabelRules,
     image: ImageConfig,
     progress: Callable[[int], None] = lambda _: None,
+    pooling: Pooling = "modelzoo",
 ) -> LabelScan:
     """Find the samples of a store that can be trained on.
 
@@ -72,7 +73,7 @@ def scan_labels(
                 scan.lost.update(gone)
             if image.resize == "keep_ratio":
                 width = target_width(store.stored_size(index) or image_size(store.image_bytes(index)), image)
-            if not fits_steps(label, charset, time_steps(width)):
+            if not fits_steps(label, charset, time_steps(width, pooling)):
                 raise LabelSkip("too_long_for_width")
         except CharsetError as error:
             raise CharsetError(f"{store.path}, {store.key(index)}: {error}") from None
@@ -136,10 +137,10 @@ class Batch:
         return Batch(images, targets, lengths, self.keys, self.skipped)
 
 
-def network_input(images: Tensor) -> Tensor:
-    """Scale uint8 images to float32 in [-1, 1], ``(x - 127.5) / 127.5`` rounded once, as the ModelZoo does."""
+def network_input(images: Tensor, config: ImageConfig) -> Tensor:
+    """Scale uint8 images to float32, ``(x - mean) / std`` rounded once: by default to [-1, 1], as the ModelZoo does."""
     # A divisor on the device: by a number, CUDA multiplies with its reciprocal, which rounds differently.
-    return (images.float() - 127.5) / torch.full((), 127.5, device=images.device)
+    return (images.float() - config.mean) / torch.full((), config.std, device=images.device)
 
 
 class StoredBatches:
@@ -158,7 +159,8 @@ class StoredBatches:
         self.stores = [open_source(spec) for spec in config.data.train]
         self.scans: list[LabelScan] = []
         for store in self.stores:
-            self.scans.append(scan_labels(store, self._charset, self._rules, config.image, progress))
+            scan = scan_labels(store, self._charset, self._rules, config.image, progress, config.model.pooling)
+            self.scans.append(scan)
             _check_lost(self.scans[-1], config.data.max_lost_share)
         widths = [scan.widths for scan in self.scans if scan.widths is not None]
         self._order = SampleOrder(

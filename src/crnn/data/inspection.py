@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import LabelSkip, characters_outside, fits_steps
-from crnn.config.model import CharsetConfig, ImageConfig, time_steps
+from crnn.config.model import CharsetConfig, ImageConfig, Pooling, time_steps
 from crnn.data.convert import Conversion, convert
 from crnn.data.formats.lmdb import StoreReader
 from crnn.data.list_file import ListWriter
@@ -54,6 +54,7 @@ class InspectionSettings:
 
     image: ImageConfig = field(default_factory=ImageConfig)
     charset: CharsetConfig = field(default_factory=CharsetConfig)
+    pooling: Pooling = "modelzoo"  # of the network
     tiny_below: int = 8  # images with a side of fewer pixels are tiny
     huge_above: int = 2000  # images with a side of more pixels are huge
 
@@ -298,7 +299,7 @@ class _Examine:
             size = stored or size  # the one that training uses
             if label is not None:
                 width = image.image_width if image.resize == "squash" else size and target_width(size, image)
-                if width and not fits_steps(label, self._charset, time_steps(width)):
+                if width and not fits_steps(label, self._charset, time_steps(width, self._settings.pooling)):
                     flags.add("too_long_for_width")
                 else:
                     found.samples[place]["labels"] = _hash(label.encode("utf-8", "surrogatepass"))

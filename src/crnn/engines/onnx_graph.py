@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from crnn.config.model import BACKBONE_CHANNELS, ReaderConfig
 from crnn.errors import CheckpointError
-from crnn.model.backbones import BACKBONES, ConvLayer, is_normalized
+from crnn.model.backbones import BACKBONES, BATCH_NORM, ConvLayer, pool_of
 from crnn.model.weights import Weights
 
 INPUT_NAME = "images"
@@ -47,9 +47,9 @@ def _built(config: ReaderConfig, arrays: dict[str, npt.NDArray[Any]]) -> onnx.Mo
     num_classes = config.charset.charset().num_classes
     graph = _Graph(config.image.image_channels, num_classes)
     pixels = graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
-    # The difference is exact and the division rounded once, as in ``crnn.image.normalize``.
-    centred = graph.add("Sub", [pixels, graph.constant("middle", np.float32(127.5))], "centred")
-    values = graph.add("Div", [centred, graph.constant("half_range", np.float32(127.5))], "normalised")
+    # The difference is exact and the division rounded once, as in ``crnn.data.dataset.network_input``.
+    centred = graph.add("Sub", [pixels, graph.constant("middle", np.float32(config.image.mean))], "centred")
+    values = graph.add("Div", [centred, graph.constant("half_range", np.float32(config.image.std))], "normalised")
     values = _convolutions(graph, values, config, arrays)  # ....................................... (N, D, 1, T)
     rows = graph.add("Squeeze", [values, graph.constant("height_axis", np.array([2]))], "rows")  # . (N, D, T)
     steps = graph.add("Transpose", [rows], "steps", perm=[2, 0, 1])  # ............................. (T, N, D)
@@ -59,10 +59,12 @@ def _built(config: ReaderConfig, arrays: dict[str, npt.NDArray[Any]]) -> onnx.Mo
     depth = BACKBONE_CHANNELS[config.model.backbone]
     steps = graph.add("Reshape", [flat, graph.constant("steps_shape", np.array([0, -1, depth]))], "features")
     hidden = config.model.lstm_size
-    both = _lstm(graph, "rnn1", steps, arrays, hidden, batch_first=False)  # ....................... (T, N, 2 * hidden)
-    neck = _linear(graph, "neck", both, arrays, hidden)  # ......................................... (T, N, hidden)
-    both = _lstm(graph, "rnn2", neck, arrays, hidden, batch_first=True)  # ......................... (N, T, 2 * hidden)
-    logits = _linear(graph, "head", both, arrays, num_classes)  # .................................. (N, T, V)
+    values = _lstm(graph, "rnn1", steps, arrays, hidden, batch_first=False)  # ..................... (T, N, 2 * hidden)
+    if config.model.neck == "linear":
+        values = _linear(graph, "neck", values, arrays, hidden)  # ................................. (T, N, hidden)
+    both = config.model.rnn2 == "both"
+    values = _lstm(graph, "rnn2", values, arrays, hidden, batch_first=True, both=both)  # .......... (N, T, 2 * hidden)
+    logits = _linear(graph, "head", values, arrays, num_classes)  # ................................ (N, T, V)
     graph.add("LogSoftmax", [logits], OUTPUT_NAME, axis=-1)
     # torch counts the batches of running averages; nothing reads that.
     if surplus := [name for name in arrays if not name.endswith(".num_batches_tracked")]:
@@ -97,15 +99,17 @@ class _Graph:
 
 def _convolutions(graph: _Graph, values: str, config: ReaderConfig, arrays: dict[str, npt.NDArray[Any]]) -> str:
     for number, layer in enumerate(BACKBONES[config.model.backbone], start=1):
-        kernel, bias = _folded(arrays, number, layer, is_normalized(number, config.model.batch_norm))
+        kernel, bias = _folded(arrays, number, layer, number in BATCH_NORM[config.model.batch_norm])
         inputs = [values, graph.constant(f"conv{number}.weight", kernel), graph.constant(f"conv{number}.bias", bias)]
         sizes = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
         values = graph.add("Conv", inputs, f"conv{number}", **sizes)
         # ReLU first: engines join it to the convolution. The maximum afterwards gives the same, bit for bit.
         values = graph.add("Relu", [values], f"relu{number}")
-        if layer.pool is not None:
-            pool = list(layer.pool)
-            values = graph.add("MaxPool", [values], f"pool{number}", kernel_shape=pool, strides=pool)
+        if (pool := pool_of(layer, config.model.pooling)) is not None:
+            sizes = {"kernel_shape": list(pool.kernel), "strides": list(pool.stride)}
+            if any(pool.padding):
+                sizes["pads"] = [*pool.padding] * 2
+            values = graph.add("MaxPool", [values], f"pool{number}", **sizes)
     return values
 
 
@@ -127,24 +131,27 @@ def _folded(
 
 
 def _lstm(
-    graph: _Graph, name: str, values: str, arrays: dict[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool
-) -> str:
-    """Add a bidirectional layer: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
+    graph: _Graph, name: str, values: str, arrays: dict[str, npt.NDArray[Any]], hidden: int, *, batch_first: bool,
+    both: bool = True,
+) -> str:  # fmt: skip
+    """Add a layer of one or both directions: ``(T, N, D)`` -> ``(T, N, 2 x hidden)``, or ``(N, T, 2 x hidden)``."""
+    directions = ("", "_reverse") if both else ("",)
 
-    def both(part: str) -> list[_Floats]:
-        return [_gates(arrays.pop(f"{name}.{part}_l0{direction}"), hidden) for direction in ("", "_reverse")]
+    def each(part: str) -> list[_Floats]:
+        return [_gates(arrays.pop(f"{name}.{part}_l0{direction}"), hidden) for direction in directions]
 
-    biases = [np.concatenate(pair) for pair in zip(both("bias_ih"), both("bias_hh"), strict=True)]
+    biases = [np.concatenate(pair) for pair in zip(each("bias_ih"), each("bias_hh"), strict=True)]
     inputs = [
         values,
-        graph.constant(f"{name}.input_weight", np.stack(both("weight_ih"))),  # .... (2, 4 * hidden, D)
-        graph.constant(f"{name}.recurrent_weight", np.stack(both("weight_hh"))),  #  (2, 4 * hidden, hidden)
+        graph.constant(f"{name}.input_weight", np.stack(each("weight_ih"))),  # .... (2, 4 * hidden, D)
+        graph.constant(f"{name}.recurrent_weight", np.stack(each("weight_hh"))),  #  (2, 4 * hidden, hidden)
         graph.constant(f"{name}.bias", np.stack(biases)),  # ....................... (2, 8 * hidden)
     ]
-    outputs = graph.add("LSTM", inputs, name, hidden_size=hidden, direction="bidirectional")  # (T, 2, N, hidden)
+    direction = "bidirectional" if both else "forward"
+    outputs = graph.add("LSTM", inputs, name, hidden_size=hidden, direction=direction)  # (T, 2, N, hidden)
     order = [2, 0, 1, 3] if batch_first else [0, 2, 1, 3]
     outputs = graph.add("Transpose", [outputs], f"{name}.directions_last", perm=order)
-    shape = graph.constant(f"{name}.shape", np.array([0, 0, 2 * hidden]))  # 0: as it is
+    shape = graph.constant(f"{name}.shape", np.array([0, 0, len(directions) * hidden]))  # 0: as it is
     return graph.add("Reshape", [outputs, shape], f"{name}.joined")
 
 

@@ -40,7 +40,9 @@ class TorchEngine:
                 torch.inference_mode(),
                 torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
             ):
-                values = network_input(torch.from_numpy(images).to(self._device))  # as bytes, a quarter of the way
+                values = network_input(
+                    torch.from_numpy(images).to(self._device), self._network.image
+                )  # as bytes, a quarter of the way
                 logits = self._network(values.contiguous(memory_format=self._format))
                 result: LogProbs = logits.float().log_softmax(-1).cpu().numpy()
         finally:

@@ -38,6 +38,24 @@ BACKBONES: dict[str, tuple[ConvLayer, ...]] = {
 }
 
 
-def is_normalized(number: int, batch_norm: str) -> bool:
-    """Return true if convolution ``number``, from one, has batch normalization (``all`` or ``paper``)."""
-    return batch_norm == "all" or number in (3, 5, 7)  # Shi's: bgshih/crnn, crnn_demo/config.lua (MIT)
+BATCH_NORM: dict[str, tuple[int, ...]] = {
+    "all": (1, 2, 3, 4, 5, 6, 7),
+    "paper": (3, 5, 7),  # Shi's: bgshih/crnn, crnn_demo/config.lua (MIT)
+    "dtrb": (5, 6),  # clovaai/deep-text-recognition-benchmark, modules/feature_extraction.py (Apache-2.0)
+}
+"""Numbers, from one, of the convolutions that batch normalization follows."""
+
+
+class Pool(NamedTuple):
+    """A maximum pooling: rows and columns."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+
+def pool_of(layer: ConvLayer, pooling: str) -> Pool | None:
+    """Return the pooling of a row; the paper's 2x1 ones see two columns, and a padded one at each end."""
+    if layer.pool == (2, 1) and pooling == "paper":
+        return Pool((2, 2), (2, 1), (0, 1))
+    return layer.pool and Pool(layer.pool, layer.pool, (0, 0))

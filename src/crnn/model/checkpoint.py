@@ -103,12 +103,18 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
     head = ("head.weight", "head.bias")
     wrong = [n for n in own if n not in head and (n not in state or state[n].shape != own[n].shape)]
     wrong += [n for n in state if n not in own]
+    model, image = weights.config.model, weights.config.image
+    fault = ""
     if wrong:
         there, here = (tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else None for tensors in (state, own))
-        model, channels = weights.config.model, weights.config.image.image_channels
+        fault = f"{wrong[0]} has shape {there}, here {here}"
+    elif (model.pooling, image.mean, image.std) != (network.pooling, network.image.mean, network.image.std):
+        fault = "its pooling, mean or std are others"
+    if fault:
         raise CheckpointError(
-            f"cannot start from {weights.path}: {wrong[0]} has shape {there}, here {here}; there: backbone "
-            f"{model.backbone}, batch_norm {model.batch_norm}, hidden_size {model.lstm_size}, image_channels {channels}"
+            f"cannot start from {weights.path}: {fault}; there: backbone {model.backbone}, batch_norm "
+            f"{model.batch_norm}, hidden_size {model.lstm_size}, neck {model.neck}, rnn2 {model.rnn2}, pooling "
+            f"{model.pooling}, image_channels {image.image_channels}, mean {image.mean:g}, std {image.std:g}"
         )
     for name in head:
         state[name] = own[name].clone().index_copy(0, to_rows, state[name][from_rows])

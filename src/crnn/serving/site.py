@@ -81,6 +81,7 @@ def _write_network(model: str, precision: Precision, site: Path) -> None:
         "name": Path(model).stem,
         "characters": charset.characters,
         "image": file.config.image.model_dump(),
+        "pooling": file.config.model.pooling,
         "calibration": (file.calibration or UNCALIBRATED).as_dict(),
         "language": file.config.charset.language,
         "prior": None,

@@ -40,8 +40,8 @@ class Renderer:
         self.config, self.device = config, device or torch.device("cpu")
         self.height = config.image.image_height
         self.classes = width_classes(config.image, width)
-        keeps_ratio = config.image.resize == "keep_ratio"
-        steps = time_steps(config.image.max_width if keeps_ratio else config.image.image_width)
+        keeps_ratio, pooling = config.image.resize == "keep_ratio", config.model.pooling
+        steps = time_steps(config.image.max_width if keeps_ratio else config.image.image_width, pooling)
         charset = config.charset.charset()
         corpus = Corpus(config.corpus, charset, config.charset.rules(), steps, lines=keeps_ratio)
         letters = charset.characters
@@ -50,7 +50,9 @@ class Renderer:
         style = config.style.model_copy(update={"small_caps_share": 0.0}) if both_cases else config.style
         self.fonts = find_fonts(config.fonts, corpus.characters, case_matters=both_cases)
         self.max_length = min(config.charset.max_text_length, steps)
-        self.writer = WordWriter(config.train.seed, corpus, self.fonts, style, charset, self.classes, self.max_length)
+        self.writer = WordWriter(
+            config.train.seed, corpus, self.fonts, style, charset, self.classes, self.max_length, pooling
+        )
         self.shares = self.writer.shares()
         self._textures = TextureBank(config.style, config.train.seed, self.device)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset, min_time_steps
-from crnn.config.model import ImageConfig, time_steps
+from crnn.config.model import ImageConfig, Pooling, time_steps
 from crnn.config.synth import StyleConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.corpus import Corpus, Text
@@ -94,6 +94,7 @@ class WordWriter:
     charset: Charset
     classes: tuple[WidthClass, ...]
     max_length: int
+    pooling: Pooling = "modelzoo"
 
     def shares(self) -> Floats:
         """Estimate the share of each class of widths among the texts of the corpus from a sample."""
@@ -178,7 +179,7 @@ class WordWriter:
             letters = (low / _UNLIKE_WIDTH / _LETTER_WIDTH - 0.4, high * _UNLIKE_WIDTH / _LETTER_WIDTH)
             writable = self.fonts.characters
             text = self.corpus.draw_sized(rng, writable, letters) or self.corpus.draw(rng, writable)
-            if min_time_steps(self.charset.encode(text.label)) > time_steps(kind.low):
+            if min_time_steps(self.charset.encode(text.label)) > time_steps(kind.low, self.pooling):
                 continue
             font, lettering = self._pick_font(rng, text), Lettering.draw(rng, self.style)
             if font is None:

@@ -107,7 +107,7 @@ def build_optimizer(network: CRNN, config: OptimConfig) -> torch.optim.Optimizer
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(momentum, config.beta2), fused=True)
     convolutions = [m.weight for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]
-    single = [*convolutions[1:], network.neck.weight]
+    single = [*convolutions[1:], *(p for p in network.neck.parameters() if p.ndim > 1)]
     gates = [p for rnn in (network.rnn1, network.rnn2) for p in rnn.parameters() if p.ndim == 2]
     inner = {id(p) for p in (*single, *gates)}
     groups[0]["params"] = [p for p in others if id(p) not in inner]

@@ -119,7 +119,7 @@ class TrainStep:
         return torch.zeros((), device=self._ranks.device)
 
     def _loss_of(self, batch: Batch) -> Tensor:
-        images = network_input(batch.images).contiguous(memory_format=self._format)
+        images = network_input(batch.images, self._config.image).contiguous(memory_format=self._format)
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
             return ctc_loss(self._forward(images), batch.targets, batch.target_lengths)
 

@@ -408,10 +408,10 @@ function confidence(probability, { slope, offset }) {
   return 1 / (1 + Math.exp(-(slope * (Math.log(p) - Math.log1p(-p)) + offset)));
 }
 
-/** Borders of each character in pixels of the network's image: time step t sees those around 4 (t + 1). */
-function borders(spans, width) {
+/** Borders of each character in pixels of the network's image; `first` is that of step 0. */
+function borders(spans, width, first) {
   if (!spans.length) return [];
-  const starts = spans.map((s) => 4 * s.start + 2), ends = spans.map((s) => 4 * s.end + 2);
+  const starts = spans.map((s) => 4 * s.start + first), ends = spans.map((s) => 4 * s.end + first);
   const gaps = starts.slice(1).map((start, k) => start - ends[k]);
   const margin = gaps.length ? gaps.reduce((a, b) => a + b, 0) / gaps.length / 2 : 2;
   const all = [starts[0] - margin, ...gaps.map((gap, k) => ends[k] + gap / 2), ends.at(-1) + margin];
@@ -439,7 +439,9 @@ function reading(steps, size, width, settings, prior, nBest) {
     texts = [{ ids: steps.greedy(), rank: 0 }];
     best = Math.exp(steps.score(texts[0].ids));
   }
-  const spans = steps.spans(texts[0].ids), at = borders(spans, width), scale = size[0] / width;
+  // As in crnn.recognizer: step t sees the pixels around 4 (t + 1), and with the paper's pooling those around 4 t.
+  const offset = settings.pooling === "paper" ? -2 : 2;
+  const spans = steps.spans(texts[0].ids), at = borders(spans, width, offset), scale = size[0] / width;
   const sure = (one) => confidence(best * Math.exp(one.rank - texts[0].rank), curve);
   const [first, ...others] = texts.map((one) => ({ text: text(one.ids), score: steps.score(one.ids), confidence: sure(one) }));
   return {
