@@ -21,10 +21,11 @@ const service = {
   },
   async readAll(images, options) {
     const found = [];
-    for (let first = 0; first < images.length; first += 16) {
+    const most = options.detect ? 1 : 16; // of a request, which has its time limit
+    for (let first = 0; first < images.length; first += most) {
       const form = new FormData();
       for (const [name, value] of Object.entries(options)) form.append(name, value);
-      for (const { name, blob } of images.slice(first, first + 16)) form.append("images", blob, name);
+      for (const { name, blob } of images.slice(first, first + most)) form.append("images", blob, name);
       const answer = await fetch("read", { method: "POST", body: form, headers: this.headers() });
       const values = await answer.json().catch(() => ({ error: `the service answers with ${answer.status}` }));
       if (answer.status === 401) { $("token-field").hidden = false; $("options").open = true; }
