@@ -399,6 +399,5 @@ def test_without_the_package_detect_says_what_to_install(read_bars, monkeypatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     status, _, err = read_bars("--detect", "rapidocr", "photo.jpg")
     assert status != 0
-    assert err == (
-        "crnn read: finding the lines of a photo needs the package 'rapidocr'. Install it with: pip install 'crnn[detect]'\n"
-    )
+    needed = "finding the lines of a photo needs the package 'rapidocr'. Install it with: pip install 'crnn[detect]'"
+    assert err == f"crnn read: {needed}\n"

@@ -577,10 +577,10 @@ def test_photos_wait_for_one_another_but_not_without_end(barcode_reader, photo, 
         gone = client.connect()
         gone.sendall(head.encode() + photo[0])
 
-        assert until(lambda: app.state.service._photos == 2)
+        until(lambda: app.state.service._photos == 2)
         assert client.post("/read?detect=true", photo[0])[0] == 503
         gone.close()  # its photo is never looked at
-        assert until(lambda: app.state.service._photos == 1)
+        until(lambda: app.state.service._photos == 1)
         assert client.post("/read", photo[0])[0] == 200  # others are read meanwhile
         going.set()
         assert [line["text"] for line in first.result()[1]["lines"]] == ["above", "below"]
