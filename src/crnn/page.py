@@ -179,7 +179,10 @@ class PageReader:
             raise ImageError(f"the image has more than {MAX_LINES:,} lines; cut it into parts", reason="too_large")
         scene = Image.fromarray(pixels).convert("L" if self.reader.config.image.image_channels == 1 else "RGB")
         # A tall box is a line turned to either side, or one upright letter.
-        views = [[_turned(box, turn) for turn in ((0, 1, 3) if _is_tall(box) else (0,))] for box in boxes.tolist()]
+        views = []
+        for box in boxes.tolist():
+            width, height = _edges(box)
+            views.append([_turned(box, turn) for turn in ((0, 1, 3) if height >= _TALL * width else (0,))])
         found = yield from self._read(scene, views)
         upside = [place for place, view in enumerate(found) if view is not None and view.upside_down]
         if upside:  # that few of such lines are called so tells more of a page than of a line
@@ -283,11 +286,6 @@ def _edges(box: Sequence[Sequence[float]]) -> tuple[float, float]:
     return (above + below) / 2, (left + right) / 2
 
 
-def _is_tall(box: Sequence[Sequence[float]]) -> bool:
-    width, height = _edges(box)
-    return height >= _TALL * width
-
-
 def _in_order(lines: Sequence[Line]) -> tuple[Line, ...]:
     """Return lines in reading order; see ``Page``."""
     if not lines:
@@ -339,7 +337,7 @@ def _parts(grey: Pixels, longest: float, *, words: bool) -> list[tuple[int, int,
         return [(0, width, False)]
     inner = grey[height // 10 : height - height // 10].astype(np.int16)
     contrast = inner.max(0) - inner.min(0)
-    gaps = _runs(contrast <= _otsu(contrast))
+    gaps = _runs(contrast <= (contrast.min() + np.percentile(contrast, 90)) / 2)
     wide = [(start, end) for start, end in gaps if end - start >= _SPACE * height]
     cuts: list[tuple[int, int]] = [gap for gap in wide if gap[0] > 0 and gap[1] < width] if words else []
     parts: list[tuple[int, int, bool]] = []
@@ -362,16 +360,6 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return start and end of each run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
-
-
-def _otsu(values: npt.NDArray[np.int16]) -> float:
-    """Return the value that separates two groups best (Otsu 1979)."""
-    counts = np.bincount(values, minlength=256).astype(np.float64)
-    below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(np.nanargmax(between)) if np.isfinite(between).any() else 0.0
 
 
 def _joined(box: Points, parts: Sequence[_Part], readings: Sequence[Reading]) -> _View:
