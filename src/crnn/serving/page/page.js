@@ -168,10 +168,8 @@ function describeLines(item, result, seen, told) {
   result.lines.forEach((line, k) => {
     const text = make("p", { className: "text line", dir: "auto", textContent: line.text, title: percent(line.confidence) });
     text.classList.toggle("doubtful", line.confidence < 0.5);
-    for (const node of [text, frames[k]].filter(Boolean)) {
-      node.onpointerenter = () => { frames[k]?.classList.add("on"); text.classList.add("on"); };
-      node.onpointerleave = () => { frames[k]?.classList.remove("on"); text.classList.remove("on"); };
-    }
+    text.onpointerenter = () => frames[k]?.classList.add("on");
+    text.onpointerleave = () => frames[k]?.classList.remove("on");
     told.append(text);
   });
   if (!result.lines.length) told.append(make("p", { className: "text nothing", textContent: "no lines found" }));
