@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -101,12 +101,11 @@ class Page:
         )
         photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
         sheet = Image.new("RGB", (2 * photo.width, photo.height), "white")
-        draw = ImageDraw.Draw(photo)
         path, index = (None if self.text.isascii() else find_font(self.text.replace("\n", ""))) or (None, 0)
         for line in self.lines:
             colour = "black" if line.confidence >= 0.5 else (208, 0, 0)
             corners = [(x * scale, y * scale) for x, y in line.box]
-            draw.polygon(corners, outline=(11, 87, 208), width=2)
+            ImageDraw.Draw(photo).polygon(corners, outline=(11, 87, 208), width=2)
             width, height = (max(1, round(side)) for side in _edges(corners))
             font = load_font(path, 100, index)
             size = min(0.75 * height, 98.0 * width / max(font.getlength(line.text), 1.0))
@@ -122,8 +121,7 @@ class Page:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the page in the form of ``crnn read --detect --json``."""
-        width, height = self.size
-        return {"width": width, "height": height, "lines": [line.as_dict() for line in self.lines]}
+        return {"width": self.size[0], "height": self.size[1], "lines": [line.as_dict() for line in self.lines]}
 
 
 class PageReader:
@@ -171,7 +169,6 @@ class PageReader:
     def steps(self, image: ImageSource) -> Work:
         """Find the lines of an image for a reading elsewhere: yields images to read, takes their readings."""
         pixels = load_image(image, 3)
-        size = (pixels.shape[1], pixels.shape[0])
         boxes = np.asarray(self._detect(pixels), dtype=np.float64)
         if boxes.ndim != 3 or boxes.shape[1:] != (4, 2):
             raise DataError(f"the detector gives boxes of shape {boxes.shape}; expected (N, 4, 2)")
@@ -179,32 +176,30 @@ class PageReader:
             raise ImageError(f"the image has more than {MAX_LINES:,} lines; cut it into parts", reason="too_large")
         scene = Image.fromarray(pixels).convert("L" if self.reader.config.image.image_channels == 1 else "RGB")
         # A tall box is a line turned to either side, or one upright letter.
-        views = [[_turned(box, turn) for turn in ((0, 1, 3) if _is_tall(box) else (0,))] for box in boxes.tolist()]
+        tall = [height >= _TALL * width for width, height in map(_edges, boxes.tolist())]
+        views = [[_turned(b, k) for k in ((0, 1, 3) if t else (0,))] for b, t in zip(boxes.tolist(), tall, strict=True)]
         found = yield from self._read(scene, views)
-        upside = [place for place, view in enumerate(found) if view is not None and view.upside_down]
+        upside = [place for place, view in enumerate(found) if view.upside_down]
         if upside:  # that few of such lines are called so tells more of a page than of a line
-            sure = sum(view is not None and view.line.confidence >= _SURE for view in found)
-            places = [p for p, view in enumerate(found) if view is not None] if len(upside) > sure else upside
-            again = yield from self._read(scene, [[_turned(found[p].line.box, 2)] for p in places])  # type: ignore[union-attr]
+            sure = sum(view.line.text != "" and view.line.confidence >= _SURE for view in found)
+            places = range(len(found)) if len(upside) > sure else upside
+            again = yield from self._read(scene, [[_turned(found[place].line.box, 2)] for place in places])
             for place, view in zip(places, again, strict=True):
                 found[place] = max(found[place], view, key=_rank)
-        return Page(_in_order([view.line for view in found if view is not None and view.line.text]), size)
+        return Page(_in_order([view.line for view in found if view.line.text]), scene.size)
 
     def _read(
         self, scene: Image.Image, views: Sequence[Sequence[Points]]
-    ) -> Generator[list[Pixels], Sequence[Reading] | None, list[_View | None]]:
+    ) -> Generator[list[Pixels], Sequence[Reading] | None, list[_View]]:
         """Read the lines of boxes, each in several views, and take the best view of each."""
         cut = [[self._cut(scene, box) for box in of] for of in views]
         readings = iter((yield [part.pixels for of in cut for parts in of for part in parts]) or ())
-        found: list[_View | None] = []
-        for boxes, of in zip(views, cut, strict=True):
-            seen = [
-                _joined(box, parts, list(itertools.islice(readings, len(parts))))
-                for box, parts in zip(boxes, of, strict=True)
-                if parts
-            ]
-            found.append(max(seen, key=_rank, default=None))
-        return found
+        return [
+            max(
+                (_joined(b, p, list(itertools.islice(readings, len(p)))) for b, p in zip(*line, strict=True)), key=_rank
+            )
+            for line in zip(views, cut, strict=True)
+        ]
 
     def _cut(self, scene: Image.Image, box: Points) -> list[_Part]:
         """Return the parts of a line, from left to right; none where the box has no area in the image."""
@@ -223,8 +218,7 @@ def advance(work: Work, readings: Sequence[Reading] | None = None) -> list[Pixel
     try:
         return work.send(readings)
     except StopIteration as done:
-        page: Page = done.value
-        return page
+        return cast(Page, done.value)
 
 
 class _Part(NamedTuple):
@@ -283,11 +277,6 @@ def _edges(box: Sequence[Sequence[float]]) -> tuple[float, float]:
     return (above + below) / 2, (left + right) / 2
 
 
-def _is_tall(box: Sequence[Sequence[float]]) -> bool:
-    width, height = _edges(box)
-    return height >= _TALL * width
-
-
 def _in_order(lines: Sequence[Line]) -> tuple[Line, ...]:
     """Return lines in reading order; see ``Page``."""
     if not lines:
@@ -339,7 +328,7 @@ def _parts(grey: Pixels, longest: float, *, words: bool) -> list[tuple[int, int,
         return [(0, width, False)]
     inner = grey[height // 10 : height - height // 10].astype(np.int16)
     contrast = inner.max(0) - inner.min(0)
-    gaps = _runs(contrast <= _otsu(contrast))
+    gaps = _runs(contrast <= (contrast.min() + np.percentile(contrast, 90)) / 2)
     wide = [(start, end) for start, end in gaps if end - start >= _SPACE * height]
     cuts: list[tuple[int, int]] = [gap for gap in wide if gap[0] > 0 and gap[1] < width] if words else []
     parts: list[tuple[int, int, bool]] = []
@@ -364,16 +353,6 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
-def _otsu(values: npt.NDArray[np.int16]) -> float:
-    """Return the value that separates two groups best (Otsu 1979)."""
-    counts = np.bincount(values, minlength=256).astype(np.float64)
-    below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(np.nanargmax(between)) if np.isfinite(between).any() else 0.0
-
-
 def _joined(box: Points, parts: Sequence[_Part], readings: Sequence[Reading]) -> _View:
     """Return the line of its parts."""
     characters: list[Character] = []
@@ -388,5 +367,5 @@ def _joined(box: Points, parts: Sequence[_Part], readings: Sequence[Reading]) ->
     return _View(line, any(reading.turned == 180 for reading in readings))
 
 
-def _rank(view: _View | None) -> tuple[bool, float]:
-    return (False, -1.0) if view is None else (bool(view.line.text), view.line.confidence)
+def _rank(view: _View) -> tuple[bool, float]:
+    return bool(view.line.text), view.line.confidence

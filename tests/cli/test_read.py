@@ -310,3 +310,94 @@ def test_read_explains_what_it_read(run, trained_run, images, tmp_path):
     assert status == 1
     assert "no.png is not written: no image could be read" in err
     assert not (tmp_path / "no.png").exists()
+
+
+# ---- whole photos
+
+
+@pytest.fixture
+def photo(tmp_path, barcode, monkeypatch):
+    """A photo with two barcodes, that a detector finds, the lower one first; and a white one."""
+    image = Image.new("L", (300, 200), 255)
+    boxes = []
+    for text, (x, y) in (("below", (40, 120)), ("above", (60, 30))):
+        bars = Image.open(io.BytesIO(barcode(text)))
+        image.paste(bars, (x, y))
+        boxes.append([(x, y), (x + bars.width, y), (x + bars.width, y + 32), (x, y + 32)])
+    image.save(tmp_path / "photo.png")
+    Image.new("L", (300, 200), 255).save(tmp_path / "white.png")
+    threads = []
+
+    def load_detector(name, count):
+        assert name == "rapidocr"
+        threads.append(count)
+        return lambda pixels: np.array(boxes if pixels.min() < 255 else []).reshape(-1, 4, 2)
+
+    monkeypatch.setattr("crnn.page.load_detector", load_detector)
+    return tmp_path / "photo.png"
+
+
+def test_detect_prints_a_row_for_each_line(read_bars, photo):
+    status, out, err = read_bars("--detect", "rapidocr", photo, "gone.png", photo.parent / "white.png")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert status == 1
+    assert [row[:2] for row in rows] == [[str(photo), "above"], [str(photo), "below"]]
+    assert all(re.fullmatch(r"[01]\.\d{3}", row[2]) for row in rows)
+    gone = "crnn read: gone.png: No such file or directory; expected the path of an image"
+    assert err.splitlines() == [gone, f"crnn read: {photo.parent / 'white.png'}: no text found"]
+
+
+def test_detect_json_has_an_object_for_each_photo(read_bars, photo):
+    given = [photo, "gone.png", photo.parent / "white.png"]
+    status, out, err = read_bars("--detect", "rapidocr", "--json", *given)
+    first, second, third = (json.loads(line) for line in out.splitlines())
+    assert (status, err) == (1, "")
+    assert (first["image"], first["width"], first["height"]) == (str(photo), 300, 200)
+    assert [line["text"] for line in first["lines"]] == ["above", "below"]
+    assert first["lines"][0]["box"] == [[60, 30], [156, 30], [156, 62], [60, 62]]
+    assert [c["text"] for c in first["lines"][0]["characters"]] == list("above")
+    assert second == {
+        "image": "gone.png",
+        "error": "gone.png: No such file or directory; expected the path of an image",
+    }
+    assert third == {"image": str(given[2]), "width": 300, "height": 200, "lines": []}
+
+
+def test_the_sheet_shows_photos_below_one_another(read_bars, photo):
+    sheet = photo.parent / "sheet.png"
+    status, _, err = read_bars("--detect", "rapidocr", "--sheet", sheet, photo, photo.parent / "white.png")
+    assert status == 0
+    assert f"drawn in {sheet}" in err
+    with Image.open(sheet) as image:
+        assert image.size == (600, 138 + 200)  # boxes of 32 pixels shrink to 22
+        # The texts stand beside the first photo, and nothing beside the second.
+        beside, below = image.convert("L").crop((210, 0, 600, 138)), image.convert("L").crop((0, 138, 600, 338))
+        assert beside.getextrema()[0] < 128
+        assert below.getextrema() == (255, 255)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--explain", "why.png"], "--explain is for images of one line; expected it without --detect"),
+        (["--n-best", "3", "--json"], "--n-best is for images of one line; expected it without --detect"),
+    ],
+)
+def test_what_whole_photos_have_not(read_bars, photo, flags, told):
+    status, _, err = read_bars("--detect", "rapidocr", photo, *flags)
+    assert status == 2
+    assert told in err
+
+
+def test_a_sheet_needs_a_detector(read_bars, photo):
+    status, _, err = read_bars("--sheet", photo.parent / "sheet.png", photo)
+    assert status == 2
+    assert "--sheet does nothing without --detect; expected both, or neither" in err
+
+
+def test_without_the_package_detect_says_what_to_install(read_bars, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    status, _, err = read_bars("--detect", "rapidocr", "photo.jpg")
+    assert status != 0
+    needed = "finding the lines of a photo needs the package 'rapidocr'. Install it with: pip install 'crnn[detect]'"
+    assert err == f"crnn read: {needed}\n"

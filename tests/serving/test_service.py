@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from .conftest import Client, served
 
@@ -612,3 +614,107 @@ def test_the_command_says_in_a_line_what_is_wrong(arguments, message, tmp_path):
 def test_a_port_in_use_is_named(client):
     with pytest.raises(ConfigError, match=f"--port {client.port} of 127.0.0.1 is in use; expected a free one"):
         server_module.listen("127.0.0.1", client.port)
+
+
+# ---- Whole photos
+
+
+@pytest.fixture(scope="module")
+def photo(barcode):
+    """A photo of two barcodes, in a PNG, and their boxes, the lower one first."""
+    image, boxes = Image.new("L", (300, 200), 255), []
+    for text, (x, y) in (("below", (40, 120)), ("above", (60, 30))):
+        bars = Image.open(io.BytesIO(barcode(text)))
+        image.paste(bars, (x, y))
+        boxes.append([(x, y), (x + bars.width, y), (x + bars.width, y + 32), (x, y + 32)])
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue(), np.array(boxes, dtype=np.float64)
+
+
+@pytest.fixture
+def photo_client(barcode_reader, photo):
+    """A service that finds the lines of that photo."""
+
+    def detector(pixels):
+        return photo[1] if pixels.min() < 255 else np.zeros((0, 4, 2))
+
+    with served(create_app(barcode_reader(), detector=detector)) as found:
+        yield found
+
+
+def test_the_lines_of_photos(photo_client, photo):
+    status, found = photo_client.post("/read?detect=true", photo[0])
+    assert (status, found["width"], found["height"]) == (200, 300, 200)
+    assert [line["text"] for line in found["lines"]] == ["above", "below"]
+    status, found = photo_client.form("/read", [("a", photo[0]), ("b", b"none")], detect="true", allow="above")
+    assert status == 200
+    assert found["readings"][0]["lines"][0]["text"] == "above"
+    assert sorted(found["readings"][1]) == ["error", "image"]
+    assert photo_client.post("/read?detect=true", b"none")[0] == 422
+    assert "lines" not in photo_client.post("/read", photo[0])[1]
+    assert photo_client.get("/info")[1]["detect"] is True
+
+
+def test_the_lines_of_photos_for_other_projects_clients(photo_client, photo):
+    status, found = photo_client.form("/ocr", [("file", photo[0])])
+    assert status == 200
+    first = found["results"][0]
+    assert (first["text"], first["bbox"]) == ("above", [60, 30, 156, 62])
+    assert first["polygon"] == [[60, 30], [156, 30], [156, 62], [60, 62]]
+    pixels = np.asarray(Image.open(io.BytesIO(photo[0])).convert("RGB"))
+    image = {"name": "image", "datatype": "UINT8", "shape": [1, *pixels.shape], "data": pixels.ravel().tolist()}
+    status, _, found = infer(photo_client, "ocr", {"inputs": [image]})
+    boxes, texts, scores = found["outputs"]
+    assert (status, boxes["shape"], texts["data"]) == (200, [2, 4, 2], ["above", "below"])
+    assert boxes["data"][:8] == photo[1][1].ravel().tolist()
+    assert all(0 < score <= 1 for score in scores["data"])
+    white = image | {"data": [255] * pixels.size}
+    assert [o["shape"] for o in infer(photo_client, "ocr", {"inputs": [white]})[2]["outputs"]] == [[0, 4, 2], [0], [0]]
+
+
+def test_photos_where_the_service_has_no_detector(client, photo):
+    assert client.get("/info")[1]["detect"] is False
+    status, found = client.post("/read?detect=true", photo[0])
+    assert (status, found) == (400, {"error": "detect is 'true'; this service finds no lines"})
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("detect=yes", "detect is 'yes'; expected true or false"),
+        ("detect=true&n_best=2", "n_best is for images of one line; expected it without detect"),
+    ],
+)
+def test_options_that_photos_have_not(photo_client, photo, query, told):
+    assert photo_client.post(f"/read?{query}", photo[0]) == (400, {"error": told})
+
+
+def test_photos_wait_for_one_another_but_not_without_end(barcode_reader, photo, monkeypatch):
+    monkeypatch.setattr("crnn.serving.app._MAX_PHOTOS", 2)
+    going, begun, at_once = threading.Event(), threading.Semaphore(0), []
+
+    def detector(pixels):
+        at_once.append(None)
+        begun.release()
+        assert len(at_once) == 1  # one at a time
+        assert going.wait(20)
+        at_once.pop()
+        return photo[1]
+
+    app = create_app(barcode_reader(), detector=detector)
+    with served(app) as client, ThreadPoolExecutor(3) as pool:
+        first = pool.submit(client.post, "/read?detect=true", photo[0])
+        assert begun.acquire(timeout=20)
+        head = f"POST /read?detect=true HTTP/1.1\r\nHost: a\r\nContent-Length: {len(photo[0])}\r\n\r\n"
+        gone = client.connect()
+        gone.sendall(head.encode() + photo[0])
+
+        until(lambda: app.state.service._photos == 2)
+        assert client.post("/read?detect=true", photo[0])[0] == 503
+        gone.close()  # its photo is never looked at
+        until(lambda: app.state.service._photos == 1)
+        assert client.post("/read", photo[0])[0] == 200  # others are read meanwhile
+        going.set()
+        assert [line["text"] for line in first.result()[1]["lines"]] == ["above", "below"]
+        assert not begun.acquire(timeout=0.2)

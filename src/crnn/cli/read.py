@@ -23,7 +23,7 @@ from crnn.terminal import IMAGES, check_writable, counting_bar, print_json, save
 
 if TYPE_CHECKING:
     from crnn.page import Page, PageReader
-    from crnn.recognizer import Recognizer
+    from crnn.recognizer import Reading, Recognizer
 
 _MAX_EXPLAINED = 16  # images in one file of --explain, or --sheet
 
@@ -57,8 +57,7 @@ def read(
         json: One JSON object a line: image, text, score, confidence, warning, characters; or image, error. With
             --detect: image, width, height, lines.
     """
-    from crnn.page import PageReader
-    from crnn.recognizer import load
+    from crnn.recognizer import Reading, load
 
     check_writable("--explain", explain, "explained.png", IMAGES)
     check_writable("--sheet", sheet, "sheet.png", IMAGES)
@@ -75,21 +74,31 @@ def read(
         told = "; ".join(f"{reason}: {n} ({', '.join(map(repr, words))})" for reason, (n, words) in skipped)
         if told:
             say("read", f"lexicon {decoding.lexicon}: {len(lexicon)} words; left out {told}")
-    if detect == "none":
-        count, bad, explained = _read_all(reader, images, json=json, keep=_MAX_EXPLAINED + 1 if explain else 0)
-    else:
-        count, bad = _read_pages(PageReader(reader, detect, threads=engine.threads), images, json=json, sheet=sheet)
+    pages: PageReader | None = None
+    if detect != "none":
+        from crnn.page import PageReader
+
+        pages = PageReader(reader, detect, threads=engine.threads)
+    keep = _MAX_EXPLAINED + 1 if explain or sheet else 0
+    count, bad, kept = _read_all(pages or reader, images, json=json, n_best=decoding.n_best, keep=keep)
     if not count:
         raise ConfigError(
             f"{', '.join(images)}: no image there; expected image files, folders with some, or - and paths on stdin"
         )
     if explain:
-        _explain(reader, explained, explain, explain_font or None)
+        _explain(reader, [path for path, _ in kept], explain, explain_font or None)
+    if sheet:
+        sheets = [page.draw(path) for path, page in kept[:_MAX_EXPLAINED] if not isinstance(page, Reading)]
+        _save_below(sheet, sheets, "drawn", len(kept))
     return 1 if bad else 0
 
 
-def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -> tuple[int, int, list[str]]:
+def _read_all(
+    reader: Recognizer | PageReader, images: list[str], *, json: bool, n_best: int, keep: int
+) -> tuple[int, int, list[tuple[str, Reading | Page]]]:
     """Read and print; return the number of images, the number of unreadable ones, and the first readable ones."""
+    from crnn.recognizer import Reading
+
     closed: list[str] = []  # folders that cannot be opened
     paths: Iterable[str] = _expand(images, closed)
     shows_bar = not sys.stdout.isatty()  # on a terminal results are the progress
@@ -98,58 +107,33 @@ def _read_all(reader: Recognizer, images: list[str], *, json: bool, keep: int) -
         paths = list(paths)
         total = len(paths)
     count = bad = 0
-    kept: list[str] = []
+    kept: list[tuple[str, Reading | Page]] = []
     paths, names = itertools.tee(paths)
     with counting_bar("reading", total, enabled=shows_bar) as advance:
-        for reading, path in zip(reader.stream(paths), names, strict=True):
+        for found, path in zip(reader.stream(paths), names, strict=True):
             count += 1
             advance(1)
-            if isinstance(reading, ImageError):
+            if isinstance(found, ImageError):
                 bad += 1
                 if json:
-                    print_json({"image": path, "error": str(reading)})
+                    print_json({"image": path, "error": str(found)})
                 else:
-                    say("read", str(reading))
+                    say("read", str(found))
                 continue
-            if reading.warning is not None:
-                say("read", f"{path}: {advice(reading.warning, reading.turned)}")
+            lines = (found,) if isinstance(found, Reading) else found.lines
+            if isinstance(found, Reading) and found.warning is not None:
+                say("read", f"{path}: {advice(found.warning, found.turned)}")
             if len(kept) < keep:
-                kept.append(path)
+                kept.append((path, found))
             if json:
-                print_json({"image": path, **reading.as_dict(with_alternatives=reader.decoder.options.n_best > 1)})
-            else:
-                print(f"{printable(path, sys.maxsize)}\t{reading.text}\t{reading.confidence:.3f}", flush=True)
-    return count, bad + len(closed), kept
-
-
-def _read_pages(reader: PageReader, images: list[str], *, json: bool, sheet: str) -> tuple[int, int]:
-    """Find, read and print the lines of photos; return the number of photos, and of unreadable ones."""
-    closed: list[str] = []
-    paths, names = itertools.tee(_expand(images, closed))
-    count = bad = 0
-    kept: list[tuple[str, Page]] = []
-    with counting_bar("reading", enabled=not sys.stdout.isatty()) as advance:
-        for page, path in zip(reader.stream(paths), names, strict=True):
-            count += 1
-            advance(1)
-            if isinstance(page, ImageError):
-                bad += 1
-                if json:
-                    print_json({"image": path, "error": str(page)})
-                else:
-                    say("read", str(page))
+                more = {"with_alternatives": n_best > 1} if isinstance(found, Reading) else {}
+                print_json({"image": path, **found.as_dict(**more)})
                 continue
-            if len(kept) <= _MAX_EXPLAINED:
-                kept.append((path, page))
-            if json:
-                print_json({"image": path, **page.as_dict()})
-            elif not page.lines:
+            if not lines:
                 say("read", f"{path}: no text found")
-            for line in () if json else page.lines:
+            for line in lines:
                 print(f"{printable(path, sys.maxsize)}\t{line.text}\t{line.confidence:.3f}", flush=True)
-    if sheet:
-        _save_below(sheet, [page.draw(path) for path, page in kept[:_MAX_EXPLAINED]], "drawn", len(kept))
-    return count, bad + len(closed)
+    return count, bad + len(closed), kept
 
 
 def _explain(reader: Recognizer, paths: list[str], target: str, font: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ Detector: TypeAlias = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 """From pixels ``(H, W, 3)``, RGB, to corners ``(N, 4, 2)`` of text lines: x and y of the top left, top right, bottom
 right and bottom left as the image has them, also of a line that is turned."""
 
-DetectorName: TypeAlias = Literal["rapidocr"]
 MAX_LINES = 3000
 """Largest number of boxes of an image."""
 
@@ -31,8 +30,8 @@ def load_detector(name: str, threads: int | None = None) -> Detector:
         ConfigError: There is none of this name, or the installed package lacks its network.
         MissingExtraError: Its package is not installed.
     """
-    if name not in get_args(DetectorName):
-        raise ConfigError(f"detect is {name!r}; expected {' or '.join(get_args(DetectorName))}, or a function")
+    if name != "rapidocr":
+        raise ConfigError(f"detect is {name!r}; expected rapidocr, or a function")
     return RapidOcrDetector(threads)
 
 

@@ -21,11 +21,11 @@ const service = {
     this.maxBytes = told.max_bytes ?? Infinity;
     return told;
   },
-  /** Yield groups of images that one request may hold. */
-  *groups(images) {
+  /** Yield groups of at most so many images, whose bytes one request may hold. */
+  *groups(images, most) {
     let group = [], bytes = 0;
     for (const image of images) {
-      if (group.length && (group.length === 16 || bytes + image.blob.size > 0.9 * this.maxBytes)) {
+      if (group.length && (group.length === most || bytes + image.blob.size > 0.9 * this.maxBytes)) {
         yield group;
         group = [];
         bytes = 0;
@@ -37,7 +37,7 @@ const service = {
   },
   async readAll(images, options, say) {
     const found = [];
-    for (const group of this.groups(images)) {
+    for (const group of this.groups(images, options.detect ? 1 : 16)) { // whole photos take long
       const form = new FormData();
       for (const [name, value] of Object.entries(options)) form.append(name, value);
       for (const { name, blob } of group) form.append("images", blob, name);
@@ -197,10 +197,8 @@ function describeLines(item, result, seen, told) {
   result.lines.forEach((line, k) => {
     const text = make("p", { className: "text line", dir: "auto", textContent: line.text, title: percent(line.confidence) });
     text.classList.toggle("doubtful", line.confidence < 0.5);
-    for (const node of [text, frames[k]].filter(Boolean)) {
-      node.onpointerenter = () => { frames[k]?.classList.add("on"); text.classList.add("on"); };
-      node.onpointerleave = () => { frames[k]?.classList.remove("on"); text.classList.remove("on"); };
-    }
+    text.onpointerenter = () => frames[k]?.classList.add("on");
+    text.onpointerleave = () => frames[k]?.classList.remove("on");
     told.append(text);
   });
   if (!result.lines.length) told.append(make("p", { className: "text nothing", textContent: "no lines found" }));
