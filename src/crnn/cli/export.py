@@ -47,7 +47,7 @@ def export(
         except ExportMismatchError as error:
             say("export", str(error))
             return 1
-        show(f"{done.path}: {sum(done.files.values()) / 1e6:.2f} MB for {runtime}: {', '.join(done.files)}")
+        show(f"{done.path}: {sum(done.files.values()) / 1e6:.2f} MB for {runtime}")
         show(f"  {done.equal} of {done.images} drawn words, given as {runtime} gives them, are read as by {model}")
         return 0
     from crnn.export import export as run

@@ -1,7 +1,7 @@
 """Weights as files for other projects' runtimes, each with its input, padding, characters, blank and output.
 
-Facts are those of RapidOCR 3.10, PaddleOCR 3.7 (PaddleX 3.7), OpenCV 4.14 and 5.0, EasyOCR 1.7.2 and OnnxTR 0.9. Shape letters:
-N batch, C image channels, W width as given, R width after resizing, T time steps, V classes with the blank.
+Facts are those of RapidOCR 3.10, PaddleOCR 3.7 (PaddleX 3.7), OpenCV 4.14 and 5.0, EasyOCR 1.7.2 and OnnxTR 0.9. Shape
+letters: N batch, C image channels, W width as given, R width after resizing, T time steps, V classes with the blank.
 """
 
 import io
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ def export_for(runtime: Runtime, model: str | Path, out: str | Path, *, width: i
         runtime: The runtime.
         model: Name of shipped weights, a weights file, or a run folder.
         out: ``OUT.onnx`` for RapidOCR, else a new folder; for PaddleOCR also ``OUT.tar``.
-        width: Pixels of the input, for ``opencv`` and ``onnxtr``. Default: 160 and 256, or what the network squashes to.
+        width: Pixels of the input, for ``opencv`` and ``onnxtr``. Default: 160 and 256, or the network's own.
 
     Raises:
         ConfigError: A choice is unknown or contradicts another, or the runtime cannot express the characters.
@@ -95,8 +95,6 @@ def export_for(runtime: Runtime, model: str | Path, out: str | Path, *, width: i
 
 
 def _check(runtime: Runtime, model: str | Path, path: Path, width: int | None) -> None:
-    if runtime not in get_args(Runtime):
-        raise ConfigError(f"--for is {runtime!r}; expected one of: {', '.join(get_args(Runtime))}")
     if width is not None and (runtime not in _WIDTHS or not 16 <= width <= 4096):
         raise ConfigError(f"--width is {width} for {runtime}; expected 16 to 4096, with opencv or onnxtr")
     suffixes = {"rapidocr": (".onnx",), "paddleocr": ("", ".tar")}.get(runtime, ("",))
@@ -373,7 +371,11 @@ def _easyocr(weights: Weights[Any], name: str) -> _Files:
         [*layer[:4], layer.pool, is_normalized(number, config.model.batch_norm)]
         for number, layer in enumerate(BACKBONES[config.model.backbone], start=1)
     ]
-    params = {"layers": layers, "hidden_size": config.model.lstm_size, "image": config.image.model_dump(mode="json")}
+    params: dict[str, Any] = {
+        "layers": layers,
+        "hidden_size": config.model.lstm_size,
+        "image": config.image.model_dump(mode="json"),
+    }
     settings = {"network_params": params, "imgH": 32, "lang_list": ["en"], "character_list": characters}
     state = {key: torch.from_numpy(np.array(value, np.float32)) for key, value in _blank_first(weights).tensors.items()}
     network = easyocr_network.Model(len(characters) + 1, **params).eval()
