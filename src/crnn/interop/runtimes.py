@@ -32,7 +32,7 @@ from crnn.terminal import check_writable
 Runtime = Literal["rapidocr", "paddleocr", "opencv", "easyocr", "onnxtr"]
 
 # Width of an input that the runtime wants fixed. OnnxTR cuts crops above 8:1 apart; OpenCV's was measured.
-_WIDTHS: dict[str, int] = {"opencv": 160, "onnxtr": 256}
+_WIDTHS: dict[str, int] = {"opencv": 128, "onnxtr": 256}
 _SEEN = 0.002  # of a column that differs from the padding: half of what one step of 255 makes in [-1, 1]
 _IMPOSSIBLE = -50.0  # logit of a character behind an image
 _DRAWN = 24
@@ -61,7 +61,7 @@ def export_for(runtime: Runtime, model: str | Path, out: str | Path, *, width: i
         runtime: The runtime.
         model: Name of shipped weights, a weights file, or a run folder.
         out: ``OUT.onnx`` for RapidOCR, else a new folder; for PaddleOCR also ``OUT.tar``.
-        width: Pixels of the input, for ``opencv`` and ``onnxtr``. Default: 160 and 256, or the network's own.
+        width: Pixels of the input, for ``opencv`` and ``onnxtr``. Default: 128 and 256, or the network's own.
 
     Raises:
         ConfigError: A choice is unknown or contradicts another, or the runtime cannot express the characters.
