@@ -215,10 +215,9 @@ MODELS = ["crnn-small", "crnn-vgg"]
 def words():
     """Rendered words and lines as (H, W, 3), 32 pixels high, whose last column is unlike any padding."""
     config = ReaderConfig(image=ImageConfig(resize="keep_ratio", max_width=240))
-    images = [
-        np.repeat(pixels.transpose(1, 2, 0), 3, axis=2) for batch in rendered_images(config, 16) for pixels in batch
-    ]
-    images = [image[:, :-1].copy() for image in images]
+    batches = rendered_images(config, 20)
+    images = [np.repeat(pixels.transpose(1, 2, 0)[:, :-1], 3, axis=2) for batch in batches for pixels in batch]
+    images = [image for image in images if image.shape[1] > 40]  # EasyOCR turns the ratio of tall ones around
     for image in images:
         image[:, -1] ^= 16
     assert len({image.shape for image in images}) > 4
@@ -333,7 +332,7 @@ def test_rendered_words_in_opencv(model, exported, words):
     pixels = np.stack([image[None, :, :, 0] for image in resized])
     wanted = [charset.decode(text.ids) for text in decode_greedy(engine.log_probs(pixels))]
     # Pillow smooths what it makes smaller, OpenCV does not.
-    assert sum(a == b for a, b in zip(found, wanted, strict=True)) >= 14
+    assert sum(a == b for a, b in zip(found, wanted, strict=True)) >= len(words) - 2
 
 
 @pytest.mark.parametrize("model", MODELS)
