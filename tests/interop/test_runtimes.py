@@ -138,6 +138,14 @@ def test_the_files_of_each_runtime(random_weights, tmp_path):
     assert all(key.startswith("module.") for key in state)
 
 
+def test_a_squashing_network_has_its_width_in_opencv(random_weights, tmp_path):
+    weights = random_weights(KINDS["squash"])
+    export_for("opencv", weights, tmp_path / "o")
+    assert session(tmp_path / "o" / "model.onnx").get_inputs()[0].shape == [1, 1, 32, 68]
+    export_for("onnxtr", weights, tmp_path / "t")  # which keeps the ratio; the graph squashes
+    assert json.loads((tmp_path / "t" / "config.json").read_text())["input_shape"] == [3, 32, 256]
+
+
 def test_a_width_of_choice(random_weights, tmp_path):
     weights = random_weights(LINES)
     export_for("opencv", weights, tmp_path / "o", width=200)

@@ -61,7 +61,7 @@ def export_for(runtime: Runtime, model: str | Path, out: str | Path, *, width: i
         runtime: The runtime.
         model: Name of shipped weights, a weights file, or a run folder.
         out: ``OUT.onnx`` for RapidOCR, else a new folder; for PaddleOCR also ``OUT.tar``.
-        width: Pixels of the input, for ``opencv`` and ``onnxtr``. Default: 128 and 256, or the network's own.
+        width: Pixels of the input, for ``opencv`` and ``onnxtr``. Default: that of squashed images, else 128; 256.
 
     Raises:
         ConfigError: A choice is unknown or contradicts another, or the runtime cannot express the characters.
@@ -78,9 +78,9 @@ def export_for(runtime: Runtime, model: str | Path, out: str | Path, *, width: i
     if runtime in ("rapidocr", "opencv") and len(lines := "\n".join(characters).splitlines()) != len(characters):
         broken = next(c for c, line in zip(characters, [*lines, ""], strict=False) if c != line)
         raise ConfigError(f"--for {runtime} has a line for each character, and {broken!r} ends lines; train without it")
-    if width is None and config.image.resize == "squash":
-        width = config.image.image_width
-    width = width or _WIDTHS.get(runtime)
+    if width is None:
+        squashed = runtime == "opencv" and config.image.resize == "squash"
+        width = config.image.image_width if squashed else _WIDTHS.get(runtime)
     if runtime == "easyocr":
         files, read = _easyocr(weights, path.name)
     else:
@@ -107,7 +107,7 @@ def _check(runtime: Runtime, model: str | Path, path: Path, width: int | None) -
         check_writable("OUT", str(path), f"words{path.suffix}")
     else:
         check_free(path)
-        check_writable("OUT", str(path) + ".onnx", "words")
+        check_writable("OUT", "" if path.is_dir() else str(path), "words")
     if runtime == "easyocr" and not path.name.isidentifier():
         raise ConfigError(f"OUT {path}: EasyOCR imports a module of that name; expected letters, digits and _")
     if Path(model).suffix == ".onnx":
