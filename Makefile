@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test test-package setup-scale test-scale test-web setup-browser test-browser lint format bench fonts clean
+.PHONY: setup demo test test-package setup-scale test-scale test-web setup-browser test-browser setup-interop test-interop lint format bench fonts clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,14 @@ setup-browser: setup node_modules
 
 test-browser: setup-browser
 	$(BIN)/pytest -q tests/serving/test_browser.py
+
+# Exports in RapidOCR, OnnxTR, OpenCV and EasyOCR: 400 MB and a few minutes. EasyOCR's recognition needs no torchvision.
+setup-interop: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[interop]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps easyocr
+
+test-interop: setup-interop
+	$(BIN)/pytest -q tests/interop
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 import crnn.engines.onnx_graph
 import crnn.export
 import crnn.files
+import crnn.interop.runtimes
 import crnn.quantize
 from crnn.config.model import ImageConfig, ModelConfig, ReaderConfig
 from crnn.engines.exported_file import read_engine_file
@@ -123,6 +124,21 @@ def test_what_the_command_prints(trained_run, words, tmp_path, run):
     assert (status, printed.split("\t")[1]) == (0, trained_run.labels[0])
 
 
+def test_a_file_for_another_runtime(trained_run, tmp_path, monkeypatch, run):
+    out = tmp_path / "words"
+    status, printed, _ = run("export", trained_run.folder, out, "--for", "opencv", "--width", "64")
+    assert status == 0
+    first, second = printed.splitlines()
+    assert first.startswith(f"{out}: ")
+    assert first.endswith(" MB for opencv")
+    assert "24 of 24 drawn words" in second
+    monkeypatch.setattr(crnn.interop.runtimes, "_blank_first", lambda weights: weights)
+    status, printed, err = run("export", trained_run.folder, tmp_path / "b", "--for", "opencv")
+    assert (status, printed) == (1, "")
+    assert "drawn words differ" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["words"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,6 +146,9 @@ def test_what_the_command_prints(trained_run, words, tmp_path, run):
         (["RUN", "a.onnx", "--samples", "0"], "samples is 0; expected 1 or more"),
         (["b.onnx", "a.onnx"], "is exported already; expected weights"),
         (["RUN", "a.onnx", "--data", "none"], "none: there is no such file or folder"),
+        (["RUN", "a", "--for", "opencv", "--precision", "int8"], "--for opencv takes neither --precision nor --data"),
+        (["RUN", "a", "--width", "128"], "--width does nothing without --for"),
+        (["b.onnx", "a", "--for", "opencv"], "is exported already; expected weights"),
     ],
     ids=str,
 )

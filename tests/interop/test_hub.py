@@ -14,8 +14,7 @@ import pytest
 import crnn
 from crnn.errors import CheckpointError, ConfigError, DataError
 from crnn.interop.push import push
-from crnn.model.weights import weights_to_calibrate
-from crnn.model.weights import read_weights, shipped_weights
+from crnn.model.weights import read_weights, shipped_weights, weights_to_calibrate
 
 hub = pytest.importorskip("huggingface_hub", reason="the hub needs crnn[hub]")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # between the client and its httpx

@@ -60,7 +60,10 @@ _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"} | {
 }  # fmt: skip
 
 # Options that say nothing unless another one is given.
-_NEEDS = {"explain_font": "explain", "sheet": "detect", "sheet_samples": "sheet", "sheet_font": "sheet", "to": "write"}
+_NEEDS = {
+    "explain_font": "explain", "sheet": "detect", "sheet_samples": "sheet", "sheet_font": "sheet", "to": "write",
+    "width": "runtime",
+}  # fmt: skip
 
 
 class _Command(TyperCommand):
