@@ -36,6 +36,7 @@ KINDS = {
     "squash": ImageConfig(image_width=68),
     "lines": LINES,
     "narrow letters": LINES.model_copy(update={"width_step": 32, "width_scale": 0.7}),
+    "imported": LINES.model_copy(update={"mean": 127.0, "std": 120.0}),
     "color": LINES.model_copy(update={"image_channels": 3, "interpolation": "bilinear"}),
 }
 
@@ -44,10 +45,10 @@ KINDS = {
 def random_weights(tmp_path_factory):
     """A function that saves a network of random weights, whose texts would change with anything."""
 
-    def make(image, characters="abcde", backbone="small"):
+    def make(image, characters="abcde", **model):
         config = ReaderConfig(
             image=image,
-            model=ModelConfig(backbone=backbone, hidden_size=16),
+            model=ModelConfig(**{"backbone": "small", "hidden_size": 16, **model}),
             charset=CharsetConfig(characters=characters),
         )
         network = build_model(config.model, config.image, len(characters) + 1, seed=3)
@@ -77,9 +78,16 @@ def crops(noise, widths=(17, 50, 71, 98, 133, 230)):
     return [np.maximum(noise(32, width, seed=width), 1) for width in widths]
 
 
-@pytest.mark.parametrize(("kind", "backbone"), [*((kind, "small") for kind in KINDS), ("lines", "vgg")])
-def test_padding_changes_nothing(kind, backbone, random_weights, noise, tmp_path):
-    weights = random_weights(KINDS[kind], backbone=backbone)
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        *((kind, {}) for kind in KINDS),
+        ("lines", {"backbone": "vgg"}),
+        ("imported", {"neck": "none", "rnn2": "forward", "batch_norm": "dtrb"}),
+    ],
+)
+def test_padding_changes_nothing(kind, model, random_weights, noise, tmp_path):
+    weights = random_weights(KINDS[kind], **model)
     engine, config, _ = open_model(weights, engine="onnx")
     images = crops(noise)
     expected = []
@@ -104,6 +112,15 @@ def test_padding_changes_nothing(kind, backbone, random_weights, noise, tmp_path
             (alone,) = run.run(None, {"x": padded([feed[n]], value, 0 if first else 240)})
             np.testing.assert_allclose(alone[0, :steps], together[n, :steps], atol=1e-5)
             assert alone.shape[1] == steps
+
+
+def test_networks_that_a_runtime_does_not_provide_for_are_refused(random_weights, tmp_path):
+    weights = random_weights(LINES, pooling="paper")
+    with pytest.raises(ConfigError, match="--for rapidocr: these weights have pooling 'paper'; expected 'modelzoo'"):
+        export_for("rapidocr", weights, tmp_path / "a.onnx")
+    assert export_for("opencv", weights, tmp_path / "o").equal
+    with pytest.raises(ConfigError, match="--for easyocr: these weights have neck 'none'"):
+        export_for("easyocr", random_weights(LINES, neck="none"), tmp_path / "words")
 
 
 def test_an_image_without_anything_is_read(random_weights, tmp_path):
