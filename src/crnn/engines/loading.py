@@ -95,7 +95,7 @@ def _open_in_torch(
 
 def installed_engines() -> list[EngineName]:
     """Return the names of installed engines, the fastest on CPUs first; imports none."""
-    return [name for name in _EXTRAS if name == "onnx" or _is_installed(name)]
+    return [name for name in _EXTRAS if _is_usable(name)]
 
 
 def is_model(name: str) -> bool:
@@ -131,6 +131,10 @@ def _is_installed(package: str) -> bool:
         return False
 
 
+def _is_usable(engine: EngineName) -> bool:
+    return engine == "onnx" or _is_installed(engine)
+
+
 def _choose(engine: EngineChoice, device: str, precision: Precision, exported: Path | None) -> EngineName:
     """Return the named engine; for ``auto`` the first that can do the request and is installed."""
     reasons: dict[EngineName, str] = {}  # why an engine cannot do it
@@ -149,7 +153,8 @@ def _choose(engine: EngineChoice, device: str, precision: Precision, exported: P
     if not suitable:
         raise ConfigError(f"device is {device!r}, and {exported} is a file for CPUs; expected device auto or cpu")
     wanted = [name for name in suitable if engine in ("auto", name)]
-    if found := [name for name in installed_engines() if name in wanted]:
-        return found[0]
+    for name in wanted:
+        if _is_usable(name):
+            return name
     use = "no engine that can do it is installed;" if engine == "auto" else "reading with the engine"
     raise MissingExtraError(wanted[0], _EXTRAS[wanted[0]], f"{use} {wanted[0]}")
