@@ -68,7 +68,7 @@ def test_lines_are_read_row_by_row(reader, tilt):
         scene.write(text, at, angle=tilt)
     page = page_of(reader, scene)
     assert texts(page) == ["Coffee", "4.50", "Sandwich", "7.20", "Total"]
-    assert page.text == "Coffee\n4.50\nSandwich\n7.20\nTotal"
+    assert page.text == "Coffee\t4.50\nSandwich\t7.20\nTotal"
     assert page.size == (700, 500)
     assert all(0.5 < line.confidence <= 1 for line in page.lines)
 
@@ -96,6 +96,15 @@ def test_a_line_on_its_side_is_read_from_its_own_top_left(reader, angle, first):
     starts = [c.start for c in line.characters]
     assert starts == sorted(starts)
     assert line.characters[-1].end <= math.dist(line.box[0], line.box[1]) + 1
+
+
+@pytest.mark.parametrize("angle", [90, 270])
+def test_most_of_a_page_says_how_its_short_lines_are_turned(reader, angle):
+    scene = Scene()
+    lines = ["Harbour Street", "Open every day", "91", "Nr"]  # upright, or on its head, 91 is read as well as turned
+    for number, text in enumerate(lines):
+        scene.write(text, (200 + 80 * (3 - number if angle == 90 else number), 250), angle=angle)
+    assert texts(page_of(reader, scene)) == lines
 
 
 def test_one_tall_letter_is_read_upright(reader):
@@ -175,8 +184,8 @@ def test_what_a_detector_may_not_give(reader):
     image = Image.new("RGB", (50, 50))
     with pytest.raises(DataError, match=r"boxes of shape \(3, 4\); expected \(N, 4, 2\)"):
         crnn.PageReader(reader, lambda _: np.zeros((3, 4))).read(image)
-    with pytest.raises(ImageError, match="more than 3,000 lines"):
-        crnn.PageReader(reader, lambda _: np.zeros((3001, 4, 2))).read(image)
+    with pytest.raises(ImageError, match="more than 1,000 lines"):
+        crnn.PageReader(reader, lambda _: np.zeros((1001, 4, 2))).read(image)
 
 
 def test_a_bad_image_does_not_stop_the_others(reader):
@@ -193,6 +202,18 @@ def test_the_detector_has_a_name_that_exists_and_its_package(reader, monkeypatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'crnn\[detect\]'"):
         crnn.read_page("photo.jpg", reader=reader)
+
+
+@pytest.mark.parametrize("nothing", [[], np.zeros(0), np.zeros((0, 4, 2))])
+def test_a_detector_may_find_nothing(reader, nothing):
+    page = crnn.PageReader(reader, lambda _: nothing).read(Image.new("RGB", (64, 64)))
+    assert (page.lines, page.text, page.size) == ((), "", (64, 64))
+
+
+@pytest.mark.parametrize("boxes", [[[1, 2], [3]], "boxes", [[[0, 0], [1, 1]]]])
+def test_a_detector_that_gives_no_boxes_is_named(reader, boxes):
+    with pytest.raises(DataError, match=r"the detector gives .*expected \(N, 4, 2\)"):
+        crnn.PageReader(reader, lambda _: boxes).read(Image.new("RGB", (64, 64)))
 
 
 # ---- Options, and what is shown
@@ -227,6 +248,6 @@ def test_a_line_as_json(reader):
     scene = Scene()
     scene.write("Bread", (350, 250))
     (line,) = page_of(reader, scene).as_dict()["lines"]
-    assert sorted(line) == ["box", "characters", "confidence", "score", "text"]
+    assert sorted(line) == ["box", "characters", "confidence", "row", "score", "text"]
     assert line["box"] == [[round(x, 1), round(y, 1)] for x, y in scene.boxes[0]]
     assert [c["text"] for c in line["characters"]] == list("Bread")

@@ -62,7 +62,7 @@ _PNG_EXIF = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # may als
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LineWarning: TypeAlias = Literal["page", "turned", "too_wide", "frames"]
 _ADVICE: dict[LineWarning, str] = {
-    "page": "likely a page or several lines; expected one line: cut the lines out and read each",
+    "page": "likely a page or several lines; expected one line: cut the lines out, or find them with --detect",
     "turned": "likely a line turned by {} degrees clockwise; expected an upright one: turn it back and read it again",
     "too_wide": "likely longer than the network can see at once; cut it into parts",
     "frames": "has several pages or frames, of which the first was read; save the others as images of their own",

@@ -34,6 +34,7 @@ Work: TypeAlias = "Generator[list[Pixels], Sequence[Reading] | None, Page]"
 Points: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 _TALL = 1.5  # height by width of a box whose line is likely turned by 90 degrees
+_QUARTERS = (0, 1, 3)  # by which a tall box is turned to be read
 _SPACE = 0.22  # least width of a space, as a share of the height
 _LEGIBLE, _SHEET = 22.0, 3000  # of a sheet, in pixels: height of most lines' boxes; the photo's longer side at most
 _SURE = 0.8  # confidence of lines that tell which side of a page is up
@@ -77,19 +78,24 @@ class Page:
     """Lines of a photo in reading order, without those on which the network sees no text.
 
     Attributes:
-        lines: Row by row downwards, each from left to right. Boxes are of one row if they stand side by side and the
-            middle of one lies within half a height of the other's, measured along the lines' own tilt. Columns of text
-            are thus read across, as a receipt or a table is.
+        rows: Rows downwards, the lines of each from left to right. Boxes are of one row if they stand side by side and
+            the middle of one lies within half a height of the other's, measured along the lines' own tilt. Columns of
+            text are thus read across, as a receipt or a table is.
         size: Width and height in pixels of the photo.
     """
 
-    lines: tuple[Line, ...]
+    rows: tuple[tuple[Line, ...], ...]
     size: tuple[int, int]
 
     @property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines in reading order."""
+        return tuple(itertools.chain.from_iterable(self.rows))
+
+    @property
     def text(self) -> str:
-        """The texts of the lines, with line ends between them."""
-        return "\n".join(line.text for line in self.lines)
+        """The texts, with a tab between those of a row and a line end behind each row but the last."""
+        return "\n".join("\t".join(line.text for line in row) for row in self.rows)
 
     def draw(self, image: ImageSource) -> Image.Image:
         """Return the photo with the lines' boxes beside their texts, at the same places; doubtful ones are red."""
@@ -101,7 +107,10 @@ class Page:
         )
         photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
         sheet = Image.new("RGB", (2 * photo.width, photo.height), "white")
-        path, index = (None if self.text.isascii() else find_font(self.text.replace("\n", ""))) or (None, 0)
+        path, index = (None if self.text.isascii() else find_font("".join(line.text for line in self.lines))) or (
+            None,
+            0,
+        )
         for line in self.lines:
             colour = "black" if line.confidence >= 0.5 else (208, 0, 0)
             corners = [(x * scale, y * scale) for x, y in line.box]
@@ -121,7 +130,8 @@ class Page:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the page in the form of ``crnn read --detect --json``."""
-        return {"width": self.size[0], "height": self.size[1], "lines": [line.as_dict() for line in self.lines]}
+        lines = [{**line.as_dict(), "row": number} for number, row in enumerate(self.rows) for line in row]
+        return {"width": self.size[0], "height": self.size[1], "lines": lines}
 
 
 class PageReader:
@@ -150,7 +160,7 @@ class PageReader:
         """Read all lines of an image; options of reading as for ``Recognizer.read``.
 
         Raises:
-            ImageError: It cannot be read, or has more than 3000 lines.
+            ImageError: It cannot be read, or has more than 1000 lines.
         """
         work = self.steps(image)
         step = advance(work)
@@ -169,7 +179,11 @@ class PageReader:
     def steps(self, image: ImageSource) -> Work:
         """Find the lines of an image for a reading elsewhere: yields images to read, takes their readings."""
         pixels = load_image(image, 3)
-        boxes = np.asarray(self._detect(pixels), dtype=np.float64)
+        try:
+            boxes = np.asarray(self._detect(pixels), dtype=np.float64)
+        except (TypeError, ValueError) as error:  # ragged lists, or texts
+            raise DataError(f"the detector gives no boxes ({error}); expected (N, 4, 2)") from error
+        boxes = boxes.reshape(0, 4, 2) if boxes.size == 0 else boxes
         if boxes.ndim != 3 or boxes.shape[1:] != (4, 2):
             raise DataError(f"the detector gives boxes of shape {boxes.shape}; expected (N, 4, 2)")
         if len(boxes) > MAX_LINES:
@@ -177,27 +191,32 @@ class PageReader:
         scene = Image.fromarray(pixels).convert("L" if self.reader.config.image.image_channels == 1 else "RGB")
         # A tall box is a line turned to either side, or one upright letter.
         tall = [height >= _TALL * width for width, height in map(_edges, boxes.tolist())]
-        views = [[_turned(b, k) for k in ((0, 1, 3) if t else (0,))] for b, t in zip(boxes.tolist(), tall, strict=True)]
-        found = yield from self._read(scene, views)
+        views = [[_turned(b, k) for k in (_QUARTERS if t else (0,))] for b, t in zip(boxes.tolist(), tall, strict=True)]
+        read = yield from self._read(scene, views)
+        if quarters := _quarters(read):  # then most boxes that are about as high as wide are turned, too
+            square = [place for place, box in enumerate(boxes.tolist()) if not tall[place] and _is_square(box)]
+            again = yield from self._read(scene, [[_turned(boxes[place], quarters)] for place in square])
+            for place, views_of in zip(square, again, strict=True):
+                read[place] = views_of if views_of[0].line.text else read[place]
+        found = [_upright(of, quarters) for of in read]
         upside = [place for place, view in enumerate(found) if view.upside_down]
         if upside:  # that few of such lines are called so tells more of a page than of a line
             sure = sum(view.line.text != "" and view.line.confidence >= _SURE for view in found)
-            places = range(len(found)) if len(upside) > sure else upside
+            whole = len(upside) > sure
+            places = range(len(found)) if whole else upside
             again = yield from self._read(scene, [[_turned(found[place].line.box, 2)] for place in places])
-            for place, view in zip(places, again, strict=True):
-                found[place] = max(found[place], view, key=_rank)
+            for place, (view,) in zip(places, again, strict=True):
+                found[place] = view if whole and view.line.text else max(found[place], view, key=_rank)
         return Page(_in_order([view.line for view in found if view.line.text]), scene.size)
 
     def _read(
         self, scene: Image.Image, views: Sequence[Sequence[Points]]
-    ) -> Generator[list[Pixels], Sequence[Reading] | None, list[_View]]:
-        """Read the lines of boxes, each in several views, and take the best view of each."""
+    ) -> Generator[list[Pixels], Sequence[Reading] | None, list[list[_View]]]:
+        """Read the lines of boxes, each in several views."""
         cut = [[self._cut(scene, box) for box in of] for of in views]
         readings = iter((yield [part.pixels for of in cut for parts in of for part in parts]) or ())
         return [
-            max(
-                (_joined(b, p, list(itertools.islice(readings, len(p)))) for b, p in zip(*line, strict=True)), key=_rank
-            )
+            [_joined(b, p, list(itertools.islice(readings, len(p)))) for b, p in zip(*line, strict=True)]
             for line in zip(views, cut, strict=True)
         ]
 
@@ -277,8 +296,29 @@ def _edges(box: Sequence[Sequence[float]]) -> tuple[float, float]:
     return (above + below) / 2, (left + right) / 2
 
 
-def _in_order(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Return lines in reading order; see ``Page``."""
+def _is_square(box: Sequence[Sequence[float]]) -> bool:
+    width, height = _edges(box)
+    return width < _TALL * height
+
+
+def _quarters(found: Sequence[Sequence[_View]]) -> int:
+    """Return the quarters by which most of the text of a page is turned."""
+    votes = [0.0] * len(_QUARTERS)
+    for views in found:
+        best = max(views, key=_rank)
+        if len(best.line.text) > 1:  # single characters are read from every side
+            votes[views.index(best)] += len(best.line.text) * best.line.confidence
+    return _QUARTERS[votes.index(max(votes))]
+
+
+def _upright(views: Sequence[_View], quarters: int) -> _View:
+    """Return the view of a line that is turned as the page is, else the one that reads best."""
+    as_page = views[_QUARTERS.index(quarters)] if quarters and len(views) > 1 else None
+    return as_page if as_page is not None and as_page.line.text else max(views, key=_rank)
+
+
+def _in_order(lines: Sequence[Line]) -> tuple[tuple[Line, ...], ...]:
+    """Return the rows of lines; see ``Page``."""
     if not lines:
         return ()
     boxes = np.array([line.box for line in lines])
@@ -298,19 +338,26 @@ def _in_order(lines: Sequence[Line]) -> tuple[Line, ...]:
     x, y = boxes @ np.array([math.cos(turn), math.sin(turn)]), boxes @ np.array([-math.sin(turn), math.cos(turn)])
     left, width, top, height = x.min(1), np.ptp(x, axis=1), y.min(1), np.ptp(y, axis=1)
     rows: list[list[int]] = []
+    centres, bottoms = x.mean(1).tolist(), (top + height).tolist()
+    lowest: list[float] = []  # edge of each row
     for k in np.argsort(y.mean(1)).tolist():
-        for row in reversed(rows):
+        for number in range(len(rows) - 1, -1, -1):
+            if lowest[number] <= top[k]:
+                continue
+            row = rows[number]
             # The nearest box of the row says most, where lines fan out.
-            near = min(row, key=lambda j: abs(x[j].mean() - x[k].mean()))
+            near = min(row, key=lambda j: abs(centres[j] - centres[k]))
             first, second = sorted((near, k), key=lambda j: float(left[j]))
             apart = left[first] + width[first] - left[second] < min(width[first], width[second]) / 2
             lower, upper = max(top[near], top[k]), min(top[near] + height[near], top[k] + height[k])
             if apart and upper - lower > min(height[near], height[k]) / 2:
                 row.append(k)
+                lowest[number] = max(lowest[number], bottoms[k])
                 break
         else:
             rows.append([k])
-    return tuple(lines[k] for row in rows for k in sorted(row, key=lambda j: float(left[j])))
+            lowest.append(bottoms[k])
+    return tuple(tuple(lines[k] for k in sorted(row, key=lambda j: float(left[j]))) for row in rows)
 
 
 # ---- Parts of lines

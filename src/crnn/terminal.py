@@ -69,11 +69,15 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".p
 """Suffixes of images that commands write."""
 
 
-def check_writable(flag: str, path: str, example: str, suffixes: Sequence[str] = ()) -> None:
+def check_writable(
+    flag: str, path: str, example: str, suffixes: Sequence[str] = (), inputs: Sequence[str] = ()
+) -> None:
     """Raise ``ConfigError`` if a file cannot be written, before the work is done; an empty path is fine.
 
-    With ``suffixes``, the path must end in one of them.
+    With ``suffixes``, the path must end in one of them. It may be none of the ``inputs``.
     """
+    if path and os.path.isfile(path) and any(os.path.isfile(i) and os.path.samefile(i, path) for i in inputs):  # noqa: PTH113, PTH121
+        raise ConfigError(f"{flag} {path}: is read by this command; expected another file to write")
     folder = Path(path).resolve().parent
     if path and (Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK)):
         why = "its folder may not be written" if folder.is_dir() else "there is no such folder to write it in"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,16 @@ def test_compare_shows_both_and_some_of_the_samples(run, files):
     assert rows[1] == ["only A is right", "images/3.png", "w3", "w3", "x"]
     assert [row[0] for row in rows[1:]] == ["only A is right"] * 10 + ["only B is right"] * 2
     assert out.endswith("and 18 more: --json, --tsv and --sheet have them\n")
+
+
+@pytest.mark.parametrize("target", ["a.tsv", "labels.tsv"])
+def test_what_is_read_is_not_written_over(run, files, target):
+    path = files[2] if target == "labels.tsv" else target
+    before = Path(path).read_text()
+    status, out, err = run("compare", *files, "--tsv", path)
+    assert (status, out) == (2, "")
+    assert "is read by this command; expected another file to write" in err
+    assert Path(path).read_text() == before
 
 
 def test_compare_writes_all_of_them(run, files, tmp_path):

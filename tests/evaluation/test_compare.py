@@ -82,7 +82,7 @@ def test_counts_and_texts_by_hand(compared):
     values = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert (values["a"], values["b"], values["protocol"]) == (a, b, "parseq")
     assert values["combined"]["right"] == {"both": 1, "a": 3, "b": 1, "neither": 1}
-    assert values["combined"]["p_value"] == 0.625
+    assert values["combined"]["p_value"] == pytest.approx(0.625)
     assert values["datasets"][0]["accuracies"] == [4 / 6, 2 / 6]
     expected = {"dataset": "words", "key": "images/2.png", "label": "dog", "a": "dig", "b": "dog", "right": "b"}
     assert values["differing"][0] == expected

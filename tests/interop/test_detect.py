@@ -46,7 +46,8 @@ def test_lines_are_found_where_they_are(detector, photo):
 
 def test_no_lines_where_there_are_none(detector):
     assert detector(np.full((300, 400, 3), 200, dtype=np.uint8)).shape == (0, 4, 2)
-    assert detector(np.full((1, 1, 3), 200, dtype=np.uint8)).shape == (0, 4, 2)
+    for height, width in ((1, 1), (3000, 1), (1, 3000), (9000, 40), (40, 9000)):
+        assert detector(np.full((height, width, 3), 200, dtype=np.uint8)).shape == (0, 4, 2)
 
 
 def test_a_photo_is_read_without_a_network(photo, monkeypatch):

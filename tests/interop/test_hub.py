@@ -13,7 +13,7 @@ import pytest
 
 import crnn
 from crnn.errors import CheckpointError, ConfigError, DataError
-from crnn.interop.push import push
+from crnn.interop.push import _without_folders, push
 from crnn.model.weights import read_weights, shipped_weights, weights_to_calibrate
 
 hub = pytest.importorskip("huggingface_hub", reason="the hub needs crnn[hub]")
@@ -200,10 +200,28 @@ def test_what_cannot_be_loaded_is_said_in_one_line(server, name, message):
     assert "GET" not in {method for method, _ in server.asked} or name in ("o/foreign", "o/page")
 
 
-@pytest.mark.parametrize("name", ["hf://o", "hf://", "hf://o/n/m", "hf://o/n@", "hf://o/n@a b"])
+@pytest.mark.parametrize(
+    "name",
+    ["hf://o", "hf://", "hf://o/n/m", "hf://o/n@", "hf://o/n@a b", "hf://../..", "hf://a/..", "hf://-a/b", "hf://é/ü"],
+)
 def test_names_of_another_form_are_refused(name):
     with pytest.raises(ConfigError, match=r"expected hf://OWNER/NAME\[@REVISION\]"):
         weights(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("/data/me/a.tsv", "a.tsv"),
+        ("set=/data/me/a.lmdb", "set=a.lmdb"),
+        ("C:\\Users\\me\\c.tsv", "c.tsv"),
+        ("file:///data/me/d", "d"),
+        ("../../me/e/", "e"),
+        ({"/data/me": ["~/f", 3, "a/b", "1/2 = 0.5"]}, {"me": ["f", 3, "a/b", "1/2 = 0.5"]}),
+    ],
+)
+def test_paths_of_a_machine_are_not_told(value, expected):
+    assert _without_folders(value) == expected
 
 
 def test_the_command_reads_by_such_names_and_a_revision_may_look_like_a_file(server, tmp_path, image_of):

@@ -499,8 +499,8 @@ def test_nothing_but_tensors_is_unpickled(old, tmp_path):
     ("data", "why"),
     [
         (b"\x89HDF\r\n\x1a\n", "a file of Keras"), (b"PK\x03\x04", "cannot be read as tensors alone"),
-        (b"\x80\x02}q\x00.", "cannot be read as tensors alone"), (b"", "is encrypted, or no checkpoint"),
-        (b"\xff" * 8 + b"{", "is encrypted, or no checkpoint"),
+        (b"\x80\x02}q\x00.", "cannot be read as tensors alone"), (b"", "is encrypted, or no file of MindSpore"),
+        (b"\xff" * 8 + b"{", "is encrypted, or no file of MindSpore"),
         (b"\x09" + bytes(7) + b"{", "no whole safetensors file"), (b"\x02" + bytes(7) + b"{}", "no tensors by name"),
     ],
 )  # fmt: skip
@@ -513,8 +513,26 @@ def test_other_files_are_refused(data, why, tmp_path):
 
 def test_a_tensor_that_repeats_a_few_bytes_spends_no_memory(tmp_path):
     torch.save({"w": torch.zeros(1).expand(1 << 40)}, tmp_path / "theirs.pth")
-    with pytest.raises(CheckpointError, match="expected those of a CRNN"):
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):  # expanded ones are none
         import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
+
+
+def test_a_state_that_holds_itself_ends(tmp_path):
+    state = {}
+    state["state_dict"] = state
+    torch.save(state, tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
+        import_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
+
+
+def test_the_file_that_is_imported_stays(tmp_path):
+    path = tmp_path / "theirs.safetensors"
+    path.write_bytes(b"theirs")
+    with pytest.raises(ConfigError, match="is read by this command; expected another file to write"):
+        import_weights(path, tmp_path / "." / "theirs.safetensors")
+    with pytest.raises(ConfigError, match="OUT is empty"):
+        import_weights(path, "")
+    assert path.read_bytes() == b"theirs"
 
 
 def test_wrong_usage_is_exit_status_2(tmp_path, capsys):

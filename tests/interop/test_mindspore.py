@@ -56,7 +56,7 @@ def test_a_flipped_bit_is_found_by_the_checksum_or_where_the_form_breaks(make_ch
     for place in range(0, len(data) - 17, 97):
         spoiled = bytearray(data)
         spoiled[place] ^= 4
-        with pytest.raises(CheckpointError, match=r"checksum does not fit|is encrypted, or no checkpoint"):
+        with pytest.raises(CheckpointError, match=r"checksum does not fit|is encrypted, or no file of MindSpore"):
             read_checkpoint(bytes(spoiled), "x.ckpt")
     plain = make_checkpoint({"a": TENSORS["conv.weight"]})
     for place in range(1, 24):  # names and sizes; of a number itself nothing is known without the checksum
@@ -79,7 +79,9 @@ def test_sizes_that_do_not_fit_the_content_are_refused_before_memory_is_spent(di
 
 @pytest.mark.parametrize("data", [b"", b"\x93" + bytes(64), b"hello"])
 def test_what_is_encrypted_or_something_else_is_refused(data):
-    with pytest.raises(CheckpointError, match=r"^x\.ckpt: is encrypted, or no checkpoint of MindSpore"):
+    with pytest.raises(
+        CheckpointError, match=r"^x\.ckpt: is encrypted, or no file of MindSpore, PyTorch or safetensors"
+    ):
         read_checkpoint(data, "x.ckpt")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,8 +54,10 @@ def compare(
     from crnn.evaluation.compare import compare as run
     from crnn.recognizer import load
 
-    check_writable("--sheet", sheet, "differing.png", IMAGES)
-    check_writable("--tsv", tsv, "differing.tsv", (".tsv",))
+    folders = [spec.rpartition("=")[2] for spec in data]
+    inputs = [a, b, *folders, *(os.path.join(folder, "labels.tsv") for folder in folders)]  # noqa: PTH118
+    check_writable("--sheet", sheet, "differing.png", IMAGES, inputs)
+    check_writable("--tsv", tsv, "differing.tsv", (".tsv",), inputs)
     found = run(a, b, data, protocol=protocol, charset=charset, like=load(like).config.charset if like else None)
     whole = found.combined
     if json:

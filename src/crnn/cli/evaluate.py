@@ -80,6 +80,8 @@ def evaluate(
         raise ConfigError(f"--{flag} does nothing when {way}; leave it out")
     check_writable("--report", report, "report.html", (".html", ".htm"))
     check_writable("--readings", "" if scored else readings, "readings.tsv")
+    if readings and readings == report:
+        raise ConfigError(f"--readings and --report are both {report}; expected two files")
     rules: dict[str, Any] = {"protocol": protocol, "charset": charset, "max_bad_share": max_bad_share}
     rules["lexicons"] = tuple(lexicon or ())
     if scored:

@@ -36,7 +36,7 @@ def import_weights(
         width: Width in pixels of its images; default: the project's usual one, 100 or 128.
         resize: keep_ratio for a network that learned from images whose ratio was kept; default: the project's way.
     """
-    require_torch("importing", "torch")
+    require_torch("importing", "train")
     from crnn.interop.import_weights import import_weights as run
 
     done = run(file, out, source=source, characters=characters, width=width, resize=resize)

@@ -59,8 +59,8 @@ def read(
     """
     from crnn.recognizer import Reading, load
 
-    check_writable("--explain", explain, "explained.png", IMAGES)
-    check_writable("--sheet", sheet, "sheet.png", IMAGES)
+    check_writable("--explain", explain, "explained.png", IMAGES, images)
+    check_writable("--sheet", sheet, "sheet.png", IMAGES, images)
     if detect != "none" and (explain or decoding.n_best > 1):
         flag = "--explain" if explain else "--n-best"
         raise ConfigError(f"{flag} is for images of one line; expected it without --detect")

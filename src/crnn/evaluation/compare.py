@@ -73,11 +73,12 @@ class PairedCounts:
         percentages"; exact by the binomial distribution.
         """
         n = self.a + self.b
-        ways = total = 1  # of tosses with k heads, and of those with at most k
-        for k in range(min(self.a, self.b)):
-            ways = ways * (n - k) // (k + 1)
-            total += ways
-        return min(1.0, 2 * total / (1 << n))
+        logs = (
+            math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(min(self.a, self.b) + 1)
+        )
+        return min(
+            1.0, 2 * math.fsum(math.exp(log - n * math.log(2)) for log in logs)
+        )  # of tosses with at most k heads
 
 
 @dataclass(frozen=True)

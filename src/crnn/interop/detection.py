@@ -19,7 +19,9 @@ Detector: TypeAlias = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 """From pixels ``(H, W, 3)``, RGB, to corners ``(N, 4, 2)`` of text lines: x and y of the top left, top right, bottom
 right and bottom left as the image has them, also of a line that is turned."""
 
-MAX_LINES = 3000
+_MAX_RATIO = 16  # of the sides of an image
+
+MAX_LINES = 1000
 """Largest number of boxes of an image."""
 
 
@@ -67,5 +69,13 @@ class RapidOcrDetector:
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Return the corners of lines, ``(N, 4, 2)``."""
         bgr = np.ascontiguousarray(pixels[:, :, ::-1])
+        height, width = bgr.shape[:2]
+        # RapidOCR fails on images that are much longer than wide: they get more of their last rows or columns.
+        least = max(32, max(height, width) // _MAX_RATIO)
+        if min(height, width) < least:
+            more = ((0, max(0, least - height)), (0, max(0, least - width)), (0, 0))
+            bgr = np.pad(bgr, more, mode="edge")
         boxes = self._engine(bgr, use_det=True, use_cls=False, use_rec=False).boxes
-        return np.zeros((0, 4, 2)) if boxes is None else np.asarray(boxes, dtype=np.float64)
+        if boxes is None:
+            return np.zeros((0, 4, 2))
+        return np.clip(np.asarray(boxes, dtype=np.float64), 0.0, (width, height))

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import re
+import textwrap
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from crnn.model.checkpoint import build_network, save_weights
 from crnn.model.weights import Weights
 from crnn.terminal import check_writable
 
+_MAX_DEPTH = 4  # of a state in a state
 _MAX_BYTES = 1 << 30  # of a file, and of what a zip archive unpacks to; ours have 33 MB
 _MAX_HEADER = 16 << 20  # of JSON in safetensors, twenty times as many in memory
 _MAX_VALUES = 1 << 28  # of all tensors: views may repeat a few bytes
@@ -70,10 +73,17 @@ def import_weights(
         CheckpointError: The file cannot be read, or is of another network.
         ConfigError: Characters are needed, or their number does not fit.
     """
-    check_writable("OUT", str(out), "imported.safetensors", (".safetensors",))
+    if not str(out):
+        raise ConfigError("OUT is empty; expected a file such as imported.safetensors")
+    check_writable("OUT", str(out), "imported.safetensors", (".safetensors",), [str(file)])
     path = Path(file)
     data = _read(path)
-    state, facts = _tensors(data, str(path))
+    try:
+        state, facts = _tensors(data, str(path))
+    except CheckpointError:
+        raise
+    except (KeyError, ValueError, RuntimeError, NotImplementedError) as error:  # types and shapes that numpy lacks
+        raise CheckpointError(f"{path}: has tensors that cannot be read ({error!r:.150})") from error
     arrays = named_plainly(state)
     found_source = recognized(arrays, source, str(path))
     facts = facts if found_source.name == "parseq" else {}
@@ -124,6 +134,8 @@ def _characters(source: Source, num_classes: int, given: str | None, own: object
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: is no file; expected one of weights")
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise CheckpointError(f"{path}: has {size:,} bytes; expected weights of a CRNN, at most {_MAX_BYTES:,}")
@@ -156,7 +168,10 @@ def _tensors(data: bytes, name: str) -> tuple[Arrays, Mapping[str, Any]]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    # Otherwise it is expanded from fewer values, by which a small file would fill the memory.
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def _unpickled(data: bytes, name: str) -> tuple[Mapping[Any, Any], Mapping[str, Any]]:
@@ -168,15 +183,18 @@ def _unpickled(data: bytes, name: str) -> tuple[Mapping[Any, Any], Mapping[str, 
                     raise ValueError(f"unpacks to more than {_MAX_BYTES:,} bytes")
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, for files that are damaged, foreign or hold more than tensors
-        why = (str(error) or type(error).__name__).splitlines()[0][:150]
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)) or type(error).__name__
+        why = textwrap.shorten(plain.splitlines()[0], 160, placeholder=" ...")
         raise CheckpointError(
             f"{name}: cannot be read as tensors alone ({why}), and nothing else is "
             "unpickled, since that runs code of others. Save its state_dict by itself, where the file is trusted: "
-            'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW)'
+            "torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW)"
         ) from error
     facts: Any = found.get("hyper_parameters") if isinstance(found, Mapping) else None
-    while isinstance(found, Mapping) and (key := next((k for k in _STATES if isinstance(found.get(k), Mapping)), None)):
-        found = found[key]
+    for _ in range(_MAX_DEPTH):
+        key = next((k for k in _STATES if isinstance(found, Mapping) and isinstance(found.get(k), Mapping)), None)
+        if key is not None:
+            found = found[key]
     if not isinstance(found, Mapping):
         raise CheckpointError(f"{name}: holds a {type(found).__name__}; expected the state_dict of a network")
     return found, facts if isinstance(facts, Mapping) else {}

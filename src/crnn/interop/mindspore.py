@@ -31,7 +31,7 @@ def read_checkpoint(data: bytes, name: str) -> dict[str, npt.NDArray[np.generic]
     """
     if data[:1] != b"\x0a":
         raise CheckpointError(
-            f"{name}: is encrypted, or no checkpoint of MindSpore; expected one saved without enc_key"
+            f"{name}: is encrypted, or no file of MindSpore, PyTorch or safetensors; expected one, without enc_key"
         )
     end = len(data) - len(_CRC) - _CRC_BYTES
     if data[end : end + len(_CRC)] == _CRC:

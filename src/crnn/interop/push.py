@@ -1,6 +1,7 @@
 """A model as a repository of the Hugging Face Hub: weights, ONNX file, and a card of what the weights know."""
 
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crnn.config.section import checked_call
-from crnn.errors import CheckpointError, ConfigError, DataError
+from crnn.errors import CheckpointError, ConfigError, DataError, printable
 from crnn.export import export
 from crnn.files import check_free
 from crnn.model.hub import WEIGHTS_FILE, explained, import_hub
@@ -82,20 +83,32 @@ def push(
 def _results(path: str) -> dict[str, Any]:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        "".join([found["protocol"], *(row["name"] for row in found["datasets"])])  # texts, and there
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        "".join([found["protocol"], *(row["name"] for row in found["datasets"])]).encode()  # texts, and there
+        for row in found["datasets"]:
+            for key in _METRICS:
+                if row.get(key) is not None and not (type(row[key]) in (int, float) and math.isfinite(row[key])):
+                    raise ValueError(f"{key} is {row[key]!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--results {path}: is not the JSON of crnn evaluate --json ({error!r})") from error
     return dict(found)
 
 
 def _without_folders(value: Any) -> Any:
-    """Cut absolute paths, which say how a machine and its user are called, to their names."""
+    """Cut paths that say how a machine and its user are called to their names; also behind ``NAME=``."""
     if isinstance(value, Mapping):
-        return {key: _without_folders(one) for key, one in value.items()}
+        return {_without_folders(key): _without_folders(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_without_folders(one) for one in value]
-    is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
-    return (Path(value).name or value) if is_path else value
+    if not isinstance(value, str):
+        return value
+    name, equals, path = value.rpartition("=")
+    is_path = re.match(r"[~/\\]|\.\.[/\\]|[A-Za-z]:[/\\]|file:", path)
+    return name + equals + re.split(r"[/\\]", path.rstrip("/\\"))[-1] if is_path else value
+
+
+def _cell(value: Any) -> str:
+    """Return a value for a line of Markdown, without markup of its own."""
+    return re.sub(r"([|<`\\])", r"\\\1", printable(str(value)))
 
 
 def _card(hub: Any, repository: str, weights: Weights[Any], evaluations: list[dict[str, Any]], named: str) -> str:
@@ -141,13 +154,24 @@ def _body(repository: str, weights: Weights[Any], evaluations: list[dict[str, An
         "steps": info.get("step"), "samples seen": info.get("samples"), "hours": info.get("hours"),
         "hardware": info.get("hardware"), **{f"`{key}`": settings.get(key) for key in _RUN},
     }  # fmt: skip
-    rows = "".join(f"| {key} | {value} |\n" for key, value in facts.items() if value not in (None, ""))
+    if imported := info.get("imported"):
+        facts |= {
+            "weights of": imported.get("source"), "their licence": imported.get("licence"),
+            "SHA-256 of their file": imported.get("sha256"), "changes": "; ".join(imported.get("changes") or ()),
+        }  # fmt: skip
+    rows = "".join(f"| {key} | {_cell(value)} |\n" for key, value in facts.items() if value not in (None, ""))
     yield f"| training | |\n|---|---|\n{rows}".rstrip()
     for one in evaluations:
-        table = f"Protocol `{one['protocol']}`:\n\n| set | samples | accuracy, % | CER, % |\n|---|---:|---:|---:|\n"
+        table = (
+            f"Protocol {_cell(one['protocol'])}:\n\n| set | samples | accuracy, % | CER, % |\n|---|---:|---:|---:|\n"
+        )
         for row in one["datasets"]:
             values = (100 * row[key] if row.get(key) is not None else float("nan") for key in ("accuracy", "cer"))
-            table += f"| {row['name']} | {row.get('samples', '')} | " + " | ".join(f"{v:.2f}" for v in values) + " |\n"
+            table += (
+                f"| {_cell(row['name'])} | {_cell(row.get('samples', ''))} | "
+                + " | ".join(f"{v:.2f}" for v in values)
+                + " |\n"
+            )
         yield table.rstrip()
     if (fitted := weights.calibration) is not None:
         curve = fitted.language or fitted.greedy

@@ -76,7 +76,7 @@ def export_for(runtime: Runtime, model: str | Path, out: str | Path, *, width: i
     config = weights.config
     characters = config.charset.charset().characters
     _check_network(runtime, config)
-    if runtime in ("rapidocr", "opencv") and len(lines := "\n".join(characters).splitlines()) != len(characters):
+    if runtime in ("rapidocr", "opencv") and (lines := "\n".join(characters).splitlines()) != list(characters):
         broken = next(c for c, line in zip(characters, [*lines, ""], strict=False) if c != line)
         raise ConfigError(f"--for {runtime} has a line for each character, and {broken!r} ends lines; train without it")
     if width is None:
@@ -126,7 +126,10 @@ def _check_network(runtime: Runtime, config: ReaderConfig) -> None:
         fixed |= {"neck": "linear", "rnn2": "both", "mean": 127.5, "std": 127.5}
     for name, expected in fixed.items():
         if given[name] != expected:
-            raise ConfigError(f"--for {runtime}: these weights have {name} {given[name]!r}; expected {expected!r}")
+            raise ConfigError(
+                f"--for {runtime}: these weights have {name} {given[name]!r}, as those of other projects may; expected "
+                f"{expected!r}, or --for opencv, which takes all"
+            )
 
 
 def _write(path: Path, files: dict[str, bytes]) -> None:

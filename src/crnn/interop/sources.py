@@ -23,6 +23,7 @@ from crnn.model.backbones import BACKBONES, BATCH_NORM
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+_MAX_JOINED = 1 << 26  # values of joined layers
 _EPSILON = 1e-5  # of our batch normalization, torch's default
 _DIGITS_LOWER = string.digits + string.ascii_lowercase
 _PARSEQ = _DIGITS_LOWER + string.ascii_uppercase + string.punctuation  # and DTRB's --sensitive
@@ -263,6 +264,8 @@ def _converted(source: Source, left: Arrays) -> Converted:
     weight, bias = (left.pop(f"{source.heads[0]}.{part}") for part in ("weight", "bias"))
     for name in source.heads[1:]:
         matrix = left.pop(f"{name}.weight")
+        if matrix.shape[0] * weight.shape[-1] > _MAX_JOINED:
+            raise ValueError(f"{name}.weight has shape {matrix.shape}")
         weight, bias = matrix @ weight, matrix @ bias + left.pop(f"{name}.bias")
         changes["the last two linear layers joined"] = None
     if source.blank_first:

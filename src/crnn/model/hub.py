@@ -14,7 +14,7 @@ from crnn.errors import CheckpointError, ConfigError, MissingExtraError
 WEIGHTS_FILE = "model.safetensors"
 """The one file of a repository that is loaded."""
 
-_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
+_NAME = re.compile(r"hf://([A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95})(?:@([^@\s]+))?")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _MAX_BYTES = 1 << 30  # thirty times the largest of our networks
 _LOG_IN = "log in with: hf auth login, or set HF_TOKEN"
@@ -38,7 +38,10 @@ def fetch(source: str) -> Path:
         raise ConfigError(f"model {source!r:.200} is no name on the hub; expected hf://OWNER/NAME[@REVISION]")
     hub = import_hub(f"reading {source}")
     asked: dict[str, Any] = {"repo_id": named[1], "filename": WEIGHTS_FILE, "revision": named[2] or "main"}
-    cached = hub.try_to_load_from_cache(**asked)
+    try:
+        cached = hub.try_to_load_from_cache(**asked)
+    except hub.errors.HFValidationError as error:
+        raise ConfigError(f"model {source!r:.200} is no name on the hub: {str(error).splitlines()[0]}") from None
     if isinstance(cached, str) and _COMMIT.fullmatch(asked["revision"]):
         return Path(cached)
     try:  # at once, while hf_hub_download asks for half a minute where there is no network

@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const ADVICE = {
-  page: "This looks like a page or several lines: crop to one line.",
+  page: "This looks like a page or several lines: crop to one line, or find all lines where the options offer it.",
   turned: "This line looks turned: turn it.",
   too_wide: "This is longer than can be read at once: crop it into parts.",
   frames: "The file has several pages or frames; the first was read.",
@@ -51,12 +51,15 @@ const service = {
       }
       if (!answer.ok) throw new Error(values.error);
       if (images.length > group.length) say(`${found.length + group.length} of ${images.length} images read …`);
-      found.push(...values.readings.map((of) => (of.lines ? { ...of, text: of.lines.map((line) => line.text).join("\n") } : of)));
+      found.push(...values.readings.map((of) => (of.lines ? { ...of, text: rowsOf(of.lines) } : of)));
     }
     return found;
   },
 };
 const reader = window.localReader ?? service;
+
+/** Texts of the lines of a photo, those of a row on one line. */
+const rowsOf = (lines) => lines.map((line, k) => (k ? (line.row === lines[k - 1].row ? "\t" : "\n") : "") + line.text).join("");
 
 /** Items: {name, blob (as given), shown (turned and cropped), url, size, result, node}. */
 const items = [];
@@ -352,10 +355,12 @@ async function start() {
   const where = window.localReader
     ? "It reads on your machine: no image leaves it."
     : "Images go to this service alone, which keeps none.";
-  $("about").textContent = `Text from images of single words and lines. ${where} Model: ${info.model}.`;
+  const what = info.detect ? "Text from words, lines and whole photos" : "Text from images of single words and lines";
+  $("about").textContent = `${what}. ${where} Model: ${info.model}.`;
   $("language").parentElement.hidden = info.language === "none";
   $("lines").parentElement.hidden = !info.detect;
   $("lines").checked = Boolean(info.detect);
+  if (info.detect) $("options").open = true;
   for (const id of ["lexicon", "pattern"]) $(id).parentElement.hidden = Boolean(window.localReader);
 }
 start();
