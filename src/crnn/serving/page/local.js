@@ -480,11 +480,10 @@ window.localReader = {
     const { settings } = await ready();
     return { model: settings.name, language: settings.prior ? settings.language : "none" };
   },
-  async readAll(images, options, say) {
+  async readAll(images, options, say, each) {
     say("Loading the reader, once …");
     const { settings, session, prior } = await ready();
-    const found = [];
-    for (const { blob } of images) {
+    for (const [place, { blob }] of images.entries()) {
       try {
         const image = await grey(blob), width = targetWidth(image.width, image.height, settings.image);
         const pixels = resized(image, width, settings.image.image_height);
@@ -492,14 +491,13 @@ window.localReader = {
         const { log_probs: output } = await session.run({ images: input });
         const steps = new Steps(output.data, output.dims[1], output.dims[2]);
         const used = options.lm === "none" ? null : prior;
-        found.push(reading(steps, [image.width, image.height], width, settings, used, Number(options.n_best) || 1));
+        each(place, reading(steps, [image.width, image.height], width, settings, used, Number(options.n_best) || 1));
       } catch (error) {
         const cause = error.name === "InvalidStateError" ? "this browser does not know its format; PNG, JPEG and WebP are read" : error.message;
-        found.push({ error: `The image cannot be read: ${cause}` });
+        each(place, { error: `The image cannot be read: ${cause}` });
       }
-      if (images.length > 1) say(`${found.length} of ${images.length} images read …`);
+      if (images.length > 1) say(`${place + 1} of ${images.length} images read …`);
     }
-    return found;
   },
 };
 

@@ -8,7 +8,7 @@ const ADVICE = {
   frames: "The file has several pages or frames; the first was read.",
 };
 
-/** Readings by HTTP. `readAll(images, options)` gives one result for each, `{text, ...}` or `{error}`. */
+/** Readings by HTTP. `readAll(images, options, say, each)` gives one result for each, `{text, ...}` or `{error}`, as it comes. */
 const service = {
   headers() {
     const token = $("token").value.trim();
@@ -35,8 +35,9 @@ const service = {
     }
     if (group.length) yield group;
   },
-  async readAll(images, options, say) {
-    const found = [];
+  async readAll(images, options, say, each) {
+    let count = 0;
+    const give = (results) => { for (const result of results) each(count++, result); };
     for (const group of this.groups(images, options.detect ? 1 : 16)) { // whole photos take long
       const form = new FormData();
       for (const [name, value] of Object.entries(options)) form.append(name, value);
@@ -46,14 +47,13 @@ const service = {
       const values = await answer.json().catch(() => ({ error: `the service answers with ${answer.status}` }));
       if (answer.status === 401) { $("token-field").hidden = false; $("options").open = true; }
       if (answer.status === 413 && group.length === 1) {
-        found.push({ error: `The image has more than the ${Math.floor(this.maxBytes / 2 ** 20)} MB that the service takes.` });
+        give([{ error: `The image has more than the ${Math.floor(this.maxBytes / 2 ** 20)} MB that the service takes.` }]);
         continue;
       }
       if (!answer.ok) throw new Error(values.error);
-      if (images.length > group.length) say(`${found.length + group.length} of ${images.length} images read …`);
-      found.push(...values.readings.map((of) => (of.lines ? { ...of, text: rowsOf(of.lines) } : of)));
+      if (images.length > group.length) say(`${count + group.length} of ${images.length} images read …`);
+      give(values.readings.map((of) => (of.lines ? { ...of, text: rowsOf(of.lines) } : of)));
     }
-    return found;
   },
 };
 const reader = window.localReader ?? service;
@@ -89,8 +89,8 @@ async function read(list) {
   $("problem").hidden = true;
   for (const item of list) item.failed = false;
   try {
-    const found = await reader.readAll(list.map(({ name, shown }) => ({ name, blob: shown })), options(), say);
-    list.forEach((item, k) => { item.result = found[k]; show(item); });
+    const each = (k, result) => { list[k].result = result; show(list[k]); };
+    await reader.readAll(list.map(({ name, shown }) => ({ name, blob: shown })), options(), say, each);
     const bad = done().filter((item) => item.result.error).length, right = done().length - bad;
     const told = `${right === items.length ? "" : `${right} of `}${items.length} ${items.length === 1 ? "image" : "images"} read`;
     say(`${told}${bad ? `, ${bad} cannot be` : ""}.`);
@@ -98,7 +98,7 @@ async function read(list) {
     say("");
     $("problem").textContent = error.message;
     $("problem").hidden = false;
-    for (const item of list) { item.failed = true; show(item); }
+    for (const item of list) { item.failed = true; if (!item.result) show(item); }
   }
 }
 
@@ -197,12 +197,14 @@ function describe(item, result, seen, told) {
 function describeLines(item, result, seen, told) {
   seen.classList.add("whole");
   const frames = item.size ? drawn(item, seen, "polygon", result.lines.map((line) => ({ points: line.box.join(" ") }))) : [];
+  let row;
   result.lines.forEach((line, k) => {
-    const text = make("p", { className: "text line", dir: "auto", textContent: line.text, title: percent(line.confidence) });
+    const text = make("span", { dir: "auto", textContent: line.text, title: percent(line.confidence) });
     text.classList.toggle("doubtful", line.confidence < 0.5);
     text.onpointerenter = () => frames[k]?.classList.add("on");
     text.onpointerleave = () => frames[k]?.classList.remove("on");
-    told.append(text);
+    if (!k || line.row !== result.lines[k - 1].row) told.append(row = make("p", { className: "text line" }));
+    row.append(text);
   });
   if (!result.lines.length) told.append(make("p", { className: "text nothing", textContent: "no lines found" }));
 }
@@ -327,6 +329,7 @@ for (const id of ["files", "camera"]) {
   $(id).onchange = async (event) => { const files = [...event.target.files]; event.target.value = ""; await add(files); };
 }
 $("form").onsubmit = (event) => { event.preventDefault(); read([...items]); };
+$("lines").onchange = () => read([...items]);
 $("copy").onclick = () => navigator.clipboard.writeText(done().map((item) => item.result.text ?? "").join("\n"))
   .then(() => say("Copied."), () => say("Cannot be copied."));
 $("tsv").onclick = () => download("readings.tsv", done().flatMap((item) => (item.result.lines ?? [item.result]).map((of) =>
@@ -360,7 +363,6 @@ async function start() {
   $("language").parentElement.hidden = info.language === "none";
   $("lines").parentElement.hidden = !info.detect;
   $("lines").checked = Boolean(info.detect);
-  if (info.detect) $("options").open = true;
   for (const id of ["lexicon", "pattern"]) $(id).parentElement.hidden = Boolean(window.localReader);
 }
 start();
