@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
@@ -113,6 +114,26 @@ def downloaded(page, button):
     with page.expect_download() as waiting:
         page.click(button)
     return Path(waiting.value.path()).read_text(encoding="utf-8")
+
+
+def test_the_lines_of_a_photo_are_found_by_row_and_other_files_named(open_page, images, tmp_path):
+    parts = [Image.open(images[n]) for n in (0, 1, 4)]
+    photo, corners = Image.new("RGB", (700, 200), "white"), ((20, 20), (450, 22), (20, 120))
+    for part, corner in zip(parts, corners, strict=True):
+        photo.paste(part, corner)
+    photo.save(tmp_path / "photo.png")
+    (tmp_path / "note.txt").write_text("no image")
+    sizes = [(x, y, x + part.width, y + part.height) for part, (x, y) in zip(parts, corners, strict=True)]
+    boxes = np.array([[(a, b), (c, b), (c, d), (a, d)] for a, b, c, d in sizes])
+    with served(create_app(crnn.load(), name="crnn-small", detector=lambda _: boxes)) as client:
+        page = open_page(f"http://127.0.0.1:{client.port}/")
+        page.locator("#lines").wait_for()
+        assert read(page, [tmp_path / "photo.png", tmp_path / "note.txt"], 1) == ["Harbour\nSTOP", "Open daily"]
+        assert page.locator("polygon").count() == 3
+        assert page.inner_text("#left-out") == "Left out, as no image: note.txt"
+        page.uncheck("#lines")
+        page.locator("polygon").first.wait_for(state="detached")
+        assert page.locator(".item rect").count() > 0  # one reading of the whole image
 
 
 def test_images_are_read_edited_and_saved(service, open_page, images):
