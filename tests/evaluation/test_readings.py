@@ -33,6 +33,10 @@ def words(word_list):
     return word_list(labels=["cat", "Dog", "it's", "tree"])
 
 
+def test_names_may_begin_with_a_brace(file):
+    assert [r.text for r in load_readings(file("{1}.png\tcat\t0.9", "{2}.png\tdog"))] == ["cat", "dog"]
+
+
 def figures(result):
     """What must be the same for a model and for its readings in a file."""
     return [(d.name, d.title, d.sums, d.forms, d.skipped, d.unreadable, d.expected) for d in result.datasets]

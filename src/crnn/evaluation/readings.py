@@ -54,7 +54,8 @@ def load_readings(path: str | os.PathLike[str]) -> list[FileReading]:
         line = line.removesuffix("\n").removesuffix("\r")
         if not line.strip():
             continue
-        objects = line.lstrip().startswith("{") if objects is None else objects
+        if objects is None:  # names of images may begin with a brace, and objects have no bare tabs
+            objects = line.lstrip().startswith("{") and "\t" not in line.strip()
         try:
             if not_utf8(line):
                 raise ValueError("is not UTF-8; expected a file in UTF-8")
