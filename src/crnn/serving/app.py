@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import math
 import os
 import re
 import time
@@ -17,12 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -34,27 +31,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crnn.decoding.decoder import DecodeMethod
 from crnn.errors import CrnnError, ImageError
 from crnn.interop.detection import Detector
 from crnn.page import Page, PageReader, advance
 from crnn.recognizer import Reading, Recognizer
 from crnn.serving.batcher import Batcher, Image, OverloadedError, options_key
 from crnn.serving.openapi import as_html, openapi
+from crnn.serving.requests import MAX_IMAGES, MAX_WORDS, images_of, reading_options
 
 _R = TypeVar("_R")
 _log = logging.getLogger("crnn.serve")
 logging.getLogger("python_multipart").disabled = True  # it repeats what clients wrote
 
-_MAX_IMAGES = 64  # of a request
-_MAX_FIELDS = 16
 _MAX_PHOTOS = 16  # of all requests together whose lines are looked for; a photo takes a second or two
-_MAX_WORDS, _MAX_LEXICON = 50_000, 1 << 20  # of a lexicon, and its characters
-_MAX_PATTERN, _MAX_CHARACTERS = 200, 4_000  # of a pattern, and of allow and block
-_MAX_ALTERNATIVES = 10  # the width of the beam
-_METHODS_OF_READING = get_args(DecodeMethod)
-_RECURSION = re.compile(r"\(\?(R|\d|&|P>)")  # of patterns; takes hundreds of megabytes
-_OPTIONS = ("decode", "lm", "lexicon", "pattern", "allow", "block", "n_best")  # of a request
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -164,8 +153,8 @@ class Service:
             (step,) = await self._awaited(request, [self._finding.submit(advance, work)])
             while not isinstance(step, Page):
                 readings: list[Any] = []
-                for first in range(0, len(step), _MAX_IMAGES):  # no photo fills the queue
-                    readings += await self.read(request, step[first : first + _MAX_IMAGES], options)
+                for first in range(0, len(step), MAX_IMAGES):  # no photo fills the queue
+                    readings += await self.read(request, step[first : first + MAX_IMAGES], options)
                 (step,) = await self._awaited(request, [self._finding.submit(advance, work, readings)])
             return step
         except ImageError as error:
@@ -205,103 +194,6 @@ def service_of(request: Request) -> Service:
     return service
 
 
-# ---- Requests
-
-
-async def _form(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
-    """Return the files of a multipart body, as pairs of name and content, and its fields."""
-    files: list[tuple[str, bytes]] = []
-    fields: dict[str, str] = {}
-
-    parts = 0
-
-    def on_file(file: File) -> None:
-        file.file_object.seek(0)
-        content = file.file_object.read()
-        file.close()
-        if file.field_name == b"lexicon":
-            fields["lexicon"] = _text("lexicon", content)
-        else:
-            files.append(((file.file_name or b"").decode(errors="replace"), content))
-        if len(files) > _MAX_IMAGES:
-            raise HTTPException(400, f"more than {_MAX_IMAGES} images are sent; send them in several requests")
-
-    def on_field(field: Field) -> None:
-        nonlocal parts
-        parts += 1
-        fields[(field.field_name or b"").decode(errors="replace")] = _text("a field", field.value or b"")
-        if parts > _MAX_FIELDS:
-            raise HTTPException(400, f"more than {_MAX_FIELDS} fields are sent")
-
-    _, settings = parse_options_header(request.headers["content-type"])
-    in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}  # nothing of a request is written to disk
-    try:
-        parser = FormParser(
-            "multipart/form-data", on_field, on_file, boundary=settings.get(b"boundary"), config=in_memory
-        )
-        async for chunk in service_of(request).body(request):
-            parser.write(chunk)
-        parser.finalize()
-    except FormParserError as error:
-        raise HTTPException(400, f"not a multipart body as RFC 7578 has it: {error}") from None
-    return files, fields
-
-
-def _text(name: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise HTTPException(400, f"{name} is not text in UTF-8") from None
-
-
-def reading_options(given: dict[str, str]) -> dict[str, Any]:
-    """Return the options of reading of a request, or raise a 400 for what is not one or too large."""
-    if unknown := [name for name in given if name not in _OPTIONS]:
-        raise HTTPException(400, f"{unknown[0][:40]!r} is no option; expected some of: {', '.join(_OPTIONS)}")
-    options: dict[str, Any] = {name: value for name, value in given.items() if value}
-    if options.get("lm", "auto") not in ("auto", "none"):  # a name could be a file of the server
-        raise HTTPException(400, f"lm is {options['lm'][:20]!r}; expected auto or none")
-    if options.get("decode", "auto") not in _METHODS_OF_READING:
-        raise HTTPException(
-            400, f"decode is {options['decode'][:20]!r}; expected one of {', '.join(_METHODS_OF_READING)}"
-        )
-    if len(options.get("pattern", "")) > _MAX_PATTERN:
-        raise HTTPException(400, f"pattern has more than {_MAX_PATTERN} characters")
-    if _RECURSION.search(options.get("pattern", "")):
-        raise HTTPException(400, "pattern calls itself or a group; expected it written out")
-    for name in ("allow", "block"):
-        if len(options.get(name, "")) > _MAX_CHARACTERS:
-            raise HTTPException(400, f"{name} has more than {_MAX_CHARACTERS:,} characters")
-    if "lexicon" in options:
-        words = [word for word in options["lexicon"].splitlines() if word.strip()]
-        if len(options["lexicon"]) > _MAX_LEXICON:
-            raise HTTPException(400, f"lexicon has more than {_MAX_LEXICON:,} characters")
-        if not 0 < len(words) <= _MAX_WORDS:
-            raise HTTPException(
-                400, f"lexicon has {len(words):,} words; expected 1 to {_MAX_WORDS:,}, one on each line"
-            )
-        options["lexicon"] = words
-    if "n_best" in options:
-        if not re.fullmatch(r"[0-9]{1,3}", options["n_best"]) or not 1 <= int(options["n_best"]) <= _MAX_ALTERNATIVES:
-            raise HTTPException(400, f"n_best is {options['n_best'][:20]!r}; expected 1 to {_MAX_ALTERNATIVES}")
-        options["n_best"] = int(options["n_best"])
-    return options
-
-
-async def images_of(request: Request) -> tuple[list[tuple[str, bytes]], dict[str, str], bool]:
-    """Return the images of a request, as pairs of name and content, its fields, and true if it was multipart."""
-    query = dict(request.query_params)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-        files, fields = await _form(request)
-        if not 0 < len(files) <= _MAX_IMAGES:
-            raise HTTPException(400, f"{len(files)} images are sent; expected 1 to {_MAX_IMAGES}, each as a file")
-        return files, query | fields, True
-    data = b"".join([chunk async for chunk in service_of(request).body(request)])
-    if not data:
-        raise HTTPException(400, "the body is empty; expected an image, or several as multipart/form-data")
-    return [("", data)], query, False
-
-
 # ---- Routes
 
 
@@ -317,7 +209,7 @@ def reading_json(found: Reading | Page | ImageError, name: str, *, with_alternat
 async def read(request: Request) -> Response:
     """Read one image, the body, or several, the files of a multipart body; with ``detect``, all lines of each."""
     service = service_of(request)
-    images, fields, several = await images_of(request)
+    images, fields, several = await images_of(request, service.body(request))
     detect = fields.pop("detect", "") or "false"
     options = reading_options(fields)
     if detect not in ("true", "false") or (detect == "true" and service.pages is None):
@@ -342,7 +234,7 @@ async def read(request: Request) -> Response:
 async def ocr(request: Request) -> Response:
     """Read one image and return it in LiteParse's form: its lines; without a detector, one that fills the image."""
     service = service_of(request)
-    images, _, _ = await images_of(request)
+    images, _, _ = await images_of(request, service.body(request))
     if len(images) != 1:
         raise HTTPException(400, f"{len(images)} images are sent; expected one, or POST /read for several")
     found = await read_lines(service, request, images[0][1])
@@ -401,19 +293,19 @@ async def info(request: Request) -> Response:
         "characters": reader.charset.characters,
         "language": reader.config.charset.language,
         "detect": service_of(request).pages is not None,
-        "max_images": _MAX_IMAGES,
+        "max_images": MAX_IMAGES,
         "max_bytes": service_of(request).limits.max_bytes,
     })  # fmt: skip
 
 
 async def schema(_: Request) -> Response:
     """Describe the routes in OpenAPI's form."""
-    return JSONResponse(openapi(_MAX_IMAGES, _MAX_WORDS))
+    return JSONResponse(openapi(MAX_IMAGES, MAX_WORDS))
 
 
 async def docs(_: Request) -> Response:
     """Describe the routes for people."""
-    return Response(as_html(openapi(_MAX_IMAGES, _MAX_WORDS)), media_type="text/html")
+    return Response(as_html(openapi(MAX_IMAGES, MAX_WORDS)), media_type="text/html")
 
 
 def _page_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:

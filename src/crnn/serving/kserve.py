@@ -29,8 +29,8 @@ from starlette.routing import Route
 from crnn import __version__
 from crnn.errors import ImageError
 from crnn.recognizer import Reading
+from crnn.serving.requests import MAX_IMAGES
 
-_MAX_IMAGES = 64  # of a request
 _MAX_DIMENSIONS, _MAX_SIZE = 8, 1 << 31  # of tensors
 _MAX_NUMBERS, _MAX_LISTS = 8_000_000, 2_000_000  # of JSON, whose parser lets no other thread run meanwhile
 _LENGTH = "Inference-Header-Content-Length"  # of the JSON in front of binary tensors
@@ -179,8 +179,8 @@ def _split(data: bytes) -> list[bytes]:
     items: list[bytes] = []
     place = 0
     while place < len(data):
-        if len(items) == _MAX_IMAGES:
-            raise ValueError(f"a tensor has more than {_MAX_IMAGES} elements")
+        if len(items) == MAX_IMAGES:
+            raise ValueError(f"a tensor has more than {MAX_IMAGES} elements")
         (size,) = struct.unpack_from("<I", data, place)
         items.append(data[place + 4 : place + 4 + size])
         place += 4 + size
@@ -189,7 +189,7 @@ def _split(data: bytes) -> list[bytes]:
 
 def _images(model: str, tensors: dict[str, _Tensor]) -> list[bytes | npt.NDArray[np.uint8]]:
     tensor = tensors["images" if model == "crnn" else "image"]
-    most = _MAX_IMAGES if model == "crnn" else 1
+    most = MAX_IMAGES if model == "crnn" else 1
     if not 0 < len(tensor) <= most:
         raise ValueError(f"{len(tensor)} images; expected 1 to {most}")
     if isinstance(tensor, list):
