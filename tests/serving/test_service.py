@@ -367,6 +367,20 @@ def test_a_request_may_follow_another_in_pieces(client, barcode):
     assert found.count(b"HTTP/1.1 200") == 2
 
 
+def test_a_body_behind_an_answer_may_take_its_time(client, barcode, monkeypatch):
+    monkeypatch.setattr(server_module, "_HEADER_S", 0.2)
+    image = barcode("ab")
+    post = b"POST /read HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(image)
+    with client.connect() as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" + post + image[:9])
+        time.sleep(0.5)  # above the limit for headers, below that of a request
+        connection.sendall(image[9:])
+        found = b""
+        while more := connection.recv(10_000):
+            found += more
+    assert (found.count(b"HTTP/1.1 200"), b'"ab"' in found) == (2, True)
+
+
 def test_chunks_of_single_bytes_are_taken(client, barcode):
     image = barcode("ab") + bytes(15_000)
     chunks = (image[k : k + 1] for k in range(len(image)))

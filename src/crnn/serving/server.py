@@ -86,7 +86,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._in_message and not self.transport.is_closing():  # the rest of a body that nobody reads
+        answered = self.cycle is not None and self.cycle.response_complete  # and not one of several sent at once
+        if self._in_message and answered and not self.transport.is_closing():  # the rest of a body that nobody reads
             self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:

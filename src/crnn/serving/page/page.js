@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const ADVICE = {
-  page: "This looks like a page or several lines: crop to one line, or find all lines where the options offer it.",
+  page: "This looks like a page or several lines: crop to one line, or find all lines where the page offers it.",
   turned: "This line looks turned: turn it.",
   too_wide: "This is longer than can be read at once: crop it into parts.",
   frames: "The file has several pages or frames; the first was read.",
