@@ -109,6 +109,33 @@ def test_a_program_ends_though_batches_are_left():
 # ---- failures
 
 
+def test_a_worker_killed_while_it_looks_whether_to_end_holds_up_nothing():
+    """The lock of a multiprocessing.Event stays with a killed process, and torch's loader would wait for it."""
+    program = """
+        import contextlib, os, sys
+        from crnn.config.training import DataConfig
+        from crnn.data.loader import iterate_batches
+        from crnn.errors import TrainingError
+
+        class Source:
+            def __getitem__(self, number):
+                frame = sys._getframe()
+                while "done_event" not in frame.f_locals:
+                    frame = frame.f_back
+                with getattr(frame.f_locals["done_event"], "_cond", contextlib.nullcontext()):
+                    os._exit(1)
+
+        try:
+            next(iterate_batches(Source(), 0, 9, DataConfig(workers=1)))
+        except TrainingError as error:
+            print(str(error)[:18])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a data worker died\n", "")
+
+
 def test_a_dead_worker_ends_the_run_where_its_batch_is_waited_for():
     """Not in the middle of a step or of a checkpoint, which is where torch would raise."""
 

@@ -1,16 +1,19 @@
 """Batches in order, made by worker processes ahead of the training step."""
 
 import atexit
+import copy
 import ctypes
 import functools
 import multiprocessing
 import multiprocessing.queues
+import multiprocessing.sharedctypes
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Generator, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Protocol, TypeVar
 
@@ -71,7 +74,7 @@ def iterate_batches(
         collate_fn=_as_it_is,  # torch's own makes tensors of arrays, and lists of tuples
         shuffle=False,
         num_workers=count,
-        multiprocessing_context=config.worker_start if count else None,
+        multiprocessing_context=_context(config.worker_start) if count else None,
         prefetch_factor=4 if count else None,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
@@ -107,6 +110,26 @@ def iterate_batches(
         del batches
         end()
         atexit.unregister(end)
+
+
+class _Event:
+    """An event without a lock: a worker that is killed while it looks at one with a lock leaves it locked for ever."""
+
+    def __init__(self) -> None:
+        self._value = multiprocessing.sharedctypes.RawValue(ctypes.c_bool, False)
+
+    def is_set(self) -> bool:
+        return self._value.value
+
+    def set(self) -> None:
+        self._value.value = True
+
+
+def _context(start: str) -> BaseContext:
+    """Return the context whose events, by which torch's loader ends its workers, survive killed ones."""
+    context = copy.copy(multiprocessing.get_context(start))
+    context.Event = _Event  # type: ignore[assignment, method-assign]
+    return context
 
 
 def _started(loader: DataLoader[_Item | CrnnError]) -> Iterator[_Item | CrnnError]:
