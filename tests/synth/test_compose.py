@@ -62,6 +62,11 @@ def block_beside(rows: np.ndarray, place: int) -> tuple[Tensor, np.ndarray]:
     return filled(len(rows))[0], np.full(len(rows), 2.0)
 
 
+def empty_beside(rows: np.ndarray, place: int) -> tuple[Tensor, np.ndarray]:
+    masks, ratios = block_beside(rows, place)
+    return torch.zeros_like(masks), ratios
+
+
 def random() -> SampleRandom:
     return SampleRandom(3, np.arange(COUNT))
 
@@ -71,11 +76,13 @@ def scene(
     neighbors: Callable[[np.ndarray, int], tuple[Tensor, np.ndarray]] = nothing_beside,
     channels: int = 1,
     masks: Tensor | None = None,
+    lines: bool = False,
     **changes: Any,
 ) -> Scene:
     style = StyleConfig(**{**OFF, "margin": 0.3, **changes})
     masks = bars() if masks is None else masks
-    return compose(masks, np.full(COUNT, RATIO), neighbors, random(), style, textures, SHAPE, channels)
+    ratios, flags = np.full(COUNT, RATIO), np.full(COUNT, lines)
+    return compose(masks, ratios, flags, neighbors, random(), style, textures, SHAPE, channels)
 
 
 def palette(channels: int = 1, **changes: Any) -> Palette:
@@ -325,10 +332,6 @@ def test_faint_words_stay_faint(textures: TextureBank) -> None:
 
 @pytest.mark.parametrize("second", [0.0, 1.0])
 def test_neighbours_keep_their_distance(textures: TextureBank, second: float) -> None:
-    def empty_beside(rows: np.ndarray, place: int) -> tuple[Tensor, np.ndarray]:
-        masks, ratios = block_beside(rows, place)
-        return torch.zeros_like(masks), ratios
-
     shares = {"neighbor_share": 1.0, "second_neighbor_share": second}
     before = scene(textures, neighbors=empty_beside, **shares)
     after = scene(textures, neighbors=block_beside, **shares)
@@ -350,6 +353,18 @@ def test_neighbours_keep_their_distance(textures: TextureBank, second: float) ->
         assert sides.flatten(2).any(dim=2).any(dim=1).all()
         upright = (sides[2] | sides[3]).flatten(1).any(dim=1)
         assert (per_image[~upright] <= 1).all()
+
+
+@pytest.mark.parametrize(("lines", "printed"), [(True, 0.0), (False, 1.0), (False, 0.0)])
+def test_only_words_of_scenes_have_neighbours_at_their_ends(textures: TextureBank, lines: bool, printed: float) -> None:
+    """A ``1`` before a line, a space away, is the line's own."""
+    shares = {"neighbor_share": 1.0, "second_neighbor_share": 1.0, "print_share": printed}
+    before = scene(textures, neighbors=empty_beside, lines=lines, **shares)
+    after = scene(textures, neighbors=block_beside, lines=lines, **shares)
+    changed = (after.images - before.images)[:, 0].abs() > 1e-6
+    u, v = text_coordinates(before.geometry, CPU)
+    assert changed.any()
+    assert (changed & (v.abs() < 0.5)).any() == (not lines and not printed)
 
 
 def test_frames_stay_beside_the_text(textures: TextureBank) -> None:

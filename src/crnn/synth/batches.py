@@ -19,11 +19,11 @@ from crnn.config.synth import SynthConfig
 from crnn.data.dataset import Batch
 from crnn.data.loader import iterate_batches
 from crnn.distributed import on_device
-from crnn.synth.filters import Floats, Integers
+from crnn.synth.filters import Flags, Floats, Integers
 from crnn.synth.rasterizer import MASK_HEIGHT, mask_width
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.rng import SampleRandom
-from crnn.synth.words import CLASS_BITS, WidthClass, Words, WordWriter
+from crnn.synth.words import CLASS_BITS, WidthClass, Words, WordWriter, has_spaces
 
 _CYCLE = 128  # Batches after which the numbers of batches of each class repeat
 _ORDER = 5  # First word of the seeds of the order of batches, distinct from those of words and data
@@ -186,6 +186,10 @@ class WordPool:
         assert (self._numbers[slots] == numbers).all()
         return self._masks.index_select(0, on_device(slots, self._device)), self._ratios[slots]
 
+    def lines(self, numbers: Integers) -> Flags:
+        """Return ``(n,)`` flags of texts with spaces."""
+        return has_spaces(self._texts[self._plan.slot(numbers)].tolist())
+
     def targets(self, numbers: Integers) -> tuple[Integers, Integers, list[str]]:
         """Return ``(n, S)`` class ids, zero-padded, ``(n,)`` lengths, and the drawn texts."""
         slots = self._plan.slot(numbers)
@@ -270,5 +274,5 @@ class SynthBatches:
         def neighbors(rows: Integers, place: int) -> tuple[Tensor, Floats]:
             return pool.masks(words[rows, 1 + place])
 
-        scene = self._renderer.scene(random, masks, ratios, neighbors, width=width)
+        scene = self._renderer.scene(random, masks, ratios, pool.lines(words[:, 0]), neighbors, width=width)
         return to_bytes(self._renderer.apply_camera(random, scene))

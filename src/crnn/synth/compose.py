@@ -118,6 +118,7 @@ class Scene:
 def compose(
     masks: Tensor,  # ``(N, Hc, Wc)`` uint8
     ratios: Floats,  # ``(N,)`` width over height of their ink
+    lines: Flags,  # ``(N,)`` texts with spaces
     neighbors: Neighbors,
     random: SampleRandom,
     style: StyleConfig,
@@ -128,8 +129,9 @@ def compose(
     fit: tuple[float, float] | None = None,  # As for ``Geometry.draw``
 ) -> Scene:
     """Compose images of N words and of the words beside them."""
-    random = random.without(_SCENE_EFFECTS, random.chance("printed", style.print_share))
-    chosen, sides, gaps, room = _plan_neighbors(random, style)
+    printed = random.chance("printed", style.print_share)
+    random = random.without(_SCENE_EFFECTS, printed)
+    chosen, sides, gaps, room = _plan_neighbors(random, style, lines | printed)
     geometry = Geometry.draw(random, ratios, style, shape, room, fit)
     painter = _Painter(random, style, textures, geometry, masks, neighbors, channels)
     trace("shape", painter.coverage[:, None])
@@ -152,12 +154,14 @@ def compose(
     return Scene(painter.images.clamp_(0.0, 1.0), geometry, painter.coverage)
 
 
-def _plan_neighbors(random: SampleRandom, style: StyleConfig) -> tuple[Flags, Integers, Floats, Floats]:
+def _plan_neighbors(random: SampleRandom, style: StyleConfig, lines: Flags) -> tuple[Flags, Integers, Floats, Floats]:
     """Draw up to two other words in a crop: (N, 2) chosen, sides and gaps; (N, 4) room, both in text heights."""
     first = random.chance("neighbour", style.neighbor_share)
     chosen = np.stack([first, first & random.chance("neighbour second", style.second_neighbor_share)], axis=1)
     side = random.choice("neighbour side", (0.3, 0.3, 0.2, 0.2))
     other = (side + 1 + random.integers("neighbour second side", SIDES - 1)) % SIDES
+    # Beside a line, a thin character of a neighbor could not be told from the line's own first or last.
+    side, other = np.where(lines, 2 + side % 2, side), np.where(lines, 3 - side % 2, other)
     sides = np.stack([side, other], axis=1)
     # A space away, and less than a letter of it: whole letters nearby are read with the word.
     gaps = np.stack([random.uniform("neighbour gap", 0.25, 0.7), random.uniform("second gap", 0.25, 0.7)], axis=1)

@@ -13,11 +13,11 @@ from crnn.distributed import on_device
 from crnn.synth.camera import NOT_IN_SCANNERS, apply_camera
 from crnn.synth.compose import Neighbors, Scene, Trace, compose
 from crnn.synth.corpus import Corpus
-from crnn.synth.filters import Floats, Integers
+from crnn.synth.filters import Flags, Floats, Integers
 from crnn.synth.fonts import find_fonts
 from crnn.synth.rng import SampleRandom
 from crnn.synth.textures import TextureBank
-from crnn.synth.words import CLASS_BITS, Words, WordWriter, width_classes
+from crnn.synth.words import CLASS_BITS, Words, WordWriter, has_spaces, width_classes
 
 _NEIGHBORS_FROM = 1 << 40  # Words beside sample i have this plus 2i, 2i + 1, numbers that no sample has
 
@@ -92,7 +92,7 @@ class Renderer:
         random = SampleRandom(self.config.train.seed, numbers)
         masks = on_device(words.masks, self.device)
         trace("word", masks[:, None].float() / 255.0)
-        scene = self.scene(random, masks, words.ratios, neighbors, trace)
+        scene = self.scene(random, masks, words.ratios, has_spaces(words.texts), neighbors, trace)
         trace("light", scene.images)
         images = self.apply_camera(random, scene)
         trace("camera", images)
@@ -103,6 +103,7 @@ class Renderer:
         random: SampleRandom,
         masks: Tensor,
         ratios: Floats,
+        lines: Flags,
         neighbors: Neighbors,
         trace: Trace = lambda *_: None,
         width: int | None = None,
@@ -111,7 +112,7 @@ class Renderer:
         kind = self.classes[int(random.indices[0]) >> CLASS_BITS if len(random) else 0]
         shape, channels = (self.height, width or kind.middle), self.config.image.image_channels
         return compose(
-            masks, ratios, neighbors, random, self.config.style, self._textures, shape, channels, trace, kind.fit
+            masks, ratios, lines, neighbors, random, self.config.style, self._textures, shape, channels, trace, kind.fit
         )
 
     def apply_camera(self, random: SampleRandom, scene: Scene) -> Tensor:

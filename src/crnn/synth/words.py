@@ -6,6 +6,7 @@ Under ``image.resize = "keep_ratio"`` images of a batch have one width, so texts
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from crnn.config.model import ImageConfig, Pooling, time_steps
 from crnn.config.synth import StyleConfig
 from crnn.errors import ConfigError, DataError
 from crnn.synth.corpus import Corpus, Text
-from crnn.synth.filters import Floats, Integers
+from crnn.synth.filters import Flags, Floats, Integers
 from crnn.synth.font_check import Font
 from crnn.synth.fonts import FontSet
 from crnn.synth.rasterizer import MASK_HEIGHT, Lettering, crop_width, mask_width, render_mask
@@ -81,6 +82,11 @@ class Words:
     lengths: Integers  # ``(n,)`` int64 of the targets
     texts: tuple[str, ...]  # As drawn
     skipped: Counter[str]  # Texts that could not be drawn, by reason
+
+
+def has_spaces(texts: Sequence[str]) -> Flags:
+    """Return ``(n,)`` flags of texts that are lines, not words."""
+    return np.array([" " in text for text in texts], dtype=bool)
 
 
 @dataclass(frozen=True)
