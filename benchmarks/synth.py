@@ -21,6 +21,7 @@ from crnn.config.run import Config, load_config, parse_config
 from crnn.data.dataset import Batch
 from crnn.synth.batches import SynthBatches
 from crnn.synth.renderer import Renderer, to_bytes
+from crnn.synth.words import has_spaces
 from crnn.synth.rng import SampleRandom
 
 
@@ -61,7 +62,8 @@ class Stages:
         random = SampleRandom(1, np.arange(self._count) + next(self._starts))
 
         def work() -> None:
-            self._scene = self._renderer.scene(random, self._masks, self._words.ratios, self._beside)
+            lines = has_spaces(self._words.texts)
+            self._scene = self._renderer.scene(random, self._masks, self._words.ratios, lines, self._beside)
             self._wait()
 
         passed = seconds(work)

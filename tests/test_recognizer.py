@@ -243,6 +243,9 @@ def test_borders_by_hand():
     # With the paper's pooling step t is around 4 t, not 4 (t + 1), and there are two more.
     assert np.allclose(_borders([(3, 4), (6, 8)], 100, "paper"), _borders([(2, 3), (5, 7)], 100))
     assert np.allclose(_borders([(0, 1), (25, 26)], 100, "paper"), [(0, 50), (50, 100)])
+    # Moved, and still inside.
+    assert np.allclose(_borders([(2, 3), (5, 7)], 100, shift=2.5), [(8.5, 20.5), (20.5, 36.5)])
+    assert np.allclose(_borders([(0, 2), (4, 8)], 32, shift=-3.0), [(0, 11), (11, 32)])
 
 
 @pytest.mark.parametrize("scale", [1, 3])

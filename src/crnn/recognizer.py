@@ -112,16 +112,19 @@ def _finite(score: float) -> float | None:
     return score if math.isfinite(score) else None
 
 
-def _borders(spans: Sequence[tuple[int, int]], width: int, pooling: Pooling = "modelzoo") -> list[tuple[float, float]]:
+def _borders(
+    spans: Sequence[tuple[int, int]], width: int, pooling: Pooling = "modelzoo", shift: float = 0.0
+) -> list[tuple[float, float]]:
     """Return the borders of each character in pixels of the network's image.
 
     Time step t sees those around 4 (t + 1), and with the paper's pooling, padded at both ends, those around 4 t.
-    The outermost characters reach out by half the mean gap, or two pixels for a single character.
+    The outermost characters reach out by half the mean gap, or two pixels for a single character. All are moved to the
+    right by ``shift``.
     """
     if not spans:
         return []
     # Plain numbers: for the few characters of a word, arrays would take several times as long.
-    first = -2.0 if pooling == "paper" else 2.0
+    first = shift + (-2.0 if pooling == "paper" else 2.0)
     starts, ends = [4.0 * start + first for start, _ in spans], [4.0 * end + first for _, end in spans]
     gaps = [start - end for start, end in zip(starts[1:], ends[:-1], strict=True)]
     margin = sum(gaps) / len(gaps) / 2.0 if gaps else 2.0
@@ -278,7 +281,8 @@ class Recognizer:
         (image,), width = output.images, output.width
         size = image.original_size
         text = self.charset.decode(found.ids)
-        borders = _borders(found.spans, width, self.config.model.pooling)
+        shift = 0.0 if self._calibration is None else self._calibration.shift
+        borders = _borders(found.spans, width, self.config.model.pooling, shift)
         places = zip(found.ids, found.character_scores, borders, strict=True)
         characters = tuple(
             Character(self.charset.characters[k], score, start * size[0] / width, end * size[0] / width)

@@ -63,11 +63,11 @@ def test_too_little_is_refused(right: list[bool]) -> None:
 def test_files_keep_both_curves_and_old_ones_have_a_temperature() -> None:
     given, right = readings(200, 0.7, 0.1)
     curve = fit_curve(given.tolist(), right.tolist())
-    for calibration in (Calibration(curve, None, ("a", "b")), Calibration(curve, ConfidenceCurve(0.5, 0.2), ())):
+    for calibration in (Calibration(curve, None, ("a", "b")), Calibration(curve, ConfidenceCurve(0.5, 0.2), (), 2.5)):
         again = Calibration.from_dict(calibration.as_dict())
         assert again.greedy == curve
         assert (again.language is None) == (calibration.language is None)
-        assert again.data == calibration.data
+        assert (again.data, again.shift) == (calibration.data, calibration.shift)
         json.dumps(calibration.as_dict(), allow_nan=False)  # what is not known is null
         assert again.as_dict() == calibration.as_dict()
     old = Calibration.from_dict({"temperature": 2.0, "samples": 10, "accuracy": 0.5, "data": ["x"]})
@@ -78,7 +78,8 @@ def test_files_keep_both_curves_and_old_ones_have_a_temperature() -> None:
     "values",
     [
         {}, {"greedy": {"slope": "x"}, "data": []}, {"temperature": 0.0}, {"greedy": {"slope": -1.0}, "data": []},
-        {"greedy": None, "data": []}, [1],
+        {"greedy": None, "data": []}, [1], {"greedy": {}, "data": [], "shift": 40.0},
+        {"greedy": {}, "data": [], "shift": "x"},
     ],
 )  # fmt: skip
 def test_what_no_file_of_ours_has_is_refused(values: Any) -> None:

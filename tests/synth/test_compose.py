@@ -362,7 +362,7 @@ def test_only_words_of_scenes_have_neighbours_at_their_ends(textures: TextureBan
     before = scene(textures, neighbors=empty_beside, lines=lines, **shares)
     after = scene(textures, neighbors=block_beside, lines=lines, **shares)
     changed = (after.images - before.images)[:, 0].abs() > 1e-6
-    u, v = text_coordinates(before.geometry, CPU)
+    _, v = text_coordinates(before.geometry, CPU)
     assert changed.any()
     assert (changed & (v.abs() < 0.5)).any() == (not lines and not printed)
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from crnn.errors import ConfigError, DataError
 
 MIN_SAMPLES = 20  # least number of readings for a fit; some hundreds make it reliable
+_MOST_SHIFT = 16.0  # pixels; the receptive field of a step reaches little further
 _EDGE = 1e-7  # least distance of a probability from 0 and 1
 
 _Doubles = npt.NDArray[np.float64]
@@ -43,14 +44,19 @@ class ConfidenceCurve:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Confidence curves of weights, for texts of the network alone and with its language, and names of the sets.
+    """Numbers fitted to weights: confidence curves, without and with the language, and the shift of places.
 
     Without a curve for ``language``, ``greedy`` is used.
     """
 
     greedy: ConfidenceCurve
     language: ConfidenceCurve | None = None
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()  # names of the sets of the curves
+    shift: float = 0.0  # of characters to the right, in pixels of the network's image: some networks tell early
+
+    def __post_init__(self) -> None:
+        if not -_MOST_SHIFT <= self.shift <= _MOST_SHIFT:
+            raise ConfigError(f"shift is {self.shift}; expected {-_MOST_SHIFT} to {_MOST_SHIFT} pixels")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -66,7 +72,8 @@ class Calibration:
             if "temperature" in values:
                 return cls(_curve({**values, "slope": 1.0 / float(values["temperature"])}))
             language = None if values.get("language") is None else _curve(values["language"])
-            return cls(_curve(values["greedy"]), language, tuple(str(name) for name in values["data"]))
+            names = tuple(str(name) for name in values["data"])
+            return cls(_curve(values["greedy"]), language, names, float(values.get("shift", 0.0)))
         except ConfigError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:

@@ -339,7 +339,7 @@ def calibrate(
 
     greedy_curve = fit(free, "greedy", current.greedy)
     language_curve = None if prior is None else fit(spoken, "with language", current.language or current.greedy)
-    return Calibration(greedy_curve, language_curve, tuple(names))
+    return replace(current, greedy=greedy_curve, language=language_curve, data=tuple(names))
 
 
 def check_lexicons(lexicons: Sequence[str], results: Sequence[DatasetResult]) -> None:

@@ -440,7 +440,7 @@ function reading(steps, size, width, settings, prior, nBest) {
     best = Math.exp(steps.score(texts[0].ids));
   }
   // As in crnn.recognizer: step t sees the pixels around 4 (t + 1), and with the paper's pooling those around 4 t.
-  const offset = settings.pooling === "paper" ? -2 : 2;
+  const offset = settings.calibration.shift + (settings.pooling === "paper" ? -2 : 2);
   const spans = steps.spans(texts[0].ids), at = borders(spans, width, offset), scale = size[0] / width;
   const sure = (one) => confidence(best * Math.exp(one.rank - texts[0].rank), curve);
   const [first, ...others] = texts.map((one) => ({ text: text(one.ids), score: steps.score(one.ids), confidence: sure(one) }));
