@@ -21,8 +21,8 @@ from crnn.config.run import Config, load_config, parse_config
 from crnn.data.dataset import Batch
 from crnn.synth.batches import SynthBatches
 from crnn.synth.renderer import Renderer, to_bytes
-from crnn.synth.words import has_spaces
 from crnn.synth.rng import SampleRandom
+from crnn.synth.words import has_spaces
 
 
 def settings(preset: str, fonts: list[str], batch_size: int, workers: int = 0) -> Config:
