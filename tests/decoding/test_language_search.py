@@ -88,6 +88,20 @@ def test_codes_are_not_bent_into_words(language: Language) -> None:
     assert (np.diff(scores) < 0.0).all()
 
 
+def test_unknown_words_come_together(language: Language) -> None:
+    """As in names and other languages: their spaces cost hardly more than those before words that are known."""
+    prior = LanguagePrior(language, CHARSET)
+
+    def score(text: str) -> float:
+        return float(prior.score(*padded([CHARSET.encode(text)]))[0][0])
+
+    unknown = score("house XKQVT") - score("house")
+    assert score("KXGVQ XKQVT") - score("KXGVQ") > unknown + 1.0
+    assert score("XKQVT house") - score("XKQVT") == pytest.approx(score("hotel house") - score("hotel"), abs=0.2)
+    # Two unknown words as one gain less than a letter's worth.
+    assert score("KXGVQXKQVT") - score("KXGVQ XKQVT") < prior.bonus
+
+
 def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
     """What beams add up prefix by prefix ends in what whole texts get."""
     prior = LanguagePrior(language, CHARSET)

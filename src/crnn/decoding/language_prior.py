@@ -1,7 +1,8 @@
 """Score that a language adds to texts: ``weight * ln p + bonus * characters``.
 
 ``p(word) = 0.8975 * n-grams and marks + 0.10 * digits + 0.0025 * any string``, so that codes, serial numbers and prices
-are not bent into words: an unknown word costs a constant, once. A space begins a new word. Capitals follow four
+are not bent into words: an unknown word costs a constant, once. A space begins a new word; where the one before was
+unknown, any string has 0.20, so that names and texts of other languages keep their spaces. Capitals follow four
 patterns: lower, Capitalized, UPPER, other.
 Shape letters: N images, B beams, K classes, M texts. Logarithms are natural.
 """
@@ -28,6 +29,7 @@ MAX_WEIGHT = 10.0  # from about 1 on the language invents texts
 
 # a dictionary word, a number, any string
 _WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
+_ANYTHING_AGAIN = float(np.log(0.2))  # any string after another one
 
 # of any string; with the bonus a letter costs almost nothing, so that none is dropped or added
 _ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -2.4, -2.4, -3.2, -5.0
@@ -101,7 +103,7 @@ class LanguagePrior:
             **{name: [x if x > -np.inf else None for x in values.tolist()] for name, values in costs.items()},
             "parts": {
                 "word": _WORD, "digits": _DIGITS, "anything": _ANYTHING, "end_of_digits": _END_OF_DIGITS,
-                "space": _SPACE, "stray_space": _STRAY_SPACE, "nothing": _NOTHING,
+                "anything_again": _ANYTHING_AGAIN, "space": _SPACE, "stray_space": _STRAY_SPACE, "nothing": _NOTHING,
             },
         }  # fmt: skip
 
@@ -192,6 +194,13 @@ class LanguagePrior:
         token = _sum(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS, state.anything)
         return np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
 
+    def _unknown(self, state: PriorState) -> _Doubles:
+        """Return the log-probability that the next word is any string, by how likely the last one was."""
+        known = np.logaddexp(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS)
+        share = np.where(state.size > 0, 1.0 / (1.0 + np.exp(np.minimum(known - state.anything, 700.0))), 0.0)
+        unknown: _Doubles = np.log(np.exp(_ANYTHING) + share * (np.exp(_ANYTHING_AGAIN) - np.exp(_ANYTHING)))
+        return unknown
+
     def _after(self, state: PriorState, added: _Array) -> PriorState:
         kind, symbol = self._kinds[added], self._symbols[added]
         is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
@@ -213,8 +222,10 @@ class LanguagePrior:
         if is_space.any():
             space_cost = np.where(state.size > 0, _SPACE, _STRAY_SPACE)
             done = np.where(is_space, state.done + self._token(state) + space_cost, done)
-            word, digits = np.where(is_space, _WORD, word), np.where(is_space, _DIGITS, digits)
-            anything = np.where(is_space, _ANYTHING, anything)
+            unknown = self._unknown(state)
+            rest = np.log1p(-np.exp(unknown)) - np.log1p(-np.exp(_ANYTHING))
+            word, digits = np.where(is_space, _WORD + rest, word), np.where(is_space, _DIGITS + rest, digits)
+            anything = np.where(is_space, unknown, anything)
             letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))
         return PriorState(done, word, digits, anything, row, letters, size, case)
 

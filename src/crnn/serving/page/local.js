@@ -281,6 +281,16 @@ class Prior {
     return parts.reduce(logAdd) + this.case_costs[s.case];
   }
 
+  /** Parts of a word after another: any string is likelier behind one. */
+  afterSpace(s) {
+    const { word, digits, anything, anything_again, end_of_digits } = this.parts;
+    const known = logAdd(s.word + this.endCost(s), s.digits + end_of_digits);
+    const share = s.size ? 1 / (1 + Math.exp(known - s.anything)) : 0;
+    const unknown = Math.exp(anything) + share * (Math.exp(anything_again) - Math.exp(anything));
+    const rest = Math.log1p(-unknown) - Math.log1p(-Math.exp(anything));
+    return { word: word + rest, digits: digits + rest, anything: Math.log(unknown) };
+  }
+
   total(s, length) {
     const token = logAdd(logAdd(s.word, s.digits), s.anything);
     return this.weight * (s.done + token + this.case_costs[s.case]) + this.bonus * length;
@@ -293,7 +303,7 @@ class Prior {
 
   advanced(s, k) {
     const kind = this.kinds[k], cost = s.size > 0 ? this.parts.space : this.parts.stray_space;
-    if (kind === SPACE) return { ...this.begin(), done: s.done + this.token(s) + cost };
+    if (kind === SPACE) return { ...this.begin(), ...this.afterSpace(s), done: s.done + this.token(s) + cost };
     const letter = kind === WORDLIKE, symbol = this.symbols[k];
     return {
       done: s.done + (kind === MARK ? this.case_costs[s.case] : 0),
