@@ -144,40 +144,40 @@ def server(tmp_path, monkeypatch):
         stand_in.shutdown()
 
 
-def weights(name):
-    return read_weights(name).tensors["head.weight"].shape[0] - 1  # characters: 95 and 36 of those that ship
+def backbone(name):
+    return read_weights(name).config.model.backbone
 
 
 def test_a_name_on_the_hub_is_read_with(server, image_of):
     reader = crnn.load("hf://o/reader", engine="onnx")
     assert reader.read(image_of("hello")).text == "hello"
     assert {path for _, path in server.asked} == {"/o/reader/resolve/main/model.safetensors"}
-    assert weights("hf://o/reader@v1") == 36
+    assert backbone("hf://o/reader@v1") == "vgg"
 
 
 def test_what_is_in_the_cache_is_used_without_a_network(server, monkeypatch):
-    assert weights("hf://o/reader") == 95
+    assert backbone("hf://o/reader") == "small"
     server.asked.clear()
-    assert weights("hf://o/reader") == 95
+    assert backbone("hf://o/reader") == "small"
     assert {method for method, _ in server.asked} == {"HEAD"}  # the file is not fetched again
     server.asked.clear()
     assert weights(f"hf://o/reader@{COMMIT}") == 95
     assert server.asked == []  # a commit does not change
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert weights("hf://o/reader") == 95
+    assert backbone("hf://o/reader") == "small"
     assert server.asked == []
     with pytest.raises(CheckpointError, match="hf://o/empty: HF_HUB_OFFLINE is set, and the file is not in the cache"):
-        weights("hf://o/empty")
+        backbone("hf://o/empty")
 
 
 def test_a_hub_that_is_away_is_said_at_once_and_does_no_harm_to_the_cache(server, monkeypatch):
-    assert weights("hf://o/reader") == 95
+    assert backbone("hf://o/reader") == "small"
     monkeypatch.setattr(
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}"
     )
-    assert weights("hf://o/reader") == 95
+    assert backbone("hf://o/reader") == "small"
     with pytest.raises(CheckpointError, match=r"^hf://o/other: no success with http://.*check the network"):
-        weights("hf://o/other")
+        backbone("hf://o/other")
 
 
 @pytest.mark.parametrize(
