@@ -161,7 +161,7 @@ def test_what_is_in_the_cache_is_used_without_a_network(server, monkeypatch):
     assert backbone("hf://o/reader") == "small"
     assert {method for method, _ in server.asked} == {"HEAD"}  # the file is not fetched again
     server.asked.clear()
-    assert weights(f"hf://o/reader@{COMMIT}") == 95
+    assert backbone(f"hf://o/reader@{COMMIT}") == 95
     assert server.asked == []  # a commit does not change
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert backbone("hf://o/reader") == "small"
@@ -194,7 +194,7 @@ def test_a_hub_that_is_away_is_said_at_once_and_does_no_harm_to_the_cache(server
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(server, name, message):
     with pytest.raises(CheckpointError) as caught:
-        weights(f"hf://{name}")
+        backbone(f"hf://{name}")
     assert str(caught.value).startswith(f"hf://{name}: ")
     assert message in str(caught.value)
     assert "GET" not in {method for method, _ in server.asked} or name in ("o/foreign", "o/page")
@@ -206,7 +206,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(server, name, message):
 )
 def test_names_of_another_form_are_refused(name):
     with pytest.raises(ConfigError, match=r"expected hf://OWNER/NAME\[@REVISION\]"):
-        weights(name)
+        backbone(name)
 
 
 @pytest.mark.parametrize(
