@@ -161,7 +161,7 @@ def test_what_is_in_the_cache_is_used_without_a_network(server, monkeypatch):
     assert backbone("hf://o/reader") == "small"
     assert {method for method, _ in server.asked} == {"HEAD"}  # the file is not fetched again
     server.asked.clear()
-    assert backbone(f"hf://o/reader@{COMMIT}") == 95
+    assert backbone(f"hf://o/reader@{COMMIT}") == "small"
     assert server.asked == []  # a commit does not change
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert backbone("hf://o/reader") == "small"
