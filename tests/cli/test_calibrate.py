@@ -55,7 +55,6 @@ def test_calibrate_writes_the_curve_and_confidences_are_on_it(run, weights, doub
     tensors, metadata = read_tensors(weights)
     shifted = Calibration(ConfidenceCurve(), shift=1.5).as_dict()  # of places: no business of this command
     write_tensors(weights, tensors, {**metadata, "calibration": shifted})
-    tensors, metadata = read_tensors(weights)
     plain = json.loads(run("read", image, "--model", weights, "--json")[1])
     assert plain["confidence"] == pytest.approx(math.exp(plain["score"]), abs=1e-6)
     status, out, err = run("calibrate", weights, f"mine={doubtful}", "--json")
