@@ -6,7 +6,7 @@
     python examples/plates.py plates.txt --count 100000 --seed 1
     python examples/plates.py held_plates.txt --count 2000 --seed 2 --without plates.txt
 
-One plate a line, each once, as ``corpus.words`` takes them; docs/train.md trains with them. For plates of one country,
+One plate a line, each once, as ``corpus.words`` takes them; docs/finetune.md trains with them. For plates of one country,
 or other things that follow a pattern, change ``PATTERNS``.
 """
 

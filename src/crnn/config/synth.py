@@ -248,8 +248,9 @@ class StyleConfig(Section):
 
     shadow_share: Share = 0.12
     """Share of words with a shadow (ST: 0.1)."""
-    shadow: Annotated[float, Field(ge=0.0, le=8.0)] = 3.0
-    """Largest offset of a shadow in pixels of the finished image."""
+    shadow: Annotated[float, Field(ge=0.0, le=12.0)] = 8.0
+    """Largest offset of a shadow, and depth of letters that have depth, in pixels of the finished image; less than a
+    third of the letters' height (own: letters on walls of shops)."""
     extrusion_share: Share = 0.06
     """Share of words with depth: the letters drawn again and again towards one side (ST: 0.1)."""
 

@@ -5,6 +5,7 @@ Samples are chosen on the CPU, so effects run on n of N images only and nothing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -285,16 +286,17 @@ class _Painter:
 
     def shadows(self, part: Part) -> None:
         """Paint shadows of the letters."""
-        shadow = shifted(part.take(self.coverage), *_offsets(part, "shadow", self.style.shadow))
+        shadow = shifted(part.take(self.coverage), *self._offsets(part, "shadow", self.style.shadow))
         shadow = shadow + part.uniform("shadow soft") * (averaged(averaged(shadow, 2), 1) - shadow)
         self._cover(part, shadow * part.uniform("shadow opacity", 0.3, 0.9), part.take(self.palette.shadow))
 
     def extrusions(self, part: Part) -> None:
         """Paint the depth of the letters."""
-        offsets = _offsets(part, "extrusion", self.style.shadow)
+        offsets = self._offsets(part, "extrusion", self.style.shadow)
         depth = front = part.take(self.coverage)
-        for share in (1.0 / 3.0, 2.0 / 3.0, 1.0):
-            right, down = (np.rint(offset * share).astype(np.int64) for offset in offsets)
+        copies = math.ceil(max(3.0, self.style.shadow))
+        for copy in range(1, copies + 1):
+            right, down = (np.rint(offset * (copy / copies)).astype(np.int64) for offset in offsets)
             depth = torch.maximum(depth, shifted(front, right, down))
         self._cover(part, depth, part.take(self.palette.side))
 
@@ -372,10 +374,17 @@ class _Painter:
         """Return light on the edges towards it and shade on the others; the reverse for letters cut in."""
         part = self._part("relief", self.style.relief_share)
         letters = part.take(self.coverage)
-        right, down = _offsets(part, "relief", 1.5)
+        right, down = self._offsets(part, "relief", 1.5)
         edges = shifted(letters, right, down) - shifted(letters, -right, -down)
         strength = part.random.uniform("relief strength", 0.15, 0.6) * self.palette.contrast[part.rows]
         return part, edges * part.tensor(strength * np.where(part.random.chance("relief cut in", 0.5), 1.0, -1.0))
+
+    def _offsets(self, part: Part, of: str, most: float) -> tuple[Integers, Integers]:
+        """Draw whole pixels right and down, in any direction; at most a third of the letters' height."""
+        angle = part.random.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
+        length = part.random.log_uniform(f"{of} length", 1.0, max(1.0, most))
+        length = np.minimum(length, np.maximum(1.0, self.geometry.text_height[part.rows] / 3.0))
+        return np.rint(length * np.cos(angle)).astype(np.int64), np.rint(length * np.sin(angle)).astype(np.int64)
 
     def _part(self, name: str, share: float) -> Part:
         return Part(self.random, self.random.chance(name, share), self.u.device)
@@ -398,9 +407,3 @@ class _Painter:
         below = part.take(self.images)
         self.images.index_copy_(0, part.index, below + coverage[:, None] * (color[:, :, None, None] - below))
 
-
-def _offsets(part: Part, of: str, strength: float) -> tuple[Integers, Integers]:
-    """Draw whole pixels right and down, in any direction, at least one; less where letters are small."""
-    angle = part.random.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
-    length = part.random.uniform(f"{of} length", 1.0, max(1.0, strength))
-    return np.rint(length * np.cos(angle)).astype(np.int64), np.rint(length * np.sin(angle)).astype(np.int64)
