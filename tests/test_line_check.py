@@ -41,8 +41,8 @@ def test_an_image_is_warned_of_by_shape_and_reading(size, text, score, expected)
 
 @pytest.fixture(scope="module")
 def word():
-    image = Image.new("L", (170, 56), 240)
-    ImageDraw.Draw(image).text((10, 4), "market", font=ImageFont.load_default(40), fill=20)
+    image = Image.new("L", (350, 56), 240)
+    ImageDraw.Draw(image).text((10, 4), "Fresh bread daily", font=ImageFont.load_default(40), fill=20)
     return image
 
 
@@ -71,9 +71,9 @@ def test_the_command_says_it_on_stderr_and_in_json(word, tmp_path, capsys):
 def test_the_turn_of_a_line_is_told_and_its_text_is_of_the_image_as_given(turn, degrees, word):
     reader = crnn.load(threads=1)
     upright, turned = reader.read([word, word.transpose(turn)])
-    assert (upright.text, upright.warning, upright.turned) == ("market", None, None)
+    assert (upright.text, upright.warning, upright.turned) == ("Fresh bread daily", None, None)
     assert (turned.warning, turned.turned) == ("turned", degrees)
-    assert turned.text != "market"
+    assert turned.text != "Fresh bread daily"
     assert reader.read(word.transpose(turn)).turned == degrees
 
 
@@ -121,7 +121,7 @@ def test_further_frames_are_said_on_stderr_and_in_json(suffix, word, tmp_path, c
     captured = capsys.readouterr()
     assert captured.err == f"crnn read: {path}: {advice('frames')}\n"
     line = json.loads(captured.out)
-    assert (line["text"], line["warning"]) == ("market", "frames")
+    assert (line["text"], line["warning"]) == ("Fresh bread daily", "frames")
 
 
 @pytest.mark.parametrize("ink", [20, 255])

@@ -110,9 +110,10 @@ def test_most_of_a_page_says_how_its_short_lines_are_turned(reader, angle):
     assert texts(page_of(reader, scene)) == lines
 
 
-def test_one_tall_letter_is_read_upright(reader):
+@pytest.mark.parametrize("letter", ["I", "J", "f"])
+def test_one_tall_letter_is_read_upright(letter, reader):
     scene = Scene()
-    scene.write("I", (300, 250), size=60)
+    scene.write(letter, (300, 250), size=60)
     box = np.array(scene.boxes[0])
     assert np.ptp(box[:, 1]) > 1.5 * np.ptp(box[:, 0])
     (line,) = page_of(reader, scene).lines

@@ -314,7 +314,10 @@ def _quarters(found: Sequence[Sequence[_View]]) -> int:
 def _upright(views: Sequence[_View], quarters: int) -> _View:
     """Return the view of a line that is turned as the page is, else the one that reads best."""
     as_page = views[_QUARTERS.index(quarters)] if quarters and len(views) > 1 else None
-    return as_page if as_page is not None and as_page.line.text else max(views, key=_rank)
+    if as_page is not None and as_page.line.text:
+        return as_page
+    # A tall box is no single letter on its side: that would be wider than letters are.
+    return max((view for view in views if view is views[0] or len(view.line.text) > 1), key=_rank)
 
 
 def _in_order(lines: Sequence[Line]) -> tuple[tuple[Line, ...], ...]:
