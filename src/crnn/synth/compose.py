@@ -406,4 +406,3 @@ class _Painter:
     def _cover(self, part: Part, coverage: Tensor, color: Tensor) -> None:
         below = part.take(self.images)
         self.images.index_copy_(0, part.index, below + coverage[:, None] * (color[:, :, None, None] - below))
-
