@@ -6,8 +6,8 @@
     python examples/plates.py plates.txt --count 100000 --seed 1
     python examples/plates.py held_plates.txt --count 2000 --seed 2 --without plates.txt
 
-One plate a line, each once, as ``corpus.words`` takes them; docs/finetune.md trains with them. For plates of one country,
-or other things that follow a pattern, change ``PATTERNS``.
+One plate a line, each once, as ``corpus.words`` takes them; docs/finetune.md trains with them. For plates of one
+country, or other things that follow a pattern, change ``PATTERNS``.
 """
 
 from __future__ import annotations
