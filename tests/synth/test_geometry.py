@@ -222,6 +222,18 @@ def test_room_is_left_where_it_is_asked_for() -> None:
     assert sides(found) - sides(plain) == pytest.approx(room, abs=1e-6)
 
 
+def test_lines_keep_letters_that_can_be_read() -> None:
+    count = 400
+    some = style("all", loose_share=0.5, loose=1.0, arc_degrees=90.0)
+    long, room = np.full(count, 25.0), np.zeros((count, 4))
+    words = Geometry.draw(random(count), long, some, SHAPE, room, (0.1, 10.0))
+    lines = Geometry.draw(random(count), long, some, SHAPE, room, (0.1, 10.0), np.arange(count) % 2 == 0)
+    assert np.array_equal(lines.inverse[1::2], words.inverse[1::2])
+    assert (lines.crop[::2, 0] <= words.crop[::2, 0]).all()
+    assert np.quantile(words.crop[:, 0], 0.9) > 2.7  # letters are 12 of 32 pixels high
+    assert np.quantile(lines.crop[::2, 0], 0.9) < 2.1
+
+
 def test_behind_a_horizon_nothing_comes_again() -> None:
     """Without care the other half of the plane would be seen in a wide crop in strong perspective, mirrored."""
     geometry = drawn(style(perspective_share=1.0, perspective=0.45), 200, room=3.0)

@@ -14,7 +14,9 @@ from crnn.cli import main
 from crnn.config.run import Config, dump_config
 from crnn.data.source import open_source
 from crnn.errors import DataError
+from crnn.synth import renderer as renderer_module
 from crnn.synth import samples
+from crnn.synth.camera import apply_camera
 from crnn.synth.renderer import Renderer, to_bytes
 from crnn.synth.samples import explain_sheet, preview_sheet, write_samples
 from crnn.synth.words import CLASS_BITS
@@ -163,6 +165,25 @@ def test_samples_of_many_widths_are_in_the_order_of_their_numbers(
             high, wide = scene.geometry.crop[0]
             assert image.width == pytest.approx(32 * wide / high, abs=0.51)
     assert len(kinds) > 6
+
+
+def test_text_in_a_loose_crop_has_as_many_pixels_as_in_a_tight_one(
+    synth_config: Configs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heights = {}
+    for loose in (0.0, 2.0):
+        config = synth_config(style={"loose_share": 1.0, "loose": loose, "neighbor_share": 0.0})
+        native: list[np.ndarray] = []
+
+        def noted(images: Any, random: Any, settings: Any, size: np.ndarray, found: Any = native) -> Any:
+            found.append(size[:, 0])
+            return apply_camera(images, random, settings, size)
+
+        monkeypatch.setattr(renderer_module, "apply_camera", noted)
+        _, _, scene = Renderer(config).samples(np.arange(200))
+        heights[loose] = np.concatenate(native) / scene.geometry.crop[:, 0]
+        assert heights[loose].min() >= 11.0
+    assert (heights[2.0] < 11.01).sum() > 20  # which needed the limit
 
 
 @pytest.mark.parametrize("to", ["lmdb", "list"])

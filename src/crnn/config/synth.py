@@ -187,7 +187,7 @@ class StyleConfig(Section):
     perspective_share: Share = 0.4
     """Share of words seen from the side, above or below (ST: 4 of 9 transformations)."""
     perspective: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.25
-    """Largest change of scale from the middle to an end: 0.25 makes one end 0.6 of the other (ST: 0.5 to 1)."""
+    """Largest change of scale from the middle to an end, half in lines: 0.25 makes one end 0.6 of the other (ST 0.5)"""
 
     arc_share: Share = 0.12
     """Share of words on a circle (ST: 0.2, MJ: parabolas on 0.2)."""
@@ -209,7 +209,7 @@ class StyleConfig(Section):
     loose_share: Share = 0.1
     """Share of crops with much more space on some sides (own; MJ: 15 px of 60)."""
     loose: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5
-    """Largest margin of those, as a share of the text's height."""
+    """Largest margin of those, as a share of the text's height; above and below lines, half."""
     cut: Annotated[float, Field(ge=0.0, le=0.3)] = 0.03
     """Largest cut of a tight crop into the text, as a share of its height."""
 

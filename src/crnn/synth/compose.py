@@ -133,7 +133,7 @@ def compose(
     printed = random.chance("printed", style.print_share)
     random = random.without(_SCENE_EFFECTS, printed)
     chosen, sides, gaps, room = _plan_neighbors(random, style, lines | printed)
-    geometry = Geometry.draw(random, ratios, style, shape, room, fit)
+    geometry = Geometry.draw(random, ratios, style, shape, room, fit, lines)
     painter = _Painter(random, style, textures, geometry, masks, neighbors, channels)
     trace("shape", painter.coverage[:, None])
     painter.background()

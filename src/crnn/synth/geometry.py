@@ -15,7 +15,7 @@ from torch.nn.functional import grid_sample
 
 from crnn.config.synth import StyleConfig
 from crnn.distributed import on_device
-from crnn.synth.filters import Floats, Integers, averaged, smooth_noise
+from crnn.synth.filters import Flags, Floats, Integers, averaged, smooth_noise
 from crnn.synth.rasterizer import MASK_MARGIN
 from crnn.synth.rng import SampleRandom
 
@@ -26,6 +26,10 @@ _ALONG = np.linspace(-0.5, 0.5, 13)
 _OUTLINE = np.array([(u, v) for v in (-0.5, 0.5) for u in _ALONG])
 
 _MAX_RISE = 0.7  # Largest rise from end to end of a line in its proportions, by turn or arc, in text heights
+
+# Of arcs, turns, perspective and loose crops of lines. At full strength, letters of long lines are a few pixels high:
+# a twentieth of all images, most of which nobody could read, made three fifths of the loss (2026-11-30).
+_STRENGTH_OF_LINES = 0.5
 
 _LEAST_SCALE = 0.05  # A surface ends below this scale; the middle of the word has 1, all words are above 0.5
 
@@ -62,12 +66,14 @@ class Geometry:
         shape: tuple[int, int],
         room: Floats,
         fit: tuple[float, float] | None = None,
+        lines: Flags | None = None,
     ) -> Geometry:
         """Draw shapes for ink of ``ratios`` (N,), with ``room`` (N, 4) at each side for other things, in text heights.
 
         ``fit`` are the least and largest width over height of a crop as a share of the image's, reached by more margin.
-        Default: crops are stretched to the image.
+        Default: crops are stretched to the image. ``lines`` (N,) are texts with spaces; default: none.
         """
+        strength = 1.0 if lines is None else np.where(lines, _STRENGTH_OF_LINES, 1.0)
         ratio = ratios * np.exp(random.normal("stretch", 0.0, style.stretch)).clip(0.6, 1.7)
         height, width = shape
         arc = random.chance("arc", style.arc_share)
@@ -76,7 +82,7 @@ class Geometry:
         angle = np.minimum(np.radians(np.maximum(degrees, 0.1)), ratio / 0.75)
         keeps_ratio = fit is not None and fit[0] > 0.0
         if keeps_ratio:
-            angle = np.minimum(angle, 8.0 * _MAX_RISE / ratio)
+            angle = np.minimum(angle, 8.0 * strength * _MAX_RISE / ratio)
         radius = np.where(arc, np.where(random.uniform("arc side") < 0.65, 1.0, -1.0) * ratio / angle, np.inf)
         waved = random.chance("wave", style.wave_share) & ~arc
         wave = np.stack(
@@ -91,17 +97,17 @@ class Geometry:
         bent = _bend(outline, radius, wave)
         least, most = np.zeros_like(ratio), np.full_like(ratio, np.inf)
         if keeps_ratio:
-            most = np.arctan(_MAX_RISE / ratio)
+            most = np.arctan(strength * _MAX_RISE / ratio)
         elif fit is not None:
             # A word too long for its image leans as far as makes it fit.
             wanted = width / height * 1.05
             long = (ratio > 1.25 * wanted) & ~arc
             leaning = np.arctan((ratio - wanted) / np.maximum(ratio * wanted - 1.0, 0.1))
             least = random.uniform("lean", leaning, np.maximum(leaning, 0.9)) * long
-        forward = _projective(random, style, bent, least, most)
+        forward = _projective(random, style, bent, least, most, strength)
         scene = _apply(forward, bent)
         low, high = scene.min(axis=1), scene.max(axis=1)
-        margins = _margins(random, style) + room
+        margins = _margins(random, style, strength) + room
         # Lengths in the scene are about text heights; a word seen from afar gets its margins smaller.
         scale = np.minimum(1.0, (high - low)[:, 1])[:, None]
         low = low - margins[:, [0, 2]] * scale
@@ -211,8 +217,10 @@ def _bend(points: Floats, radius: Floats, wave: Floats) -> Floats:
     return np.stack([x, y], axis=-1)
 
 
-def _projective(random: SampleRandom, style: StyleConfig, bent: Floats, least: Floats, most: Floats) -> Floats:
-    """Draw slant, rotation by ``least`` to ``most`` and perspective: ``(N, 3, 3)``."""
+def _projective(
+    random: SampleRandom, style: StyleConfig, bent: Floats, least: Floats, most: Floats, strength: Floats | float
+) -> Floats:
+    """Draw slant, rotation by ``least`` to ``most`` and perspective, times ``strength``: ``(N, 3, 3)``."""
     slant = np.where(random.chance("slant", style.slant_share), random.signed("slant strength", style.slant), 0.0)
     # Letters lean to the right far more often than to the left.
     slant = np.where(random.chance("slant side", 0.8), np.abs(slant), slant)
@@ -223,8 +231,8 @@ def _projective(random: SampleRandom, style: StyleConfig, bent: Floats, least: F
     turn = np.where(least > 0.0, np.where(random.chance("lean up", 0.6), -least, least), turn).clip(-most, most)
     seen = random.chance("perspective", style.perspective_share)
     half = np.abs(bent).max(axis=1)  # (N, 2)
-    across = np.where(seen, random.signed("perspective across", style.perspective), 0.0) / half[:, 0]
-    down = np.where(seen, random.signed("perspective down", style.perspective), 0.0) / half[:, 1]
+    across = np.where(seen, strength * random.signed("perspective across", style.perspective), 0.0) / half[:, 0]
+    down = np.where(seen, strength * random.signed("perspective down", style.perspective), 0.0) / half[:, 1]
     matrix = np.zeros((len(slant), 3, 3))
     cos, sin = np.cos(turn), np.sin(turn)
     # x' = cos (x - slant y) - sin y; y' = sin (x - slant y) + cos y
@@ -246,13 +254,16 @@ def _inverse(matrix: Floats) -> Floats:
     return np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-1)
 
 
-def _margins(random: SampleRandom, style: StyleConfig) -> Floats:
-    """Draw margins ``(N, 4)``: left, right, above, below, in text heights."""
+def _margins(random: SampleRandom, style: StyleConfig, strength: Floats | float) -> Floats:
+    """Draw margins ``(N, 4)``: left, right, above, below, in text heights; ``strength`` is that of loose ones."""
     common = random.uniform("margin", 0.0, style.margin)
     loose = random.chance("loose", style.loose_share)
     sides = []
     for side in ("left", "right", "above", "below"):
         own = common + random.normal(f"margin {side}", 0.0, 0.3 * style.margin)
         more = np.where(random.chance(f"loose {side}", 0.6), random.uniform(f"loose by {side}", 0.1, 1.0), 0.0)
-        sides.append(np.maximum(own, -style.cut) + np.where(loose, more * style.loose, 0.0))
+        sides.append(
+            np.maximum(own, -style.cut)
+            + np.where(loose, more * (style.loose if side in ("left", "right") else strength * style.loose), 0.0)
+        )
     return np.stack(sides, axis=1)

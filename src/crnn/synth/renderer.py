@@ -20,6 +20,7 @@ from crnn.synth.textures import TextureBank
 from crnn.synth.words import CLASS_BITS, Words, WordWriter, has_spaces, width_classes
 
 _NEIGHBORS_FROM = 1 << 40  # Words beside sample i have this plus 2i, 2i + 1, numbers that no sample has
+_LEAST_TEXT_HEIGHT = 11.0  # Pixels in the file, before shrinking; text of less is hardly readable
 
 
 class Renderer:
@@ -122,6 +123,8 @@ class Renderer:
         # 18, a tenth above 80.
         height = np.exp(random.normal("native height", np.log(36.0), 0.6)).clip(10.0, 240.0)
         crop = scene.geometry.crop
+        # Those crops are tight: in a loose one the text is no smaller, but the crop is larger.
+        height = np.maximum(height, _LEAST_TEXT_HEIGHT * crop[:, 0])
         native = np.stack([height, height * crop[:, 1] / crop[:, 0]], axis=1)
         return apply_camera(scene.images, random, self.config.camera, native)
 
