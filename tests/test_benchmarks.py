@@ -35,6 +35,14 @@ def test_reading_and_decoding_of_crops_that_are_given(word_list):
     assert found["greedy"]["ratio"] == 1.0
 
 
+def test_readers_beside_each_other(word_list):
+    folder = word_list(labels=["cat", "dog", "ten", "bird"]).parent
+    found = rows("readers.py", "--data", folder, "--protocol", "parseq", "--models", "crnn-small")
+    assert set(found) <= {"crnn-small", "tesseract --psm 8", "rapidocr"}
+    assert (found["crnn-small"]["samples"], found["crnn-small"]["right"]) == ("4", "100.00%")
+    assert all(row["samples"] == "4" for row in found.values())
+
+
 def test_training_on_rendered_crops():
     found = rows("train.py", "--backbones", "small", "--count", "8", "--batch-size", "2", "--steps", "6")
     assert set(found) == {"small, bare step", "small, loop"}
