@@ -102,10 +102,18 @@ def test_unknown_words_come_together(language: Language) -> None:
     assert score("KXGVQXKQVT") - score("KXGVQ XKQVT") < prior.bonus
 
 
+def test_closing_marks_stand_at_their_word(language: Language) -> None:
+    """Where an image says nothing of the space before one, there is none; where it shows one, it stays."""
+    for mark in ".,:;!?)":
+        assert read(shown(f"total {mark} 3", CHARSET, {5: ""}), language)[0] == f"total{mark} 3"
+        assert read(shown(f"total {mark} 3", CHARSET), language)[0] == f"total {mark} 3"
+    assert read(shown("in (house", CHARSET, {2: ""}), language)[0] == "in (house"
+
+
 def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
     """What beams add up prefix by prefix ends in what whole texts get."""
     prior = LanguagePrior(language, CHARSET)
-    for text in ("", "house", "The hotel", "A1-22", "don't stop", "HOUSE in", " in", "3.50 EUR"):
+    for text in ("", "house", "The hotel", "A1-22", "don't stop", "HOUSE in", " in", "3.50 EUR", "in : 3 ,", " )", "! a"):
         ids = CHARSET.encode(text)
         state, lengths = prior.start(1), np.zeros((1, 1), dtype=np.int64)
         for one in ids:

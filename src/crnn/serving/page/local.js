@@ -306,7 +306,7 @@ class Prior {
     if (kind === SPACE) return { ...this.begin(), ...this.afterSpace(s), done: s.done + this.token(s) + cost };
     const letter = kind === WORDLIKE, symbol = this.symbols[k];
     return {
-      done: s.done + (kind === MARK ? this.case_costs[s.case] : 0),
+      done: s.done + (kind === MARK ? this.case_costs[s.case] : 0) + (!s.size && s.done < 0 ? this.apart_cost[k] : 0),
       word: letter ? s.word + s.row.values[symbol] : s.word + this.endCost(s) + this.word_mark_cost[k],
       digits: s.digits + this.digit_cost[k],
       anything: s.anything + this.any_cost[k],
