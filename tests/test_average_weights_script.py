@@ -50,6 +50,18 @@ def test_the_mean_of_weights_and_themselves_has_no_calibration(tmp_path, small_c
         assert torch.equal(mean.tensors[name], tensor)
 
 
+def test_widths_may_be_others_in_training_than_in_reading(tmp_path, small_config):
+    image = {"resize": "keep_ratio", "max_width": 320}
+    files = [
+        write(tmp_path / f"{width}.safetensors", small_config(image={**image, "min_width": width}), scale=scale)
+        for width, scale in ((48, 1.0), (80, 4.0))
+    ]
+    mean = load_weights(average_weights([files[1], files[0], files[0]], tmp_path / "mean.safetensors"))
+    assert mean.config.image.min_width == 48
+    name, tensor = next((n, t) for n, t in load_weights(files[0]).tensors.items() if t.ndim > 1)
+    torch.testing.assert_close(mean.tensors[name], 2.0 * tensor)
+
+
 def test_what_has_no_mean_is_refused(tmp_path, small_config):
     config = small_config()
     one = write(tmp_path / "one.safetensors", config)

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from crnn.data.source import open_source
@@ -22,6 +23,16 @@ def test_a_seed_draws_the_same_images_of_every_kind(tmp_path):
             assert first.image_bytes(number) != other.image_bytes(number)
             with Image.open(tmp_path / "a" / kind / f"{number:04}.png") as image:
                 assert image.convert("L").getextrema()[1] - image.convert("L").getextrema()[0] > 30
+
+
+def test_arguments_are_checked_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "fonts").mkdir()
+    (tmp_path / "fonts" / "cut.ttf").write_bytes(FONTS[0].read_bytes()[:3000])
+    for arguments in (["--count", "0"], ["--fonts", str(tmp_path / "fonts")], ["--fonts", str(tmp_path)[:-1]]):
+        monkeypatch.setattr("sys.argv", ["hard_words.py", str(tmp_path / "hard"), *arguments])
+        with pytest.raises(SystemExit, match="2"):
+            script["main"]()
+    assert not (tmp_path / "hard").exists()
 
 
 def test_an_arc_bends_and_keeps_the_ink(tmp_path):

@@ -2,7 +2,8 @@
 
     python tools/average_weights.py runs/a runs/b mean.safetensors
 
-The mean can read better than each of them; measure it. Weights of trainings that began differently have no mean.
+The mean can read better than each of them; measure it. A source counts as often as it is named; least and largest width
+are those of the last. Weights of trainings that began differently have no mean.
 Confidences are fitted anew: ``crnn calibrate mean.safetensors DATA``.
 
 Reference:
@@ -17,6 +18,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +65,7 @@ def average_weights(sources: Sequence[str | Path], out: str | Path) -> Path:
 
 def _check_pair(one: Weights[Tensor], other: Weights[Tensor]) -> None:
     for section in ("model", "image", "charset"):
-        if getattr(one.config, section) != getattr(other.config, section):
+        if _settings(one, section) != _settings(other, section):
             raise CheckpointError(
                 f"{one.path} and {other.path} have other settings of {section}; expected weights of one network"
             )
@@ -74,6 +76,12 @@ def _check_pair(one: Weights[Tensor], other: Weights[Tensor]) -> None:
             "is expected): between them is nothing that reads. Expected weights of one training, or of several that "
             "began with the same weights (train.warm_start)"
         )
+
+
+def _settings(weights: Weights[Tensor], section: str) -> dict[str, Any]:
+    """Return settings but for the widths, which may be others in training than in reading."""
+    found = getattr(weights.config, section).model_dump()
+    return {name: value for name, value in found.items() if name not in ("min_width", "max_width")}
 
 
 def _cosine(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

@@ -1,7 +1,7 @@
 """Draw words in looks that training does not have: arcs, tilted words, web addresses, neon and relief.
 
     python tools/hard_words.py hard/ [--count 200] [--fonts FOLDER] [--seed 0]
-    crnn evaluate crnn-small hard/arc.tsv hard/tilted.tsv hard/web.tsv hard/neon.tsv hard/relief.tsv
+    crnn evaluate crnn-small hard/*.tsv --charset 36
 
 Letters are Pillow's, and nothing of ``crnn.synth`` draws them: arcs and angles go beyond those of training, glow and
 embossing are of no kind that it has. By default with the faces that ship; with ``--fonts`` others can be asked about.
@@ -171,6 +171,13 @@ def main() -> None:
     options = parser.parse_args()
     shipped = Path(str(importlib.resources.files("crnn.synth") / "faces"))
     fonts = sorted(p for p in (options.fonts or shipped).rglob("*") if p.suffix.lower() in (".ttf", ".otf"))
+    if options.count < 1:
+        parser.error(f"--count is {options.count}; expected 1 or more")
+    for path in fonts:  # before anything is written
+        try:
+            ImageFont.truetype(str(path), _SIZE)
+        except OSError as error:
+            parser.error(f"{path}: {error}; expected fonts that can be opened")
     if not fonts:
         parser.error(f"{options.fonts}: no .ttf or .otf there")
     write(options.folder, options.count, fonts, options.seed)

@@ -32,7 +32,7 @@ from PIL import Image, ImageDraw, ImageFont
 import crnn
 from crnn.config.model import parse_reader_config
 from crnn.engines.exported_file import METADATA_KEY, SHA256_KEY, UNSEALED, sealed
-from crnn.errors import CheckpointError
+from crnn.errors import CheckpointError, CrnnError
 from crnn.export import export
 from crnn.files import atomic_write
 from crnn.model.checkpoint import load_weights, read_tensors, write_tensors
@@ -65,7 +65,8 @@ def told(info: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         settings.get(section, {}).pop(key, None)
     fonts = settings.get("fonts", {})
     fonts["folders"] = [f if f in ("shipped", "system") else Path(f).name for f in fonts.get("folders", [])]
-    return {"step": info.get("step"), "samples": info.get("samples"), **facts, "run": settings}
+    averaged = {"averaged": info["averaged"]} if "averaged" in info else {}
+    return {"step": info.get("step"), "samples": info.get("samples"), **averaged, **facts, "run": settings}
 
 
 def fitted_shift(path: Path) -> float:
@@ -92,6 +93,16 @@ def fitted_shift(path: Path) -> float:
     return float(np.median(errors))
 
 
+def check_same_numbers(state: dict[str, torch.Tensor], target: Path, quantised: Path) -> None:
+    """Raise ``CheckpointError`` if new weights are not those that ship, or the int8 file was not made from these."""
+    old, _ = read_tensors(target)
+    source = json.loads({e.key: e.value for e in onnx.load(quantised).metadata_props}[METADATA_KEY])["info"]
+    if source["source_sha256"] != hashlib.sha256(target.read_bytes()).hexdigest():
+        raise CheckpointError(f"--keep-int8: {quantised.name} was not made from {target.name}; leave it out")
+    if state.keys() != old.keys() or any(not torch.equal(old[name], state[name]) for name in state):
+        raise CheckpointError(f"--keep-int8: {target.name} has other numbers than the new weights; leave it out")
+
+
 def restate(target: Path, path: Path) -> None:
     """Give an int8 file the settings and the calibration of the weights that it was made from; its graph stays."""
     weights = read_weights(target)
@@ -106,7 +117,7 @@ def restate(target: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Write the file and its checksum."""
+    """Check the arguments, and ship."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="weights file or run folder")
     parser.add_argument("name", help="name under which it ships")
@@ -117,6 +128,21 @@ def main() -> None:
     parser.add_argument("--language", help="language that readings use: en, or none")
     parser.add_argument("--keep-int8", action="store_true", help="the int8 file that is there keeps its numbers")
     options = parser.parse_args()
+    target, quantised = FOLDER / f"{options.name}.safetensors", FOLDER / f"{options.name}.int8.onnx"
+    if options.name != Path(options.name).name:
+        parser.error(f"the name is {options.name!r}; expected one without a folder")
+    if options.keep_int8 and not (target.is_file() and quantised.is_file()):
+        parser.error(f"--keep-int8: {target.name} and {quantised.name} do not both exist in {FOLDER}")
+    if not isinstance(options.image, dict):
+        parser.error("--image is no JSON object; expected settings as '{\"min_width\": 80}'")
+    try:
+        ship(options, target, quantised)
+    except CrnnError as error:
+        parser.error(str(error))
+
+
+def ship(options: argparse.Namespace, target: Path, quantised: Path) -> None:
+    """Write both files and the checksums."""
     path = resolve_weights(options.run)
     weights = load_weights(path)
     _, metadata = read_tensors(path)
@@ -132,9 +158,10 @@ def main() -> None:
         metadata["calibration"]["shift"] = round(before + fitted_shift(path), 2)
         print(f"places are shifted by {metadata['calibration']['shift']} pixels")
     FOLDER.mkdir(exist_ok=True)
-    target = FOLDER / f"{options.name}.safetensors"
-    write_tensors(target, shipped_state(weights.tensors), metadata)
-    quantised = FOLDER / f"{options.name}.int8.onnx"
+    state = shipped_state(weights.tensors)
+    if options.keep_int8:
+        check_same_numbers(state, target, quantised)
+    write_tensors(target, state, metadata)
     if options.keep_int8:
         restate(target, quantised)
     else:

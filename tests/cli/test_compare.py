@@ -35,6 +35,13 @@ def test_compare_shows_both_and_some_of_the_samples(run, files):
     assert out.endswith("and 18 more: --json, --tsv and --sheet have them\n")
 
 
+def test_a_model_in_the_place_of_readings_is_told_how_to_make_them(run, files):
+    status, out, err = run("compare", "crnn-small", *files[1:])
+    assert (status, out) == (2, "")
+    assert "crnn-small is a model; expected a file of readings" in err
+    assert "crnn evaluate crnn-small DATA --readings FILE" in err
+
+
 @pytest.mark.parametrize("target", ["a.tsv", "labels.tsv"])
 def test_what_is_read_is_not_written_over(run, files, target):
     path = files[2] if target == "labels.tsv" else target

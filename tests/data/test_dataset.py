@@ -203,6 +203,15 @@ def test_a_charset_that_few_labels_are_written_in_is_refused(word_list, small_co
         batches_of(small_config, path, data={"train": [str(path)], "max_lost_share": 1.0})
 
 
+def test_a_list_whose_images_are_elsewhere_is_told_so(word_list, small_config):
+    path = word_list(4)
+    for number in (1, 2, 4):
+        (path.parent / "images" / f"{number}.png").unlink()
+    said = r"3 of 4 images are not there, the first is images/1\.png; expected lines of path<TAB>text"
+    with pytest.raises(DataError, match=said):
+        batches_of(small_config, path, image=KEEP_RATIO)
+
+
 # ---- before a run
 
 

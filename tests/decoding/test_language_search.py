@@ -113,7 +113,19 @@ def test_closing_marks_stand_at_their_word(language: Language) -> None:
 def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
     """What beams add up prefix by prefix ends in what whole texts get."""
     prior = LanguagePrior(language, CHARSET)
-    for text in ("", "house", "The hotel", "A1-22", "don't stop", "HOUSE in", " in", "3.50 EUR", "in : 3 ,", " )", "! a"):
+    for text in (
+        "",
+        "house",
+        "The hotel",
+        "A1-22",
+        "don't stop",
+        "HOUSE in",
+        " in",
+        "3.50 EUR",
+        "in : 3 ,",
+        " )",
+        "! a",
+    ):
         ids = CHARSET.encode(text)
         state, lengths = prior.start(1), np.zeros((1, 1), dtype=np.int64)
         for one in ids:

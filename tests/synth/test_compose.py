@@ -221,6 +221,45 @@ def test_shadows_and_depth_fall_to_one_side(textures: TextureBank, effect: str) 
     assert (toward[seen] > 0.1).all()
 
 
+def test_letters_on_walls_have_dark_sides_below(textures: TextureBank) -> None:
+    colors = palette(wall_share=1.0)
+    assert colors.on_wall.all()
+    assert not palette(wall_share=0.0).on_wall.any()
+    assert (colors.side <= 0.8 * torch.minimum(colors.text, colors.background) + 1e-6).all()
+    assert torch.minimum(colors.text, colors.background).min() >= 0.25  # or sides could not be told from letters
+    assert (colors.text - colors.background).abs()[:, 0].double().numpy() == pytest.approx(colors.contrast, abs=1e-6)
+
+    def middles(weights: Tensor) -> Tensor:
+        return (weights * torch.arange(SHAPE[0])[:, None]).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
+
+    found = scene(textures, margin=1.0, wall_share=1.0, texture=0.0, shadow=8.0)
+    beside = found.coverage == 0.0
+    dark = beside & (found.images[:, 0] < torch.minimum(colors.text, colors.background)[:, :, None] - 0.02)
+    visible = dark.sum(dim=(1, 2)) > 20
+    assert visible.float().mean() > 0.7
+    assert (middles(dark.float()) > middles(found.coverage))[visible].all()
+    # The wall has a texture whatever the share of others is; printed words have neither.
+    plain, wall = (scene(textures, wall_share=1.0, shadow=8.0, texture=texture) for texture in (0.0, 0.35))
+    assert ((plain.images != wall.images) & (plain.coverage[:, None] == 0.0)).flatten(1).any(dim=1).all()
+    printed = [scene(textures, print_share=1.0, wall_share=share).images for share in (0.0, 1.0)]
+    assert torch.equal(*printed)
+
+
+def test_half_of_all_textures_stand_upright(textures: TextureBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, angles = textures.sample, []
+
+    def noted(*given: Any) -> Tensor:
+        angles.append(given[3])
+        return sample(*given)
+
+    monkeypatch.setattr(textures, "sample", noted)
+    scene(textures, texture_share=1.0)
+    scene(textures, texture_share=0.0, wall_share=1.0)
+    all_kinds, walls = (np.abs(angle) < 0.2 for angle in angles if len(angle))
+    assert 0.3 < all_kinds.mean() < 0.8
+    assert walls.all()
+
+
 def test_relief_is_on_the_edges_of_letters(textures: TextureBank) -> None:
     before, _, difference = change(textures, relief_share=1.0)
     assert difference[before.coverage == 0.0].abs().max() == 0.0

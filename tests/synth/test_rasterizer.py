@@ -78,6 +78,12 @@ def test_there_is_no_mask_without_ink_and_of_what_is_too_large(font: Font, text:
     assert render_mask(text, font, lettering, WIDTH, np.random.default_rng(0)) is None
 
 
+def test_a_font_that_is_gone_is_named(font: Font, tmp_path: Path) -> None:
+    lost = dataclasses.replace(font, path=str(tmp_path / "lost.ttf"))
+    with pytest.raises(DataError, match=r"lost\.ttf: is gone, or another file than at the start"):
+        drawn("word", lost)
+
+
 def test_a_letter_far_from_its_place_is_drawn_whole(tmp_path: Path) -> None:
     """Fonts may draw anywhere; what is outside of the usual room is measured and drawn again."""
     font = box_face(tmp_path / "far.ttf", {"A": (-900, -1500, -300, 2600), "B": (1400, 0, 3000, 100)})

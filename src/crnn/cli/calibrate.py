@@ -60,6 +60,7 @@ def calibrate(
             show(
                 f"{path}, {way}: slope {curve.slope:.3f}, offset {curve.offset:+.3f} from {curve.samples} readings, "
                 f"{100 * curve.accuracy:.2f} % right; expected calibration error {100 * curve.error_before:.2f} % "
-                f"before, {100 * curve.error_after:.2f} % after (on readings that it was not fitted on)"
+                f"of the network's probability, {100 * curve.error_after:.2f} % of the confidence (on readings that it "
+                "was not fitted on)"
             )
     return 0

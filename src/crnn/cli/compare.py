@@ -25,8 +25,8 @@ _KINDS = {"a": "only A is right", "b": "only B is right", "neither": "neither is
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A")],
-    b: Annotated[str, typer.Argument(metavar="B")],
+    a: Annotated[str, typer.Argument(metavar="READINGS_A")],
+    b: Annotated[str, typer.Argument(metavar="READINGS_B")],
     data: Annotated[list[str], typer.Argument(metavar="[NAME=]DATA ...")],
     protocol: ProtocolName = "parseq",
     charset: Literal["auto", "36", "62", "94"] = "auto",
@@ -51,9 +51,16 @@ def compare(
         tsv: Write all samples that are read differently, with label and both texts.
         json: Print one JSON object, with all of them.
     """
+    from crnn.engines.loading import is_model
     from crnn.evaluation.compare import compare as run
     from crnn.recognizer import load
 
+    for model in (a, b):
+        if is_model(model):
+            raise ConfigError(
+                f"{model} is a model; expected a file of readings, which crnn evaluate {model} DATA --readings FILE "
+                "writes"
+            )
     folders = [spec.rpartition("=")[2] for spec in data]
     inputs = [a, b, *folders, *(os.path.join(folder, "labels.tsv") for folder in folders)]  # noqa: PTH118
     check_writable("--sheet", sheet, "differing.png", IMAGES, inputs)

@@ -217,7 +217,7 @@ class StyleConfig(Section):
 
     contrast_least: Share = 0.1
     """Least difference between text and background, of the range from black to white (own)."""
-    contrast_most: Share = 0.95
+    contrast_most: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     """Largest difference between text and background."""
     low_contrast_share: Share = 0.25
     """Share of words with a difference from the lowest third (own: a quarter of SVT's crops)."""
@@ -253,6 +253,9 @@ class StyleConfig(Section):
     third of the letters' height (own: letters on walls of shops)."""
     extrusion_share: Share = 0.06
     """Share of words with depth: the letters drawn again and again towards one side (ST: 0.1)."""
+    wall_share: Share = 0.0
+    """Share of words of letters that stand on a wall in daylight: long dark sides below, bricks or planks behind (own:
+    signs of shops)."""
 
     tone_share: Share = 0.03
     """Share of words whose first or last letters have another tone, as in names of two parts (own)."""

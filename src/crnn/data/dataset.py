@@ -219,6 +219,11 @@ def _check_lost(found: LabelScan, limit: float) -> None:
     reasons = [f"left out {describe_skipped(found)}"] if left_out else []
     if found.changed:
         reasons.append(f"{found.changed} labels lose {''.join(c for c, _ in found.lost.most_common(20))!r}")
+    if 2 * found.skipped["missing"] > left_out + found.changed:
+        raise DataError(
+            f"{found.path}: {found.skipped['missing']} of {total} images are not there, the first is "
+            f"{found.examples['missing'][0]}; expected lines of path<TAB>text, paths relative to the list's folder"
+        )
     raise DataError(
         f"{found.path}: {left_out + found.changed} of {total} labels cannot be used as they are "
         f"({'; '.join(reasons)}), with data.max_lost_share {limit:g}; check charset.characters, "

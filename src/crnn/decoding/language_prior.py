@@ -2,8 +2,8 @@
 
 ``p(word) = 0.8975 * n-grams and marks + 0.10 * digits + 0.0025 * any string``, so that codes, serial numbers and prices
 are not bent into words: an unknown word costs a constant, once. A space begins a new word; where the one before was
-unknown, any string has 0.20, so that names and texts of other languages keep their spaces. A closing mark behind a space
-costs more. Capitals follow four patterns: lower, Capitalized, UPPER, other.
+unknown, any string has 0.20, so that names and texts of other languages keep their spaces. A closing mark behind a
+space costs more. Capitals follow four patterns: lower, Capitalized, UPPER, other.
 Shape letters: N images, B beams, K classes, M texts. Logarithms are natural.
 """
 

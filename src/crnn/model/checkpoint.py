@@ -107,7 +107,7 @@ def warm_start(network: CRNN, charset: Charset, weights: Weights[Tensor]) -> str
     fault = ""
     if wrong:
         there, here = (tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else None for tensors in (state, own))
-        fault = f"{wrong[0]} has shape {there}, here {here}"
+        fault = f"its network is another one ({wrong[0]} has shape {there}, here {here})"
     elif (model.pooling, image.mean, image.std) != (network.pooling, network.image.mean, network.image.std):
         fault = "its pooling, mean or std are others"
     if fault:

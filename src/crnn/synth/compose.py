@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ class Palette:
     """Colors of N images, each ``(N, C)`` float32 in [0, 1]."""
 
     contrast: Floats  # ``(N,)`` float64: difference in grey of text and background
+    on_wall: Flags  # ``(N,)`` letters that stand on a wall in daylight
     background: Tensor  # Behind everything
     text: Tensor  # The letters
     outline: Tensor  # Borders of letters; away from the text's grey
@@ -52,6 +54,10 @@ class Palette:
         text, background = np.where(lighter, [dark + contrast, dark], [dark, dark + contrast])
         paper, ink = 1.0 - 0.3 * random.uniform("paper") ** 2, 0.5 * random.uniform("ink") ** 1.5
         document = np.where(random.chance("printed inverse", 0.06), [paper, ink], [ink, paper])
+        # Sides and shadows of letters on a wall are darker than letters and wall, which leave room for that.
+        on_wall = random.chance("wall", style.wall_share)
+        text, background = np.where(on_wall, 0.25 + 0.75 * np.array([text, background]), [text, background])
+        contrast = np.where(on_wall, 0.75 * contrast, contrast)
         printed = random.chance("printed", style.print_share)
         text, background = np.where(printed, document, [text, background])
         contrast = np.where(printed, paper - ink, contrast)
@@ -66,6 +72,7 @@ class Palette:
             np.minimum(background, text) * random.uniform("side level"),
             text + toward * random.uniform("side", 0.35, 0.75),
         )
+        side = np.where(on_wall, np.minimum(background, text) * random.uniform("side level", 0.0, 0.8), side)
         # A shadow as dark as dark letters would be read with them.
         shadow = np.where(lighter, background * random.uniform("shadow level", 0.0, 0.7), text + 0.6 * toward)
         # About as far from the background as the text: beside far stronger things cameras and readers lose it.
@@ -77,7 +84,7 @@ class Palette:
         levels = (background, text, outline, side, shadow, other, second, front)
         grey = random.chance("grey", 0.3)
         colors = (_tinted(random, *color, grey, channels) for color in zip(names, levels, strict=True))
-        return cls(contrast, *(on_device(color, device) for color in colors))
+        return cls(contrast, on_wall, *(on_device(color, device) for color in colors))
 
 
 def _tinted(random: SampleRandom, name: str, level: Floats, grey: Flags, channels: int) -> npt.NDArray[np.float32]:
@@ -102,7 +109,7 @@ Trace = Callable[[str, Tensor], None]  # Called with the name of each stage and 
 _SCENE_EFFECTS = frozenset(  # Absent from printed documents
     (
         *("arc", "wave", "perspective", "tilt", "slant", "split", "ghost", "shadow", "extrusion", "outline", "hollow"),
-        *("relief", "tone", "occlusion", "blend", "ground gradient", "text gradient", "text texture"),
+        *("wall", "relief", "tone", "occlusion", "blend", "ground gradient", "text gradient", "text texture"),
     )
 )
 
@@ -144,7 +151,7 @@ def compose(
     painter.apply("frame", style.frame_share, painter.lines)
     trace("beside it", painter.images)
     painter.apply("shadow", style.shadow_share, painter.shadows)
-    painter.apply("extrusion", style.extrusion_share, painter.extrusions)
+    painter.extrusions()
     painter.outlines()
     trace("shadow, border", painter.images)
     painter.text()
@@ -290,9 +297,12 @@ class _Painter:
         shadow = shadow + part.uniform("shadow soft") * (averaged(averaged(shadow, 2), 1) - shadow)
         self._cover(part, shadow * part.uniform("shadow opacity", 0.3, 0.9), part.take(self.palette.shadow))
 
-    def extrusions(self, part: Part) -> None:
-        """Paint the depth of the letters."""
-        offsets = self._offsets(part, "extrusion", self.style.shadow)
+    def extrusions(self) -> None:
+        """Paint the depth of the letters; on walls it is long and below them, where daylight leaves it dark."""
+        on_wall = self.palette.on_wall
+        deep = self.random.chance("extrusion", self.style.extrusion_share)
+        part = Part(self.random, deep | on_wall, self.u.device)
+        offsets = self._offsets(part, "extrusion", self.style.shadow, on_wall[part.rows])
         depth = front = part.take(self.coverage)
         copies = math.ceil(max(3.0, self.style.shadow))
         for copy in range(1, copies + 1):
@@ -354,7 +364,8 @@ class _Painter:
         return part, (u + v).clamp_(-0.7, 0.7) * part.tensor(strength * self.palette.contrast[part.rows])
 
     def _texture(self, of: str, share: float) -> tuple[Part, Tensor]:
-        part = self._part(f"{of} texture", share)
+        walls = self.palette.on_wall if of == "ground" else False
+        part = Part(self.random, self.random.chance(f"{of} texture", share) | walls, self.u.device)
         strength = part.random.uniform(f"{of} texture strength", 0.1, 1.0) * self.style.texture
         field = self._texture_field(part, f"{of} texture")
         return part, field * part.tensor(strength * self.palette.contrast[part.rows])
@@ -365,7 +376,11 @@ class _Painter:
             on_device(random.integers(f"{name} tile", len(self.textures)), self.u.device),
             np.stack([random.uniform(f"{name} top"), random.uniform(f"{name} left")], axis=1),
             random.log_uniform(f"{name} scale", 0.35, 2.5),
-            random.uniform(f"{name} angle", 0.0, 2.0 * np.pi),
+            np.where(
+                random.chance(f"{name} upright", 0.5) | self.palette.on_wall[part.rows],
+                random.normal(f"{name} lean", 0.0, 0.04),
+                random.uniform(f"{name} angle", 0.0, 2.0 * np.pi),
+            ),
             random.log_uniform(f"{name} aspect", 0.5, 2.0),
             self.geometry.shape,
         )
@@ -379,10 +394,14 @@ class _Painter:
         strength = part.random.uniform("relief strength", 0.15, 0.6) * self.palette.contrast[part.rows]
         return part, edges * part.tensor(strength * np.where(part.random.chance("relief cut in", 0.5), 1.0, -1.0))
 
-    def _offsets(self, part: Part, of: str, most: float) -> tuple[Integers, Integers]:
-        """Draw whole pixels right and down, in any direction; at most a third of the letters' height."""
-        angle = part.random.uniform(f"{of} direction", 0.0, 2.0 * np.pi)
-        length = part.random.log_uniform(f"{of} length", 1.0, max(1.0, most))
+    def _offsets(
+        self, part: Part, of: str, most: float, below: Flags | Literal[False] = False
+    ) -> tuple[Integers, Integers]:
+        """Draw whole pixels right and down, in any direction or ``below``; at most a third of the letters' height."""
+        turn, most = part.random.uniform(f"{of} direction", 0.0, 2.0 * np.pi), max(1.0, most)
+        angle = np.where(below, np.pi / 2.0 + 0.4 * (turn - np.pi), turn)
+        length = part.random.log_uniform(f"{of} length", 1.0, most)
+        length = np.where(below, part.random.uniform(f"{of} length", most / 4.0, most), length)
         length = np.minimum(length, np.maximum(1.0, self.geometry.text_height[part.rows] / 3.0))
         return np.rint(length * np.cos(angle)).astype(np.int64), np.rint(length * np.sin(angle)).astype(np.int64)
 

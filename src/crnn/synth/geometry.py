@@ -107,7 +107,9 @@ class Geometry:
         forward = _projective(random, style, bent, least, most, strength)
         scene = _apply(forward, bent)
         low, high = scene.min(axis=1), scene.max(axis=1)
-        margins = _margins(random, style, strength) + room
+        # More margin on the side of another word would show all of it: it could not be told from the text.
+        margins = _margins(random, style, strength)
+        margins = np.where(room > 0.0, np.minimum(margins, 0.0), margins) + room
         # Lengths in the scene are about text heights; a word seen from afar gets its margins smaller.
         scale = np.minimum(1.0, (high - low)[:, 1])[:, None]
         low = low - margins[:, [0, 2]] * scale
@@ -117,7 +119,7 @@ class Geometry:
             found = size[:, 0] / size[:, 1] * (height / width)
             more = np.stack([np.maximum(fit[0] / found, 1.0), np.maximum(found / fit[1], 1.0)], axis=1)
             before = np.stack([random.uniform("fit across"), random.uniform("fit down")], axis=1)
-            # More margin beside another word would show all of it, so it goes to the other side.
+            # What is left goes to the side where no other word is.
             first, last = room[:, [0, 2]] > 0.0, room[:, [1, 3]] > 0.0
             before = np.where(first, 0.0, np.where(last, 1.0, before))
             more = np.where(first & last, 1.0, more)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, features
 
 from crnn.config.synth import StyleConfig
-from crnn.errors import ConfigError
+from crnn.errors import ConfigError, DataError
 from crnn.reading_order import has_right_to_left
 from crnn.synth.font_check import Font
 
@@ -149,9 +149,15 @@ def _size_for(length: int) -> int:
 
 @functools.lru_cache(maxsize=_MAX_OPEN)
 def _freetype(font: Font, size: int) -> ImageFont.FreeTypeFont:
-    opened = ImageFont.truetype(font.path, size, index=font.index)
-    if font.axes:
-        opened.set_variation_by_axes(list(font.axes))
+    try:
+        opened = ImageFont.truetype(font.path, size, index=font.index)
+        if font.axes:
+            opened.set_variation_by_axes(list(font.axes))
+    except OSError as error:
+        raise DataError(
+            f"{font.path}: is gone, or another file than at the start ({error}); leave the folders of fonts as they "
+            "are while text is rendered, and start again"
+        ) from error
     return opened
 
 
