@@ -25,16 +25,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 )
 def test_nothing_is_written_where_it_cannot_be_right(arguments, said, tmp_path, monkeypatch, capsys):
     main = runpy.run_path(str(ROOT / "tools" / "ship_weights.py"))["main"]
-    shipped = ROOT / "src" / "crnn" / "weights"
+    shipped, folder = ROOT / "src" / "crnn" / "weights", tmp_path / "weights"
+    folder.mkdir()
     for name in ("crnn-small.safetensors", "crnn-small.int8.onnx"):
-        shutil.copy(shipped / name, tmp_path / name)
-        shutil.copy(shipped / name, tmp_path / name.replace("small", "vgg"))  # its int8 form is of other weights
-    (tmp_path / "crnn-vgg.safetensors").write_bytes((shipped / "crnn-vgg.safetensors").read_bytes())
-    before = {path: path.read_bytes() for path in tmp_path.parent.rglob("*") if path.is_file()}
-    monkeypatch.setitem(main.__globals__, "FOLDER", tmp_path)
+        shutil.copy(shipped / name, folder / name)
+        shutil.copy(shipped / name, folder / name.replace("small", "vgg"))  # its int8 form is of other weights
+    (folder / "crnn-vgg.safetensors").write_bytes((shipped / "crnn-vgg.safetensors").read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setitem(main.__globals__, "FOLDER", folder)
     monkeypatch.setattr("sys.argv", ["ship_weights.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in tmp_path.parent.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
