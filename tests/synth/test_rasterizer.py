@@ -120,23 +120,27 @@ def test_letters_are_shaken_by_the_generator(font: Font) -> None:
     assert tops.max() - tops.min() >= 2
 
 
-def test_small_capitals_are_smaller(font: Font) -> None:
-    ink, _ = drawn("H" + "h" * 6, font, Lettering(small_caps=True))
+def test_capitals_behind_the_first_of_a_word_are_smaller(font: Font) -> None:
+    ink, _ = drawn("HHHHH HH", font, Lettering(small_caps=0.75))
     filled = ink > 128
     columns = np.flatnonzero(filled.any(axis=0))
-    tops = filled.argmax(axis=0)
-    assert tops[columns[0]] <= 1
-    assert tops[columns[-1]] == pytest.approx(0.25 * ink.shape[0], abs=2)
-    assert filled[-2:, columns[-1]].any()
-    # They are capitals: without the first letter it is the word in capitals.
-    assert likeness(drawn("hexe", font, Lettering(small_caps=True))[0], drawn("HEXE", font)[0]) > 0.95
+    tops = filled.argmax(axis=0)[columns]
+    starts = np.flatnonzero(np.diff(columns, prepend=-9) > 1)  # of the letters
+    assert len(starts) == 7
+    expected = [0, *[0.25 * ink.shape[0]] * 4, 0, 0.25 * ink.shape[0]]
+    assert tops[starts].tolist() == pytest.approx(expected, abs=2)
+    assert filled[-2:, columns[-1]].any()  # on the same line
 
 
-def test_small_capitals_are_those_that_the_face_has(font: Font) -> None:
-    poor = dataclasses.replace(font, characters=frozenset("Habc"))
-    one, other = (drawn("Habc", poor, Lettering(small_caps=small, tracking=0.01))[0] for small in (True, False))
+@pytest.mark.parametrize("text", ["Habc", "hexe", "McHEXE", "1234", "H-H", "Straße"])
+def test_lower_case_marks_and_first_letters_keep_their_size(font: Font, text: str) -> None:
+    one, other = (drawn(text, font, Lettering(small_caps=small, tracking=0.01))[0] for small in (0.75, 0.0))
     assert (one == other).all()
-    assert drawn("Straße", font, Lettering(small_caps=True))[1] > 1.0  # one capital of two letters: left as it is
+
+
+def test_a_word_goes_on_behind_an_apostrophe(font: Font) -> None:
+    one, other = (drawn("H'H", font, Lettering(small_caps=small, tracking=0.01))[0] for small in (0.75, 0.0))
+    assert (one != other).any()
 
 
 def test_underlined_text_has_a_line_below_its_letters(font: Font) -> None:
@@ -220,7 +224,7 @@ def test_arabic_letters_join() -> None:
     backwards, _ = drawn("تيب", font)
     assert likeness(joined, backwards) < 0.9
     # Letters that join cannot be set apart.
-    tracked, same = drawn("بيت", font, Lettering(tracking=0.5, small_caps=True, baseline_jitter=0.2))
+    tracked, same = drawn("بيت", font, Lettering(tracking=0.5, small_caps=0.7, baseline_jitter=0.2))
     assert ratio == same
     assert (tracked == joined).all()
 

@@ -111,14 +111,17 @@ def test_lines_need_a_space_and_images_that_keep_their_proportions(
     assert all(corpus.draw(np.random.default_rng([1, number])).kind != "line" for number in range(200))
 
 
-def test_where_both_cases_count_no_small_letter_is_drawn_as_a_capital(synth_config: Configs) -> None:
-    style = {"small_caps_share": 1.0, "texture_tiles": 4}
-    both, lower = (
-        Renderer(synth_config(charset={"characters": characters}, style=style)) for characters in ("62", "36")
+def test_small_capitals_are_drawn_in_texts_of_capitals_alone(synth_config: Configs) -> None:
+    some, none = (
+        Renderer(synth_config(charset={"characters": "62"}, style={"small_caps_share": share, "texture_tiles": 4}))
+        for share in (1.0, 0.0)
     )
-    plain = Renderer(synth_config(charset={"characters": "62"}, style={**style, "small_caps_share": 0.0}))
-    numbers = np.arange(60)
-    assert (both.writer.write(numbers).masks == plain.writer.write(numbers).masks).all()
-    assert {font.family for font in plain.fonts.fonts if font.one_case and set("abc") & font.characters} == set()
-    capitals = Renderer(synth_config(style={**style, "small_caps_share": 0.0})).writer.write(numbers)
-    assert (lower.writer.write(numbers).masks != capitals.masks).any(axis=(1, 2)).sum() > 20
+    numbers = np.arange(100)
+    drawn, plain = some.writer.write(numbers), none.writer.write(numbers)
+    assert drawn.texts == plain.texts
+    changed = (drawn.masks != plain.masks).any(axis=(1, 2))
+    long_capitals = np.array([text.isupper() and text.isalpha() and len(text) > 1 for text in plain.texts])
+    assert changed[long_capitals].sum() > 10
+    assert changed[long_capitals].all()
+    assert not changed[[not text.isupper() for text in plain.texts]].any()
+    assert {font.family for font in none.fonts.fonts if font.one_case and set("abc") & font.characters} == set()

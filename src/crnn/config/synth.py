@@ -162,8 +162,8 @@ class StyleConfig(Section):
     letter_jitter: Annotated[float, Field(ge=0.0, le=0.5)] = 0.04
     """Standard deviation of the displacement in em (MJ: 10 % of the space)."""
 
-    small_caps_share: Share = 0.03
-    """Share of words whose lower-case letters are drawn as small capitals (own)."""
+    small_caps_share: Share = 0.12
+    """Share of texts in capitals whose letters behind the first of each word are smaller (own)."""
     underline_share: Share = 0.015
     """Share of underlined words (MJ underlines, its share is not published; own)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,8 @@ _LINE = 18  # Characters beyond which a text is drawn for a wide mask, whose hei
 _LOW = frozenset("acemnorsuvwxzgpqy.,:;-_~+=* ")  # Characters lower than capitals
 _DEEP = frozenset("gjpqy,;()[]{}|@$/_Q")  # Characters that reach below the line
 _LOW_HEIGHT, _DEPTH = 0.74, 0.28  # Approximate height and depth of those, over the height of capitals
-_SMALL_CAPITALS = 0.75  # Height of small capitals over that of the others
+_APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"  # A word goes on behind them
+_SMALL_CAPITALS = (0.68, 0.86)  # Least and largest height of small capitals over that of the first of a word
 _MAX_OPEN = 1024  # Fonts, each in one size, kept open per process: 250 kB each; opening costs a fifth of drawing a word
 _MAX_EXTENT = 8192  # Largest drawn extent in pixels: fonts can claim any
 
@@ -44,13 +45,14 @@ class Lettering:
     tracking: float = 0.0  # Space added between letters, in em; below 0 moves them together
     kerning_jitter: float = 0.0  # Standard deviation of a random change of each space, in em
     baseline_jitter: float = 0.0  # Standard deviation of a random move of each letter up or down, in em
-    small_caps: bool = False  # Lower-case letters are drawn as smaller capitals
+    small_caps: float = 0.0  # Height, over the first's, of the other letters of words in capitals; 0 draws them alike
     underline: float = 0.0  # Thickness of a line below the text in em; 0 draws none
 
     @classmethod
     def draw(cls, rng: np.random.Generator, style: StyleConfig) -> Lettering:
         """Draw one at random; the count of random numbers does not depend on the settings."""
         chance = rng.random(5)
+        (least, largest), share = _SMALL_CAPITALS, style.small_caps_share
         wider, tighter, underline = float(rng.beta(2.0, 5.0)), float(rng.random()), float(rng.uniform(0.03, 0.1))
         tracking = style.tracking * wider if chance[0] < style.tracking_share else 0.0
         if chance[0] > 1.0 - style.tight_share:
@@ -59,7 +61,7 @@ class Lettering:
             tracking=tracking,
             kerning_jitter=style.letter_jitter if chance[1] < style.letter_jitter_share else 0.0,
             baseline_jitter=style.letter_jitter if chance[2] < style.letter_jitter_share else 0.0,
-            small_caps=bool(chance[3] < style.small_caps_share),
+            small_caps=least + (largest - least) * float(chance[3]) / share if chance[3] < share else 0.0,
             underline=underline if chance[4] < style.underline_share else 0.0,
         )
 
@@ -115,6 +117,8 @@ def render_mask(
             f"{text!r} is of a script that this Pillow cannot shape (no raqm); install its published wheels"
         )
     size = _size_for(len(text))
+    if not text.isupper():  # beside lower-case letters smaller capitals would look like them
+        lettering = replace(lettering, small_caps=0.0)
     if shaped or Lettering(underline=lettering.underline) == lettering:  # the font alone places the letters
         found = _draw([(0.0, 0.0, text, _freetype(font, size))])
     else:
@@ -168,18 +172,14 @@ def _advance(font: Font, size: int, letter: str) -> float:
 
 def _letters(text: str, font: Font, size: int, lettering: Lettering, rng: np.random.Generator) -> list[_Placed]:
     """Place the letters one by one."""
-    small = None
-    if lettering.small_caps and any(c.islower() and c.upper() in font.characters for c in text):
-        small = round(_SMALL_CAPITALS * size)
+    small = round(lettering.small_caps * size) or size
     placed = []
     x = 0.0
     jitter = rng.normal(size=(len(text), 2)).tolist()
-    for letter, (across, down) in zip(text, jitter, strict=True):
-        drawn, own_size = letter, size
-        if small is not None and letter.islower() and len(letter.upper()) == 1 and letter.upper() in font.characters:
-            drawn, own_size = letter.upper(), small
-        placed.append((x, lettering.baseline_jitter * down * size, drawn, _freetype(font, own_size)))
-        x += _advance(font, own_size, drawn) + (lettering.tracking + lettering.kerning_jitter * across) * size
+    for before, letter, (across, down) in zip(" " + text, text, jitter, strict=False):
+        own_size = small if letter.isupper() and (before.isupper() or before in _APOSTROPHES) else size
+        placed.append((x, lettering.baseline_jitter * down * size, letter, _freetype(font, own_size)))
+        x += _advance(font, own_size, letter) + (lettering.tracking + lettering.kerning_jitter * across) * size
     return placed
 
 

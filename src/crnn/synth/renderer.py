@@ -47,12 +47,10 @@ class Renderer:
         corpus = Corpus(config.corpus, charset, config.charset.rules(), steps, lines=keeps_ratio)
         letters = charset.characters
         both_cases = letters != letters.lower() and letters != letters.upper()
-        # Where labels tell the cases apart, small capitals for lower-case letters would be labelled wrongly.
-        style = config.style.model_copy(update={"small_caps_share": 0.0}) if both_cases else config.style
         self.fonts = find_fonts(config.fonts, corpus.characters, case_matters=both_cases)
         self.max_length = min(config.charset.max_text_length, steps)
         self.writer = WordWriter(
-            config.train.seed, corpus, self.fonts, style, charset, self.classes, self.max_length, pooling
+            config.train.seed, corpus, self.fonts, config.style, charset, self.classes, self.max_length, pooling
         )
         self.shares = self.writer.shares()
         self._textures = TextureBank(config.style, config.train.seed, self.device)
