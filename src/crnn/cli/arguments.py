@@ -47,7 +47,7 @@ class EngineOptions:
 _OPTION_HELP = {
     "lexicon": "File with the only words that there are, one a line.",
     "lm": "Language for the beam: auto, that of the weights; none; the name of one that ships, or a file of 'crnn lm'.",
-    "lm_weight": "Factor of the log-probabilities of the language; default: 0.4.",
+    "lm_weight": "Factor of the log-probabilities of the language; default: 0.6.",
     "n_best": "Texts to find for each image; those after the best are part of --json.",
 }
 

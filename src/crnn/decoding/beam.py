@@ -18,7 +18,7 @@ from crnn.decoding.constraints import Pattern
 from crnn.decoding.ctc import Doubles, Floats, Indices, Mask, log_probs_shape, sequence_log_probs
 from crnn.decoding.language_prior import LanguagePrior, PriorState
 
-_CLASSES_BESIDE_A_PRIOR = 6  # classes by which a language extends a prefix; others are hardly ever right
+_CLASSES_BESIDE_A_PRIOR = 12  # classes by which a language extends a prefix: six letters, each in two cases
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with mixed bits (2 ** 64 over the golden ratio)
 
@@ -38,7 +38,7 @@ def beam_search(
 
     A text may be missed, but the score of a found one is exact (``sequence_log_probs``), and above -inf. Texts rank by
     ``score + weight * (log-probability under the language) + bonus * characters``. With a language, prefixes are
-    extended by the 6 likeliest characters of a step only; with a pattern, by all that it allows.
+    extended by the 12 likeliest characters of a step only; with a pattern, by all that it allows.
     """
     num_samples, num_steps, num_classes = log_probs_shape(log_probs)
     if prior is not None and prior.weight == 0.0:

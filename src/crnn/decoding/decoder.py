@@ -70,7 +70,7 @@ class DecodingOptions:
         lexicon_margin: The free text is taken if its score exceeds that of the best word by more than this, in nats.
         lm: Language of the beam: ``auto``, the one of the weights; ``none``; the name of a shipped one; a file of
             ``crnn lm``; or a ``Language``.
-        lm_weight: Factor of the language's log-probabilities; ``None`` is 0.4.
+        lm_weight: Factor of the language's log-probabilities; ``None`` is 0.6.
         pattern: Regular expression that the whole text must match, as a text or compiled.
         allow: Only characters that texts may have.
         block: Characters that texts may not have.

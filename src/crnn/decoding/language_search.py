@@ -29,7 +29,7 @@ _CHANGES, _CHANGES_OF_A_RUN = 5, 2
 _SUBSETS = np.arange(2**_CHANGES)[:, None] >> np.arange(_CHANGES) & 1 == 1
 
 # distance in rank from the best path within which a changed text calls for a search, or is counted
-_NEAR, _COUNTED = 1.0, 3.0
+_NEAR, _COUNTED = 2.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,7 +326,7 @@ class Prior {
 
 // ---- Beam search: as in crnn.decoding.beam and language_search
 
-const WIDTH = 10, CLASSES = 6, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
+const WIDTH = 10, CLASSES = 12, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
 
 function likeliest(steps, t) {
   return Array.from({ length: steps.blank }, (_, k) => k)
