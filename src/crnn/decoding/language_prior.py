@@ -38,14 +38,14 @@ _DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6  # each character 
 # mark or digit before, in or after a word; space between two
 _MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -1.0
 
-_CLOSING_MARK_APART = -2.0  # one behind a space, beyond what it costs anyway; 5 of 800 receipts, nothing on words
+_CLOSING_MARK_APART = -1.3  # one behind a space, beyond what it costs anyway; 5 of 800 receipts, nothing on words
 _CLOSING_MARKS = frozenset(".,:;!?)")
 
 _STRAY_SPACE = -12.0  # a space at an end of the text or after another one: labels have none
 _NOTHING = -6.0  # the empty text
 _COMMON_MARKS = frozenset(".,:;-'\"()!?/&%$#@*+")
 
-_CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.02])  # nothing yet, one capital, lower, Capitalized, UPPER, other
+_CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.01])  # nothing yet, one capital, lower, Capitalized, UPPER, other
 
 _CASE_AFTER = np.array([[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]])  # uncased, lower, upper
 
