@@ -46,11 +46,12 @@ def test_it_explains_what_the_reader_reads_in_its_way(barcode, barcode_reader):
     assert own.reading.text == "bart"
 
 
-@pytest.mark.parametrize(("doubt", "text"), [("ca", "bad"), ("", "bcd")])  # where all is alike, nothing is near
-def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(doubt, text, barcode, barcode_reader):
+# where all is alike, nothing is near
+@pytest.mark.parametrize(("doubt", "weight", "text"), [("ca", 2.0, "bad"), ("", 1.0, "bcd")])
+def test_runners_up_of_a_reading_with_a_language_are_no_likelier_than_it(doubt, weight, text, barcode, barcode_reader):
     language = train_language([(word, 1.0) for word in ("bad", "cab", "ace", "dab")], "abc", 4)
     calibration = Calibration(ConfidenceCurve(0.7, 0.1), ConfidenceCurve(1.2, -0.1))
-    reader = barcode_reader(doubt=doubt, lm=language, lm_weight=2.0, calibration=calibration)
+    reader = barcode_reader(doubt=doubt, lm=language, lm_weight=weight, calibration=calibration)
     found = explain(reader, barcode("bcd"), runners_up=3)
     assert (found.reading.text, found.method) == (text, "beam")
     free = barcode_reader(doubt=doubt).read(barcode("bcd"))
