@@ -81,12 +81,13 @@ OTHERWISE: Sections = {
     "eval": {"eval_steps": 3},
     "checkpoint": {"save_checkpoint_steps": 4},
 }
+TAUGHT: Sections = {"image": {"resize": "keep_ratio"}, "objective": {"teacher": "crnn-small"}}
 
 
 @pytest.mark.parametrize(
     ("sections", "workers", "stop"),
-    [(EVERYTHING, 1, 5), (OTHERWISE, 0, 6), ({}, 0, 2)],
-    ids=["everything", "before a validation", "before a checkpoint"],
+    [(EVERYTHING, 1, 5), (OTHERWISE, 0, 6), ({}, 0, 2), (TAUGHT, 0, 3)],
+    ids=["everything", "before a validation", "before a checkpoint", "with a teacher"],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
     word_list: Words,

@@ -127,7 +127,7 @@ class OptimConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """CTC and its starting point."""
+    """CTC, its starting point, and a teacher."""
 
     removed: ClassVar[Mapping[str, Any]] = {
         "label_smoothing": 0.0, "focal_gamma": 0.0, "shortcut_weight": 0.0, "guide_weight": 0.0,
@@ -138,6 +138,11 @@ class ObjectiveConfig(Section):
     """Addition to the initial bias of the blank, in nats; no effect on a warm start. Above 0 a run starts at blanks,
     where CTC leads it first anyway (after Lin et al. 2017, arXiv 1708.02002); 4 is about the share of blanks in the
     frames of short words."""
+
+    teacher: str | None = None
+    """Weights file, run folder or name of a network that reads the training images, too: half of the loss is that of
+    its likeliest texts (knowledge distillation). For a small network that learns from a better one. A step takes half
+    as long again with ``crnn-vgg``, on a CPU."""
 
 
 class TrainConfig(Section):

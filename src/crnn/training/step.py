@@ -24,6 +24,7 @@ from crnn.errors import ConfigError
 from crnn.training.loss import ctc_loss
 from crnn.training.optim import clip_gradients
 from crnn.training.run_folder import TrainState
+from crnn.training.teacher import Teacher
 
 
 def compiles(config: Config, device: torch.device, world_size: int) -> bool:
@@ -66,6 +67,7 @@ class TrainStep:
         self._format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self._forward = _distributed(state.network, ranks)
         self._parameters = list(state.network.parameters())
+        self._teacher = Teacher(config, ranks.device) if config.objective.teacher is not None else None
         self._compiled = compiles(config, ranks.device, ranks.world_size)
         if self._compiled:
             state.network.backbone.compile(dynamic=False)  # at their first use; parameters keep their names
@@ -121,7 +123,12 @@ class TrainStep:
     def _loss_of(self, batch: Batch) -> Tensor:
         images = network_input(batch.images, self._config.image).contiguous(memory_format=self._format)
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
-            return ctc_loss(self._forward(images), batch.targets, batch.target_lengths)
+            logits = self._forward(images)
+            if self._teacher is None:
+                return ctc_loss(logits, batch.targets, batch.target_lengths)
+            pairs = zip(batch.targets.tolist(), batch.target_lengths.tolist(), strict=True)
+            read = self._teacher.targets(images, [ids[:length] for ids, length in pairs], logits.shape[1])
+            return ctc_loss(logits[read.rows], read.targets, read.lengths, read.shares)
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:
