@@ -141,8 +141,8 @@ class ObjectiveConfig(Section):
 
     teacher: str | None = None
     """Weights file, run folder or name of a network that reads the training images, too: half of the loss is that of
-    its likeliest texts (knowledge distillation). For a small network that learns from a better one. A step takes half
-    as long again with ``crnn-vgg``, on a CPU."""
+    its likeliest texts (knowledge distillation). For a small network that learns from a better one. A step takes twice
+    as long with ``crnn-vgg`` beside ``crnn-small``, on a CPU."""
 
 
 class TrainConfig(Section):
