@@ -123,3 +123,13 @@ def test_a_target_that_needs_more_steps_than_there_are_is_infinite():
     assert ctc_loss(logits, *padded([[0, 1, 2]])).isfinite()
     assert ctc_loss(logits, *padded([[0, 0]])).isfinite()
     assert ctc_loss(logits, *padded([[0, 0, 1]])).item() == math.inf
+
+
+def test_shares_weigh_the_samples_in_float32_whatever_autocast_chose():
+    logits, (targets, lengths) = random_logits(3, 6, 4), padded([[0], [1, 2], [2, 2]])
+    shares = torch.tensor([0.501, 1.0, 0.2503])
+    each = torch.stack([ctc_loss(logits[n : n + 1], targets[n : n + 1], lengths[n : n + 1]) for n in range(3)])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ctc_loss(logits, targets, lengths, shares)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx((each.double() * shares.double()).sum().item(), rel=1e-6)

@@ -82,6 +82,9 @@ def test_its_texts_become_labels_of_the_run(teacher_of: Callable[..., Teacher]) 
     folded = {"characters": "ab", "case": "lower", "unknown": "drop_character"}
     teacher = teacher_of("abAB-", folded, [{"a": 0.5, "A": 0.5}, {"-": 0.9, "": 0.1}, {"B": 0.6, "b": 0.4}])
     assert learned(teacher, [[0, 1]]) == [{(0, 1): 1.0}]
+    # Two texts that are one label count together.
+    teacher = teacher_of("abAB-", folded, [{"a": 0.96, "b": 0.02, "B": 0.02}])
+    assert learned(teacher, [[0]]) == [{(0,): 0.98, (1,): 0.02}]
 
 
 @pytest.mark.parametrize("unknown", ["error", "drop_sample", "drop_character"])
@@ -117,7 +120,8 @@ def test_a_step_has_the_loss_of_these_texts(small_config: Configs) -> None:
     texts = [ids[:length] for ids, length in zip(targets.targets.tolist(), targets.lengths.tolist(), strict=True)]
     expected = -(sequence_log_probs(log_probs, texts, targets.rows.numpy()) * targets.shares.numpy()).sum()
     state = TrainState(network, build_optimizer(network, config.optim), None)
-    result = TrainStep(config, Ranks(0, 1, CPU), state)([batch], 1e-3)
+    teacher = Teacher(config, CPU)
+    result = TrainStep(config, Ranks(0, 1, CPU), state, teacher=teacher)([batch], 1e-3)
     assert result.own_loss.item() == pytest.approx(expected, rel=1e-4)
     assert result.counts.tolist()[1] == 4
     np.testing.assert_allclose(
@@ -143,5 +147,8 @@ def test_teachers_that_cannot_teach_are_refused(word_list: Callable[..., Path], 
     words = word_list(8)
     with pytest.raises(ConfigError, match=r"objective\.teacher: .*resize keep_ratio, expected squash as here"):
         train(small_config(words, objective={"teacher": "crnn-small"}))
+    charset, image = {"characters": "abé"}, {"resize": "keep_ratio"}
+    with pytest.raises(ConfigError, match=r"objective\.teacher: .* lacks 'é'; expected all characters of the run"):
+        train(small_config(words, charset=charset, image=image, objective={"teacher": "crnn-small"}))
     with pytest.raises(CheckpointError, match=r"^objective\.teacher: .*nothing_here"):
         train(small_config(words, folder="other", objective={"teacher": "nothing_here"}))

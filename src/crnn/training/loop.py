@@ -46,6 +46,7 @@ from crnn.training.monitor import Monitor, StepStats
 from crnn.training.optim import WeightAverage, build_optimizer, learning_rate
 from crnn.training.run_folder import Checkpoint, RunFolder, TrainState, check_same_run
 from crnn.training.step import StepResult, TrainStep, uses_bf16
+from crnn.training.teacher import Teacher
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def train(config: Config, *, resume: bool = False) -> TrainReport:
 
 def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resume: bool) -> TrainReport:
     """Train on one rank, from the start or a checkpoint to the last step or a signal."""
+    teacher = Teacher(config, ranks.device) if config.objective.teacher is not None else None
     validator = Validator(config, config.charset.charset().num_classes, ranks)
     with counting_bar("checking labels", enabled=ranks.is_main) as progress:
         source = BatchFeed(config, ranks.rank, ranks.world_size, ranks.device, progress)
@@ -142,9 +144,11 @@ def _run(config: Config, ranks: Ranks, folder: RunFolder, stop: list[int], resum
             )
     state = _start(config, ranks, checkpoint, lines)
     warm = config.train.warm_start is not None and checkpoint is None
+    if teacher is not None:
+        lines.append(f"teacher: {teacher.path}")
     if resume and checkpoint is None:
         lines.append(f"{folder.path} has no run to go on with; a new one begins")
-    train_step = TrainStep(config, ranks, state, stop)
+    train_step = TrainStep(config, ranks, state, stop, teacher)
 
     with Monitor(folder.path, config, num_steps, epoch_steps, state.step, ranks.is_main) as monitor:
         monitor.say(f"{_summary(config, ranks, state)}; {source.num_samples} samples, {num_steps} steps")

@@ -27,4 +27,4 @@ def ctc_loss(logits: Tensor, targets: Tensor, target_lengths: Tensor, shares: Te
     input_lengths = torch.full((num_samples,), num_steps, dtype=torch.long)
     reduction = "sum" if shares is None else "none"
     loss = F.ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=num_classes - 1, reduction=reduction)
-    return loss if shares is None else loss @ shares
+    return loss if shares is None else (loss * shares).sum()  # autocast would make a product of matrices bf16

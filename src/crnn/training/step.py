@@ -58,16 +58,18 @@ class StepResult:
 class TrainStep:
     """Updates the weights of a run by one step.
 
-    ``stop`` lists the signals that this process got; all ranks learn of them with the counts of a step.
+    ``stop`` lists the signals that this process got; all ranks learn of them with the counts of a step. A ``teacher``
+    reads each batch on the CPU, for which the step waits.
     """
 
-    def __init__(self, config: Config, ranks: Ranks, state: TrainState, stop: Sequence[int] = ()) -> None:
-        self._config, self._ranks, self._state, self._stop = config, ranks, state, stop
+    def __init__(
+        self, config: Config, ranks: Ranks, state: TrainState, stop: Sequence[int] = (), teacher: Teacher | None = None
+    ) -> None:
+        self._config, self._ranks, self._state, self._stop, self._teacher = config, ranks, state, stop, teacher
         self._bf16 = uses_bf16(config, ranks.device)
         self._format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self._forward = _distributed(state.network, ranks)
         self._parameters = list(state.network.parameters())
-        self._teacher = Teacher(config, ranks.device) if config.objective.teacher is not None else None
         self._compiled = compiles(config, ranks.device, ranks.world_size)
         if self._compiled:
             state.network.backbone.compile(dynamic=False)  # at their first use; parameters keep their names

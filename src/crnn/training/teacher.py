@@ -7,7 +7,7 @@ CTC acoustic models".
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,8 +36,8 @@ class TeacherTargets(NamedTuple):
 class Teacher:
     """Network that reads the training images.
 
-    Its texts are brought into the charset of the run by the rules of its labels. ``ConfigError`` if it takes other
-    images: other channels, proportions, mean or std.
+    Its texts are brought into the charset of the run by the rules of its labels. ``ConfigError`` if it lacks characters
+    of that charset, or takes other images: other channels, proportions, mean or std.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
@@ -46,14 +46,21 @@ class Teacher:
             network = build_network(weights)
         except CheckpointError as error:
             raise CheckpointError(f"objective.teacher: {error}") from error
-        for name in ("image_channels", "resize", "mean", "std"):
+        shape = "image_width" if config.image.resize == "squash" else "width_scale"
+        for name in ("image_channels", "resize", shape, "mean", "std"):
             theirs, own = getattr(weights.config.image, name), getattr(config.image, name)
             if theirs != own:
                 raise ConfigError(
                     f"objective.teacher: {weights.path} has image.{name} {theirs}, expected {own} as here"
                 )
         self._network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.path = weights.path
         self._theirs, self._own = weights.config.charset.charset(), config.charset.charset()
+        # Without a class for "A" it would teach "a" wherever it sees one.
+        if missing := self._theirs.unknown(self._own.characters):
+            raise ConfigError(
+                f"objective.teacher: {weights.path} lacks {missing!r}; expected all characters of the run"
+            )
         self._rules = config.charset.rules()
 
     @torch.no_grad()
@@ -63,7 +70,8 @@ class Teacher:
         texts: list[tuple[int, tuple[int, ...], float]] = []  # image, class ids, share
         for row, (label, found) in enumerate(zip(labels, beam_search(log_probs, _BEAM_WIDTH), strict=True)):
             mixed = {tuple(label): 1.0}
-            for ids, share in self._read([(hypothesis.ids, hypothesis.score) for hypothesis in found], num_steps):
+            read = self._read([(hypothesis.ids, hypothesis.score) for hypothesis in found], num_steps)
+            for ids, share in read.items():
                 mixed[ids] = mixed.get(ids, 0.0) + _SHARE * share
                 mixed[tuple(label)] -= _SHARE * share
             texts += [(row, ids, share) for ids, share in mixed.items()]
@@ -72,15 +80,14 @@ class Teacher:
         tensors = torch.tensor(rows), padded, torch.tensor([*map(len, targets)]), torch.tensor(shares)
         return TeacherTargets(*(tensor.to(images.device) for tensor in tensors))
 
-    def _read(
-        self, found: list[tuple[tuple[int, ...], float]], num_steps: int
-    ) -> Iterator[tuple[tuple[int, ...], float]]:
-        """Yield the usable texts in class ids of the run, with their shares of all that were found."""
+    def _read(self, found: list[tuple[tuple[int, ...], float]], num_steps: int) -> dict[tuple[int, ...], float]:
+        """Return the usable texts in class ids of the run, with their shares of all that were found."""
         best = max((score for _, score in found), default=0.0)
         whole = sum(math.exp(score - best) for _, score in found)
+        shares: dict[tuple[int, ...], float] = {}
         for theirs, score in found:
-            share = math.exp(score - best) / whole
             with contextlib.suppress(LabelSkip, CharsetError):
                 ids = tuple(self._own.encode(self._rules.apply(self._theirs.decode(theirs), self._own)))
-                if share >= _LEAST and min_time_steps(ids) <= num_steps:
-                    yield ids, share
+                if min_time_steps(ids) <= num_steps:
+                    shares[ids] = shares.get(ids, 0.0) + math.exp(score - best) / whole
+        return {ids: share for ids, share in shares.items() if share >= _LEAST}
