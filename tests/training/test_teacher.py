@@ -115,21 +115,23 @@ def test_a_step_has_the_loss_of_these_texts(small_config: Configs) -> None:
     with torch.no_grad():
         inputs = network_input(images, config.image)
         log_probs = build_model(config.model, config.image, 96, seed=1).train()(inputs).log_softmax(-1).numpy()
-    targets = Teacher(config, CPU).targets(network_input(images, config.image), labels, log_probs.shape[1])
+    teacher = Teacher(config, CPU)
+    before = {name: tensor.clone() for name, tensor in teacher._network.state_dict().items()}
+    targets = teacher.targets(network_input(images, config.image), labels, log_probs.shape[1])
     assert targets.rows.bincount().min() > 1  # noise is read in more ways than the label
     texts = [ids[:length] for ids, length in zip(targets.targets.tolist(), targets.lengths.tolist(), strict=True)]
     expected = -(sequence_log_probs(log_probs, texts, targets.rows.numpy()) * targets.shares.numpy()).sum()
     state = TrainState(network, build_optimizer(network, config.optim), None)
-    teacher = Teacher(config, CPU)
     result = TrainStep(config, Ranks(0, 1, CPU), state, teacher=teacher)([batch], 1e-3)
     assert result.own_loss.item() == pytest.approx(expected, rel=1e-4)
     assert result.counts.tolist()[1] == 4
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher._network.state_dict().items())
     np.testing.assert_allclose(
         torch.zeros(4).index_add(0, targets.rows, targets.shares), 1.0, rtol=1e-6
     )  # each image counts once
 
 
-def test_a_teacher_stays_as_it_is_and_is_no_part_of_the_weights(
+def test_a_teacher_changes_what_is_learned_and_is_no_part_of_the_weights(
     word_list: Callable[..., Path], small_config: Configs
 ) -> None:
     config = small_config(
@@ -150,5 +152,8 @@ def test_teachers_that_cannot_teach_are_refused(word_list: Callable[..., Path], 
     charset, image = {"characters": "abé"}, {"resize": "keep_ratio"}
     with pytest.raises(ConfigError, match=r"objective\.teacher: .* lacks 'é'; expected all characters of the run"):
         train(small_config(words, charset=charset, image=image, objective={"teacher": "crnn-small"}))
+    narrow = str(train(small_config(words, folder="narrow", train={"num_steps": 1})).folder)
+    with pytest.raises(ConfigError, match=r"objective\.teacher: .*image_width 64, expected 80 as here"):
+        train(small_config(words, image={"image_width": 80}, objective={"teacher": narrow}))
     with pytest.raises(CheckpointError, match=r"^objective\.teacher: .*nothing_here"):
         train(small_config(words, folder="other", objective={"teacher": "nothing_here"}))
