@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from crnn.decoding.language import MAX_ORDER, load_language, shipped_languages, train_language
+from crnn.decoding.language import (
+    MAX_ORDER,
+    load_language,
+    load_numbers,
+    shipped_languages,
+    train_language,
+    train_numbers,
+)
 from crnn.errors import ConfigError, DataError
 
 WORDS = [("house", 3.0), ("mouse", 1.0), ("horse", 2.0), ("hot", 1.0)]
@@ -136,6 +143,17 @@ def test_english_ships() -> None:
     language = load_language("en")
     assert language.num_words > 80_000
     assert language.word_log_prob("the") > language.word_log_prob("hotel") > language.word_log_prob("qzxvk") + 15.0
+    assert language.word_log_prob("customer's") > language.word_log_prob("customet's") + 5.0
+
+
+def test_numbers_are_learned_by_their_form() -> None:
+    numbers = train_numbers(["21.00", "97.50", "33.10", "9PM"])
+    assert (numbers.num_words, numbers.characters) == (2, ".0mp")
+    assert train_numbers(["21.00", "97.50", "33.10", "9PM"], least=2).num_words == 1
+    assert numbers.word_log_prob("00.00") > numbers.word_log_prob("0pm") > numbers.word_log_prob("0.00") + 0.5
+    shipped = load_numbers()
+    assert shipped.word_log_prob("00:00pm") > shipped.word_log_prob("00:00mp") + 5.0
+    assert shipped.word_log_prob("00/00/0000") > shipped.word_log_prob("00/0/00000") + 5.0
 
 
 def test_files_that_are_no_languages_say_what_they_are(tmp_path: Path) -> None:

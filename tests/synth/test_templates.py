@@ -53,7 +53,7 @@ def test_every_template_can_be_drawn() -> None:
 def test_lines_have_the_wanted_length(length: int) -> None:
     made = writer(check())
     found = [len(" ".join(made.draw(choices(2, length, number), length).split())) for number in range(400)]
-    longest = max(map(len, WORDS + templates._TERMS))
+    longest = max(map(len, WORDS + templates.FORM_TERMS))
     assert max(found) <= length + longest + 1
     assert abs(float(np.median(found)) - length) <= 3
     assert np.mean(np.abs(np.array(found) - length) <= 6) > 0.85

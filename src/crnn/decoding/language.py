@@ -5,6 +5,7 @@ problem", IEEE Transactions on Information Theory 37(4), method C (the smoothing
 study of smoothing techniques for language modeling" (its interpolated form).
 """
 
+import functools
 import hashlib
 import heapq
 import importlib.resources
@@ -12,6 +13,7 @@ import json
 import os
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ _STEP, _BACKOFF_STEP = 1 / 16, 1 / 32  # of stored logarithms: 16 and 8 nats in 
 _MAX_CHARACTERS = 1 << 16  # a row of numbers for each context
 _MAX_BYTES = 1 << 28  # of a file, which takes some ten times as much when it is used
 _LONGEST = 40  # characters up to which the likeliest word of each length is stored
+
+_NUMBERS_ORDER = 8  # longer n-grams of numbers change no reading
 
 _LOCK = threading.Lock()
 if hasattr(os, "register_at_fork"):  # so that a fork gets whole tables, and no lock that nobody gives back
@@ -211,11 +215,32 @@ def load_language(name: str | os.PathLike[str]) -> Language:
     shown = os.fspath(name)
     path = Path(name)
     if shown in shipped_languages():
-        path = Path(str(importlib.resources.files("crnn") / "languages" / f"{shown}.lm"))
+        path = _shipped(f"{shown}.lm")
     if not path.is_file():
         raise DataError(
             f"language {shown}: there is no such file; expected one of crnn lm, or {', '.join(shipped_languages())}"
         )
+    return _read(path, shown)
+
+
+@functools.cache
+def load_numbers() -> Language:
+    """Load the n-grams of numbers, prices, dates, codes and the like in any language, with 0 for each digit."""
+    return _read(_shipped("numbers"), "numbers")
+
+
+def train_numbers(tokens: Iterable[str], least: int = 1) -> Language:
+    """Count the n-grams of tokens with digits: in lower case, 0 for each digit, forms that occur ``least`` times."""
+    forms = Counter("".join("0" if c.isdecimal() else c for c in token.casefold()) for token in tokens)
+    weights = {form: float(count) for form, count in forms.items() if count >= least}
+    return _counted(weights, sorted(set("".join(weights))), "numbers", _NUMBERS_ORDER, lambda _: None)
+
+
+def _shipped(file: str) -> Path:
+    return Path(str(importlib.resources.files("crnn") / "languages" / file))
+
+
+def _read(path: Path, shown: str) -> Language:
     if path.stat().st_size > _MAX_BYTES:
         raise DataError(f"language {shown}: has more than {_MAX_BYTES:,} bytes; expected fewer. Make it of fewer words")
     check_not_foreign(path, f"language {shown}", "a file of 'crnn lm'", DataError)
@@ -295,16 +320,16 @@ def train_language(
     kept = sorted(heapq.nlargest(max_characters, by_character, key=by_character.__getitem__))
     while order > 1 and (len(kept) + 2) ** order >= 2**63:
         order -= 1
-    ids = {character: symbol for symbol, character in enumerate(kept)}
-    weights = {word: weight for word, weight in weights.items() if ids.keys() >= set(word)}
+    weights = {word: weight for word, weight in weights.items() if set(kept) >= set(word)}
     progress(1)
-    return _counted(weights, ids, name, order, progress)
+    return _counted(weights, kept, name, order, progress)
 
 
 def _counted(
-    weights: dict[str, float], ids: dict[str, int], name: str, order: int, progress: Callable[[int], None]
+    weights: dict[str, float], characters: Sequence[str], name: str, order: int, progress: Callable[[int], None]
 ) -> Language:
-    """Return the language of folded words."""
+    """Return the n-grams of words as they are written; the characters are sorted."""
+    ids = {character: symbol for symbol, character in enumerate(characters)}
     end, begin, base = len(ids), len(ids) + 1, len(ids) + 2
     lengths = np.fromiter(map(len, weights), dtype=np.int64, count=len(weights)) + 2
     flat = np.full(int(lengths.sum()), end, dtype=np.int64)

@@ -1,9 +1,10 @@
 """Score that a language adds to texts: ``weight * ln p + bonus * characters``.
 
-``p(word) = 0.8975 * n-grams and marks + 0.10 * digits + 0.0025 * any string``, so that codes, serial numbers and prices
-are not bent into words: an unknown word costs a constant, once. A space begins a new word; where the one before was
-unknown, any string has 0.20, so that names and texts of other languages keep their spaces. A closing mark behind a
-space costs more. Capitals follow four patterns: lower, Capitalized, UPPER, other.
+``p(word) = 0.8975 * n-grams and marks + 0.10 * numbers + 0.0025 * any string``. Numbers, prices, dates and codes have
+n-grams of their own, in which all digits are alike. Other strings are not bent into words: an unknown word costs a
+constant, once. A space begins a new word; where the one before was unknown, any string has 0.20, so that names and
+texts of other languages keep their spaces. A closing mark behind a space costs more. Capitals follow four patterns:
+lower, Capitalized, UPPER, other.
 Shape letters: N images, B beams, K classes, M texts. Logarithms are natural.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crnn.charset import Charset
-from crnn.decoding.language import Language
+from crnn.decoding.language import Language, load_numbers
 
 _Doubles = npt.NDArray[np.float64]
 _Array = npt.NDArray[Any]
@@ -28,13 +29,13 @@ DEFAULT_WEIGHT = 0.6  # signs gain up to here and beyond, codes and receipts los
 MAX_WEIGHT = 10.0  # from about 1 on the language invents texts
 
 # a dictionary word, a number, any string
-_WORD, _DIGITS, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
+_WORD, _NUMBER, _ANYTHING = float(np.log(0.8975)), float(np.log(0.1)), float(np.log(0.0025))
 _ANYTHING_AGAIN = float(np.log(0.2))  # any string after another one
 
 # of any string; with the bonus a letter costs almost nothing, so that none is dropped or added
 _ANY_LETTER, _ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK = -2.4, -2.4, -3.2, -5.0
 
-_DIGIT, _MARK_AMONG_DIGITS, _END_OF_DIGITS = -2.7, -2.5, -1.6  # each character of a number, and its end
+_DIGIT = -float(np.log(10.0))  # each digit of a number, beside the n-grams, to which all are alike
 # mark or digit before, in or after a word; space between two
 _MARK_AT_WORD, _RARE_MARK_AT_WORD, _DIGIT_AT_WORD, _SPACE = -3.0, -5.0, -4.5, -1.0
 
@@ -57,10 +58,11 @@ class PriorState(NamedTuple):
 
     done: _Array  # words before the last one, and the case of its finished parts
     word: _Array  # last word as a dictionary word
-    digits: _Array  # last word as a number
+    number: _Array  # last word as a number
     anything: _Array  # last word as any string
-    row: _Array  # context of the n-grams
-    letters: _Array  # characters since the n-grams' word began
+    row: _Array  # context of the language's n-grams
+    number_row: _Array  # context of the n-grams of numbers
+    letters: _Array  # characters since the language's word began
     size: _Array  # characters of the last word
     case: _Array  # pattern of capitals
 
@@ -78,6 +80,7 @@ class LanguagePrior:
 
     def __init__(self, language: Language, charset: Charset, weight: float = DEFAULT_WEIGHT) -> None:
         self.language, self.charset, self.weight, self.bonus = language, charset, weight, weight * 7.0 / 3.0
+        self.numbers = load_numbers()
         self._cased = charset.characters not in (charset.characters.lower(), charset.characters.upper())
         self.space = charset.encode(" ")[0] if " " in charset else -1  # its class id
         characters = [*charset.characters, ""]  # the blank stands for nothing that follows
@@ -93,37 +96,39 @@ class LanguagePrior:
         mark, common = ~which(str.isalnum) & ~space, which(_COMMON_MARKS.__contains__)
         self._apart = np.where(which(_CLOSING_MARKS.__contains__), _CLOSING_MARK_APART, 0.0)
         kinds = [digit, mark & common, mark]
-        self._digit_cost = np.select(kinds, [_DIGIT, _MARK_AMONG_DIGITS, -np.inf], -np.inf)
+        in_numbers = np.array([self.numbers.symbol("0" if c.isdecimal() else c) for c in characters])
+        self._number_symbols = np.maximum(in_numbers, 0)
+        self._number_cost = np.select([digit, in_numbers >= 0], [_DIGIT, 0.0], -np.inf)
         self._any_cost = np.select(kinds, [_ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK], _ANY_LETTER)
         self._word_mark_cost = np.select(kinds, [_DIGIT_AT_WORD, _MARK_AT_WORD, _RARE_MARK_AT_WORD], -np.inf)
 
     def tables(self) -> dict[str, Any]:
         """Return its numbers as JSON values, for readers in other languages; -inf is ``None``."""
         costs = {
-            "digit_cost": self._digit_cost, "any_cost": self._any_cost, "word_mark_cost": self._word_mark_cost,
+            "number_cost": self._number_cost, "any_cost": self._any_cost, "word_mark_cost": self._word_mark_cost,
             "apart_cost": self._apart,
         }  # fmt: skip
         return {
             "weight": self.weight, "bonus": self.bonus, "space": self.space, "symbols": self._symbols.tolist(),
-            "kinds": self._kinds.tolist(), "cases": self._cases.tolist(), "case_costs": _CASE_COSTS.tolist(),
-            "case_after": _CASE_AFTER.tolist(),
+            "number_symbols": self._number_symbols.tolist(), "kinds": self._kinds.tolist(),
+            "cases": self._cases.tolist(), "case_costs": _CASE_COSTS.tolist(), "case_after": _CASE_AFTER.tolist(),
             **{name: [x if x > -np.inf else None for x in values.tolist()] for name, values in costs.items()},
             "parts": {
-                "word": _WORD, "digits": _DIGITS, "anything": _ANYTHING, "end_of_digits": _END_OF_DIGITS,
-                "anything_again": _ANYTHING_AGAIN, "space": _SPACE, "stray_space": _STRAY_SPACE, "nothing": _NOTHING,
+                "word": _WORD, "number": _NUMBER, "anything": _ANYTHING, "anything_again": _ANYTHING_AGAIN,
+                "space": _SPACE, "stray_space": _STRAY_SPACE, "nothing": _NOTHING,
             },
         }  # fmt: skip
 
     def start(self, num_samples: int) -> PriorState:
         """Return the state of the empty text of each image."""
         shape = (num_samples, 1)
-        scores = (np.full(shape, value) for value in (0.0, _WORD, _DIGITS, _ANYTHING))
-        zeros = np.zeros(shape, dtype=np.int64)
-        return PriorState._make((*scores, np.zeros(shape, dtype=np.int32), zeros, zeros, zeros))
+        scores = (np.full(shape, value) for value in (0.0, _WORD, _NUMBER, _ANYTHING))
+        row, zeros = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int64)
+        return PriorState._make((*scores, row, row, zeros, zeros, zeros))
 
     def total(self, state: PriorState, lengths: _Array) -> _Doubles:
         """Return the score added to prefixes, ``(N, B)``, whose last word may go on."""
-        token = _sum(state.word, state.digits, state.anything)
+        token = _sum(state.word, state.number, state.anything)
         return self.weight * (state.done + token + _CASE_COSTS[state.case]) + self.bonus * lengths
 
     def final(self, state: PriorState, lengths: _Array) -> _Doubles:
@@ -138,14 +143,15 @@ class LanguagePrior:
         grams = self.language.log_prob(state.row[:, :, None], self._symbols[classes][:, None, :])
         mark = ended[:, :, None] + self._word_mark_cost[classes][:, None, :]
         word = np.where(kinds == _WORDLIKE, state.word[:, :, None] + grams, mark)
-        digits = state.digits[:, :, None] + self._digit_cost[classes][:, None, :]
+        grams = self.numbers.log_prob(state.number_row[:, :, None], self._number_symbols[classes][:, None, :])
+        number = state.number[:, :, None] + grams + self._number_cost[classes][:, None, :]
         anything = state.anything[:, :, None] + self._any_cost[classes][:, None, :]
         done = state.done[:, :, None] + np.where(_after_space(state)[:, :, None], self._apart[classes][:, None, :], 0.0)
         if self._cased:
             case = state.case[:, :, None]
             after = _CASE_AFTER[case, self._cases[classes][:, None, :]]
             done = done + _CASE_COSTS[np.where(kinds == _A_MARK, case, after)]
-        totals = done + _sum(word, digits, anything)
+        totals = done + _sum(word, number, anything)
         if self.space >= 0:
             after_space = state.done + self._token(state) + np.where(state.size > 0, _SPACE, _STRAY_SPACE)
             totals = np.where(kinds == _A_SPACE, after_space[:, :, None], totals)
@@ -200,14 +206,18 @@ class LanguagePrior:
         """Return the log-probability that the n-grams' word ends here; 0 before it begins."""
         return np.where(state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0)
 
+    def _whole_number(self, state: PriorState) -> _Doubles:
+        """Return the log-probability of the last word as a number that ends here."""
+        return state.number + self.numbers.log_prob(state.number_row, self.numbers.end)
+
     def _token(self, state: PriorState) -> _Doubles:
         """Return the log-probability of the last word ending here; 0 before it begins."""
-        token = _sum(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS, state.anything)
+        token = _sum(state.word + self._end_cost(state), self._whole_number(state), state.anything)
         return np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
 
     def _unknown(self, state: PriorState) -> _Doubles:
         """Return the log-probability that the next word is any string, by how likely the last one was."""
-        known = np.logaddexp(state.word + self._end_cost(state), state.digits + _END_OF_DIGITS)
+        known = np.logaddexp(state.word + self._end_cost(state), self._whole_number(state))
         share = np.where(state.size > 0, 1.0 / (1.0 + np.exp(np.minimum(known - state.anything, 700.0))), 0.0)
         unknown: _Doubles = np.log(np.exp(_ANYTHING) + share * (np.exp(_ANYTHING_AGAIN) - np.exp(_ANYTHING)))
         return unknown
@@ -229,17 +239,20 @@ class LanguagePrior:
         done = done + np.where(_after_space(state), self._apart[added], 0.0)
         case = np.where(is_mark, 0, _CASE_AFTER[state.case, self._cases[added]])
         letters = np.where(is_letter, state.letters + 1, np.where(is_other, 0, state.letters))
-        digits, anything = state.digits + self._digit_cost[added], state.anything + self._any_cost[added]
+        grams = self.numbers.log_prob(state.number_row, self._number_symbols[added])
+        number, anything = state.number + grams + self._number_cost[added], state.anything + self._any_cost[added]
+        number_row = self.numbers.following(state.number_row, self._number_symbols[added])
         size = state.size + 1
         if is_space.any():
             space_cost = np.where(state.size > 0, _SPACE, _STRAY_SPACE)
             done = np.where(is_space, state.done + self._token(state) + space_cost, done)
             unknown = self._unknown(state)
             rest = np.log1p(-np.exp(unknown)) - np.log1p(-np.exp(_ANYTHING))
-            word, digits = np.where(is_space, _WORD + rest, word), np.where(is_space, _DIGITS + rest, digits)
+            word, number = np.where(is_space, _WORD + rest, word), np.where(is_space, _NUMBER + rest, number)
             anything = np.where(is_space, unknown, anything)
+            number_row = np.where(is_space, np.int32(0), number_row)
             letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))
-        return PriorState(done, word, digits, anything, row, letters, size, case)
+        return PriorState(done, word, number, anything, row, number_row, letters, size, case)
 
 
 def _after_space(state: PriorState) -> _Bools:

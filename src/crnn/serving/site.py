@@ -88,8 +88,10 @@ def _write_network(model: str, precision: Precision, site: Path) -> None:
     }
     if (name := file.config.charset.language) != "none":
         language = load_language(name)
-        settings["prior"] = LanguagePrior(language, charset).tables()
+        prior = LanguagePrior(language, charset)
+        settings["prior"] = prior.tables()
         language.save(site / "language.lm")
+        prior.numbers.save(site / "numbers.lm")
     (site / "settings.json").write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
 
 

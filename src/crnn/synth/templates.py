@@ -264,7 +264,7 @@ _LINES = {
     """),
 }  # fmt: skip
 
-_TERMS = (
+FORM_TERMS = (
     *("Invoice No", "Invoice", "Receipt", "Receipt #", "Bill No", "Order No", "Ref No", "Doc No", "Date", "Time"),
     *("Total", "TOTAL", "Sub Total", "SubTotal", "Sub-Total", "Grand Total", "Net Total", "Total Amount", "Amount"),
     *("Amt", "Qty", "Quantity", "Price", "U.Price", "Unit Price", "Discount", "Disc", "Tax", "GST", "VAT", "SST"),
@@ -302,7 +302,7 @@ class LineWriter:
     def __init__(self, check: LabelCheck, word: Callable[[Choices], str], figures: FigureWriter) -> None:
         self._check, self._word, self._figures = check, word, figures
         self._pools: dict[str, Sequence[str]] = {
-            "t": tuple(filter(check.allows, _TERMS)),
+            "t": tuple(filter(check.allows, FORM_TERMS)),
             "u": tuple(filter(check.allows, _UNITS)),
             "g": tuple(glue for glue in _GLUE if check.allows(glue) and check.kept(glue[0])),
             "1": string.digits if check.allows(string.digits) else "",

@@ -263,36 +263,38 @@ const WORDLIKE = 0, DIGIT = 1, MARK = 2, SPACE = 3;
 
 /** What a language adds to the rank of a text; numbers of the settings are those of the package. */
 class Prior {
-  constructor(language, given) {
-    Object.assign(this, given, { language });
-    for (const name of ["digit_cost", "any_cost", "word_mark_cost"]) this[name] = this[name].map((x) => x ?? -Infinity);
+  constructor(language, numbers, given) {
+    Object.assign(this, given, { language, numbers });
+    for (const name of ["number_cost", "any_cost", "word_mark_cost"]) this[name] = this[name].map((x) => x ?? -Infinity);
   }
 
   begin() {
-    const { word, digits, anything } = this.parts;
-    return { done: 0, word, digits, anything, row: this.language.start, letters: 0, size: 0, case: 0 };
+    const { word, number, anything } = this.parts, row = this.language.start, numberRow = this.numbers.start;
+    return { done: 0, word, number, anything, row, numberRow, letters: 0, size: 0, case: 0 };
   }
 
   endCost(s) { return s.letters > 0 ? s.row.values[this.language.end] : 0; }
 
+  wholeNumber(s) { return s.number + s.numberRow.values[this.numbers.end]; }
+
   token(s) {
     if (!s.size) return 0;
-    const parts = [s.word + this.endCost(s), s.digits + this.parts.end_of_digits, s.anything];
+    const parts = [s.word + this.endCost(s), this.wholeNumber(s), s.anything];
     return parts.reduce(logAdd) + this.case_costs[s.case];
   }
 
   /** Parts of a word after another: any string is likelier behind one. */
   afterSpace(s) {
-    const { word, digits, anything, anything_again, end_of_digits } = this.parts;
-    const known = logAdd(s.word + this.endCost(s), s.digits + end_of_digits);
+    const { word, number, anything, anything_again } = this.parts;
+    const known = logAdd(s.word + this.endCost(s), this.wholeNumber(s));
     const share = s.size ? 1 / (1 + Math.exp(known - s.anything)) : 0;
     const unknown = Math.exp(anything) + share * (Math.exp(anything_again) - Math.exp(anything));
     const rest = Math.log1p(-unknown) - Math.log1p(-Math.exp(anything));
-    return { word: word + rest, digits: digits + rest, anything: Math.log(unknown) };
+    return { word: word + rest, number: number + rest, anything: Math.log(unknown) };
   }
 
   total(s, length) {
-    const token = logAdd(logAdd(s.word, s.digits), s.anything);
+    const token = logAdd(logAdd(s.word, s.number), s.anything);
     return this.weight * (s.done + token + this.case_costs[s.case]) + this.bonus * length;
   }
 
@@ -304,13 +306,14 @@ class Prior {
   advanced(s, k) {
     const kind = this.kinds[k], cost = s.size > 0 ? this.parts.space : this.parts.stray_space;
     if (kind === SPACE) return { ...this.begin(), ...this.afterSpace(s), done: s.done + this.token(s) + cost };
-    const letter = kind === WORDLIKE, symbol = this.symbols[k];
+    const letter = kind === WORDLIKE, symbol = this.symbols[k], inNumber = this.number_symbols[k];
     return {
       done: s.done + (kind === MARK ? this.case_costs[s.case] : 0) + (!s.size && s.done < 0 ? this.apart_cost[k] : 0),
       word: letter ? s.word + s.row.values[symbol] : s.word + this.endCost(s) + this.word_mark_cost[k],
-      digits: s.digits + this.digit_cost[k],
+      number: s.number + s.numberRow.values[inNumber] + this.number_cost[k],
       anything: s.anything + this.any_cost[k],
       row: letter ? this.language.after(s.row, symbol) : this.language.start,
+      numberRow: this.numbers.after(s.numberRow, inNumber),
       letters: letter ? s.letters + 1 : 0,
       size: s.size + 1,
       case: kind === MARK ? 0 : this.case_after[s.case][this.cases[k]],
@@ -478,7 +481,8 @@ async function load() {
   ort.env.logLevel = "error";
   const model = await (await get("model.onnx")).arrayBuffer();
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
-  const prior = settings.prior && new Prior(new Language(await (await get("language.lm")).arrayBuffer()), settings.prior);
+  const language = async (name) => new Language(await (await get(name)).arrayBuffer());
+  const prior = settings.prior && new Prior(await language("language.lm"), await language("numbers.lm"), settings.prior);
   return { settings, session, prior };
 }
 
