@@ -70,6 +70,9 @@ meats produce fruit vegetables farm farms ranch
 """
 """Words of shops, streets and public buildings (own)."""
 
+COMMAS = 0.1
+"""Share of numbers with points and commas changed for each other, as most of Europe writes them."""
+
 DRAWS, LEAST = 150_000, 8
 """Lines and figures drawn for the numbers, and the times that a form of number must occur: rarer ones change no
 reading."""
@@ -109,9 +112,9 @@ def numbers() -> Iterator[str]:
     for _ in range(DRAWS):
         # The first and the last token of a line may be cut.
         line = lines.draw(choices, choices.between(16, 64)).split()[1:-1]
-        yield from (
-            token for token in [*line, figures.draw(kinds.draw(choices), choices)] if any(map(str.isdecimal, token))
-        )
+        for token in [*line, figures.draw(kinds.draw(choices), choices)]:
+            if any(map(str.isdecimal, token)):
+                yield token.translate({44: ".", 46: ","}) if choices.chance(COMMAS) else token
 
 
 def main() -> None:

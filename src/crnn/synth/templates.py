@@ -54,7 +54,7 @@ TEMPLATES = {
         8    \S\p  \S\p\d  \p.\c
         5    \S\p\d\d  \p,\c€  \p\d.\c
         4    \S\p\d\d.\c  \S\p,\d\d\d  \p\d,\c€
-        2    \S\p\d,\d\d\d  \p\d€  \p\d¢  \p\dp  \p\d\d/-
+        2    \p,\d\d\d.\c  \S\p,\d\d\d.\c  \S\p\d,\d\d\d  \p\d€  \p\d¢  \p\dp  \p\d\d/-
         1    \S\pm  \p/\S\p  @\S\p.\c
     """,
     "date": r"""

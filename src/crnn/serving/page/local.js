@@ -329,7 +329,7 @@ class Prior {
 
 // ---- Beam search: as in crnn.decoding.beam and language_search
 
-const WIDTH = 10, CLASSES = 12, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
+const WIDTH = 10, WIDER = 6, DOUBTFUL = -3, CLASSES = 12, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
 
 function likeliest(steps, t) {
   return Array.from({ length: steps.blank }, (_, k) => k)
@@ -337,7 +337,7 @@ function likeliest(steps, t) {
 }
 
 /** Texts of a piece, best first: `{ids, rank}`. */
-function beam(steps, prior) {
+function beam(steps, prior, width) {
   let held = [{ key: "", ids: [], blanks: 0, chars: -Infinity, total: 0, state: prior.begin(), parent: null }];
   for (let t = 0; t < steps.count; t++) {
     const likely = likeliest(steps, t), byKey = new Map(held.map((prefix) => [prefix.key, prefix]));
@@ -364,7 +364,7 @@ function beam(steps, prior) {
         });
       }
     }
-    held = next.sort((a, b) => b.rank - a.rank).slice(0, WIDTH);
+    held = next.sort((a, b) => b.rank - a.rank).slice(0, width);
   }
   return held.filter((p) => p.total > -Infinity)
     .map((p) => ({ ids: p.ids, rank: steps.score(p.ids) + prior.final(p.state, p.ids.length) }))
@@ -400,9 +400,10 @@ function pieces(steps, space) {
 function withLanguage(steps, prior, nBest) {
   let texts = [{ ids: [], rank: 0 }], probability = 1;
   for (const piece of pieces(steps, prior.space)) {
-    const known = piece.greedy(), found = beam(piece, prior);
+    const known = piece.greedy(), score = piece.score(known);
+    const found = beam(piece, prior, score < DOUBTFUL ? WIDER * WIDTH : WIDTH);
     if (!found.some((one) => one.ids.join() === known.join())) {
-      found.push({ ids: known, rank: piece.score(known) + prior.score(known) });
+      found.push({ ids: known, rank: score + prior.score(known) });
       found.sort((a, b) => b.rank - a.rank);
     }
     probability /= found.reduce((sum, one) => sum + Math.exp(one.rank - found[0].rank), 0);
