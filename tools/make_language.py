@@ -32,8 +32,9 @@ SCOWL_SHARE, WORDS, POWER = 0.3, 90_000, 0.9
 a crop of each other in the words read of 257; fewer words make the file smaller (docs/log/experiments.md,
 2026-11-29)."""
 
-POSSESSIVES, POSSESSIVE_SHARE = 20_000, 0.03
-"""Likeliest words that also end in ``'s``, and the weight of these beside the word's own (own)."""
+POSSESSIVES, POSSESSIVE_SHARE = (200, 20_000), 0.03
+"""Ranks of the words that also end in ``'s``, and the weight of these beside the word's own: behind function words, to
+which no ``'s`` belongs (own)."""
 
 SIGN_SHARE, FORM_SHARE = 0.05, 0.05
 """Weight of the words of signs and of forms beside all others, each alike (docs/log/experiments.md, 2026-11-30)."""
@@ -72,6 +73,9 @@ meats produce fruit vegetables farm farms ranch
 
 COMMAS = 0.1
 """Share of numbers with points and commas changed for each other, as most of Europe writes them."""
+
+CLOSED = 0.05
+"""Share of figures with a closing mark behind."""
 
 DRAWS, LEAST = 150_000, 8
 """Lines and figures drawn for the numbers, and the times that a form of number must occur: rarer ones change no
@@ -112,7 +116,8 @@ def numbers() -> Iterator[str]:
     for _ in range(DRAWS):
         # The first and the last token of a line may be cut.
         line = lines.draw(choices, choices.between(16, 64)).split()[1:-1]
-        for token in [*line, figures.draw(kinds.draw(choices), choices)]:
+        figure = figures.draw(kinds.draw(choices), choices) + (choices.pick("!?.,;:") if choices.chance(CLOSED) else "")
+        for token in [*line, figure]:
             if any(map(str.isdecimal, token)):
                 yield token.translate({44: ".", 46: ","}) if choices.chance(COMMAS) else token
 
@@ -128,10 +133,10 @@ def main() -> None:
     weights = [(word, (1e6 * share) ** POWER) for word, share in kept]
     total = sum(weight for _, weight in weights)
     plain = [(word, weight) for word, weight in weights if len(word) > 2 and word.isalpha()]
-    weights += [(f"{word}'s", weight * POSSESSIVE_SHARE) for word, weight in plain[:POSSESSIVES]]
+    weights += [(f"{word}'s", weight * POSSESSIVE_SHARE) for word, weight in plain[slice(*POSSESSIVES)]]
     forms = {word.strip(".#()%").casefold() for term in FORM_TERMS for word in term.split()}
     for listed, share in ((set(SIGN_WORDS.split()), SIGN_SHARE), (forms, FORM_SHARE)):
-        alphabetic = sorted(word for word in listed if word.isalpha())
+        alphabetic = sorted(word for word in listed if word.replace("'", "").isalpha())
         weights += [(word, total * share / len(alphabetic)) for word in alphabetic]
     OUT.mkdir(exist_ok=True)
     for language, file in ((train_language(weights, "en"), "en.lm"), (train_numbers(numbers(), LEAST), "numbers")):

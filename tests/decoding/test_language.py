@@ -144,6 +144,7 @@ def test_english_ships() -> None:
     assert language.num_words > 80_000
     assert language.word_log_prob("the") > language.word_log_prob("hotel") > language.word_log_prob("qzxvk") + 15.0
     assert language.word_log_prob("customer's") > language.word_log_prob("customet's") + 5.0
+    assert language.word_log_prob("these") > language.word_log_prob("thes") + 4.0
 
 
 def test_numbers_are_learned_by_their_form() -> None:

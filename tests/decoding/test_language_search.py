@@ -1,15 +1,17 @@
 """Reading with a language: what it adds to a text, when it searches, how lines are cut and joined."""
 
 import itertools
+import string
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from crnn.charset import Charset
+from crnn.decoding import language_search
 from crnn.decoding.beam import beam_search
 from crnn.decoding.ctc import sequence_log_probs
-from crnn.decoding.language import Language, train_language
+from crnn.decoding.language import Language, load_language, train_language
 from crnn.decoding.language_prior import LanguagePrior, padded
 from crnn.decoding.language_search import search_with_language
 
@@ -101,6 +103,34 @@ def test_codes_are_not_bent_into_words(language: Language) -> None:
 def test_numbers_have_forms(language: Language, right: str, wrong: str) -> None:
     (one, other), _ = LanguagePrior(language, CHARSET).score(*padded([CHARSET.encode(text) for text in (right, wrong)]))
     assert one > other + 0.5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_beams_are_wider_where_the_network_hardly_reads(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Each letter is one of six about as likely ones: a word of nine needs many prefixes."""
+    rng, english = np.random.default_rng(seed), load_language("en")
+    probabilities = np.exp(shown("francisco", CHARSET, sure=0.99))
+    for step, character in zip(probabilities[::2], "francisco", strict=True):
+        step[:] = 1e-4
+        step[CHARSET.encode("".join(rng.choice(list(string.ascii_lowercase), 5, replace=False)))] += 0.16
+        step[CHARSET.encode(character)] += 0.05
+    log_probs = np.log(probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
+    assert read(log_probs, english, weight=0.6)[0] == "francisco"
+    monkeypatch.setattr(language_search, "_WIDE_BEAM", 1)
+    assert read(log_probs, english, weight=0.6)[0] != "francisco"
+
+
+def test_superscripts_are_no_part_of_numbers(language: Language) -> None:
+    """All have the costs of any string, the zero as well, which has the form of a digit."""
+    charset = Charset("ab0⁰¹")
+    scores, _ = LanguagePrior(language, charset).score(*padded([charset.encode(text) for text in ("a⁰⁰", "a¹¹")]))
+    assert scores[0] == pytest.approx(scores[1])
+
+
+def test_the_least_score_is_none_that_a_text_exceeds(language: Language) -> None:
+    prior = LanguagePrior(language, CHARSET)
+    for text in ("aBc-aBc-aBc", "house", "tHe hoTel, IN", "!!", "3.50 EUR", "X7-44 qQ"):
+        assert prior.least([CHARSET.encode(text)])[0][0] <= prior.score(*padded([CHARSET.encode(text)]))[0][0]
 
 
 def test_unknown_words_come_together(language: Language) -> None:

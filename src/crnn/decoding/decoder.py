@@ -65,7 +65,7 @@ class DecodingOptions:
     Attributes:
         decode: ``greedy``: text of the best path; ``beam``: likeliest text under network and language; ``lexicon``:
             likeliest word of a lexicon; or ``auto``.
-        beam_width: Prefixes that a beam holds; with a language, six times as many where the network hardly reads.
+        beam_width: Prefixes that a beam holds; with a language, at least 60 where the network hardly reads.
         lexicon: Words: a file with one per line, a sequence, or a ``Lexicon``.
         lexicon_margin: The free text is taken if its score exceeds that of the best word by more than this, in nats.
         lm: Language of the beam: ``auto``, the one of the weights; ``none``; the name of a shipped one; a file of

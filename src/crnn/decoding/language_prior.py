@@ -96,7 +96,9 @@ class LanguagePrior:
         mark, common = ~which(str.isalnum) & ~space, which(_COMMON_MARKS.__contains__)
         self._apart = np.where(which(_CLOSING_MARKS.__contains__), _CLOSING_MARK_APART, 0.0)
         kinds = [digit, mark & common, mark]
-        in_numbers = np.array([self.numbers.symbol("0" if c.isdecimal() else c) for c in characters])
+        # Superscripts are digits that are not decimal: no part of numbers.
+        forms = ["0" if c.isdecimal() else "" if c.isdigit() else c for c in characters]
+        in_numbers = np.array([self.numbers.symbol(form) for form in forms])
         self._number_symbols = np.maximum(in_numbers, 0)
         self._number_cost = np.select([digit, in_numbers >= 0], [_DIGIT, 0.0], -np.inf)
         self._any_cost = np.select(kinds, [_ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK], _ANY_LETTER)
@@ -197,7 +199,8 @@ class LanguagePrior:
         strings = np.bincount(rows, self._any_cost[flat], minlength=len(texts)) + (spaces + 1) * _ANYTHING
         apart = self._apart[flat[1:]] * ((self._kinds[flat[:-1]] == _A_SPACE) & (rows[1:] == rows[:-1]))
         strings += np.bincount(rows[1:], apart, minlength=len(texts))
-        case = (spaces + 1) * (float(_CASE_COSTS.min()) if self._cased else 0.0)
+        marks = np.bincount(rows, self._kinds[flat] == _A_MARK, minlength=len(texts))  # each ends a pattern of capitals
+        case = (spaces + marks + 1) * (float(_CASE_COSTS.min()) if self._cased else 0.0)
         least = self.weight * (strings + (spaces + 1) * _STRAY_SPACE * (spaces > 0) + case) + self.bonus * lengths
         likeliest = max(self.language.best) + _WORD
         return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case - spaces * _STRAY_SPACE, 0.0)

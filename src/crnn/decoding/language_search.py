@@ -26,8 +26,8 @@ _SEARCHED_TOGETHER, _CHANGED_TOGETHER = 96, 256  # pieces; more save calls of nu
 # of the best path, tried in all combinations; each run of steps may change to its 2 next characters
 _CHANGES, _CHANGES_OF_A_RUN = 5, 2
 
-# log-probability of the text of the best path below which beams hold more prefixes, and how many times as many
-_DOUBTFUL, _WIDER = -3.0, 6
+# log-probability of the best path, and per character, below which beams hold more prefixes, and how many
+_DOUBTFUL, _DOUBTFUL_CHARACTER, _WIDE_BEAM = -3.0, -0.3, 60
 
 _SUBSETS = np.arange(2**_CHANGES)[:, None] >> np.arange(_CHANGES) & 1 == 1
 
@@ -50,7 +50,7 @@ def search_with_language(
     """Return the ``n_best`` texts that rank highest by CTC log-probability and language; above 1 takes longer.
 
     Each group has the log-probabilities ``(N, T, V)`` of images of one width; readings are independent. Pieces that
-    the network hardly reads get six times the ``beam_width``.
+    the network hardly reads get a beam of 60 at least.
     """
     cut = [_Group.of(log_probs, prior, n_best > 1) for log_probs in groups]
     unsure = [(group, p) for group in cut for p in group.unsure.tolist()]
@@ -67,13 +67,18 @@ def search_with_language(
             for i, share in zip(some, shares.tolist(), strict=True):
                 unsure[i][0].shares[unsure[i][1]] = share
         order = order[searched[order]]
-    doubtful = np.array([group.known[p].score < _DOUBTFUL for group, p in unsure], dtype=np.bool_)[order]
-    for those, width in ((order[~doubtful], beam_width), (order[doubtful], _WIDER * beam_width)):
+    doubtful = np.array([_is_doubtful(group.known[p]) for group, p in unsure], dtype=np.bool_)[order]
+    for those, width in ((order[~doubtful], beam_width), (order[doubtful], max(beam_width, _WIDE_BEAM))):
         for some in _parts(those, _SEARCHED_TOGETHER):
             found = beam_search(_stacked([packed[i] for i in some]), width, prior)
             for i, hypotheses in zip(some, found, strict=True):
                 unsure[i][0].add(unsure[i][1], hypotheses, float(added[i]))
     return [group.readings(n_best) for group in cut]
+
+
+def _is_doubtful(known: Hypothesis) -> bool:
+    """Return if the network hardly reads a piece."""
+    return known.score < min(_DOUBTFUL, _DOUBTFUL_CHARACTER * len(known.ids))
 
 
 def _parts(order: Indices, size: int) -> Iterator[Indices]:

@@ -329,7 +329,7 @@ class Prior {
 
 // ---- Beam search: as in crnn.decoding.beam and language_search
 
-const WIDTH = 10, WIDER = 6, DOUBTFUL = -3, CLASSES = 12, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
+const WIDTH = 10, WIDE = 60, DOUBTFUL = -3, DOUBTFUL_CHARACTER = -0.3, CLASSES = 12, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
 
 function likeliest(steps, t) {
   return Array.from({ length: steps.blank }, (_, k) => k)
@@ -401,7 +401,8 @@ function withLanguage(steps, prior, nBest) {
   let texts = [{ ids: [], rank: 0 }], probability = 1;
   for (const piece of pieces(steps, prior.space)) {
     const known = piece.greedy(), score = piece.score(known);
-    const found = beam(piece, prior, score < DOUBTFUL ? WIDER * WIDTH : WIDTH);
+    const doubtful = score < Math.min(DOUBTFUL, DOUBTFUL_CHARACTER * known.length);
+    const found = beam(piece, prior, doubtful ? WIDE : WIDTH);
     if (!found.some((one) => one.ids.join() === known.join())) {
       found.push({ ids: known, rank: score + prior.score(known) });
       found.sort((a, b) => b.rank - a.rank);
