@@ -329,7 +329,8 @@ class Prior {
 
 // ---- Beam search: as in crnn.decoding.beam and language_search
 
-const WIDTH = 10, WIDE = 60, DOUBTFUL = -3, DOUBTFUL_CHARACTER = -0.3, CLASSES = 12, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
+const WIDTH = 10, WIDE = 60, DOUBTFUL = -3, DOUBTFUL_CHARACTER = -0.3;
+const CLASSES = 12, SURE_SPACE = Math.log(0.9), SURE_STEP = Math.log(0.999);
 
 function likeliest(steps, t) {
   return Array.from({ length: steps.blank }, (_, k) => k)
@@ -484,7 +485,8 @@ async function load() {
   const model = await (await get("model.onnx")).arrayBuffer();
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   const language = async (name) => new Language(await (await get(name)).arrayBuffer());
-  const prior = settings.prior && new Prior(await language("language.lm"), await language("numbers.lm"), settings.prior);
+  const words = settings.prior && await language("language.lm"), numbers = settings.prior && await language("numbers.lm");
+  const prior = settings.prior && new Prior(words, numbers, settings.prior);
   return { settings, session, prior };
 }
 
