@@ -22,7 +22,7 @@ def test_the_numbers_are_those_of_the_reading(barcode, barcode_reader):
     assert found.reading.text == "tree"
     assert (found.reading.score, found.reading.confidence) == (reading.score, reading.confidence)
     assert found.reading.characters == reading.characters
-    assert found.pixels.shape == (64, 160, 1)
+    assert found.pixels.shape == (64, 160, 3)
     assert (found.log_probs.shape, found.width, found.method) == ((19, 37), 80, "greedy")
     assert found.spans == ((1, 3), (5, 7), (9, 11), (13, 15))  # where the bars are
     others = found.reading.alternatives

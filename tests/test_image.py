@@ -741,3 +741,38 @@ def test_fitted_is_resized_with_the_size_as_it_is_seen(orientation, size, config
     fitted = load_fitted(data, config)
     assert fitted.original_size == size
     assert np.array_equal(fitted.pixels, load_resized(data, config))
+
+
+def test_chroma_by_hand():
+    config = ImageConfig(resize="squash", image_width=100, chroma_retry=True)
+    pixels = np.full((32, 100, 3), (120, 100, 110), np.uint8)  # chroma 20
+    pixels[:, 40:60] = (200, 60, 90)  # 140
+    pixels[:, 60:70] = (10, 60, 90)  # 80
+    pixels[0, :16] = (255, 0, 0)  # 255, half of the last percentile
+    fitted = load_fitted(pixels, config)
+    assert np.array_equal(fitted.pixels, load_resized(pixels, config))
+    chroma = fitted.chroma()
+    assert (chroma.shape, chroma.dtype) == ((1, 32, 100), np.uint8)
+    assert chroma[0, 0].tolist() == [255] * 16 + [0] * 24 + [255] * 20 + [128] * 10 + [0] * 30
+    assert (chroma[0, 1:] == np.concatenate([[0] * 16, chroma[0, 0, 16:]])).all()
+
+
+@pytest.mark.parametrize("image", [
+    np.full((32, 100), 7, np.uint8), np.full((32, 100, 3), (200, 40, 90), np.uint8),
+    np.random.default_rng(0).integers(100, 130, (32, 100, 3), np.uint8),
+], ids=["grey", "one-color", "noise"])  # fmt: skip
+def test_images_without_different_colors_have_no_chroma(image):
+    assert load_fitted(image, ImageConfig(chroma_retry=True)).chroma() is None
+
+
+def test_colors_are_kept_only_for_chroma(encode_image, smooth_image):
+    data = encode_image(smooth_image())
+    assert load_fitted(data, ImageConfig()).colors is None
+    colors = load_fitted(data, ImageConfig(chroma_retry=True)).colors
+    assert np.array_equal(colors, load_resized(data, ImageConfig(image_channels=3)))
+    assert load_fitted(Image.open(io.BytesIO(data)).convert("LA"), ImageConfig(chroma_retry=True)).colors is None
+
+
+def test_chroma_is_of_grey_networks():
+    with pytest.raises(ValueError, match="chroma_retry is for grey networks"):
+        ImageConfig(image_channels=3, chroma_retry=True)

@@ -101,6 +101,44 @@ def test_color_networks_get_three_channels(barcode, barcode_reader):
     assert [shape[1] for shape in reader._engine.shapes] == [3]
 
 
+def colored_barcode(text):
+    """A barcode of letters in the chroma of an image whose grey levels are all those of "z"."""
+    pixels = np.full((32, 16 * len(text) + 16), 255.0)
+    for i, character in enumerate(text):
+        pixels[:, 16 * i + 6 : 16 * i + 14] = 6 * (ord(character) - ord("a"))
+    others = np.rint(150 - 0.587 * pixels)
+    return np.stack([others, others + pixels, others], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_unsure_colored_images_are_read_again_by_their_chroma(batch_size, barcode, barcode_reader):
+    images = [colored_barcode("acid"), barcode("za"), colored_barcode("dart"), barcode("az")]
+    options = {"doubt": "zy", "batch_size": batch_size}
+    with_chroma = barcode_reader(image={"chroma_retry": True}, **options)
+    assert texts(with_chroma.read(images)) == ["acid", "za", "dart", "az"]
+    assert sum(shape[0] for shape in with_chroma._engine.shapes) == 6  # the two grey ones once
+    assert texts(barcode_reader(**options).read(images)) == ["z", "za", "z", "az"]
+    explained = crnn.explain(with_chroma, images[0])
+    assert (explained.reading.text, explained.pixels.shape) == ("acid", images[0].shape)
+
+
+def test_sure_images_and_chroma_that_shows_nothing_or_less_are_left(barcode_reader):
+    options = {"image": {"chroma_retry": True}}
+    sure = barcode_reader(**options)
+    sure._engine.log_probs = lambda images: np.log(
+        np.eye(37)[[[3] + [36] * (images.shape[3] // 4 - 2)] * len(images)] + 1e-9
+    )
+    assert sure.read(colored_barcode("acid")).text == "d"
+    # Nothing but the blank in the chroma: sure, and no text.
+    grey = barcode_reader(doubt="zy", **options)
+    pixels = np.full((32, 80, 3), (62, 212, 62), np.uint8)
+    pixels[:, 78:] = 150  # for the range of the chroma, right of the last step
+    assert grey.read(pixels).text == "z"
+    # As sure as the grey levels, to which the reading is left.
+    same = barcode_reader(**options)
+    assert same.read(colored_barcode("acid")).text == "z"
+
+
 # ---- order and batches
 
 

@@ -49,7 +49,7 @@ class Row:
 class Explanation:
     """A reading with the numbers behind it."""
 
-    pixels: npt.NDArray[np.uint8]  # (H, W, C), the upright crop, grey or in color as for the network
+    pixels: npt.NDArray[np.uint8]  # (H, W, 3), the upright crop
     log_probs: npt.NDArray[np.float32]  # (T, V), natural logarithms, normalized over V
     reading: Reading  # its alternatives are the runners-up
     spans: tuple[tuple[int, int], ...]  # time steps [start, end) of each character in the alignment
@@ -92,7 +92,7 @@ class Explanation:
         draw.text(at, f"{self.method}   {_facts(reading)}", _QUIET, plain, "lm")
 
         # The crop, and the places of its characters.
-        crop = Image.fromarray(self.pixels[:, :, 0] if self.pixels.shape[2] == 1 else self.pixels).convert("RGB")
+        crop = Image.fromarray(self.pixels)
         sheet.paste(crop.resize((axis, crop_height), Image.Resampling.BICUBIC), (_LEFT, crop_top))
         bottom = crop_top + crop_height
         for character in reading.characters:
@@ -146,7 +146,7 @@ def explain(reader: Recognizer, image: ImageSource, *, runners_up: int = 5) -> E
     ``runners_up`` is the largest number of other texts: the reader's alternatives (``n_best``), else those of a beam
     search, with the language if the reading used it.
     """
-    pixels = load_image(image, reader.config.image.image_channels)
+    pixels = load_image(image, 3)
     (found,) = reader.run([pixels], lambda batch: [(batch, reader.decoder.decode(batch.log_probs)[0])])
     if isinstance(found, ImageError):
         raise found

@@ -68,6 +68,8 @@ _ADVICE: dict[LineWarning, str] = {
     "frames": "has several pages or frames, of which the first was read; save the others as images of their own",
 }
 
+_LEAST_CHROMA = 32  # of 255; noise and the dyes of paper have less
+
 # Scores below are doubtful: 1 in 7 of upright narrow crops, all of pages.
 _UNSURE = math.log(0.35)
 _TALL = 1.6  # height by width, of characters at most
@@ -230,12 +232,33 @@ class FittedImage:
     original_size: tuple[int, int]  # width and height in pixels, as given
     on_side: npt.NDArray[np.uint8] | None = None  # turned by 90 degrees counterclockwise, where its text may be turned
     several: bool = False  # the file has further pages or frames
+    colors: npt.NDArray[np.uint8] | None = None  # (3, 32, W), for ``chroma``
+
+    def chroma(self) -> npt.NDArray[np.uint8] | None:
+        """Return the chroma, ``(1, 32, W)``: the largest of red, green and blue less the smallest; ``None`` for grey.
+
+        Its first and last percentile become 0 and 255. Letters that are as bright as what is around them, but of
+        another color, stand out in it.
+        """
+        if self.colors is None:
+            return None
+        chroma = self.colors.max(axis=0) - self.colors.min(axis=0)
+        ordered = np.sort(chroma, axis=None)
+        low, high = int(ordered[chroma.size // 100]), int(ordered[-1 - chroma.size // 100])
+        if high - low < _LEAST_CHROMA:
+            return None
+        # In integers, so that it is the same everywhere.
+        levels = (255 * (chroma.astype(np.int32) - low) + (high - low) // 2) // (high - low)
+        return levels.clip(0, 255).astype(np.uint8)[np.newaxis]
 
 
 def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:
     """Return the image at the network's size, with hints that it is turned, or one of several frames."""
     opened, name = _opened(source)
-    with _decoded(opened, name, config.image_channels) as image:
+    colored = config.chroma_retry and Image.getmodebase(opened.mode) == "RGB"
+    with _decoded(opened, name, 3 if colored else config.image_channels) as image:
+        colors = _resized(image, config, None) if colored else None
+        image = image.convert("L") if colored else image
         tall = image.height > _TALL * image.width
         on_side = _resized(image.transpose(Image.Transpose.ROTATE_90), config, None) if tall else None
         fitted, size = _resized(image, config, None), image.size
@@ -244,7 +267,7 @@ def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:
     if opened is not source and opened.format != "MPO":
         with contextlib.suppress(Exception):  # damaged behind the first frame
             several = getattr(opened, "is_animated", False)
-    return FittedImage(fitted, size, on_side, several)
+    return FittedImage(fitted, size, on_side, several, colors)
 
 
 def load_resized(source: ImageSource, config: ImageConfig, width: int | None = None) -> npt.NDArray[np.uint8]:

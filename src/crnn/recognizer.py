@@ -38,6 +38,8 @@ _DECODED_BATCHES = 8  # decoded together with a language, which may change only 
 # Of 3,057 upright crops none reads so badly, and so well upside down; of turned ones a quarter do. At 0.5 it were
 # nearly half, and twice as many upright ones, 3.4 %, were read again, one by one.
 _DOUBTFUL, _CONVINCING = 0.4, 0.8
+# Log-probability of a best path below which an image is read again, and how much larger that of its chroma must be.
+_UNSURE, _SURER = math.log(0.8), math.log(1.2)
 _HELD_BATCHES = 8  # batches' worth of images that may wait for others of their width; bounds the memory of streams
 
 
@@ -345,8 +347,23 @@ class Recognizer:
             raise CheckpointError(
                 "the network gives no numbers (nan); its weights are damaged, or its training went astray. Use others"
             )
+        log_probs = self._with_chroma(log_probs, images)
         output = NetworkOutput(log_probs, places, images[0].pixels.shape[2], images)
         return zip(places, function(output), strict=True)
+
+    def _with_chroma(self, log_probs: _Floats, images: Sequence[FittedImage]) -> _Floats:
+        """Return log-probabilities in which those of an image's chroma replace less sure ones of its grey levels."""
+        sure = _best_paths(log_probs)
+        found = {n: images[n].chroma() for n in np.flatnonzero(sure < _UNSURE).tolist()}
+        chroma = {n: pixels for n, pixels in found.items() if pixels is not None}
+        if not chroma:
+            return log_probs
+        again = self._engine.log_probs(np.stack([*chroma.values()]))
+        surer = _best_paths(again) > sure[[*chroma]] + _SURER
+        surer &= (again.argmax(axis=2) < again.shape[2] - 1).any(axis=1)  # that there is nothing in it says little
+        log_probs = log_probs.copy()
+        log_probs[[*chroma]] = np.where(surer[:, None, None], again, log_probs[[*chroma]])
+        return log_probs
 
     def fit(self, source: ImageSource | FittedImage | ImageError) -> FittedImage | ImageError:
         """Open an image and resize it for the network; or return the error."""
@@ -356,6 +373,12 @@ class Recognizer:
             return load_fitted(source, self.config.image)
         except ImageError as error:
             return error
+
+
+def _best_paths(log_probs: _Floats) -> _Floats:
+    """Return the log-probability of each best path."""
+    sums: _Floats = log_probs.max(axis=2).sum(axis=1)
+    return sums
 
 
 def _apart(output: NetworkOutput) -> list[NetworkOutput]:

@@ -6,8 +6,8 @@ const CACHED = { cache: "no-cache" }; // asks whether the file has changed; the 
 
 // ---- Images: as in crnn.image
 
-/** Grey levels of an image, upright and over its ground: `{pixels, width, height}`. */
-async function grey(blob) {
+/** An image, upright and over its ground: `luma`, `colors()` (red, green, blue), `width` and `height`. */
+async function opened(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const { width, height } = bitmap;
   if (width * height > 50_000_000) throw new Error(`it has ${width} x ${height} pixels, at most 50,000,000 are read`);
@@ -16,21 +16,34 @@ async function grey(blob) {
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
-  const luma = new Uint8Array(width * height), alpha = new Uint8Array(width * height);
+  const plane = (channel) => Uint8Array.from({ length: width * height }, (_, i) => data[4 * i + channel]);
+  const luma = new Uint8Array(width * height), alpha = plane(3);
   for (let i = 0; i < luma.length; i++) {
     // The weights of Pillow (ITU-R 601-2), in whole numbers.
     luma[i] = (data[4 * i] * 19595 + data[4 * i + 1] * 38470 + data[4 * i + 2] * 7471 + 0x8000) >> 16;
-    alpha[i] = data[4 * i + 3];
   }
-  if (alpha.every((value) => value === 255)) return { pixels: luma, width, height };
-  const over = (ground) => luma.map((level, i) => Math.round((level * alpha[i] + ground * (255 - alpha[i])) / 255));
+  const colors = () => [0, 1, 2].map(plane);
+  if (alpha.every((value) => value === 255)) return { luma, colors, width, height };
+  const over = (levels, ground) => levels.map((level, i) => Math.round((level * alpha[i] + ground * (255 - alpha[i])) / 255));
   const spread = (pixels) => {
     const mean = pixels.reduce((a, b) => a + b, 0) / pixels.length;
     return Math.sqrt(pixels.reduce((sum, level) => sum + (level - mean) ** 2, 0) / pixels.length);
   };
-  const [onWhite, onBlack] = [over(255), over(0)];
   // Black where the image would nearly vanish on white.
-  return { pixels: 2 * spread(onWhite) < spread(onBlack) ? onBlack : onWhite, width, height };
+  const ground = 2 * spread(over(luma, 255)) < spread(over(luma, 0)) ? 0 : 255;
+  return { luma: over(luma, ground), colors: () => colors().map((levels) => over(levels, ground)), width, height };
+}
+
+const LEAST_CHROMA = 32;
+
+/** The chroma of red, green and blue, its first and last percentile at 0 and 255; null for grey. */
+function chroma([red, green, blue]) {
+  const levels = red.map((r, i) => Math.max(r, green[i], blue[i]) - Math.min(r, green[i], blue[i]));
+  const ordered = levels.slice().sort(), cut = Math.floor(levels.length / 100);
+  const low = ordered[cut], range = ordered[levels.length - 1 - cut] - low;
+  if (range < LEAST_CHROMA) return null;
+  const stretched = (level) => Math.floor((255 * (level - low) + (range >> 1)) / range);
+  return levels.map((level) => Math.min(Math.max(stretched(level), 0), 255));
 }
 
 const BITS = 22; // of the weights, as in Pillow: sums stay below 2^53
@@ -54,8 +67,8 @@ function weights(from, to) {
 
 const clipped = (sum) => Math.min(Math.max(Math.floor((sum + 2 ** (BITS - 1)) / 2 ** BITS), 0), 255);
 
-/** Resize grey levels as Pillow does: columns first, rounded, then rows. */
-function resized({ pixels, width, height }, toWidth, toHeight) {
+/** Resize one channel as Pillow does: columns first, rounded, then rows. */
+function resized(pixels, { width, height }, toWidth, toHeight) {
   let rows = pixels;
   if (toWidth !== width) {
     rows = new Uint8Array(toWidth * height);
@@ -123,6 +136,13 @@ class Steps {
       before = best;
     }
     return ids;
+  }
+
+  /** Log-probability of the best path. */
+  path() {
+    let sum = 0;
+    for (let t = 0; t < this.count; t++) sum += this.at(t, this.best(t));
+    return sum;
   }
 
   /** Natural-log probability of a text, summed over its alignments; with `Math.max` in place of `logAdd` the best one's. */
@@ -471,6 +491,22 @@ function reading(steps, size, width, settings, prior, nBest) {
   };
 }
 
+// Log-probability of a best path below which an image is read again, and how much larger that of its chroma must be.
+const UNSURE = Math.log(0.8), SURER = Math.log(1.2);
+
+/** Log-probabilities of an image: of its grey levels, or of its chroma where the network is surer of that. */
+async function seen(image, width, { image_height: height, chroma_retry }, session) {
+  const run = async (pixels) => {
+    const { log_probs: output } = await session.run({ images: new ort.Tensor("uint8", pixels, [1, 1, height, width]) });
+    return new Steps(output.data, output.dims[1], output.dims[2]);
+  };
+  const steps = await run(resized(image.luma, image, width, height)), sure = steps.path();
+  if (!chroma_retry || sure >= UNSURE) return steps;
+  const pixels = chroma(image.colors().map((channel) => resized(channel, image, width, height)));
+  const again = pixels && (await run(pixels));
+  return again && again.path() > sure + SURER && again.greedy().length ? again : steps;
+}
+
 async function load() {
   const get = async (name) => {
     const answer = await fetch(name, CACHED);
@@ -503,11 +539,8 @@ window.localReader = {
     const { settings, session, prior } = await ready();
     for (const [place, { blob }] of images.entries()) {
       try {
-        const image = await grey(blob), width = targetWidth(image.width, image.height, settings.image);
-        const pixels = resized(image, width, settings.image.image_height);
-        const input = new ort.Tensor("uint8", pixels, [1, 1, settings.image.image_height, width]);
-        const { log_probs: output } = await session.run({ images: input });
-        const steps = new Steps(output.data, output.dims[1], output.dims[2]);
+        const image = await opened(blob), width = targetWidth(image.width, image.height, settings.image);
+        const steps = await seen(image, width, settings.image, session);
         const used = options.lm === "none" ? null : prior;
         each(place, reading(steps, [image.width, image.height], width, settings, used, Number(options.n_best) || 1));
       } catch (error) {
