@@ -155,6 +155,15 @@ def test_closing_marks_stand_at_their_word(language: Language) -> None:
     assert read(shown("in (house", CHARSET, {2: ""}), language)[0] == "in (house"
 
 
+def test_apostrophes_are_marks_around_words_and_letters_within(language: Language) -> None:
+    prior = LanguagePrior(language, CHARSET)
+    texts = ("'house'", '"house"', "house',", 'house",', "'Hotel", '"Hotel', "don't", 'don"t')
+    scores = prior.score(*padded([CHARSET.encode(text) for text in texts]))[0].tolist()
+    assert scores[0:6:2] == pytest.approx(scores[1:6:2], abs=0.02)
+    assert scores[6] > scores[7] + 1.0
+    assert read(shown("in 'house' the", CHARSET, {5: "a"}), language)[0] == "in 'house' the"
+
+
 def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
     """What beams add up prefix by prefix ends in what whole texts get."""
     prior = LanguagePrior(language, CHARSET)
@@ -164,6 +173,8 @@ def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
         "The hotel",
         "A1-22",
         "don't stop",
+        "'house' hotel's in'",
+        "'' don't'-'",
         "HOUSE in",
         " in",
         "3.50 EUR",

@@ -291,23 +291,28 @@ def test_the_static_page_reads_as_the_package_does_and_offline(site, open_page, 
     assert read(page, images[1:2], 1) == ["STOP"]
 
 
-def test_the_static_page_reads_colored_words_by_their_chroma(site, open_page, tmp_path):
-    face = next((ROOT / "src/crnn/synth/faces").glob("open-sans/*.ttf"))
+def test_the_static_page_reads_colored_and_quoted_words(site, open_page, tmp_path):
+    face = ImageFont.truetype(str(next((ROOT / "src/crnn/synth/faces").glob("open-sans/*.ttf"))), 36)
     image = Image.new("RGB", (208, 60), (60, 128, 60))  # as bright as the letters
-    ImageDraw.Draw(image).text((12, 6), "Harbour", fill=(200, 60, 40), font=ImageFont.truetype(str(face), 36))
+    ImageDraw.Draw(image).text((12, 6), "Harbour", fill=(200, 60, 40), font=face)
     patches = np.random.default_rng(0).integers(-40, 40, (8, 26)).repeat(8, axis=0)[:60].repeat(8, axis=1)
     image = Image.fromarray((np.asarray(image) + patches[:, :, None]).clip(0, 255).astype(np.uint8))
     image.save(tmp_path / "colored.png")
     image.putalpha(254)
-    image.save(tmp_path / "alpha.png")
+    image.save(tmp_path / "transparent.png")
+    quoted = Image.new("RGB", (240, 60), "white")
+    ImageDraw.Draw(quoted).text((12, 6), "'Harbour'", fill="#223", font=face)
+    quoted.save(tmp_path / "quoted.png")
+    files = sorted(tmp_path.iterdir())
     reader = crnn.load(site / "model.onnx", engine="onnx")
-    expected = reader.read(sorted(tmp_path.iterdir()))
+    expected = reader.read(files)
     assert reader.read(image.convert("L")).text != "Harbour"
     with static(site) as address:
         page = open_page(address)
-        assert read(page, sorted(tmp_path.iterdir()), 2) == ["Harbour", "Harbour"]
+        assert read(page, files, 3) == ["Harbour", "'Harbour'", "Harbour"]
         values = json.loads(downloaded(page, "#json"))
     assert [v["score"] for v in values] == pytest.approx([r.score for r in expected], abs=0.01)
+    assert [v["confidence"] for v in values] == pytest.approx([r.confidence for r in expected], abs=0.03)
 
 
 def crops(count):

@@ -2,9 +2,9 @@
 
 ``p(word) = 0.8975 * n-grams and marks + 0.10 * numbers + 0.0025 * any string``. Numbers, prices, dates and codes have
 n-grams of their own, in which all digits are alike. Other strings are not bent into words: an unknown word costs a
-constant, once. A space begins a new word; where the one before was unknown, any string has 0.20, so that names and
-texts of other languages keep their spaces. A closing mark behind a space costs more. Capitals follow four patterns:
-lower, Capitalized, UPPER, other.
+constant, once. An apostrophe is a letter of a word (``don't``), or a mark before or behind it. A space begins a new
+word; where the one before was unknown, any string has 0.20, so that names and texts of other languages keep their
+spaces. A closing mark behind a space costs more. Capitals follow four patterns: lower, Capitalized, UPPER, other.
 Shape letters: N images, B beams, K classes, M texts. Logarithms are natural.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ _CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.01])  # nothing yet, one cap
 
 _CASE_AFTER = np.array([[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]])  # uncased, lower, upper
 
-_WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE = range(4)
+_WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE, _APOSTROPHE = range(5)
 
 
 class PriorState(NamedTuple):
@@ -58,6 +59,7 @@ class PriorState(NamedTuple):
 
     done: _Array  # words before the last one, and the case of its finished parts
     word: _Array  # last word as a dictionary word
+    quoted: _Array  # last word as a dictionary word and a mark, if it ends in an apostrophe
     number: _Array  # last word as a number
     anything: _Array  # last word as any string
     row: _Array  # context of the language's n-grams
@@ -91,7 +93,9 @@ class LanguagePrior:
         symbols = np.array([language.symbol(character) for character in characters])
         self._symbols = np.maximum(symbols, 0)
         space, digit = which(" ".__eq__), which(str.isdecimal)  # digits that the n-grams know are digits as well
-        self._kinds = np.select([space, symbols >= 0, digit], [_A_SPACE, _WORDLIKE, _A_DIGIT], _A_MARK)
+        apostrophe = (symbols >= 0) & which(lambda c: unicodedata.category(c or " ").startswith("P"))
+        kinds = [_A_SPACE, _APOSTROPHE, _WORDLIKE, _A_DIGIT]
+        self._kinds = np.select([space, apostrophe, symbols >= 0, digit], kinds, _A_MARK)
         self._cases = np.select([which(str.islower), which(str.isupper)], [1, 2], 0) * self._cased
         mark, common = ~which(str.isalnum) & ~space, which(_COMMON_MARKS.__contains__)
         self._apart = np.where(which(_CLOSING_MARKS.__contains__), _CLOSING_MARK_APART, 0.0)
@@ -124,13 +128,13 @@ class LanguagePrior:
     def start(self, num_samples: int) -> PriorState:
         """Return the state of the empty text of each image."""
         shape = (num_samples, 1)
-        scores = (np.full(shape, value) for value in (0.0, _WORD, _NUMBER, _ANYTHING))
+        scores = (np.full(shape, value) for value in (0.0, _WORD, -np.inf, _NUMBER, _ANYTHING))
         row, zeros = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int64)
         return PriorState._make((*scores, row, row, zeros, zeros, zeros))
 
     def total(self, state: PriorState, lengths: _Array) -> _Doubles:
         """Return the score added to prefixes, ``(N, B)``, whose last word may go on."""
-        token = _sum(state.word, state.number, state.anything)
+        token = _sum(state.word, state.quoted, state.number, state.anything)
         return self.weight * (state.done + token + _CASE_COSTS[state.case]) + self.bonus * lengths
 
     def final(self, state: PriorState, lengths: _Array) -> _Doubles:
@@ -141,10 +145,11 @@ class LanguagePrior:
     def extended(self, state: PriorState, classes: _Array, lengths: _Array) -> _Doubles:
         """Return ``total`` of prefixes with ``classes`` ``(N, K)`` behind them, ``(N, B, K)``, without their states."""
         kinds = self._kinds[classes][:, None, :]
-        ended = state.word + self._end_cost(state)
         grams = self.language.log_prob(state.row[:, :, None], self._symbols[classes][:, None, :])
-        mark = ended[:, :, None] + self._word_mark_cost[classes][:, None, :]
-        word = np.where(kinds == _WORDLIKE, state.word[:, :, None] + grams, mark)
+        letter = state.word[:, :, None] + grams
+        mark = self._whole_word(state)[:, :, None] + self._word_mark_cost[classes][:, None, :]
+        either = np.where(state.letters[:, :, None] > 0, np.logaddexp(letter, mark), mark)
+        word = np.where(kinds == _WORDLIKE, letter, np.where(kinds == _APOSTROPHE, either, mark))
         grams = self.numbers.log_prob(state.number_row[:, :, None], self._number_symbols[classes][:, None, :])
         number = state.number[:, :, None] + grams + self._number_cost[classes][:, None, :]
         anything = state.anything[:, :, None] + self._any_cost[classes][:, None, :]
@@ -205,9 +210,10 @@ class LanguagePrior:
         likeliest = max(self.language.best) + _WORD
         return least, self.weight * np.maximum((spaces + 1) * likeliest - strings - case - spaces * _STRAY_SPACE, 0.0)
 
-    def _end_cost(self, state: PriorState) -> _Doubles:
-        """Return the log-probability that the n-grams' word ends here; 0 before it begins."""
-        return np.where(state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0)
+    def _whole_word(self, state: PriorState) -> _Doubles:
+        """Return the log-probability of the last word as a dictionary word that ends here, or has not begun."""
+        end = np.where(state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0)
+        return np.logaddexp(state.word + end, state.quoted)
 
     def _whole_number(self, state: PriorState) -> _Doubles:
         """Return the log-probability of the last word as a number that ends here."""
@@ -215,25 +221,24 @@ class LanguagePrior:
 
     def _token(self, state: PriorState) -> _Doubles:
         """Return the log-probability of the last word ending here; 0 before it begins."""
-        token = _sum(state.word + self._end_cost(state), self._whole_number(state), state.anything)
+        token = _sum(self._whole_word(state), self._whole_number(state), state.anything)
         return np.where(state.size > 0, token + _CASE_COSTS[state.case], 0.0)
 
     def _unknown(self, state: PriorState) -> _Doubles:
         """Return the log-probability that the next word is any string, by how likely the last one was."""
-        known = np.logaddexp(state.word + self._end_cost(state), self._whole_number(state))
+        known = np.logaddexp(self._whole_word(state), self._whole_number(state))
         share = np.where(state.size > 0, 1.0 / (1.0 + np.exp(np.minimum(known - state.anything, 700.0))), 0.0)
         unknown: _Doubles = np.log(np.exp(_ANYTHING) + share * (np.exp(_ANYTHING_AGAIN) - np.exp(_ANYTHING)))
         return unknown
 
     def _after(self, state: PriorState, added: _Array) -> PriorState:
         kind, symbol = self._kinds[added], self._symbols[added]
-        is_letter, is_space, is_mark = kind == _WORDLIKE, kind == _A_SPACE, kind == _A_MARK
-        is_other = is_mark | (kind == _A_DIGIT)  # ends a word of the dictionary, and another may follow
-        word = np.where(
-            is_letter,
-            state.word + self.language.log_prob(state.row, symbol),
-            state.word + self._end_cost(state) + self._word_mark_cost[added],
-        )
+        is_space, is_mark, apostrophe = kind == _A_SPACE, kind == _A_MARK, kind == _APOSTROPHE
+        is_letter = (kind == _WORDLIKE) | (apostrophe & (state.letters > 0))
+        is_other = ~is_letter & ~is_space  # ends a word of the dictionary, and another may follow
+        mark = self._whole_word(state) + self._word_mark_cost[added]
+        word = np.where(is_letter, state.word + self.language.log_prob(state.row, symbol), mark)
+        quoted = np.where(is_letter & apostrophe, mark, -np.inf)
         row = np.where(is_other | is_space, np.int32(0), state.row)
         if is_letter.any():
             row[is_letter] = self.language.following(state.row[is_letter], symbol[is_letter])
@@ -255,7 +260,7 @@ class LanguagePrior:
             anything = np.where(is_space, unknown, anything)
             number_row = np.where(is_space, np.int32(0), number_row)
             letters, size, case = (np.where(is_space, 0, value) for value in (letters, size, case))
-        return PriorState(done, word, number, anything, row, number_row, letters, size, case)
+        return PriorState(done, word, quoted, number, anything, row, number_row, letters, size, case)
 
 
 def _after_space(state: PriorState) -> _Bools:

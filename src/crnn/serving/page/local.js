@@ -279,7 +279,7 @@ class Language {
   }
 }
 
-const WORDLIKE = 0, DIGIT = 1, MARK = 2, SPACE = 3;
+const WORDLIKE = 0, DIGIT = 1, MARK = 2, SPACE = 3, APOSTROPHE = 4;
 
 /** What a language adds to the rank of a text; numbers of the settings are those of the package. */
 class Prior {
@@ -290,23 +290,23 @@ class Prior {
 
   begin() {
     const { word, number, anything } = this.parts, row = this.language.start, numberRow = this.numbers.start;
-    return { done: 0, word, number, anything, row, numberRow, letters: 0, size: 0, case: 0 };
+    return { done: 0, word, quoted: -Infinity, number, anything, row, numberRow, letters: 0, size: 0, case: 0 };
   }
 
-  endCost(s) { return s.letters > 0 ? s.row.values[this.language.end] : 0; }
+  wholeWord(s) { return logAdd(s.word + (s.letters > 0 ? s.row.values[this.language.end] : 0), s.quoted); }
 
   wholeNumber(s) { return s.number + s.numberRow.values[this.numbers.end]; }
 
   token(s) {
     if (!s.size) return 0;
-    const parts = [s.word + this.endCost(s), this.wholeNumber(s), s.anything];
+    const parts = [this.wholeWord(s), this.wholeNumber(s), s.anything];
     return parts.reduce(logAdd) + this.case_costs[s.case];
   }
 
   /** Parts of a word after another: any string is likelier behind one. */
   afterSpace(s) {
     const { word, number, anything, anything_again } = this.parts;
-    const known = logAdd(s.word + this.endCost(s), this.wholeNumber(s));
+    const known = logAdd(this.wholeWord(s), this.wholeNumber(s));
     const share = s.size ? 1 / (1 + Math.exp(known - s.anything)) : 0;
     const unknown = Math.exp(anything) + share * (Math.exp(anything_again) - Math.exp(anything));
     const rest = Math.log1p(-unknown) - Math.log1p(-Math.exp(anything));
@@ -314,7 +314,7 @@ class Prior {
   }
 
   total(s, length) {
-    const token = logAdd(logAdd(s.word, s.number), s.anything);
+    const token = [s.word, s.quoted, s.number, s.anything].reduce(logAdd);
     return this.weight * (s.done + token + this.case_costs[s.case]) + this.bonus * length;
   }
 
@@ -326,10 +326,13 @@ class Prior {
   advanced(s, k) {
     const kind = this.kinds[k], cost = s.size > 0 ? this.parts.space : this.parts.stray_space;
     if (kind === SPACE) return { ...this.begin(), ...this.afterSpace(s), done: s.done + this.token(s) + cost };
-    const letter = kind === WORDLIKE, symbol = this.symbols[k], inNumber = this.number_symbols[k];
+    const letter = kind === WORDLIKE || (kind === APOSTROPHE && s.letters > 0);
+    const symbol = this.symbols[k], inNumber = this.number_symbols[k];
+    const mark = this.wholeWord(s) + this.word_mark_cost[k];
     return {
       done: s.done + (kind === MARK ? this.case_costs[s.case] : 0) + (!s.size && s.done < 0 ? this.apart_cost[k] : 0),
-      word: letter ? s.word + s.row.values[symbol] : s.word + this.endCost(s) + this.word_mark_cost[k],
+      word: letter ? s.word + s.row.values[symbol] : mark,
+      quoted: letter && kind === APOSTROPHE ? mark : -Infinity,
       number: s.number + s.numberRow.values[inNumber] + this.number_cost[k],
       anything: s.anything + this.any_cost[k],
       row: letter ? this.language.after(s.row, symbol) : this.language.start,
