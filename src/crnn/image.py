@@ -248,8 +248,9 @@ class FittedImage:
         if high - low < _LEAST_CHROMA:
             return None
         # In integers, so that it is the same everywhere.
-        levels = (255 * (chroma.astype(np.int32) - low) + (high - low) // 2) // (high - low)
-        return levels.clip(0, 255).astype(np.uint8)[np.newaxis]
+        stretched = (255 * (chroma.astype(np.int32) - low) + (high - low) // 2) // (high - low)
+        levels: npt.NDArray[np.uint8] = stretched.clip(0, 255).astype(np.uint8)
+        return levels[np.newaxis]
 
 
 def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:

@@ -94,8 +94,8 @@ class LanguagePrior:
         self._symbols = np.maximum(symbols, 0)
         space, digit = which(" ".__eq__), which(str.isdecimal)  # digits that the n-grams know are digits as well
         apostrophe = (symbols >= 0) & which(lambda c: unicodedata.category(c or " ").startswith("P"))
-        kinds = [_A_SPACE, _APOSTROPHE, _WORDLIKE, _A_DIGIT]
-        self._kinds = np.select([space, apostrophe, symbols >= 0, digit], kinds, _A_MARK)
+        ids = [_A_SPACE, _APOSTROPHE, _WORDLIKE, _A_DIGIT]
+        self._kinds = np.select([space, apostrophe, symbols >= 0, digit], ids, _A_MARK)
         self._cases = np.select([which(str.islower), which(str.isupper)], [1, 2], 0) * self._cased
         mark, common = ~which(str.isalnum) & ~space, which(_COMMON_MARKS.__contains__)
         self._apart = np.where(which(_CLOSING_MARKS.__contains__), _CLOSING_MARK_APART, 0.0)
@@ -213,7 +213,8 @@ class LanguagePrior:
     def _whole_word(self, state: PriorState) -> _Doubles:
         """Return the log-probability of the last word as a dictionary word that ends here, or has not begun."""
         end = np.where(state.letters > 0, self.language.log_prob(state.row, self.language.end), 0.0)
-        return np.logaddexp(state.word + end, state.quoted)
+        whole: _Doubles = np.logaddexp(state.word + end, state.quoted)
+        return whole
 
     def _whole_number(self, state: PriorState) -> _Doubles:
         """Return the log-probability of the last word as a number that ends here."""
