@@ -770,9 +770,8 @@ def test_colors_are_kept_only_for_chroma(encode_image, smooth_image):
     assert load_fitted(data, ImageConfig()).colors is None
     colors = load_fitted(data, ImageConfig(chroma_retry=True)).colors
     assert np.array_equal(colors, load_resized(data, ImageConfig(image_channels=3)))
+    assert load_fitted(data, ImageConfig(chroma_retry=True, image_channels=3)).colors is None
     assert load_fitted(Image.open(io.BytesIO(data)).convert("LA"), ImageConfig(chroma_retry=True)).colors is None
-
-
-def test_chroma_is_of_grey_networks():
-    with pytest.raises(ValueError, match="chroma_retry is for grey networks"):
-        ImageConfig(image_channels=3, chroma_retry=True)
+    palette = Image.open(io.BytesIO(data)).quantize()
+    colors = load_fitted(palette, ImageConfig(chroma_retry=True)).colors
+    assert np.array_equal(colors, load_resized(palette, ImageConfig(image_channels=3)))

@@ -89,6 +89,19 @@ def test_a_line_beside_two_smaller_ones_does_not_join_them(reader):
 # ---- Turned lines
 
 
+def test_colored_lines_are_read_by_their_chroma(reader):
+    scene = Scene()
+    scene.write("Harbour", (150, 60))
+    scene.write("Station", (450, 60))
+    letters = np.asarray(scene.image.convert("L"))[..., None] < 128
+    patches = np.random.default_rng(0).integers(-40, 40, (63, 88, 1)).repeat(8, axis=0)[:500].repeat(8, axis=1)[:, :700]
+    colors = np.where(letters, (200, 60, 40), (60, 128, 60)) + patches  # letters as bright as their ground
+    scene.image = Image.fromarray(colors.clip(0, 255).astype(np.uint8))
+    assert texts(page_of(reader, scene)) == ["Harbour", "Station"]
+    scene.image = scene.image.convert("L").convert("RGB")
+    assert texts(page_of(reader, scene)) != ["Harbour", "Station"]
+
+
 @pytest.mark.parametrize(("angle", "first"), [(90, 1), (270, 3)])
 def test_a_line_on_its_side_is_read_from_its_own_top_left(reader, angle, first):
     scene = Scene()

@@ -118,6 +118,8 @@ def test_unsure_colored_images_are_read_again_by_their_chroma(batch_size, barcod
     assert texts(with_chroma.read(images)) == ["acid", "za", "dart", "az"]
     assert sum(shape[0] for shape in with_chroma._engine.shapes) == 6  # the two grey ones once
     assert texts(barcode_reader(**options).read(images)) == ["z", "za", "z", "az"]
+    palette = Image.fromarray(images[0]).convert("P", palette=Image.Palette.ADAPTIVE)
+    assert with_chroma.read(palette).text == crnn.explain(with_chroma, palette).reading.text == "acid"
     explained = crnn.explain(with_chroma, images[0])
     assert (explained.reading.text, explained.pixels.shape) == ("acid", images[0].shape)
 

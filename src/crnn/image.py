@@ -254,9 +254,9 @@ class FittedImage:
 
 
 def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:
-    """Return the image at the network's size, with hints that it is turned, or one of several frames."""
+    """Return the image at the network's size, colors for ``chroma_retry``, and hints that it is turned or one frame."""
     opened, name = _opened(source)
-    colored = config.chroma_retry and Image.getmodebase(opened.mode) == "RGB"
+    colored = config.chroma_retry and config.image_channels == 1 and Image.getmodebase(opened.mode) != "L"
     with _decoded(opened, name, 3 if colored else config.image_channels) as image:
         colors = _resized(image, config, None) if colored else None
         image = image.convert("L") if colored else image

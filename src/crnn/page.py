@@ -188,7 +188,8 @@ class PageReader:
             raise DataError(f"the detector gives boxes of shape {boxes.shape}; expected (N, 4, 2)")
         if len(boxes) > MAX_LINES:
             raise ImageError(f"the image has more than {MAX_LINES:,} lines; cut it into parts", reason="too_large")
-        scene = Image.fromarray(pixels).convert("RGB" if self.reader.config.image.needs_color else "L")
+        colored = self.reader.config.image.needs_color and (pixels != pixels[:, :, :1]).any()
+        scene = Image.fromarray(pixels).convert("RGB" if colored else "L")
         # A tall box is a line turned to either side, or one upright letter.
         tall = [height >= _TALL * width for width, height in map(_edges, boxes.tolist())]
         views = [[_turned(b, k) for k in (_QUARTERS if t else (0,))] for b, t in zip(boxes.tolist(), tall, strict=True)]

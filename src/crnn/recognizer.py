@@ -39,7 +39,7 @@ _DECODED_BATCHES = 8  # decoded together with a language, which may change only 
 # nearly half, and twice as many upright ones, 3.4 %, were read again, one by one.
 _DOUBTFUL, _CONVINCING = 0.4, 0.8
 # Log-probability of a best path below which an image is read again, and how much larger that of its chroma must be.
-_UNSURE, _SURER = math.log(0.8), math.log(1.2)
+_UNSURE_PATH, _SURER = math.log(0.8), math.log(1.2)
 _HELD_BATCHES = 8  # batches' worth of images that may wait for others of their width; bounds the memory of streams
 
 
@@ -348,13 +348,14 @@ class Recognizer:
                 "the network gives no numbers (nan); its weights are damaged, or its training went astray. Use others"
             )
         log_probs = self._with_chroma(log_probs, images)
-        output = NetworkOutput(log_probs, places, images[0].pixels.shape[2], images)
+        without_colors = tuple(replace(image, colors=None) for image in images)  # they may be held for long
+        output = NetworkOutput(log_probs, places, images[0].pixels.shape[2], without_colors)
         return zip(places, function(output), strict=True)
 
     def _with_chroma(self, log_probs: _Floats, images: Sequence[FittedImage]) -> _Floats:
         """Return log-probabilities in which those of an image's chroma replace less sure ones of its grey levels."""
         sure = _best_paths(log_probs)
-        found = {n: images[n].chroma() for n in np.flatnonzero(sure < _UNSURE).tolist()}
+        found = {n: images[n].chroma() for n in np.flatnonzero(sure < _UNSURE_PATH).tolist()}
         chroma = {n: pixels for n, pixels in found.items() if pixels is not None}
         if not chroma:
             return log_probs
@@ -375,9 +376,9 @@ class Recognizer:
             return error
 
 
-def _best_paths(log_probs: _Floats) -> _Floats:
+def _best_paths(log_probs: _Floats) -> npt.NDArray[np.float64]:
     """Return the log-probability of each best path."""
-    sums: _Floats = log_probs.max(axis=2).sum(axis=1)
+    sums: npt.NDArray[np.float64] = log_probs.max(axis=2).sum(axis=1, dtype=np.float64)
     return sums
 
 

@@ -164,6 +164,15 @@ def test_apostrophes_are_marks_around_words_and_letters_within(language: Languag
     assert read(shown("in 'house' the", CHARSET, {5: "a"}), language)[0] == "in 'house' the"
 
 
+def test_marks_with_which_words_begin_are_letters() -> None:
+    language = train_language([("'n", 5.0), ("huis", 5.0), ("#fade", 3.0), ("huizen", 2.0)], "test", 6)
+    prior = LanguagePrior(language, CHARSET)
+    texts = ("'n huis", "n huis", "#fade", "fade")
+    scores = prior.score(*padded([CHARSET.encode(text) for text in texts]))[0].tolist()
+    assert scores[0] > scores[1] + 1.0
+    assert scores[2] > scores[3] + 1.0
+
+
 def test_the_score_of_a_text_is_that_of_its_steps(language: Language) -> None:
     """What beams add up prefix by prefix ends in what whole texts get."""
     prior = LanguagePrior(language, CHARSET)

@@ -228,6 +228,7 @@ def from_run(config: Config) -> Checkpoint:
         ("data", "validation", ["a"], ["b", "c"]),
         ("data", "max_bad_share", 0.01, 0.5),
         ("train", "num_steps", 12, 50),
+        ("image", "chroma_retry", False, True),
         ("train", "device", "cpu", "auto"),
         ("train", "threads", None, 2),
         ("train", "warm_start", "w.safetensors", None),

@@ -91,7 +91,8 @@ class ImageConfig(Section):
     """1: grey (paper). 3: red, green, blue (ModelZoo)."""
 
     chroma_retry: bool = False
-    """Read colored images of which a grey network is unsure again by their chroma, and keep the surer reading."""
+    """Read colored images of which a grey network (``image_channels`` 1) is unsure again by their chroma, and keep the
+    surer reading."""
 
     resize: Literal["squash", "keep_ratio"] = "squash"
     """``squash`` every image to ``image_width``, or ``keep_ratio`` and round to a multiple of ``width_step``."""
@@ -119,15 +120,13 @@ class ImageConfig(Section):
 
     @property
     def needs_color(self) -> bool:
-        """Return if reading needs colors, of a network of three channels or for ``chroma_retry``."""
+        """Return true if images are read in color: for three channels, or for ``chroma_retry``."""
         return self.chroma_retry or self.image_channels == 3
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.image_height != 32:
             raise ValueError(f"image_height is {self.image_height}; the backbones are made for 32")
-        if self.chroma_retry and self.image_channels == 3:
-            raise ValueError("chroma_retry is for grey networks; expected image_channels = 1, or chroma_retry = false")
         if self.min_width > self.max_width:
             raise ValueError(f"min_width {self.min_width} is above max_width {self.max_width}")
         return self

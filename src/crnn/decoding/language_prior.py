@@ -2,9 +2,10 @@
 
 ``p(word) = 0.8975 * n-grams and marks + 0.10 * numbers + 0.0025 * any string``. Numbers, prices, dates and codes have
 n-grams of their own, in which all digits are alike. Other strings are not bent into words: an unknown word costs a
-constant, once. An apostrophe is a letter of a word (``don't``), or a mark before or behind it. A space begins a new
-word; where the one before was unknown, any string has 0.20, so that names and texts of other languages keep their
-spaces. A closing mark behind a space costs more. Capitals follow four patterns: lower, Capitalized, UPPER, other.
+constant, once. A mark that the n-grams know, such as an apostrophe, is a letter of a word (``don't``), or a mark before
+or behind it. A space begins a new word; where the one before was unknown, any string has 0.20, so that names and texts
+of other languages keep their spaces. A closing mark behind a space costs more. Capitals follow four patterns: lower,
+Capitalized, UPPER, other.
 Shape letters: N images, B beams, K classes, M texts. Logarithms are natural.
 """
 
@@ -51,7 +52,7 @@ _CASE_COSTS = np.log([1.0, 0.5, 0.45, 0.25, 0.35, 0.01])  # nothing yet, one cap
 
 _CASE_AFTER = np.array([[0, 2, 1], [1, 3, 4], [2, 2, 5], [3, 3, 5], [4, 5, 4], [5, 5, 5]])  # uncased, lower, upper
 
-_WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE, _APOSTROPHE = range(5)
+_WORDLIKE, _A_DIGIT, _A_MARK, _A_SPACE, _INNER_MARK = range(5)
 
 
 class PriorState(NamedTuple):
@@ -59,7 +60,7 @@ class PriorState(NamedTuple):
 
     done: _Array  # words before the last one, and the case of its finished parts
     word: _Array  # last word as a dictionary word
-    quoted: _Array  # last word as a dictionary word and a mark, if it ends in an apostrophe
+    quoted: _Array  # last word as a dictionary word and a mark, if it ends in one that the n-grams know
     number: _Array  # last word as a number
     anything: _Array  # last word as any string
     row: _Array  # context of the language's n-grams
@@ -93,9 +94,9 @@ class LanguagePrior:
         symbols = np.array([language.symbol(character) for character in characters])
         self._symbols = np.maximum(symbols, 0)
         space, digit = which(" ".__eq__), which(str.isdecimal)  # digits that the n-grams know are digits as well
-        apostrophe = (symbols >= 0) & which(lambda c: unicodedata.category(c or " ").startswith("P"))
-        ids = [_A_SPACE, _APOSTROPHE, _WORDLIKE, _A_DIGIT]
-        self._kinds = np.select([space, apostrophe, symbols >= 0, digit], ids, _A_MARK)
+        inner = (symbols >= 0) & which(lambda c: unicodedata.category(c or " ").startswith("P"))
+        values = [_A_SPACE, _INNER_MARK, _WORDLIKE, _A_DIGIT]
+        self._kinds = np.select([space, inner, symbols >= 0, digit], values, _A_MARK)
         self._cases = np.select([which(str.islower), which(str.isupper)], [1, 2], 0) * self._cased
         mark, common = ~which(str.isalnum) & ~space, which(_COMMON_MARKS.__contains__)
         self._apart = np.where(which(_CLOSING_MARKS.__contains__), _CLOSING_MARK_APART, 0.0)
@@ -107,6 +108,9 @@ class LanguagePrior:
         self._number_cost = np.select([digit, in_numbers >= 0], [_DIGIT, 0.0], -np.inf)
         self._any_cost = np.select(kinds, [_ANY_DIGIT, _ANY_MARK, _ANY_RARE_MARK], _ANY_LETTER)
         self._word_mark_cost = np.select(kinds, [_DIGIT_AT_WORD, _MARK_AT_WORD, _RARE_MARK_AT_WORD], -np.inf)
+        # Marks with which words of the n-grams begin, such as the Dutch 'n.
+        first = language.log_prob(np.zeros(len(characters), dtype=np.int32), self._symbols)
+        self._begins = inner & (first > self._word_mark_cost)
 
     def tables(self) -> dict[str, Any]:
         """Return its numbers as JSON values, for readers in other languages; -inf is ``None``."""
@@ -117,7 +121,8 @@ class LanguagePrior:
         return {
             "weight": self.weight, "bonus": self.bonus, "space": self.space, "symbols": self._symbols.tolist(),
             "number_symbols": self._number_symbols.tolist(), "kinds": self._kinds.tolist(),
-            "cases": self._cases.tolist(), "case_costs": _CASE_COSTS.tolist(), "case_after": _CASE_AFTER.tolist(),
+            "begins": self._begins.tolist(), "cases": self._cases.tolist(), "case_costs": _CASE_COSTS.tolist(),
+            "case_after": _CASE_AFTER.tolist(),
             **{name: [x if x > -np.inf else None for x in values.tolist()] for name, values in costs.items()},
             "parts": {
                 "word": _WORD, "number": _NUMBER, "anything": _ANYTHING, "anything_again": _ANYTHING_AGAIN,
@@ -148,8 +153,9 @@ class LanguagePrior:
         grams = self.language.log_prob(state.row[:, :, None], self._symbols[classes][:, None, :])
         letter = state.word[:, :, None] + grams
         mark = self._whole_word(state)[:, :, None] + self._word_mark_cost[classes][:, None, :]
-        either = np.where(state.letters[:, :, None] > 0, np.logaddexp(letter, mark), mark)
-        word = np.where(kinds == _WORDLIKE, letter, np.where(kinds == _APOSTROPHE, either, mark))
+        within = (state.letters[:, :, None] > 0) | self._begins[classes][:, None, :]
+        either = np.where(within, np.logaddexp(letter, mark), mark)
+        word = np.where(kinds == _WORDLIKE, letter, np.where(kinds == _INNER_MARK, either, mark))
         grams = self.numbers.log_prob(state.number_row[:, :, None], self._number_symbols[classes][:, None, :])
         number = state.number[:, :, None] + grams + self._number_cost[classes][:, None, :]
         anything = state.anything[:, :, None] + self._any_cost[classes][:, None, :]
@@ -204,7 +210,9 @@ class LanguagePrior:
         strings = np.bincount(rows, self._any_cost[flat], minlength=len(texts)) + (spaces + 1) * _ANYTHING
         apart = self._apart[flat[1:]] * ((self._kinds[flat[:-1]] == _A_SPACE) & (rows[1:] == rows[:-1]))
         strings += np.bincount(rows[1:], apart, minlength=len(texts))
-        marks = np.bincount(rows, self._kinds[flat] == _A_MARK, minlength=len(texts))  # each ends a pattern of capitals
+        marks = np.bincount(
+            rows, np.isin(self._kinds[flat], (_A_MARK, _INNER_MARK)), minlength=len(texts)
+        )  # each ends a pattern of capitals
         case = (spaces + marks + 1) * (float(_CASE_COSTS.min()) if self._cased else 0.0)
         least = self.weight * (strings + (spaces + 1) * _STRAY_SPACE * (spaces > 0) + case) + self.bonus * lengths
         likeliest = max(self.language.best) + _WORD
@@ -234,12 +242,13 @@ class LanguagePrior:
 
     def _after(self, state: PriorState, added: _Array) -> PriorState:
         kind, symbol = self._kinds[added], self._symbols[added]
-        is_space, is_mark, apostrophe = kind == _A_SPACE, kind == _A_MARK, kind == _APOSTROPHE
-        is_letter = (kind == _WORDLIKE) | (apostrophe & (state.letters > 0))
+        is_space, inner = kind == _A_SPACE, kind == _INNER_MARK
+        is_letter = (kind == _WORDLIKE) | (inner & ((state.letters > 0) | self._begins[added]))
+        is_mark = (kind == _A_MARK) | (inner & ~is_letter)
         is_other = ~is_letter & ~is_space  # ends a word of the dictionary, and another may follow
         mark = self._whole_word(state) + self._word_mark_cost[added]
         word = np.where(is_letter, state.word + self.language.log_prob(state.row, symbol), mark)
-        quoted = np.where(is_letter & apostrophe, mark, -np.inf)
+        quoted = np.where(is_letter & inner, mark, -np.inf)
         row = np.where(is_other | is_space, np.int32(0), state.row)
         if is_letter.any():
             row[is_letter] = self.language.following(state.row[is_letter], symbol[is_letter])

@@ -150,6 +150,7 @@ def _body(repository: str, weights: Weights[Any], evaluations: list[dict[str, An
     }
     facts = {
         "language of readings": config.charset.language or "none",
+        "unsure colored images": "read again by their chroma" if config.image.chroma_retry else None,
         "training data": ", ".join(map(str, info.get("data") or settings.get("data.train") or ())),
         "steps": info.get("step"), "samples seen": info.get("samples"), "hours": info.get("hours"),
         "hardware": info.get("hardware"), **{f"`{key}`": settings.get(key) for key in _RUN},

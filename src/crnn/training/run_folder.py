@@ -33,7 +33,7 @@ _FREE_SECTIONS = ("eval", "checkpoint")
 _FREE_KEYS = {
     "data.workers", "data.worker_start", "data.max_bad_share", "data.max_lost_share", "data.validation",
     "train.epoch_size", "train.num_steps", "train.device", "train.compile", "train.threads", "train.rank_timeout",
-    "train.log_steps", "train.log_format", "train.tensorboard", "train.warm_start",
+    "train.log_steps", "train.log_format", "train.tensorboard", "train.warm_start", "image.chroma_retry",
 }  # fmt: skip
 """Settings that a resumed run may change: a step computes the same (a longer run alters the rate)."""
 

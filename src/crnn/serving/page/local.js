@@ -16,7 +16,11 @@ async function opened(blob) {
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
-  const plane = (channel) => Uint8Array.from({ length: width * height }, (_, i) => data[4 * i + channel]);
+  const plane = (channel) => {
+    const levels = new Uint8Array(width * height);
+    for (let i = 0; i < levels.length; i++) levels[i] = data[4 * i + channel];
+    return levels;
+  };
   const luma = new Uint8Array(width * height), alpha = plane(3);
   for (let i = 0; i < luma.length; i++) {
     // The weights of Pillow (ITU-R 601-2), in whole numbers.
@@ -279,7 +283,7 @@ class Language {
   }
 }
 
-const WORDLIKE = 0, DIGIT = 1, MARK = 2, SPACE = 3, APOSTROPHE = 4;
+const WORDLIKE = 0, DIGIT = 1, MARK = 2, SPACE = 3, INNER_MARK = 4;
 
 /** What a language adds to the rank of a text; numbers of the settings are those of the package. */
 class Prior {
@@ -326,20 +330,21 @@ class Prior {
   advanced(s, k) {
     const kind = this.kinds[k], cost = s.size > 0 ? this.parts.space : this.parts.stray_space;
     if (kind === SPACE) return { ...this.begin(), ...this.afterSpace(s), done: s.done + this.token(s) + cost };
-    const letter = kind === WORDLIKE || (kind === APOSTROPHE && s.letters > 0);
+    const letter = kind === WORDLIKE || (kind === INNER_MARK && (s.letters > 0 || this.begins[k]));
     const symbol = this.symbols[k], inNumber = this.number_symbols[k];
+    const isMark = kind === MARK || (kind === INNER_MARK && !letter);
     const mark = this.wholeWord(s) + this.word_mark_cost[k];
     return {
-      done: s.done + (kind === MARK ? this.case_costs[s.case] : 0) + (!s.size && s.done < 0 ? this.apart_cost[k] : 0),
+      done: s.done + (isMark ? this.case_costs[s.case] : 0) + (!s.size && s.done < 0 ? this.apart_cost[k] : 0),
       word: letter ? s.word + s.row.values[symbol] : mark,
-      quoted: letter && kind === APOSTROPHE ? mark : -Infinity,
+      quoted: letter && kind === INNER_MARK ? mark : -Infinity,
       number: s.number + s.numberRow.values[inNumber] + this.number_cost[k],
       anything: s.anything + this.any_cost[k],
       row: letter ? this.language.after(s.row, symbol) : this.language.start,
       numberRow: this.numbers.after(s.numberRow, inNumber),
       letters: letter ? s.letters + 1 : 0,
       size: s.size + 1,
-      case: kind === MARK ? 0 : this.case_after[s.case][this.cases[k]],
+      case: isMark ? 0 : this.case_after[s.case][this.cases[k]],
     };
   }
 
