@@ -253,6 +253,7 @@ def words():
 
 
 def texts(model, images):
+    images = [np.asarray(Image.fromarray(image).convert("L")) for image in images]  # no runtime looks at colors again
     return [reading.text for reading in load(model, lm="none", engine="onnx", threads=1).read(images)]
 
 
