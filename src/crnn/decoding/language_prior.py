@@ -210,9 +210,8 @@ class LanguagePrior:
         strings = np.bincount(rows, self._any_cost[flat], minlength=len(texts)) + (spaces + 1) * _ANYTHING
         apart = self._apart[flat[1:]] * ((self._kinds[flat[:-1]] == _A_SPACE) & (rows[1:] == rows[:-1]))
         strings += np.bincount(rows[1:], apart, minlength=len(texts))
-        marks = np.bincount(
-            rows, np.isin(self._kinds[flat], (_A_MARK, _INNER_MARK)), minlength=len(texts)
-        )  # each ends a pattern of capitals
+        may_end_case = np.isin(self._kinds[flat], (_A_MARK, _INNER_MARK))  # each such mark ends a pattern of capitals
+        marks = np.bincount(rows, may_end_case, minlength=len(texts))
         case = (spaces + marks + 1) * (float(_CASE_COSTS.min()) if self._cased else 0.0)
         least = self.weight * (strings + (spaces + 1) * _STRAY_SPACE * (spaces > 0) + case) + self.bonus * lengths
         likeliest = max(self.language.best) + _WORD
