@@ -86,9 +86,6 @@ def test_a_line_beside_two_smaller_ones_does_not_join_them(reader):
     assert sorted(found) == ["Above", "BIG", "Below"]
 
 
-# ---- Turned lines
-
-
 def test_colored_lines_are_read_by_their_chroma(reader):
     scene = Scene()
     scene.write("Harbour", (150, 60))
@@ -100,6 +97,9 @@ def test_colored_lines_are_read_by_their_chroma(reader):
     assert texts(page_of(reader, scene)) == ["Harbour", "Station"]
     scene.image = scene.image.convert("L").convert("RGB")
     assert texts(page_of(reader, scene)) != ["Harbour", "Station"]
+
+
+# ---- Turned lines
 
 
 @pytest.mark.parametrize(("angle", "first"), [(90, 1), (270, 3)])

@@ -254,7 +254,7 @@ class FittedImage:
 
 
 def load_fitted(source: ImageSource, config: ImageConfig) -> FittedImage:
-    """Return the image at the network's size, colors for ``chroma_retry``, and hints that it is turned or one frame."""
+    """Return the image at the network's size, colors for its chroma, and hints that it is turned or has more frames."""
     opened, name = _opened(source)
     colored = config.chroma_retry and config.image_channels == 1 and Image.getmodebase(opened.mode) != "L"
     with _decoded(opened, name, 3 if colored else config.image_channels) as image:
